@@ -1,0 +1,223 @@
+"""`zerovl COMMAND`: arguments here, work in the packages; heavy imports happen inside commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+
+Command = Callable[[argparse.Namespace], int | None]
+
+_TRAIN_HELP = """\
+examples:
+  zerovl train                                   as params.yaml says; resumes by itself if a run with the same
+                                                 parameters, data and code was interrupted
+  zerovl recipe recipes/small-real.yaml train.batch_size=512 && dvc repro
+                                                 another recipe with one value changed, through all stages
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 -m zerovl.training.worker
+                                                 two nodes of 8 GPUs; run it on both
+
+While it runs: Ctrl-C or SIGTERM saves a checkpoint of the current step and exits with 3; run it again to go on.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except ZeroVLError as error:
+        print(f"zerovl {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zerovl", description="Train, version and release image-text models by the ZeroVL recipe."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, run: Command, epilog: str | None = None) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run)
+        return command
+
+    def add_stage(name: str, text: str, run: Command, epilog: str | None = None) -> None:
+        stage = add(name, text, run, epilog)
+        stage.add_argument("--params", default="params.yaml", metavar="FILE", help="default: params.yaml")
+
+    add_stage("demo-data", "draw the demo's three sources of captioned scenes", _demo_data)
+    add_stage("prepare", "pack raw sources into shards and a manifest", _prepare)
+    add_stage("validate", "check the manifest against the rules of params.yaml", _validate)
+    add_stage("train", "train the model, or go on with an interrupted run", _train, _TRAIN_HELP)
+    add_stage("evaluate", "score the model on the validation splits and write the report", _evaluate)
+    add_stage("register", "publish the model, pass it through the gate, move the alias", _register)
+    add_stage("fetch-weights", "download the pretrained towers that params.yaml names, once", _fetch_weights)
+    add_stage("doctor", "check this machine: Python, torch, GPUs, disk, store, Prefect", _doctor)
+
+    recipe = add(
+        "recipe",
+        "write params.yaml from a recipe",
+        _recipe,
+        "example: zerovl recipe recipes/small-real.yaml train.seed=1",
+    )
+    recipe.add_argument("recipe", metavar="FILE", help="a recipe, or 'demo' for the defaults")
+    recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe, as in train.lr=1e-3")
+    recipe.add_argument("--out", default="params.yaml", metavar="FILE", help="default: params.yaml")
+
+    embed = add("embed", "embed the pairs of a CSV into an .npz file", _embed)
+    embed.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    embed.add_argument("--pairs", required=True, metavar="CSV", help="columns image, image_id, caption, caption_id")
+    embed.add_argument("--images", required=True, metavar="DIR")
+    embed.add_argument("--out", required=True, metavar="FILE.npz")
+
+    score = add("score", "print the retrieval metrics of embeddings as JSON", _score)
+    score.add_argument("file", metavar="FILE.npz")
+
+    search = add("search", "rank the pictures of a folder by a query", _search)
+    search.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    search.add_argument("query")
+    search.add_argument("--images", required=True, metavar="DIR")
+    search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
+    search.add_argument("--out", metavar="FILE.png", help="also draw what was found")
+
+    original = add(
+        "import-checkpoint", "turn a checkpoint of the original ZeroVL code into a bundle", _import_checkpoint
+    )
+    original.add_argument("file", metavar="FILE.pth")
+    original.add_argument("--image-tower", required=True, metavar="NAME", help="timm model name")
+    original.add_argument("--text-tower", required=True, metavar="DIR|NAME", help="Hugging Face folder or name")
+    original.add_argument("--out", required=True, metavar="MODEL")
+
+    _add_registry(add)
+    return parser
+
+
+def _add_registry(add: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:
+    registry = add("registry", "look at releases, fetch them, move aliases", _registry)
+    registry.add_argument(
+        "--store", metavar="FOLDER|s3://...", help="default: ZEROVL_STORE, else register.store of params.yaml"
+    )
+    actions = registry.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str, reference: str | None) -> argparse.ArgumentParser:
+        parser = actions.add_parser(name, help=text, description=text)
+        if reference:
+            parser.add_argument("reference", metavar=reference)
+        return parser
+
+    action("list", "all models, their versions and aliases", None)
+    action("show", "one version: files, metrics, provenance, verdict", "NAME@ALIAS|NAME@VERSION")
+    pull = action("pull", "fetch a version, every digest checked", "NAME@ALIAS|NAME@VERSION")
+    pull.add_argument("--out", metavar="DIR", help="default: the cache")
+    action("verify", "read every byte of a version in the store and compare digests", "NAME@ALIAS|NAME@VERSION")
+    promote = action("promote", "move an alias to a version", "NAME@VERSION")
+    promote.add_argument("alias")
+    promote.add_argument("--why", default="", help="kept in the history")
+    rollback = action("rollback", "move an alias back to the version before", "NAME@ALIAS")
+    rollback.add_argument("--why", default="", help="kept in the history")
+    action("history", "every move of an alias", "NAME@ALIAS")
+
+
+def _demo_data(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.data import demo
+
+    settings = params.load(arguments.params)
+    demo.draw(settings.demo, Path("data/demo/raw"))
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.data import prepare
+
+    prepare.run(params.load(arguments.params))
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.data import validation
+
+    validation.run(params.load(arguments.params))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from zerovl import params
+    from zerovl.training import launch
+
+    return launch.run(params.load(arguments.params), arguments.params)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.evaluation import stage
+
+    stage.run(params.load(arguments.params))
+
+
+def _register(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.registry import stage
+
+    stage.run(params.load(arguments.params))
+
+
+def _fetch_weights(arguments: argparse.Namespace) -> None:
+    from zerovl import params
+    from zerovl.model import weights
+
+    weights.fetch(params.load(arguments.params).model)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from zerovl import doctor
+
+    return doctor.run(Path(arguments.params))
+
+
+def _recipe(arguments: argparse.Namespace) -> None:
+    from zerovl import recipe
+
+    recipe.apply(arguments.recipe, arguments.overrides, Path(arguments.out))
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from zerovl.evaluation import commands
+
+    commands.embed(arguments.model, Path(arguments.pairs), Path(arguments.images), Path(arguments.out))
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from zerovl.evaluation import commands
+
+    commands.score(Path(arguments.file))
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from zerovl.evaluation import commands
+
+    commands.search(
+        arguments.model, arguments.query, Path(arguments.images), arguments.top, arguments.out and Path(arguments.out)
+    )
+
+
+def _import_checkpoint(arguments: argparse.Namespace) -> None:
+    from zerovl.model import original
+
+    original.import_checkpoint(Path(arguments.file), arguments.image_tower, arguments.text_tower, Path(arguments.out))
+
+
+def _registry(arguments: argparse.Namespace) -> None:
+    from zerovl.registry import commands
+
+    commands.run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

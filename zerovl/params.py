@@ -1,0 +1,358 @@
+"""`params.yaml` as frozen, typed sections: the defaults below are the demo.
+
+Every field has a sentence that says what it does; `zerovl recipe` writes those sentences into
+`params.yaml` as comments, so the file explains itself. `load` reports all errors of a file at once,
+each with key, value and fix.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import atomic_write
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DemoParams(Section):
+    train_pairs: int = Field(1600, ge=10, description="training pairs a source")
+    valid_pairs: int = Field(200, ge=10, description="validation pairs a source, of combinations never trained on")
+    side: int = Field(64, ge=32, description="width and height of a picture in pixels")
+    seed: int = Field(0, ge=0, description="the same seed draws the same bytes")
+
+
+class SourceParams(Section):
+    """One source of pairs, where it is not simply a folder of `data.raw`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    path: str = Field(description="folder, or s3://bucket/prefix of WebDataset shards")
+    layout: Literal["auto", "zerovl", "karpathy", "webdataset"] = "auto"
+    splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
+    evaluation_split: Literal["test", "val"] = "test"
+
+
+class DataParams(Section):
+    raw: str = Field("data/demo/raw", description="folder whose sub-folders are the sources (layouts: data/README.md)")
+    sources: list[SourceParams] = Field(
+        default=[], description="sources by name instead: [{name, path, layout, splits, evaluation_split}, ...]"
+    )
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"source names must differ, found {names}; rename one of them")
+        return self
+
+
+class PrepareParams(Section):
+    shard_samples: int = Field(1000, ge=1, description="input samples a shard")
+    max_side: int = Field(0, ge=0, description="larger pictures are reduced to this longest side; 0 keeps all bytes")
+    max_pixels: int = Field(50_000_000, ge=1, description="pictures with more pixels are quarantined unread")
+    max_caption_bytes: int = Field(10_000, ge=1, description="longer captions are quarantined")
+    tokenizer_vocab: int = Field(
+        600, ge=0, description="size of a WordPiece vocabulary learned from the captions; 0: the text tower's own"
+    )
+
+
+class ValidateParams(Section):
+    max_broken_fraction: float = Field(0.01, ge=0, le=1, description="hard: share of quarantined inputs")
+    max_duplicate_fraction: float = Field(0.1, ge=0, le=1, description="soft: share of pictures seen before (sha256)")
+    min_caption_words: int = Field(1, ge=1, description="soft: words in a caption")
+    max_caption_words: int = Field(200, ge=1, description="soft: words in a caption")
+    min_side: int = Field(16, ge=1, description="hard: shorter side of a picture in pixels")
+    max_aspect: float = Field(8.0, ge=1, description="soft: longer side over shorter side")
+    max_leaked: int = Field(0, ge=0, description="hard: valid pictures that are in train too (sha256)")
+    max_near_leaked_fraction: float = Field(
+        0.2, ge=0, le=1, description="soft: share of valid pictures within `near_distance` of a train picture"
+    )
+    near_distance: int = Field(2, ge=0, le=16, description="bits of the 64-bit perceptual hash that may differ")
+    sample_rows: int = Field(20_000, ge=100, description="rows that Great Expectations looks at one by one")
+    max_drift: float = Field(
+        0.3, ge=0, description="soft: relative change of rows, caption length and picture size since the last verdict"
+    )
+    seed: int = Field(0, ge=0, description="draws the sample of rows")
+
+
+class ImageTowerParams(Section):
+    name: str = Field("vit_tiny_patch16_224", description="timm model name")
+    pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
+    options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
+
+
+class TextTowerParams(Section):
+    name: str = Field("", description="Hugging Face name or folder; empty: a BERT from `config`")
+    pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
+    config: dict[str, Any] = Field(default={}, description="fields of transformers.BertConfig for a tower from scratch")
+
+
+class ModelParams(Section):
+    image_tower: ImageTowerParams = ImageTowerParams()
+    text_tower: TextTowerParams = TextTowerParams()
+    embed_dim: int = Field(128, ge=2, description="width of the shared space")
+    temperature: float = Field(0.02, gt=0, description="start value")
+    learn_temperature: bool = Field(False, description="learn it, clamped to [0.001, 0.5]; else it is constant")
+    image_size: int = Field(64, ge=8, description="side of the square that the image tower sees")
+    resize_size: int = Field(72, ge=8, description="evaluation resizes both sides to this, then crops the centre")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), strict=False, description="of the input, RGB")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), strict=False, description="of the input, RGB")
+    max_tokens: int = Field(25, ge=3, description="longer captions are cut")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.resize_size < self.image_size:
+            raise ValueError(
+                f"resize_size {self.resize_size} is smaller than image_size {self.image_size}; "
+                f"set resize_size to {self.image_size} or more"
+            )
+        if not self.text_tower.name and not self.text_tower.config:
+            raise ValueError("text_tower has neither a name nor a config; give one of them")
+        if self.text_tower.name and self.text_tower.config:
+            raise ValueError("text_tower has both a name and a config; set one of them to empty")
+        if self.text_tower.pretrained and not self.text_tower.name:
+            raise ValueError("text_tower.pretrained needs text_tower.name; name the published weights")
+        return self
+
+
+class AugmentParams(Section):
+    crop_scale: tuple[float, float] = Field((0.6, 1.0), strict=False, description="area of the random crop")
+    auto_augment: bool = Field(True, description="AutoAugment, ImageNet policy")
+    mask_probability: float = Field(0.2, ge=0, lt=1, description="of a token to be masked, replaced or dropped")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale {[low, high]} must be 0 < low <= high <= 1")
+        return self
+
+
+class TrainParams(Section):
+    init_from: str = Field("", description="bundle folder or release to start from; empty: the towers' own weights")
+    sampling: Literal["debiased", "shuffled", "sequential"] = Field(
+        "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
+    )
+    step: Literal["plain", "decoupled"] = Field(
+        "decoupled",
+        description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",
+    )
+    batch_size: int = Field(256, ge=2, description="global batch over all ranks")
+    micro_batch: int = Field(64, ge=1, description="pairs a rank pushes through the towers at once (decoupled)")
+    epochs: float = Field(20.0, gt=0, strict=False, description="passes over the training pairs")
+    lr: float = Field(1e-4, gt=0, strict=False, description="peak learning rate")
+    beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
+    beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")
+    eps: float = Field(1e-6, gt=0, description="of AdamW")
+    weight_decay: float = Field(0.001, ge=0, strict=False, description="on all parameters")
+    warmup_fraction: float = Field(0.025, ge=0, lt=1, description="share of the steps with linear warm-up")
+    final_lr_fraction: float = Field(0.1, ge=0, le=1, description="half a cosine ends at this share of lr")
+    mixup: Literal["none", "coin", "image", "text"] = Field(
+        "coin", description="coin: each step mixes images or text features by a fair coin"
+    )
+    mixup_alpha: float = Field(0.1, gt=0, description="share of the mix ~ Beta(alpha, alpha), one draw a step")
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
+    augment: AugmentParams = AugmentParams()
+    seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
+    ranks: int = Field(0, ge=0, description="processes; 0: one a GPU, or one on a machine without GPU")
+    loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
+    keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.step == "decoupled" and self.batch_size % (max(self.ranks, 1) * self.micro_batch):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of ranks x micro_batch = "
+                f"{max(self.ranks, 1)} x {self.micro_batch}; change one of them"
+            )
+        if self.batch_size % max(self.ranks, 1):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of ranks {self.ranks}; change one of them"
+            )
+        return self
+
+
+class EvaluateParams(Section):
+    batch_size: int = Field(128, ge=1, description="pictures or captions encoded at once")
+    chunk: int = Field(1024, ge=1, description="queries ranked at once; bounds the memory")
+    bootstrap: int = Field(1000, ge=10, description="resamples of the 95% interval")
+    gallery: int = Field(8, ge=0, description="queries shown in the report, a direction")
+    seed: int = Field(0, ge=0, description="of the bootstrap and of the untrained baseline")
+
+
+class GateParams(Section):
+    min_rsum: float = Field(0.0, ge=0, le=600, strict=False, description="RSUM over all sources must reach this")
+    max_drop: float = Field(
+        5.0, ge=0, strict=False, description="RSUM that a source or the whole may lose against the holder of the alias"
+    )
+
+
+class RegisterParams(Section):
+    name: str = Field("zerovl", pattern=r"^[A-Za-z0-9_-]+$", description="of the model in the registry")
+    store: str = Field("registry", description="folder or s3://bucket/prefix; endpoint and keys: environment")
+    alias: str = Field(
+        "production", pattern=r"^[A-Za-z0-9_-]*$", description="moved here if the gate passes; empty: none"
+    )
+    gate: GateParams = GateParams()
+
+
+class Params(Section):
+    demo: DemoParams = DemoParams()
+    data: DataParams = DataParams()
+    prepare: PrepareParams = PrepareParams()
+    validate_: ValidateParams = Field(ValidateParams(), alias="validate")
+    model: ModelParams = ModelParams(
+        image_tower=ImageTowerParams(name="vit_tiny_patch16_224"),
+        text_tower=TextTowerParams(config={"hidden_size": 128}),
+    )
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    register_: RegisterParams = Field(RegisterParams(), alias="register")
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read a complete parameter file; raises `ZeroVLError` with every error in it."""
+    return parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML mapping; a missing file, broken YAML or anything else is a `ZeroVLError`."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZeroVLError(f"{path}: no such file; run in the project's folder, or name a file that exists") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZeroVLError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ZeroVLError(f"{path}: holds {type(values).__name__}, expected a mapping of sections")
+    return values
+
+
+def parse(values: dict[str, Any], origin: str) -> Params:
+    """Check a whole mapping of sections; `origin` names it in messages."""
+    problems = [f"{key}: missing; add it (the demo has {default!r})" for key, default in _missing(Params, values)]
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(item) for item in error.errors()]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ZeroVLError(f"{origin}: {len(problems)} error{'s' * (len(problems) > 1)}\n{lines}")
+    return params
+
+
+def as_dict(section: BaseModel) -> dict[str, Any]:
+    """A section as plain YAML types, by the names of the file."""
+    return section.model_dump(mode="json", by_alias=True)
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it; free-form mappings (`options`, `config`) are replaced whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("options", "config")
+        merged[key] = merge(base[key], value) if nested else value
+    return merged
+
+
+def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
+    """The demo's values with a recipe and then `key.path=value` overrides laid over them."""
+    values = merge(as_dict(Params()), recipe)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
+        change: Any = _yaml_value(text)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        values = merge(values, change)
+    return parse(values, origin)
+
+
+def write(params: Params, path: Path | str, head: str = "") -> None:
+    """Write a parameter file with each field's sentence as a comment."""
+    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    for name, field in Params.model_fields.items():
+        section = getattr(params, name)
+        lines += ["", f"{field.alias or name}:"] if lines else [f"{field.alias or name}:"]
+        lines += [f"  {line}" for line in _section_lines(section)]
+    with atomic_write(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _section_lines(section: Section) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            lines.append(f"{name}:")
+            lines += [f"  {line}" for line in _section_lines(value)]
+            continue
+        plain = section.model_dump(mode="json", include={name})[name]
+        text = _flow_yaml(plain)
+        choices = get_args(field.annotation) if isinstance(plain, str) else ()
+        comment = field.description or ""
+        if choices:
+            comment += f" ({' | '.join(map(str, choices))})"
+        entry = f"{name}: {text}"
+        lines += (
+            [f"{entry}  # {comment}"]
+            if len(entry) + len(comment) < 108
+            else [
+                *(f"# {line}" for line in textwrap.wrap(comment, 108)),
+                entry,
+            ]
+        )
+    return lines
+
+
+def _flow_yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    return text.removesuffix("...").strip()
+
+
+def _yaml_value(text: str) -> Any:
+    """A value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ZeroVLError(f"value {text!r}: not valid YAML ({error})") from None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        return []  # pydantic reports the wrong type
+    found: list[tuple[str, Any]] = []
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key not in values:
+            default = field.default
+            found.append((prefix + key, as_dict(default) if isinstance(default, BaseModel) else default))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _missing(field.annotation, values[key], f"{prefix}{key}.")
+    return found
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "file"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{key}: {item['input']!r} is not accepted: {message}"
