@@ -166,6 +166,8 @@ class TrainParams(Section):
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
+    valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
+    valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

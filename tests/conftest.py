@@ -1,0 +1,32 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a test process: tests run in parallel, and sums in one order are reproducible.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Golden outputs of the original implementation; they are not part of the project."""
+    if not (SHARED / "parity").is_dir():
+        pytest.skip("no golden outputs on this machine")
+    return SHARED / "parity"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_tests:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_tests:
+            item.add_marker(pytest.mark.skip(reason="no GPU"))

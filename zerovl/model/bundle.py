@@ -1,0 +1,74 @@
+"""A model on disk: `model.safetensors`, `config.json` and the tokenizer's files. No pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, write_json
+from zerovl.model.architecture import Architecture
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.towers import from_architecture
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save(model: DualEncoder, tokenizer: CaptionTokenizer, folder: Path) -> None:
+    """Write a bundle; `config.json` comes last, so a folder without it is no bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    aside = folder / f".{WEIGHTS}.part"
+    save_file(weights, aside)
+    aside.replace(folder / WEIGHTS)
+    tokenizer.save(folder)
+    write_json(folder / CONFIG, model.architecture.to_json())
+
+
+def load_architecture(folder: Path) -> Architecture:
+    if not (folder / CONFIG).is_file():
+        raise ZeroVLError(f"{folder}: no {CONFIG} in it, so it is no model; name a bundle's folder or train one")
+    return Architecture.from_json(read_json(folder / CONFIG), str(folder / CONFIG))
+
+
+def load_model(folder: Path) -> DualEncoder:
+    """The model of a bundle on the CPU; raises `ZeroVLError` for anything missing, left over or damaged."""
+    model = from_architecture(load_architecture(folder))
+    load_weights(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise ZeroVLError(f"{path}: no such file; fetch the bundle again") from None
+    except SafetensorError as error:
+        raise ZeroVLError(f"{path}: damaged ({error}); fetch the bundle again") from None
+    return weights
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Strict: a missing key, a left-over key or another shape is an error that names them."""
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in sorted(set(expected) - set(weights))]
+    problems += [f"left over {name}" for name in sorted(set(weights) - set(expected))]
+    problems += [
+        f"{name} has shape {list(weights[name].shape)}, expected {list(expected[name].shape)}"
+        for name in sorted(set(expected) & set(weights))
+        if weights[name].shape != expected[name].shape
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        raise ZeroVLError(
+            f"{origin}: weights do not fit the architecture, {len(problems)} problems:\n  {shown}\n"
+            "name the towers that the weights were trained with"
+        )
+    model.load_state_dict(weights)

@@ -1,0 +1,83 @@
+"""The dual encoder: an image tower, a text tower, two projections, one temperature.
+
+Shapes: m pairs a call, D embedding width, L tokens, H = W image side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zerovl.model.architecture import Architecture
+
+MIN_TEMPERATURE = 0.001
+MAX_TEMPERATURE = 0.5
+
+
+class DualEncoder(nn.Module):
+    """CLIP-like model of arXiv 2112.09331: both towers end in a bias-free Linear and L2 normalisation.
+
+    `encode_*` give normalised embeddings (m, D) in float32 (float64 where the model is float64);
+    `*_features` give them before normalisation, which is where text mixup happens.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, image_tower: nn.Module, text_tower: nn.Module) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.image_tower = image_tower
+        self.text_tower = text_tower
+        width = architecture.embed_dim
+        self.image_projection = nn.Linear(image_width(image_tower), width, bias=False)
+        self.text_projection = nn.Linear(architecture.text_config["hidden_size"], width, bias=False)
+        self.temperature = nn.Parameter(
+            torch.tensor(architecture.temperature), requires_grad=architecture.learn_temperature
+        )
+        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 pixels (m, 3, H, W) to the towers' input; doing it here keeps batches small on the way."""
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (m, 3, H, W) to projected features (m, D)."""
+        features: Tensor = self.image_projection(self.image_tower(pixels))
+        return features
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (m, L) to projected features (m, D), from token 0 of the last hidden state."""
+        hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
+        features: Tensor = self.text_projection(hidden[:, 0])
+        return features
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """uint8 or normalised float pixels (m, 3, H, W) to normalised embeddings (m, D)."""
+        pixels = self.normalise(images) if images.dtype == torch.uint8 else images
+        return l2_normalise(self.image_features(pixels))
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (m, L) to normalised embeddings (m, D)."""
+        return l2_normalise(self.text_features(input_ids, attention_mask))
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Keep a learned temperature in [0.001, 0.5]; call it after each optimiser step."""
+        self.temperature.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+
+def l2_normalise(features: Tensor) -> Tensor:
+    """x / (|x| + 1e-8) along the last dimension, in float32 or better; (m, D) -> (m, D)."""
+    if features.dtype in (torch.float16, torch.bfloat16):
+        features = features.float()
+    embeddings: Tensor = features / (features.norm(dim=-1, keepdim=True) + 1e-8)
+    return embeddings
+
+
+def image_width(tower: Any) -> int:
+    """Width of what a timm model without classifier gives."""
+    return int(getattr(tower, "head_hidden_size", tower.num_features))

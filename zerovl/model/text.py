@@ -1,0 +1,77 @@
+"""Captions to token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from zerovl.data.captions import SpecialTokens
+from zerovl.errors import ZeroVLError
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+
+
+class CaptionTokenizer:
+    """A Hugging Face tokenizer that cuts at `max_tokens` and pads to the longest caption of a call.
+
+    Padding to the longest instead of a fixed length changes nothing in the embeddings (the mask
+    hides it) and saves a good part of the text tower's time.
+    """
+
+    def __init__(self, folder: Path | str, max_tokens: int) -> None:
+        self.folder = Path(folder)
+        self.max_tokens = max_tokens
+        self._tokenizer = _load(self.folder, max_tokens)
+        token = self._tokenizer.token_to_id
+        found = {name: token(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
+        if missing := [name for name, number in found.items() if number is None]:
+            raise ZeroVLError(f"{self.folder}: the vocabulary lacks {missing}; a BERT-like tokenizer is needed")
+        named = {name: number for name, number in found.items() if number is not None}
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.special = SpecialTokens(
+            pad=named["[PAD]"],
+            cls=named["[CLS]"],
+            sep=named["[SEP]"],
+            mask=named["[MASK]"],
+            unk=named["[UNK]"],
+            vocab_size=self.vocab_size,
+        )
+        self._tokenizer.enable_padding(pad_id=self.special.pad, pad_token="[PAD]")
+
+    def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Token ids and attention mask, both (m, L), L at most `max_tokens`."""
+        encodings = self._tokenizer.encode_batch(captions)
+        input_ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
+        attention_mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
+        return input_ids, attention_mask
+
+    def __reduce__(self) -> tuple[type[CaptionTokenizer], tuple[Path, int]]:
+        return CaptionTokenizer, (self.folder, self.max_tokens)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and its Hugging Face companions."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = _load(self.folder, self.max_tokens)
+        tokenizer.no_truncation()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        for name in ("tokenizer_config.json", "vocab.txt"):
+            if (self.folder / name).is_file():
+                (folder / name).write_bytes((self.folder / name).read_bytes())
+
+
+def _load(folder: Path, max_tokens: int) -> Tokenizer:
+    """From `tokenizer.json`, else through transformers from whatever vocabulary files there are."""
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ZeroVLError(f"{folder}: no usable tokenizer ({error}); run `dvc repro prepare` or name another") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer

@@ -1,0 +1,157 @@
+"""Build the dual encoder from parameters, or from a bundle's architecture. Never reaches for the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig
+
+from zerovl.errors import ZeroVLError
+from zerovl.model.architecture import Architecture
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import ModelParams
+
+FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or set pretrained to false"
+
+
+def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
+    """A new model: published weights where `pretrained` says so, else random ones from `seed`."""
+    text_config = resolve_text_config(params, vocab_size)
+    architecture = Architecture(
+        image_tower=params.image_tower.name,
+        image_options=params.image_tower.options,
+        text_config=text_config.to_dict(),
+        embed_dim=params.embed_dim,
+        temperature=params.temperature,
+        learn_temperature=params.learn_temperature,
+        image_size=params.image_size,
+        resize_size=params.resize_size,
+        mean=params.mean,
+        std=params.std,
+        max_tokens=params.max_tokens,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image_tower = create_image_tower(architecture, params.image_tower.pretrained)
+        if params.text_tower.pretrained:
+            text_tower = pretrained_text_tower(params.text_tower.name)
+        else:
+            text_tower = create_text_tower(text_config)
+        return DualEncoder(architecture, image_tower, text_tower)
+
+
+def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
+    """The same architecture with random weights from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image_tower = create_image_tower(architecture, pretrained=False)
+        return DualEncoder(architecture, image_tower, create_text_tower(text_config_from(architecture.text_config)))
+
+
+def create_image_tower(architecture: Architecture, pretrained: bool) -> nn.Module:
+    name = architecture.image_tower
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise ZeroVLError(f"model.image_tower.name: timm has no model {name!r}; close names: {close}")
+    options = dict(architecture.image_options)
+    options.setdefault("num_classes", 0)
+    try:
+        with offline():
+            tower: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError) as error:
+        raise ZeroVLError(f"model.image_tower.options: {options} do not fit {name}: {error}") from None
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ZeroVLError(
+            f"model.image_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
+        ) from None
+    return tower
+
+
+def create_text_tower(config: PreTrainedConfig) -> nn.Module:
+    options = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+    tower: nn.Module = AutoModel.from_config(config, **options)
+    return tower
+
+
+def pretrained_text_tower(name: str) -> nn.Module:
+    config = named_text_config(name)
+    options = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+    try:
+        tower: nn.Module = AutoModel.from_pretrained(
+            name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **options
+        )
+    except OSError as error:
+        raise ZeroVLError(
+            f"model.text_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
+        ) from None
+    return tower
+
+
+def named_text_config(name: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        place = "has no usable config.json" if Path(name).is_dir() else f"is not on this machine; {FETCH_HINT}"
+        raise ZeroVLError(f"model.text_tower.name: {name} {place} ({error})") from None
+
+
+def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfig:
+    """The text tower's config; one from scratch takes the tokenizer's vocabulary."""
+    tower = params.text_tower
+    if tower.name:
+        config = named_text_config(tower.name)
+        if config.vocab_size < vocab_size:
+            raise ZeroVLError(
+                f"the tokenizer has {vocab_size} tokens, {tower.name} embeds {config.vocab_size}; "
+                "set prepare.tokenizer_vocab to 0 to use the tower's own tokenizer"
+            )
+        return config
+    known = set(BertConfig().to_dict())
+    if unknown := sorted(set(tower.config) - known):
+        raise ZeroVLError(f"model.text_tower.config: unknown keys {unknown}; see the fields of transformers.BertConfig")
+    try:
+        config = BertConfig(**{**tower.config, "vocab_size": vocab_size})
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {config.hidden_size} is not a multiple of "
+                f"num_attention_heads {config.num_attention_heads}"
+            )
+    except (TypeError, ValueError) as error:
+        raise ZeroVLError(f"model.text_tower.config: {error}") from None
+    if config.max_position_embeddings < params.max_tokens:
+        raise ZeroVLError(
+            f"model.max_tokens {params.max_tokens} is more than max_position_embeddings "
+            f"{config.max_position_embeddings} of the text tower; lower one or raise the other"
+        )
+    return config
+
+
+def text_config_from(values: dict[str, Any]) -> PreTrainedConfig:
+    values = dict(values)
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Weights come from the local cache or not at all: a training run never waits for a hub."""
+    import huggingface_hub.constants as hub
+
+    before = os.environ.get("HF_HUB_OFFLINE"), hub.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"], hub.HF_HUB_OFFLINE = "1", True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before[1]
+        if before[0] is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before[0]

@@ -1,0 +1,26 @@
+"""`zerovl fetch-weights`: the one place that downloads published weights."""
+
+from __future__ import annotations
+
+import timm
+from transformers import AutoModel, AutoTokenizer
+
+from zerovl.errors import ZeroVLError
+from zerovl.params import ModelParams
+
+
+def fetch(params: ModelParams) -> None:
+    """Bring the pretrained towers that `params` name into the local Hugging Face cache."""
+    image, text = params.image_tower, params.text_tower
+    try:
+        if image.pretrained:
+            timm.create_model(image.name, pretrained=True, **{"num_classes": 0, **image.options})
+            print(f"image tower {image.name}: fetched")
+        if text.name:
+            AutoTokenizer.from_pretrained(text.name)
+            AutoModel.from_pretrained(text.name, use_safetensors=True)
+            print(f"text tower {text.name}: fetched")
+    except (OSError, RuntimeError) as error:
+        raise ZeroVLError(f"weights could not be fetched: {error}; check the name and the network") from None
+    if not image.pretrained and not text.name:
+        print("nothing to fetch: both towers start from random weights")

@@ -1,0 +1,62 @@
+"""What the loss needs of the other ranks; one rank needs nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Collectives(Protocol):
+    """Collective operations over W ranks; every rank must call them in the same order."""
+
+    rank: int
+    world_size: int
+
+    def gather(self, local: Tensor) -> Tensor:
+        """Concatenate along dimension 0 in rank order: (b, ...) -> (W b, ...)."""
+
+    def reduce_scatter(self, partial: Tensor) -> Tensor:
+        """Sum over ranks and keep the own slice: (W b, ...) -> (b, ...)."""
+
+    def sum(self, local: Tensor) -> Tensor:
+        """Sum over ranks, in place."""
+
+
+class OneRank:
+    """A world of one."""
+
+    rank = 0
+    world_size = 1
+
+    def gather(self, local: Tensor) -> Tensor:
+        return local
+
+    def reduce_scatter(self, partial: Tensor) -> Tensor:
+        return partial
+
+    def sum(self, local: Tensor) -> Tensor:
+        return local
+
+
+class ProcessGroup:
+    """The default group of torch.distributed (gloo or nccl)."""
+
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+
+    def gather(self, local: Tensor) -> Tensor:
+        gathered = local.new_empty(self.world_size * local.shape[0], *local.shape[1:])
+        dist.all_gather_into_tensor(gathered, local.contiguous())
+        return gathered
+
+    def reduce_scatter(self, partial: Tensor) -> Tensor:
+        local = partial.new_empty(partial.shape[0] // self.world_size, *partial.shape[1:])
+        dist.reduce_scatter_tensor(local, partial.contiguous())
+        return local
+
+    def sum(self, local: Tensor) -> Tensor:
+        dist.all_reduce(local)
+        return local

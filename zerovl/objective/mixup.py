@@ -1,0 +1,62 @@
+"""Coin-flipping mixup (arXiv 2112.09331, sec. 3.3): each step mixes raw images or text features, by a coin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zerovl.objective.targets import Targets
+
+Side = Literal["none", "image", "text"]
+_STREAM = 0x6D69  # keeps these draws apart from others of the same seed
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What one step mixes: shared by all its micro-batches and ranks."""
+
+    side: Side = "none"
+    weight: float = 1.0
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Mix normalised pixels (m, 3, H, W) with those of the micro-batch in reverse order."""
+        return self._mixed(pixels) if self.side == "image" else pixels
+
+    def text_features(self, features: Tensor) -> Tensor:
+        """Mix projected, not yet normalised features (m, D) in the same way."""
+        return self._mixed(features) if self.side == "text" else features
+
+    def _mixed(self, own: Tensor) -> Tensor:
+        return self.weight * own + (1 - self.weight) * own.flip(0)
+
+    def targets(self, sizes: list[int], device: torch.device) -> Targets:
+        """Targets of a local batch made of micro-batches of these sizes."""
+        if self.side == "none":
+            return Targets()
+        starts = np.cumsum([0, *sizes[:-1]])
+        partner = np.concatenate(
+            [np.arange(start + size - 1, start - 1, -1) for start, size in zip(starts, sizes, strict=True)]
+        )
+        return Targets(self.weight, torch.from_numpy(partner).to(device))
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Draws the mix of a step, a pure function of (seed, step)."""
+
+    mode: Literal["none", "coin", "image", "text"]
+    alpha: float
+    seed: int
+
+    def draw(self, step: int) -> Mix:
+        if self.mode == "none":
+            return Mix()
+        rng = np.random.default_rng([self.seed, _STREAM, step])
+        weight = float(rng.beta(self.alpha, self.alpha))
+        heads = bool(rng.integers(2))
+        side: Side = ("image" if heads else "text") if self.mode == "coin" else self.mode
+        return Mix(side, weight)

@@ -1,0 +1,65 @@
+"""Which run is this: parameters, data and code that shape the weights, as one digest.
+
+The same fingerprint resumes, anything else starts anew. What does not shape the weights (number of
+ranks, loader workers, when checkpoints are written) is left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import zerovl
+from zerovl.data.manifest import Manifest
+from zerovl.files import sha256_file, sha256_json
+from zerovl.params import Params, as_dict
+
+_NOT_SHAPING = frozenset(
+    {
+        "ranks",
+        "loader_workers",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "valid_checks",
+        "valid_pairs",
+    }
+)
+_CODE = (
+    "images.py",
+    "data/augment.py",
+    "data/captions.py",
+    "data/loader.py",
+    "data/sampling.py",
+    "data/shards.py",
+    "model/dual_encoder.py",
+    "model/text.py",
+    "model/towers.py",
+    "objective/mixup.py",
+    "objective/targets.py",
+    "objective/tiled.py",
+    "training/loop.py",
+    "training/optimiser.py",
+    "training/ranks.py",
+    "training/steps.py",
+)
+
+
+def describe(params: Params, manifest: Manifest, tokenizer: Path, start: Path | None) -> dict[str, Any]:
+    """All that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
+    package = Path(zerovl.__file__).parent
+    train = {key: value for key, value in as_dict(params.train).items() if key not in _NOT_SHAPING}
+    return {
+        "model": as_dict(params.model),
+        "train": train,
+        "data": manifest.digest,
+        "tokenizer": sha256_json(
+            {path.name: sha256_file(path) for path in sorted(tokenizer.glob("*")) if path.is_file()}
+        ),
+        "start": sha256_file(start / "model.safetensors") if start else None,
+        "code": {name: sha256_file(package / name) for name in _CODE},
+    }
+
+
+def digest(description: dict[str, Any]) -> str:
+    return sha256_json(description)[:16]

@@ -1,0 +1,56 @@
+"""`zerovl train`: one rank runs in this process, several are torchrun's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+import torch
+
+from zerovl.errors import ZeroVLError
+from zerovl.params import Params
+from zerovl.training import worker
+from zerovl.training.ranks import die_with_parent
+from zerovl.workspace import Workspace
+
+
+def run(params: Params, path: str) -> int:
+    """Train with the ranks of `train.ranks`; returns the exit status (0 done, 3 interrupted and saved)."""
+    ranks = params.train.ranks or max(1, torch.cuda.device_count())
+    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
+        raise ZeroVLError(
+            f"train.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a GPU"
+        )
+    if ranks == 1:
+        return worker.run(params, Workspace())
+    return _torchrun(ranks, path)
+
+
+def _torchrun(ranks: int, path: str) -> int:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    # OMP_NUM_THREADS is set here only to silence torchrun's own default of 1; each rank sets its share.
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)), **os.environ}
+    child = subprocess.Popen(
+        [*command, "-m", "zerovl.training.worker", path], env=environment, preexec_fn=_end_with_this_process
+    )
+    interrupted: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        interrupted.append(number)
+        child.send_signal(signal.SIGTERM)  # torchrun hands it to the ranks, which save and leave
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    status = child.wait()
+    if status == 0:
+        return 0
+    return worker.INTERRUPTED if interrupted else 1
+
+
+def _end_with_this_process() -> None:
+    """In the child, before torchrun starts: end with the launcher, and stay out of the terminal's Ctrl-C."""
+    os.setpgrp()
+    die_with_parent(signal.SIGTERM)

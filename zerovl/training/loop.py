@@ -1,0 +1,179 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import torch
+
+from zerovl.errors import ZeroVLError
+from zerovl.objective.mixup import Mixup
+from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.metrics import MetricsLog
+from zerovl.training.optimiser import Schedule
+from zerovl.training.progress import Progress
+from zerovl.training.ranks import Ranks
+from zerovl.training.steps import Inputs, Precision, Step
+
+
+class Batch(Protocol):
+    """The local part of one step's global batch; `zerovl.data.loader.StepBatch` is one."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def micro_batches(self) -> Sequence[Inputs]: ...
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a checkpoint is due: every so many steps, or minutes after the last one."""
+
+    steps: int
+    minutes: float
+
+    def due(self, step: int, last_time: float) -> bool:
+        return step % self.steps == 0 or time.monotonic() - last_time > 60 * self.minutes
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Scores a sample of the validation pairs every so many steps and after the last one."""
+
+    every: int
+    score: Callable[[], float]
+
+    def due(self, done: int, steps: int) -> bool:
+        return done % self.every == 0 or done == steps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: Literal["finished", "interrupted"]
+    step: int
+    saved: bool
+
+
+class StopRequest:
+    """SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def install(self) -> None:
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything a run needs; `train` goes from `start_step` to `schedule.steps`."""
+
+    state: TrainingState
+    step: Step
+    schedule: Schedule
+    mixup: Mixup
+    precision: Precision
+    ranks: Ranks
+    checkpoints: Checkpoints
+    cadence: Cadence
+    checks: Checks | None
+    stop: StopRequest
+    log: MetricsLog | None  # on rank 0
+
+    def train(self, batches: Iterable[Batch], start_step: int, progress: Progress) -> Outcome:
+        last_save = time.monotonic()
+        self.state.model.train()
+        for batch in batches:
+            lr = self.schedule.lr(batch.step)
+            loss = self._update(batch, lr)
+            done = batch.step + 1
+            rate = progress.step(loss, lr)
+            row = self._row(batch, loss, lr, rate)
+            if self.checks and self.checks.due(done, self.schedule.steps):
+                row |= self._score(progress)
+            if self.log:
+                self.log.write(row)
+            (stopping, save_now) = self.ranks.any(
+                self.stop.name is not None, self.ranks.is_first and self.cadence.due(done, last_save)
+            )
+            if stopping or save_now or done == self.schedule.steps:
+                saved = self._save(done, progress)
+                last_save = time.monotonic()
+                progress.pause()
+            if stopping and done < self.schedule.steps:
+                return Outcome("interrupted", done, saved)
+        return Outcome("finished", self.schedule.steps, True)
+
+    def _update(self, batch: Batch, lr: float) -> float:
+        """One optimiser step; raises `ZeroVLError` where the loss is not finite."""
+        optimiser, scaler = self.state.optimiser, self.precision.scaler
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        optimiser.zero_grad(set_to_none=True)
+        try:
+            loss = float(self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step))
+        except torch.OutOfMemoryError:
+            raise out_of_memory(batch) from None
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise not_finite(batch, loss)
+        scaler.step(optimiser)
+        scaler.update()
+        self.state.model.clamp_temperature()
+        return loss
+
+    def _row(self, batch: Batch, loss: float, lr: float, rate: float) -> dict[str, Any]:
+        return {
+            "step": batch.step,
+            "loss": loss,
+            "lr": lr,
+            "temperature": float(self.state.model.temperature.detach()),
+            "source": batch.source,
+            "pairs_per_second": round(rate, 1),
+        }
+
+    def _score(self, progress: Progress) -> dict[str, float]:
+        """RSUM of the validation sample; on rank 0 alone, the others wait at the next collective."""
+        if not self.ranks.is_first or self.checks is None:
+            return {}
+        self.state.model.eval()
+        score = self.checks.score()
+        self.state.model.train()
+        progress.pause()
+        return {"valid_rsum": score}
+
+    def _save(self, done: int, progress: Progress) -> bool:
+        """Rank 0 writes (all ranks hold the same state); the others learn whether it worked."""
+        failed = self.ranks.is_first and not self.checkpoints.try_save(self.state, done, progress.say)
+        return not self.ranks.any(failed)[0]
+
+
+def out_of_memory(batch: Batch) -> ZeroVLError:
+    size = len(batch.micro_batches[0].images)
+    return ZeroVLError(
+        f"out of memory in step {batch.step} with micro-batches of {size} pairs; "
+        f"set train.micro_batch to {max(1, size // 2)} (with train.step decoupled the gradient stays the same)"
+    )
+
+
+def not_finite(batch: Batch, loss: float) -> ZeroVLError:
+    keys = [key for part in batch.micro_batches for key in getattr(part, "keys", [])]
+    return ZeroVLError(
+        f"loss is {loss} in step {batch.step} (source {batch.source}, {len(keys)} pairs on this rank: "
+        f"{', '.join(keys[:8])}, ...); the last checkpoint is from before it. Look at these pairs, "
+        "lower train.lr, or set train.precision to float32"
+    )

@@ -1,0 +1,45 @@
+"""AdamW and the learning-rate schedule of the recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import TrainParams
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then half a cosine down to `final_fraction` of the peak; lr in effect a step."""
+
+    peak: float
+    steps: int
+    warmup_steps: int
+    final_fraction: float
+
+    def lr(self, step: int) -> float:
+        """Learning rate of 0-based `step`: the last warm-up step has the peak, the last step the final rate."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps + 1) / max(self.steps - self.warmup_steps, 1)
+        return self.peak * (self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_schedule(params: TrainParams, steps: int) -> Schedule:
+    return Schedule(params.lr, steps, round(params.warmup_fraction * steps), params.final_lr_fraction)
+
+
+def make_optimiser(model: DualEncoder, params: TrainParams) -> torch.optim.AdamW:
+    """AdamW over everything that learns; weight decay on all of it, as the recipe has it."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        parameters,
+        lr=params.lr,
+        betas=(params.beta1, params.beta2),
+        eps=params.eps,
+        weight_decay=params.weight_decay,
+        fused=True,
+    )

@@ -1,0 +1,72 @@
+"""The score curve: retrieval on a small fixed sample of the validation pairs, while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.evaluation.retrieval import retrieval_metrics
+from zerovl.images import decode_rgb
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.preprocess import EvaluationTransform
+from zerovl.model.text import CaptionTokenizer
+from zerovl.params import Params
+from zerovl.training.loop import Checks
+from zerovl.workspace import Workspace
+
+_PASS = 100  # pairs embedded at once
+
+
+def make_checks(
+    params: Params,
+    manifest: Manifest,
+    workspace: Workspace,
+    model: DualEncoder,
+    tokenizer: CaptionTokenizer,
+    steps: int,
+) -> Checks | None:
+    """None where `train.valid_checks` is 0 or no source has a validation split."""
+    sources = manifest.sources("valid")
+    if not params.train.valid_checks or not sources:
+        return None
+    images, captions = _sample(params, manifest, ShardReader(workspace.shards), sources)
+    score = _scorer(model, images, *(torch.from_numpy(array) for array in tokenizer(captions)))
+    return Checks(max(1, steps // params.train.valid_checks), score)
+
+
+def _sample(
+    params: Params, manifest: Manifest, shards: ShardReader, sources: list[str]
+) -> tuple[torch.Tensor, list[str]]:
+    """Pixels (n, 3, H, W) and first captions of pairs evenly spread over the sources' validation splits."""
+    transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
+    wanted = max(1, params.train.valid_pairs // len(sources))
+    pixels, captions = [], []
+    for source in sources:
+        index = manifest.index(source, "valid")
+        rows = np.unique(np.linspace(0, len(index) - 1, min(wanted, len(index))).astype(int))
+        files = manifest.splits[source, "valid"].shards
+        for record in index[rows]:
+            sample = shards.read(files[record["shard"]].path, int(record["offset"]), int(record["size"]))
+            pixels.append(transform(decode_rgb(sample.image)))
+            captions.append(sample.captions[0])
+    return torch.stack(pixels), captions
+
+
+def _scorer(
+    model: DualEncoder, images: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> Callable[[], float]:
+    ids = np.arange(len(images))
+
+    @torch.inference_mode()
+    def score() -> float:
+        device = model.temperature.device
+        image_emb = torch.cat([model.encode_image(part.to(device)) for part in images.split(_PASS)])  # (n, D)
+        parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
+        text_emb = torch.cat([model.encode_text(i.to(device), m.to(device)) for i, m in parts])  # (n, D)
+        return retrieval_metrics(image_emb.float().cpu(), text_emb.float().cpu(), ids, ids).metrics["rsum"]
+
+    return score

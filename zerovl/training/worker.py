@@ -1,0 +1,212 @@
+"""One rank of a training run: `torchrun ... -m zerovl.training.worker [params.yaml]`, or in-process for one rank."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from zerovl import params as parameters
+from zerovl.data.augment import TrainTransform
+from zerovl.data.loader import train_batches
+from zerovl.data.manifest import Manifest
+from zerovl.data.sampling import make_sampler
+from zerovl.data.shards import ShardReader
+from zerovl.errors import ZeroVLError
+from zerovl.files import write_json
+from zerovl.model import bundle
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.towers import build
+from zerovl.objective.mixup import Mixup
+from zerovl.params import Params
+from zerovl.training import fingerprint
+from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
+from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
+from zerovl.training.metrics import MetricsLog, write_report
+from zerovl.training.optimiser import make_optimiser, make_schedule
+from zerovl.training.progress import Progress, start_block
+from zerovl.training.ranks import Ranks, die_with_parent, join
+from zerovl.training.steps import DecoupledStep, PlainStep, Precision, Step
+from zerovl.training.valid_check import make_checks
+from zerovl.workspace import Workspace
+
+INTERRUPTED = 3  # exit status: saved, run it again to go on
+
+
+def run(params: Params, workspace: Workspace) -> int:
+    """Train to the end, or to a signal; returns the exit status."""
+    stop = StopRequest()
+    stop.install()
+    with join() as ranks:
+        return _run(params, workspace, ranks, stop)
+
+
+def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) -> int:
+    manifest = Manifest.load(workspace.manifest)
+    check_verdict(workspace, manifest)
+    train = params.train
+    _check_ranks(params, ranks)
+    sizes = {name: manifest.pairs(name, "train") for name in manifest.sources("train")}
+    if not sizes:
+        raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
+    sampler = make_sampler(train.sampling, sizes, train.batch_size, train.epochs, train.seed)
+    tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace), params.model.max_tokens)
+    start = starting_weights(params)
+    description = fingerprint.describe(params, manifest, tokenizer.folder, start)
+    name = fingerprint.digest(description)
+    folder = workspace.runs / name
+
+    with _locked(folder, ranks):
+        model = build(params.model, tokenizer.vocab_size, train.seed)
+        if start:
+            bundle.load_weights(model, bundle.read_weights(start / bundle.WEIGHTS), str(start))
+        model.to(ranks.device)
+        precision = Precision(train.precision, ranks.device)
+        state = TrainingState(model, make_optimiser(model, train), precision.scaler)
+        checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints)
+        start_step = checkpoints.restore_newest(state, _say if ranks.is_first else _silent)
+        if ranks.is_first:
+            write_json(folder / "fingerprint.json", description)
+            print(
+                start_block(params, manifest, model, ranks, sampler.steps, _decision(start_step, sampler.steps), name)
+            )
+        log = MetricsLog(folder, start_step) if ranks.is_first else None
+        trainer = Trainer(
+            state=state,
+            step=_make_step(train.step, model, ranks, precision, train.seed),
+            schedule=make_schedule(train, sampler.steps),
+            mixup=Mixup(train.mixup, train.mixup_alpha, train.seed),
+            precision=precision,
+            ranks=ranks,
+            checkpoints=checkpoints,
+            cadence=Cadence(train.checkpoint_steps, train.checkpoint_minutes),
+            checks=make_checks(params, manifest, workspace, model, tokenizer, sampler.steps),
+            stop=stop,
+            log=log,
+        )
+        outcome = Outcome("finished", start_step, True)
+        if start_step < sampler.steps:
+            batches = train_batches(
+                manifest=manifest,
+                shards=ShardReader(workspace.shards),
+                sampler=sampler,
+                tokenize=tokenizer,
+                transform=TrainTransform(params.model.image_size, train.augment),
+                augment=train.augment,
+                micro_batch=_micro_batch(params, ranks),
+                seed=train.seed,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                start_step=start_step,
+                workers=train.loader_workers,
+            )
+            with batches, Progress(ranks, sampler.steps, start_step, train.batch_size) as progress:
+                outcome = trainer.train(batches, start_step, progress)
+        if log:
+            log.close()
+        if ranks.is_first and outcome.state == "finished":
+            _finish(params, workspace, folder, model, tokenizer, name, sampler.steps)
+    return _exit_status(outcome, stop, ranks, folder)
+
+
+def _finish(
+    params: Params,
+    workspace: Workspace,
+    folder: Path,
+    model: DualEncoder,
+    tokenizer: CaptionTokenizer,
+    name: str,
+    steps: int,
+) -> None:
+    summary = {"fingerprint": name, "steps": steps, "pairs_seen": steps * params.train.batch_size}
+    write_report(folder, workspace.training_report, summary)
+    bundle.save(model, tokenizer, workspace.model)
+    print(f"trained {steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
+
+
+def _exit_status(outcome: Outcome, stop: StopRequest, ranks: Ranks, folder: Path) -> int:
+    if outcome.state == "finished":
+        return 0
+    if ranks.is_first:
+        kept = f"saved in {folder}/checkpoints" if outcome.saved else "NOT saved, see above"
+        _say(f"interrupted by {stop.name or 'another rank'} after step {outcome.step}: {kept}; run it again to go on")
+    return INTERRUPTED
+
+
+def _decision(start_step: int, steps: int) -> str:
+    if start_step >= steps:
+        return "already trained, the model is written again from its last checkpoint"
+    if start_step:
+        return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
+    return "starts anew: no checkpoint with these parameters, data and code"
+
+
+def _make_step(kind: str, model: DualEncoder, ranks: Ranks, precision: Precision, seed: int) -> Step:
+    step = PlainStep if kind == "plain" else DecoupledStep
+    return step(model, ranks, precision, seed)
+
+
+def _micro_batch(params: Params, ranks: Ranks) -> int:
+    train = params.train
+    return train.micro_batch if train.step == "decoupled" else train.batch_size // ranks.world_size
+
+
+def _check_ranks(params: Params, ranks: Ranks) -> None:
+    size, world = params.train.batch_size, ranks.world_size
+    micro = params.train.micro_batch if params.train.step == "decoupled" else 1
+    if size % (world * micro):
+        raise ZeroVLError(
+            f"train.batch_size {size} is not a multiple of ranks x micro_batch = {world} x {micro}; "
+            f"set it to {max(1, size // (world * micro)) * world * micro}, or change train.ranks or train.micro_batch"
+        )
+
+
+@contextmanager
+def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Only one process trains a run: a second one is told so instead of mixing its checkpoints in."""
+    if not ranks.is_first:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ZeroVLError(
+                f"{folder}: process {file.read().strip() or '?'} trains this run already; wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _silent(_text: str) -> None:
+    """Other ranks leave the talking to rank 0."""
+
+
+def main() -> int:
+    """Entry of every rank under torchrun."""
+    die_with_parent()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    try:
+        return run(parameters.load(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"), Workspace())
+    except ZeroVLError as error:
+        _say(f"zerovl train: {error}")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
