@@ -1,0 +1,262 @@
+"""Batches for training and evaluation, made by worker processes from shards and manifest.
+
+Legend: `B` global batch, `b` a rank's batch (B / world size), `m` micro-batch, `L` tokens, `H`, `W` pixels.
+
+Nothing here has a state that must be saved. The pairs of a step come from the sampler, and every
+draw for a pair (caption, crop, AutoAugment, token masking) is a function of (seed, step, position
+in the global batch, key): the same for every number of workers and ranks, and after every resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from zerovl.data.augment import TrainTransform
+from zerovl.data.captions import SpecialTokens, mask_tokens
+from zerovl.data.manifest import Manifest
+from zerovl.data.randomness import RowRandom, keys64
+from zerovl.data.sampling import GlobalBatch, Sampler
+from zerovl.data.shards import Sample, ShardReader, locate, read_row
+from zerovl.data.workers import OrderedLoader
+from zerovl.errors import ZeroVLError
+from zerovl.images import BrokenImageError, decode_rgb
+from zerovl.params import AugmentParams
+
+ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
+
+
+class CaptionTokenizer(Protocol):
+    """Captions to ids, padded on the right to the longest of the list; picklable."""
+
+    @property
+    def special(self) -> SpecialTokens: ...
+
+    def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """m captions -> input_ids (m, L), attention_mask (m, L)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    images: torch.Tensor  # (m, 3, H, W) uint8
+    input_ids: torch.Tensor  # (m, L) int64
+    attention_mask: torch.Tensor  # (m, L) int64
+    keys: list[str]  # m
+    source: str
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank sees in one step: b pairs in b / m micro-batches."""
+
+    step: int
+    source: str
+    micro_batches: list[MicroBatch]
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    images: torch.Tensor  # (n, 3, H, W) uint8
+    captions: list[list[str]]  # n, all captions of each picture
+    image_ids: list[int]  # n
+    keys: list[str]  # n
+
+
+class SplitReader:
+    """Samples of one split by source and row; opens each index once a process."""
+
+    def __init__(self, manifest: Manifest, shards: ShardReader, split: str) -> None:
+        self._manifest = manifest
+        self._shards = shards
+        self._split = split
+        self._indices: dict[str, npt.NDArray[np.void]] = {}
+
+    def read(self, source: str, row: int) -> tuple[Sample, Image.Image]:
+        """A sample and its RGB picture; raises `ZeroVLError` where either is damaged."""
+        if source not in self._indices:
+            self._indices[source] = self._manifest.index(source, self._split)
+        path, offset, size = locate(self._manifest, self._indices[source][row], source, self._split)
+        sample = self._shards.read(path, offset, size)
+        try:
+            return sample, decode_rgb(sample.image, ANY_PIXELS)
+        except BrokenImageError as error:
+            raise ZeroVLError(
+                f"{self._shards.root}/{path}: the picture of sample {sample.key} at byte {offset} no longer decodes "
+                f"({error}); get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_indices": {}}  # pickling a memory map would copy the whole file
+
+
+@dataclass(frozen=True)
+class MicroBatches(Dataset[MicroBatch]):
+    """Micro-batch i of a rank's run: micro-batch i % (b / m) of step start_step + i // (b / m)."""
+
+    reader: SplitReader
+    sampler: Sampler
+    tokenize: CaptionTokenizer
+    transform: TrainTransform
+    augment: AugmentParams
+    micro_batch: int
+    seed: int
+    rank: int
+    world_size: int
+    start_step: int
+
+    @property
+    def per_step(self) -> int:
+        return self.sampler.batch_size // self.world_size // self.micro_batch
+
+    def __len__(self) -> int:
+        return max(0, self.sampler.steps - self.start_step) * self.per_step
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        step, part = divmod(index, self.per_step)
+        batch = self.sampler.batch(self.start_step + step)
+        position = self.rank * self.per_step + part  # in units of m, of the global batch
+        return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
+
+    def _make(self, batch: GlobalBatch, positions: range) -> MicroBatch:
+        images, captions, keys, mask_seeds = [], [], [], []
+        for position in positions:
+            source = batch.sources[int(batch.source_ids[position])]
+            sample, picture = self.reader.read(source, int(batch.rows[position]))
+            image_seed, caption_seed, mask_seed = keys64(3, self.seed, batch.step, position, sample.key)
+            images.append(self.transform(picture, image_seed))
+            captions.append(sample.captions[caption_seed % len(sample.captions)])
+            keys.append(sample.key)
+            mask_seeds.append(mask_seed)
+        input_ids, attention_mask = self.tokenize(captions)
+        if self.augment.mask_probability:
+            draws = RowRandom(np.array(mask_seeds, dtype=np.uint64))
+            input_ids, attention_mask = mask_tokens(
+                input_ids, attention_mask, self.tokenize.special, self.augment.mask_probability, draws
+            )
+        return MicroBatch(
+            torch.stack(images), torch.from_numpy(input_ids), torch.from_numpy(attention_mask), keys, batch.source
+        )
+
+
+class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
+    """Steps in order; close it, or use it in a `with` block, to end the workers."""
+
+    def __init__(self, dataset: MicroBatches, workers: int) -> None:
+        self._dataset = dataset
+        self._step = dataset.start_step
+        # A step is asked for at once: without a whole step in store the loader would idle between.
+        self._loader = OrderedLoader(dataset, workers, prefetch=dataset.per_step)
+
+    def __len__(self) -> int:
+        """Steps that are left."""
+        return self._dataset.sampler.steps - self._step
+
+    def __next__(self) -> StepBatch:
+        if self._step >= self._dataset.sampler.steps:
+            self.close()
+            raise StopIteration
+        micro_batches = [next(self._loader) for _ in range(self._dataset.per_step)]
+        step = StepBatch(self._step, micro_batches[0].source, micro_batches)
+        self._step += 1
+        return step
+
+    def close(self) -> None:
+        self._loader.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def train_batches(
+    *,
+    manifest: Manifest,
+    shards: ShardReader,
+    sampler: Sampler,
+    tokenize: CaptionTokenizer,
+    transform: TrainTransform,
+    augment: AugmentParams,
+    micro_batch: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+    start_step: int = 0,
+    workers: int = 0,
+) -> TrainBatches:
+    """A rank's batches of the steps from `start_step` on; nothing before it is read.
+
+    Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
+    damaged, with shard, offset and key.
+    """
+    if sampler.batch_size % (world_size * micro_batch):
+        raise ZeroVLError(
+            f"train.batch_size {sampler.batch_size} is not a multiple of ranks x train.micro_batch = "
+            f"{world_size} x {micro_batch}; change one of them"
+        )
+    reader = SplitReader(manifest, shards, "train")
+    dataset = MicroBatches(
+        reader, sampler, tokenize, transform, augment, micro_batch, seed, rank, world_size, start_step
+    )
+    return TrainBatches(dataset, workers)
+
+
+@dataclass(frozen=True)
+class EvaluationSlices(Dataset[EvaluationBatch]):
+    """Slice i of a source's split: rows [i * batch_size, (i + 1) * batch_size) of its index."""
+
+    reader: SplitReader
+    source: str
+    pairs: int
+    transform: Callable[[Image.Image], torch.Tensor]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-self.pairs // self.batch_size)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        rows = range(index * self.batch_size, min((index + 1) * self.batch_size, self.pairs))
+        samples, images = [], []
+        for row in rows:
+            sample, picture = self.reader.read(self.source, row)
+            samples.append(sample)
+            images.append(self.transform(picture))
+        return EvaluationBatch(
+            torch.stack(images),
+            [sample.captions for sample in samples],
+            [sample.image_id for sample in samples],
+            [sample.key for sample in samples],
+        )
+
+
+def evaluation_batches(
+    manifest: Manifest,
+    shards: ShardReader,
+    source: str,
+    split: str,
+    transform: Callable[[Image.Image], torch.Tensor],
+    batch_size: int,
+    workers: int = 0,
+) -> OrderedLoader[EvaluationBatch]:
+    """All samples of a source's split in the order of its index; closable, as `train_batches`.
+
+    `transform` makes an RGB picture a uint8 tensor (3, H, W); with workers it must be picklable.
+    """
+    reader = SplitReader(manifest, shards, split)
+    dataset = EvaluationSlices(reader, source, manifest.pairs(source, split), transform, batch_size)
+    return OrderedLoader(dataset, workers, prefetch=workers)
+
+
+def read_image(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
+    """One sample with its stored bytes, for the gallery."""
+    return read_row(manifest, shards, source, split, row)

@@ -1,0 +1,203 @@
+"""One sample of a shard by its byte range: no scan, no unpacking of the rest.
+
+A shard is a WebDataset tar (USTAR); a sample is two members that follow one another, `<key>.jpg`
+and `<key>.json`. The manifest's index gives shard, offset and size of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from zerovl.data.manifest import Manifest
+from zerovl.errors import ZeroVLError
+
+BLOCK = 512  # bytes; tar headers are one, members are padded to whole ones
+OPEN_FILES = 64
+S3_PREFIX = "s3://"
+
+
+@dataclass(frozen=True)
+class Sample:
+    key: str
+    image: bytes  # as stored, not decoded
+    captions: list[str]
+    caption_ids: list[int]
+    image_id: int
+    source: str
+
+
+class DamagedSampleError(ValueError):
+    """The bytes are no sample; the message is the reason."""
+
+
+class ByteRanges(Protocol):
+    """A place of shards that gives parts of them; picklable."""
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """At most `size` bytes, fewer at the file's end; raises `OSError` where that fails."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ShardReader:
+    """Reads samples of the shards under `root`, a folder or s3://bucket/prefix.
+
+    It can be pickled, and used on both sides of a fork.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = str(root)
+        self._ranges = _byte_ranges(self.root)
+
+    def read(self, path: str, offset: int, size: int) -> Sample:
+        """The sample at bytes [offset, offset + size) of the shard `path` (relative to the root).
+
+        Raises `ZeroVLError` where the shard is missing, cut off or damaged.
+        """
+        try:
+            data = self._ranges.read(path, offset, size)
+            if len(data) < size:
+                raise DamagedSampleError(f"{size} bytes expected, {len(data)} found: the shard is cut off")
+            return parse_sample(data)
+        except FileNotFoundError:
+            raise ZeroVLError(f"{self.root}/{path}: no such shard; {_FIX}") from None
+        except DamagedSampleError as error:
+            raise ZeroVLError(f"{self.root}/{path}: damaged at byte {offset} ({error}); {_FIX}") from None
+        except OSError as error:
+            raise ZeroVLError(
+                f"{self.root}/{path}: cannot be read at byte {offset} ({error}); "
+                "check the disk or the store and run again: a run resumes from its last checkpoint"
+            ) from None
+
+    def close(self) -> None:
+        """Close what is open; a later read opens it again."""
+        self._ranges.close()
+
+
+_FIX = "get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
+
+
+def read_row(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
+    """Usable sample `row` of a source's split; opens the index anew, so not for loops."""
+    path, offset, size = locate(manifest, manifest.index(source, split)[row], source, split)
+    return shards.read(path, offset, size)
+
+
+def locate(manifest: Manifest, record: Any, source: str, split: str) -> tuple[str, int, int]:
+    """Shard path, offset and size of an index record."""
+    info = manifest.splits[source, split]
+    return info.shards[int(record["shard"])].path, int(record["offset"]), int(record["size"])
+
+
+def parse_sample(data: bytes) -> Sample:
+    """The members of one sample, with their tar headers; raises `DamagedSampleError`."""
+    image: bytes | None = None
+    record: dict[str, Any] | None = None
+    keys = set()
+    for name, content in _members(data):
+        key, _, extension = name.rpartition(".")
+        keys.add(key)
+        if extension == "json":
+            record = _parse_json(content)
+        else:
+            image = content
+    if image is None or record is None or len(keys) != 1:
+        raise DamagedSampleError(f"a picture and a .json of one key expected, found {sorted(keys)}")
+    try:
+        captions = [str(caption) for caption in record["captions"]]
+        caption_ids = [int(number) for number in record["caption_ids"]]
+        sample = Sample(keys.pop(), image, captions, caption_ids, int(record["image_id"]), str(record["source"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedSampleError(f"the .json lacks or spoils a field ({type(error).__name__}: {error})") from None
+    if not captions:
+        raise DamagedSampleError("no captions")
+    return sample
+
+
+def _parse_json(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise DamagedSampleError(f"the .json cannot be parsed ({error})") from None
+    if not isinstance(value, dict):
+        raise DamagedSampleError(f"the .json holds {type(value).__name__}, not a mapping")
+    return value
+
+
+def _members(data: bytes) -> list[tuple[str, bytes]]:
+    """Names and contents of the members; `tarfile` takes ten times as long for the same."""
+    members = []
+    start = 0
+    while start < len(data):
+        header = data[start : start + BLOCK]
+        name, size = _parse_header(header)
+        content = data[start + BLOCK : start + BLOCK + size]
+        if len(content) < size:
+            raise DamagedSampleError(f"member {name} goes on past the sample's end")
+        members.append((name, content))
+        start += BLOCK + -(-size // BLOCK) * BLOCK
+    return members
+
+
+def _parse_header(header: bytes) -> tuple[str, int]:
+    """Name and size in a USTAR header; its checksum must hold, and it must be a plain file."""
+    try:
+        checksum = int(header[148:156].strip(b"\0 "), 8)
+        # The sum of all bytes, those of the checksum itself taken as spaces.
+        if sum(header[:148]) + 8 * 32 + sum(header[156:BLOCK]) != checksum or header[156:157] not in (b"0", b"\0"):
+            raise DamagedSampleError("no tar header of a file here")
+        size = int(header[124:136].strip(b"\0 "), 8)
+        name = header[:100].rstrip(b"\0").decode()
+        prefix = header[345:500].rstrip(b"\0").decode() if header[257:263] == b"ustar\0" else ""
+    except DamagedSampleError:
+        raise
+    except ValueError:
+        raise DamagedSampleError("no tar header here") from None
+    return (f"{prefix}/{name}" if prefix else name), size
+
+
+def _byte_ranges(root: str) -> ByteRanges:
+    if root.startswith(S3_PREFIX):
+        from zerovl.data.s3_shards import S3Ranges  # boto3 is needed for this alone
+
+        return S3Ranges(root)
+    return FileRanges(root)
+
+
+class FileRanges:
+    """Parts of files by one `pread` each, with the last used files kept open."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        # `pread` has a position of its own, so a descriptor may be shared with a forked process.
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor(path), size, offset)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, path: str) -> int:
+        descriptor = self._open.get(path)
+        if descriptor is None:
+            descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_CLOEXEC)
+            self._open[path] = descriptor
+            if len(self._open) > OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        else:
+            self._open.move_to_end(path)
+        return descriptor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_root": self._root, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        self.close()

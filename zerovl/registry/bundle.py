@@ -1,0 +1,73 @@
+"""What a release consists of, and the digests that name it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import sha256_file, sha256_json
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+METRICS = "metrics.json"
+PROVENANCE = "provenance.json"
+MODEL_CARD = "MODEL_CARD.md"
+
+_PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
+# Written about the model, with dates and machines in them; the same model stays the same without them.
+_ABOUT = (PROVENANCE, MODEL_CARD)
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    sha256: str
+    size: int  # bytes
+
+
+def is_bundle(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def collect(folder: Path) -> dict[str, Path]:
+    """The files of a model's folder by their names in the release (POSIX paths); hidden ones are left out.
+
+    Raises:
+        ZeroVLError: weights or config are missing or empty, or a file may hold a pickle.
+    """
+    if not folder.is_dir():
+        raise ZeroVLError(f"{folder}: no such folder; run the stage that makes it first (`dvc repro train`)")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    files = {name: path for name, path in files.items() if not any(p.startswith(".") for p in name.split("/"))}
+    for name in (WEIGHTS, CONFIG):
+        if name not in files or files[name].stat().st_size == 0:
+            raise ZeroVLError(f"{folder / name}: missing or empty, so the folder is no bundle; train again")
+    check_names(files, str(folder))
+    return files
+
+
+def check_names(names: Mapping[str, object], origin: str) -> None:
+    """Refuse names that lead out of a folder, and files that run code when they are loaded."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or "\\" in name or not path.parts or any(part.startswith(".") for part in path.parts):
+            raise ZeroVLError(f"{origin}: file name {name!r} is not allowed in a release; rename it")
+        if path.suffix.lower() in _PICKLES:
+            raise ZeroVLError(
+                f"{origin}: {name} may hold a pickle, which runs code when loaded; save the weights as safetensors "
+                "and remove it"
+            )
+
+
+def describe_file(source: Path | bytes) -> FileInfo:
+    if isinstance(source, bytes):
+        return FileInfo(hashlib.sha256(source).hexdigest(), len(source))
+    return FileInfo(sha256_file(source), source.stat().st_size)
+
+
+def identity(files: Mapping[str, FileInfo]) -> str:
+    """One digest over the model's own files and its metrics; provenance and model card do not count."""
+    return sha256_json({name: info.sha256 for name, info in files.items() if name not in _ABOUT})

@@ -1,0 +1,136 @@
+"""`MODEL_CARD.md`: what a release is, how good, from what, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zerovl.params import ModelParams, Params
+
+_HEAD = """\
+---
+library_name: zerovl
+pipeline_tag: zero-shot-image-classification
+tags:
+- clip
+- image-text-retrieval
+- dual-encoder
+- zerovl
+---
+"""
+
+_LIMITS = """\
+- The scores hold for the validation data above. Other pictures or other wording can score far lower.
+- The model has learned what its sources show, with their gaps and their bias. It has not been checked for fairness,
+  and is no ground for decisions about people.
+- Captions longer than {max_tokens} tokens are cut. Pictures are resized to {resize_size} x {resize_size} pixels
+  without regard to their shape, and the centre of {image_size} x {image_size} is used.
+- The licence of this model follows from its training data and its start weights; name it before you publish.
+"""
+
+_SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+
+
+def render(
+    params: Params,
+    metrics: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    usage: str,
+) -> str:
+    """The card as Markdown; `usage` is the Python that loads the release."""
+    sections = [
+        _HEAD + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
+        f"## How to use it\n\n```python\n{usage}\n```",
+        "## Training data\n\n" + _data_table(manifest),
+        "## Scores\n\n" + _scores_table(metrics),
+        "## Limits\n\n"
+        + _LIMITS.format(
+            max_tokens=params.model.max_tokens,
+            resize_size=params.model.resize_size,
+            image_size=params.model.image_size,
+        ),
+        "## Training\n\n" + _training(params, provenance.get("training") or {}),
+        "## Provenance\n\n" + _origin(provenance),
+    ]
+    return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _summary(model: ModelParams) -> str:
+    image, text = model.image_tower, model.text_tower
+    kind = text.name or "BERT from a configuration"
+    return (
+        f"A dual encoder that gives images and captions embeddings of {model.embed_dim} dimensions, to be compared by "
+        f"their inner product. Image tower: {image.name} ({_start(image.pretrained)}); text tower: {kind} "
+        f"({_start(text.pretrained)}). Trained by the ZeroVL recipe (arXiv 2112.09331)."
+    )
+
+
+def _start(pretrained: bool) -> str:
+    return "from published weights" if pretrained else "from scratch"
+
+
+def _data_table(manifest: Mapping[str, Any]) -> str:
+    lines = ["| source | training pairs | validation pairs | broken inputs left out |", "|---|---:|---:|---:|"]
+    for source, splits in sorted(manifest.get("sources", {}).items()):
+        train, valid = splits.get("train", {}), splits.get("valid", {})
+        broken = train.get("broken", 0) + valid.get("broken", 0)
+        lines.append(f"| {source} | {train.get('pairs', 0):,} | {valid.get('pairs', 0):,} | {broken:,} |")
+    return "\n".join(lines)
+
+
+def _scores_table(metrics: Mapping[str, Any]) -> str:
+    lines = [
+        "Retrieval on the validation splits. R@K in percent; RSUM is the sum of the six, at most 600, with its 95% "
+        "interval.",
+        "",
+        "| | " + " | ".join(_title(name) for name in _SCORES) + " | RSUM | 95% interval |",
+        "|---|" + "---:|" * (len(_SCORES) + 2),
+    ]
+    for name, scores in [("all", metrics.get("overall", {})), *sorted(metrics.get("sources", {}).items())]:
+        cells = [_number(scores.get(key)) for key in (*_SCORES, "rsum")]
+        low, high = scores.get("rsum_low"), scores.get("rsum_high")
+        interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {interval} |")
+    return "\n".join(lines)
+
+
+def _training(params: Params, summary: Mapping[str, Any]) -> str:
+    train = params.train
+    lines = [
+        f"- {train.epochs:g} epochs, global batch {train.batch_size}, {train.sampling} sampling, {train.step} step, "
+        f"mixup {train.mixup}, {train.precision}, seed {train.seed}",
+        f"- AdamW, peak learning rate {train.lr:g}, weight decay {train.weight_decay:g}",
+    ]
+    numbers = {key: value for key, value in summary.items() if isinstance(value, int | float | str)}
+    lines += [
+        f"- {key}: {value:g}" if isinstance(value, float) else f"- {key}: {value}" for key, value in numbers.items()
+    ]
+    return "\n".join(lines)
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    git, machine = provenance.get("git"), provenance.get("environment", {})
+    code = f"commit {git['commit']}" + (" with changed files" if git["dirty"] else "") if git else "not in git"
+    packages = ", ".join(
+        f"{name} {machine[name]}" for name in ("python", "torch", "timm", "transformers") if machine.get(name)
+    )
+    return "\n".join(
+        [
+            f"- code: {code}",
+            f"- data manifest: {provenance.get('data_manifest')}",
+            f"- dvc.lock: {provenance.get('dvc_lock')}",
+            f"- environment: {packages}; {machine.get('cpu')}" + "".join(f", {gpu}" for gpu in machine.get("gpus", [])),
+            "- all parameters: `provenance.json`",
+        ]
+    )
+
+
+def _title(name: str) -> str:
+    direction, _, at = name.partition("_r")
+    return f"{'image to text' if direction == 'i2t' else 'text to image'} R@{at}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else ""

@@ -1,0 +1,109 @@
+"""Where a release comes from: code, parameters, data, machine, and by whom."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from zerovl.files import read_json, sha256_file
+
+RUN_VARIABLE = "ZEROVL_RUN"
+
+_PACKAGES = ("torch", "torchvision", "timm", "transformers", "webdataset", "numpy")
+
+
+def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Everything that is needed to make the release again, as JSON.
+
+    Args:
+        root: the checkout.
+        params: all sections, by the names of `params.yaml`.
+        manifest: `data/manifest/manifest.json`.
+    """
+    lock = root / "dvc.lock"
+    return {
+        "git": git_state(root),
+        "dvc_lock": sha256_file(lock) if lock.is_file() else None,
+        "data_manifest": manifest.get("digest"),
+        "params": params,
+        "environment": environment(),
+    }
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Commit, and whether files differ from it (`dvc.lock` aside, which a run writes); None without git."""
+    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    if not commit:
+        return None
+    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"])
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what computes the numbers, and the machine that registers."""
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "gpus": gpu_names(),
+    }
+
+
+def gpu_names() -> list[str]:
+    """As the driver names them; empty without a driver. No torch: it takes seconds to import."""
+    return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
+
+
+def who() -> str:
+    """For the history: the run that `ZEROVL_RUN` names, else git's user, else the login name."""
+    if run := os.environ.get(RUN_VARIABLE):
+        return run
+    if name := _output(["git", "config", "user.name"]):
+        address = _output(["git", "config", "user.email"])
+        return f"{name} <{address}>" if address else name
+    try:
+        return f"{getpass.getuser()}@{platform.node()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}@{platform.node()}"
+
+
+def training_summary(folder: Path) -> dict[str, Any]:
+    """The last metrics of `reports/training/`; empty where there are none."""
+    path = folder / "metrics.json"
+    values = read_json(path) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor()  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _output(command: list[str]) -> str:
+    """What a program prints; empty where it is missing, fails or hangs."""
+    if not shutil.which(command[0]):
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

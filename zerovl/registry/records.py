@@ -1,0 +1,107 @@
+"""The two kinds of records that a registry keeps as JSON: versions, and moves of an alias."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from zerovl.errors import ZeroVLError
+from zerovl.registry.bundle import FileInfo, check_names
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A release. It never changes; the same identity is never two versions of one name."""
+
+    name: str
+    number: int
+    identity: str  # sha256 over the digests of the model's files and metrics
+    created: str  # UTC, ISO 8601
+    by: str
+    files: dict[str, FileInfo]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    verdict: dict[str, Any] | None  # of the gate, at registration
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.number}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(info.size for info in self.files.values())
+
+    def to_bytes(self) -> bytes:
+        return _to_bytes(asdict(self))
+
+
+@dataclass(frozen=True)
+class Move:
+    """One entry in the history of an alias."""
+
+    name: str
+    alias: str
+    number: int  # counts the moves from 1
+    action: str  # promote | rollback
+    version: int  # that the alias names from here on
+    when: str  # UTC, ISO 8601
+    by: str
+    why: str
+    verdict: dict[str, Any] | None
+
+    def to_bytes(self) -> bytes:
+        return _to_bytes(asdict(self))
+
+
+def version_from(data: bytes, origin: str) -> Version:
+    """Raises `ZeroVLError` for anything that a publisher of ours does not write."""
+
+    def build(values: dict[str, Any]) -> Version:
+        version = Version(**{**values, "files": {name: FileInfo(**info) for name, info in values["files"].items()}})
+        check_names(version.files, origin)
+        if not all(_DIGEST.fullmatch(digest) for digest in (version.identity, *_digests(version))):
+            raise ValueError("a digest is not 64 hexadecimal digits")
+        return version
+
+    return _read(data, origin, build)
+
+
+def move_from(data: bytes, origin: str) -> Move:
+    return _read(data, origin, lambda values: Move(**values))
+
+
+def check_name(name: str, what: str) -> str:
+    """Names of models and aliases: letters, digits, "_" and "-"."""
+    if not _NAME.fullmatch(name):
+        raise ZeroVLError(f"{what} {name!r}: use letters, digits, '_' and '-' only")
+    return name
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _digests(version: Version) -> list[str]:
+    return [info.sha256 for info in version.files.values()]
+
+
+def _to_bytes(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def _read(data: bytes, origin: str, build: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return build(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZeroVLError(
+            f"{origin}: not a record of this registry ({error}); it was changed by something else"
+        ) from None

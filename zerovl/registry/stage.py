@@ -1,0 +1,152 @@
+"""The register stage: a model and its reports become a release; the gate decides on the alias."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, write_json
+from zerovl.params import Params, RegisterParams, as_dict
+from zerovl.registry import bundle, model_card, provenance
+from zerovl.registry.gate import Verdict, judge
+from zerovl.registry.records import Move, Version
+from zerovl.registry.registry import Registry
+from zerovl.registry.store import open_store
+from zerovl.workspace import Workspace
+
+_ATTEMPTS = 10  # of a decision, where others keep moving the alias
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is about to be published."""
+
+    files: dict[str, Path | bytes]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008, frozen
+    """Publish `model/` with its reports, judge it, move the alias if it passed, write `reports/release.json`.
+
+    A candidate that the gate refuses is a version all the same: the alias stays, the reasons are printed.
+
+    Raises:
+        ZeroVLError: a report is missing or of other data, the model is no bundle, or the store cannot be used.
+    """
+    section = params.register_
+    registry = Registry(open_store(_store_uri(section.store, workspace)))
+    candidate = assemble(params, workspace)
+    version, verdict, move = _publish_and_judge(registry, candidate, section)
+    write_json(
+        workspace.release,
+        {
+            "name": version.name,
+            "version": version.number,
+            "store": section.store,
+            "alias": section.alias,
+            "promoted": move is not None,
+            "verdict": verdict.to_json(),
+            "metrics": candidate.metrics["overall"],
+            "files": {name: info.sha256 for name, info in version.files.items()},
+        },
+    )
+    _tell(version, verdict, move, section)
+
+
+def assemble(params: Params, workspace: Workspace) -> Candidate:
+    """Collect the files of the release; the reports must fit the data of the manifest."""
+    manifest = read_json(workspace.manifest / "manifest.json")
+    _require_valid_data(workspace.validation_report / "verdict.json", manifest)
+    metrics_path = workspace.evaluation_report / "metrics.json"
+    metrics = read_json(metrics_path)
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("overall"), dict):
+        raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
+    origin = provenance.gather(workspace.root, as_dict(params), manifest)
+    origin["training"] = provenance.training_summary(workspace.training_report)
+    # The number is not known yet, and the alias may stay with another version.
+    usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
+    usage += _usage(params.register_, "VERSION")
+    card = model_card.render(params, metrics, manifest, origin, usage=usage)
+    files: dict[str, Path | bytes] = dict(bundle.collect(workspace.model))
+    files[bundle.METRICS] = metrics_path
+    files[bundle.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()
+    files[bundle.MODEL_CARD] = card.encode()
+    return Candidate(files, metrics, origin)
+
+
+def _publish_and_judge(
+    registry: Registry, candidate: Candidate, section: RegisterParams
+) -> tuple[Version, Verdict, Move | None]:
+    """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile."""
+    by = provenance.who()
+    for _ in range(_ATTEMPTS):
+        current = registry.current(section.name, section.alias) if section.alias else None
+        holder = registry.version(section.name, current.version) if current else None
+        verdict = judge(candidate.metrics, holder.metrics if holder else None, section.gate)
+        version = registry.publish(
+            section.name,
+            candidate.files,
+            metrics=candidate.metrics,
+            provenance=candidate.provenance,
+            by=by,
+            verdict=verdict.to_json(),
+        )
+        if not section.alias or not verdict.passed:
+            return version, verdict, None
+        move = registry.promote(
+            version,
+            section.alias,
+            why=f"gate passed, RSUM {candidate.metrics['overall']['rsum']:.2f}",
+            by=by,
+            verdict=verdict.to_json(),
+            after=current.number if current else 0,
+        )
+        if move:
+            return version, verdict, move
+    raise ZeroVLError(
+        f"{version.reference}: registered, but {section.name}@{section.alias} was moved by others {_ATTEMPTS} times "
+        "meanwhile; run `dvc repro register` again"
+    )
+
+
+def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
+    verdict = read_json(path)
+    if not verdict.get("passed"):
+        raise ZeroVLError(f"{path}: the data did not pass; nothing is released from them. Run `dvc repro validate`")
+    digest = verdict.get("manifest_digest", manifest.get("digest"))
+    if digest != manifest.get("digest"):
+        raise ZeroVLError(
+            f"{path}: of data {digest}, but the manifest is {manifest.get('digest')}; run `dvc repro validate`"
+        )
+
+
+def _store_uri(store: str, workspace: Workspace) -> str:
+    """A relative folder is meant from the workspace's root."""
+    return store if "://" in store else str(workspace.root / Path(store).expanduser())
+
+
+def _usage(section: RegisterParams, label: str) -> str:
+    return (
+        "import zerovl\n"
+        f'model = zerovl.load("{section.store.rstrip("/")}/{section.name}@{label}")\n'
+        'scores = model.encode_text(["two skiers on a slope"]) @ model.encode_image(["a.jpg", "b.jpg"]).T'
+    )
+
+
+def _tell(version: Version, verdict: Verdict, move: Move | None, section: RegisterParams) -> None:
+    print(
+        f"registered {version.reference} in {section.store} ({len(version.files)} files, {version.size / 1e6:.1f} MB)"
+    )
+    if move:
+        print(f"gate passed; {version.name}@{section.alias} is version {version.number} (move {move.number})")
+    elif not verdict.passed:
+        print(f"gate FAILED; {version.name}@{section.alias or 'VERSION'} stays as it is:")
+    for reason in verdict.reasons:
+        if not reason.passed or reason.note:
+            print(f"  {reason}")
+    label = section.alias if move else str(version.number)
+    print("load it with:\n" + "\n".join(f"    {line}" for line in _usage(section, label).splitlines()))
