@@ -1,0 +1,58 @@
+# The table of contents of this project: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= demo
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup demo test lint format lock remote-s3 clean
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## .venv with everything of requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the whole pipeline on drawn scenes: data, training, report, registered model
+	dvc repro --quiet data/demo/dvc.yaml
+	dvc repro
+	@zerovl summary
+
+test: setup ## all tests, in parallel
+	$(BIN)/pytest -n auto
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## resolve pyproject.toml anew into requirements.lock (hashes, no addresses)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --python-version 3.11 --extra pipeline --extra dev --custom-compile-command "make lock" \
+		pyproject.toml --output-file requirements.lock
+
+remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
+	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }
+	dvc remote modify --local s3 url "s3://$$ZEROVL_S3_BUCKET"
+	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
+	dvc remote modify --local s3 verify true
+	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
+
+clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
+	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports

@@ -1,0 +1,137 @@
+"""Killed, terminated and changed runs, each as a real process."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import copy_project, make_project, run_folder, set_params, start_training, train, wait_for_step
+
+from zerovl.training.checkpoints import Checkpoints
+from zerovl.workspace import Workspace
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(project: Workspace, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    workspace = copy_project(project, tmp_path_factory.mktemp("whole") / "run")
+    printed = train(workspace)
+    assert "starts anew" in printed
+    assert f"{STEPS} of 16 pairs" in printed
+    return weights(workspace)
+
+
+def weights(workspace: Workspace) -> bytes:
+    return (workspace.model / "model.safetensors").read_bytes()
+
+
+def checkpoints(workspace: Workspace) -> Checkpoints:
+    return Checkpoints(run_folder(workspace) / "checkpoints", keep=2)
+
+
+def test_killed_at_a_random_step_ends_bit_equal(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    for _ in range(2):
+        child = start_training(workspace)
+        done = max(checkpoints(workspace).steps(), default=0) if workspace.runs.is_dir() else 0
+        wait_for_step(workspace, random.randrange(done, STEPS - 8), child)
+        child.kill()
+        child.communicate()
+        assert not workspace.model.exists()
+    train(workspace)
+    assert weights(workspace) == uninterrupted
+    assert not list(run_folder(workspace).glob("checkpoints/.*"))
+
+
+def test_sigterm_saves_the_current_step_and_says_so(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    child = start_training(workspace)
+    wait_for_step(workspace, 4, child)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=100)
+    assert child.returncode == 3
+    (step,) = checkpoints(workspace).steps()[-1:]
+    assert f"interrupted by SIGTERM after step {step}: saved" in err
+    rows = (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == step  # the checkpoint is of the current step, not of an earlier multiple
+    printed = train(workspace)
+    assert f"resumes after step {step}" in printed
+    assert weights(workspace) == uninterrupted
+
+
+def test_finished_run_is_not_trained_again(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    train(workspace)
+    (workspace.model / "model.safetensors").unlink()
+    assert "already trained" in train(workspace)
+    assert weights(workspace) == uninterrupted
+
+
+def test_changed_parameter_trains_anew(project: Workspace, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.epochs=1.0")
+    train(workspace)
+    first = weights(workspace)
+    set_params(workspace, "train.epochs=1.0", "train.checkpoint_steps=50")
+    assert "already trained" in train(workspace)  # what does not shape the weights changes nothing
+    set_params(workspace, "train.epochs=1.0", "train.lr=0.002")
+    assert "starts anew" in train(workspace)
+    assert weights(workspace) != first
+    assert len(list(workspace.runs.iterdir())) == 2
+
+
+def test_a_second_process_on_the_same_run_is_refused(project: Workspace, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    first = start_training(workspace)
+    wait_for_step(workspace, 0, first)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = start_training(workspace)
+        _, err = second.communicate(timeout=100)
+        assert second.returncode == 2
+        assert f"process {first.pid} trains this run already" in err
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace, tmp_path: Path) -> None:
+    whole = copy_project(project, tmp_path / "whole")
+    set_params(whole, "train.ranks=2")
+    train(whole)
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.ranks=2")
+    child = start_training(workspace)
+    wait_for_step(workspace, random.randrange(3, STEPS - 8), child)
+    family = psutil.Process(child.pid).children(recursive=True)
+    ranks = [process for process in family if "zerovl.training.worker" in process.cmdline()[-2:]]
+    assert len(ranks) >= 2
+    os.kill(random.choice(ranks).pid, signal.SIGKILL)
+    child.communicate(timeout=100)
+    assert child.returncode not in (0, 3)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    train(workspace)
+    assert weights(workspace) == weights(whole)
+
+
+@pytest.mark.slow
+def test_killed_launcher_leaves_no_rank(project: Workspace, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.ranks=2", "train.epochs=400.0")
+    child = start_training(workspace)
+    wait_for_step(workspace, 0, child)
+    family = psutil.Process(child.pid).children(recursive=True)
+    child.kill()
+    child.communicate()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive

@@ -1,0 +1,1 @@
+"""Raw sources as streams of records; `zerovl.data.readers.sources` is the way in."""

@@ -1,0 +1,85 @@
+"""What every reader yields, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+
+_SHOWN = 200  # characters of a refused caption that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where the bytes of a picture lie: a whole file, or a range of a tar."""
+
+    path: str
+    offset: int = 0
+    size: int | None = None  # bytes; None: the whole file
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input sample, or one input that is quarantined (`error` says why, `picture` is None)."""
+
+    origin: str
+    image_id: int | None = None
+    captions: tuple[str, ...] = ()
+    caption_ids: tuple[int, ...] = ()
+    picture: Picture | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The records of one split of one source, in a fixed order."""
+
+    records: Iterator[Record]
+    total: int | None = None  # records, where that is known beforehand
+    notes: tuple[str, ...] = ()  # what was left out on purpose, for the user to read
+
+
+def caption_error(text: str, max_bytes: int) -> str | None:
+    """Why a caption cannot be used; None if it can."""
+    if not text.strip():
+        return "empty caption"
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "caption is not valid Unicode (a lone surrogate)"
+    return f"caption of {size} bytes, more than {max_bytes}" if size > max_bytes else None
+
+
+def shown(text: str) -> tuple[str, ...]:
+    """The head of a refused caption, fit for a table; nothing for an empty one."""
+    head = text[:_SHOWN].encode("utf-8", "replace").decode("utf-8").strip()
+    return (head,) if head else ()
+
+
+def name_error(name: str) -> str | None:
+    """Why a file name of an annotation or a tar is refused; None if it stays inside its folder."""
+    if not name.strip():
+        return "no file name"
+    if "\0" in name:
+        return "file name with a zero byte"
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith("\\"):
+        return f"absolute file name {name[:_SHOWN]!r}"
+    if ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts:
+        return f"file name {name[:_SHOWN]!r} leaves its folder"
+    return None
+
+
+def whole_number(value: object) -> int | None:
+    """`value` as an id (0 to 2**63 - 1), from an int or decimal digits; None if it is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 1 << 63 else None
+
+
+def stable_id(text: str) -> int:
+    """A 63-bit id that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1

@@ -1,0 +1,112 @@
+"""What the validation remembers of the manifest: a few numbers a shard and exact distributions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+EXAMPLES = 5
+
+Integers = npt.NDArray[np.int64]
+Example = dict[str, str]
+
+
+def example(key: str | None, origin: str | None, detail: str) -> Example:
+    return {"key": key or "", "origin": origin or "", "detail": detail}
+
+
+class Histogram:
+    """Exact distribution of integers with few distinct values."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+
+    def add(self, values: Integers) -> None:
+        distinct, counts = np.unique(values, return_counts=True)
+        for value, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            self.counts[value] += count
+
+    def sorted(self) -> tuple[Integers, Integers]:
+        """Distinct values, ascending, and their counts."""
+        values = np.array(sorted(self.counts), np.int64)
+        return values, np.array([self.counts[value] for value in values.tolist()], np.int64)
+
+    def quantile(self, share: float) -> int | None:
+        """The smallest value that at least `share` of all do not exceed; None of nothing."""
+        values, counts = self.sorted()
+        if not len(values):
+            return None
+        total = np.cumsum(counts)
+        return int(values[np.searchsorted(total, share * total[-1] - 1e-9)])
+
+    def mean(self) -> float | None:
+        values, counts = self.sorted()
+        return float(values @ counts / counts.sum()) if len(values) else None
+
+    def summary(self) -> dict[str, Any]:
+        return {"mean": self.mean(), "p5": self.quantile(0.05), "p50": self.quantile(0.5), "p95": self.quantile(0.95)}
+
+
+@dataclass
+class SplitStatistics:
+    pairs: int = 0
+    captions: int = 0
+    broken: int = 0
+    bytes: int = 0
+    words: Histogram = field(default_factory=Histogram)
+    width: Histogram = field(default_factory=Histogram)
+    height: Histogram = field(default_factory=Histogram)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "pairs": self.pairs,
+            "captions": self.captions,
+            "broken": self.broken,
+            "words": self.words.summary(),
+            "width": self.width.summary(),
+            "height": self.height.summary(),
+            "bytes": {"total": self.bytes, "mean": self.bytes / self.pairs if self.pairs else None},
+        }
+
+
+@dataclass
+class Offences:
+    """What breaks one rule: how often, how far, and the first examples."""
+
+    count: int = 0
+    extreme: float | None = None  # the smallest or largest value of all rows, good ones included
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass
+class ShardStatistics:
+    """Exact aggregates of one shard."""
+
+    source: str
+    split: str
+    pairs: int = 0
+    nulls: int = 0
+    words_min: float = np.inf
+    words_max: float = -np.inf
+    side_min: float = np.inf
+    aspect_max: float = -np.inf
+
+
+@dataclass
+class Scan:
+    rows: int = 0
+    splits: dict[tuple[str, str], SplitStatistics] = field(default_factory=dict)
+    shards: dict[str, ShardStatistics] = field(default_factory=dict)
+    offences: dict[str, Offences] = field(default_factory=dict)  # by rule name
+    reasons: dict[str, Offences] = field(default_factory=dict)  # by reason of quarantine, digits replaced
+    sample: pa.Table | None = None
+    valid_hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    valid_places: list[Integers] = field(default_factory=list)
+
+    def note(self, rule: str) -> Offences:
+        return self.offences.setdefault(rule, Offences())
