@@ -1,0 +1,85 @@
+"""Encoding a pool and scoring it: sources apart, ids of two sources apart, figures by query."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import FakeEncoder, World
+
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.bootstrap import Clusters, paired_difference
+from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
+from zerovl.evaluation.scores import OVERALL, by_source, read_clusters, score, write_queries
+
+
+def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
+    encoder = FakeEncoder()
+    pool, (embeddings,) = world.encoded(encoder)
+    rows = [(source, row) for source, samples in world.samples.items() for row in range(len(samples))]
+    assert encoder.encoded_pictures == len(rows) == len(pool.keys)
+    assert [(pool.sources[s], int(r)) for s, r in zip(pool.image_source, pool.image_row, strict=True)] == rows
+    texts = [text for source, row in rows for text in world.samples[source][row][1]]
+    assert list(pool.captions) == texts
+    assert torch.equal(embeddings.text, encoder.encode_text(texts))
+    assert [pool.keys[image].split("-")[1] for image in pool.caption_image] == [
+        str(world.samples[source][row][2]) for source, row in rows for _ in world.samples[source][row][1]
+    ]
+
+
+def test_batch_size_changes_nothing(world: World) -> None:
+    one, (small,) = world.encoded(FakeEncoder(), size=1)
+    other, (large,) = world.encoded(FakeEncoder(), size=100)
+    assert one.keys == other.keys
+    assert torch.allclose(small.image, large.image)
+    assert torch.equal(small.text, large.text)
+
+
+def test_equal_ids_of_two_sources_are_two_pictures(world: World) -> None:
+    pool, (embeddings,) = world.encoded(FakeEncoder())
+    scores = score(pool, embeddings, embeddings, chunk=3, resamples=20, seed=0)
+    assert scores[OVERALL].to_json()["images"] == 28
+    assert {name: its.to_json()["images"] for name, its in by_source(pool, scores).items()} == {"alpha": 14, "beta": 14}
+
+
+def test_blocks_equal_direct_retrieval(world: World) -> None:
+    pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    scores = score(pool, trained, untrained, chunk=4, resamples=50, seed=0)
+    block = by_source(pool, scores)["beta"].to_json()
+    samples = world.samples["beta"]
+    text_id = [image_id for _, texts, image_id in samples for _ in texts]
+    direct = retrieval_metrics(trained.image[14:], trained.text[-len(text_id) :], range(14), text_id)
+    assert {name: block[name] for name in METRICS} == {name: round(direct.metrics[name], 4) for name in METRICS}
+    assert block["captions"] == len(text_id)
+    assert block["chance_rsum"] == round(direct.chance["rsum"], 4)
+    assert block["rsum_low"] < block["rsum"] < block["rsum_high"]
+    assert block["rsum"] > block["untrained_rsum"] > 0
+    assert block["rsum_over_untrained"] == pytest.approx(block["rsum"] / block["untrained_rsum"], rel=1e-4)
+
+
+def test_queries_are_enough_for_a_paired_comparison(world: World, tmp_path) -> None:
+    pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    ours, theirs = (score(pool, a, b, 100, 20, 0) for a, b in ((trained, untrained), (untrained, trained)))
+    write_queries(tmp_path / "ours.parquet", pool, ours)
+    write_queries(tmp_path / "theirs.parquet", pool, theirs)
+    candidate, holder = read_clusters(tmp_path / "ours.parquet"), read_clusters(tmp_path / "theirs.parquet")
+    assert list(candidate) == [OVERALL, "source:alpha", "source:beta"]
+    for name, clusters in candidate.items():
+        assert clusters.rsum() == pytest.approx(ours[name].result.rsum)
+        difference = paired_difference(clusters, holder[name], 100, seed=0)
+        assert difference.value == pytest.approx(ours[name].result.rsum - theirs[name].result.rsum)
+        direct = Clusters.of(ours[name].result)
+        assert sorted(clusters.captions) == sorted(direct.captions)
+    table = pq.read_table(tmp_path / "ours.parquet").to_pylist()
+    text_rows = [row for row in table if row["pool"] == OVERALL and row["direction"] == "t2i"]
+    assert [row["caption"] for row in text_rows[:6]] == [0, 0, 1, 0, 1, 2]
+    assert np.mean([row["r1"] for row in text_rows]) * 100 == pytest.approx(ours[OVERALL].result.metrics["t2i_r1"])
+
+
+def test_a_damaged_table_of_queries_is_named(tmp_path) -> None:
+    with pytest.raises(ZeroVLError, match=r"nothing\.parquet: no such file"):
+        read_clusters(tmp_path / "nothing.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ZeroVLError, match=r"broken\.parquet: not a table of queries"):
+        read_clusters(tmp_path / "broken.parquet")

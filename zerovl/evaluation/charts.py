@@ -1,0 +1,117 @@
+"""Line charts as inline SVG: no script, no request, colours from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import accumulate
+
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 34
+MAX_POINTS = 500  # a line; longer ones are averaged, so that the page stays small
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    points: Points
+    style: str  # class in report.css
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line with a name, such as chance."""
+
+    value: float
+    name: str
+
+
+def line_chart(lines: Sequence[Line], levels: Sequence[Level], x_label: str, summary: str, *, from_zero: bool) -> str:
+    """An SVG of (x, y) lines; `summary` is what a screen reader says. Points that are not finite are left out."""
+    drawn = [Line(_thin(_finite(line.points)), line.style, line.dots) for line in lines]
+    drawn = [line for line in drawn if line.points]
+    if not drawn:
+        return ""
+    xs = [x for line in drawn for x, _ in line.points]
+    ys = [y for line in drawn for _, y in line.points] + [level.value for level in levels]
+    x_ticks = ticks(min(xs), max(xs), 5)
+    y_ticks = ticks(0.0 if from_zero else min(ys), max(ys), 5)
+    x_range, y_range = (min(xs), max(*xs, min(xs) + 1e-9)), (y_ticks[0], y_ticks[-1])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - (y - y_range[0]) / (y_range[1] - y_range[0]) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(summary)}">']
+    for value in y_ticks:
+        y = at(x_range[0], value)[1]
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+    for value in x_ticks:
+        if x_range[0] <= value <= x_range[1]:
+            x = at(value, y_range[0])[0]
+            anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{number(value)}</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    for level in levels:
+        y = at(x_range[0], level.value)[1]
+        parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level.name)}</text>')
+    for line in drawn:
+        places = [at(x, y) for x, y in line.points]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        parts.append(f'<path class="{line.style}" d="{path}"/>')
+        if line.dots:
+            parts += [f'<circle class="{line.style}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in places]
+    return "".join([*parts, "</svg>"])
+
+
+def smooth(points: Points, reach: int) -> list[tuple[float, float]]:
+    """Mean of each point and `reach` neighbours on both sides, fewer at the ends: it does not lag."""
+    kept = _finite(points)
+    sums = [0.0, *accumulate(y for _, y in kept)]
+    smoothed = []
+    for place, (x, _) in enumerate(kept):
+        start, end = max(0, place - reach), min(len(kept), place + reach + 1)
+        smoothed.append((x, (sums[end] - sums[start]) / (end - start)))
+    return smoothed
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers that enclose [low, high]."""
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    raw = (high - low) / about
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """Short: 1200 -> 1.2k, 0.25 -> 0.25, 3.0 -> 3."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def _finite(points: Points) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _thin(points: Points) -> list[tuple[float, float]]:
+    """Means of neighbours, at most MAX_POINTS of them."""
+    size = -(-len(points) // MAX_POINTS)
+    if size <= 1:
+        return list(points)
+    blocks = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)) for block in blocks]

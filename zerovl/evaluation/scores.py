@@ -1,0 +1,140 @@
+"""Retrieval scores of a pool, a source at a time and over all, and their figures by query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.bootstrap import Clusters, Interval, rsum_interval
+from zerovl.evaluation.pool import Embeddings, Ints, Pool
+from zerovl.evaluation.retrieval import KS, METRICS, Ranking, RetrievalResult, retrieval_metrics
+from zerovl.files import atomic_write
+
+OVERALL = "overall"
+
+QUERIES_SCHEMA = pa.schema(
+    [
+        ("pool", pa.string()),  # what was searched: "source:<name>", or "overall"
+        ("direction", pa.string()),  # i2t | t2i
+        ("source", pa.string()),
+        ("image_id", pa.int64()),  # of the query, or of the caption's picture
+        ("caption", pa.int32()),  # which of the picture's captions, from 0; null for i2t
+        ("rank", pa.float64()),  # expected place of the first right item over random orders of ties, from 1
+        *((f"r{k}", pa.float64()) for k in KS),  # probability that a right item is among the first k
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One pool of candidates: its ranking by the model, and what to hold it against."""
+
+    images: Ints  # rows of the pool's images that were searched, (I',)
+    captions: Ints  # rows of the pool's captions that were searched, (M',)
+    result: RetrievalResult
+    interval: Interval
+    untrained_rsum: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The block of `metrics.json`; recalls and RSUM in percent, rounded to four places."""
+        metrics = self.result.metrics
+        rsum = metrics["rsum"]
+        values: dict[str, Any] = {"images": len(self.result.image_ids), "captions": len(self.captions)}
+        numbers = {name: metrics[name] for name in (*METRICS, "rsum")} | {
+            "rsum_low": self.interval.low,
+            "rsum_high": self.interval.high,
+            "untrained_rsum": self.untrained_rsum,
+            "chance_rsum": self.result.chance["rsum"],
+        }
+        values |= {name: round(number, 4) for name, number in numbers.items()}
+        # Null where the untrained model finds nothing at all.
+        values["rsum_over_untrained"] = round(rsum / self.untrained_rsum, 4) if self.untrained_rsum else None
+        return values
+
+
+def score(
+    pool: Pool, trained: Embeddings, untrained: Embeddings, chunk: int, resamples: int, seed: int
+) -> dict[str, Scores]:
+    """Scores over all sources (`OVERALL`), then by source."""
+    every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
+    pools = {OVERALL: (every_image, every_caption)}
+    pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
+    scores = {}
+    for name, (images, captions) in pools.items():
+        ids = pool.group[images], pool.group[pool.caption_image[captions]]
+        result, baseline = (
+            retrieval_metrics(model.image[images], model.text[captions], *ids, chunk=chunk)
+            for model in (trained, untrained)
+        )
+        interval = rsum_interval(Clusters.of(result), resamples, seed)
+        scores[name] = Scores(images, captions, result, interval, baseline.metrics["rsum"])
+    return scores
+
+
+def by_source(pool: Pool, scores: dict[str, Scores]) -> dict[str, Scores]:
+    return {source: scores[_name(source)] for source in pool.sources}
+
+
+def write_queries(path: Path, pool: Pool, scores: dict[str, Scores]) -> None:
+    """Ranks by query, for paired comparisons with another model on the same queries."""
+    tables = []
+    for name, its in scores.items():
+        pictures = its.images[its.result.image_rows]
+        tables.append(_query_table(name, "i2t", pool, pictures, None, its.result.i2t))
+        owners = pool.caption_image[its.captions]
+        numbers = its.captions - np.searchsorted(pool.caption_image, owners)
+        tables.append(_query_table(name, "t2i", pool, owners, numbers, its.result.t2i))
+    with atomic_write(path) as file:
+        pq.write_table(pa.concat_tables(tables), file)
+
+
+def read_clusters(path: Path) -> dict[str, Clusters]:
+    """What `bootstrap.paired_difference` needs, by pool ("overall", "source:<name>"), from `write_queries`.
+
+    Images stand in the order of (source, image_id), so files of two models fit each other.
+    """
+    try:
+        table = pq.read_table(path, schema=QUERIES_SCHEMA)
+    except FileNotFoundError:
+        raise ZeroVLError(f"{path}: no such file; run `dvc repro evaluate`") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ZeroVLError(f"{path}: not a table of queries ({error}); run `dvc repro -f evaluate`") from None
+    pools = table["pool"].to_numpy()
+    sources, ids = table["source"].to_numpy().astype(str), table["image_id"].to_numpy().astype(str)
+    names = np.char.add(np.char.add(sources, "/"), ids)
+    is_image = table["direction"].to_numpy() == "i2t"
+    hits = sum(table[f"r{k}"].to_numpy() for k in KS)
+    clusters = {}
+    for name in dict.fromkeys(pools):
+        images, captions = (pools == name) & is_image, (pools == name) & ~is_image
+        order = np.argsort(names[images])
+        owners = np.searchsorted(names[images][order], names[captions])
+        clusters[name] = Clusters.of_hits(hits[images][order], hits[captions], owners)
+    return clusters
+
+
+def _name(source: str) -> str:
+    return f"source:{source}"  # so that a source may be called "overall"
+
+
+def _query_table(
+    name: str, direction: str, pool: Pool, images: Ints, captions: Ints | None, ranking: Ranking
+) -> pa.Table:
+    count = len(images)
+    sources = np.array(pool.sources, dtype=object)
+    columns = [
+        [name] * count,
+        [direction] * count,
+        sources[pool.image_source[images]],
+        pool.image_id[images],
+        pa.nulls(count, pa.int32()) if captions is None else captions.astype(np.int32),
+        ranking.expected_rank,
+        *(ranking.hits(k) for k in KS),
+    ]
+    return pa.table(dict(zip(QUERIES_SCHEMA.names, columns, strict=True)), schema=QUERIES_SCHEMA)
