@@ -40,6 +40,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self._learned():
+            if parameter not in self.optimiser.state:
+                continue  # the optimiser has not moved it yet
             state = self.optimiser.state[parameter]
             tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS}
             tensors[f"count.{name}"] = torch.as_tensor(state["step"])
@@ -51,18 +53,18 @@ class TrainingState:
         load_weights(self.model, weights, origin)
         try:
             for name, parameter in self._learned():
-                state = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in _MOMENTS}
-                state["step"] = tensors[f"count.{name}"].to(parameter.device)  # where fused AdamW keeps it
+                state = {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
+                for moment in _MOMENTS:
+                    # Copied into torch's own memory: vectorised sums may depend on alignment.
+                    state[moment].copy_(tensors[f"{moment}.{name}"])
+                state["step"] = tensors[f"count.{name}"].clone().to(parameter.device)  # where fused AdamW keeps it
                 self.optimiser.state[parameter] = state
         except KeyError as error:
             raise ZeroVLError(f"{origin}: lacks {error}; delete this checkpoint, the one before is used") from None
         self.scaler.load_state_dict(scaler)
 
     def _learned(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """Parameters that the optimiser has moved: all that learn, from the first step on."""
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and (parameter in self.optimiser.state or not self.optimiser.state):
-                yield name, parameter
+        return ((name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad)
 
 
 class Checkpoints:
