@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe, as in train.lr=1e-3")
     recipe.add_argument("--out", default="params.yaml", metavar="FILE", help="default: params.yaml")
 
+    add("summary", "what the last run of the pipeline came to", _summary)
+
     embed = add("embed", "embed the pairs of a CSV into an .npz file", _embed)
     embed.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
     embed.add_argument("--pairs", required=True, metavar="CSV", help="columns image, image_id, caption, caption_id")
@@ -185,6 +187,13 @@ def _recipe(arguments: argparse.Namespace) -> None:
     from zerovl import recipe
 
     recipe.apply(arguments.recipe, arguments.overrides, Path(arguments.out))
+
+
+def _summary(_arguments: argparse.Namespace) -> None:
+    from zerovl import summary
+    from zerovl.workspace import Workspace
+
+    summary.show(Workspace())
 
 
 def _embed(arguments: argparse.Namespace) -> None:

@@ -83,23 +83,37 @@ class ValidateParams(Section):
 
 
 class ImageTowerParams(Section):
-    name: str = Field("vit_tiny_patch16_224", description="timm model name")
+    name: str = Field("resnet18", description="timm model name")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
-    options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
+    options: dict[str, Any] = Field(
+        default={"layers": [1, 1, 1, 1], "channels": [24, 48, 96, 192]},
+        description="keyword arguments of timm.create_model",
+    )
 
 
 class TextTowerParams(Section):
     name: str = Field("", description="Hugging Face name or folder; empty: a BERT from `config`")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
-    config: dict[str, Any] = Field(default={}, description="fields of transformers.BertConfig for a tower from scratch")
+    config: dict[str, Any] = Field(
+        default={
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+            "max_position_embeddings": 64,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        description="fields of transformers.BertConfig for a tower from scratch",
+    )
 
 
 class ModelParams(Section):
     image_tower: ImageTowerParams = ImageTowerParams()
     text_tower: TextTowerParams = TextTowerParams()
     embed_dim: int = Field(128, ge=2, description="width of the shared space")
-    temperature: float = Field(0.02, gt=0, description="start value")
-    learn_temperature: bool = Field(False, description="learn it, clamped to [0.001, 0.5]; else it is constant")
+    temperature: float = Field(0.1, gt=0, description="start value")
+    learn_temperature: bool = Field(True, description="learn it, clamped to [0.001, 0.5]; else it is constant")
     image_size: int = Field(64, ge=8, description="side of the square that the image tower sees")
     resize_size: int = Field(72, ge=8, description="evaluation resizes both sides to this, then crops the centre")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), strict=False, description="of the input, RGB")
@@ -123,9 +137,11 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
-    crop_scale: tuple[float, float] = Field((0.6, 1.0), strict=False, description="area of the random crop")
-    auto_augment: bool = Field(True, description="AutoAugment, ImageNet policy")
-    mask_probability: float = Field(0.2, ge=0, lt=1, description="of a token to be masked, replaced or dropped")
+    crop_scale: tuple[float, float] = Field((0.8, 1.0), strict=False, description="area of the random crop")
+    auto_augment: bool = Field(
+        False, description="AutoAugment, ImageNet policy (off here: it changes the colours that captions name)"
+    )
+    mask_probability: float = Field(0.05, ge=0, lt=1, description="of a token to be masked, replaced or dropped")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -144,15 +160,15 @@ class TrainParams(Section):
         "decoupled",
         description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",
     )
-    batch_size: int = Field(256, ge=2, description="global batch over all ranks")
+    batch_size: int = Field(128, ge=2, description="global batch over all ranks")
     micro_batch: int = Field(64, ge=1, description="pairs a rank pushes through the towers at once (decoupled)")
-    epochs: float = Field(20.0, gt=0, strict=False, description="passes over the training pairs")
-    lr: float = Field(1e-4, gt=0, strict=False, description="peak learning rate")
+    epochs: float = Field(12.0, gt=0, strict=False, description="passes over the training pairs")
+    lr: float = Field(2e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
     beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")
     eps: float = Field(1e-6, gt=0, description="of AdamW")
     weight_decay: float = Field(0.001, ge=0, strict=False, description="on all parameters")
-    warmup_fraction: float = Field(0.025, ge=0, lt=1, description="share of the steps with linear warm-up")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps with linear warm-up")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="half a cosine ends at this share of lr")
     mixup: Literal["none", "coin", "image", "text"] = Field(
         "coin", description="coin: each step mixes images or text features by a fair coin"
@@ -212,10 +228,7 @@ class Params(Section):
     data: DataParams = DataParams()
     prepare: PrepareParams = PrepareParams()
     validate_: ValidateParams = Field(ValidateParams(), alias="validate")
-    model: ModelParams = ModelParams(
-        image_tower=ImageTowerParams(name="vit_tiny_patch16_224"),
-        text_tower=TextTowerParams(config={"hidden_size": 128}),
-    )
+    model: ModelParams = ModelParams()
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
