@@ -64,7 +64,7 @@ def test_a_constant_temperature_is_added() -> None:
 
 def test_unknown_and_missing_keys_are_errors(parity: Path, tmp_path: Path) -> None:
     weights = original.read_state_dict(parity / "zerovl_tiny.pth")
-    with pytest.raises(ZeroVLError, match="unknown key 'head.bias'"):
+    with pytest.raises(ZeroVLError, match=r"unknown key 'head\.bias'"):
         original.rename({**weights, "head.bias": torch.zeros(1)}, "file")
     del weights["text_projection.linear.weight"]
     torch.save({"state_dict": weights}, tmp_path / "cut.pth")

@@ -41,7 +41,8 @@ def test_new_optimiser_is_restored_whole(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path / "c", keep=2)
     kept.save(state(4), 4)
     dual = model()
-    fresh = TrainingState(dual, torch.optim.AdamW(dual.parameters(), fused=True), torch.amp.GradScaler("cpu", enabled=False))
+    optimiser = torch.optim.AdamW(dual.parameters(), fused=True)
+    fresh = TrainingState(dual, optimiser, torch.amp.GradScaler("cpu", enabled=False))
     kept.restore_newest(fresh, print)
     assert equal(fresh, state(4))
     for trained in (fresh, expected := state(4)):

@@ -24,7 +24,7 @@ RECIPE = {
     "model": {
         "image_tower": {
             "name": "vit_tiny_patch16_224",
-            "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "drop_rate": 0.1},
+            "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2},
         },
         "text_tower": {
             "config": {
