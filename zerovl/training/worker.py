@@ -42,6 +42,7 @@ INTERRUPTED = 3  # exit status: saved, run it again to go on
 
 def run(params: Params, workspace: Workspace) -> int:
     """Train to the end, or to a signal; returns the exit status."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
     stop.install()
     with join() as ranks:

@@ -1,0 +1,72 @@
+"""After `make demo`: its promises, and what `dvc repro` reruns after a change. Leaves the checkout as it was."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import zerovl
+from zerovl import params
+from zerovl.files import read_json
+
+STAGES = ["prepare", "validate", "train", "evaluate", "register"]
+
+
+def command(*words: str) -> str:
+    """Run a command of the virtual environment or of make; returns what it printed."""
+    path = Path(sys.executable).parent / words[0]
+    done = subprocess.run(
+        [str(path) if path.exists() else words[0], *words[1:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def stages_of(printed: str) -> list[str]:
+    return [name for name in re.findall(r"Running stage '([^']*)'", printed) if name in STAGES]
+
+
+def change(*overrides: str) -> None:
+    params.write(params.from_recipe({}, list(overrides), "check"), "params.yaml")
+
+
+def main() -> None:
+    scores = read_json("reports/evaluation/metrics.json")["overall"]
+    assert scores["rsum"] >= 10 * scores["untrained_rsum"], scores
+    release = read_json("reports/release.json")
+    assert release["promoted"], release
+    page = Path("reports/evaluation/report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=[\"']?https?:", page), "the report reaches for the network"
+
+    again = command("make", "demo")
+    assert stages_of(again) == [], again
+    assert "report.html" in again
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = zerovl.load(f"registry/{release['name']}@production")
+        picture = Path(folder, "a.png")
+        shutil.copy("reports/evaluation/gallery.png", picture)
+        assert (model.encode_text(["a red star"]) @ model.encode_image([picture]).T).shape == (1, 1)
+
+    before = Path("params.yaml").read_bytes()
+    try:
+        change("prepare.shard_samples=999")
+        assert stages_of(command("dvc", "repro", "--dry")) == STAGES
+        change("train.lr=0.003")
+        assert stages_of(command("dvc", "repro", "--dry")) == ["train", "evaluate", "register"]
+        change("evaluate.bootstrap=500")
+        assert stages_of(command("dvc", "repro")) == ["evaluate", "register"]
+        assert read_json("reports/release.json")["version"] == release["version"] + 1  # other metrics, other release
+    finally:
+        Path("params.yaml").write_bytes(before)
+        assert stages_of(command("dvc", "repro")) == ["register"]  # evaluate comes out of DVC's run cache
+    assert read_json("reports/release.json")["version"] == release["version"], "the same model got another version"
+    print("the demo keeps its promises")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The command line itself: thin, quick to answer, errors without tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zerovl import cli
+
+
+def zerovl(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zerovl.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from zerovl import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch','timm','transformers','numpy','pydantic','boto3','PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("prepare", "validate", "train", "evaluate", "register", "registry", "import-checkpoint", "doctor"):
+        assert f"\n    {command}" in done.stdout
+
+
+def test_train_help_explains_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    printed = capsys.readouterr().out
+    for words in ("examples:", "torchrun --nnodes 2", "saves a checkpoint", "dvc repro"):
+        assert words in printed
+
+
+def test_user_errors_have_no_traceback(tmp_path: Path) -> None:
+    done = zerovl("prepare", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("zerovl prepare: params.yaml: no such file")
+    assert "Traceback" not in done.stderr
+
+
+def test_module_of_every_command_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command reaches its own code: run in an empty folder, none may end in a traceback of imports."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("{}")
+    for command in ("demo-data", "prepare", "validate", "train", "evaluate", "register", "fetch-weights"):
+        assert cli.main([command]) == 2
+    assert cli.main(["summary"]) == 2
+    assert cli.main(["score", "absent.npz"]) == 2
+    assert cli.main(["embed", "absent", "--pairs", "p.csv", "--images", ".", "--out", "o.npz"]) == 2
+    assert cli.main(["search", "absent", "a query", "--images", "."]) == 2
+    assert cli.main(["import-checkpoint", "no.pth", "--image-tower", "x", "--text-tower", "y", "--out", "o"]) == 2
+    assert cli.main(["registry", "show", "zerovl@production"]) == 2

@@ -1,0 +1,98 @@
+"""params.yaml: complete, typed, and every error at once with its key, value and fix."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zerovl import params, recipe
+from zerovl.errors import ZeroVLError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_file_in_the_project_is_the_demo_as_written_by_the_command(tmp_path: Path) -> None:
+    recipe.apply("demo", [], tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert params.load(ROOT / "params.yaml") == params.Params()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_says_data_cost_and_score(path: Path, tmp_path: Path) -> None:
+    recipe.apply(str(path), [], tmp_path / "params.yaml")
+    params.load(tmp_path / "params.yaml")
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("data:", "cost:", "score:"):
+        assert any(line.startswith(f"# {word}") for line in head), word
+
+
+def test_all_errors_are_reported_at_once() -> None:
+    values = params.as_dict(params.Params())
+    del values["train"]["lr"]
+    values["train"]["bach_size"] = 4
+    values["model"]["embed_dim"] = "wide"
+    values["evaluate"]["chunk"] = 0
+    values["surprise"] = {}
+    with pytest.raises(ZeroVLError) as caught:
+        params.parse(values, "params.yaml")
+    message = str(caught.value)
+    assert message.startswith("params.yaml: 5 errors")
+    for words in (
+        "train.lr: missing; add it (the demo has 0.002)",
+        "train.bach_size: unknown key (value 4); remove it or correct its spelling",
+        "model.embed_dim: 'wide' is not accepted",
+        "evaluate.chunk: 0 is not accepted: input should be greater than or equal to 1",
+        "surprise: unknown key",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.micro_batch=50", "batch_size 128 is not a multiple of ranks x micro_batch = 1 x 50"),
+        ("model.resize_size=32", "resize_size 32 is smaller than image_size 64"),
+        ("train.augment.crop_scale=[1.0, 0.5]", "crop_scale [1.0, 0.5] must be"),
+        ("model.text_tower.config={}", "neither a name nor a config"),
+        ("data.sources=[{name: a, path: x}, {name: a, path: y}]", "source names must differ"),
+        ("train.sampling=random", "train.sampling: 'random' is not accepted"),
+    ],
+)
+def test_contradictions_name_both_values_and_the_fix(override: str, words: str) -> None:
+    with pytest.raises(ZeroVLError) as caught:
+        params.from_recipe({}, [override], "here")
+    assert words in str(caught.value)
+
+
+def test_overrides_read_numbers_as_people_write_them(tmp_path: Path) -> None:
+    assert params.from_recipe({}, ["train.lr=1e-4"], "x").train.lr == 1e-4
+    with pytest.raises(ZeroVLError, match="expected key=value"):
+        params.from_recipe({}, ["train.lr"], "x")
+
+
+def test_a_second_recipe_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("train: {seed: 7}")
+    (tmp_path / "two.yaml").write_text("train: {epochs: 3}")
+    recipe.apply(str(tmp_path / "one.yaml"), [], tmp_path / "params.yaml")
+    recipe.apply(str(tmp_path / "two.yaml"), [], tmp_path / "params.yaml")
+    settings = params.load(tmp_path / "params.yaml")
+    assert (settings.train.seed, settings.train.epochs) == (0, 3)
+
+
+def test_written_comments_do_not_change_the_values(tmp_path: Path) -> None:
+    params.write(params.Params(), tmp_path / "p.yaml", head="one\ntwo")
+    assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == params.as_dict(params.Params())
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params.Params().train.lr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("text", "words"), [("- 1", "expected a mapping"), ("a: [", "not valid YAML")])
+def test_broken_files_are_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ZeroVLError, match=words):
+        params.load(tmp_path / "p.yaml")
+    with pytest.raises(ZeroVLError, match="no such file"):
+        params.load(tmp_path / "absent.yaml")
