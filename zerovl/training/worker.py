@@ -13,7 +13,7 @@ import torch
 
 from zerovl import params as parameters
 from zerovl.data.augment import TrainTransform
-from zerovl.data.loader import train_batches
+from zerovl.data.loader import TrainBatches, train_batches
 from zerovl.data.manifest import Manifest
 from zerovl.data.sampling import make_sampler
 from zerovl.data.shards import ShardReader
@@ -109,12 +109,25 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
                 workers=train.loader_workers,
             )
             with batches, Progress(ranks, sampler.steps, start_step, train.batch_size) as progress:
-                outcome = trainer.train(batches, start_step, progress)
+                outcome = _guarded(trainer, batches, start_step, progress)
         if log:
             log.close()
         if ranks.is_first and outcome.state == "finished":
             _finish(params, workspace, folder, model, tokenizer, name, sampler.steps)
     return _exit_status(outcome, stop, ranks, folder)
+
+
+def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress: Progress) -> Outcome:
+    """PyTorch reports a killed loader process from a signal handler, in the middle of anything."""
+    try:
+        return trainer.train(batches, start_step, progress)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ZeroVLError(
+            f"a loader process died ({error}); run it again to go on from the last checkpoint. If memory ran out, "
+            "lower train.loader_workers or train.batch_size"
+        ) from None
 
 
 def _finish(
