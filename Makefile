@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RECIPE ?= demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
@@ -26,7 +25,6 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## the whole pipeline on drawn scenes: data, training, report, registered model
-	dvc repro --quiet data/demo/dvc.yaml
 	dvc repro
 	@zerovl summary
 

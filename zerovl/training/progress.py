@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from zerovl.data.manifest import Manifest
@@ -50,7 +51,7 @@ def start_block(
             f"{state_bytes / 2**20:.0f} MiB a rank for weights, gradients and AdamW; activations come on top",
         ),
     ]
-    lines += [("note", text) for text in without_effect(params)]
+    lines += [("note", text) for text in [*without_effect(params), *batch_statistics(params, model)]]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
 
 
@@ -65,6 +66,17 @@ def without_effect(params: Params) -> list[str]:
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     return notes
+
+
+def batch_statistics(params: Params, model: nn.Module) -> list[str]:
+    """Batch-normalised towers under debiased sampling: trained on one source a batch, used with the mean of all."""
+    if params.train.sampling != "debiased" or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return []
+    return [
+        "the image tower has BatchNorm: with train.sampling debiased each batch is normalised by its own source, "
+        "evaluation by the running mean of all, which costs sources that look different; choose a tower with "
+        "LayerNorm or GroupNorm"
+    ]
 
 
 def _count(model: nn.Module, learned: bool) -> int:
