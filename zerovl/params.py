@@ -86,7 +86,12 @@ class ImageTowerParams(Section):
     name: str = Field("resnet18", description="timm model name")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
     options: dict[str, Any] = Field(
-        default={"layers": [1, 1, 1, 1], "channels": [24, 48, 96, 192]},
+        default={
+            "layers": [1, 1, 1, 1],
+            "channels": [64, 64, 96, 192],
+            "norm_layer": "groupnorm",
+            "zero_init_last": False,
+        },
         description="keyword arguments of timm.create_model",
     )
 
