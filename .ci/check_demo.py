@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,11 +18,9 @@ STAGES = ["prepare", "validate", "train", "evaluate", "register"]
 
 
 def command(*words: str) -> str:
-    """Run a command of the virtual environment or of make; returns what it printed."""
-    path = Path(sys.executable).parent / words[0]
-    done = subprocess.run(
-        [str(path) if path.exists() else words[0], *words[1:]], capture_output=True, text=True, check=False
-    )
+    """Run a command as in an activated environment; returns what it printed."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 

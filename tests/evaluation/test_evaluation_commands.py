@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FakeEncoder, png
+from fake_world import FakeEncoder, png
 from PIL import Image
 
 import zerovl

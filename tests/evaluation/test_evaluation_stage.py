@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import FakeEncoder, World
+from fake_world import FakeEncoder, World
 
 from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.errors import ZeroVLError

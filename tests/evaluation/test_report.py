@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HOSTILE, FakeEncoder, World
+from fake_world import HOSTILE, FakeEncoder, World
 from PIL import Image
 
 from zerovl.evaluation import charts, gallery, report

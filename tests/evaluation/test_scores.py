@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import FakeEncoder, World
+from fake_world import FakeEncoder, World
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference

@@ -1,0 +1,51 @@
+"""DVC's remote `s3`, pointed at a bucket by the environment through `make remote-s3`, against a real server."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(sys.executable).parent
+KEYS = ("tester", "tester-secret")  # those of the server in conftest.py
+
+
+@pytest.mark.skipif(shutil.which("make") is None or shutil.which("git") is None, reason="needs make and git")
+def test_push_and_pull_with_bucket_and_endpoint_of_the_environment(
+    rclone_url: str, rclone_folder: Path, tmp_path: Path
+) -> None:
+    (rclone_folder / "team").mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
+        "ZEROVL_S3_BUCKET": "team/dvc",
+        "AWS_ENDPOINT_URL": rclone_url,
+        "AWS_ACCESS_KEY_ID": KEYS[0],
+        "AWS_SECRET_ACCESS_KEY": KEYS[1],
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
+    before = (tmp_path / ".dvc" / "config").read_text()
+    assert "s3://team/dvc" in run("make", "-f", str(ROOT / "Makefile"), "-o", "setup", "remote-s3")
+    assert (tmp_path / ".dvc" / "config").read_text() == before  # the setting is this checkout's alone
+    shard = tmp_path / "shards" / "000000.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(os.urandom(300_000))
+    content = shard.read_bytes()
+    run("dvc", "add", "--quiet", "shards")
+    run("dvc", "push", "--quiet", "-r", "s3")
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    shutil.rmtree(shard.parent)
+    run("dvc", "pull", "--quiet", "-r", "s3")
+    assert shard.read_bytes() == content
