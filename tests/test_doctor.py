@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import http.server
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -130,3 +131,10 @@ def test_prefect(prefect_url: str) -> None:
         finding = next(doctor.check_prefect(url))
         assert finding.level == "FAIL"
         assert "PREFECT_API_URL" in finding.text
+
+
+def test_the_targets_of_make_that_it_names_exist() -> None:
+    source = Path(doctor.__file__)
+    makefile = (source.parents[1] / "Makefile").read_text()
+    named = set(re.findall(r"`make ([a-z0-9-]+)`", source.read_text()))
+    assert named <= set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))

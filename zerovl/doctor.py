@@ -166,7 +166,7 @@ def check_prefect(url: str) -> Iterator[Finding]:
         with urllib.request.urlopen(address, timeout=5) as answer:
             answer.read()
     except (urllib.error.URLError, OSError, ValueError) as error:
-        fix = "start the server with `make ui`, or correct PREFECT_API_URL"
+        fix = "start the server with `prefect server start`, or correct PREFECT_API_URL"
         yield Finding("FAIL", "prefect", f"no answer from {address} ({error}); {fix}")
         return
     yield Finding("ok", "prefect", f"{address} answers")

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 50_000_000
+
+# What PIL's format plugins raise on hostile or unsupported bytes; anything else is a defect of ours.
+_PIL_ERRORS = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 class BrokenImageError(ValueError):
@@ -36,8 +50,7 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BrokenImageError(str(error)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
-        # What PIL's format plugins raise on hostile bytes; anything else is a defect of ours.
+    except _PIL_ERRORS as error:
         reason = "not a picture" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
         raise BrokenImageError(reason[:200]) from None
 

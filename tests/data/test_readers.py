@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ def test_missing_picture(tmp_path: Path) -> None:
 def test_decompression_bomb(tmp_path: Path) -> None:
     bomb = raw.encoded(raw.picture(1, (2000, 1500), mode="L"), "PNG")
     assert broken_picture(tmp_path, bomb, max_pixels=1_000_000) == "2000x1500 pixels, more than 1000000"
+
+
+def test_picture_of_a_kind_that_pillow_knows_in_part(tmp_path: Path) -> None:
+    data = bytearray(raw.encoded(raw.picture(1), "DDS"))
+    data[80:84] = (0x10001).to_bytes(4, "little")  # flags of a pixel format that it does not implement
+    assert broken_picture(tmp_path, bytes(data)) == "NotImplementedError: Unknown pixel format flags 65537"
 
 
 def test_pipe_instead_of_a_picture(tmp_path: Path) -> None:
@@ -242,7 +249,30 @@ def test_broken_karpathy_entries(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "not valid JSON"), ("[]", "no list 'images'")])
+def test_names_of_a_karpathy_file_that_no_file_can_have(tmp_path: Path) -> None:
+    outside = tmp_path / "secret.jpg"
+    outside.write_bytes(raw.jpeg(0))
+    names = [("sub", str(outside)), ("", "\ud800.jpg"), ("", f"{'a' * 300}.jpg")]
+    folder = karpathy_source(
+        tmp_path,
+        [karpathy_image(n, "train", filepath=path, filename=name) for n, (path, name) in enumerate(names)]
+        + [karpathy_image(9, "train")],
+    )
+    (folder / "9.jpg").write_bytes(raw.jpeg(9))
+    rows = raw.rows(raw.run_prepare(tmp_path), "k")
+    assert [row["error"] for row in rows] == [
+        f"absolute file name {str(outside)!r}",
+        "file name is not valid Unicode",
+        "missing file",
+        None,
+    ]
+    assert rows[1]["origin"].startswith("\\ud800.jpg (")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("{", "not valid JSON"), ("[]", "no list 'images'"), (f'{{"images": {"1" * 5000}}}', "not valid JSON")],
+)
 def test_karpathy_file_that_is_none(tmp_path: Path, text: str, reason: str) -> None:
     karpathy_source(tmp_path, []).joinpath("dataset_k.json").write_text(text)
     with pytest.raises(ZeroVLError, match=reason):
@@ -313,6 +343,20 @@ def test_hostile_tar(tmp_path: Path) -> None:
         "a link in a tar (to '../../secret.jpg')",
         "neither a plain file nor a folder in a tar",
         "a link in a tar (to '0.jpg')",
+    ]
+
+
+def test_member_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("cc3m.v1")
+    folder.type = tarfile.DIRTYPE
+    raw.write_tar(
+        tmp_path / "raw/w/0.tar",
+        [(folder, b""), *raw.sample("cc3m.v1/7", 7), ("caf\udce9.jpg", raw.jpeg(8)), ("caf\udce9.txt", b"coffee")],
+    )
+    rows = raw.rows(raw.run_prepare(tmp_path), "w")
+    assert [(row["captions"], row["error"], row["origin"]) for row in rows] == [
+        (["a caption"], None, "0.tar:cc3m.v1/7"),
+        (["coffee"], None, "0.tar:caf\\udce9"),
     ]
 
 
@@ -497,3 +541,11 @@ def test_fetched_tars_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (manifest.pairs("w", "train"), raw.errors(manifest, "w")) == (18, {})
     assert most == 2  # the one being packed, and the next
     assert not spool.exists()
+
+
+def test_s3_source_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setitem(sys.modules, "boto3.exceptions", None)
+    s3_source._client.cache_clear()
+    with pytest.raises(ZeroVLError, match="need boto3"):
+        s3_source.list_tars("s3://bucket/cc3m")

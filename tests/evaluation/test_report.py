@@ -233,9 +233,9 @@ def test_ticks_enclose_and_are_few(low: float, high: float) -> None:
 
 def test_chart_of_odd_curves() -> None:
     nan = float("nan")
-    assert charts.line_chart([charts.Line([(0, nan)], "main")], [], "step", "s", from_zero=False) == ""
+    assert charts.line_chart([charts.Line([(0, nan)], "main")], "step", "s", from_zero=False) == ""
     for points in ([(0, 1.0)], [(0, 1.0), (1, nan), (2, 1.0)], [(step, step % 7) for step in range(20_000)]):
-        svg = charts.line_chart([charts.Line(points, "main", dots=False)], [], "step", "a <b>", from_zero=True)
+        svg = charts.line_chart([charts.Line(points, "main", dots=False)], "step", "a <b>", from_zero=True)
         assert "nan" not in svg
         assert "a &lt;b&gt;" in svg
         assert len(svg) < 20_000

@@ -285,6 +285,27 @@ def test_pull_goes_on_where_it_was_cut_off(
     assert sorted(os.listdir(tmp_path / "model")) == sorted(version.files)
 
 
+def test_what_a_killed_pull_left_stays_out_of_the_folder(local: Registry, make_bundle: Bundle, tmp_path: Path) -> None:
+    version = publish(local, make_bundle("a"))
+    aside = registry_module.aside_folder(tmp_path / "model", version, alone=True)
+    aside.mkdir()
+    (aside / ".model.safetensors.0123.part").write_bytes(b"half")
+    local.pull(version, tmp_path / "model")
+    assert sorted(os.listdir(tmp_path / "model")) == sorted(version.files)
+
+
+def test_a_damaged_rest_of_a_download_is_not_taken_for_a_damaged_release(
+    moto_bucket: str, make_bundle: Bundle, tmp_path: Path
+) -> None:
+    registry = Registry(open_store(f"s3://{moto_bucket}/team"))
+    version = publish(registry, make_bundle("a"))
+    aside = registry_module.aside_folder(tmp_path / "model", version, alone=True)
+    aside.mkdir()
+    (aside / ".model.safetensors.part").write_bytes(bytes(4))  # as after a power cut
+    registry.pull(version, tmp_path / "model")
+    assert sorted(os.listdir(tmp_path / "model")) == sorted(version.files)
+
+
 @pytest.mark.parametrize(
     "name", ["weights.pth", "deep/optimiser.PT", "state.pkl", "pytorch_model.bin", "../up", "/abs", "a/../b", ".hidden"]
 )

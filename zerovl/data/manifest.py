@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_json, write_json
@@ -123,7 +122,3 @@ class Manifest:
 
     def table_path(self, source: str, split: str) -> Path:
         return self.folder / f"{source}-{split}.parquet"
-
-    def table(self, source: str, split: str, columns: list[str] | None = None) -> pa.Table:
-        """All rows of one split, quarantined ones included."""
-        return pq.read_table(self.table_path(source, split), columns=columns)

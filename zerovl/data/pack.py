@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from zerovl.data.readers.records import Picture, Record
+from zerovl.data.readers.records import Picture, Record, printable
 from zerovl.files import atomic_write
 from zerovl.images import BrokenImageError, decode_rgb
 
@@ -102,7 +102,7 @@ def _pack_record(record: Record, unit: Unit, shard: _Shard) -> dict[str, Any]:
         "captions": list(record.captions),
         "caption_ids": list(record.caption_ids),
         "error": record.error,
-        "origin": record.origin,
+        "origin": printable(record.origin),
     }
     if record.picture is None:
         return row | {"error": record.error or "no picture"}
@@ -148,6 +148,8 @@ def read_picture(picture: Picture) -> bytes:
             return file.read(size)
     except FileNotFoundError:
         raise BrokenImageError("missing file") from None
+    except UnicodeEncodeError:
+        raise BrokenImageError("file name is not valid Unicode") from None
     except OSError as error:
         raise BrokenImageError(f"cannot be read: {error.strerror}") from None
 

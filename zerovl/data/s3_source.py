@@ -19,8 +19,9 @@ def list_tars(uri: str) -> list[str]:
     """URIs of all `.tar` objects under `s3://bucket/prefix`, sorted; `ZeroVLError` if it cannot be listed."""
     bucket, prefix = _split(uri)
     prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    client = _client()
     with _explained(uri):
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
     return sorted(f"s3://{bucket}/{key}" for key in keys if key.endswith(".tar"))
 
@@ -28,8 +29,9 @@ def list_tars(uri: str) -> list[str]:
 def fetch(uri: str, path: Path) -> None:
     """Download one object; parts are retried by boto3, what remains is a `ZeroVLError`."""
     bucket, key = _split(uri)
+    client = _client()
     with _explained(uri):
-        _client().download_file(bucket, key, str(path))
+        client.download_file(bucket, key, str(path))
 
 
 def _split(uri: str) -> tuple[str, str]:

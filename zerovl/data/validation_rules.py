@@ -31,14 +31,6 @@ class Rule:
     examples: list[Example] = field(default_factory=list)
 
     @property
-    def holds(self) -> bool:
-        """The plain reference of what Great Expectations decides."""
-        return self.value is None or (
-            (self.minimum is None or self.value >= self.minimum)
-            and (self.maximum is None or self.value <= self.maximum)
-        )
-
-    @property
     def bound(self) -> str:
         return f">= {self.minimum:g}" if self.minimum is not None else f"<= {self.maximum:g}"
 

@@ -22,22 +22,14 @@ class Line:
     dots: bool = False
 
 
-@dataclass(frozen=True)
-class Level:
-    """A horizontal line with a name, such as chance."""
-
-    value: float
-    name: str
-
-
-def line_chart(lines: Sequence[Line], levels: Sequence[Level], x_label: str, summary: str, *, from_zero: bool) -> str:
+def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: bool) -> str:
     """An SVG of (x, y) lines; `summary` is what a screen reader says. Points that are not finite are left out."""
     drawn = [Line(_thin(_finite(line.points)), line.style, line.dots) for line in lines]
     drawn = [line for line in drawn if line.points]
     if not drawn:
         return ""
     xs = [x for line in drawn for x, _ in line.points]
-    ys = [y for line in drawn for _, y in line.points] + [level.value for level in levels]
+    ys = [y for line in drawn for _, y in line.points]
     x_ticks = ticks(min(xs), max(xs), 5)
     y_ticks = ticks(0.0 if from_zero else min(ys), max(ys), 5)
     x_range, y_range = (min(xs), max(*xs, min(xs) + 1e-9)), (y_ticks[0], y_ticks[-1])
@@ -61,10 +53,6 @@ def line_chart(lines: Sequence[Line], levels: Sequence[Level], x_label: str, sum
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>'
     )
-    for level in levels:
-        y = at(x_range[0], level.value)[1]
-        parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level.name)}</text>')
     for line in drawn:
         places = [at(x, y) for x, y in line.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zerovl.data.loader import ANY_PIXELS
 from zerovl.evaluation.pool import Embeddings, Pool
 from zerovl.evaluation.retrieval import Ranking, top_items
 from zerovl.evaluation.scores import Scores
@@ -190,7 +191,7 @@ def thumbnails(images: Iterable[int], fetch: Fetch, side: int) -> dict[int, str]
 
 
 def _thumbnail(data: bytes, side: int) -> str:
-    picture = decode_rgb(data)
+    picture = decode_rgb(data, ANY_PIXELS)
     kind = _kind(data)
     if kind and max(picture.size) <= side and len(data) <= side * side // 2:
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

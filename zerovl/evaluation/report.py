@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from zerovl.data.loader import ANY_PIXELS
 from zerovl.evaluation import charts
 from zerovl.evaluation.drawing import Row, Tile, draw
 from zerovl.evaluation.gallery import Fetch, Gallery, Group, ImageQuery, TextQuery
@@ -76,7 +77,7 @@ def render(content: Content) -> str:
         [
             _headline(overall, len(content.metrics["sources"])),
             _verdict(content.verdict),
-            _curves(content.curves, overall["chance_rsum"]),
+            _curves(content.curves),
             _scores(content.metrics, content.resamples),
             _gallery(content.gallery, content.pictures),
             _footer(content.metrics, content.resamples),
@@ -97,7 +98,11 @@ def draw_gallery(gallery: Gallery, fetch: Fetch, overall: Block, path: Path) -> 
     rows = []
     for query in [query for query in gallery.text_queries if query.group == "drawn"][:PNG_ROWS]:
         tiles = [
-            Tile(decode_rgb(fetch(found.image)), "right" if found.right else "wrong", f"{place} · {found.score:.2f}")
+            Tile(
+                decode_rgb(fetch(found.image), ANY_PIXELS),
+                "right" if found.right else "wrong",
+                f"{place} · {found.score:.2f}",
+            )
             for place, found in enumerate(query.found, 1)
         ]
         rows.append(Row(f"“{query.caption}”", _text_note(query), tiles))
@@ -157,19 +162,19 @@ def _verdict(verdict: dict[str, Any] | None) -> str:
     )
 
 
-def _curves(curves: Curves, chance: float) -> str:
+def _curves(curves: Curves) -> str:
     panels = []
     if curves.loss:
         smoothed = charts.smooth(curves.loss, len(curves.loss) // 30)
         summary = f"Training loss from {smoothed[0][1]:.3g} to {smoothed[-1][1]:.3g}" if smoothed else "Training loss"
         lines = [charts.Line(curves.loss, "raw"), charts.Line(smoothed, "main")]
-        chart = charts.line_chart(lines, [], "step", summary, from_zero=False)
+        chart = charts.line_chart(lines, "step", summary, from_zero=False)
         panels.append((chart, "Loss", "each step, and smoothed"))
     if curves.valid_rsum:
         line = charts.Line(curves.valid_rsum, "main", dots=len(curves.valid_rsum) <= 60)
         summary = f"RSUM during training, last {curves.valid_rsum[-1][1]:.1f}"
-        chart = charts.line_chart([line], [charts.Level(chance, "chance")], "step", summary, from_zero=True)
-        panels.append((chart, "RSUM during training", "on validation pairs"))
+        chart = charts.line_chart([line], "step", summary, from_zero=True)
+        panels.append((chart, "RSUM during training", "on a fixed sample of validation pairs, a pool of its own"))
     figures = "".join(
         f'<figure class="panel"><figcaption>{title} <span>{note}</span></figcaption>{chart}</figure>'
         for chart, title, note in panels

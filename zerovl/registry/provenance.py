@@ -41,7 +41,7 @@ def git_state(root: Path) -> dict[str, Any] | None:
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if not commit:
         return None
-    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", ":(exclude)dvc.lock"])
+    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", ":(exclude,glob)**/dvc.lock"])
     return {"commit": commit, "dirty": bool(changes)}
 
 

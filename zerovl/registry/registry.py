@@ -157,6 +157,9 @@ class Registry:
         try:
             for path, info in version.files.items():
                 self._fetch(version, path, info, aside / path)
+            for found in [found for found in aside.rglob("*") if found.is_file()]:
+                if found.relative_to(aside).as_posix() not in version.files:
+                    found.unlink()  # a part of a download that was killed
             for folder in [aside, *(path for path in aside.rglob("*") if path.is_dir())]:
                 sync_folder(folder)
         except (OSError, DamagedError):
@@ -166,13 +169,17 @@ class Registry:
     def _fetch(self, version: Version, path: str, info: bundle.FileInfo, target: Path) -> None:
         if target.exists() and bundle.describe_file(target) == info:
             return  # whole since an earlier, interrupted pull
-        try:
-            self.store.download(_blob_key(version.name, info.sha256), target)
-        except MissingKeyError:
-            raise DamagedError(self._damage(version, path, "nothing")) from None
-        found = bundle.describe_file(target)
-        if found != info:
-            raise DamagedError(self._damage(version, path, found.sha256))
+        # Twice: what an interrupted pull left, and the first download goes on with, may be what is damaged.
+        for _ in range(2):
+            try:
+                self.store.download(_blob_key(version.name, info.sha256), target)
+            except MissingKeyError:
+                raise DamagedError(self._damage(version, path, "nothing")) from None
+            found = bundle.describe_file(target)
+            if found == info:
+                return
+            target.unlink()
+        raise DamagedError(self._damage(version, path, found.sha256))
 
     def _damage(self, version: Version, path: str, found: str) -> str:
         expected = version.files[path].sha256

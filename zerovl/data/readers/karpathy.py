@@ -6,6 +6,7 @@ Format: https://cs.stanford.edu/people/karpathy/deepimagesent/
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def splits(folder: Path, evaluation_split: str) -> list[str]:
 def _images(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8, and numbers of too many digits
         raise ZeroVLError(f"{path}: not valid JSON ({error}); fetch the file again") from None
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
@@ -79,7 +80,8 @@ def _records(folder: Path, path: Path, images: list[dict[str, Any]], max_caption
         image_id = whole_number(number)
         name = "/".join(str(image[part]) for part in ("filepath", "filename") if image.get(part))
         origin = f"{name} ({path.name}: imgid {image.get('imgid')})"
-        error = name_error(name)
+        # The last part by itself too: joined to a folder, an absolute name would win over it.
+        error = name_error(name) or name_error(str(image.get("filename")))
         if not isinstance(image.get("filename"), str):
             error = "no filename"
         elif image_id is None:
@@ -126,4 +128,5 @@ def _find(folder: Path, filepath: object, filename: str) -> Path:
     """The first place that has the picture; the first place at all if none has."""
     below = [Path(filepath, filename)] if isinstance(filepath, str) and filepath else []
     names = [*below, *(Path("images") / name for name in [*below, Path(filename)]), Path(filename)]
-    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+    # os.path.exists, unlike Path.exists, takes names that are too long or not Unicode for missing.
+    return next((folder / name for name in names if os.path.exists(folder / name)), folder / names[0])

@@ -57,6 +57,11 @@ def shown(text: str) -> tuple[str, ...]:
     return (head,) if head else ()
 
 
+def printable(text: str) -> str:
+    """`text` fit for a table: bytes of a name that are not UTF-8, and lone surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def name_error(name: str) -> str | None:
     """Why a file name of an annotation or a tar is refused; None if it stays inside its folder."""
     if not name.strip():

@@ -93,6 +93,8 @@ def _samples(path: str, name: str) -> Iterator[_Sample]:
                 if problem:
                     yield _Sample("", f"{name}:{member.name[:200]}", problem=problem)
                     continue
+                if member.isdir():
+                    continue
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 if not stem or not extension:
@@ -155,8 +157,6 @@ def _member_problem(member: tarfile.TarInfo) -> str | None:
 
 
 def _take(sample: _Sample, member: tarfile.TarInfo, extension: str, file: IO[bytes], path: str) -> None:
-    if not member.isreg():
-        return
     if extension in _PICTURES:
         if sample.picture is not None:
             sample.problem = "two pictures with the same key"
