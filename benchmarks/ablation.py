@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(HERE.parent.parent / "shared" / "data"), help="folder of the raw sources")
     parser.add_argument("--work", default=str(HERE / "work"), help="scratch folder")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, choices=range(1, max(STUDENT_T) + 1))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each")
     return parser.parse_args()
 
@@ -94,8 +94,10 @@ def _arguments() -> argparse.Namespace:
 def _prepare(folder: Path, data: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     recipe = parameters.from_recipe(parameters.read_yaml(RECIPE), [f"data.raw={data}"], str(RECIPE))
-    parameters.write(recipe, folder / "params.yaml")
-    if not (folder / "reports" / "validation" / "verdict.json").is_file():
+    file = folder / "params.yaml"
+    before = parameters.load(file) if file.is_file() else None
+    parameters.write(recipe, file)
+    if before != recipe or not (folder / "reports" / "validation" / "verdict.json").is_file():
         _zerovl("prepare", folder)
         _zerovl("validate", folder)
 

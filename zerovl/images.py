@@ -16,7 +16,7 @@ _PIL_ERRORS = (
     ArithmeticError,
     EOFError,
     LookupError,
-    NotImplementedError,
+    RuntimeError,
     OSError,
     SyntaxError,
     TypeError,
@@ -57,7 +57,7 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL mode to RGB without losing what the eye sees."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         values = np.asarray(image).astype(np.float64)  # (H, W), 16 bits a value

@@ -117,7 +117,7 @@ class ModelParams(Section):
     image_tower: ImageTowerParams = ImageTowerParams()
     text_tower: TextTowerParams = TextTowerParams()
     embed_dim: int = Field(128, ge=2, description="width of the shared space")
-    temperature: float = Field(0.1, gt=0, description="start value")
+    temperature: float = Field(0.1, ge=0.001, le=0.5, description="start value, 0.001 to 0.5")
     learn_temperature: bool = Field(True, description="learn it, clamped to [0.001, 0.5]; else it is constant")
     image_size: int = Field(64, ge=8, description="side of the square that the image tower sees")
     resize_size: int = Field(72, ge=8, description="evaluation resizes both sides to this, then crops the centre")
@@ -132,6 +132,8 @@ class ModelParams(Section):
                 f"resize_size {self.resize_size} is smaller than image_size {self.image_size}; "
                 f"set resize_size to {self.image_size} or more"
             )
+        if min(self.std) <= 0:
+            raise ValueError(f"std {list(self.std)} must be above 0; ImageNet's is [0.229, 0.224, 0.225]")
         if not self.text_tower.name and not self.text_tower.config:
             raise ValueError("text_tower has neither a name nor a config; give one of them")
         if self.text_tower.name and self.text_tower.config:
@@ -157,7 +159,7 @@ class AugmentParams(Section):
 
 
 class TrainParams(Section):
-    init_from: str = Field("", description="bundle folder or release to start from; empty: the towers' own weights")
+    init_from: str = Field("", description="bundle folder to start from; empty: the towers' own weights")
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
     )

@@ -12,7 +12,9 @@ def show(workspace: Workspace) -> None:
     scores = read_json(workspace.evaluation_report / "metrics.json")["overall"]
     interval = f"[{scores['rsum_low']:.1f}, {scores['rsum_high']:.1f}]"
     ratio = scores["rsum_over_untrained"]
-    held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
+    held = ""
+    if release["alias"]:
+        held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
     print()
     print(f"  RSUM      {scores['rsum']:.1f} {interval} of 600 over {scores['images']} unseen pictures")
     print(

@@ -183,9 +183,19 @@ class BrokenTokenizer(WordTokenizer):
         raise ZeroDivisionError
 
 
+# Other tests of this process leave helpers of multiprocessing behind (a resource tracker): not ours.
+STRANGERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _known_strangers() -> None:
+    STRANGERS.clear()
+    STRANGERS.update(children_of(os.getpid()))
+
+
 def children() -> list[int]:
-    """Processes whose parent is this one, zombies left out."""
-    return children_of(os.getpid())
+    """Processes that this test has started and that are alive, zombies left out."""
+    return [pid for pid in children_of(os.getpid()) if pid not in STRANGERS]
 
 
 def children_of(parent: int) -> list[int]:

@@ -96,7 +96,7 @@ def test_the_first_release(
     origin = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert origin == version.provenance
     assert origin["data_manifest"] == "data-digest"
-    assert origin["params"]["train"]["batch_size"] == 256
+    assert origin["params"]["train"]["batch_size"] == Params().train.batch_size
     assert origin["training"] == {"final_loss": 0.5, "steps": 10}
     assert origin["environment"]["torch"]
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()

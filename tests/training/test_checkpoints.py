@@ -80,3 +80,42 @@ def test_damaged_newest_is_passed_over_and_named(tmp_path: Path) -> None:
     assert kept.restore_newest(restored, said.append) == 1
     assert "step 2 is passed over" in said[0]
     assert equal(restored, state(1))
+
+
+def test_unreadable_newer_ones_make_way_for_what_training_saves(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / "c", keep=2)
+    for step in (2, 3):
+        kept.save(state(step), step)
+        (kept.path(step) / "state.safetensors").write_bytes(b"broken")
+    restored = state(9)
+    assert kept.restore_newest(restored, lambda _: None) == 0
+    assert equal(restored, state(9))  # a refused checkpoint leaves nothing behind
+    kept.save(state(1), 1)
+    assert kept.steps() == [1]
+    kept.save(state(2), 2)
+    assert kept.restore_newest(restored, print) == 2
+    assert equal(restored, state(2))
+
+
+def test_a_parameter_that_never_moved_is_restored_too(tmp_path: Path) -> None:
+    def partly_moved() -> TrainingState:
+        dual = model()
+        optimiser = torch.optim.AdamW(dual.parameters(), fused=True)
+        for name, parameter in dual.named_parameters():
+            parameter.grad = None if name == "text_projection.weight" else torch.ones_like(parameter)
+        optimiser.step()
+        return TrainingState(dual, optimiser, torch.amp.GradScaler("cpu", enabled=False))
+
+    kept = Checkpoints(tmp_path / "c", keep=1)
+    kept.save(partly_moved(), 5)
+    restored = state(9)
+    assert kept.restore_newest(restored, print) == 5
+    assert equal(restored, partly_moved())
+
+
+def test_leftovers_of_a_killed_save_are_cleared(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / "c", keep=1)
+    kept.save(state(1), 1)
+    (tmp_path / "c" / ".step-00000002.part").mkdir()
+    kept.clear_leftovers()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-00000001"]

@@ -125,6 +125,21 @@ def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace,
 
 
 @pytest.mark.slow
+def test_sigterm_on_two_ranks_saves_the_same_step_on_both(project: Workspace, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.ranks=2", "train.epochs=400.0")
+    child = start_training(workspace)
+    wait_for_step(workspace, 4, child)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=200)
+    assert child.returncode == 3, err
+    (step,) = checkpoints(workspace).steps()[-1:]
+    assert f"after step {step}: saved" in err
+    assert "run it again to go on" in err.splitlines()[-1]
+    assert len((run_folder(workspace) / "metrics.jsonl").read_text().splitlines()) == step
+
+
+@pytest.mark.slow
 def test_killed_launcher_leaves_no_rank(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, "train.ranks=2", "train.epochs=400.0")

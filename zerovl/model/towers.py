@@ -18,6 +18,7 @@ from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import ModelParams
 
+_POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
 FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or set pretrained to false"
 
 
@@ -77,23 +78,26 @@ def create_image_tower(architecture: Architecture, pretrained: bool) -> nn.Modul
 
 
 def create_text_tower(config: PreTrainedConfig) -> nn.Module:
-    options = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
-    tower: nn.Module = AutoModel.from_config(config, **options)
+    tower: nn.Module = AutoModel.from_config(config, dtype=torch.float32, **_without_pooler(config))
     return tower
 
 
 def pretrained_text_tower(name: str) -> nn.Module:
     config = named_text_config(name)
-    options = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
     try:
         tower: nn.Module = AutoModel.from_pretrained(
-            name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **options
+            name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **_without_pooler(config)
         )
     except OSError as error:
         raise ZeroVLError(
             f"model.text_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
         ) from None
     return tower
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """Token 0 of the last hidden state is used: a pooler would be weights that never learn."""
+    return {"add_pooling_layer": False} if config.model_type in _POOLED else {}
 
 
 def named_text_config(name: str) -> PreTrainedConfig:

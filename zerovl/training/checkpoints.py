@@ -50,17 +50,23 @@ class TrainingState:
     def restore(self, tensors: dict[str, Tensor], scaler: dict[str, Any], origin: str) -> None:
         prefix = "model."
         weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        load_weights(self.model, weights, origin)
-        try:
-            for name, parameter in self._learned():
-                state = {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
-                for moment in _MOMENTS:
-                    # Copied into torch's own memory: vectorised sums may depend on alignment.
-                    state[moment].copy_(tensors[f"{moment}.{name}"])
-                state["step"] = tensors[f"count.{name}"].clone().to(parameter.device)  # where fused AdamW keeps it
-                self.optimiser.state[parameter] = state
-        except KeyError as error:
-            raise ZeroVLError(f"{origin}: lacks {error}; delete this checkpoint, the one before is used") from None
+        states: dict[Tensor, dict[str, Tensor]] = {}
+        for name, parameter in self._learned():
+            keys = {key: f"{key}.{name}" for key in (*_MOMENTS, "count")}
+            lacking = [key for key in keys.values() if key not in tensors]
+            if len(lacking) == len(keys):
+                continue  # the optimiser had not moved it when the checkpoint was written
+            if lacking:
+                raise ZeroVLError(f"{origin}: lacks {lacking}; delete this checkpoint, the one before is used")
+            state = {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
+            for moment in _MOMENTS:
+                # Copied into torch's own memory: vectorised sums may depend on alignment.
+                state[moment].copy_(tensors[keys[moment]])
+            state["step"] = tensors[keys["count"]].clone().to(parameter.device)  # where fused AdamW keeps it
+            states[parameter] = state
+        load_weights(self.model, weights, origin)  # refuses before it changes anything
+        self.optimiser.state.clear()
+        self.optimiser.state.update(states)
         self.scaler.load_state_dict(scaler)
 
     def _learned(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -87,8 +93,6 @@ class Checkpoints:
     def save(self, state: TrainingState, step: int) -> None:
         """Write the checkpoint of `step`, then drop old ones; raises OSError or SafetensorError, harming none."""
         final = self.path(step)
-        if final.is_dir():
-            return
         aside = self.folder / f".{final.name}.part"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -98,13 +102,21 @@ class Checkpoints:
                 os.fsync(file.fileno())
             write_json(aside / "state.json", {"step": step, "scaler": state.scaler.state_dict()})
             sync_folder(aside)
+            shutil.rmtree(final, ignore_errors=True)  # of the same step: it could not be read, or holds the same
             aside.rename(final)
             sync_folder(self.folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        for old in self.steps()[: -self.keep]:
+        known = self.steps()
+        unreadable = [other for other in known if other > step]  # restoring passed them over
+        for old in [*[other for other in known if other <= step][: -self.keep], *unreadable]:
             shutil.rmtree(self.path(old), ignore_errors=True)
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process was writing."""
+        for aside in self.folder.glob(f".{_PREFIX}*.part"):
+            shutil.rmtree(aside, ignore_errors=True)
 
     def try_save(self, state: TrainingState, step: int, report: Callable[[str], None]) -> bool:
         """As `save`, but a full disk is reported and training goes on with the last good checkpoint."""
@@ -130,4 +142,6 @@ class Checkpoints:
     def restore(self, state: TrainingState, step: int) -> None:
         path = self.path(step)
         values = read_json(path / "state.json")
+        if "scaler" not in values:
+            raise ZeroVLError(f"{path / 'state.json'}: lacks 'scaler'; delete this checkpoint")
         state.restore(read_weights(path / "state.safetensors"), values["scaler"], str(path))

@@ -16,6 +16,8 @@ from zerovl.training import worker
 from zerovl.training.ranks import die_with_parent
 from zerovl.workspace import Workspace
 
+SHUTDOWN_SECONDS = "1800"  # what a rank may need to end its step and save; torchrun's own 30 s would kill it
+
 
 def run(params: Params, path: str) -> int:
     """Train with the ranks of `train.ranks`; returns the exit status (0 done, 3 interrupted and saved)."""
@@ -24,6 +26,7 @@ def run(params: Params, path: str) -> int:
         raise ZeroVLError(
             f"train.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a GPU"
         )
+    worker.check_ranks(params, ranks)
     if ranks == 1:
         return worker.run(params, Workspace())
     return _torchrun(ranks, path)
@@ -32,7 +35,11 @@ def run(params: Params, path: str) -> int:
 def _torchrun(ranks: int, path: str) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     # OMP_NUM_THREADS is set here only to silence torchrun's own default of 1; each rank sets its share.
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)), **os.environ}
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": SHUTDOWN_SECONDS,
+        **os.environ,
+    }
     child = subprocess.Popen(
         [*command, "-m", "zerovl.training.worker", path], env=environment, preexec_fn=_end_with_this_process
     )
@@ -47,7 +54,10 @@ def _torchrun(ranks: int, path: str) -> int:
     status = child.wait()
     if status == 0:
         return 0
-    return worker.INTERRUPTED if interrupted else 1
+    if interrupted:
+        print("zerovl train: interrupted, see above; run it again to go on", file=sys.stderr)
+        return worker.INTERRUPTED
+    return 1
 
 
 def _end_with_this_process() -> None:

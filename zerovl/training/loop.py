@@ -165,8 +165,8 @@ class Trainer:
 def out_of_memory(batch: Batch) -> ZeroVLError:
     size = len(batch.micro_batches[0].images)
     return ZeroVLError(
-        f"out of memory in step {batch.step} with micro-batches of {size} pairs; "
-        f"set train.micro_batch to {max(1, size // 2)} (with train.step decoupled the gradient stays the same)"
+        f"out of memory in step {batch.step} with {size} pairs at once; set train.step to decoupled (the gradient "
+        f"stays the same) and train.micro_batch to {max(1, size // 2)}"
     )
 
 

@@ -60,14 +60,16 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any]) -> Non
     shutil.copyfile(run_folder / FILE, report / FILE)
     tail = rows[-max(1, len(rows) // 20) :]
     scores = [row["valid_rsum"] for row in rows if "valid_rsum" in row]
-    values = {
-        **summary,
-        "first_loss": rows[0]["loss"],
-        "final_loss": fmean(row["loss"] for row in tail),
-        "valid_rsum": scores[-1] if scores else None,
-        "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
-    }
-    write_json(report / "metrics.json", {key: value for key, value in values.items() if value is not None})
+    values: dict[str, Any] = dict(summary)
+    if rows:  # a power cut can lose the log of a run whose checkpoint is whole
+        values |= {
+            "first_loss": rows[0]["loss"],
+            "final_loss": fmean(row["loss"] for row in tail),
+            "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
+        }
+    if scores:
+        values["valid_rsum"] = scores[-1]
+    write_json(report / "metrics.json", values)
 
 
 def _plots(rows: list[dict[str, Any]], report: Path) -> None:

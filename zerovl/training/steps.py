@@ -100,8 +100,8 @@ class PlainStep:
         pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
         image_emb = torch.cat([image for image, _ in pairs])  # (b, D)
         text_emb = torch.cat([text for _, text in pairs])  # (b, D)
-        targets = mix.targets([len(image) for image, _ in pairs], image_emb.device)
-        loss = contrastive_loss(image_emb, text_emb, self.model.temperature, targets, self.ranks.collectives)
+        sizes = [len(image) for image, _ in pairs]
+        loss = _loss(self.model, self.ranks, mix, image_emb, text_emb, sizes)
         self.precision.backward(loss)
         self.ranks.sum_gradients(self.model)
         return loss.detach()
@@ -132,8 +132,7 @@ class DecoupledStep:
         image_emb = torch.cat([image for image, _ in pairs]).requires_grad_()  # (b, D)
         text_emb = torch.cat([text for _, text in pairs]).requires_grad_()  # (b, D)
 
-        targets = mix.targets(sizes, image_emb.device)
-        loss = contrastive_loss(image_emb, text_emb, self.model.temperature, targets, self.ranks.collectives)
+        loss = _loss(self.model, self.ranks, mix, image_emb, text_emb, sizes)
         self.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
         assert image_emb.grad is not None
         assert text_emb.grad is not None
@@ -151,6 +150,12 @@ def _forward(
     entropy = np.random.SeedSequence([seed, step, ranks.rank])
     seeds = [int(state) for state in entropy.generate_state(micro_batches, np.uint64) >> np.uint64(1)]
     return Forward(model, mix, precision, ranks.device, seeds)
+
+
+def _loss(model: DualEncoder, ranks: Ranks, mix: Mix, image_emb: Tensor, text_emb: Tensor, sizes: list[int]) -> Tensor:
+    """Loss over the global batch from local embeddings (b, D), made of micro-batches of `sizes`."""
+    targets = mix.targets(sizes, image_emb.device)
+    return contrastive_loss(image_emb, text_emb, model.temperature, targets, ranks.collectives)
 
 
 class _frozen_statistics:  # noqa: N801, a context manager in use

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from zerovl.data.loader import ANY_PIXELS
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.evaluation.retrieval import retrieval_metrics
@@ -51,7 +52,7 @@ def _sample(
         files = manifest.splits[source, "valid"].shards
         for record in index[rows]:
             sample = shards.read(files[record["shard"]].path, int(record["offset"]), int(record["size"]))
-            pixels.append(transform(decode_rgb(sample.image)))
+            pixels.append(transform(decode_rgb(sample.image, ANY_PIXELS)))
             captions.append(sample.captions[0])
     return torch.stack(pixels), captions
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -53,7 +54,7 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
     manifest = Manifest.load(workspace.manifest)
     check_verdict(workspace, manifest)
     train = params.train
-    _check_ranks(params, ranks)
+    check_ranks(params, ranks.world_size)
     sizes = {name: manifest.pairs(name, "train") for name in manifest.sources("train")}
     if not sizes:
         raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
@@ -73,7 +74,9 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         state = TrainingState(model, make_optimiser(model, train), precision.scaler)
         checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints)
         start_step = checkpoints.restore_newest(state, _say if ranks.is_first else _silent)
+        _agree(ranks, start_step, name, folder)
         if ranks.is_first:
+            checkpoints.clear_leftovers()
             write_json(folder / "fingerprint.json", description)
             print(
                 start_block(params, manifest, model, ranks, sampler.steps, _decision(start_step, sampler.steps), name)
@@ -130,6 +133,17 @@ def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress:
         ) from None
 
 
+def _agree(ranks: Ranks, start_step: int, name: str, folder: Path) -> None:
+    """All ranks must start at the same step of the same run; nodes that share no disk would not notice."""
+    mine = torch.tensor([[start_step, int(name[:12], 16)]], device=ranks.device)
+    everyone = ranks.collectives.gather(mine)  # (W, 2)
+    if bool((everyone != everyone[0]).any()):
+        raise ZeroVLError(
+            f"{folder}: ranks found different checkpoints, data or settings (steps {everyone[:, 0].tolist()}); "
+            "let all nodes share runs/, data/ and params.yaml"
+        )
+
+
 def _finish(
     params: Params,
     workspace: Workspace,
@@ -172,8 +186,9 @@ def _micro_batch(params: Params, ranks: Ranks) -> int:
     return train.micro_batch if train.step == "decoupled" else train.batch_size // ranks.world_size
 
 
-def _check_ranks(params: Params, ranks: Ranks) -> None:
-    size, world = params.train.batch_size, ranks.world_size
+def check_ranks(params: Params, world: int) -> None:
+    """Raises `ZeroVLError` where the global batch does not divide over `world` ranks and their micro-batches."""
+    size = params.train.batch_size
     micro = params.train.micro_batch if params.train.step == "decoupled" else 1
     if size % (world * micro):
         raise ZeroVLError(
@@ -184,23 +199,27 @@ def _check_ranks(params: Params, ranks: Ranks) -> None:
 
 @contextmanager
 def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Only one process trains a run: a second one is told so instead of mixing its checkpoints in."""
-    if not ranks.is_first:
-        yield
-        return
+    """Only one gang trains a run: a second one is told so instead of mixing its checkpoints in."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        refused = ranks.is_first and not _try_lock(file)
+        if ranks.any(refused)[0]:
+            if not ranks.is_first:
+                raise SystemExit(2)  # rank 0 says why
             file.seek(0)
-            raise ZeroVLError(
-                f"{folder}: process {file.read().strip() or '?'} trains this run already; wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            raise ZeroVLError(f"{folder}: process {file.read().strip() or '?'} trains this run already; wait or end it")
         yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return True
 
 
 def _say(text: str) -> None:
@@ -214,7 +233,6 @@ def _silent(_text: str) -> None:
 def main() -> int:
     """Entry of every rank under torchrun."""
     die_with_parent()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     try:
         return run(parameters.load(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"), Workspace())
     except ZeroVLError as error:
