@@ -287,7 +287,9 @@ def test_the_commands(
     assert run("pull", "zerovl@2", "--out", str(tmp_path / "out"))[-1] == str(tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"worse"
     assert (Path(run("pull", "zerovl@1")[-1]) / "model.safetensors").read_bytes() == b"weights"
-    assert "version 1 -> version 2" in run("promote", "zerovl@2", "production", "--why", "by hand")[0]
+    promoted = "\n".join(run("promote", "zerovl@2", "production", "--why", "by hand"))
+    assert "the gate refused zerovl@2" in promoted
+    assert "version 1 -> version 2" in promoted
     assert "is version 2 already" in run("promote", "zerovl@2", "production")[0]
     assert "version 2 -> version 1" in run("rollback", "zerovl@production", "--why", "it was worse")[0]
     history = run("history", "zerovl@production")
