@@ -120,9 +120,9 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
             f"{version.name}@{arguments.alias} was moved by someone else just now; look at "
             f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
         )
+    _tell_move(before, move)
     if version.verdict and not version.verdict.get("passed", True):
         print(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
-    _tell_move(before, move)
 
 
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
