@@ -169,7 +169,7 @@ class TrainParams(Section):
     )
     batch_size: int = Field(128, ge=2, description="global batch over all ranks")
     micro_batch: int = Field(64, ge=1, description="pairs a rank pushes through the towers at once (decoupled)")
-    epochs: float = Field(10.0, gt=0, strict=False, description="passes over the training pairs")
+    epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
     lr: float = Field(2e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
     beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")
