@@ -12,7 +12,8 @@ from tiny import copy_project, make_project, run_folder, set_params, start_train
 from zerovl.training.checkpoints import Checkpoints
 from zerovl.workspace import Workspace
 
-STEPS = 24
+STEPS = 72
+LATEST = STEPS - 40  # the last step to be killed at: the run must not end before the signal comes
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_killed_at_a_random_step_ends_bit_equal(project: Workspace, uninterrupte
     for _ in range(2):
         child = start_training(workspace)
         done = max(checkpoints(workspace).steps(), default=0) if workspace.runs.is_dir() else 0
-        wait_for_step(workspace, random.randrange(done, STEPS - 8), child)
+        wait_for_step(workspace, random.randrange(done, max(done + 1, LATEST)), child)
         child.kill()
         child.communicate()
         assert not workspace.model.exists()
@@ -111,7 +112,7 @@ def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace,
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, "train.ranks=2")
     child = start_training(workspace)
-    wait_for_step(workspace, random.randrange(3, STEPS - 8), child)
+    wait_for_step(workspace, random.randrange(3, LATEST), child)
     family = psutil.Process(child.pid).children(recursive=True)
     ranks = [process for process in family if "zerovl.training.worker" in process.cmdline()[-2:]]
     assert len(ranks) >= 2

@@ -44,7 +44,7 @@ RECIPE = {
     "train": {
         "batch_size": BATCH,
         "micro_batch": 4,
-        "epochs": 4.0,
+        "epochs": 12.0,
         "lr": 1e-3,
         "loader_workers": 0,
         "checkpoint_steps": 3,
