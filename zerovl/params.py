@@ -169,12 +169,30 @@ class TrainParams(Section):
     )
     batch_size: int = Field(128, ge=2, description="global batch over all ranks")
     micro_batch: int = Field(64, ge=1, description="pairs a rank pushes through the towers at once (decoupled)")
+    kept_graphs: int = Field(
+        0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
+    )
+    activation_budget: str = Field(
+        "none",
+        pattern=r"^(none|auto|\d+(\.\d+)?[KMG]iB)$",
+        description="memory that sets kept_graphs instead: none, auto (what is free) or a size a rank, as 8GiB",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="the towers' blocks are computed again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
+    channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
+    shard_model: bool = Field(
+        False, description="FSDP2: weights, gradients and AdamW's moments split over the ranks instead of repeated"
+    )
+    freeze: list[Literal["image", "text"]] = Field(default=[], description="towers that do not learn")
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
     lr: float = Field(2e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
     beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")
     eps: float = Field(1e-6, gt=0, description="of AdamW")
     weight_decay: float = Field(0.001, ge=0, strict=False, description="on all parameters")
+    clip_norm: float = Field(0.0, ge=0, strict=False, description="largest norm of the whole gradient; 0: no clipping")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps with linear warm-up")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="half a cosine ends at this share of lr")
     mixup: Literal["none", "coin", "image", "text"] = Field(
@@ -189,6 +207,13 @@ class TrainParams(Section):
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
+    keep_every: int = Field(0, ge=0, description="every so many-th checkpoint stays on disk for good; 0: none")
+    restarts: int = Field(
+        3, ge=0, description="times that all ranks start again from the last checkpoint when one dies"
+    )
+    watchdog_minutes: float = Field(
+        15.0, gt=0, strict=False, description="a rank that makes no headway for so long ends all ranks, with its name"
+    )
     valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
     valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
 
@@ -199,6 +224,13 @@ class TrainParams(Section):
                 f"batch_size {self.batch_size} is not a multiple of ranks x micro_batch = "
                 f"{max(self.ranks, 1)} x {self.micro_batch}; change one of them"
             )
+        if self.kept_graphs and self.activation_budget != "none":
+            raise ValueError(
+                f"kept_graphs {self.kept_graphs} and activation_budget {self.activation_budget} both say how many "
+                "graphs to keep; set kept_graphs to 0 or activation_budget to none"
+            )
+        if len(set(self.freeze)) == 2:
+            raise ValueError("freeze names both towers, which leaves the projections alone to learn; name one at most")
         if self.batch_size % max(self.ranks, 1):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of ranks {self.ranks}; change one of them"

@@ -1,7 +1,8 @@
 """Which run is this: parameters, data and code that shape the weights, as one digest.
 
-The same fingerprint resumes, anything else starts anew. What does not shape the weights (number of
-ranks, loader workers, when checkpoints are written) is left out.
+The same fingerprint resumes, anything else starts anew. What shapes the weights only by rounding
+(number of ranks, kept graphs, compilation, sharding) or not at all (loader workers, when checkpoints
+are written) is left out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ from zerovl.params import Params, as_dict
 _NOT_SHAPING = frozenset(
     {
         "ranks",
+        "kept_graphs",
+        "activation_budget",
+        "activation_checkpointing",
+        "compile",
+        "channels_last",
+        "shard_model",
+        "restarts",
+        "watchdog_minutes",
+        "keep_every",
         "loader_workers",
         "checkpoint_steps",
         "checkpoint_minutes",
