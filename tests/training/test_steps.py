@@ -13,10 +13,11 @@ from zerovl.model.towers import from_architecture
 from zerovl.objective.collectives import OneRank
 from zerovl.objective.mixup import Mix
 from zerovl.params import ModelParams
+from zerovl.training.forward import Precision, random_seeds
 from zerovl.training.loop import not_finite, out_of_memory
 from zerovl.training.optimiser import Schedule
 from zerovl.training.ranks import Ranks
-from zerovl.training.steps import DecoupledStep, PlainStep, Precision
+from zerovl.training.steps import DecoupledStep, PlainStep
 
 CPU = torch.device("cpu")
 RANKS = Ranks(0, 1, CPU, OneRank())
@@ -74,21 +75,34 @@ def gradients(dual: DualEncoder) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in dual.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("kept_graphs", [0, 1, 3, 4, 9])
 @pytest.mark.parametrize("side", ["none", "image", "text"])
-def test_dropout_is_replayed(side: str) -> None:
+def test_dropout_is_replayed_and_kept_graphs_change_nothing(side: str, kept_graphs: int) -> None:
     found = []
-    for kind in (PlainStep, DecoupledStep):
+    for kind, options in ((PlainStep, {}), (DecoupledStep, {"kept_graphs": kept_graphs})):
         dual = model().double().train()
-        loss = kind(dual, RANKS, Precision("float32", CPU), seed=3)(batch(), Mix(side, 0.4), 7)  # type: ignore[arg-type]
+        step = kind(dual, RANKS, Precision("float32", CPU), seed=3, **options)
+        loss = step(batch(), Mix(side, 0.4), 7)  # type: ignore[arg-type]
         found.append((float(loss), gradients(dual)))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    assert found[0][1].keys() == found[1][1].keys()
     for name, expected in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kept_graphs", "forwards"), [(0, 8), (1, 7), (4, 4)])
+def test_a_kept_graph_saves_its_second_forward(kept_graphs: int, forwards: int) -> None:
+    dual = model().train()
+    calls = []
+    dual.image_tower.register_forward_hook(lambda *_: calls.append("image"))
+    dual.text_tower.register_forward_hook(lambda *_: calls.append("text"))
+    DecoupledStep(dual, RANKS, Precision("float32", CPU), seed=0, kept_graphs=kept_graphs)(batch(), Mix(), 0)
+    assert calls.count("image") == calls.count("text") == forwards
+
+
 def test_masks_differ_between_steps_and_ranks() -> None:
     dual = model().train()
-    other = Ranks(1, 1, CPU, OneRank())
+    other = Ranks(1, 1, CPU, OneRank())  # the second of two ranks, by its seeds
     losses = {
         float(DecoupledStep(dual, ranks, Precision("float32", CPU), seed=3)(batch(), Mix(), step))
         for ranks in (RANKS, other)
@@ -97,10 +111,24 @@ def test_masks_differ_between_steps_and_ranks() -> None:
     assert len(losses) == 4
 
 
-def test_running_statistics_move_once() -> None:
+def test_a_micro_batch_has_the_same_masks_on_any_number_of_ranks() -> None:
+    assert random_seeds(3, 7, rank=1, micro_batches=2) == random_seeds(3, 7, rank=0, micro_batches=4)[2:]
+    assert len({seed for pair in random_seeds(3, 7, rank=0, micro_batches=4) for seed in pair}) == 8
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("kept_graphs", [0, 1, 4])
+def test_running_statistics_move_once(kept_graphs: int, momentum: float | None) -> None:
     plain, decoupled = (model("test_resnet").train() for _ in range(2))
+    for dual in (plain, decoupled):
+        for layer in dual.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = momentum
     PlainStep(plain, RANKS, Precision("float32", CPU), seed=0)(batch(), Mix(), 0)
-    DecoupledStep(decoupled, RANKS, Precision("float32", CPU), seed=0)(batch(), Mix(), 0)
+    step = DecoupledStep(decoupled, RANKS, Precision("float32", CPU), seed=0, kept_graphs=kept_graphs)
+    step(batch(), Mix(), 0)
+    for name, expected in gradients(plain).items():
+        torch.testing.assert_close(gradients(decoupled)[name], expected, rtol=1e-3, atol=1e-5)
     layers = [m for m in decoupled.modules() if isinstance(m, nn.BatchNorm2d)]
     assert layers
     assert all(int(layer.num_batches_tracked) == 4 for layer in layers)
@@ -108,14 +136,15 @@ def test_running_statistics_move_once() -> None:
         torch.testing.assert_close(a, b, msg=name)
 
 
+@pytest.mark.parametrize("kept_graphs", [0, 3])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_low_precision_is_close_and_unscaled(precision: str) -> None:
+def test_low_precision_is_close_and_unscaled(precision: str, kept_graphs: int) -> None:
     exact, low = model().train(), model().train()
     DecoupledStep(exact, RANKS, Precision("float32", CPU), seed=0)(batch(), Mix(), 0)
     scaled = Precision(precision, CPU)
     if precision == "fp16":  # the default scale overflows in the first steps, as it is meant to
         scaled.scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
-    DecoupledStep(low, RANKS, scaled, seed=0)(batch(), Mix(), 0)
+    DecoupledStep(low, RANKS, scaled, seed=0, kept_graphs=kept_graphs)(batch(), Mix(), 0)
     optimiser = torch.optim.AdamW(low.parameters())
     scaled.scaler.unscale_(optimiser)
     for name, expected in gradients(exact).items():
@@ -125,12 +154,22 @@ def test_low_precision_is_close_and_unscaled(precision: str) -> None:
             assert similarity > 0.97, name
 
 
-def test_frozen_tower_gets_no_gradient() -> None:
-    dual = model().train()
-    dual.image_tower.requires_grad_(False)
-    DecoupledStep(dual, RANKS, Precision("float32", CPU), seed=0)(batch(), Mix(), 0)
-    assert not any(name.startswith("image_tower.") for name in gradients(dual))
-    assert "image_projection.weight" in gradients(dual)
+@pytest.mark.parametrize("kept_graphs", [0, 2])
+@pytest.mark.parametrize("tower", ["image_tower", "text_tower"])
+def test_frozen_tower_goes_forward_once_and_gets_no_gradient(tower: str, kept_graphs: int) -> None:
+    plain, decoupled = model().double().train(), model().double().train()
+    calls = []
+    for dual in (plain, decoupled):
+        getattr(dual, tower).requires_grad_(False)
+    getattr(decoupled, tower).register_forward_hook(lambda *_: calls.append(1))
+    PlainStep(plain, RANKS, Precision("float32", CPU), seed=0)(batch(), Mix("text", 0.3), 0)
+    step = DecoupledStep(decoupled, RANKS, Precision("float32", CPU), seed=0, kept_graphs=kept_graphs)
+    step(batch(), Mix("text", 0.3), 0)
+    assert len(calls) == 4
+    assert not any(name.startswith(tower) for name in gradients(decoupled))
+    assert gradients(plain).keys() == gradients(decoupled).keys()
+    for name, expected in gradients(plain).items():  # the frozen tower has dropout: its masks were the same
+        torch.testing.assert_close(gradients(decoupled)[name], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_schedule_is_warm_up_then_half_a_cosine() -> None:

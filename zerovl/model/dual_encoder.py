@@ -51,9 +51,14 @@ class DualEncoder(nn.Module):
 
     def text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (m, L) to projected features (m, D), from token 0 of the last hidden state."""
-        hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
-        features: Tensor = self.text_projection(hidden[:, 0])
+        features: Tensor = self.text_projection(self.text_hidden(input_ids, attention_mask))
         return features
+
+    def text_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (m, L) to what the text tower makes of token 0, (m, w)."""
+        hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
+        first: Tensor = hidden[:, 0]
+        return first
 
     def encode_image(self, images: Tensor) -> Tensor:
         """uint8 or normalised float pixels (m, 3, H, W) to normalised embeddings (m, D)."""

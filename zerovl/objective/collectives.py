@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch.distributed as dist
@@ -23,6 +24,9 @@ class Collectives(Protocol):
     def sum(self, local: Tensor) -> Tensor:
         """Sum over ranks, in place."""
 
+    def start_sum(self, local: Tensor) -> Callable[[], object]:
+        """Begin to sum over ranks, in place; `local` is the sum once the returned function has been called."""
+
 
 class OneRank:
     """A world of one."""
@@ -38,6 +42,9 @@ class OneRank:
 
     def sum(self, local: Tensor) -> Tensor:
         return local
+
+    def start_sum(self, local: Tensor) -> Callable[[], object]:
+        return _nothing
 
 
 class ProcessGroup:
@@ -60,3 +67,13 @@ class ProcessGroup:
     def sum(self, local: Tensor) -> Tensor:
         dist.all_reduce(local)
         return local
+
+    def start_sum(self, local: Tensor) -> Callable[[], object]:
+        work = dist.all_reduce(local, async_op=True)
+        assert work is not None
+        wait: Callable[[], object] = work.wait
+        return wait
+
+
+def _nothing() -> None:
+    """One rank has nothing to wait for."""

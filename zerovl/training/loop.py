@@ -14,11 +14,12 @@ import torch
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mixup
 from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.forward import Inputs, Precision
 from zerovl.training.metrics import MetricsLog
 from zerovl.training.optimiser import Schedule
 from zerovl.training.progress import Progress
 from zerovl.training.ranks import Ranks
-from zerovl.training.steps import Inputs, Precision, Step
+from zerovl.training.steps import Step
 
 
 class Batch(Protocol):

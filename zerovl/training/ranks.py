@@ -13,11 +13,9 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from zerovl.objective.collectives import Collectives, OneRank, ProcessGroup
 
-BUCKET_ELEMENTS = 8 << 20  # 32 MiB of float32 a collective
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -40,31 +38,6 @@ class Ranks:
             return flags
         values = self.collectives.sum(torch.tensor([float(flag) for flag in flags], device=self.device))
         return tuple(value > 0 for value in values.tolist())
-
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Sum `.grad` over ranks, once a step, in buckets; gradients must be sums already (see `contrastive_loss`)."""
-        if self.world_size == 1:
-            return
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            self.collectives.sum(flat)
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view_as(gradient))
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Consecutive gradients of one dtype, up to `BUCKET_ELEMENTS` together."""
-    bucket: list[Tensor] = []
-    elements = 0
-    for gradient in gradients:
-        if bucket and (elements + gradient.numel() > BUCKET_ELEMENTS or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, elements = [], 0
-        bucket.append(gradient)
-        elements += gradient.numel()
-    if bucket:
-        yield bucket
 
 
 @contextmanager

@@ -25,16 +25,17 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
 from zerovl.objective.mixup import Mixup
-from zerovl.params import Params
+from zerovl.params import Params, TrainParams
 from zerovl.training import fingerprint
 from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.forward import Precision
 from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
 from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
 from zerovl.training.metrics import MetricsLog, write_report
 from zerovl.training.optimiser import make_optimiser, make_schedule
 from zerovl.training.progress import Progress, start_block
 from zerovl.training.ranks import Ranks, die_with_parent, join
-from zerovl.training.steps import DecoupledStep, PlainStep, Precision, Step
+from zerovl.training.steps import DecoupledStep, PlainStep, Step
 from zerovl.training.valid_check import make_checks
 from zerovl.workspace import Workspace
 
@@ -84,7 +85,7 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         log = MetricsLog(folder, start_step) if ranks.is_first else None
         trainer = Trainer(
             state=state,
-            step=_make_step(train.step, model, ranks, precision, train.seed),
+            step=_make_step(train, model, ranks, precision),
             schedule=make_schedule(train, sampler.steps),
             mixup=Mixup(train.mixup, train.mixup_alpha, train.seed),
             precision=precision,
@@ -176,9 +177,10 @@ def _decision(start_step: int, steps: int) -> str:
     return "starts anew: no checkpoint with these parameters, data and code"
 
 
-def _make_step(kind: str, model: DualEncoder, ranks: Ranks, precision: Precision, seed: int) -> Step:
-    step = PlainStep if kind == "plain" else DecoupledStep
-    return step(model, ranks, precision, seed)
+def _make_step(train: TrainParams, model: DualEncoder, ranks: Ranks, precision: Precision) -> Step:
+    if train.step == "plain":
+        return PlainStep(model, ranks, precision, train.seed)
+    return DecoupledStep(model, ranks, precision, train.seed, kept_graphs=train.kept_graphs)
 
 
 def _micro_batch(params: Params, ranks: Ranks) -> int:
