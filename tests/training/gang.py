@@ -36,6 +36,8 @@ def _main(folder: str) -> int:
     world_size, port, module, name, arguments = pickle.loads(Path(folder, "job").read_bytes())
     sys.path.insert(0, str(Path(module).parent))
     function = getattr(__import__(Path(module).stem), name)
+    import transformers.models.bert.modeling_bert  # noqa: F401, else each rank imports it after the fork
+
     children = []
     for rank in range(world_size):
         pid = os.fork()

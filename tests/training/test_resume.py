@@ -3,13 +3,14 @@
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 from tiny import copy_project, make_project, run_folder, set_params, start_training, train, wait_for_step
 
-from zerovl.training.checkpoints import Checkpoints
+from zerovl.training.checkpoints import saved_steps
 from zerovl.workspace import Workspace
 
 STEPS = 72
@@ -34,15 +35,29 @@ def weights(workspace: Workspace) -> bytes:
     return (workspace.model / "model.safetensors").read_bytes()
 
 
-def checkpoints(workspace: Workspace) -> Checkpoints:
-    return Checkpoints(run_folder(workspace) / "checkpoints", keep=2)
+def steps_saved(workspace: Workspace) -> list[int]:
+    return saved_steps(run_folder(workspace) / "checkpoints")
+
+
+def wait_for_checkpoint(workspace: Workspace, after: int) -> int:
+    """Wait until a checkpoint of a step past `after` is whole; returns the newest."""
+    deadline = time.monotonic() + 100
+    while max(steps_saved(workspace), default=0) <= after:
+        assert time.monotonic() < deadline, "no checkpoint in time"
+        time.sleep(0.005)
+    return max(steps_saved(workspace))
+
+
+def is_rank(process: psutil.Process) -> bool:
+    command = process.cmdline()
+    return "zerovl.training.worker" in command[-2:] and "torch.distributed.run" not in command
 
 
 def test_killed_at_a_random_step_ends_bit_equal(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
     for _ in range(2):
         child = start_training(workspace)
-        done = max(checkpoints(workspace).steps(), default=0) if workspace.runs.is_dir() else 0
+        done = max(steps_saved(workspace), default=0) if workspace.runs.is_dir() else 0
         wait_for_step(workspace, random.randrange(done, max(done + 1, LATEST)), child)
         child.kill()
         child.communicate()
@@ -52,14 +67,22 @@ def test_killed_at_a_random_step_ends_bit_equal(project: Workspace, uninterrupte
     assert not list(run_folder(workspace).glob("checkpoints/.*"))
 
 
-def test_sigterm_saves_the_current_step_and_says_so(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
+def test_sigusr1_saves_and_goes_on_sigterm_saves_and_stops(
+    project: Workspace, uninterrupted: bytes, tmp_path: Path
+) -> None:
     workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.checkpoint_steps=1000")
     child = start_training(workspace)
     wait_for_step(workspace, 4, child)
+    child.send_signal(signal.SIGUSR1)
+    asked = wait_for_checkpoint(workspace, 0)
+    wait_for_step(workspace, asked + 1, child)  # it goes on
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=100)
     assert child.returncode == 3
-    (step,) = checkpoints(workspace).steps()[-1:]
+    step = max(steps_saved(workspace))
+    assert step > asked
+    assert f"SIGUSR1: saves after step {asked} and goes on" in err
     assert f"interrupted by SIGTERM after step {step}: saved" in err
     rows = (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == step  # the checkpoint is of the current step, not of an earlier multiple
@@ -114,8 +137,8 @@ def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace,
     child = start_training(workspace)
     wait_for_step(workspace, random.randrange(3, LATEST), child)
     family = psutil.Process(child.pid).children(recursive=True)
-    ranks = [process for process in family if "zerovl.training.worker" in process.cmdline()[-2:]]
-    assert len(ranks) >= 2
+    ranks = [process for process in family if is_rank(process)]
+    assert len(ranks) == 2
     os.kill(random.choice(ranks).pid, signal.SIGKILL)
     child.communicate(timeout=100)
     assert child.returncode not in (0, 3)
@@ -126,15 +149,22 @@ def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace,
 
 
 @pytest.mark.slow
-def test_sigterm_on_two_ranks_saves_the_same_step_on_both(project: Workspace, tmp_path: Path) -> None:
+def test_signals_on_two_ranks_save_the_same_step_on_both(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2", "train.epochs=400.0")
+    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.checkpoint_steps=100000")
     child = start_training(workspace)
     wait_for_step(workspace, 4, child)
+    child.send_signal(signal.SIGUSR1)  # to the launcher, which hands it on
+    asked = wait_for_checkpoint(workspace, 0)
+    ranks = [process for process in psutil.Process(child.pid).children(recursive=True) if is_rank(process)]
+    assert len(ranks) == 2
+    ranks[-1].send_signal(signal.SIGUSR1)  # to one rank alone, which tells the other
+    asked = wait_for_checkpoint(workspace, asked)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=200)
     assert child.returncode == 3, err
-    (step,) = checkpoints(workspace).steps()[-1:]
+    step = max(steps_saved(workspace))
+    assert step >= asked
     assert f"after step {step}: saved" in err
     assert "run it again to go on" in err.splitlines()[-1]
     assert len((run_folder(workspace) / "metrics.jsonl").read_text().splitlines()) == step

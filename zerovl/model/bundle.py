@@ -20,11 +20,17 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-def save(model: DualEncoder, tokenizer: CaptionTokenizer, folder: Path) -> None:
-    """Write a bundle; `config.json` comes last, so a folder without it is no bundle."""
+def save(
+    model: DualEncoder, tokenizer: CaptionTokenizer, folder: Path, weights: dict[str, Tensor] | None = None
+) -> None:
+    """Write a bundle; `config.json` comes last, so a folder without it is no bundle.
+
+    `weights` are those of a model that holds only a part of them itself, whole and on the CPU.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if weights is None:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     aside = folder / f".{WEIGHTS}.part"
     save_file(weights, aside)
     aside.replace(folder / WEIGHTS)

@@ -59,6 +59,8 @@ _CODE = (
     "training/loop.py",
     "training/optimiser.py",
     "training/ranks.py",
+    "training/state.py",
+    "training/state_files.py",
     "training/steps.py",
 )
 

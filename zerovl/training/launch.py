@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -51,6 +53,7 @@ def _torchrun(ranks: int, path: str) -> int:
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
+    signal.signal(signal.SIGUSR1, lambda *_: ask_ranks_to_save(child.pid))
     status = child.wait()
     if status == 0:
         return 0
@@ -63,4 +66,19 @@ def _torchrun(ranks: int, path: str) -> int:
 def _end_with_this_process() -> None:
     """In the child, before torchrun starts: end with the launcher, and stay out of the terminal's Ctrl-C."""
     os.setpgrp()
+    # Inherited by torchrun, which would end at this signal, and by the ranks, until they can handle it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     die_with_parent(signal.SIGTERM)
+
+
+def ask_ranks_to_save(torchrun: int) -> None:
+    """Hand SIGUSR1 to the ranks, torchrun's children: torchrun itself forwards only signals that end them."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # "pid (name) state parent ...", and the name may hold anything
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it ended meanwhile
+        if parent == torchrun:
+            with suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGUSR1)

@@ -13,12 +13,13 @@ import torch
 
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mixup
-from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.forward import Inputs, Precision
 from zerovl.training.metrics import MetricsLog
 from zerovl.training.optimiser import Schedule
 from zerovl.training.progress import Progress
 from zerovl.training.ranks import Ranks
+from zerovl.training.state import TrainingState
 from zerovl.training.steps import Step
 
 
@@ -65,14 +66,24 @@ class Outcome:
 
 
 class StopRequest:
-    """SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once."""
+    """SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once. SIGUSR1: save and go on."""
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.save_asked = False
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGUSR1, self._ask_save)
+
+    def take_save(self) -> bool:
+        """Whether a save was asked for since the last call."""
+        asked, self.save_asked = self.save_asked, False
+        return asked
+
+    def _ask_save(self, _number: int, _frame: FrameType | None) -> None:
+        self.save_asked = True
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:
@@ -104,19 +115,28 @@ class Trainer:
             loss = self._update(batch, lr)
             done = batch.step + 1
             rate = progress.step(loss, lr)
-            row = self._row(batch, loss, lr, rate)
+            row = self._row(batch, loss, lr, rate) | self._save_cost()
             if self.checks and self.checks.due(done, self.schedule.steps):
                 row |= self._score(progress)
             if self.log:
                 self.log.write(row)
-            (stopping, save_now) = self.ranks.any(
-                self.stop.name is not None, self.ranks.is_first and self.cadence.due(done, last_save)
+            stopping, asked, due = self.ranks.any(
+                self.stop.name is not None,
+                self.stop.take_save(),
+                self.ranks.is_first and self.cadence.due(done, last_save),
             )
-            if stopping or save_now or done == self.schedule.steps:
-                saved = self._save(done, progress)
+            leaving = stopping or done == self.schedule.steps
+            if asked and self.ranks.is_first:
+                progress.say(f"SIGUSR1: saves after step {done} and goes on")
+            if leaving or asked or due:
+                self.checkpoints.begin(self.state, done, progress.say)
                 last_save = time.monotonic()
+            else:
+                self.checkpoints.poll(progress.say)
+            saved = leaving and self.checkpoints.finish(progress.say)
+            if leaving or asked or due:
                 progress.pause()
-            if stopping and done < self.schedule.steps:
+            if leaving and done < self.schedule.steps:
                 return Outcome("interrupted", done, saved)
         return Outcome("finished", self.schedule.steps, True)
 
@@ -157,10 +177,10 @@ class Trainer:
         progress.pause()
         return {"valid_rsum": score}
 
-    def _save(self, done: int, progress: Progress) -> bool:
-        """Rank 0 writes (all ranks hold the same state); the others learn whether it worked."""
-        failed = self.ranks.is_first and not self.checkpoints.try_save(self.state, done, progress.say)
-        return not self.ranks.any(failed)[0]
+    def _save_cost(self) -> dict[str, float]:
+        """Seconds that checkpoints held up training since the last row."""
+        seconds = self.checkpoints.take_blocked()
+        return {"save_seconds": round(seconds, 4)} if seconds else {}
 
 
 def out_of_memory(batch: Batch) -> ZeroVLError:

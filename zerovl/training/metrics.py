@@ -1,7 +1,8 @@
 """What a run tells about itself, row by row: JSON lines as the source, DVCLive for DVC's tools.
 
 `runs/<fingerprint>/metrics.jsonl` has one object a step (`step`, `loss`, `lr`, `temperature`,
-`source`, `pairs_per_second`, and now and then `valid_rsum`). It outlives the outputs that DVC
+`source`, `pairs_per_second`, and now and then `valid_rsum` and `save_seconds`, how long checkpoints held
+up training since the row before). It outlives the outputs that DVC
 deletes; the report in `reports/training/` is made from it, so a resumed run has whole curves.
 """
 
@@ -51,8 +52,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_report(run_folder: Path, report: Path, summary: dict[str, Any]) -> None:
-    """Make `reports/training/` from the log: the rows, DVCLive's plots, and a summary in metrics.json."""
+def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_save_seconds: float = 0.0) -> None:
+    """Make `reports/training/` from the log: the rows, DVCLive's plots, and a summary in metrics.json.
+
+    `last_save_seconds` is what the checkpoint after the last row cost.
+    """
     rows = read_rows(run_folder / FILE)
     shutil.rmtree(report, ignore_errors=True)
     report.mkdir(parents=True)
@@ -66,6 +70,7 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any]) -> Non
             "first_loss": rows[0]["loss"],
             "final_loss": fmean(row["loss"] for row in tail),
             "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
+            "save_seconds": round(sum(row.get("save_seconds", 0.0) for row in rows) + last_save_seconds, 3),
         }
     if scores:
         values["valid_rsum"] = scores[-1]

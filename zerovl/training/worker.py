@@ -27,7 +27,7 @@ from zerovl.model.towers import build
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, TrainParams
 from zerovl.training import fingerprint
-from zerovl.training.checkpoints import Checkpoints, TrainingState
+from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.forward import Precision
 from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
 from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
@@ -35,6 +35,7 @@ from zerovl.training.metrics import MetricsLog, write_report
 from zerovl.training.optimiser import make_optimiser, make_schedule
 from zerovl.training.progress import Progress, start_block
 from zerovl.training.ranks import Ranks, die_with_parent, join
+from zerovl.training.state import TrainingState, full_weights
 from zerovl.training.steps import DecoupledStep, PlainStep, Step
 from zerovl.training.valid_check import make_checks
 from zerovl.workspace import Workspace
@@ -73,11 +74,12 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         model.to(ranks.device)
         precision = Precision(train.precision, ranks.device)
         state = TrainingState(model, make_optimiser(model, train), precision.scaler)
-        checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints)
-        start_step = checkpoints.restore_newest(state, _say if ranks.is_first else _silent)
-        _agree(ranks, start_step, name, folder)
+        checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints, train.keep_every, ranks)
         if ranks.is_first:
             checkpoints.clear_leftovers()
+        _agree(ranks, max(checkpoints.steps(), default=0), name, folder)
+        start_step = checkpoints.restore_newest(state, _say)
+        if ranks.is_first:
             write_json(folder / "fingerprint.json", description)
             print(
                 start_block(params, manifest, model, ranks, sampler.steps, _decision(start_step, sampler.steps), name)
@@ -116,8 +118,11 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
                 outcome = _guarded(trainer, batches, start_step, progress)
         if log:
             log.close()
-        if ranks.is_first and outcome.state == "finished":
-            _finish(params, workspace, folder, model, tokenizer, name, sampler.steps)
+        if outcome.state == "finished":
+            weights = full_weights(model)  # all ranks take part
+            if ranks.is_first:
+                bundle.save(model, tokenizer, workspace.model, weights)
+                _report(params, workspace, name, sampler.steps, checkpoints.take_blocked())
     return _exit_status(outcome, stop, ranks, folder)
 
 
@@ -134,9 +139,9 @@ def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress:
         ) from None
 
 
-def _agree(ranks: Ranks, start_step: int, name: str, folder: Path) -> None:
-    """All ranks must start at the same step of the same run; nodes that share no disk would not notice."""
-    mine = torch.tensor([[start_step, int(name[:12], 16)]], device=ranks.device)
+def _agree(ranks: Ranks, newest: int, name: str, folder: Path) -> None:
+    """All ranks must see the same checkpoints of the same run; nodes that share no disk would not notice."""
+    mine = torch.tensor([[newest, int(name[:12], 16)]], device=ranks.device)
     everyone = ranks.collectives.gather(mine)  # (W, 2)
     if bool((everyone != everyone[0]).any()):
         raise ZeroVLError(
@@ -145,18 +150,9 @@ def _agree(ranks: Ranks, start_step: int, name: str, folder: Path) -> None:
         )
 
 
-def _finish(
-    params: Params,
-    workspace: Workspace,
-    folder: Path,
-    model: DualEncoder,
-    tokenizer: CaptionTokenizer,
-    name: str,
-    steps: int,
-) -> None:
+def _report(params: Params, workspace: Workspace, name: str, steps: int, last_save_seconds: float) -> None:
     summary = {"fingerprint": name, "steps": steps, "pairs_seen": steps * params.train.batch_size}
-    write_report(folder, workspace.training_report, summary)
-    bundle.save(model, tokenizer, workspace.model)
+    write_report(workspace.runs / name, workspace.training_report, summary, last_save_seconds)
     print(f"trained {steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
 
 
@@ -226,10 +222,6 @@ def _try_lock(file: IO[str]) -> bool:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _silent(_text: str) -> None:
-    """Other ranks leave the talking to rank 0."""
 
 
 def main() -> int:
