@@ -5,7 +5,7 @@ Shapes: m pairs a call, D embedding width, L tokens, H = W image side.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,19 @@ class DualEncoder(nn.Module):
         """Token ids and mask (m, L) to normalised embeddings (m, D)."""
         return l2_normalise(self.text_features(input_ids, attention_mask))
 
+    def freeze(self, side: Literal["image", "text"]) -> None:
+        """Stop a tower from learning; its projection goes on. `train` leaves it in evaluation mode from now on."""
+        tower: nn.Module = getattr(self, f"{side}_tower")
+        tower.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As in PyTorch, but a frozen tower stays as it is used: no dropout, and no running statistics that move."""
+        super().train(mode)
+        for tower in (self.image_tower, self.text_tower):
+            if is_frozen(tower):
+                tower.eval()
+        return self
+
     @torch.no_grad()
     def clamp_temperature(self) -> None:
         """Keep a learned temperature in [0.001, 0.5]; call it after each optimiser step."""
@@ -81,6 +94,11 @@ def l2_normalise(features: Tensor) -> Tensor:
         features = features.float()
     embeddings: Tensor = features / (features.norm(dim=-1, keepdim=True) + 1e-8)
     return embeddings
+
+
+def is_frozen(tower: nn.Module) -> bool:
+    """Whether nothing in a tower learns."""
+    return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def image_width(tower: Any) -> int:

@@ -16,9 +16,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zerovl.model.dual_encoder import DualEncoder, l2_normalise
+from zerovl.model.dual_encoder import DualEncoder, is_frozen, l2_normalise
 from zerovl.objective.mixup import Mix
 
 _DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -113,10 +113,6 @@ class Forward:
             hidden.image.detach().clone() if is_frozen(self.model.image_tower) else None,
             hidden.text.detach().clone() if is_frozen(self.model.text_tower) else None,
         )
-
-
-def is_frozen(tower: nn.Module) -> bool:
-    return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def random_seeds(seed: int, step: int, rank: int, micro_batches: int) -> list[tuple[int, int]]:
