@@ -46,7 +46,8 @@ class PlainStep:
         forward = _forward(self.model, mix, self.precision, self.ranks, self.seed, step, len(batch))
         pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
         loss = _loss(self.model, self.ranks, mix, pairs)
-        with self.gradients.last_backward():
+        # Activation checkpointing goes forward once more in there.
+        with self.gradients.last_backward(), BatchStatistics(self.model).frozen():
             self.precision.backward(loss)
         self.gradients.finish()
         return loss.detach()
@@ -98,17 +99,20 @@ class DecoupledStep:
         del leaves
         while kept:  # the last first: their memory is free before the second pass begins
             outputs = kept.pop()
-            self._backward(outputs, gradients.pop(), last=not kept and not again)
+            self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
         for index, inputs in enumerate(batch[:again]):
             outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]))
-            self._backward(outputs, gradients[index], last=index == again - 1)
+            self._backward(outputs, gradients[index], statistics, last=index == again - 1)
         for layer in seen:
             layer.apply()
         self.gradients.finish()
         return loss.detach()
 
-    def _backward(self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], last: bool) -> None:
-        with self.gradients.last_backward() if last else nullcontext():
+    def _backward(
+        self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], statistics: BatchStatistics, last: bool
+    ) -> None:
+        # Activation checkpointing goes forward once more in there.
+        with self.gradients.last_backward() if last else nullcontext(), statistics.frozen():
             torch.autograd.backward(outputs, upstream)
 
 
