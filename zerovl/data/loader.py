@@ -54,6 +54,11 @@ class MicroBatch:
     keys: list[str]  # m
     source: str
 
+    def pin_memory(self) -> MicroBatch:
+        """The same in page-locked memory, from where a GPU copies while it computes; PyTorch's loader calls it."""
+        images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
+        return MicroBatch(images, input_ids, mask, self.keys, self.source)
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -155,7 +160,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         self._dataset = dataset
         self._step = dataset.start_step
         # A step is asked for at once: without a whole step in store the loader would idle between.
-        self._loader = OrderedLoader(dataset, workers, prefetch=dataset.per_step)
+        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=torch.cuda.is_available())
 
     def __len__(self) -> int:
         """Steps that are left."""

@@ -46,16 +46,18 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
     """Items 0, 1, 2, ... of a data set; the order does not depend on the number of workers.
 
     `prefetch` items are kept ready, over all workers, and at least one a worker. Items are made in
-    this process where `workers` is 0. Raises the data set's `ZeroVLError` as it is.
+    this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread
+    of this process. Raises the data set's `ZeroVLError` as it is.
     """
 
-    def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int) -> None:
+    def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False) -> None:
         loader: DataLoader[Item] = DataLoader(
             _Guarded(dataset),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=max(2, -(-prefetch // workers)) if workers else None,
             worker_init_fn=_start_worker,
+            pin_memory=pinned,
             # Its own, so that making a loader draws nothing from torch's global generator.
             generator=torch.Generator(),
         )
