@@ -36,7 +36,6 @@ _NOT_SHAPING = frozenset(
     }
 )
 _CODE = (
-    "images.py",
     "data/augment.py",
     "data/captions.py",
     "data/loader.py",
@@ -44,6 +43,7 @@ _CODE = (
     "data/randomness.py",
     "data/sampling.py",
     "data/shards.py",
+    "images.py",
     "model/architecture.py",
     "model/dual_encoder.py",
     "model/text.py",
@@ -54,11 +54,14 @@ _CODE = (
     "objective/tiled.py",
     "training/batch_statistics.py",
     "training/checkpoints.py",
+    "training/clipping.py",
     "training/forward.py",
     "training/gradients.py",
     "training/loop.py",
     "training/optimiser.py",
+    "training/options.py",
     "training/ranks.py",
+    "training/sharding.py",
     "training/state.py",
     "training/state_files.py",
     "training/steps.py",

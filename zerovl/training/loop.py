@@ -53,6 +53,7 @@ class Checks:
 
     every: int
     score: Callable[[], float]
+    is_collective: bool = False  # a sharded model goes forward on all ranks together
 
     def due(self, done: int, steps: int) -> bool:
         return done % self.every == 0 or done == steps
@@ -168,8 +169,8 @@ class Trainer:
         }
 
     def _score(self, progress: Progress) -> dict[str, float]:
-        """RSUM of the validation sample; on rank 0 alone, the others wait at the next collective."""
-        if not self.ranks.is_first or self.checks is None:
+        """RSUM of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
+        if self.checks is None or not (self.ranks.is_first or self.checks.is_collective):
             return {}
         self.state.model.eval()
         score = self.checks.score()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import TrainParams
@@ -34,9 +35,12 @@ def make_schedule(params: TrainParams, steps: int) -> Schedule:
 
 def make_optimiser(model: DualEncoder, params: TrainParams) -> torch.optim.AdamW:
     """AdamW over everything that learns; weight decay on all of it, as the recipe has it."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Fused AdamW takes sharded and plain parameters, but not in one call: a group is a call.
+    sharded = [parameter for parameter in learned if isinstance(parameter, DTensor)]
+    whole = [parameter for parameter in learned if not isinstance(parameter, DTensor)]
     return torch.optim.AdamW(
-        parameters,
+        [{"params": parameters} for parameters in (sharded, whole) if parameters],
         lr=params.lr,
         betas=(params.beta1, params.beta2),
         eps=params.eps,

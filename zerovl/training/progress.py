@@ -15,9 +15,11 @@ from tqdm import tqdm
 from zerovl.data.manifest import Manifest
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
+from zerovl.training.options import options_without_effect
 from zerovl.training.ranks import Ranks
+from zerovl.training.sharding import is_sharded
 
-ADAMW_BYTES = 16  # float32 weight, gradient and two moments a parameter
+MOMENT_BYTES = 8  # AdamW's two moments a parameter, in float32
 
 
 def start_block(
@@ -36,7 +38,8 @@ def start_block(
     device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
     epoch_steps = max(1, sum(sizes.values()) // train.batch_size)
     text = model.architecture.text_config["model_type"]
-    state_bytes = 4 * (total - learned) + ADAMW_BYTES * learned
+    holders = ranks.world_size if is_sharded(model) else 1
+    state_bytes = (4 * total + MOMENT_BYTES * learned) // holders + 4 * learned  # gradients are whole until summed
     lines = [
         ("run", f"{fingerprint}: {decision}"),
         ("steps", f"{steps} of {train.batch_size} pairs, about {epoch_steps} an epoch, {train.epochs:g} epochs"),
@@ -51,7 +54,8 @@ def start_block(
             f"{state_bytes / 2**20:.0f} MiB a rank for weights, gradients and AdamW; activations come on top",
         ),
     ]
-    lines += [("note", text) for text in [*without_effect(params), *batch_statistics(params, model)]]
+    notes = [*without_effect(params), *options_without_effect(train, model, ranks), *batch_statistics(params, model)]
+    lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
 
 
@@ -61,6 +65,10 @@ def without_effect(params: Params) -> list[str]:
     notes = []
     if train.step == "plain":
         notes.append(f"train.micro_batch {train.micro_batch} has no effect with train.step plain")
+        if train.kept_graphs:
+            notes.append(f"train.kept_graphs {train.kept_graphs} has no effect with train.step plain, which keeps all")
+        if train.activation_budget != "none":
+            notes.append(f"train.activation_budget {train.activation_budget} has no effect with train.step plain")
     if train.mixup == "none":
         notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
     if train.valid_checks == 0:
@@ -70,7 +78,8 @@ def without_effect(params: Params) -> list[str]:
 
 def batch_statistics(params: Params, model: nn.Module) -> list[str]:
     """Batch-normalised towers under debiased sampling: trained on one source a batch, used with the mean of all."""
-    if params.train.sampling != "debiased" or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+    layers = any(isinstance(module, _BatchNorm) for module in model.modules())
+    if params.train.sampling != "debiased" or "image" in params.train.freeze or not layers:
         return []
     return [
         "the image tower has BatchNorm: with train.sampling debiased each batch is normalised by its own source, "

@@ -17,6 +17,7 @@ from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.params import Params
 from zerovl.training.loop import Checks
+from zerovl.training.sharding import is_sharded
 from zerovl.workspace import Workspace
 
 _PASS = 100  # pairs embedded at once
@@ -36,7 +37,7 @@ def make_checks(
         return None
     images, captions = _sample(params, manifest, ShardReader(workspace.shards), sources)
     score = _scorer(model, images, *(torch.from_numpy(array) for array in tokenizer(captions)))
-    return Checks(max(1, steps // params.train.valid_checks), score)
+    return Checks(max(1, steps // params.train.valid_checks), score, is_sharded(model))
 
 
 def _sample(
@@ -62,12 +63,13 @@ def _scorer(
 ) -> Callable[[], float]:
     ids = np.arange(len(images))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
     def score() -> float:
         device = model.temperature.device
-        image_emb = torch.cat([model.encode_image(part.to(device)) for part in images.split(_PASS)])  # (n, D)
-        parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
-        text_emb = torch.cat([model.encode_text(i.to(device), m.to(device)) for i, m in parts])  # (n, D)
+        with torch.compiler.set_stance("force_eager"):  # to compile for these shapes takes longer than to score
+            image_emb = torch.cat([model.encode_image(part.to(device)) for part in images.split(_PASS)])  # (n, D)
+            parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
+            text_emb = torch.cat([model.encode_text(i.to(device), m.to(device)) for i, m in parts])  # (n, D)
         return retrieval_metrics(image_emb.float().cpu(), text_emb.float().cpu(), ids, ids).metrics["rsum"]
 
     return score

@@ -33,8 +33,10 @@ from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_fo
 from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
 from zerovl.training.metrics import MetricsLog, write_report
 from zerovl.training.optimiser import make_optimiser, make_schedule
+from zerovl.training.options import prepare_model, set_float32_arithmetic
 from zerovl.training.progress import Progress, start_block
 from zerovl.training.ranks import Ranks, die_with_parent, join
+from zerovl.training.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
 from zerovl.training.state import TrainingState, full_weights
 from zerovl.training.steps import DecoupledStep, PlainStep, Step
 from zerovl.training.valid_check import make_checks
@@ -71,8 +73,11 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         model = build(params.model, tokenizer.vocab_size, train.seed)
         if start:
             bundle.load_weights(model, bundle.read_weights(start / bundle.WEIGHTS), str(start))
-        model.to(ranks.device)
+        prepare_model(model, train, ranks)
+        set_float32_arithmetic(train)
         precision = Precision(train.precision, ranks.device)
+        if is_sharded(model):
+            precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
         state = TrainingState(model, make_optimiser(model, train), precision.scaler)
         checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints, train.keep_every, ranks)
         if ranks.is_first:
@@ -174,9 +179,10 @@ def _decision(start_step: int, steps: int) -> str:
 
 
 def _make_step(train: TrainParams, model: DualEncoder, ranks: Ranks, precision: Precision) -> Step:
+    gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else None
     if train.step == "plain":
-        return PlainStep(model, ranks, precision, train.seed)
-    return DecoupledStep(model, ranks, precision, train.seed, kept_graphs=train.kept_graphs)
+        return PlainStep(model, ranks, precision, train.seed, gradients)
+    return DecoupledStep(model, ranks, precision, train.seed, gradients, train.kept_graphs)
 
 
 def _micro_batch(params: Params, ranks: Ranks) -> int:
