@@ -2,23 +2,16 @@
 
 import pytest
 import torch
+from pairs import embeddings, gradients, mixed_targets, relative_errors, tiled_and_dense
+from thread_ranks import ThreadRank, on_ranks
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zerovl.objective.dense import dense_contrastive_loss
 from zerovl.objective.mixup import Mix, Mixup
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiled import contrastive_loss
-
-
-def embeddings(batch: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(batch)
-    pair = torch.randn(2, batch, 24, generator=generator, dtype=torch.float64)
-    image, text = torch.nn.functional.normalize(pair, dim=-1).to(dtype).unbind(0)
-    return image.clone().requires_grad_(), text.clone().requires_grad_()
-
-
-def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
-    return [loss, *torch.autograd.grad(loss, leaves)]
+from zerovl.objective.tiles import TorchTiles
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64, 130])
@@ -27,11 +20,8 @@ def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
 def test_tiled_equals_dense(batch: int, tile: int, mixed: bool) -> None:
     if tile == 1 and batch > 64:
         pytest.skip("covered by smaller batches")
-    image, text = embeddings(batch)
-    temperature = torch.tensor(0.07, dtype=torch.float64, requires_grad=True)
-    targets = Mix("text", 0.3).targets([batch], image.device) if mixed else Targets()
-    expected = gradients(dense_contrastive_loss(image, text, temperature, targets), image, text, temperature)
-    found = gradients(contrastive_loss(image, text, temperature, targets, tile=tile), image, text, temperature)
+    targets = mixed_targets(batch) if mixed else Targets()
+    found, expected = tiled_and_dense(TorchTiles(torch.float64, tile), *embeddings(batch), 0.07, targets)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
@@ -39,23 +29,82 @@ def test_tiled_equals_dense(batch: int, tile: int, mixed: bool) -> None:
 @pytest.mark.parametrize("temperature", [0.001, 0.0113, 0.5])
 def test_float32_is_stable_over_the_whole_clamp(temperature: float) -> None:
     image, text = embeddings(96, torch.float32)
-    t = torch.tensor(temperature, requires_grad=True)
-    found = gradients(contrastive_loss(image, text, t, Targets(), tile=32), image, text, t)
-    double = [tensor.detach().double().requires_grad_() for tensor in (image, text, t)]
-    expected = gradients(dense_contrastive_loss(*double, Targets()), *double)
-    for a, b in zip(found, expected, strict=True):
-        assert a.isfinite().all()
-        torch.testing.assert_close(a.double(), b, rtol=2e-4, atol=1e-4 * float(b.abs().max()))
+    found, expected = tiled_and_dense(TorchTiles(torch.float32, 32), image, text, temperature, mixed_targets(96))
+    assert all(value.isfinite().all() for value in found)
+    assert max(relative_errors(found, expected)) < 2e-4
 
 
-def test_bfloat16_rows_are_accumulated_in_float32() -> None:
-    image, text = embeddings(64, torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bit_rows_are_multiplied_and_summed_in_float32(dtype: torch.dtype) -> None:
+    image, text = embeddings(64, dtype)
+    found, expected = tiled_and_dense(None, image, text, 0.02, mixed_targets(64))
+    assert [value.dtype for value in found] == [torch.float32, dtype, dtype, torch.float32]
+    loss, image_error, text_error, temperature_error = relative_errors(found, expected)
+    # Only the results are rounded, to half of the distance between two numbers.
+    assert max(loss, temperature_error) < 1e-5
+    assert max(image_error, text_error) < torch.finfo(dtype).eps / 2 + 1e-5
+
+
+def test_autocast_does_not_touch_the_products() -> None:
+    image, text = embeddings(64, torch.float32)
     t = torch.tensor(0.02, requires_grad=True)
-    found = gradients(contrastive_loss(image, text, t, Targets()), image, text, t)
-    double = [tensor.detach().double().requires_grad_() for tensor in (image, text, t)]
-    expected = gradients(dense_contrastive_loss(*double, Targets()), *double)
-    assert found[1].dtype == torch.bfloat16
-    torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-6)
+    expected = gradients(contrastive_loss(image, text, t, Targets()), image, text, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (image @ text.T).dtype == torch.bfloat16
+        found = gradients(contrastive_loss(image, text, t, Targets()), image, text, t)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+class _LargestResult(TorchDispatchMode):
+    """Counts the elements of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, Tensor):
+                self.elements = max(self.elements, value.untyped_storage().nbytes() // value.element_size())
+        return result
+
+
+def test_no_tensor_outgrows_the_embeddings() -> None:
+    batch, width, tile = 600, 24, 64
+    image, text = embeddings(batch, torch.float32, width)
+    t = torch.tensor(0.05, requires_grad=True)
+    with _LargestResult() as tiled:
+        contrastive_loss(image, text, t, mixed_targets(batch), tiles=TorchTiles(torch.float32, tile)).backward()
+    with _LargestResult() as dense:
+        dense_contrastive_loss(image, text, t, Targets()).backward()
+    assert dense.elements >= batch**2  # the counter sees both passes of autograd
+    assert tiled.elements <= max(batch * width, 2 * tile**2)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_ranks_hold_rows_and_see_all_columns(world_size: int, mixed: bool) -> None:
+    rows = 43
+    image, text = embeddings(rows * world_size)
+    local = mixed_targets(rows) if mixed else Targets()
+    whole = local
+    if local.partner is not None:
+        whole = Targets(local.weight, torch.cat([local.partner + rank * rows for rank in range(world_size)]))
+    t = torch.tensor(0.07, dtype=torch.float64, requires_grad=True)
+    loss, *expected = gradients(dense_contrastive_loss(image, text, t, whole), image, text, t)
+
+    def one_rank(rank: ThreadRank) -> list[Tensor]:
+        own = [e.detach()[rank.rank * rows :][:rows].clone().requires_grad_() for e in (image, text)]
+        leaf = t.detach().clone().requires_grad_()
+        value = contrastive_loss(*own, leaf, local, rank, TorchTiles(torch.float64, 32))
+        return gradients(value, *own, leaf)
+
+    losses, *found = zip(*on_ranks(world_size, one_rank), strict=True)
+    for value in losses:
+        torch.testing.assert_close(value, loss, rtol=1e-11, atol=0)
+    whole_of = torch.cat(found[0]), torch.cat(found[1]), torch.stack(found[2]).sum()
+    for a, b in zip(whole_of, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_upstream_factor_reaches_all_gradients() -> None:

@@ -1,6 +1,6 @@
 """The contrastive loss in tiles: same value and gradient as `dense`, memory O(B x D), any number of ranks.
 
-Shapes: b local pairs, B = W b pairs of all ranks, D embedding width, R x C a tile of logits.
+Shapes: b local pairs, B = W b pairs of all W ranks, D embedding width.
 
 With S = I T^t / t, P its row softmax, Q its column softmax and Y the (mixed) targets,
 
@@ -8,13 +8,23 @@ With S = I T^t / t, P its row softmax, Q its column softmax and Y the (mixed) ta
     dL/dI = (P + Q - 2Y) T / (2 B t)        dL/dT = (P + Q - 2Y)^t I / (2 B t)
     dL/dt = -sum(I * dL/dI) / t
 
-A rank owns the rows of its images and all B columns. The logits never leave a tile and are never
-sent: ranks exchange embeddings, log-sum-exps (B each) and the gradient of the gathered columns.
-Every log-sum-exp is shifted by its own maximum, so temperature 0.001 is as safe as 1.
+A rank owns the rows of its images and all B columns. The logits never leave a tile (`tiles`) and are
+never sent. Every log-sum-exp is shifted by its own maximum, so temperature 0.001 is as safe as 1.
+
+Cost on a rank, forward and backward:
+
+- 4 matrix products of 2 b B D operations: the logits in each direction of time, and one for each
+  gradient. Dense needs 3 with one matrix of logits, 6 with open_clip's two, and memory for them.
+- Memory beyond the embeddings: (b + B) D accumulators, b + 2 B log-sum-exps, and a few tiles.
+- On the wire, none with one rank; else each rank receives the other ranks' texts, (B - b) D elements of
+  the dtype computed in (4 bytes; 2 for 16-bit embeddings on CUDA), log-sum-exps of its columns from each,
+  (W - 1) B x 4 bytes, and the sums of its own slice of dL/dT, (B - b) D x 4 bytes, beside two scalars. At B = 16384,
+  D = 512, W = 8 in float32: 29 MB each way and 0.5 MB of log-sum-exps, instead of 235 MB for its share of S.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,8 +32,9 @@ from torch import Tensor
 
 from zerovl.objective.collectives import Collectives, OneRank
 from zerovl.objective.targets import Targets
+from zerovl.objective.tiles import CUDA_TILE, Tiles, TorchTiles, spans
 
-TILE = 1024
+_ROWS = 8192  # of embeddings taken to float32 at once where only a sum is wanted
 
 
 def contrastive_loss(
@@ -32,24 +43,39 @@ def contrastive_loss(
     temperature: Tensor,
     targets: Targets,
     ranks: Collectives | None = None,
-    tile: int = TILE,
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """0.5 x (image-to-text + text-to-image cross-entropy) over the global batch.
 
     Args:
-        image_emb, text_emb: the local rows, normalised, (b, D); float64, or computed in float32.
+        image_emb, text_emb: the local rows, normalised, (b, D), of any floating dtype. Float64 is computed in
+            float64; 16-bit rows on CUDA are multiplied as they are and summed in float32; all else is float32.
+            Autocast around this call changes nothing.
         temperature: scalar; the logits are image_emb @ text_emb.T / temperature.
         targets: who belongs to whom among the local rows.
         ranks: the other ranks; None for one rank. All ranks must have the same b.
-        tile: rows and columns of logits held at once.
+        tiles: how the logits are swept; None for the fastest way (`fastest_tiles`).
 
     Returns:
         The mean over all B pairs, the same scalar on every rank. Its gradient reaches the local rows
         through all ranks' logits (gathering with gradient); the gradients of parameters must
         therefore be summed over ranks, not averaged.
     """
-    loss: Tensor = _TiledLoss.apply(image_emb, text_emb, temperature, targets, ranks or OneRank(), tile)
+    tiles = tiles or fastest_tiles(image_emb, text_emb)
+    loss: Tensor = _TiledLoss.apply(image_emb, text_emb, temperature, targets, ranks or OneRank(), tiles)
     return loss
+
+
+def fastest_tiles(image_emb: Tensor, text_emb: Tensor) -> Tiles:
+    """Triton for what it is the fastest way for (see `triton_tiles.supports`), torch for the rest."""
+    dtype = torch.promote_types(image_emb.dtype, text_emb.dtype)
+    if image_emb.is_cuda and find_spec("triton") is not None:
+        from zerovl.objective.triton_tiles import TritonTiles, supports
+
+        if supports(image_emb.device, dtype):
+            return TritonTiles(dtype)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    return TorchTiles(exact, CUDA_TILE) if image_emb.is_cuda else TorchTiles(exact)
 
 
 class _TiledLoss(torch.autograd.Function):
@@ -61,71 +87,57 @@ class _TiledLoss(torch.autograd.Function):
         temperature: Tensor,
         targets: Targets,
         ranks: Collectives,
-        tile: int,
+        tiles: Tiles,
     ) -> Tensor:
-        image, text = _accumulable(image_emb), _accumulable(text_emb)  # (b, D)
-        scale = 1 / temperature.to(image.dtype)
-        all_text = ranks.gather(text)  # (B, D)
-        batch = len(all_text)
-        row_lse, column_lse = _log_sum_exps(image, all_text, scale, tile)  # (b,), (B,) over the own rows
-        if ranks.world_size > 1:
-            column_lse = torch.logsumexp(ranks.gather(column_lse[None]), dim=0)  # (W, B) -> (B,)
-        own = slice(ranks.rank * len(image), (ranks.rank + 1) * len(image))
-        positive = (image * targets.mixed(text)).sum() * scale
-        loss = (0.5 * (row_lse.sum() + column_lse[own].sum()) - positive) / batch
-        ctx.save_for_backward(image, text, all_text, row_lse, column_lse, temperature)
-        ctx.targets, ctx.ranks, ctx.tile = targets, ranks, tile
-        ctx.dtypes = image_emb.dtype, text_emb.dtype
-        return ranks.sum(loss)
+        with torch.autocast(image_emb.device.type, enabled=False):
+            image, text = image_emb.to(tiles.dtype), text_emb.to(tiles.dtype)  # (b, D)
+            scale = 1 / temperature.to(_sum_dtype(image))
+            all_text = ranks.gather(text)  # (B, D)
+            row_lse, column_lse = tiles.log_sum_exps(image, all_text, scale)  # (b,), (B,) over the own rows
+            if ranks.world_size > 1:
+                column_lse = torch.logsumexp(ranks.gather(column_lse[None]), dim=0)  # (W, B) -> (B,)
+            own = _own_columns(image, ranks)
+            positive = targets.weight * _dot(image, text)
+            if targets.partner is not None:
+                positive = positive + (1 - targets.weight) * _dot(image, text, targets.partner)
+            total = 0.5 * (row_lse.sum() + column_lse[own].sum()) - positive * scale
+            ctx.save_for_backward(image, all_text, row_lse, column_lse, temperature)
+            ctx.targets, ctx.ranks, ctx.tiles = targets, ranks, tiles
+            ctx.dtypes = image_emb.dtype, text_emb.dtype
+            return ranks.sum(total / len(all_text))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, all_text, row_lse, column_lse, temperature = ctx.saved_tensors
-        scale = 1 / temperature.to(image.dtype)
-        batch = len(all_text)
-        grad_image, grad_all_text = _softmax_products(image, all_text, row_lse, column_lse, scale, ctx.tile)
-        grad_text = ctx.ranks.reduce_scatter(grad_all_text)  # (B, D) -> (b, D)
-        factor = upstream[0] * scale / (2 * batch)
-        grad_image = (grad_image - 2 * ctx.targets.mixed(text)) * factor
-        grad_text = (grad_text - 2 * ctx.targets.mixed(image)) * factor
-        # Each rank contributes its own rows; the sum over ranks is the whole.
-        grad_temperature = (-(image * grad_image).sum() * scale).to(temperature.dtype)
-        image_dtype, text_dtype = ctx.dtypes
-        return grad_image.to(image_dtype), grad_text.to(text_dtype), grad_temperature, None, None, None
+        image, all_text, row_lse, column_lse, temperature = ctx.saved_tensors
+        with torch.autocast(image.device.type, enabled=False):
+            scale = 1 / temperature.to(row_lse.dtype)
+            first_column = _own_columns(image, ctx.ranks).start
+            grad_image, grad_all_text = ctx.tiles.gradients(
+                image, all_text, scale, row_lse, column_lse, ctx.targets, first_column
+            )
+            grad_text = ctx.ranks.reduce_scatter(grad_all_text)  # (B, D) -> (b, D)
+            factor = upstream[0] * scale / (2 * len(all_text))
+            grad_image.mul_(factor)
+            grad_text.mul_(factor)
+            # Each rank contributes its own rows; the sum over ranks is the whole.
+            grad_temperature = (-_dot(image, grad_image) * scale).to(temperature.dtype)
+            image_dtype, text_dtype = ctx.dtypes
+            return grad_image.to(image_dtype), grad_text.to(text_dtype), grad_temperature, None, None, None
 
 
-def _accumulable(embeddings: Tensor) -> Tensor:
-    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+def _sum_dtype(embeddings: Tensor) -> torch.dtype:
+    return torch.float64 if embeddings.dtype == torch.float64 else torch.float32
 
 
-def _log_sum_exps(image: Tensor, all_text: Tensor, scale: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-    """Log-sum-exps of the rows (b,) and, over these rows only, of the columns (B,)."""
-    row_lse = image.new_full((len(image),), -torch.inf)
-    column_lse = image.new_full((len(all_text),), -torch.inf)
-    for rows in _spans(len(image), tile):
-        scaled = image[rows] * scale
-        for columns in _spans(len(all_text), tile):
-            logits = scaled @ all_text[columns].T  # (R, C), serves both directions
-            row_lse[rows] = torch.logaddexp(row_lse[rows], torch.logsumexp(logits, dim=1))
-            column_lse[columns] = torch.logaddexp(column_lse[columns], torch.logsumexp(logits, dim=0))
-    return row_lse, column_lse
+def _own_columns(image: Tensor, ranks: Collectives) -> slice:
+    return slice(ranks.rank * len(image), (ranks.rank + 1) * len(image))
 
 
-def _softmax_products(
-    image: Tensor, all_text: Tensor, row_lse: Tensor, column_lse: Tensor, scale: Tensor, tile: int
-) -> tuple[Tensor, Tensor]:
-    """(P + Q) T, (b, D), and (P + Q)^t I over the own rows, (B, D)."""
-    grad_image, grad_all_text = torch.zeros_like(image), torch.zeros_like(all_text)
-    for rows in _spans(len(image), tile):
-        scaled = image[rows] * scale
-        for columns in _spans(len(all_text), tile):
-            logits = scaled @ all_text[columns].T  # (R, C)
-            weights = torch.exp(logits - row_lse[rows, None])
-            weights += logits.sub_(column_lse[columns]).exp_()
-            grad_image[rows].addmm_(weights, all_text[columns])
-            grad_all_text[columns].addmm_(weights.T, image[rows])
-    return grad_image, grad_all_text
-
-
-def _spans(length: int, tile: int) -> list[slice]:
-    return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
+def _dot(left: Tensor, right: Tensor, order: Tensor | None = None) -> Tensor:
+    """sum(left * right[order]) of two (b, D), in float32 at least, without a copy of either."""
+    dtype = _sum_dtype(left)
+    parts = []
+    for rows in spans(len(left), _ROWS):
+        other = right[rows] if order is None else right[order[rows]]
+        parts.append((left[rows].to(dtype) * other.to(dtype)).sum())
+    return torch.stack(parts).sum()

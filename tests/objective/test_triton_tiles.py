@@ -1,0 +1,148 @@
+"""The Triton tiles: under Triton's interpreter anywhere, on CUDA where there is a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pairs import embeddings, mixed_targets, relative_errors, tiled_and_dense
+
+from zerovl.objective.targets import Targets
+from zerovl.objective.tiled import contrastive_loss, fastest_tiles
+from zerovl.objective.tiles import TorchTiles
+
+triton = pytest.importorskip("triton")
+triton_tiles = pytest.importorskip("zerovl.objective.triton_tiles")
+
+Case = dict[str, Any]
+# Sizes: less than a block, whole blocks, and neither; super-tiles of one block, so that there are several.
+CASES: dict[str, Case] = {
+    f"{dtype} {batch}x{width} t={temperature} {'mixed' if mixed else 'own'}": {
+        "batch": batch,
+        "width": width,
+        "dtype": dtype,
+        "temperature": temperature,
+        "mixed": mixed,
+        "super_tile": super_tile,
+    }
+    for dtype, batch, width, temperature, mixed, super_tile in [
+        ("float32", 1, 8, 0.07, False, 128),
+        ("float32", 7, 24, 0.07, False, 8192),
+        ("float32", 256, 32, 0.07, True, 128),
+        ("float32", 193, 40, 0.001, True, 128),
+        ("float32", 193, 72, 0.02, False, 8192),
+        ("bfloat16", 193, 72, 0.05, True, 128),
+        ("bfloat16", 130, 64, 0.001, False, 128),
+        ("float16", 193, 72, 0.05, True, 128),
+    ]
+}
+# Nearly fitted pairs: P + Q is nearly 2Y, and rounding before the subtraction would leave noise alone.
+CASES["bfloat16 fitted"] = {
+    "batch": 193,
+    "width": 72,
+    "dtype": "bfloat16",
+    "temperature": 0.1,
+    "mixed": False,
+    "super_tile": 128,
+    "noise": 0.1,
+}
+# Of the loss, a difference of logits up to 1000 in float32; and of the gradients, whose weights and results are
+# rounded to the dtype of the embeddings.
+LOSS_TOLERANCE = 1e-4
+GRADIENT_TOLERANCES = {"float32": 1e-4, "bfloat16": 8e-3, "float16": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, list[float]]:
+    program = Path(__file__).with_name("interpreted.py")
+    done = subprocess.run(
+        [sys.executable, str(program), json.dumps(CASES)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    errors: dict[str, list[float]] = json.loads(done.stdout)
+    return errors
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_interpreted_kernels_equal_the_dense_loss(name: str, interpreted: dict[str, list[float]]) -> None:
+    loss, *gradients = interpreted[name]
+    assert loss <= LOSS_TOLERANCE
+    assert max(gradients) <= GRADIENT_TOLERANCES[CASES[name]["dtype"]]
+
+
+def test_interpreted_rows_of_the_second_rank(interpreted: dict[str, list[float]]) -> None:
+    assert max(interpreted["second rank"]) < 1e-5
+
+
+@pytest.mark.parametrize(("capability", "instruction"), [(80, "mma.sync"), (90, "wgmma.mma_async")])
+def test_kernels_fit_the_gpus_they_are_meant_for(
+    capability: int, instruction: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton compiles without a GPU: tensor cores are used, and shared memory suffices from Ampere on."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from zerovl.objective.triton_kernels import log_sum_exp_partials, softmax_weights
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launch = triton_tiles.TritonTiles(torch.bfloat16).launch_options(torch.empty(1, 512, dtype=torch.bfloat16))
+    options = {name: launch.pop(name) for name in ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")}
+    types = {"image": "*bf16", "text": "*bf16", "weights": "*bf16", "partner": "*i64", "share": "fp32", "gain": "fp32"}
+    types |= dict.fromkeys(("scale", "row_lse", "column_lse", "row_partials", "column_partials"), "*fp32")
+    for kernel in (log_sum_exp_partials, softmax_weights):
+        signature = {name: "constexpr" if name in launch else types.get(name, "i32") for name in kernel.arg_names}
+        aligned = [name for name in kernel.arg_names if signature[name].startswith("*") or name == "stride"]
+        attributes = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+        source = ASTSource(kernel, signature, launch, attributes)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        assert instruction in compiled.asm["ptx"]
+        assert "cp.async" in compiled.asm["ptx"]
+        assert compiled.metadata.shared <= 99 * 1024
+
+
+def test_cpu_tensors_take_torch_tiles() -> None:
+    image, text = embeddings(4, torch.bfloat16)
+    assert fastest_tiles(image, text) == TorchTiles(torch.float32)
+    assert fastest_tiles(image, text.double()) == TorchTiles(torch.float64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [1, 193, 9000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_cuda_equals_the_dense_loss(batch: int, dtype: torch.dtype, mixed: bool) -> None:
+    image, text = (e.detach().cuda().requires_grad_() for e in embeddings(batch, dtype, width=72))
+    targets = mixed_targets(batch) if mixed else Targets()
+    if targets.partner is not None:
+        targets = Targets(targets.weight, targets.partner.cuda())
+    is_triton = type(fastest_tiles(image, text)).__name__ == "TritonTiles"
+    assert is_triton == (dtype.itemsize == 2)
+    loss, *gradients = relative_errors(*tiled_and_dense(None, image, text, 0.05, targets))
+    assert loss <= 1e-5
+    assert max(gradients) <= (1e-2 if is_triton else 1e-4)
+
+
+@pytest.mark.gpu
+def test_cuda_batch_of_262144_stays_below_memory_of_its_embeddings() -> None:
+    batch, width = 262144, 512
+    generator = torch.Generator("cuda").manual_seed(0)
+    image, text = (
+        torch.nn.functional.normalize(torch.randn(batch, width, generator=generator, device="cuda"), dim=-1)
+        .bfloat16()
+        .requires_grad_()
+        for _ in range(2)
+    )
+    temperature = torch.tensor(0.02, device="cuda", requires_grad=True)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    contrastive_loss(image, text, temperature, Targets()).backward()
+    torch.cuda.synchronize()
+    accumulators = 2 * 4 * batch * width
+    assert torch.cuda.max_memory_allocated() - before < 2.5 * accumulators
+    for leaf in (image, text, temperature):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()

@@ -1,0 +1,123 @@
+"""The two sweeps over the logits that the contrastive loss is made of, tile by tile.
+
+Shapes: b local rows (images), B columns (texts of all ranks), D embedding width, R x C a tile of logits.
+
+`Tiles` is what `tiled.contrastive_loss` needs; `TorchTiles` runs anywhere, `triton_tiles.TritonTiles` on CUDA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zerovl.objective.targets import Targets
+
+# Measured on a CPU with 2 MiB of level 2 cache: 512 to 2048 are equally fast on one thread, and
+# small tiles lose to the start of the threads. Two buffers of 1024 x 1024 float32 are 8 MiB.
+TILE = 1024
+# On a GPU a tile should fill all multiprocessors: 1024 blocks of 128 x 128, 64 MiB a buffer.
+CUDA_TILE = 4096
+
+
+class Tiles(Protocol):
+    """S = scale x image @ all_text.T, (b, B), seen through its softmaxes and never held whole."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which `image` and `all_text` are to be given."""
+
+    def log_sum_exps(self, image: Tensor, all_text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-sum-exps of the rows (b,) and, over these rows only, of the columns (B,); float32 or float64."""
+
+    def gradients(
+        self,
+        image: Tensor,
+        all_text: Tensor,
+        scale: Tensor,
+        row_lse: Tensor,
+        column_lse: Tensor,
+        targets: Targets,
+        first_column: int,
+    ) -> tuple[Tensor, Tensor]:
+        """(P + Q - 2Y) @ all_text, (b, D), and (P + Q - 2Y).T @ image, (B, D); float32 or float64.
+
+        P = exp(S - row_lse) and Q = exp(S - column_lse) are the softmaxes, Y (b, B) the targets: row i belongs
+        to column first_column + i, and to its partner's.
+        """
+
+
+@dataclass(frozen=True)
+class TorchTiles:
+    """Plain torch, any device. At most two tiles are alive; 4 products of 2 b B D operations in all."""
+
+    dtype: torch.dtype  # float32 or float64
+    tile: int = TILE
+
+    def log_sum_exps(self, image: Tensor, all_text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        row_lse = image.new_full((len(image),), -torch.inf)
+        column_lse = image.new_full((len(all_text),), -torch.inf)
+        buffers = _Buffers(image, all_text, self.tile)
+        for rows in spans(len(image), self.tile):
+            scaled = image[rows] * scale
+            for columns in spans(len(all_text), self.tile):
+                logits, shifted = buffers.tiles(rows, columns)  # (R, C) each; one product serves both directions
+                torch.mm(scaled, all_text[columns].T, out=logits)
+                top = logits.amax(dim=1, keepdim=True)  # (R, 1)
+                torch.sub(logits, top, out=shifted).exp_()
+                _include(row_lse[rows], top.squeeze(1), shifted.sum(dim=1))
+                top = logits.amax(dim=0)  # (C,)
+                logits.sub_(top).exp_()
+                _include(column_lse[columns], top, logits.sum(dim=0))
+        return row_lse, column_lse
+
+    def gradients(
+        self,
+        image: Tensor,
+        all_text: Tensor,
+        scale: Tensor,
+        row_lse: Tensor,
+        column_lse: Tensor,
+        targets: Targets,
+        first_column: int,
+    ) -> tuple[Tensor, Tensor]:
+        own = slice(first_column, first_column + len(image))
+        grad_image = -2 * targets.mixed(all_text[own])  # -2 Y @ all_text
+        grad_all_text = torch.zeros_like(all_text)
+        grad_all_text[own] = -2 * targets.mixed(image)  # -2 Y.T @ image
+        buffers = _Buffers(image, all_text, self.tile)
+        for rows in spans(len(image), self.tile):
+            scaled = image[rows] * scale
+            for columns in spans(len(all_text), self.tile):
+                logits, weights = buffers.tiles(rows, columns)  # (R, C) each
+                torch.mm(scaled, all_text[columns].T, out=logits)
+                torch.sub(logits, row_lse[rows, None], out=weights).exp_()
+                weights += logits.sub_(column_lse[columns]).exp_()
+                grad_image[rows].addmm_(weights, all_text[columns])
+                grad_all_text[columns].addmm_(weights.T, image[rows])
+        return grad_image, grad_all_text
+
+
+class _Buffers:
+    """Memory of two tiles, used again for each: no allocation inside the loops."""
+
+    def __init__(self, image: Tensor, all_text: Tensor, tile: int) -> None:
+        size = min(tile, len(image)) * min(tile, len(all_text))
+        self._pair = image.new_empty(2, size)
+
+    def tiles(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        first, second = self._pair[:, : shape[0] * shape[1]].unbind(0)
+        return first.view(shape), second.view(shape)
+
+
+def _include(lse: Tensor, top: Tensor, total: Tensor) -> None:
+    """lse <- log(exp(lse) + exp(top) x total), in place; all (n,)."""
+    torch.logaddexp(lse, total.log_().add_(top), out=lse)
+
+
+def spans(length: int, tile: int) -> list[slice]:
+    """Cuts range(length) into slices of `tile`, the last one shorter."""
+    return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
