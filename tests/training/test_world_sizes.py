@@ -54,3 +54,28 @@ def test_plain_and_decoupled_agree(tmp_path: Path) -> None:
         found.append(losses(workspace)[:20])
     for decoupled in found[1:]:
         assert found[0] == pytest.approx(decoupled, abs=1e-5)
+
+
+def test_clipping_and_the_loss_scale_reach_the_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    rows = {}
+    for clip_norm in (0.0, 1e-3):
+        workspace = copy_project(project, tmp_path / f"clip-{clip_norm}")
+        overrides = ["train.precision=fp16", f"train.clip_norm={clip_norm}", "train.eps=1.0"]  # AdamW near plain SGD
+        assert run_gang(1, train, workspace.root, *overrides) == [0]
+        lines = (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()
+        rows[clip_norm] = [json.loads(line) for line in lines]
+    free, clipped = rows[0.0], rows[1e-3]
+    scales = [row["loss_scale"] for row in clipped]
+    assert scales[0] == 65536.0
+    assert sorted(scales, reverse=True) == scales  # halved after an overflow, not raised within so few steps
+    assert not any("gradient_norm" in row for row in free)
+    norms = [row["gradient_norm"] for row in clipped if "gradient_norm" in row]
+    assert len(norms) > len(clipped) // 2
+    assert min(norms) > 1e-3  # each of these steps was clipped
+    assert moved(clipped) < 0.1 * moved(free)
+
+
+def moved(rows: list[dict[str, float]]) -> float:
+    """How far a learned weight went from its start."""
+    return abs(rows[-1]["temperature"] - 0.07)

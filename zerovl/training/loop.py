@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ import torch
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mixup
 from zerovl.training.checkpoints import Checkpoints
+from zerovl.training.clipping import clip_gradients
 from zerovl.training.forward import Inputs, Precision
 from zerovl.training.metrics import MetricsLog
 from zerovl.training.optimiser import Schedule
@@ -104,6 +106,7 @@ class Trainer:
     ranks: Ranks
     checkpoints: Checkpoints
     cadence: Cadence
+    clip_norm: float  # 0: no clipping
     checks: Checks | None
     stop: StopRequest
     log: MetricsLog | None  # on rank 0
@@ -113,10 +116,10 @@ class Trainer:
         self.state.model.train()
         for batch in batches:
             lr = self.schedule.lr(batch.step)
-            loss = self._update(batch, lr)
+            loss, facts = self._update(batch, lr)
             done = batch.step + 1
             rate = progress.step(loss, lr)
-            row = self._row(batch, loss, lr, rate) | self._save_cost()
+            row = self._row(batch, loss, lr, rate) | facts | self._save_cost()
             if self.checks and self.checks.due(done, self.schedule.steps):
                 row |= self._score(progress)
             if self.log:
@@ -141,8 +144,11 @@ class Trainer:
                 return Outcome("interrupted", done, saved)
         return Outcome("finished", self.schedule.steps, True)
 
-    def _update(self, batch: Batch, lr: float) -> float:
-        """One optimiser step; raises `ZeroVLError` where the loss is not finite."""
+    def _update(self, batch: Batch, lr: float) -> tuple[float, dict[str, float]]:
+        """One optimiser step: the loss, and what else is worth a column in the log.
+
+        Raises `ZeroVLError` where the loss is not finite.
+        """
         optimiser, scaler = self.state.optimiser, self.precision.scaler
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -151,12 +157,19 @@ class Trainer:
             loss = float(self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step))
         except torch.OutOfMemoryError:
             raise out_of_memory(batch) from None
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             raise not_finite(batch, loss)
+        facts: dict[str, float] = {}
+        if self.clip_norm:
+            scaler.unscale_(optimiser)
+            norm = clip_gradients(self.state.model, self.clip_norm, self.ranks)
+            facts |= {"gradient_norm": norm} if math.isfinite(norm) else {}
+        if scaler.is_enabled():
+            facts["loss_scale"] = scaler.get_scale()
         scaler.step(optimiser)
         scaler.update()
         self.state.model.clamp_temperature()
-        return loss
+        return loss, facts
 
     def _row(self, batch: Batch, loss: float, lr: float, rate: float) -> dict[str, Any]:
         return {

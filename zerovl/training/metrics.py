@@ -1,9 +1,10 @@
 """What a run tells about itself, row by row: JSON lines as the source, DVCLive for DVC's tools.
 
-`runs/<fingerprint>/metrics.jsonl` has one object a step (`step`, `loss`, `lr`, `temperature`,
-`source`, `pairs_per_second`, and now and then `valid_rsum` and `save_seconds`, how long checkpoints held
-up training since the row before). It outlives the outputs that DVC
-deletes; the report in `reports/training/` is made from it, so a resumed run has whole curves.
+`runs/<fingerprint>/metrics.jsonl` has one object a step: `step`, `loss`, `lr`, `temperature`, `source`,
+`pairs_per_second`; with clipping `gradient_norm`, of the whole gradient before it (absent where fp16
+overflowed: that step is skipped); in fp16 `loss_scale`; now and then `valid_rsum`, and `save_seconds`,
+how long checkpoints held up training since the row before. It outlives the outputs that DVC deletes; the
+report in `reports/training/` is made from it, so a resumed run has whole curves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from zerovl.files import atomic_write, write_json
 
 FILE = "metrics.jsonl"
-PLOTTED = ("loss", "lr", "temperature", "pairs_per_second", "valid_rsum")
+PLOTTED = ("loss", "lr", "temperature", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
 MAX_POINTS = 400  # a curve in DVC's plots
 
 

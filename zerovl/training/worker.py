@@ -99,6 +99,7 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
             ranks=ranks,
             checkpoints=checkpoints,
             cadence=Cadence(train.checkpoint_steps, train.checkpoint_minutes),
+            clip_norm=train.clip_norm,
             checks=make_checks(params, manifest, workspace, model, tokenizer, sampler.steps),
             stop=stop,
             log=log,
