@@ -23,6 +23,15 @@ examples:
 While it runs: Ctrl-C or SIGTERM saves a checkpoint of the current step and exits with 3; run it again to go on.
 """
 
+_PLAN_HELP = """\
+examples:
+  zerovl plan                                    for this machine
+  zerovl plan --measure                          the same, with speed and memory from a few real steps
+  zerovl plan --gpus 8 --gpu-memory 16GiB        for GPUs that are not here: what fits, and with which settings
+  zerovl plan --gpus 8 --gpu H100 --pairs 14200000
+                                                 before there is any data: hours at an assumed speed
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
@@ -48,14 +57,16 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    def add_stage(name: str, text: str, run: Command, epilog: str | None = None) -> None:
+    def add_stage(name: str, text: str, run: Command, epilog: str | None = None) -> argparse.ArgumentParser:
         stage = add(name, text, run, epilog)
         stage.add_argument("--params", default="params.yaml", metavar="FILE", help="default: params.yaml")
+        return stage
 
     add_stage("demo-data", "draw the demo's three sources of captioned scenes", _demo_data)
     add_stage("prepare", "pack raw sources into shards and a manifest", _prepare)
     add_stage("validate", "check the manifest against the rules of params.yaml", _validate)
     add_stage("train", "train the model, or go on with an interrupted run", _train, _TRAIN_HELP)
+    _add_plan(add_stage("plan", "say what training will take: memory, steps, bytes, speed, hours", _plan, _PLAN_HELP))
     add_stage("evaluate", "score the model on the validation splits and write the report", _evaluate)
     add_stage("register", "publish the model, pass it through the gate, move the alias", _register)
     add_stage("fetch-weights", "download the pretrained towers that params.yaml names, once", _fetch_weights)
@@ -99,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_registry(add)
     return parser
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("--gpus", type=int, metavar="N", help="ranks, one a GPU; default: train.ranks, or this machine")
+    plan.add_argument("--gpu", metavar="NAME", help="which one, as H100: gives its memory and an assumed speed")
+    plan.add_argument("--gpu-memory", metavar="SIZE", help="of one GPU, as 16GiB")
+    plan.add_argument("--pairs", type=int, metavar="N", help="training pairs; default: what the manifest has")
+    plan.add_argument("--measure", action="store_true", help="calibrate with a few real steps on this machine")
+    plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
 
 
 def _add_registry(add: Callable[[str, str, Command], argparse.ArgumentParser]) -> None:
@@ -154,6 +174,16 @@ def _train(arguments: argparse.Namespace) -> int:
     from zerovl.training import launch
 
     return launch.run(params.load(arguments.params), arguments.params)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from zerovl.training import plan_command
+    from zerovl.workspace import Workspace
+
+    options = plan_command.Options(
+        arguments.gpus, arguments.gpu, arguments.gpu_memory, arguments.pairs, arguments.measure, arguments.json
+    )
+    plan_command.run(arguments.params, options, Workspace())
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
@@ -158,6 +158,15 @@ class AugmentParams(Section):
         return self
 
 
+def _micro_batch(value: object) -> object:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{value!r} is not accepted: give a whole number of pairs from 1, or auto")
+    return value
+
+
+MicroBatch = Annotated[int | Literal["auto"], PlainValidator(_micro_batch)]
+
+
 class TrainParams(Section):
     init_from: str = Field("", description="bundle folder to start from; empty: the towers' own weights")
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
@@ -168,7 +177,9 @@ class TrainParams(Section):
         description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",
     )
     batch_size: int = Field(128, ge=2, description="global batch over all ranks")
-    micro_batch: int = Field(64, ge=1, description="pairs a rank pushes through the towers at once (decoupled)")
+    micro_batch: MicroBatch = Field(
+        64, description="pairs a rank pushes through the towers at once (decoupled); auto: found when a run begins"
+    )
     kept_graphs: int = Field(
         0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
     )
@@ -219,7 +230,8 @@ class TrainParams(Section):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.step == "decoupled" and self.batch_size % (max(self.ranks, 1) * self.micro_batch):
+        micro = 1 if self.micro_batch == "auto" else self.micro_batch
+        if self.step == "decoupled" and self.batch_size % (max(self.ranks, 1) * micro):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of ranks x micro_batch = "
                 f"{max(self.ranks, 1)} x {self.micro_batch}; change one of them"
@@ -228,6 +240,11 @@ class TrainParams(Section):
             raise ValueError(
                 f"kept_graphs {self.kept_graphs} and activation_budget {self.activation_budget} both say how many "
                 "graphs to keep; set kept_graphs to 0 or activation_budget to none"
+            )
+        if self.micro_batch == "auto" and self.shard_model:
+            raise ValueError(
+                "micro_batch auto and shard_model true do not go together: where a trial runs out of memory on one "
+                "rank the others would wait for it; set micro_batch to a number (`zerovl plan` suggests one)"
             )
         if len(set(self.freeze)) == 2:
             raise ValueError("freeze names both towers, which leaves the projections alone to learn; name one at most")
@@ -353,7 +370,7 @@ def _section_lines(section: Section) -> list[str]:
             continue
         plain = section.model_dump(mode="json", include={name})[name]
         text = _flow_yaml(plain)
-        choices = get_args(field.annotation) if isinstance(plain, str) else ()
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         comment = field.description or ""
         if choices:
             comment += f" ({' | '.join(map(str, choices))})"

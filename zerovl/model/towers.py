@@ -25,7 +25,19 @@ FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or se
 def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
     """A new model: published weights where `pretrained` says so, else random ones from `seed`."""
     text_config = resolve_text_config(params, vocab_size)
-    architecture = Architecture(
+    architecture = make_architecture(params, text_config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image_tower = create_image_tower(architecture, params.image_tower.pretrained)
+        if params.text_tower.pretrained:
+            text_tower = pretrained_text_tower(params.text_tower.name)
+        else:
+            text_tower = create_text_tower(text_config)
+        return DualEncoder(architecture, image_tower, text_tower)
+
+
+def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Architecture:
+    return Architecture(
         image_tower=params.image_tower.name,
         image_options=params.image_tower.options,
         text_config=text_config.to_dict(),
@@ -38,14 +50,6 @@ def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
         std=params.std,
         max_tokens=params.max_tokens,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        image_tower = create_image_tower(architecture, params.image_tower.pretrained)
-        if params.text_tower.pretrained:
-            text_tower = pretrained_text_tower(params.text_tower.name)
-        else:
-            text_tower = create_text_tower(text_config)
-        return DualEncoder(architecture, image_tower, text_tower)
 
 
 def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:

@@ -15,44 +15,43 @@ from tqdm import tqdm
 from zerovl.data.manifest import Manifest
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
+from zerovl.training.layout import Layout
+from zerovl.training.memory import peak_memory, show_size
 from zerovl.training.options import options_without_effect
 from zerovl.training.ranks import Ranks
-from zerovl.training.sharding import is_sharded
-
-MOMENT_BYTES = 8  # AdamW's two moments a parameter, in float32
 
 
 def start_block(
-    params: Params, manifest: Manifest, model: DualEncoder, ranks: Ranks, steps: int, decision: str, fingerprint: str
+    params: Params,
+    manifest: Manifest,
+    model: DualEncoder,
+    ranks: Ranks,
+    steps: int,
+    layout: Layout,
+    decision: str,
+    fingerprint: str,
 ) -> str:
     """What will happen and why: the text shown before the first step."""
     train = params.train
     sizes = {name: manifest.pairs(name, "train") for name in manifest.sources("train")}
     local = train.batch_size // ranks.world_size
-    micro = (
-        f"{local // train.micro_batch} micro-batches of {train.micro_batch}"
-        if train.step == "decoupled"
-        else "one pass"
-    )
-    learned, total = _count(model, learned=True), _count(model, learned=False)
+    total = sum(parameter.numel() for parameter in model.parameters())
     device = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
     epoch_steps = max(1, sum(sizes.values()) // train.batch_size)
     text = model.architecture.text_config["model_type"]
-    holders = ranks.world_size if is_sharded(model) else 1
-    state_bytes = (4 * total + MOMENT_BYTES * learned) // holders + 4 * learned  # gradients are whole until summed
     lines = [
         ("run", f"{fingerprint}: {decision}"),
         ("steps", f"{steps} of {train.batch_size} pairs, about {epoch_steps} an epoch, {train.epochs:g} epochs"),
-        ("batch", f"{ranks.world_size} ranks ({device}, {train.precision}) x {local} pairs, {train.step}: {micro}"),
+        (
+            "batch",
+            f"{ranks.world_size} ranks ({device}, {train.precision}) x {local} pairs, {train.step}: {layout.said}",
+        ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
         (
             "model",
             f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters",
         ),
-        (
-            "memory",
-            f"{state_bytes / 2**20:.0f} MiB a rank for weights, gradients and AdamW; activations come on top",
-        ),
+        ("memory", str(layout.memory)),
     ]
     notes = [*without_effect(params), *options_without_effect(train, model, ranks), *batch_statistics(params, model)]
     lines += [("note", text) for text in notes]
@@ -88,10 +87,6 @@ def batch_statistics(params: Params, model: nn.Module) -> list[str]:
     ]
 
 
-def _count(model: nn.Module, learned: bool) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not learned)
-
-
 class Progress:
     """A bar on rank 0 with loss, learning rate, pairs/s, memory and time left; nothing on other ranks."""
 
@@ -124,8 +119,7 @@ class Progress:
         rate = self._batch_size / (now - self._since)
         self._since = now
         fields = {"loss": f"{loss:.3f}", "lr": f"{lr:.1e}", "pairs/s": f"{rate:.0f}"}
-        if self._device.type == "cuda":
-            fields["mem"] = f"{torch.cuda.max_memory_allocated(self._device) / 2**30:.1f}GiB"
+        fields["mem"] = show_size(peak_memory(self._device)).replace(" ", "")
         self.bar.set_postfix(fields, refresh=False)
         self.bar.update()
         return rate

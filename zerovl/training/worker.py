@@ -30,7 +30,9 @@ from zerovl.training import fingerprint
 from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.forward import Precision
 from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
+from zerovl.training.layout import choose
 from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
+from zerovl.training.memory import memory_in_use, peak_memory
 from zerovl.training.metrics import MetricsLog, write_report
 from zerovl.training.optimiser import make_optimiser, make_schedule
 from zerovl.training.options import prepare_model, set_float32_arithmetic
@@ -55,6 +57,7 @@ def run(params: Params, workspace: Workspace) -> int:
 
 
 def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) -> int:
+    before = memory_in_use(ranks.device)
     manifest = Manifest.load(workspace.manifest)
     check_verdict(workspace, manifest)
     train = params.train
@@ -79,6 +82,7 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         if is_sharded(model):
             precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
         state = TrainingState(model, make_optimiser(model, train), precision.scaler)
+        layout = choose(params, model, precision, ranks, folder)
         checkpoints = Checkpoints(folder / "checkpoints", train.keep_checkpoints, train.keep_every, ranks)
         if ranks.is_first:
             checkpoints.clear_leftovers()
@@ -86,13 +90,12 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         start_step = checkpoints.restore_newest(state, _say)
         if ranks.is_first:
             write_json(folder / "fingerprint.json", description)
-            print(
-                start_block(params, manifest, model, ranks, sampler.steps, _decision(start_step, sampler.steps), name)
-            )
+            decision = _decision(start_step, sampler.steps)
+            print(start_block(params, manifest, model, ranks, sampler.steps, layout, decision, name))
         log = MetricsLog(folder, start_step) if ranks.is_first else None
         trainer = Trainer(
             state=state,
-            step=_make_step(train, model, ranks, precision),
+            step=_make_step(train, model, ranks, precision, layout.split.kept_graphs),
             schedule=make_schedule(train, sampler.steps),
             mixup=Mixup(train.mixup, train.mixup_alpha, train.seed),
             precision=precision,
@@ -113,7 +116,7 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
                 tokenize=tokenizer,
                 transform=TrainTransform(params.model.image_size, train.augment),
                 augment=train.augment,
-                micro_batch=_micro_batch(params, ranks),
+                micro_batch=layout.split.micro_batch,
                 seed=train.seed,
                 rank=ranks.rank,
                 world_size=ranks.world_size,
@@ -128,7 +131,8 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
             weights = full_weights(model)  # all ranks take part
             if ranks.is_first:
                 bundle.save(model, tokenizer, workspace.model, weights)
-                _report(params, workspace, name, sampler.steps, checkpoints.take_blocked())
+                used = {"peak_memory_bytes": peak_memory(ranks.device), "memory_before_bytes": before}
+                _report(params, workspace, name, sampler.steps, used, checkpoints.take_blocked())
     return _exit_status(outcome, stop, ranks, folder)
 
 
@@ -156,8 +160,10 @@ def _agree(ranks: Ranks, newest: int, name: str, folder: Path) -> None:
         )
 
 
-def _report(params: Params, workspace: Workspace, name: str, steps: int, last_save_seconds: float) -> None:
-    summary = {"fingerprint": name, "steps": steps, "pairs_seen": steps * params.train.batch_size}
+def _report(
+    params: Params, workspace: Workspace, name: str, steps: int, used: dict[str, int], last_save_seconds: float
+) -> None:
+    summary = {"fingerprint": name, "steps": steps, "pairs_seen": steps * params.train.batch_size, **used}
     write_report(workspace.runs / name, workspace.training_report, summary, last_save_seconds)
     print(f"trained {steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
 
@@ -179,22 +185,18 @@ def _decision(start_step: int, steps: int) -> str:
     return "starts anew: no checkpoint with these parameters, data and code"
 
 
-def _make_step(train: TrainParams, model: DualEncoder, ranks: Ranks, precision: Precision) -> Step:
+def _make_step(train: TrainParams, model: DualEncoder, ranks: Ranks, precision: Precision, kept_graphs: int) -> Step:
     gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else None
     if train.step == "plain":
         return PlainStep(model, ranks, precision, train.seed, gradients)
-    return DecoupledStep(model, ranks, precision, train.seed, gradients, train.kept_graphs)
-
-
-def _micro_batch(params: Params, ranks: Ranks) -> int:
-    train = params.train
-    return train.micro_batch if train.step == "decoupled" else train.batch_size // ranks.world_size
+    return DecoupledStep(model, ranks, precision, train.seed, gradients, kept_graphs)
 
 
 def check_ranks(params: Params, world: int) -> None:
     """Raises `ZeroVLError` where the global batch does not divide over `world` ranks and their micro-batches."""
     size = params.train.batch_size
-    micro = params.train.micro_batch if params.train.step == "decoupled" else 1
+    train = params.train
+    micro = 1 if train.step == "plain" or train.micro_batch == "auto" else train.micro_batch
     if size % (world * micro):
         raise ZeroVLError(
             f"train.batch_size {size} is not a multiple of ranks x micro_batch = {world} x {micro}; "

@@ -1,0 +1,115 @@
+"""How a run's local batch goes through the towers: micro-batch and kept graphs, chosen once at the start.
+
+Both can be left to the machine (`train.micro_batch: auto`, `train.activation_budget`). All ranks take
+the same: the smallest that any of them can hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import Params
+from zerovl.training import micro_batch as finder
+from zerovl.training.activations import Activations, measure
+from zerovl.training.footprint import Footprint, ModelSize, Split, footprint, graphs, still_to_come
+from zerovl.training.forward import Precision
+from zerovl.training.memory import MARGIN, free_memory, parse_size, show_size
+from zerovl.training.ranks import Ranks
+from zerovl.training.synthetic import make_mix, tower_pass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was chosen, what it takes, and what the start-up block says about it."""
+
+    split: Split
+    memory: Footprint
+    said: str
+
+
+def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Ranks, folder: Path) -> Layout:
+    """Measures the towers and decides; the model and all random states stay as they are. A collective.
+
+    Call it with the model on its device, before the first step. Raises `ZeroVLError` where nothing fits.
+    """
+    train = params.train
+    run = tower_pass(model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
+    activations = measure(model, run, ranks.device)
+    size = size_of(model)
+    local = train.batch_size // ranks.world_size
+    said = []
+
+    def memory_of(micro: int, kept: int = 0) -> Footprint:
+        return footprint(params, size, activations, Split(train.batch_size, ranks.world_size, micro, kept))
+
+    if train.step == "plain":
+        micro = local
+    elif train.micro_batch == "auto":
+        ballast = still_to_come(memory_of(1))
+        trial = finder.RealTrial(model, run, ranks.device, ballast)
+        found = _found_micro_batch(folder, local, activations, trial, ranks)
+        micro = found.micro_batch
+        said.append(f"{local // micro} micro-batches of {micro} (auto: {found.why})")
+    else:
+        micro = train.micro_batch
+        said.append(f"{local // micro} micro-batches of {micro}")
+
+    kept = 0
+    if train.step == "decoupled":
+        bare = memory_of(micro)
+        free = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - still_to_come(bare)
+        kept = train.kept_graphs
+        if train.activation_budget != "none":
+            kept = kept_graphs(train.activation_budget, activations, micro, local // micro, free)
+        kept = int(smallest(ranks, min(kept, local // micro)))
+        if kept or train.activation_budget != "none":
+            taken = show_size(graphs(activations, micro, kept))
+            said.append(f"keeps the graphs of {kept} of {local // micro} ({taken})")
+    split = Split(train.batch_size, ranks.world_size, micro, kept)
+    return Layout(split, memory_of(micro, kept), ", ".join(said) or "one pass")
+
+
+def kept_graphs(budget: str, activations: Activations, micro_batch: int, micro_batches: int, free: int) -> int:
+    """How many of n graphs fit in `train.activation_budget`: a size, or "auto" for `free` bytes a rank.
+
+    A size is for the graphs alone. What is free must also hold the gradients on their way back.
+    """
+    if budget == "none":
+        return 0
+    if budget == "auto":
+        available = free - (activations.peak(micro_batch) - activations.kept(micro_batch))
+    else:
+        available = parse_size(budget, "train.activation_budget")
+    graph = max(1.0, activations.kept.per_pair * micro_batch)
+    return max(0, min(micro_batches, int((available - activations.kept.fixed) // graph)))
+
+
+def size_of(model: torch.nn.Module) -> ModelSize:
+    total = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
+    return ModelSize(total, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
+
+
+def smallest(ranks: Ranks, value: float) -> float:
+    """The smallest value over ranks; a collective."""
+    mine = torch.tensor([value], dtype=torch.float64, device=ranks.device)
+    return float(ranks.collectives.gather(mine).min())
+
+
+def _found_micro_batch(
+    folder: Path, local: int, activations: Activations, trial: finder.RealTrial, ranks: Ranks
+) -> finder.Found:
+    """What rank 0 has on disk, else what fits on all ranks."""
+    known = finder.read_found(folder, local) if ranks.is_first else None
+    mine = torch.tensor([known.micro_batch if known else 0], device=ranks.device)
+    size = int(ranks.collectives.gather(mine)[0])
+    if size:
+        return known or finder.Found(size, "found when the run began")
+    room = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - trial.ballast
+    found = finder.find(local, activations, room, trial, lambda value: smallest(ranks, value))
+    if ranks.is_first:
+        finder.write_found(folder, found)
+    return found
