@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint format lock remote-s3 clean
+.PHONY: help setup demo test bench-plan lint format lock remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto
+
+bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
+	$(BIN)/python benchmarks/plan.py
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

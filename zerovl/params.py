@@ -234,7 +234,7 @@ class TrainParams(Section):
         if self.step == "decoupled" and self.batch_size % (max(self.ranks, 1) * micro):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of ranks x micro_batch = "
-                f"{max(self.ranks, 1)} x {self.micro_batch}; change one of them"
+                f"{max(self.ranks, 1)} x {micro}; change one of them"
             )
         if self.kept_graphs and self.activation_budget != "none":
             raise ValueError(

@@ -71,10 +71,11 @@ class Footprint:
                 ("embeddings", self.embeddings),
                 ("loss", self.loss),
                 ("inputs", self.inputs),
+                ("validation checks", self.checks if self.checks > self.activations + self.kept_graphs else 0),
             )
             if size
         ]
-        return f"about {show_size(self.total)} a rank: {', '.join(parts)}"
+        return f"about {show_size(self.total)} a rank at the highest: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def footprint(params: Params, size: ModelSize, activations: Activations, split: 
         # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
         embeddings=2 * 3 * _FLOAT * split.local * width,
         inputs=split.local * (3 * side * side + 2 * 8 * tokens),
-        activations=0 if split.kept_graphs == split.micro_batches else activations.peak(split.micro_batch),
+        activations=_once(activations, split),
         backward=activations.peak(split.micro_batch) - activations.kept(split.micro_batch),
         kept_graphs=graphs(activations, split.micro_batch, split.kept_graphs),
         loss=_loss(split, width),
@@ -112,6 +113,13 @@ def graphs(activations: Activations, micro_batch: int, kept: int) -> int:
 def still_to_come(parts: Footprint) -> int:
     """Bytes beside activations and kept graphs that a run will take after its model is on the device."""
     return parts.gradients + parts.moments + parts.embeddings + parts.inputs + parts.loss
+
+
+def _once(activations: Activations, split: Split) -> int:
+    """One micro-batch through both towers and back; nothing where all graphs are kept."""
+    if split.kept_graphs == split.micro_batches:
+        return 0
+    return max(activations.peak(split.micro_batch), activations.forward(split.micro_batch))
 
 
 def _loss(split: Split, width: int) -> int:
