@@ -1,6 +1,7 @@
 # The table of contents of this project: `make help`.
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -9,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test bench-plan lint format lock remote-s3 clean
+.PHONY: help setup demo test lint format lock bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +48,26 @@ lock: setup ## resolve pyproject.toml anew into requirements.lock (hashes, no ad
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --python-version 3.11 --extra pipeline --extra dev --custom-compile-command "make lock" \
 		pyproject.toml --output-file requirements.lock
+
+$(PEERS)/.ready: benchmarks/peers.txt $(VENV)/.ready
+	rm -rf $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(PEERS) --no-deps --require-hashes -r benchmarks/peers.txt
+	@touch $@
+
+# The peers lie in a folder of their own and run on the packages of $(VENV): the same torch for all.
+bench-%: export PYTHONPATH := $(CURDIR)/$(PEERS)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+bench-loss: setup $(PEERS)/.ready ## the contrastive loss against open_clip's and Inf-CL's
+	$(BIN)/python -m benchmarks.bench_loss
+
+bench-step: setup $(PEERS)/.ready ## CPU time of a training step against open_clip's; the options
+	$(BIN)/python -m benchmarks.bench_step
+
+bench-memory: setup $(PEERS)/.ready ## peak memory of a training step by batch size
+	$(BIN)/python -m benchmarks.bench_memory
+
+bench-gpu: setup $(PEERS)/.ready ## one GPU: pairs/s, matrix rate, memory; MINUTES=9 stops early, again goes on
+	$(BIN)/python -m benchmarks.bench_gpu --minutes $(or $(MINUTES),30)
 
 remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
 	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }

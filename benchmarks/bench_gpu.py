@@ -1,0 +1,228 @@
+"""Training steps and losses on one GPU in bf16, against their peers: `make bench-gpu`.
+
+    python -m benchmarks.bench_gpu --minutes 9     # again, to go on where it stopped
+    python -m benchmarks.bench_gpu --smoke --out /dev/shm/gpu.json     # tiny, also on a CPU
+
+ViT-B/16 at 224 and BERT-base at 25 tokens, untrained, on random uint8 pairs in pinned host memory. A
+step is forward, loss, backward and fused AdamW. The parts come in order of importance, the result file
+is written after each figure, and a run with the same machine, code and settings goes on with what is
+missing. Figures that do not fit into memory, and peers that are not installed, are said, not skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu, gpu_loss, kinds
+from benchmarks.common import RESULTS, Record, Results, find_all, interleaved, measured, rounded, summary
+from benchmarks.page import update_page
+from benchmarks.towers import FORWARD_FLOPS, WORDS, MicroBatch, make, make_batch
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import TrainParams
+from zerovl.training.options import prepare_model
+from zerovl.training.steps import Step
+
+MATRIX_RATE = 800e12  # bf16 FLOP/s that an H100 reaches in large products
+
+
+@dataclass(frozen=True)
+class Settings:
+    towers: str = "base"
+    batch: int = 16384
+    micro_batches: tuple[int, ...] = (256, 512, 1024)
+    micro_batch: int = 256  # of the parts that try one alone
+    plain_batches: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    kept: tuple[int, ...] = (1, 2, 4)
+    memory_batches: tuple[int, ...] = (1024, 4096, 16384, 65536)
+    checkpointed: tuple[int, ...] = (1024, 4096)  # micro-batches with activation checkpointing
+    rounds: int = 3
+    pool: int = 4096  # distinct pairs; a larger batch repeats them
+
+
+SMOKE = Settings(
+    towers="tiny",
+    batch=8,
+    micro_batches=(2, 4),
+    micro_batch=2,
+    plain_batches=(2,),
+    kept=(1,),
+    memory_batches=(4, 8),
+    checkpointed=(4,),
+    rounds=1,
+    pool=4,
+)
+
+
+class MinutesAreUp(Exception):  # noqa: N818, an end and no error
+    """The rest is for another run."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table."""
+
+    kind: str
+    step: Step
+    pairs: int
+    micro_batch: int
+    kept: int = 0
+
+    @property
+    def passes(self) -> float:
+        """Cost in forwards of the batch, where a backward is two."""
+        micro_batches = max(1, self.pairs // self.micro_batch)
+        return 3 if self.kind in kinds.WHOLE else 4 - min(self.kept, micro_batches) / micro_batches
+
+    def record(self) -> Record:
+        return {"kind": self.kind, "pairs": self.pairs, "micro_batch": self.micro_batch, "kept": self.kept}
+
+
+class Bench:
+    """What the parts share: the device, the model, the pairs, the results and the time that is left."""
+
+    def __init__(self, results: Results, settings: Settings, device: torch.device, minutes: float) -> None:
+        self.results = results
+        self.settings = settings
+        self.device = device
+        self.end = time.monotonic() + 60 * minutes
+        (pool,) = make_batch(settings.towers, settings.pool, settings.pool)
+        self.pool = pool.pinned() if device.type == "cuda" else pool
+
+    def model(self, **options: bool) -> DualEncoder:
+        model = make(self.settings.towers, self.device)
+        prepare_model(model, TrainParams(**options), kinds.one_rank(self.device))
+        return model
+
+    def batch(self, pairs: int, micro_batch: int) -> list[MicroBatch]:
+        """Views of the pool, over and over."""
+        starts = [start % self.settings.pool for start in range(0, pairs, micro_batch)]
+        return [MicroBatch(*(part[start : start + micro_batch] for part in self.pool.tensors())) for start in starts]
+
+    def compare(self, section: str, model: DualEncoder, entries: dict[str, Entry], rounds: int) -> None:
+        """Measure entries that the results lack: first their memory, then their time, interleaved."""
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+        missing = {name: entry for name, entry in entries.items() if not self.results.has(section, name)}
+        calls: dict[str, Callable[[], object]] = {}
+        peaks: dict[str, Record] = {}
+        for name, entry in missing.items():
+            if time.monotonic() > self.end:
+                raise MinutesAreUp
+            call = partial(self._training_step, entry, model, optimiser)
+            peaks[name] = measured(partial(gpu.memory, call, self.device))  # the first call: kernels are made here
+            if "not_measured" in peaks[name]:
+                self.results.add(section, name, {**entry.record(), **peaks[name]})
+                gpu.free(self.device)
+            else:
+                calls[name] = call
+        seconds = interleaved(calls, rounds, gpu.clock(self.device), warm_ups=0)
+        for name, own in seconds.items():
+            entry = missing[name]
+            rate = entry.pairs / summary(own)["seconds"]
+            share = rate * FORWARD_FLOPS * entry.passes / MATRIX_RATE
+            speed = {"pairs_per_second": rounded(rate), "matrix_share": rounded(share)}
+            self.results.add(section, name, {**entry.record(), **summary(own), **speed, **peaks[name]})
+
+    def _training_step(self, entry: Entry, model: DualEncoder, optimiser: torch.optim.Optimizer) -> None:
+        kinds.run(entry.step, model, self.batch(entry.pairs, entry.micro_batch))
+        optimiser.step()
+
+    def finders(self, model: DualEncoder, kept: int = 0) -> dict[str, Callable[[], Step]]:
+        return kinds.finders(model, self.device, "bf16", kept)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="result file")
+    parser.add_argument("--minutes", type=float, default=30, help="no new figure is begun after so many")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, also on a CPU; give --out another file")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available() and not options.smoke:
+        print("no GPU here: nothing is measured, and the page keeps saying so", file=sys.stderr)
+        return 2
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = SMOKE if options.smoke else Settings()
+    results = Results(options.out, asdict(settings) | {"words": {settings.towers: WORDS[settings.towers]}})
+    results.resume()
+    gpu_loss.measure(results, gpu_loss.SMOKE if options.smoke else gpu_loss.Settings(), device)
+    bench = Bench(results, settings, device, options.minutes)
+    try:
+        for part in (plain, decoupled, kept_graphs, compiled, memory_by_batch, checkpointed):
+            part(bench)
+    except MinutesAreUp:
+        print(f"{options.minutes:g} minutes are up; the same command goes on from here")
+    if not options.smoke:
+        update_page()
+    return 0
+
+
+def plain(bench: Bench) -> None:
+    """One pass, batch after batch until memory is out: the rate that the others are held against."""
+    model = bench.model()
+    for pairs in bench.settings.plain_batches:
+        entries = _entries(bench, bench.finders(model), (kinds.PLAIN, kinds.OPEN_CLIP), pairs, pairs)
+        bench.compare("plain", model, entries, bench.settings.rounds)
+
+
+def decoupled(bench: Bench) -> None:
+    """The large batch: ours and open_clip's accumulation, side by side."""
+    model = bench.model()
+    for micro_batch in bench.settings.micro_batches:
+        finders = bench.finders(model)
+        entries = _entries(bench, finders, (kinds.DGA, kinds.ACCUM), bench.settings.batch, micro_batch)
+        bench.compare("large batch", model, entries, bench.settings.rounds)
+
+
+def kept_graphs(bench: Bench) -> None:
+    model, settings = bench.model(), bench.settings
+    for kept in settings.kept:
+        step = bench.finders(model, kept)[kinds.KEPT]()
+        entry = Entry(kinds.KEPT, step, settings.batch, settings.micro_batch, kept)
+        bench.compare("large batch", model, {f"{entry.kind}, {entry.micro_batch}, {kept}": entry}, settings.rounds)
+
+
+def compiled(bench: Bench) -> None:
+    """The same with both towers compiled; the first step of each takes minutes."""
+    model, settings = bench.model(compile=True), bench.settings
+    finders = bench.finders(model)
+    large = _entries(bench, finders, (kinds.DGA, kinds.ACCUM), settings.batch, settings.micro_batch)
+    bench.compare("compiled", model, large, settings.rounds)
+    whole = _entries(bench, finders, (kinds.PLAIN,), settings.micro_batch, settings.micro_batch)
+    bench.compare("compiled", model, whole, settings.rounds)
+
+
+def memory_by_batch(bench: Bench) -> None:
+    model, settings = bench.model(), bench.settings
+    for kind in (kinds.DGA, kinds.ACCUM):
+        for pairs in settings.memory_batches:
+            entries = _entries(bench, bench.finders(model), (kind,), pairs, settings.micro_batch)
+            bench.compare("memory", model, entries, rounds=1)
+
+
+def checkpointed(bench: Bench) -> None:
+    model, settings = bench.model(activation_checkpointing=True), bench.settings
+    for micro_batch in settings.checkpointed:
+        entries = _entries(bench, bench.finders(model), (kinds.DGA,), settings.batch, micro_batch)
+        bench.compare("checkpointing", model, entries, rounds=1)
+
+
+def _entries(
+    bench: Bench, finders: dict[str, Callable[[], Step]], wanted: Sequence[str], pairs: int, micro_batch: int
+) -> dict[str, Entry]:
+    """Named by what they vary; a missing peer is recorded once, in the part where it would stand first."""
+    found, missing = find_all({kind: finders[kind] for kind in wanted})
+    for kind, record in missing.items():
+        if not bench.results.has("peers", kind):
+            bench.results.add("peers", kind, record)
+    return {f"{kind}, {pairs}, {micro_batch}": Entry(kind, step, pairs, micro_batch) for kind, step in found.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
