@@ -9,7 +9,8 @@ With S = I T^t / t, P its row softmax, Q its column softmax and Y the (mixed) ta
     dL/dt = -sum(I * dL/dI) / t
 
 A rank owns the rows of its images and all B columns. The logits never leave a tile (`tiles`) and are
-never sent. Every log-sum-exp is shifted by its own maximum, so temperature 0.001 is as safe as 1.
+never sent. Wherever logits may be large, every log-sum-exp is shifted by its own maximum, so temperature
+0.001 is as safe as 1.
 
 Cost on a rank, forward and backward:
 

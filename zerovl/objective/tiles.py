@@ -15,11 +15,13 @@ from torch import Tensor
 
 from zerovl.objective.targets import Targets
 
-# Measured on a CPU with 2 MiB of level 2 cache: 512 to 2048 are equally fast on one thread, and
-# small tiles lose to the start of the threads. Two buffers of 1024 x 1024 float32 are 8 MiB.
-TILE = 1024
+# Measured on a CPU: 512 to 2048 are equally fast on one thread within 8%, and with several threads on
+# a busy machine each operation waits for the slowest, so few and large ones win. Two buffers are 32 MiB.
+TILE = 2048
 # On a GPU a tile should fill all multiprocessors: 1024 blocks of 128 x 128, 64 MiB a buffer.
 CUDA_TILE = 4096
+# Logits up to this size need no shift: exp(40) and exp(-40) and their sums are normal float32.
+UNSHIFTED_BOUND = 40.0
 
 
 class Tiles(Protocol):
@@ -59,18 +61,16 @@ class TorchTiles:
     def log_sum_exps(self, image: Tensor, all_text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         row_lse = image.new_full((len(image),), -torch.inf)
         column_lse = image.new_full((len(all_text),), -torch.inf)
+        exponentials = _exponentials(image, all_text, scale)
         buffers = _Buffers(image, all_text, self.tile)
         for rows in spans(len(image), self.tile):
             scaled = image[rows] * scale
             for columns in spans(len(all_text), self.tile):
-                logits, shifted = buffers.tiles(rows, columns)  # (R, C) each; one product serves both directions
+                logits, spare = buffers.tiles(rows, columns)  # (R, C) each; one product serves both directions
                 torch.mm(scaled, all_text[columns].T, out=logits)
-                top = logits.amax(dim=1, keepdim=True)  # (R, 1)
-                torch.sub(logits, top, out=shifted).exp_()
-                _include(row_lse[rows], top.squeeze(1), shifted.sum(dim=1))
-                top = logits.amax(dim=0)  # (C,)
-                logits.sub_(top).exp_()
-                _include(column_lse[columns], top, logits.sum(dim=0))
+                of_rows, of_columns = exponentials.log_sums(logits, spare)  # (R,), (C,)
+                row_lse[rows] = torch.logaddexp(row_lse[rows], of_rows)
+                column_lse[columns] = torch.logaddexp(column_lse[columns], of_columns)
         return row_lse, column_lse
 
     def gradients(
@@ -87,14 +87,14 @@ class TorchTiles:
         grad_image = -2 * targets.mixed(all_text[own])  # -2 Y @ all_text
         grad_all_text = torch.zeros_like(all_text)
         grad_all_text[own] = -2 * targets.mixed(image)  # -2 Y.T @ image
+        exponentials = _exponentials(image, all_text, scale)
         buffers = _Buffers(image, all_text, self.tile)
         for rows in spans(len(image), self.tile):
             scaled = image[rows] * scale
             for columns in spans(len(all_text), self.tile):
-                logits, weights = buffers.tiles(rows, columns)  # (R, C) each
+                logits, spare = buffers.tiles(rows, columns)  # (R, C) each
                 torch.mm(scaled, all_text[columns].T, out=logits)
-                torch.sub(logits, row_lse[rows, None], out=weights).exp_()
-                weights += logits.sub_(column_lse[columns]).exp_()
+                weights = exponentials.softmaxes(logits, spare, row_lse[rows], column_lse[columns])  # P + Q
                 grad_image[rows].addmm_(weights, all_text[columns])
                 grad_all_text[columns].addmm_(weights.T, image[rows])
         return grad_image, grad_all_text
@@ -113,9 +113,47 @@ class _Buffers:
         return first.view(shape), second.view(shape)
 
 
-def _include(lse: Tensor, top: Tensor, total: Tensor) -> None:
-    """lse <- log(exp(lse) + exp(top) x total), in place; all (n,)."""
-    torch.logaddexp(lse, total.log_().add_(top), out=lse)
+class _Exponentials(Protocol):
+    """What is done to a tile of logits (R, C); both it and `spare` (R, C) may be overwritten."""
+
+    def log_sums(self, logits: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-sum-exps of rows (R,) and columns (C,)."""
+
+    def softmaxes(self, logits: Tensor, spare: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
+        """exp(logits - row_lse) + exp(logits - column_lse), (R, C)."""
+
+
+class _Shifted:
+    """Any logits: each direction is shifted by its own maximum, or by its log-sum-exp."""
+
+    def log_sums(self, logits: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        top = logits.amax(dim=1, keepdim=True)  # (R, 1)
+        of_rows = torch.sub(logits, top, out=spare).exp_().sum(dim=1).log_().add_(top.squeeze(1))
+        top = logits.amax(dim=0)  # (C,)
+        return of_rows, logits.sub_(top).exp_().sum(dim=0).log_().add_(top)
+
+    def softmaxes(self, logits: Tensor, spare: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
+        torch.sub(logits, row_lse[:, None], out=spare).exp_()
+        return spare.add_(logits.sub_(column_lse).exp_())
+
+
+class _Unshifted:
+    """Small logits: one exponential serves both directions."""
+
+    def log_sums(self, logits: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        exponentials = logits.exp_()
+        return exponentials.sum(dim=1).log_(), exponentials.sum(dim=0).log_()
+
+    def softmaxes(self, logits: Tensor, spare: Tensor, row_lse: Tensor, column_lse: Tensor) -> Tensor:
+        torch.add(row_lse.neg().exp_()[:, None], column_lse.neg().exp_(), out=spare)
+        return logits.exp_().mul_(spare)
+
+
+def _exponentials(image: Tensor, all_text: Tensor, scale: Tensor) -> _Exponentials:
+    """No logit is larger than scale x the longest image x the longest text (Cauchy and Schwarz)."""
+    longest = [torch.linalg.vector_norm(embeddings, dim=1).max() for embeddings in (image, all_text)]
+    bound = float(longest[0] * longest[1] * scale.abs())
+    return _Unshifted() if bound <= UNSHIFTED_BOUND else _Shifted()
 
 
 def spans(length: int, tile: int) -> list[slice]:
