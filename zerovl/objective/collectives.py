@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch.distributed as dist
@@ -48,30 +49,38 @@ class OneRank:
 
 
 class ProcessGroup:
-    """The default group of torch.distributed (gloo or nccl)."""
+    """The default group of torch.distributed (gloo or nccl); `around` encloses each call, so that one can watch it."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self._around = around
 
     def gather(self, local: Tensor) -> Tensor:
         gathered = local.new_empty(self.world_size * local.shape[0], *local.shape[1:])
-        dist.all_gather_into_tensor(gathered, local.contiguous())
+        with self._around():
+            dist.all_gather_into_tensor(gathered, local.contiguous())
         return gathered
 
     def reduce_scatter(self, partial: Tensor) -> Tensor:
         local = partial.new_empty(partial.shape[0] // self.world_size, *partial.shape[1:])
-        dist.reduce_scatter_tensor(local, partial.contiguous())
+        with self._around():
+            dist.reduce_scatter_tensor(local, partial.contiguous())
         return local
 
     def sum(self, local: Tensor) -> Tensor:
-        dist.all_reduce(local)
+        with self._around():
+            dist.all_reduce(local)
         return local
 
     def start_sum(self, local: Tensor) -> Callable[[], object]:
         work = dist.all_reduce(local, async_op=True)
         assert work is not None
-        wait: Callable[[], object] = work.wait
+
+        def wait() -> None:
+            with self._around():
+                work.wait()
+
         return wait
 
 

@@ -101,6 +101,11 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:08d}"
 
+    def saved_on(self, step: int) -> int | None:
+        """How many ranks saved the checkpoint of `step`; None where there is none."""
+        path = self.path(step) / "state.json"
+        return int(read_json(path)["world_size"]) if path.is_file() else None
+
     def begin(self, state: TrainingState, step: int, report: Report) -> None:
         """Copy the state of `step` and start to write it; a collective. Waits for a save that still runs."""
         with self._timed():
@@ -108,7 +113,12 @@ class Checkpoints:
             if self._save:
                 self._tell_slow(step, self._save.step, report)
                 self._settle(True, report)
-            values = {"step": step, "number": self._number + 1, "scaler": state.scaler.state_dict()}
+            values = {
+                "step": step,
+                "number": self._number + 1,
+                "world_size": self._ranks.world_size,
+                "scaler": state.scaler.state_dict(),
+            }
             self._staging.plan(state.tensors())
             try:
                 pieces = self._staging.copy()
@@ -275,7 +285,7 @@ def _read_values(path: Path, step: int) -> dict[str, Any]:
     values = read_json(file)
     if not isinstance(values, dict) or values.get("step") != step:
         raise ZeroVLError(f"{file}: is not of step {step}; delete this checkpoint")
-    for key, kind in (("number", int), ("scaler", dict)):
+    for key, kind in (("number", int), ("world_size", int), ("scaler", dict)):
         if not isinstance(values.get(key), kind):
             raise ZeroVLError(f"{file}: {key!r} is {values.get(key)!r}, not {kind.__name__}; delete this checkpoint")
     return values

@@ -1,28 +1,46 @@
-"""`zerovl train`: one rank runs in this process, several are torchrun's."""
+"""`zerovl train`: one rank runs in this process, several are torchrun's.
+
+On one node this module is torchrun: it runs torch's elastic agent in its own process, without restarts
+of the agent's own, and starts it again as `train.restarts` allows. So the decision lies where a rank's
+exit status and last word are known: a rank that was killed or crashed is worth another attempt, a
+`ZeroVLError` would fail the same way again and an interruption was asked for. `torchrun --max-restarts`
+knows no such difference; on many nodes, where it is used, ranks end their agents themselves
+(`exits.end_agent`). Each attempt has a rendezvous of its own.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
-from zerovl.training import worker
-from zerovl.training.ranks import die_with_parent
+from zerovl.training import exits, worker
+from zerovl.training.ranks import LAUNCHER
 from zerovl.workspace import Workspace
 
 SHUTDOWN_SECONDS = "1800"  # what a rank may need to end its step and save; torchrun's own 30 s would kill it
 
 
 def run(params: Params, path: str) -> int:
-    """Train with the ranks of `train.ranks`; returns the exit status (0 done, 3 interrupted and saved)."""
+    """Train with the ranks of `train.ranks`; returns the exit status.
+
+    0 done, 1 a rank died and no restart is left, 2 failed with a message, 3 interrupted and saved.
+    """
     ranks = params.train.ranks or max(1, torch.cuda.device_count())
     if torch.cuda.is_available() and ranks > torch.cuda.device_count():
         raise ZeroVLError(
@@ -31,54 +49,123 @@ def run(params: Params, path: str) -> int:
     worker.check_ranks(params, ranks)
     if ranks == 1:
         return worker.run(params, Workspace())
-    return _torchrun(ranks, path)
+    try:
+        return _gang(ranks, path, params.train.restarts)
+    except SignalException:
+        _say("interrupted, see above; run it again to go on")
+        return exits.INTERRUPTED
 
 
-def _torchrun(ranks: int, path: str) -> int:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    # OMP_NUM_THREADS is set here only to silence torchrun's own default of 1; each rank sets its share.
-    environment = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": SHUTDOWN_SECONDS,
-        **os.environ,
-    }
-    child = subprocess.Popen(
-        [*command, "-m", "zerovl.training.worker", path], env=environment, preexec_fn=_end_with_this_process
-    )
-    interrupted: list[int] = []
+@dataclass(frozen=True)
+class Cause:
+    """Which rank ended the gang, and how."""
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        interrupted.append(number)
-        child.send_signal(signal.SIGTERM)  # torchrun hands it to the ranks, which save and leave
+    rank: int
+    status: int  # negative: the signal
+    text: str
 
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
-    signal.signal(signal.SIGUSR1, lambda *_: ask_ranks_to_save(child.pid))
-    status = child.wait()
-    if status == 0:
+
+def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
+    """The first link in a chain of ranks that ended, by what their statuses mean.
+
+    A message and a verdict of the watchdog come before signals, since the agent kills what does not end;
+    ranks that lost another one, or were told to end by SIGTERM, come last.
+    """
+    after_all = (exits.LOST_PEER, -signal.SIGTERM)
+    order = [exits.FAILED, exits.INTERRUPTED, exits.STUCK]
+
+    def place(failure: ProcessFailure) -> int:
+        if failure.exitcode in order:
+            return order.index(failure.exitcode)
+        return len(order) + (1 if failure.exitcode > 0 else 0) + (2 if failure.exitcode in after_all else 0)
+
+    words = [(place(failure), not exits.read_word(failure.error_file), rank, failure) for rank, failure in failures]
+    _, _, rank, failure = min(words, key=lambda entry: entry[:3])
+    word = exits.read_word(failure.error_file)
+    if failure.exitcode < 0:
+        how = f"died by {failure.signal_name()}"
+        if failure.exitcode == -signal.SIGKILL:
+            how += " (if nobody sent it, the kernel did for want of memory)"
+    else:
+        how = f"ended with status {failure.exitcode}"
+    return Cause(rank, failure.exitcode, word or f"rank {rank} (pid {failure.pid}) {how}")
+
+
+def _gang(ranks: int, path: str, restarts: int) -> int:
+    _catch_signals()
+    _silence_torchrun()
+    with tempfile.TemporaryDirectory(prefix="zerovl-") as folder:
+        os.environ |= {LAUNCHER: str(os.getpid()), worker.PID_FOLDER: folder}
+        # What a rank gets unless it was set outside; torchrun's own defaults are 1 thread and 30 s.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+        os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # C++ stacks of a lost connection hide the cause
+        attempt = 1
+        while cause := _attempt(ranks, path, folder):
+            if cause.status == exits.INTERRUPTED:
+                _say("interrupted, see above; run it again to go on")
+                return exits.INTERRUPTED
+            if cause.status == exits.FAILED:
+                _say(cause.text)
+                return exits.FAILED
+            if attempt > restarts:
+                _say(f"{cause.text}; no restart is left (train.restarts {restarts}), run it again to go on")
+                return exits.CRASHED
+            _say(f"{cause.text}; all ranks start again from the last checkpoint (restart {attempt} of {restarts})")
+            attempt += 1
         return 0
-    if interrupted:
-        print("zerovl train: interrupted, see above; run it again to go on", file=sys.stderr)
-        return worker.INTERRUPTED
-    return 1
 
 
-def _end_with_this_process() -> None:
-    """In the child, before torchrun starts: end with the launcher, and stay out of the terminal's Ctrl-C."""
-    os.setpgrp()
-    # Inherited by torchrun, which would end at this signal, and by the ranks, until they can handle it.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    die_with_parent(signal.SIGTERM)
+def _attempt(ranks: int, path: str, folder: str) -> Cause | None:
+    """Run all ranks until the last has ended; None where all of them finished."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id="zerovl",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        signals_to_handle="SIGTERM,SIGINT",
+        logs_specs=DefaultLogsSpecs(log_dir=folder),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "zerovl.training.worker", path)
+    except ChildFailedError as error:
+        return find_cause(error.failures.items())
+    return None
 
 
-def ask_ranks_to_save(torchrun: int) -> None:
-    """Hand SIGUSR1 to the ranks, torchrun's children: torchrun itself forwards only signals that end them."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            # "pid (name) state parent ...", and the name may hold anything
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile
-        if parent == torchrun:
-            with suppress(ProcessLookupError):
-                os.kill(int(process.name), signal.SIGUSR1)
+def _catch_signals() -> None:
+    """Signals to the launcher are meant for the ranks; the agent hands SIGTERM and SIGINT on while it runs."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SignalException("before or between attempts", signal.Signals(number))
+
+    def hang_up(_number: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # by nohup
+        signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGUSR1, _hand_on)
+
+
+def _hand_on(number: int, _frame: FrameType | None) -> None:
+    """Send a signal to all ranks that have started."""
+    for file in Path(os.environ[worker.PID_FOLDER]).glob("rank-*"):
+        with suppress(OSError, ValueError):  # gone, or about to write its number
+            os.kill(int(file.read_text(encoding="utf-8")), number)
+
+
+def _silence_torchrun() -> None:
+    """The ranks' own words are the message; `LOGLEVEL=WARNING` brings torchrun's back."""
+    if "LOGLEVEL" not in os.environ:
+        logger = logging.getLogger("torch.distributed")
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+
+
+def _say(text: str) -> None:
+    print(f"zerovl train: {text}", file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from zerovl.training.progress import Progress
 from zerovl.training.ranks import Ranks
 from zerovl.training.state import TrainingState
 from zerovl.training.steps import Step
+from zerovl.training.watchdog import SAVING
 
 
 class Batch(Protocol):
@@ -114,7 +115,7 @@ class Trainer:
     def train(self, batches: Iterable[Batch], start_step: int, progress: Progress) -> Outcome:
         last_save = time.monotonic()
         self.state.model.train()
-        for batch in batches:
+        for batch in self.ranks.headway.loading(batches, start_step):
             lr = self.schedule.lr(batch.step)
             loss, facts = self._update(batch, lr)
             done = batch.step + 1
@@ -132,14 +133,15 @@ class Trainer:
             leaving = stopping or done == self.schedule.steps
             if asked and self.ranks.is_first:
                 progress.say(f"SIGUSR1: saves after step {done} and goes on")
+            saved = False
             if leaving or asked or due:
-                self.checkpoints.begin(self.state, done, progress.say)
+                with self.ranks.headway.during(SAVING):
+                    self.checkpoints.begin(self.state, done, progress.say)
+                    saved = leaving and self.checkpoints.finish(progress.say)
                 last_save = time.monotonic()
+                progress.pause()
             else:
                 self.checkpoints.poll(progress.say)
-            saved = leaving and self.checkpoints.finish(progress.say)
-            if leaving or asked or due:
-                progress.pause()
             if leaving and done < self.schedule.steps:
                 return Outcome("interrupted", done, saved)
         return Outcome("finished", self.schedule.steps, True)
@@ -186,7 +188,8 @@ class Trainer:
         if self.checks is None or not (self.ranks.is_first or self.checks.is_collective):
             return {}
         self.state.model.eval()
-        score = self.checks.score()
+        with self.ranks.headway.during("scoring validation pairs"):
+            score = self.checks.score()
         self.state.model.train()
         progress.pause()
         return {"valid_rsum": score}

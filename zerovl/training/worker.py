@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +29,7 @@ from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, TrainParams
-from zerovl.training import fingerprint
+from zerovl.training import exits, fingerprint
 from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.forward import Precision
 from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
@@ -44,7 +47,7 @@ from zerovl.training.steps import DecoupledStep, PlainStep, Step
 from zerovl.training.valid_check import make_checks
 from zerovl.workspace import Workspace
 
-INTERRUPTED = 3  # exit status: saved, run it again to go on
+PID_FOLDER = "ZEROVL_PID_FOLDER"  # set by `zerovl train`: where its ranks leave their process ids
 
 
 def run(params: Params, workspace: Workspace) -> int:
@@ -52,7 +55,7 @@ def run(params: Params, workspace: Workspace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
     stop.install()
-    with join() as ranks:
+    with join(params.train.watchdog_minutes) as ranks:
         return _run(params, workspace, ranks, stop)
 
 
@@ -90,8 +93,8 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         start_step = checkpoints.restore_newest(state, _say)
         if ranks.is_first:
             write_json(folder / "fingerprint.json", description)
-            decision = _decision(start_step, sampler.steps)
-            print(start_block(params, manifest, model, ranks, sampler.steps, layout, decision, name))
+            decision = _decision(start_step, sampler.steps, checkpoints.saved_on(start_step), ranks.world_size)
+            print(start_block(params, manifest, model, ranks, sampler.steps, layout, decision, name), flush=True)
         log = MetricsLog(folder, start_step) if ranks.is_first else None
         trainer = Trainer(
             state=state,
@@ -128,11 +131,12 @@ def _run(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) 
         if log:
             log.close()
         if outcome.state == "finished":
-            weights = full_weights(model)  # all ranks take part
-            if ranks.is_first:
-                bundle.save(model, tokenizer, workspace.model, weights)
-                used = {"peak_memory_bytes": peak_memory(ranks.device), "memory_before_bytes": before}
-                _report(params, workspace, name, sampler.steps, used, checkpoints.take_blocked())
+            with ranks.headway.during("writing the model"):
+                weights = full_weights(model)  # all ranks take part
+                if ranks.is_first:
+                    bundle.save(model, tokenizer, workspace.model, weights)
+                    used = {"peak_memory_bytes": peak_memory(ranks.device), "memory_before_bytes": before}
+                    _report(params, workspace, name, sampler.steps, used, checkpoints.take_blocked())
     return _exit_status(outcome, stop, ranks, folder)
 
 
@@ -174,12 +178,17 @@ def _exit_status(outcome: Outcome, stop: StopRequest, ranks: Ranks, folder: Path
     if ranks.is_first:
         kept = f"saved in {folder}/checkpoints" if outcome.saved else "NOT saved, see above"
         _say(f"interrupted by {stop.name or 'another rank'} after step {outcome.step}: {kept}; run it again to go on")
-    return INTERRUPTED
+    return exits.INTERRUPTED
 
 
-def _decision(start_step: int, steps: int) -> str:
+def _decision(start_step: int, steps: int, saved_on: int | None, world_size: int) -> str:
     if start_step >= steps:
         return "already trained, the model is written again from its last checkpoint"
+    if start_step and saved_on not in (None, world_size):
+        return (
+            f"resumes after step {start_step}, saved on {saved_on} rank{'s' * (saved_on != 1)}, now {world_size}: "
+            "the same pairs in the same order"
+        )
     if start_step:
         return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
     return "starts anew: no checkpoint with these parameters, data and code"
@@ -234,13 +243,46 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Entry of every rank under torchrun."""
+    """Entry of every rank under torchrun; `kill -USR2` shows its Python stacks."""
     die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # `zerovl train` hands it on as soon as it knows this process
+    rank = os.environ.get("RANK", "0")
+    if folder := os.environ.get(PID_FOLDER):
+        Path(folder, f"rank-{rank}").write_text(str(os.getpid()), encoding="utf-8")
+    _say_restart(rank)
     try:
-        return run(parameters.load(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"), Workspace())
+        status = run(parameters.load(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"), Workspace())
+    except SystemExit:
+        status = exits.FAILED  # another rank says why
     except ZeroVLError as error:
+        exits.leave_word(str(error))
         _say(f"zerovl train: {error}")
-        return 2
+        status = exits.FAILED
+    except Exception as error:
+        status = _crashed(rank, error)
+    if status:
+        exits.leave(status)  # at once: threads of a broken group may never end
+    return status
+
+
+def _crashed(rank: str, error: Exception) -> int:
+    if exits.peer_is_gone(error):
+        reason = str(error).splitlines()[0]
+        exits.leave_word(f"rank {rank} lost another rank: {reason}", consequence=True)
+        return exits.LOST_PEER
+    traceback.print_exc()
+    exits.leave_word(f"rank {rank}: {type(error).__name__}: {error}")
+    return exits.CRASHED
+
+
+def _say_restart(rank: str) -> None:
+    """Under `torchrun --max-restarts`, which starts ranks again without a word."""
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if attempt and rank == "0":
+        allowed = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
+        _say(f"zerovl train: starts again from the last checkpoint (restart {attempt} of {allowed} on this node)")
 
 
 if __name__ == "__main__":

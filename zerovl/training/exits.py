@@ -1,0 +1,72 @@
+"""How a rank ends: its status, its last word, and how it keeps torchrun from starting it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+
+from zerovl.files import atomic_write
+
+CRASHED = 1  # an error that is nobody's message: its traceback is shown
+FAILED = 2  # a ZeroVLError: the same again would fail the same way
+INTERRUPTED = 3  # saved, run it again to go on
+LOST_PEER = 4  # another rank is gone
+STUCK = 5  # the watchdog ended the gang
+FINAL = (FAILED, INTERRUPTED)  # not to be started again
+
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # of this rank; torchrun shows what it holds as the cause
+_CONSEQUENCE_SECONDS = 60
+
+
+def leave_word(text: str, *, consequence: bool = False) -> None:
+    """Tell the launcher why this rank ends; the first word counts.
+
+    torchrun takes the failure with the earliest time as the cause, so a `consequence` of another
+    rank's end is dated later.
+    """
+    path = os.environ.get(_ERROR_FILE)
+    if not path or Path(path).exists():
+        return
+    word = {"message": text, "timestamp": int(time.time()) + _CONSEQUENCE_SECONDS * consequence}
+    try:
+        with atomic_write(path, "w") as file:
+            json.dump(word, file)
+    except OSError as error:
+        print(f"zerovl train: {path}: {error}", file=sys.stderr)  # a full disk must not hide the cause itself
+
+
+def read_word(path: str) -> str:
+    """What a rank left in its error file, or nothing."""
+    try:
+        return str(json.loads(Path(path).read_text(encoding="utf-8"))["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether a collective failed because another rank ended; gloo has no exception type of its own."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def end_agent() -> None:
+    """Under `torchrun --max-restarts N`: ask this node's agent to end, so that it starts nothing again.
+
+    torchrun restarts after any status but 0. On SIGTERM it ends its other ranks and leaves without.
+    """
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0 and os.getppid() > 1:
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+def leave(status: int) -> None:
+    """End this process from any thread, whatever the others are blocked in."""
+    if status in FINAL:
+        end_agent()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,417 @@
+"""Who makes headway and who does not: a thread beside training that ends a gang which is stuck.
+
+Each rank marks what it does in a `Headway`; its watchdog publishes that in the store of the run
+every few seconds. A gang is stuck when no rank has made headway for the limit. The culprits are
+ranks that do not answer at all (stopped, or their machine is gone), else those that are furthest
+behind; a rank that waits inside a collective waits for somebody else. The first watchdog that
+comes to a verdict writes it into the store and says it; all end their processes by it.
+
+The same thread ends a rank whose gang cannot go on although its main thread waits in a collective:
+when another rank told of its failure, or when SIGTERM came and a peer no longer answers.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch.distributed.distributed_c10d import Store
+
+from zerovl.training import exits
+
+BEAT_SECONDS = 2.0
+MISSED_BEATS = 4  # as many without a new one, and a rank counts as silent
+SAVING = "saving"
+SAVING_SECONDS = 20.0  # that a checkpoint on its way is waited for; torchrun kills after 30
+_STORE_SECONDS = 30
+_END = "end"
+
+Item = TypeVar("Item")
+
+
+class Headway:
+    """What this rank does now; set by the main thread, read by the watchdog.
+
+    Each mark is a few assignments; calls of collectives are counted from the start of the process.
+    """
+
+    def __init__(self) -> None:
+        self.marks = 0
+        self.step = 0
+        self.calls = 0
+        self.phase = "starting"
+        self.waiting = False
+
+    def mark(self, phase: str, step: int | None = None) -> None:
+        """Say what comes now, and in which step."""
+        self.phase = phase
+        if step is not None:
+            self.step = step
+        self.marks += 1
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """`phase` inside the block, then what it was before."""
+        before = self.phase
+        self.mark(phase)
+        yield
+        self.mark(before)  # after an error the phase stays: that is where it happened
+
+    @contextmanager
+    def collective(self) -> Iterator[None]:
+        """Around a collective call: counted, and marked as waiting for the others."""
+        self.calls += 1
+        self.waiting = True
+        self.marks += 1
+        yield
+        self.waiting = False
+        self.marks += 1
+
+    def loading(self, batches: Iterable[Item], start_step: int) -> Iterator[Item]:
+        """Go through the batches of the steps from `start_step` on, marking the wait for each."""
+        step = start_step
+        source = iter(batches)
+        while True:
+            self.mark("loading data", step)
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            self.mark("computing")
+            yield batch
+            step += 1
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank publishes of itself."""
+
+    rank: int
+    host: str
+    pid: int
+    number: int  # counts up while the process lives
+    step: int
+    calls: int
+    phase: str
+    waiting: bool
+    idle: float  # seconds without headway
+    left: bool = False  # it is done
+
+    def where(self) -> str:
+        doing = f"waiting in collective {self.calls}" if self.waiting else self.phase
+        return f"rank {self.rank} (host {self.host}, pid {self.pid}, step {self.step}: {doing})"
+
+
+def culprits(beats: list[Beat], silent: set[int]) -> list[int]:
+    """Ranks that keep the others waiting: the silent ones, else those furthest behind that do not wait themselves."""
+    if silent:
+        return sorted(silent)
+    candidates = [beat for beat in beats if not beat.waiting] or beats
+    furthest = min((beat.step, beat.calls) for beat in candidates)
+    return [beat.rank for beat in candidates if (beat.step, beat.calls) == furthest]
+
+
+def verdict(beats: list[Beat], silent: set[int], missing: set[int], minutes: float) -> str:
+    """One line that names the ranks at fault, where they are and what they do; `missing` ones never published."""
+    known = {beat.rank: beat for beat in beats}
+    guilty = culprits(beats, silent)
+    places = [f"rank {rank} (never heard of)" if rank in missing else known[rank].where() for rank in guilty]
+    ranks = ", ".join(places)
+    head = f"no headway for {minutes:g} minutes (train.watchdog_minutes): {ranks}"
+    waiting = len(known.keys() | missing) - len(guilty)
+    if silent:
+        verb = "does not answer: stopped, or its machine is gone" if len(guilty) == 1 else "do not answer"
+    elif all(known[rank].waiting for rank in guilty):
+        return f"{head}: every rank waits for another; look at the network between the hosts"
+    else:
+        verb = "is stuck" if len(guilty) == 1 else "are stuck"
+    others = f"; {waiting} other{'s' * (waiting > 1)} wait{'s' * (waiting == 1)} for it" if waiting else ""
+    return f"{head} {verb}{others}"
+
+
+class Board:
+    """What the watchdogs of a gang tell each other, over a store connection of their own.
+
+    A TCPStore client serves one call at a time, so it is never shared with the main thread.
+    """
+
+    def __init__(self, store: Store, rank: int, world_size: int) -> None:
+        self._store = store.clone()
+        self._store.set_timeout(timedelta(seconds=_STORE_SECONDS))
+        self.rank = rank
+        self.world_size = world_size
+
+    def publish(self, beat: Beat) -> None:
+        self._store.set(f"beat/{beat.rank}", json.dumps(asdict(beat)))
+
+    def beats(self) -> dict[int, Beat]:
+        """The newest beat of each other rank that has published one."""
+        others = [rank for rank in range(self.world_size) if rank != self.rank]
+        return {rank: Beat(**json.loads(text)) for rank in others if (text := self._read(f"beat/{rank}"))}
+
+    def claim_end(self, end: dict[str, Any]) -> dict[str, Any]:
+        """Propose how the gang ends; the first proposal holds and is returned."""
+        held: dict[str, Any] = json.loads(self._store.compare_set(_END, "", json.dumps(end)))
+        return held
+
+    def end(self) -> dict[str, Any] | None:
+        text = self._read(_END)
+        return json.loads(text) if text else None
+
+    def acknowledge(self) -> None:
+        self._store.add("heard", 1)
+
+    def heard(self) -> int:
+        """Ranks that know of the end."""
+        return int(self._store.add("heard", 0))
+
+    def _read(self, key: str) -> str:
+        return self._store.get(key).decode() if self._store.check([key]) else ""
+
+
+class Watchdog:
+    """Watches one rank, and with a board its gang; `start` and `stop` belong to the main thread."""
+
+    def __init__(self, headway: Headway, minutes: float, rank: int = 0, board: Board | None = None) -> None:
+        self._headway = headway
+        self._minutes = minutes
+        self._rank = rank
+        self._board = board
+        self._beat_seconds = min(BEAT_SECONDS, 60 * minutes / 6)
+        self._marks = -1
+        self._idle = 0.0
+        self._beats = 0
+        self._ticked = time.monotonic()
+        self._seen: dict[int, tuple[int, float, bool]] = {}  # a peer's last beat, since when, and was there a newer one
+        self._terminated = False
+        self._stopping = False
+        self._pipe: tuple[int, int] | None = None
+        self._old_wakeup = -1
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, False)
+        if threading.current_thread() is threading.main_thread():
+            # Python runs signal handlers in the main thread, which may sit in a collective for ever; this
+            # descriptor gets the signal's number at once.
+            self._old_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; peers learn that this rank is done and not silent."""
+        if self._pipe is None:
+            return
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._old_wakeup)
+        self._stopping = True
+        os.write(self._pipe[1], b"\0")
+        self._thread.join(timeout=_STORE_SECONDS)
+        if self._thread.is_alive():
+            return  # blocked on a dead store; it is a daemon and keeps its descriptors
+        for end in self._pipe:
+            os.close(end)
+        self._pipe = None
+        self._quietly(lambda board: board.publish(self._beat(left=True)))
+
+    def announce(self, text: str, status: int) -> bool:
+        """Tell the gang that this rank ends by an error of its own; false where another rank said the same before.
+
+        Returns when all have heard it, or a few seconds later.
+        """
+        board = self._board
+        if board is None or self._pipe is None:
+            return True
+        self._stopping = True
+        os.write(self._pipe[1], b"\0")
+        try:
+            self._thread.join(timeout=_STORE_SECONDS)
+            held = board.claim_end({"kind": "failed", "text": text, "rank": self._rank, "status": status})
+            if held["rank"] != self._rank:
+                board.acknowledge()
+            deadline = time.monotonic() + 3 * self._beat_seconds
+            while board.heard() < board.world_size - 1 and time.monotonic() < deadline:
+                time.sleep(0.05)
+        except RuntimeError:
+            return True  # the store is gone with its host: nobody is left to tell
+        return bool(held["rank"] == self._rank or held["text"] != text)
+
+    def _run(self) -> None:
+        assert self._pipe is not None
+        while not self._stopping:
+            if select.select([self._pipe[0]], [], [], self._beat_seconds)[0]:
+                numbers = os.read(self._pipe[0], 256)
+                self._terminated |= signal.SIGTERM in numbers or signal.SIGINT in numbers
+                if set(numbers) - {0}:
+                    time.sleep(min(0.2, self._beat_seconds))  # signals come in swarms, beats need not
+            if not self._stopping:
+                self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        # A suspended machine or a Ctrl-Z is no lack of headway: a long gap counts as two beats at most.
+        elapsed, self._ticked = min(now - self._ticked, 2 * self._beat_seconds), now
+        marks = self._headway.marks
+        self._idle = self._idle + elapsed if marks == self._marks else 0.0
+        self._marks = marks
+        stuck = self._idle >= 60 * self._minutes
+        self._quietly(self._tell_and_listen)
+        if self._board is None:
+            if stuck:
+                self._end_alone()
+        elif stuck or self._terminated:
+            self._quietly(self._look_at_peers if stuck else self._leave_if_a_peer_is_gone)
+        else:
+            self._seen.clear()
+
+    def _quietly(self, talk: Any) -> None:
+        """Talk to the board; when its store is gone, this rank watches itself alone from then on."""
+        if self._board is None:
+            return
+        try:
+            talk(self._board)
+        except RuntimeError:  # torch.distributed's errors are; the main thread meets the same in its next collective
+            self._board = None
+
+    def _beat(self, left: bool = False) -> Beat:
+        self._beats += 1
+        headway, host = self._headway, socket.gethostname()
+        return Beat(
+            rank=self._rank,
+            host=host,
+            pid=os.getpid(),
+            number=self._beats,
+            step=headway.step,
+            calls=headway.calls,
+            phase=headway.phase,
+            waiting=headway.waiting,
+            idle=self._idle,
+            left=left,
+        )
+
+    def _tell_and_listen(self, board: Board) -> None:
+        board.publish(self._beat())
+        if end := board.end():
+            self._obey(board, end)
+
+    def _silent(self, board: Board) -> tuple[dict[int, Beat], set[int], set[int]]:
+        """Beats of the other ranks; who is silent; and of whom it is not known yet."""
+        now = time.monotonic()
+        beats = board.beats()
+        silent, unknown = set(), set()
+        for rank in range(board.world_size):
+            if rank == self._rank or (rank in beats and beats[rank].left):
+                continue
+            number = beats[rank].number if rank in beats else 0
+            last, since, answered = self._seen.get(rank, (number, now, False))
+            if number != last:
+                since, answered = now, True
+            self._seen[rank] = (number, since, answered)
+            if now - since > MISSED_BEATS * self._beat_seconds:
+                silent.add(rank)
+            elif not answered:
+                unknown.add(rank)
+        return beats, silent, unknown
+
+    def _look_at_peers(self, board: Board) -> None:
+        beats, silent, unknown = self._silent(board)
+        present = [beat for beat in beats.values() if not beat.left]
+        moving = [beat for beat in present if beat.rank not in silent and beat.idle < 60 * self._minutes]
+        if unknown or moving:
+            return
+        missing = silent - beats.keys()
+        text = verdict([self._beat(), *present], silent, missing, self._minutes)
+        guilty = culprits([self._beat(), *present], silent)
+        end = {"kind": "stuck", "text": text, "rank": self._rank, "status": exits.STUCK, "culprits": guilty}
+        held = board.claim_end(end)
+        if held["rank"] == self._rank:
+            _say(held["text"])
+        self._obey(board, held)
+
+    def _leave_if_a_peer_is_gone(self, board: Board) -> None:
+        """SIGTERM came: ranks that still answer save and leave together, but not for one that is gone."""
+        beats, silent, _ = self._silent(board)
+        if silent:
+            gone = ", ".join(beats[rank].where() if rank in beats else f"rank {rank}" for rank in sorted(silent))
+            self._let_save()
+            _end_siblings([beats[rank] for rank in silent if rank in beats])
+            exits.leave_word(f"rank {self._rank} leaves: {gone} does not answer", consequence=True)
+            exits.leave(exits.LOST_PEER)
+
+    def _obey(self, board: Board, end: dict[str, Any]) -> None:
+        """Leave as another rank, or this one, has found."""
+        board.acknowledge()
+        if end["kind"] == "failed":
+            self._let_save()
+            time.sleep(self._beat_seconds)  # the main thread may notice by itself and leave in order
+            if self._stopping:
+                return
+            exits.leave_word(f"rank {self._rank} leaves: rank {end['rank']} failed", consequence=True)
+            exits.leave(end["status"] if end["status"] in exits.FINAL else exits.LOST_PEER)
+        if self._rank in end["culprits"]:
+            self._dump()
+        else:
+            beats = board.beats()
+            time.sleep(2 * self._beat_seconds)  # culprits that answer show their stacks first
+            _end_siblings([beats[rank] for rank in end["culprits"] if rank in beats])
+        exits.leave_word(end["text"])
+        exits.leave(exits.STUCK)
+
+    def _end_alone(self) -> None:
+        text = verdict([self._beat()], set(), set(), self._minutes)
+        _say(text)
+        self._dump()
+        exits.leave_word(text)
+        exits.leave(exits.STUCK)
+
+    def _let_save(self) -> None:
+        deadline = time.monotonic() + SAVING_SECONDS
+        while self._headway.phase == SAVING and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def _dump(self) -> None:
+        print(f"stacks of rank {self._rank}, pid {os.getpid()}:", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+
+
+def _end_siblings(beats: list[Beat]) -> None:
+    """Kill ranks that do not answer, where they are children of the same launcher as this process.
+
+    The launcher would do it too, but a torchrun that is told to end waits as long for a stopped rank as
+    for one that saves. SIGUSR2 first: a rank that lives but cannot run Python code shows its stacks.
+    """
+    alive = [beat for beat in beats if beat.host == socket.gethostname() and _parent(beat.pid) == os.getppid()]
+    for beat in alive:
+        os.kill(beat.pid, signal.SIGUSR2)
+    if alive:
+        time.sleep(1)
+    for beat in alive:
+        if _parent(beat.pid) == os.getppid():
+            os.kill(beat.pid, signal.SIGKILL)
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process, on Linux."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return int(status.rpartition(")")[2].split()[1])
+
+
+def _say(text: str) -> None:
+    print(f"\nzerovl train: {text}", file=sys.stderr, flush=True)
