@@ -16,7 +16,7 @@ from typing import Any
 
 def run_gang(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list[Any]:
     """Results of `function(ranks, *arguments)` on each rank; `function` lives at the top level of a test module."""
-    (gang,) = run_gangs([(world_size, function, arguments)], timeout)
+    (gang,) = run_gangs([(world_size, function, arguments)], timeout=timeout)
     for rank, status in enumerate(gang.statuses):
         assert status == 0, f"rank {rank} died (exit {status}):\n{gang.said}"
     return gang.results
@@ -31,30 +31,29 @@ class Gang:
     said: str
 
 
-def run_gangs(jobs: list[tuple[int, Callable[..., Any], tuple[Any, ...]]], timeout: float = 240) -> list[Gang]:
-    """Run (world_size, function, arguments) jobs at the same time, each in a gang of its own."""
+Job = tuple[int, Callable[..., Any], tuple[Any, ...]]
+
+
+def run_gangs(*waves: list[Job], timeout: float = 500) -> list[Gang]:
+    """Run jobs (world_size, function, arguments), each in a gang of its own: those of a wave at the same time."""
     with tempfile.TemporaryDirectory() as folder:
-        described = [
-            (size, _free_port(), str(sys.modules[function.__module__].__file__), function.__name__, arguments)
-            for size, function, arguments in jobs
-        ]
-        Path(folder, "jobs").write_bytes(pickle.dumps(described))
+        described = [[_described(*job) for job in wave] for wave in waves]
+        Path(folder, "waves").write_bytes(pickle.dumps(described))
         done = subprocess.run(
             [sys.executable, __file__, folder], timeout=timeout, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        statuses = json.loads(done.stdout.splitlines()[-1])
-        gangs = []
-        for number, (size, *_) in enumerate(jobs):
-            results = [Path(folder, f"result-{number}-{rank}") for rank in range(size)]
-            gangs.append(
-                Gang(
-                    statuses[number],
-                    [pickle.loads(path.read_bytes()) if path.is_file() else None for path in results],
-                    Path(folder, f"stderr-{number}").read_text(),
-                )
-            )
-        return gangs
+        return [_ended(Path(folder), number, statuses) for number, statuses in enumerate(json.loads(done.stdout))]
+
+
+def _described(world_size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return world_size, _free_port(), str(sys.modules[function.__module__].__file__), function.__name__, arguments
+
+
+def _ended(folder: Path, number: int, statuses: list[int]) -> Gang:
+    paths = [folder / f"result-{number}-{rank}" for rank in range(len(statuses))]
+    results = [pickle.loads(path.read_bytes()) if path.is_file() else None for path in paths]
+    return Gang(statuses, results, (folder / f"stderr-{number}").read_text())
 
 
 def _free_port() -> int:
@@ -66,30 +65,34 @@ def _free_port() -> int:
 def _main(folder: str) -> int:
     import transformers.models.bert.modeling_bert  # noqa: F401, else each rank imports it after the fork
 
-    gangs: list[list[int]] = []
-    for number, (world_size, port, module, name, arguments) in enumerate(
-        pickle.loads(Path(folder, "jobs").read_bytes())
-    ):
-        sys.path.insert(0, str(Path(module).parent))
-        function = getattr(__import__(Path(module).stem), name)
-        gangs.append([])
-        for rank in range(world_size):
-            pid = os.fork()
-            if pid == 0:
-                os.dup2(os.open(Path(folder, f"stderr-{number}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-                os.dup2(2, 1)
-                result = Path(folder, f"result-{number}-{rank}")
-                os._exit(_rank(result, rank, world_size, port, function, arguments))
-            gangs[-1].append(pid)
-    print(json.dumps([[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] for pids in gangs]))
+    ended: list[list[int]] = []
+    for wave in pickle.loads(Path(folder, "waves").read_bytes()):
+        gangs = [_start(folder, len(ended) + place, *job) for place, job in enumerate(wave)]
+        ended += [[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] for pids in gangs]
+    print(json.dumps(ended))
     return 0
+
+
+def _start(folder: str, number: int, world_size: int, port: int, module: str, name: str, arguments: Any) -> list[int]:
+    sys.path.insert(0, str(Path(module).parent))
+    function = getattr(__import__(Path(module).stem), name)
+    pids = []
+    for rank in range(world_size):
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(Path(folder, f"stderr-{number}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+            os.dup2(2, 1)
+            os._exit(_rank(Path(folder, f"result-{number}-{rank}"), rank, world_size, port, function, arguments))
+        pids.append(pid)
+    return pids
 
 
 def _rank(path: Path, rank: int, world_size: int, port: int, function: Any, arguments: Any) -> int:
     import torch
 
-    from zerovl.training.ranks import join
+    from zerovl.training.ranks import die_with_parent, join
 
+    die_with_parent()
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),

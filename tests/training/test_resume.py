@@ -1,8 +1,9 @@
 """Killed, terminated and changed runs, each as a real process."""
 
-import os
 import random
 import signal
+import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -127,25 +128,66 @@ def test_a_second_process_on_the_same_run_is_refused(project: Workspace, tmp_pat
         first.communicate()
 
 
+def ranks_of(child: subprocess.Popen[str], count: int = 2) -> list[psutil.Process]:
+    """The ranks of a launcher, by their numbers; loader workers have the same command and are their children."""
+    family = psutil.Process(child.pid).children()
+    ranks = sorted((p for p in family if p.is_running()), key=lambda p: int(p.environ()["RANK"]))
+    assert len(ranks) == count
+    return ranks
+
+
 @pytest.mark.slow
-def test_two_ranks_killed_end_bit_equal_and_leave_no_process(project: Workspace, tmp_path: Path) -> None:
+def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_path: Path) -> None:
     whole = copy_project(project, tmp_path / "whole")
     set_params(whole, "train.ranks=2")
     train(whole)
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2")
+    set_params(workspace, "train.ranks=2", "train.restarts=1")
     child = start_training(workspace)
-    wait_for_step(workspace, random.randrange(3, LATEST), child)
-    family = psutil.Process(child.pid).children(recursive=True)
-    ranks = [process for process in family if is_rank(process)]
-    assert len(ranks) == 2
-    os.kill(random.choice(ranks).pid, signal.SIGKILL)
-    child.communicate(timeout=100)
-    assert child.returncode not in (0, 3)
-    _, alive = psutil.wait_procs(family, timeout=30)
+    wait_for_step(workspace, random.randrange(3, LATEST // 2), child)
+    first = ranks_of(child)
+    victim = random.randrange(2)
+    first[victim].kill()
+    psutil.wait_procs(first, timeout=60)
+    wait_for_step(workspace, random.randrange(LATEST // 2, LATEST), child)
+    second = ranks_of(child)
+    assert not {process.pid for process in first} & {process.pid for process in second}
+    second[0].kill()
+    _, err = child.communicate(timeout=200)
+    assert child.returncode == 1
+    _, alive = psutil.wait_procs(first + second, timeout=30)
     assert not alive
+    said = [line for line in err.splitlines() if line.startswith("zerovl train: ")]
+    assert f"rank {victim} (pid {first[victim].pid}) died by SIGKILL" in said[0]
+    assert said[0].endswith("all ranks start again from the last checkpoint (restart 1 of 1)")
+    assert f"rank 0 (pid {second[0].pid}) died by SIGKILL" in said[1]
+    assert "no restart is left (train.restarts 1)" in err.splitlines()[-1]
+    assert "Traceback" not in err
     train(workspace)
     assert weights(workspace) == weights(whole)
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_named_and_a_broken_setting_is_not_tried_again(project: Workspace, tmp_path: Path) -> None:
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.restarts=0", "train.watchdog_minutes=0.1")
+    child = start_training(workspace)
+    wait_for_step(workspace, 2, child)
+    ranks = ranks_of(child)
+    ranks[1].suspend()
+    _, err = child.communicate(timeout=200)
+    assert child.returncode == 1
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    last = err.splitlines()[-1]
+    assert f"rank 1 (host {socket.gethostname()}, pid {ranks[1].pid}, step " in last
+    assert "does not answer" in last
+
+    (workspace.root / "reports" / "validation").unlink()  # a link: the verdict is gone
+    child = start_training(workspace)
+    _, err = child.communicate(timeout=200)
+    assert child.returncode == 2
+    assert "start again" not in err
+    assert "validate" in err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -156,9 +198,7 @@ def test_signals_on_two_ranks_save_the_same_step_on_both(project: Workspace, tmp
     wait_for_step(workspace, 4, child)
     child.send_signal(signal.SIGUSR1)  # to the launcher, which hands it on
     asked = wait_for_checkpoint(workspace, 0)
-    ranks = [process for process in psutil.Process(child.pid).children(recursive=True) if is_rank(process)]
-    assert len(ranks) == 2
-    ranks[-1].send_signal(signal.SIGUSR1)  # to one rank alone, which tells the other
+    ranks_of(child)[-1].send_signal(signal.SIGUSR1)  # to one rank alone, which tells the other
     asked = wait_for_checkpoint(workspace, asked)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=200)

@@ -1,11 +1,10 @@
-"""The same global batch on 1, 2 and 4 ranks gives the same losses; a changed world size resumes."""
+"""The same global batch on 1, 2 and 8 ranks gives the same losses; a changed world size resumes."""
 
 import json
 from pathlib import Path
 
 import pytest
-import torch
-from gang import run_gang
+from gang import Gang, Job, run_gangs
 from tiny import copy_project, make_project, recipe, run_folder
 
 from zerovl.training import worker
@@ -13,9 +12,32 @@ from zerovl.training.loop import StopRequest
 from zerovl.training.ranks import Ranks
 from zerovl.workspace import Workspace
 
+FP16 = ("precision=fp16", "eps=1.0")  # AdamW near plain SGD, so that clipping shows
+ALONE = {
+    "plain": ("step=plain",),
+    "kept": ("kept_graphs=3",),
+    "free": FP16,
+    "clipped": (*FP16, "clip_norm=0.001"),
+}
+NAMES = ("1", "2", "8", "changing", *ALONE)
 
-def train(ranks: Ranks, root: Path, *overrides: str) -> int:
-    settings = recipe("train.mixup=none", "train.epochs=3.5", *overrides)
+
+class StopAfter(StopRequest):
+    """A request that comes in the step that makes it so many."""
+
+    def __init__(self, log: Path, steps: int) -> None:
+        self.save_asked = False
+        self._log = log
+        self._steps = steps
+
+    @property
+    def name(self) -> str | None:  # type: ignore[override]
+        rows = next(iter(self._log.glob("*/metrics.jsonl")), None)
+        return "SIGTERM" if rows and rows.read_text().count("\n") >= self._steps else None
+
+
+def train(ranks: Ranks, root: Path, *overrides: str, stop_after: int = 1000) -> int:
+    settings = recipe("train.mixup=none", "train.epochs=2.0", "train.valid_checks=0", "train.micro_batch=2", *overrides)
     config = {**settings.model.text_tower.config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = {**settings.model.image_tower.options, "drop_rate": 0.0}
     still = settings.model.model_copy(
@@ -24,48 +46,73 @@ def train(ranks: Ranks, root: Path, *overrides: str) -> int:
             "image_tower": settings.model.image_tower.model_copy(update={"options": options}),
         }
     )
-    return worker._run(settings.model_copy(update={"model": still}), Workspace(root), ranks, StopRequest())
+    workspace = Workspace(root)
+    stop = StopAfter(workspace.runs, stop_after)
+    return worker._run(settings.model_copy(update={"model": still}), workspace, ranks, stop)
+
+
+def train_until(ranks: Ranks, root: Path, stop_after: int) -> int:
+    return train(ranks, root, stop_after=stop_after)
+
+
+def rows(workspace: Workspace) -> list[dict[str, float]]:
+    return [json.loads(row) for row in (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(workspace: Workspace) -> list[float]:
-    return [json.loads(row)["loss"] for row in (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows(workspace)]
 
 
-def test_losses_agree_over_world_sizes(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    found = {}
-    for world_size in (1, 2, 4):
-        workspace = copy_project(project, tmp_path / f"on-{world_size}")
-        assert run_gang(world_size, train, workspace.root) == [0] * world_size
-        found[world_size] = losses(workspace)[:20]
-    assert len(found[1]) == 20
-    for world_size in (2, 4):
-        assert found[world_size] == pytest.approx(found[1], abs=1e-5)
-    assert found[1][-1] < found[1][0]  # it did train
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Gang, Workspace]]:
+    """All runs of this file, in one interpreter: a start costs more than a run."""
+    folder = tmp_path_factory.mktemp("runs")
+    project = make_project(folder / "project")
+    workspaces = {name: copy_project(project, folder / name) for name in NAMES}
+    jobs: dict[str, Job] = {name: (int(name), train, (workspaces[name].root,)) for name in ("1", "2", "8")}
+    for name, overrides in ALONE.items():
+        jobs[name] = (1, train, (workspaces[name].root, *(f"train.{override}" for override in overrides)))
+    for world_size, stop_after in ((2, 4), (1, 8), (4, 1000)):
+        jobs[f"changing to {world_size}"] = (world_size, train_until, (workspaces["changing"].root, stop_after))
+    first, *later = list(jobs.values())[-3:]
+    gangs = run_gangs([*list(jobs.values())[:-3], first], *([job] for job in later))
+    return {name: (gang, workspaces[name.split()[0]]) for name, gang in zip(jobs, gangs, strict=True)}
 
 
-def test_plain_and_decoupled_agree(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    project = make_project(tmp_path / "project")
-    found = []
-    for step in (["step=plain"], ["step=decoupled"], ["step=decoupled", "kept_graphs=3"]):
-        workspace = copy_project(project, tmp_path / str(len(found)))
-        assert run_gang(1, train, workspace.root, *(f"train.{value}" for value in step)) == [0]
-        found.append(losses(workspace)[:20])
-    for decoupled in found[1:]:
-        assert found[0] == pytest.approx(decoupled, abs=1e-5)
+@pytest.mark.slow
+def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+    for name in ("1", "2", "8"):
+        gang, _ = runs[name]
+        assert gang.results == [0] * int(name), gang.said
+    expected = losses(runs["1"][1])
+    assert len(expected) == 12
+    assert min(expected[-3:]) < expected[0]  # it did train
+    assert losses(runs["2"][1]) == pytest.approx(expected, abs=1e-5)
+    assert losses(runs["8"][1]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_clipping_and_the_loss_scale_reach_the_run(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
-    rows = {}
-    for clip_norm in (0.0, 1e-3):
-        workspace = copy_project(project, tmp_path / f"clip-{clip_norm}")
-        overrides = ["train.precision=fp16", f"train.clip_norm={clip_norm}", "train.eps=1.0"]  # AdamW near plain SGD
-        assert run_gang(1, train, workspace.root, *overrides) == [0]
-        lines = (run_folder(workspace) / "metrics.jsonl").read_text().splitlines()
-        rows[clip_norm] = [json.loads(line) for line in lines]
-    free, clipped = rows[0.0], rows[1e-3]
+@pytest.mark.slow
+def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+    for world_size, status in ((2, 3), (1, 3), (4, 0)):
+        gang, workspace = runs[f"changing to {world_size}"]
+        assert gang.results == [status] * world_size, gang.said
+    assert losses(workspace) == pytest.approx(losses(runs["1"][1]), abs=1e-5)
+    same = "the same pairs in the same order"
+    assert f"resumes after step 4, saved on 2 ranks, now 1: {same}" in runs["changing to 1"][0].said
+    assert f"resumes after step 8, saved on 1 rank, now 4: {same}" in runs["changing to 4"][0].said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "kept"])
+def test_plain_and_decoupled_agree(runs: dict[str, tuple[Gang, Workspace]], name: str) -> None:
+    gang, workspace = runs[name]
+    assert gang.results == [0], gang.said
+    assert losses(workspace) == pytest.approx(losses(runs["1"][1]), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_clipping_and_the_loss_scale_reach_the_run(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+    free, clipped = (rows(runs[name][1]) for name in ("free", "clipped"))
     scales = [row["loss_scale"] for row in clipped]
     assert scales[0] == 65536.0
     assert sorted(scales, reverse=True) == scales  # halved after an overflow, not raised within so few steps
