@@ -17,10 +17,11 @@ examples:
                                                  parameters, data and code was interrupted
   zerovl recipe recipes/small-real.yaml train.batch_size=512 && dvc repro
                                                  another recipe with one value changed, through all stages
-  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 -m zerovl.training.worker
-                                                 two nodes of 8 GPUs; run it on both
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3 \\
+      -m zerovl.training.worker params.yaml      two nodes of 8 GPUs; run it on both
 
 While it runs: Ctrl-C or SIGTERM saves a checkpoint of the current step and exits with 3; run it again to go on.
+A rank that dies, or is stuck for train.watchdog_minutes, is named, and all start again from the last checkpoint.
 """
 
 _PLAN_HELP = """\

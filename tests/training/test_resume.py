@@ -170,7 +170,7 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
 @pytest.mark.slow
 def test_a_stopped_rank_is_named_and_a_broken_setting_is_not_tried_again(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.restarts=0", "train.watchdog_minutes=0.1")
+    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.restarts=0", "train.watchdog_minutes=0.5")
     child = start_training(workspace)
     wait_for_step(workspace, 2, child)
     ranks = ranks_of(child)

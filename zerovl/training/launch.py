@@ -162,9 +162,9 @@ def _hand_on(number: int, _frame: FrameType | None) -> None:
 def _silence_torchrun() -> None:
     """The ranks' own words are the message; `LOGLEVEL=WARNING` brings torchrun's back."""
     if "LOGLEVEL" not in os.environ:
-        logger = logging.getLogger("torch.distributed")
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
+        for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+            if name.startswith("torch.distributed.elastic."):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _say(text: str) -> None:

@@ -121,7 +121,7 @@ def culprits(beats: list[Beat], silent: set[int]) -> list[int]:
         return sorted(silent)
     candidates = [beat for beat in beats if not beat.waiting] or beats
     furthest = min((beat.step, beat.calls) for beat in candidates)
-    return [beat.rank for beat in candidates if (beat.step, beat.calls) == furthest]
+    return sorted(beat.rank for beat in candidates if (beat.step, beat.calls) == furthest)
 
 
 def verdict(beats: list[Beat], silent: set[int], missing: set[int], minutes: float) -> str:

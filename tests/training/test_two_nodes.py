@@ -1,0 +1,73 @@
+"""Two torchrun agents on this machine stand for two nodes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import copy_project, make_project, run_folder, set_params, train, wait_for_step
+
+from zerovl.training.checkpoints import Checkpoints
+from zerovl.workspace import Workspace
+
+
+def start_agent(workspace: Workspace, port: int) -> subprocess.Popen[str]:
+    options = f"--nnodes 2 --nproc-per-node 1 --max-restarts 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
+    command = [sys.executable, "-m", "torch.distributed.run", *options.split(), "--local-addr", "127.0.0.1"]
+    return subprocess.Popen(
+        [*command, "-m", "zerovl.training.worker", "params.yaml"],
+        cwd=workspace.root,
+        env={**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1800"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_nodes(workspace: Workspace) -> list[subprocess.Popen[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [start_agent(workspace, port), start_agent(workspace, port)]
+
+
+def ranks_of(nodes: list[subprocess.Popen[str]]) -> list[psutil.Process]:
+    return [process for node in nodes for process in psutil.Process(node.pid).children()]
+
+
+@pytest.mark.slow
+def test_two_nodes_start_again_after_a_kill_and_stop_together_when_one_is_told_to(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    whole = copy_project(project, tmp_path / "whole")
+    set_params(whole, "train.ranks=2", "train.epochs=8.0")
+    train(whole)
+
+    workspace = copy_project(project, tmp_path / "run")
+    set_params(workspace, "train.epochs=8.0")
+    nodes = start_nodes(workspace)
+    wait_for_step(workspace, 6, nodes[0])
+    first = ranks_of(nodes)
+    os.kill(first[1].pid, signal.SIGKILL)
+    psutil.wait_procs(first, timeout=60)
+    wait_for_step(workspace, 20, nodes[0])
+    second = ranks_of(nodes)
+    nodes[1].send_signal(signal.SIGTERM)  # saves on both, and neither agent starts anything again
+    said = [node.communicate(timeout=200)[0] for node in nodes]
+    assert all(node.returncode not in (0, None) for node in nodes)
+    assert len(second) == 2
+    assert not psutil.wait_procs(first + second, timeout=30)[1]
+    together = "".join(said)
+    assert "starts again from the last checkpoint (restart 1 of 1 on this node)" in together
+    (step,) = Checkpoints(run_folder(workspace) / "checkpoints", keep=2).steps()[-1:]
+    assert step > 20
+    assert f"after step {step}: saved" in together
+
+    nodes = start_nodes(workspace)
+    said = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert f"resumes after step {step}" in "".join(said)
+    assert (workspace.model / "model.safetensors").read_bytes() == (whole.model / "model.safetensors").read_bytes()
