@@ -7,7 +7,7 @@ import pytest
 from gang import Gang, Job, run_gangs
 from tiny import copy_project, make_project, recipe, run_folder
 
-from zerovl.training import worker
+from zerovl.training import run
 from zerovl.training.loop import StopRequest
 from zerovl.training.ranks import Ranks
 from zerovl.workspace import Workspace
@@ -48,7 +48,7 @@ def train(ranks: Ranks, root: Path, *overrides: str, stop_after: int = 1000) -> 
     )
     workspace = Workspace(root)
     stop = StopAfter(workspace.runs, stop_after)
-    return worker._run(settings.model_copy(update={"model": still}), workspace, ranks, stop)
+    return run.train(settings.model_copy(update={"model": still}), workspace, ranks, stop)
 
 
 def train_until(ranks: Ranks, root: Path, stop_after: int) -> int:

@@ -64,6 +64,7 @@ _CODE = (
     "training/optimiser.py",
     "training/options.py",
     "training/ranks.py",
+    "training/run.py",
     "training/sharding.py",
     "training/state.py",
     "training/state_files.py",

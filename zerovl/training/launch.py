@@ -31,6 +31,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 from zerovl.training import exits, worker
 from zerovl.training.ranks import LAUNCHER
+from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
 SHUTDOWN_SECONDS = "1800"  # what a rank may need to end its step and save; torchrun's own 30 s would kill it
@@ -46,7 +47,7 @@ def run(params: Params, path: str) -> int:
         raise ZeroVLError(
             f"train.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a GPU"
         )
-    worker.check_ranks(params, ranks)
+    check_ranks(params, ranks)
     if ranks == 1:
         return worker.run(params, Workspace())
     try:

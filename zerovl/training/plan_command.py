@@ -16,7 +16,7 @@ from zerovl.training.calibrate import calibrate
 from zerovl.training.footprint import footprint
 from zerovl.training.memory import MARGIN, show_size
 from zerovl.training.plan import Plan, Speed
-from zerovl.training.worker import check_ranks
+from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
 
