@@ -96,9 +96,9 @@ class Bench:
         (pool,) = make_batch(settings.towers, settings.pool, settings.pool)
         self.pool = pool.pinned() if device.type == "cuda" else pool
 
-    def model(self, **options: bool) -> DualEncoder:
+    def model(self, train: TrainParams | None = None) -> DualEncoder:
         model = make(self.settings.towers, self.device)
-        prepare_model(model, TrainParams(**options), kinds.one_rank(self.device))
+        prepare_model(model, train or TrainParams(), kinds.one_rank(self.device))
         return model
 
     def batch(self, pairs: int, micro_batch: int) -> list[MicroBatch]:
@@ -190,7 +190,7 @@ def kept_graphs(bench: Bench) -> None:
 
 def compiled(bench: Bench) -> None:
     """The same with both towers compiled; the first step of each takes minutes."""
-    model, settings = bench.model(compile=True), bench.settings
+    model, settings = bench.model(TrainParams(compile=True)), bench.settings
     finders = bench.finders(model)
     large = _entries(bench, finders, (kinds.DGA, kinds.ACCUM), settings.batch, settings.micro_batch)
     bench.compare("compiled", model, large, settings.rounds)
@@ -207,7 +207,7 @@ def memory_by_batch(bench: Bench) -> None:
 
 
 def checkpointed(bench: Bench) -> None:
-    model, settings = bench.model(activation_checkpointing=True), bench.settings
+    model, settings = bench.model(TrainParams(activation_checkpointing=True)), bench.settings
     for micro_batch in settings.checkpointed:
         entries = _entries(bench, bench.finders(model), (kinds.DGA,), settings.batch, micro_batch)
         bench.compare("checkpointing", model, entries, rounds=1)

@@ -51,7 +51,7 @@ def inf_cl_loss(function: str, device: torch.device) -> Loss:
         scale = 1 / temperature
         if function == "cal_inf_loss":
             scale = scale.detach()  # its gradient is an all-reduce, which one rank without a group has not
-        there = one_way(image_emb, text_emb, scale=scale).mean()
+        there: Tensor = one_way(image_emb, text_emb, scale=scale).mean()
         back: Tensor = one_way(text_emb, image_emb, scale=scale).mean()
         return 0.5 * (there + back)
 

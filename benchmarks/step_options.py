@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
 
 from benchmarks import kinds
 from benchmarks.child import Runner
@@ -56,11 +55,13 @@ def measure(results: Results, settings: Settings, runner: Runner) -> None:
     pairs: dict[str, Callable[[], dict[str, Call]]] = {
         "SDPA attention": lambda: _attention(settings),
         "captions padded to the longest": lambda: _padding(settings),
-        "fused AdamW, against foreach": lambda: _adamw(settings, {"foreach": True}),
-        "fused AdamW, against a loop": lambda: _adamw(settings, {"foreach": False}),
-        "activation checkpointing": lambda: _prepared(settings.vit, settings, activation_checkpointing=True),
-        "torch.compile": lambda: _prepared(settings.vit, settings, compile=True),
-        "channels_last": lambda: _prepared(settings.convolutions, settings, channels_last=True),
+        "fused AdamW, against foreach": lambda: _adamw(settings, foreach=True),
+        "fused AdamW, against a loop": lambda: _adamw(settings, foreach=False),
+        "activation checkpointing": lambda: _prepared(
+            settings.vit, settings, TrainParams(activation_checkpointing=True)
+        ),
+        "torch.compile": lambda: _prepared(settings.vit, settings, TrainParams(compile=True)),
+        "channels_last": lambda: _prepared(settings.convolutions, settings, TrainParams(channels_last=True)),
     }
     for name, make_calls in pairs.items():
         record = measured(partial(_ratio, make_calls, settings.rounds))
@@ -89,7 +90,7 @@ def _attention(settings: Settings) -> dict[str, Call]:
     eager.text_tower.set_attn_implementation("eager")  # type: ignore[operator]
     for module in eager.image_tower.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[assignment]
     return {WITHOUT: _step(eager, batch), WITH: _step(make(settings.vit, CPU), batch)}
 
 
@@ -101,22 +102,22 @@ def _padding(settings: Settings) -> dict[str, Call]:
     return {WITHOUT: _step(model, padded), WITH: _step(model, longest)}
 
 
-def _adamw(settings: Settings, opposite: dict[str, bool]) -> dict[str, Call]:
-    calls: dict[str, Call] = {}
-    for side, how in ((WITHOUT, opposite), (WITH, {"fused": True})):
-        model = make(settings.vit, CPU)
-        for parameter in model.parameters():
-            parameter.grad = torch.full_like(parameter, 1e-3)
-        calls[side] = torch.optim.AdamW(model.parameters(), lr=1e-3, **how).step
-    return calls
+def _adamw(settings: Settings, foreach: bool) -> dict[str, Call]:
+    opposite, fused = make(settings.vit, CPU), make(settings.vit, CPU)
+    for parameter in (*opposite.parameters(), *fused.parameters()):
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    return {
+        WITHOUT: torch.optim.AdamW(opposite.parameters(), lr=1e-3, foreach=foreach).step,
+        WITH: torch.optim.AdamW(fused.parameters(), lr=1e-3, fused=True).step,
+    }
 
 
-def _prepared(towers: str, settings: Settings, **options: bool) -> dict[str, Call]:
+def _prepared(towers: str, settings: Settings, train: TrainParams) -> dict[str, Call]:
+    if train.compile:
+        _need_compiler()
     batch = make_batch(towers, settings.batch, settings.micro_batch)
     with_option = make(towers, CPU)
-    prepare_model(with_option, TrainParams(**options), kinds.one_rank(CPU))
-    if options.get("compile"):
-        _need_compiler()
+    prepare_model(with_option, train, kinds.one_rank(CPU))
     return {WITHOUT: _step(make(towers, CPU), batch), WITH: _step(with_option, batch)}
 
 
@@ -133,8 +134,7 @@ def _need_compiler() -> None:
 def peak(towers: str, batch: int, checkpointing: bool) -> Record:
     """Largest resident memory of a plain step over what was resident before; a process does it once."""
     torch.set_num_threads(1)
-    model: nn.Module = make(towers, CPU)
-    assert isinstance(model, DualEncoder)
+    model = make(towers, CPU)
     prepare_model(model, TrainParams(activation_checkpointing=checkpointing), kinds.one_rank(CPU))
     step = kinds.finders(model, CPU, "float32", kept=0)[kinds.PLAIN]()
     kinds.run(step, model, make_batch(towers, 2, 2))
