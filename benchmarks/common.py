@@ -6,6 +6,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import random
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -57,9 +58,10 @@ def find_all(finders: Mapping[str, Callable[[], Found]]) -> tuple[dict[str, Foun
 def interleaved(
     variants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float], warm_ups: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each call, round by round: each variant once a round, in an order that turns.
+    """Seconds of each call, round by round: each variant once a round, in an order drawn anew.
 
-    So a machine that slows down slows all of them, and none always runs after the same neighbour.
+    So a machine that slows down slows all of them, and none always runs after the same neighbour, whose
+    freed memory can make the next call dearer or cheaper.
     """
     names = list(variants)
     for name in names:
@@ -70,8 +72,7 @@ def interleaved(
     gc.freeze()  # what is there now is not searched again and again
     try:
         for number in range(rounds):
-            turn = number % len(names) if names else 0
-            for name in names[turn:] + names[:turn]:
+            for name in random.Random(number).sample(names, len(names)):
                 gc.collect()
                 start = clock()
                 variants[name]()
