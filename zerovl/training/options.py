@@ -96,14 +96,18 @@ def _pixels_channels_last(_tower: nn.Module, inputs: tuple[Tensor, ...]) -> tupl
 def compile_towers(model: DualEncoder) -> None:
     """Compile both towers in place (`nn.Module.compile`, so that names stay); the work is done at the first call.
 
-    Captions are padded to the longest of their micro-batch: the text tower is compiled once for all L.
+    Captions are padded to the longest of their micro-batch: the text tower is compiled for the first L, and
+    at the second for any L.
     """
-    # Inductor's own random numbers depend on how a graph was fused. A graph without backward (the first
-    # pass of `DecoupledStep`) and one with would draw different dropout masks, and the gradient would be
-    # that of another function. PyTorch's generator gives both the same masks, and those of the eager model.
+    # Inductor's own random numbers depend on how it cut and fused a graph, and nothing promises that a
+    # graph without backward (the first pass of `DecoupledStep`) and one with are cut alike; with other
+    # dropout masks the gradient would be that of another function. Numbers from PyTorch's generator are
+    # those of the eager model in both.
     options = {"fallback_random": True}
     model.image_tower.compile(options=options)
-    model.text_tower.compile(options=options, dynamic=True)
+    # Not dynamic=True: it ties L to whatever number it equals at first (heads, their width), and compiles
+    # again when they part.
+    model.text_tower.compile(options=options)
 
 
 def options_without_effect(train: TrainParams, model: DualEncoder, ranks: Ranks) -> list[str]:
