@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from gang import Gang, Job, run_gangs
+from safetensors.torch import load_file
 from tiny import copy_project, make_project, recipe, run_folder
 
 from zerovl.training import run
@@ -19,7 +21,7 @@ ALONE = {
     "free": FP16,
     "clipped": (*FP16, "clip_norm=0.001"),
 }
-NAMES = ("1", "2", "8", "changing", *ALONE)
+NAMES = ("1", "2", "8", "changing", "sharded", *ALONE)
 
 
 class StopAfter(StopRequest):
@@ -72,6 +74,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Gang, Work
     jobs: dict[str, Job] = {name: (int(name), train, (workspaces[name].root,)) for name in ("1", "2", "8")}
     for name, overrides in ALONE.items():
         jobs[name] = (1, train, (workspaces[name].root, *(f"train.{override}" for override in overrides)))
+    sharded = ("train.shard_model=true", "train.valid_checks=1", "train.clip_norm=1000.0")  # no gradient is that long
+    jobs["sharded"] = (2, train, (workspaces["sharded"].root, *sharded))
     for world_size, stop_after in ((2, 4), (1, 8), (4, 1000)):
         jobs[f"changing to {world_size}"] = (world_size, train_until, (workspaces["changing"].root, stop_after))
     first, *later = list(jobs.values())[-3:]
@@ -100,6 +104,18 @@ def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[
     same = "the same pairs in the same order"
     assert f"resumes after step 4, saved on 2 ranks, now 1: {same}" in runs["changing to 1"][0].said
     assert f"resumes after step 8, saved on 1 rank, now 4: {same}" in runs["changing to 4"][0].said
+
+
+@pytest.mark.slow
+def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+    gang, workspace = runs["sharded"]
+    assert gang.results == [0, 0], gang.said
+    assert losses(workspace) == pytest.approx(losses(runs["2"][1]), abs=1e-5)
+    assert rows(workspace)[-1]["valid_rsum"] > 0
+    found, expected = (load_file(its.model / "model.safetensors") for its in (workspace, runs["2"][1]))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
