@@ -198,7 +198,7 @@ def test_a_run_finds_it_and_says_so(tmp_path: Path) -> None:
     size = json.loads((folder / finder.FILE).read_text())["micro_batch"]
     assert f"{16 // size} micro-batches of {size} (auto: " in out
     assert "keeps the graphs of 0 of" in out
-    assert "a rank: weights" in out
+    assert "a rank at the highest: weights" in out
     metrics = json.loads((workspace.training_report / "metrics.json").read_text())
     assert metrics["peak_memory_bytes"] > metrics["memory_before_bytes"] > 10**8
 

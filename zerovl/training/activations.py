@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 SIZES = (4, 8)  # pairs; two points give the line
@@ -103,7 +103,8 @@ class LiveTensors(TorchDispatchMode):
 
 def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
     for leaf in tree_leaves(values):
-        if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+        # A wrapper (DTensor) has no storage of its own, the tensors inside come by themselves.
+        if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not is_traceable_wrapper_subclass(leaf):
             yield leaf.untyped_storage()
 
 

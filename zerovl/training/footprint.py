@@ -92,7 +92,7 @@ def footprint(params: Params, size: ModelSize, activations: Activations, split: 
     side, tokens = params.model.image_size, params.model.max_tokens
     return Footprint(
         weights=_FLOAT * size.total // shards,
-        gradients=_FLOAT * size.learned // shards,
+        gradients=_FLOAT * size.learned,  # whole until the end of a step, sharded or not
         moments=2 * _FLOAT * size.learned // shards,
         # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
         embeddings=2 * 3 * _FLOAT * split.local * width,

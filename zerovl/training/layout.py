@@ -13,8 +13,9 @@ import torch
 
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
+from zerovl.training import imagined
 from zerovl.training import micro_batch as finder
-from zerovl.training.activations import Activations, measure
+from zerovl.training.activations import Activations, Run, measure
 from zerovl.training.footprint import Footprint, ModelSize, Split, footprint, graphs, still_to_come
 from zerovl.training.forward import Precision
 from zerovl.training.memory import MARGIN, free_memory, parse_size, show_size
@@ -38,7 +39,7 @@ def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Rank
     """
     train = params.train
     run = tower_pass(model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
-    activations = measure(model, run, ranks.device)
+    activations = _activations(params, model, run, ranks)
     size = size_of(model)
     local = train.batch_size // ranks.world_size
     said = []
@@ -97,6 +98,16 @@ def smallest(ranks: Ranks, value: float) -> float:
     """The smallest value over ranks; a collective."""
     mine = torch.tensor([value], dtype=torch.float64, device=ranks.device)
     return float(ranks.collectives.gather(mine).min())
+
+
+def _activations(params: Params, model: DualEncoder, run: Run, ranks: Ranks) -> Activations:
+    """Measured; for a sharded model, whose every pass is a collective that all ranks enter, imagined."""
+    train = params.train
+    if not train.shard_model:
+        return measure(model, run, ranks.device)
+    whole = imagined.imagine(model.architecture)
+    imagined.as_trained(whole, train)
+    return imagined.activations(whole, ranks.device.type, train.precision, params.model.max_tokens, train.mixup)
 
 
 def _found_micro_batch(
