@@ -111,6 +111,7 @@ class DecoupledStep:
     def _backward(
         self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], statistics: BatchStatistics, last: bool
     ) -> None:
+        self.ranks.headway.mark("computing")
         # Activation checkpointing goes forward once more in there.
         with self.gradients.last_backward() if last else nullcontext(), statistics.frozen():
             torch.autograd.backward(outputs, upstream)
