@@ -21,6 +21,7 @@ examples:
       -m zerovl.training.worker params.yaml      two nodes of 8 GPUs; run it on both
 
 While it runs: Ctrl-C or SIGTERM saves a checkpoint of the current step and exits with 3; run it again to go on.
+SIGUSR1 saves one and goes on.
 A rank that dies, or is stuck for train.watchdog_minutes, is named, and all start again from the last checkpoint.
 """
 
