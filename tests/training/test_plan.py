@@ -15,7 +15,7 @@ from zerovl.objective.mixup import Mix
 from zerovl.params import Params, from_recipe
 from zerovl.training import gpus, imagined, plan, plan_command
 from zerovl.training.activations import Activations, Line
-from zerovl.training.calibrate import Calibration, _Repeated
+from zerovl.training.calibrate import Calibration, _costs, _Repeated
 from zerovl.training.footprint import ModelSize, Split, footprint
 from zerovl.training.forward import Precision
 from zerovl.training.imagined import Parameters, TowerFlops
@@ -213,6 +213,13 @@ def test_measured_speed_waits_for_the_slower_of_steps_and_loader(monkeypatch: py
     assert rate(50.0, 1) == pytest.approx(50)
     assert rate(steps, 0) == pytest.approx(steps / 2)
     assert rate(steps, 2, threads=4) == pytest.approx(4 / (6 / steps))  # six busy threads on four cores
+
+
+def test_costs_are_solved_for_and_bounded() -> None:
+    assert _costs([5.0, 14.0, 12.0], micro_batches=4, kept=2) == pytest.approx((3.0, 2.0, 2.0))
+    assert _costs([6.0, 6.0, 5.0], micro_batches=1, kept=1) == pytest.approx((6.0, 5.0, 0.0))  # nothing to solve for
+    twice, once, rest = _costs([9.0, 8.0, 1.0], micro_batches=4, kept=1)  # timed beside a noisy neighbour
+    assert (twice, once, rest) == pytest.approx((1.0, 0.5, 4.0))
 
 
 def test_a_few_real_steps_calibrate_the_plan(tmp_path: Path) -> None:

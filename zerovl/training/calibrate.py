@@ -37,7 +37,7 @@ from zerovl.model.towers import from_architecture
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiled import contrastive_loss
 from zerovl.params import Params
-from zerovl.training.activations import measure, release
+from zerovl.training.activations import Activations, measure, release
 from zerovl.training.footprint import Split, footprint
 from zerovl.training.forward import Precision
 from zerovl.training.gradients import gradient_sum
@@ -103,25 +103,53 @@ def run(params: Params, split: Split, workspace: Workspace) -> Calibration:
     run_towers = tower_pass(model, make_mix(params.train.mixup), precision, device, tokens)
     activations = measure(model, run_towers, device)
     micro_batches = min(split.micro_batches, _MICRO_BATCHES)
+    kept = min(max(1, split.kept_graphs), micro_batches)
     steps = _Steps(params, model, precision, optimiser, split, tokens)
-    once, several, kept = _interleaved(
-        lambda: steps(1, 0), lambda: steps(micro_batches, 0), lambda: steps(1, 1), device=device
+    times = _interleaved(
+        lambda: steps(1, 0), lambda: steps(micro_batches, 0), lambda: steps(micro_batches, kept), device=device
     )
-    timed = Split(split.world_size * split.micro_batch * micro_batches, split.world_size, split.micro_batch, 0)
-    peak = peak_memory(device) - before
-    tensors = footprint(params, size_of(model), activations, timed).total
-    per_micro_batch = (several - once) / (micro_batches - 1) if micro_batches > 1 else once
+    forward_twice, once, rest = _costs(times, micro_batches, kept)
+    unseen = peak_memory(device) - before - _tensors(params, model, activations, split, micro_batches, kept)
     release(device)
-    larger_loss = _loss_seconds(model, split) - _loss_seconds(model, timed)
+    timed = Split(split.world_size * split.micro_batch * micro_batches, split.world_size, split.micro_batch, 0)
+    larger_loss = _loss_seconds(model, split) - _loss_seconds(model, timed) if timed.batch < split.batch else 0.0
     return Calibration(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"a CPU with {_threads()}",
         threads=torch.get_num_threads(),
         tokens=tokens,
-        forward_twice_seconds=per_micro_batch,
-        kept_seconds=max(0.0, per_micro_batch - (once - kept)),
-        fixed_seconds=max(0.0, several - micro_batches * per_micro_batch + larger_loss),
-        unseen_bytes=max(0, peak - tensors),
+        forward_twice_seconds=forward_twice,
+        kept_seconds=once,
+        fixed_seconds=max(0.0, rest + larger_loss),
+        unseen_bytes=max(0, unseen),
         loader_pairs_per_second=loader_rate,
+    )
+
+
+def _costs(times: list[float], micro_batches: int, kept: int) -> tuple[float, float, float]:
+    """Seconds of a micro-batch that goes forward twice, of one with a kept graph, and of the rest of a step.
+
+    From steps with one micro-batch, with several, and with graphs kept. On a busy machine differences
+    of times are rough: they stay within what can be (a forward pass is at most half of a micro-batch).
+    """
+    one, several, with_kept = times
+    whole = several / micro_batches
+    forward_twice = whole
+    if micro_batches > 1:
+        forward_twice = min(max((several - one) / (micro_batches - 1), 0.5 * whole), whole)
+    forward = min(max(0.0, (several - with_kept) / kept), 0.5 * forward_twice)
+    return forward_twice, forward_twice - forward, several - micro_batches * forward_twice
+
+
+def _tensors(
+    params: Params, model: DualEncoder, activations: Activations, split: Split, micro_batches: int, kept: int
+) -> int:
+    """Bytes that the timed steps should take: the larger of those with and without kept graphs."""
+    params = params.model_copy(update={"train": params.train.model_copy(update={"valid_checks": 0})})
+    batch = split.world_size * split.micro_batch * micro_batches
+    size = size_of(model)
+    return max(
+        footprint(params, size, activations, Split(batch, split.world_size, split.micro_batch, graphs)).total
+        for graphs in {0, 0 if params.train.step == "plain" else kept}
     )
 
 
