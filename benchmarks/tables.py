@@ -122,8 +122,8 @@ def step_memory(results: Path) -> str:
         own = {record["batch"]: record for record in records if record["kind"] == kind}
         row = [f"{kind}, k = {result['settings']['kept']}" if kind == KEPT else kind]
         row += [value(own.get(batch), "extra_mib", _mib) for batch in batches]
-        row.append(_growth(own, batches, "extra_mib", 1.2 if kind in (DGA, KEPT) else None))
-        row.append(_growth(own, batches, "peak_mib", None))
+        row.append(_growth(own, batches, "extra_mib", None))
+        row.append(_growth(own, batches, "peak_mib", 1.2 if kind in (DGA, KEPT) else None))
         rows.append(row)
     if not rows:
         return under({})
