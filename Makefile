@@ -33,7 +33,7 @@ test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto
 
 bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
-	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python -m benchmarks.plan
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "step time": tables.step_time,
     "step memory": tables.step_memory,
     "options": tables.options,
+    "plan": tables.plan,
     "gpu steps": tables.gpu_steps,
     "gpu memory": tables.gpu_memory,
     "ablation": tables.ablation,

@@ -1,33 +1,31 @@
 """Memory and time: what `zerovl plan --measure` says against what `zerovl train` then takes.
 
-    python benchmarks/plan.py
+    python -m benchmarks.plan
 
 Draws a small demo data set, then for each case plans and trains in turns, each as a process of its own.
 Memory is the highest resident memory beyond that of the imports; time is pairs/s, the median over
-the steps. Writes `benchmarks/results/plan.json` and prints the table.
+the steps. Writes `benchmarks/results/plan.json` and the page's table.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from benchmarks.common import HERE, RESULTS, Results
+from benchmarks.page import update_page
 from zerovl import params as parameters
-from zerovl.files import read_json, write_json
+from zerovl.files import read_json
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "plan.json"
 DATA = ["demo.train_pairs=1200", "demo.valid_pairs=50", "train.ranks=1", "train.valid_checks=0"]
 STEPS = 16
+THREADS = 1
 WARM_UP = 3  # steps that are not counted
 WIDE = "model.text_tower.config={hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, \
 intermediate_size: 1024, max_position_embeddings: 64}"
@@ -35,7 +33,7 @@ CASES = {
     "demo: 2 micro-batches of 64": [],
     "8 micro-batches of 64, 4 kept": ["train.batch_size=512", "train.kept_graphs=4"],
     "plain, batch 256": ["train.step=plain", "train.batch_size=256"],
-    "wider text tower, bf16, 4 of 128": ["train.batch_size=512", "train.micro_batch=128", "train.precision=bf16", WIDE],
+    "wider text tower, 3 micro-batches of 128": ["train.batch_size=384", "train.micro_batch=128", WIDE],
 }
 
 
@@ -43,7 +41,7 @@ def main() -> int:
     arguments = _arguments()
     work = Path(arguments.work).resolve()
     _draw(work)
-    rows: list[dict[str, Any]] = []
+    results = Results(arguments.out, {"turns": arguments.turns, "threads": THREADS, "steps": STEPS})
     for name, overrides in CASES.items():
         batch = parameters.from_recipe({}, overrides, name).train.batch_size
         pairs = read_json(work / "data" / "manifest" / "manifest.json")["sources"]
@@ -52,14 +50,14 @@ def main() -> int:
             _once(work, [*DATA, *overrides, f"train.epochs={STEPS * batch / total}", f"train.seed={turn}"])
             for turn in range(arguments.turns)
         ]
-        rows.append({"case": name, **_summed_up(found), "turns": found})
-        print(_line(rows[-1]), flush=True)
-        write_json(RESULTS, {"machine": _machine(), "cases": rows})
+        results.add("plan", name, {**_summed_up(found), "turns": found})
+    update_page()
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "plan.json")
     parser.add_argument("--work", default=str(HERE / "work" / "plan"), help="scratch folder")
     parser.add_argument("--turns", type=int, default=3, help="plan and train so many times; medians count")
     return parser.parse_args()
@@ -99,15 +97,8 @@ def _summed_up(found: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
-    return (
-        f"| {row['case']} | {row['planned_memory'] / 2**20:.0f} | {row['memory'] / 2**20:.0f} | {row['memory_ratio']} "
-        f"| {row['planned_pairs_per_second']:.0f} | {row['pairs_per_second']:.0f} | {row['speed_ratio']} |"
-    )
-
-
 def _zerovl(work: Path, *command: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
     done = subprocess.run(
         [sys.executable, "-m", "zerovl.cli", *command],
         cwd=work,
@@ -118,17 +109,6 @@ def _zerovl(work: Path, *command: str) -> None:
     )
     if done.returncode:
         raise SystemExit(f"zerovl {' '.join(command)} failed in {work}:\n{done.stderr[-2000:]}")
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": [round(value, 1) for value in os.getloadavg()],
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "timm", "transformers")},
-    }
 
 
 if __name__ == "__main__":

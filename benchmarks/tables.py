@@ -147,6 +147,26 @@ def options(results: Path) -> str:
     return f"{text}\n\n{table(['memory', 'extra'], memory)}\n\n{under(result)}"
 
 
+def plan(results: Path) -> str:
+    result = read(results / "plan.json")
+    rows = [
+        [
+            name,
+            f"{record['planned_memory'] / 2**20:,.0f} MiB",
+            f"{record['memory'] / 2**20:,.0f} MiB",
+            f"{record['memory_ratio']:.2f}",
+            f"{record['planned_pairs_per_second']:,.0f}",
+            f"{record['pairs_per_second']:,.0f}",
+            f"{record['speed_ratio']:.2f}",
+        ]
+        for name, record in result.get("plan", {}).items()
+    ]
+    if not rows:
+        return under({})
+    head = ["run", "planned memory", "used", "ratio", "planned pairs/s", "found", "ratio"]
+    return f"{table(head, rows)}\n\nGoal: ratios from 0.85 to 1.15. {under(result)}"
+
+
 def gpu_steps(results: Path) -> str:
     result = read(results / "gpu.json")
     rows = []
