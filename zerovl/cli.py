@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -172,6 +174,8 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    faulthandler.register(signal.SIGUSR2)  # shows the Python stacks
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save now" has nothing to save before training begins
     from zerovl import params
     from zerovl.training import launch
 

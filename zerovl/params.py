@@ -194,7 +194,7 @@ class TrainParams(Section):
     compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
     channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
     shard_model: bool = Field(
-        False, description="FSDP2: weights, gradients and AdamW's moments split over the ranks instead of repeated"
+        False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"
     )
     freeze: list[Literal["image", "text"]] = Field(default=[], description="towers that do not learn")
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")

@@ -47,7 +47,7 @@ def run_gangs(*waves: list[Job], timeout: float = 500) -> list[Gang]:
 
 
 def _described(world_size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return world_size, _free_port(), str(sys.modules[function.__module__].__file__), function.__name__, arguments
+    return world_size, str(sys.modules[function.__module__].__file__), function.__name__, arguments
 
 
 def _ended(folder: Path, number: int, statuses: list[int]) -> Gang:
@@ -73,7 +73,8 @@ def _main(folder: str) -> int:
     return 0
 
 
-def _start(folder: str, number: int, world_size: int, port: int, module: str, name: str, arguments: Any) -> list[int]:
+def _start(folder: str, number: int, world_size: int, module: str, name: str, arguments: Any) -> list[int]:
+    port = _free_port()  # now, not before the imports: others take ports meanwhile
     sys.path.insert(0, str(Path(module).parent))
     function = getattr(__import__(Path(module).stem), name)
     pids = []

@@ -80,5 +80,19 @@ def test_every_rank_has_the_sum(world_size: int) -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_a_gradient_keeps_the_memory_layout_of_its_parameter() -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    sums = GradientSum(model.parameters(), Recorded())  # type: ignore[arg-type]
+    inputs = torch.randn(2, 3, 8, 8)
+    with sums.last_backward():
+        model(inputs).square().sum().backward()
+    sums.finish()
+    assert model.weight.stride() != model.weight.contiguous().stride()
+    assert model.weight.grad.stride() == model.weight.stride()  # type: ignore[union-attr]
+    (expected,) = torch.autograd.grad(model(inputs).square().sum(), [model.weight])
+    torch.testing.assert_close(model.weight.grad, 2 * expected)
+
+
 def test_one_rank_sends_nothing() -> None:
     assert isinstance(gradient_sum(layers(), type("One", (), {"world_size": 1})()), OwnGradients)

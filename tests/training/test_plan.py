@@ -112,7 +112,7 @@ def test_memory_by_part() -> None:
 
     def parts(world: int, micro: int, kept: int, *overrides: str) -> dict[str, int]:
         found = settings("train.valid_checks=0", *overrides)
-        return footprint(found, size, activations, Split(1024, world, micro, kept)).as_dict()
+        return footprint(found, size, activations, Split(1024, world, micro, kept), "cpu").as_dict()
 
     bare, some, whole = parts(2, 64, 0), parts(2, 64, 3), parts(2, 64, 8)
     assert (bare["weights"], bare["gradients"], bare["moments"]) == (4000, 3200, 6400)

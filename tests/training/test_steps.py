@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from gang import run_gang
 from torch import Tensor, nn
 
 from zerovl.errors import ZeroVLError
@@ -134,6 +135,23 @@ def test_running_statistics_move_once(kept_graphs: int, momentum: float | None) 
     assert all(int(layer.num_batches_tracked) == 4 for layer in layers)
     for (name, a), b in zip(plain.named_buffers(), decoupled.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+
+
+def _statistics_on_a_rank(ranks: Ranks, part: int | None = None) -> list[Tensor]:
+    """After a step whose local batch is half `part` of the whole one, by default the rank's own half."""
+    dual = model("test_resnet").train()
+    start = 2 * (ranks.rank if part is None else part)
+    step = DecoupledStep(dual, ranks, Precision("float32", CPU), seed=0, kept_graphs=1)
+    step(batch()[start : start + 2], Mix(), 0)
+    return [buffer for name, buffer in dual.named_buffers() if "running" in name]
+
+
+def test_running_statistics_are_averaged_over_ranks() -> None:
+    first, second = run_gang(2, _statistics_on_a_rank)
+    halves = [_statistics_on_a_rank(RANKS, part) for part in (0, 1)]
+    for one, other, own, others in zip(first, second, *halves, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, (own + others) / 2)
 
 
 @pytest.mark.parametrize("kept_graphs", [0, 3])

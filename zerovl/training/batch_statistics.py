@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zerovl.objective.collectives import Collectives
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -47,6 +49,17 @@ class BatchStatistics:
             for module in model.modules()
             if isinstance(module, _BatchNorm) and module.training and module.running_mean is not None
         ]
+
+    @torch.no_grad()
+    def average(self, ranks: Collectives) -> None:
+        """Give all ranks the mean of their running statistics; each has seen its own pairs. A collective."""
+        if ranks.world_size == 1 or not self._layers:
+            return
+        buffers = [buffer for layer in self._layers for buffer in (layer.running_mean, layer.running_var)]
+        own = [buffer for buffer in buffers if buffer is not None]
+        mean = ranks.sum(torch.cat(own)) / ranks.world_size
+        for buffer, part in zip(own, mean.split([buffer.numel() for buffer in own]), strict=True):
+            buffer.copy_(part)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -146,9 +146,9 @@ def _tensors(
     """Bytes that the timed steps should take: the larger of those with and without kept graphs."""
     params = params.model_copy(update={"train": params.train.model_copy(update={"valid_checks": 0})})
     batch = split.world_size * split.micro_batch * micro_batches
-    size = size_of(model)
+    size, kind = size_of(model), model.temperature.device.type
     return max(
-        footprint(params, size, activations, Split(batch, split.world_size, split.micro_batch, graphs)).total
+        footprint(params, size, activations, Split(batch, split.world_size, split.micro_batch, graphs), kind).total
         for graphs in {0, 0 if params.train.step == "plain" else kept}
     )
 

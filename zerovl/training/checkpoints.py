@@ -197,9 +197,13 @@ class Checkpoints:
     def _drop_old(self, step: int) -> None:
         known = self.steps()
         old = [other for other in known if other <= step][: -self.keep]
-        unreadable = [other for other in known if other > step]  # restoring passed them over
-        for other in [*unreadable, *(other for other in old if not self._stays(other))]:
+        for other in (other for other in old if not self._stays(other)):
             self._remove(other)
+        for other in (other for other in known if other > step):  # restoring passed them over; they may be mended
+            aside = self.folder / f"passed-over-{other:08d}"
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
+                self.path(other).rename(aside)
 
     def _remove(self, step: int) -> None:
         """Take the name away first: a kill in between must not leave half a checkpoint under it."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from zerovl.objective.tiles import CUDA_TILE, TILE
 from zerovl.params import Params
 from zerovl.training.activations import Activations
 from zerovl.training.memory import show_size
 
 _FLOAT = 4  # bytes: weights, gradients, moments and embeddings are float32
 _CHECKED = 100  # pairs that a validation check embeds at once
-_TILE = 1024  # rows and columns of logits that the loss holds at once, about
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,11 @@ class ModelSize:
     learned: int
 
 
-def footprint(params: Params, size: ModelSize, activations: Activations, split: Split) -> Footprint:
+def footprint(params: Params, size: ModelSize, activations: Activations, split: Split, kind: str) -> Footprint:
+    """`kind` is "cpu" or "cuda": a GPU holds two micro-batches of the inputs, the host all."""
     shards = split.world_size if params.train.shard_model else 1
     width = params.model.embed_dim
+    inputs = split.local if kind == "cpu" else min(split.local, 2 * split.micro_batch)
     side, tokens = params.model.image_size, params.model.max_tokens
     return Footprint(
         weights=_FLOAT * size.total // shards,
@@ -96,11 +98,11 @@ def footprint(params: Params, size: ModelSize, activations: Activations, split: 
         moments=2 * _FLOAT * size.learned // shards,
         # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
         embeddings=2 * 3 * _FLOAT * split.local * width,
-        inputs=split.local * (3 * side * side + 2 * 8 * tokens),
+        inputs=inputs * (3 * side * side + 2 * 8 * tokens),
         activations=_once(activations, split),
         backward=activations.peak(split.micro_batch) - activations.kept(split.micro_batch),
         kept_graphs=graphs(activations, split.micro_batch, split.kept_graphs),
-        loss=_loss(split, width),
+        loss=_loss(split, width, TILE if kind == "cpu" else CUDA_TILE),
         checks=activations.forward(_CHECKED) if params.train.valid_checks else 0,
     )
 
@@ -122,9 +124,9 @@ def _once(activations: Activations, split: Split) -> int:
     return max(activations.peak(split.micro_batch), activations.forward(split.micro_batch))
 
 
-def _loss(split: Split, width: int) -> int:
+def _loss(split: Split, width: int, tile: int) -> int:
     """Gathered captions, the gradients that the tiled loss sums up, and its tiles."""
-    rows, columns = min(_TILE, split.local), min(_TILE, split.batch)
+    rows, columns = min(tile, split.local), min(tile, split.batch)
     gathered = split.batch * width if split.world_size > 1 else 0
     gradients = (split.local + split.batch) * width
-    return _FLOAT * (gathered + gradients + 3 * rows * columns)
+    return _FLOAT * (gathered + gradients + 2 * rows * columns)

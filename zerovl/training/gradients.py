@@ -100,9 +100,9 @@ class GradientSum:
             self._left += 1
             if not reached:
                 continue
-            flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in reached])
+            flat = torch.cat([_flat_gradient(parameter) for parameter in reached])
             for parameter, part in zip(reached, flat.split([p.numel() for p in reached]), strict=True):
-                parameter.grad = part.view_as(parameter)
+                parameter.grad = part.as_strided(parameter.shape, parameter.stride())
             self._waits.append(self._collectives.start_sum(flat))
 
 
@@ -111,9 +111,13 @@ def gradient_sum(model: nn.Module, collectives: Collectives) -> Gradients:
     return OwnGradients() if collectives.world_size == 1 else GradientSum(model.parameters(), collectives)
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+def _flat_gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient in the order of the parameter's memory (channels last, say), as fused optimisers need it."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.stride() != parameter.stride():
+        gradient = torch.empty_like(parameter).copy_(gradient)
+    return gradient.as_strided((gradient.numel(),), (1,))
 
 
 def _buckets(parameters: list[nn.Parameter], limit: int) -> Iterator[list[nn.Parameter]]:

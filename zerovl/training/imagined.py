@@ -19,13 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from zerovl.errors import ZeroVLError
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import from_architecture
 from zerovl.params import TrainParams
 from zerovl.training.activations import SIZES, Activations, Line, LiveTensors, measure, untouched
 from zerovl.training.forward import Precision
+from zerovl.training.options import checkpoint_activations
 from zerovl.training.synthetic import make_inputs, make_mix, tower_pass
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,16 +66,9 @@ def imagine(architecture: Architecture) -> DualEncoder:
 def as_trained(model: DualEncoder, train: TrainParams) -> None:
     """Freeze towers and turn activation checkpointing on, in place, as `train` says."""
     for side in train.freeze:
-        getattr(model, f"{side}_tower").requires_grad_(False)
-    if not train.activation_checkpointing:
-        return
-    image_tower: Any = model.image_tower
-    text_tower: Any = model.text_tower
-    try:
-        image_tower.set_grad_checkpointing(True)
-        text_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    except (AttributeError, AssertionError, ValueError) as error:
-        raise ZeroVLError(f"train.activation_checkpointing: a tower has none ({error}); set it to false") from None
+        model.freeze(side)
+    if train.activation_checkpointing:
+        checkpoint_activations(model)
 
 
 def count(model: nn.Module) -> Parameters:

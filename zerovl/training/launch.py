@@ -119,6 +119,8 @@ def _gang(ranks: int, path: str, restarts: int) -> int:
 
 def _attempt(ranks: int, path: str, folder: str) -> Cause | None:
     """Run all ranks until the last has ended; None where all of them finished."""
+    for file in Path(folder).glob("rank-*"):  # of the attempt before
+        file.unlink()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -154,10 +156,9 @@ def _catch_signals() -> None:
 
 
 def _hand_on(number: int, _frame: FrameType | None) -> None:
-    """Send a signal to all ranks that have started."""
-    for file in Path(os.environ[worker.PID_FOLDER]).glob("rank-*"):
-        with suppress(OSError, ValueError):  # gone, or about to write its number
-            os.kill(int(file.read_text(encoding="utf-8")), number)
+    """Send a signal to rank 0, which tells the others; from all, they might hear of it in different steps."""
+    with suppress(OSError, ValueError):  # it has not started, or is about to write its number
+        os.kill(int(Path(os.environ[worker.PID_FOLDER], "rank-0").read_text(encoding="utf-8")), number)
 
 
 def _silence_torchrun() -> None:

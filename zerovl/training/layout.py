@@ -45,14 +45,17 @@ def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Rank
     said = []
 
     def memory_of(micro: int, kept: int = 0) -> Footprint:
-        return footprint(params, size, activations, Split(train.batch_size, ranks.world_size, micro, kept))
+        split = Split(train.batch_size, ranks.world_size, micro, kept)
+        return footprint(params, size, activations, split, ranks.device.type)
 
     if train.step == "plain":
         micro = local
     elif train.micro_batch == "auto":
-        ballast = still_to_come(memory_of(1))
-        trial = finder.RealTrial(model, run, ranks.device, ballast)
-        found = _found_micro_batch(folder, local, activations, trial, ranks)
+        later = still_to_come(memory_of(1))
+        # A trial makes gradients of its own; the rest is held beside it.
+        trial = finder.RealTrial(model, run, ranks.device, later - memory_of(1).gradients)
+        room = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - later
+        found = _found_micro_batch(folder, local, activations, room, trial, ranks)
         micro = found.micro_batch
         said.append(f"{local // micro} micro-batches of {micro} (auto: {found.why})")
     else:
@@ -111,7 +114,7 @@ def _activations(params: Params, model: DualEncoder, run: Run, ranks: Ranks) -> 
 
 
 def _found_micro_batch(
-    folder: Path, local: int, activations: Activations, trial: finder.RealTrial, ranks: Ranks
+    folder: Path, local: int, activations: Activations, room: int, trial: finder.RealTrial, ranks: Ranks
 ) -> finder.Found:
     """What rank 0 has on disk, else what fits on all ranks."""
     known = finder.read_found(folder, local) if ranks.is_first else None
@@ -119,7 +122,6 @@ def _found_micro_batch(
     size = int(ranks.collectives.gather(mine)[0])
     if size:
         return known or finder.Found(size, "found when the run began")
-    room = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - trial.ballast
     found = finder.find(local, activations, room, trial, lambda value: smallest(ranks, value))
     if ranks.is_first:
         finder.write_found(folder, found)

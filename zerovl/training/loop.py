@@ -202,10 +202,14 @@ class Trainer:
 
 def out_of_memory(batch: Batch) -> ZeroVLError:
     size = len(batch.micro_batches[0].images)
-    return ZeroVLError(
-        f"out of memory in step {batch.step} with {size} pairs at once; set train.step to decoupled (the gradient "
-        f"stays the same) and train.micro_batch to {max(1, size // 2)}"
-    )
+    if size > 1:
+        fix = (
+            f"set train.step to decoupled (the gradient stays the same), train.micro_batch to {size // 2}, and keep "
+            "fewer graphs if any (train.kept_graphs, train.activation_budget)"
+        )
+    else:
+        fix = "set train.activation_checkpointing, or train.shard_model on several ranks, or take smaller towers"
+    return ZeroVLError(f"out of memory in step {batch.step} with {size} pair{'s' * (size > 1)} at once; {fix}")
 
 
 def not_finite(batch: Batch, loss: float) -> ZeroVLError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,11 +31,19 @@ class MetricsLog:
         rows = [row for row in read_rows(self.path) if row["step"] < start_step]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115, closed by `close`
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115, closed by `close`
+        self._waiting = b""  # rows, or the rest of one, that did not fit on the disk
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Append a row; a full disk keeps it for the next call and is said once, so that training goes on."""
+        full = bool(self._waiting)
+        self._waiting += (json.dumps(row) + "\n").encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not full:
+                print(f"{self.path}: {error}; its rows wait until there is space again", file=sys.stderr)
 
     def close(self) -> None:
         self._file.close()

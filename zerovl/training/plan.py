@@ -166,13 +166,13 @@ def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:
     world, batch = target.world_size, params.train.batch_size
     room = int(MARGIN[target.kind] * target.memory)
     for micro in reversed(candidates(batch // world)):
-        bare = footprint(params, model.size, model.activations, Split(batch, world, micro, 0))
+        bare = footprint(params, model.size, model.activations, Split(batch, world, micro, 0), target.kind)
         if micro > _LARGEST_MICRO_BATCH[target.kind] or bare.total > room:
             continue
         free = room - (bare.total - max(bare.activations, bare.loss, bare.checks)) - bare.loss
         kept = kept_graphs("auto", model.activations, micro, batch // world // micro, free)
         split = Split(batch, world, micro, kept)
-        return Suggestion(micro, kept, footprint(params, model.size, model.activations, split))
+        return Suggestion(micro, kept, footprint(params, model.size, model.activations, split, target.kind))
     return None
 
 
@@ -185,7 +185,7 @@ def planned_split(params: Params, target: Target, model: Model, suggestion: Sugg
     micro = train.micro_batch
     if micro == "auto":
         micro = suggestion.micro_batch if suggestion else candidates(local)[0]
-    bare = footprint(params, model.size, model.activations, Split(train.batch_size, world, micro, 0))
+    bare = footprint(params, model.size, model.activations, Split(train.batch_size, world, micro, 0), target.kind)
     lasting = bare.total - max(bare.activations, bare.loss, bare.checks)
     free = int(MARGIN[target.kind] * target.memory) - lasting - bare.loss
     kept = train.kept_graphs

@@ -61,7 +61,7 @@ def make_plan(params_path: str, options: Options, workspace: Workspace) -> Plan:
         split=split,
         parameters=model.parameters,
         work=work,
-        memory=footprint(params, model.size, model.activations, split),
+        memory=footprint(params, model.size, model.activations, split, target.kind),
         unseen_bytes=calibration.unseen_bytes if calibration else None,
         wire=planning.wire(params, model.parameters, split),
         suggestion=suggestion,

@@ -27,7 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.dual_encoder import DualEncoder, is_frozen
 from zerovl.training.gradients import GradientSum
 from zerovl.training.ranks import Ranks
 
@@ -38,6 +38,8 @@ def shard(model: DualEncoder, ranks: Ranks) -> None:
     """Split both towers over all ranks, in place; a collective that all ranks enter with the same weights."""
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     for tower in (model.image_tower, model.text_tower):
+        if is_frozen(tower):
+            continue  # it has no moments to split, and FSDP tidies up in a backward that it never has
         tower.register_forward_hook(_own_output)
         for part in [*blocks(tower), tower]:
             # The whole tower's, too: outside of a forward and backward `parameters()` are then always
@@ -112,7 +114,7 @@ class ShardedGradScaler(torch.amp.GradScaler):
         local: Any = _LocalGradients(optimizer)
         found: dict[torch.device, Tensor] = super()._unscale_grads_(local, inv_scale, found_inf, allow_fp16)
         for flag in found.values():
-            self._ranks.collectives.sum(flag)
+            self._ranks.collectives.sum(flag).clamp_(max=1.0)  # the fused AdamW skips at exactly 1
         return found
 
 

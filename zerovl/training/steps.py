@@ -22,6 +22,7 @@ from zerovl.training.batch_statistics import BatchStatistics, Seen
 from zerovl.training.forward import Constants, Forward, Inputs, Precision, random_seeds
 from zerovl.training.gradients import Gradients, gradient_sum
 from zerovl.training.ranks import Ranks
+from zerovl.training.watchdog import Headway
 
 
 class Step(Protocol):
@@ -45,11 +46,14 @@ class PlainStep:
     def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
         forward = _forward(self.model, mix, self.precision, self.ranks, self.seed, step, len(batch))
         pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
+        self.ranks.headway.mark("computing")
         loss = _loss(self.model, self.ranks, mix, pairs)
         # Activation checkpointing goes forward once more in there.
-        with self.gradients.last_backward(), BatchStatistics(self.model).frozen():
+        statistics = BatchStatistics(self.model)
+        with self.gradients.last_backward(), statistics.frozen():
             self.precision.backward(loss)
         self.gradients.finish()
+        statistics.average(self.ranks.collectives)
         return loss.detach()
 
 
@@ -64,7 +68,8 @@ class DecoupledStep:
 
     A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass.
     Towers with batch statistics (BatchNorm) see those of a micro-batch, as in any accumulation; their
-    running statistics move once a micro-batch, in the order of the micro-batches.
+    running statistics move once a micro-batch, in the order of the micro-batches, and are then averaged
+    over the ranks.
     """
 
     def __init__(
@@ -88,8 +93,8 @@ class DecoupledStep:
         forward = _forward(self.model, mix, self.precision, self.ranks, self.seed, step, len(batch))
         statistics = BatchStatistics(self.model)
         again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
-        pairs, constants = _without_graph(forward, statistics, batch[:again])
-        kept, seen = _with_graph(forward, statistics, batch[again:], again)
+        pairs, constants = _without_graph(forward, statistics, self.ranks.headway, batch[:again])
+        kept, seen = _with_graph(forward, statistics, self.ranks.headway, batch[again:], again)
 
         leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
         loss = _loss(self.model, self.ranks, mix, leaves)
@@ -106,6 +111,7 @@ class DecoupledStep:
         for layer in seen:
             layer.apply()
         self.gradients.finish()
+        statistics.average(self.ranks.collectives)
         return loss.detach()
 
     def _backward(
@@ -118,12 +124,13 @@ class DecoupledStep:
 
 
 def _without_graph(
-    forward: Forward, statistics: BatchStatistics, batch: Sequence[Inputs]
+    forward: Forward, statistics: BatchStatistics, headway: Headway, batch: Sequence[Inputs]
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Constants]]:
     """Embeddings of micro-batches that will go forward again, and what need not be computed again then."""
     pairs, constants = [], []
     with torch.no_grad(), statistics.frozen():
         for index, inputs in enumerate(batch):
+            headway.mark("computing")
             hidden = forward.hidden(inputs, index)
             constants.append(forward.constants(hidden))
             pairs.append(forward.embeddings(hidden))
@@ -131,13 +138,14 @@ def _without_graph(
 
 
 def _with_graph(
-    forward: Forward, statistics: BatchStatistics, batch: Sequence[Inputs], first: int
+    forward: Forward, statistics: BatchStatistics, headway: Headway, batch: Sequence[Inputs], first: int
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
     """Embeddings with their graphs; micro-batch numbers start at `first`."""
     pairs: list[tuple[Tensor, Tensor]] = []
     seen: list[Seen] = []
     with forward.precision.autocast():  # one context: the graphs share the low-precision copies of the weights
         for index, inputs in enumerate(batch, first):
+            headway.mark("computing")
             with statistics.recorded() as what_was_seen:
                 pairs.append(forward(inputs, index))
             seen += what_was_seen()

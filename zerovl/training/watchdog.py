@@ -354,6 +354,8 @@ class Watchdog:
 
     def _obey(self, board: Board, end: dict[str, Any]) -> None:
         """Leave as another rank, or this one, has found."""
+        if end.get("status") in exits.FINAL:
+            exits.end_agent()  # before the failed rank leaves: this one's main thread may lose it and be started again
         board.acknowledge()
         if end["kind"] == "failed":
             self._let_save()

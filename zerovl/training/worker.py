@@ -25,8 +25,8 @@ def run(params: Params, workspace: Workspace) -> int:
     """Train to the end, or to a signal; returns the exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
-    stop.install()
     with join(params.train.watchdog_minutes) as ranks:
+        stop.install()  # before, there is nothing to save: signals end this process, and so the gang
         return train(params, workspace, ranks, stop)
 
 
@@ -39,6 +39,7 @@ def main() -> int:
     die_with_parent()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # `zerovl train` hands it on as soon as it knows this process
     rank = os.environ.get("RANK", "0")
     if folder := os.environ.get(PID_FOLDER):
