@@ -170,4 +170,6 @@ def _silence_torchrun() -> None:
 
 
 def _say(text: str) -> None:
-    print(f"zerovl train: {text}", file=sys.stderr, flush=True)
+    print(
+        f"\nzerovl train: {text}", file=sys.stderr, flush=True
+    )  # a killed rank leaves its progress bar without an end
