@@ -3,6 +3,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,18 @@ def test_a_killed_worker_is_an_error_with_advice(written: Written) -> None:
         os.kill(children()[0], signal.SIGKILL)
         with pytest.raises(ZeroVLError, match=r"a loader process died .*train\.loader_workers"):
             list(batches)
+    assert not children()
+
+
+def test_a_worker_that_dies_while_the_loader_closes_is_no_error(written: Written) -> None:
+    batches = batches_of(written, workers=2, epochs=200.0)
+    next(batches)
+    stuck = children()[0]
+    os.kill(stuck, signal.SIGSTOP)  # so that closing still waits for it when it is killed
+    killer = threading.Timer(0.5, os.kill, (stuck, signal.SIGKILL))
+    killer.start()
+    batches.close()
+    killer.join()
     assert not children()
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from zerovl.errors import ZeroVLError
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+_SECONDS_TO_END = 5.0  # for a worker after SIGTERM
 
 Item = TypeVar("Item")
 
@@ -91,8 +92,17 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
         iterator, self._iterator = self._iterator, None
         # What torch calls when the iterator is collected; here at a known time instead.
         shutdown = getattr(iterator, "_shutdown_workers", None)
-        if shutdown is not None:
+        if shutdown is None:
+            return
+        try:
             shutdown()
+        except RuntimeError as error:
+            # A worker's death is raised by torch's SIGCHLD handler wherever this process then is, also
+            # here. The shutdown has sent SIGTERM to the others by then, without waiting for them.
+            if not _tells_of_death(error):
+                raise
+            for worker in iterator._workers:
+                worker.join(_SECONDS_TO_END)
 
     def __enter__(self) -> Self:
         return self
