@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint format lock bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+.PHONY: help setup demo test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,10 +30,16 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	@zerovl summary
 
 test: setup ## all tests, in parallel
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
 	$(BIN)/python -m benchmarks.plan
+
+ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
+	$(BIN)/python -m flows.ui --port $(or $(PORT),4200)
+
+deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
+	$(BIN)/python -m flows.deploy
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

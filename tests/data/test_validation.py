@@ -66,7 +66,7 @@ def test_clean_data_passes_every_rule(tmp_path: Path, capsys: pytest.CaptureFixt
     assert printed.out.startswith("validation passed: 20 rules, 0 warnings, 120 rows; see ")
     assert printed.err == ""
     assert (tmp_path / "reports/validation/data_docs/index.html").exists()
-    assert not (tmp_path / "runs/validation.part").exists()
+    assert not (tmp_path / "reports/validation/scratch").exists()
 
 
 def row(rows: Rows, number: int = 3, split: tuple[str, str] = ("beta", "train")) -> dict[str, Any]:
@@ -424,4 +424,4 @@ def test_no_verdict_of_older_data_survives_a_failure(tmp_path: Path, monkeypatch
     with pytest.raises(ZeroVLError, match="No space left on device; make room"):
         validation.run(settings(), Workspace(tmp_path))
     assert not (tmp_path / "reports/validation/verdict.json").exists()
-    assert not (tmp_path / "runs/validation.part").exists()
+    assert not (tmp_path / "reports/validation/scratch").exists()

@@ -62,7 +62,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
 def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) -> tuple[Scan, list[Rule]]:
     before = drift.previous(workspace.runs, manifest.digest)
     rows = sum(info.pairs + info.broken for info in manifest.splits.values())
-    with _scratch(workspace.runs / "validation.part") as scratch, ExitStack() as stack:
+    with _scratch(workspace.validation_report / "scratch") as scratch, ExitStack() as stack:
         spills = open_spills(scratch, manifest)
         for spill in (spills.keys, spills.image_ids, spills.caption_ids, spills.pictures):
             stack.enter_context(spill)

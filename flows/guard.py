@@ -1,0 +1,104 @@
+"""A process between a flow and a command: whatever happens to the flow, the command's processes end.
+
+    python guard.py GRACE MARK COMMAND...
+
+The flow holds the other end of the guard's standard input. When that closes, because the flow asks for
+it or because it is gone, the command's whole session gets SIGINT (training saves a checkpoint), and
+what is left after GRACE seconds gets SIGKILL. The command's output passes through the guard, so that it
+can still be written to when the flow no longer reads it.
+
+Processes are known by `ZEROVL_CHILD=MARK` in their environment, which every descendant inherits, also
+ranks and loader workers that have sessions of their own. Exits with the command's status, 128 + N for
+signal N.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import psutil
+
+MARK_VARIABLE = "ZEROVL_CHILD"
+_POLL = 0.2  # seconds between looks at who is left
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """All processes of this user that carry the mark, but not this one."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            alive = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get(MARK_VARIABLE) == mark:
+                found.append(process)
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    grace, mark, command = float(arguments[0]), arguments[1], arguments[2:]
+    asked = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the flow, which then closes our input
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, MARK_VARIABLE: mark},
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    output = threading.Thread(target=_forward, args=(child.stdout.fileno(),), daemon=True)
+    output.start()
+    threading.Thread(target=_wait_for_end_of_input, args=(asked,), daemon=True).start()
+    while child.poll() is None and not asked.wait(_POLL):
+        pass
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    else:
+        signal_all(marked(mark), signal.SIGINT)  # what outlives a killed `dvc`
+    wait_for_all(mark, grace)
+    status = child.wait()
+    output.join(timeout=5.0)
+    return status if status >= 0 else 128 - status
+
+
+def wait_for_all(mark: str, grace: float) -> None:
+    """Until no process carries the mark; what is there after `grace` seconds gets SIGKILL."""
+    deadline = time.monotonic() + grace
+    while left := marked(mark):
+        if time.monotonic() >= deadline:
+            signal_all(left, signal.SIGKILL)
+        time.sleep(_POLL)
+
+
+def signal_all(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def _wait_for_end_of_input(asked: threading.Event) -> None:
+    while os.read(0, 1024):
+        pass
+    asked.set()
+
+
+def _forward(source: int) -> None:
+    gone = False
+    while block := os.read(source, 1 << 16):
+        while block and not gone:
+            try:
+                block = block[os.write(1, block) :]
+            except OSError:
+                gone = True  # the flow is; the command must not die of it while it saves
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

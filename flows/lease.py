@@ -1,0 +1,72 @@
+"""One GPU job at a time on a machine: a locked file.
+
+The kernel frees the lock when the last process that holds the file ends, however it ends; a server that
+counts would have to find out. So the lease goes to the processes of the job too, not to its flow alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+VARIABLE = "ZEROVL_LEASE"
+_POLL = 1.0  # seconds
+
+
+def lease_file() -> Path:
+    """The same for all users and checkouts of a machine, unless `ZEROVL_LEASE` names another."""
+    return Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir(), "zerovl-gpu.lease"))
+
+
+@contextmanager
+def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Wait for the lease and hold it; gives its file descriptor, to be kept by the job's processes.
+
+    Args:
+        holder: a name for those who wait meanwhile.
+        say: hears once for whom this one waits.
+    """
+    path = lease_file()
+    descriptor = _open(path)
+    try:
+        waiting = False
+        while not _try(descriptor):
+            if not waiting:
+                say(f"waiting for the GPU lease {path}: {_holder(descriptor)} has it")
+                waiting = True
+            time.sleep(_POLL)
+        if waiting:
+            say("the GPU lease is free: going on")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{holder}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        # Without O_CREAT first: in a sticky folder the kernel may refuse it for a file of another user.
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask says: it is for all users
+        return descriptor
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 400, 0).decode(errors="replace") or "someone"

@@ -1,0 +1,70 @@
+"""Is there anything new to train on? Compares a checkout with the releases that were made before."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.checkout import CheckoutError, git
+from zerovl import params
+from zerovl.params import Params
+from zerovl.registry.records import Version
+
+LOOKED_AT = 20  # newest releases
+# What a release is made from, and git knows; dvc.lock is made by a run.
+_MADE_FROM = ("data", "dvc.yaml", "zerovl", ":(exclude,glob)**/dvc.lock", ":(exclude)data/README.md")
+
+
+def imports(checkout: Path) -> list[str]:
+    """Paths of the `.dvc` files that `dvc update` can refresh: those of import-url and import."""
+    found = []
+    for path in git(checkout, "ls-files", "*.dvc").splitlines():
+        content = yaml.safe_load((checkout / path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("deps"):
+            found.append(path)
+    return found
+
+
+def unwatched_sources(settings: Params) -> list[str]:
+    """Sources that lie outside `data.raw` (for example s3://): neither git nor DVC sees a change there."""
+    raw = Path(settings.data.raw)
+    return [source.path for source in settings.data.sources if not _inside(source.path, raw)]
+
+
+def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Version | None:
+    """The newest release of the same data, code and parameters as the checkout has now, if any.
+
+    `train.init_from` does not count: a run that starts from production differs in it every time.
+    """
+    for version in versions[:LOOKED_AT]:
+        origin = version.provenance
+        state = origin.get("git") or {}
+        same_params = _trained(origin.get("params", {})) == _trained(params.as_dict(settings))
+        if same_params and not state.get("dirty") and _same_files(checkout, state.get("commit")):
+            return version
+    return None
+
+
+def _trained(sections: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that a model depends on."""
+    kept = {name: section for name, section in sections.items() if name != "register"}
+    kept["train"] = {name: value for name, value in (kept.get("train") or {}).items() if name != "init_from"}
+    return kept
+
+
+def _same_files(checkout: Path, commit: str | None) -> bool:
+    if not commit:
+        return False
+    try:
+        git(checkout, "cat-file", "-e", f"{commit}^{{commit}}")
+    except CheckoutError:
+        return False  # made elsewhere, from a history that this machine does not have
+    done = subprocess.run(["git", "diff", "--quiet", commit, "--", *_MADE_FROM], cwd=checkout, check=False)
+    return done.returncode == 0
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return "://" not in path and Path(path).is_relative_to(folder)

@@ -1,0 +1,91 @@
+"""The part that `train` and `retrain` share: a checkout with its parameters, and the stages in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import runtime
+from prefect.logging import get_run_logger
+
+from flows import checkout as checkouts
+from flows import child, pages, stages
+from flows.checkout import Checkout
+from flows.forms import After, Recipe, recipe_file
+from flows.home import Home
+from flows.lifeline import follow_worker
+from zerovl import params
+from zerovl.files import read_json
+from zerovl.params import Params
+from zerovl.registry.registry import Registry
+from zerovl.registry.store import open_store
+from zerovl.workspace import Workspace
+
+
+class Quiet:
+    """Hears a short command whose output is of no interest unless it fails."""
+
+    def line(self, text: str) -> None: ...
+
+    def bar(self, bar: child.Bar) -> None: ...
+
+
+def open_checkout(revision: str) -> Checkout:
+    """The checkout of the flow run that calls; made, or found where the run is tried again."""
+    follow_worker()
+    checkout = checkouts.make(Home.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
+    get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])
+    return checkout
+
+
+def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:
+    """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
+    alias = [] if after == "promote if better" else ["register.alias=''"]
+    command = [sys.executable, "-m", "zerovl.cli", "recipe", recipe_file(recipe), *overrides, *alias]
+    child.run(command, checkout.path, checkout.environment, Quiet())
+    checkout.commit(f"Parameters of run {checkout.name}")
+    settings = params.load(checkout.path / "params.yaml")
+    checkout.share_store(settings.register_.store)
+    return settings
+
+
+def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, Any] | None:
+    """All stages, the pages, DVC push and the commit; returns `release.json`, None where nothing was registered."""
+    workspace = Workspace(checkout.path)
+    stages.prepare(checkout)
+    stages.validate(checkout)
+    stages.train(checkout)
+    stages.evaluate(checkout)
+    before = metrics_in_production(checkout, settings)
+    if after != "nothing":
+        stages.register(checkout)
+    pages.summary(workspace, checkout.name, before)
+    stages.push_data(checkout)
+    stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
+    pages.links(checkout.keep_reports())
+    release: dict[str, Any] | None = read_json(workspace.release) if workspace.release.is_file() else None
+    checkout.remove()
+    return release
+
+
+def registry_of(checkout: Checkout, settings: Params) -> Registry:
+    store = settings.register_.store
+    return Registry(open_store(store if "://" in store else str(checkout.path / store)))
+
+
+def metrics_in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
+    """Of the holder of the alias before this run; None where there is no alias or no holder."""
+    section = settings.register_
+    move = registry_of(checkout, settings).current(section.name, section.alias) if section.alias else None
+    return registry_of(checkout, settings).version(section.name, move.version).metrics if move else None
+
+
+def _outcome(workspace: Workspace) -> str:
+    rsum = read_json(workspace.evaluation_report / "metrics.json")["overall"]["rsum"]
+    if not workspace.release.is_file():
+        return f"RSUM {rsum:.1f}, not registered"
+    release = read_json(workspace.release)
+    return f"RSUM {rsum:.1f}, {release['name']}@{release['version']}" + (
+        f", {release['alias']}" if release["promoted"] else ""
+    )

@@ -1,0 +1,153 @@
+"""The flow `reproduce`: makes a release again and compares. `python -m flows.reproduce --help`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from flows import command, forms, pipeline, stages
+from flows.checkout import Checkout
+from flows.home import Home
+from zerovl import params
+from zerovl.files import read_json
+from zerovl.registry import bundle, fetch
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Registry
+from zerovl.registry.store import open_store
+from zerovl.workspace import Workspace
+
+
+class CannotReproduceError(Exception):
+    """The release does not say enough of where it comes from, or this machine lacks it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of a release with what was made again."""
+
+    data_equal: bool
+    largest_difference: float | None  # over all weights; None where names or shapes differ
+    rsum: tuple[float, float]  # released, made again
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        """ "equal", "within tolerance" or "different"."""
+        if self.data_equal and self.largest_difference == 0.0 and self.rsum[0] == self.rsum[1]:
+            return "equal"
+        near = self.largest_difference is not None and abs(self.rsum[0] - self.rsum[1]) <= self.tolerance
+        return "within tolerance" if self.data_equal and near else "different"
+
+
+@flow(name="reproduce")
+def reproduce(
+    release: forms.Release,
+    tolerance: Annotated[float, Field(ge=0)] = 1.0,
+) -> dict[str, Any]:
+    """Check out a release's commit and data, train and evaluate again from nothing, compare weights and metrics.
+
+    Args:
+        release: NAME@VERSION or NAME@ALIAS
+        tolerance: difference of RSUM that still counts as the same model
+    """
+    home = Home.here()
+    registry, version = find(home, release)
+    checkout = pipeline.open_checkout(commit_of(version))
+    start_from_nothing(checkout, version)
+    stages.prepare(checkout)
+    stages.validate(checkout)
+    stages.train_anew(checkout)
+    stages.evaluate_anew(checkout)
+    compared = compare(registry, version, Workspace(checkout.path), tolerance)
+    create_markdown_artifact(render(version, compared), key="reproduced", description=f"{release} made again")
+    get_run_logger().info("%s made again: %s", release, compared.verdict)
+    checkout.keep_reports()
+    checkout.remove()
+    return {"release": release, "verdict": compared.verdict, "largest_difference": compared.largest_difference}
+
+
+def find(home: Home, reference: str) -> tuple[Registry, Version]:
+    """A release in the store that the user's checkout names."""
+    store = os.environ.get("ZEROVL_STORE") or params.load(home.root / "params.yaml").register_.store
+    registry = Registry(open_store(store if "://" in store else str(home.root / store)))
+    return registry, registry.resolve(reference)
+
+
+def commit_of(version: Version) -> str:
+    """The commit that a release was made from; raises where that is not enough to make it again."""
+    state = version.provenance.get("git") or {}
+    if not state.get("commit"):
+        raise CannotReproduceError(f"{version.reference} was made outside git: nobody knows of which code")
+    if state.get("dirty"):
+        raise CannotReproduceError(
+            f"{version.reference} was made with files that differ from commit {state['commit'][:12]}; only a release "
+            "of a committed state (each run of a flow commits first) can be made again"
+        )
+    return str(state["commit"])
+
+
+def start_from_nothing(checkout: Checkout, version: Version) -> None:
+    """Give the checkout run state of its own, so that nothing is resumed; its parameters must be the release's."""
+    runs = checkout.path / "runs"
+    if runs.is_symlink():
+        runs.unlink()
+        runs.mkdir()
+    if params.read_yaml(checkout.path / "params.yaml") != version.provenance["params"]:
+        raise CannotReproduceError(
+            f"{version.reference}: params.yaml of its commit differs from the parameters that the release names"
+        )
+
+
+def compare(registry: Registry, version: Version, workspace: Workspace, tolerance: float) -> Comparison:
+    """Weights and metrics of the release against those in the workspace."""
+    released = fetch.cached(registry, version, fetch.cache_folder())
+    manifest = read_json(workspace.manifest / "manifest.json")
+    metrics = read_json(workspace.evaluation_report / "metrics.json")
+    return Comparison(
+        data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
+        largest_difference=_difference(released / bundle.WEIGHTS, workspace.model / bundle.WEIGHTS),
+        rsum=(version.metrics["overall"]["rsum"], metrics["overall"]["rsum"]),
+        tolerance=tolerance,
+    )
+
+
+def render(version: Version, compared: Comparison) -> str:
+    """The markdown that the UI shows."""
+    difference = compared.largest_difference
+    weights = "names or shapes differ" if difference is None else f"largest difference {difference:.3g}"
+    return "\n".join(
+        [
+            f"## {version.reference} made again: {compared.verdict}",
+            "",
+            "| | released | made again |",
+            "|---|---|---|",
+            f"| data | {version.provenance.get('data_manifest')} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
+            f"| weights | {version.files[bundle.WEIGHTS].sha256[:12]} | {weights} |",
+            f"| RSUM | {compared.rsum[0]:.2f} | {compared.rsum[1]:.2f} |",
+            "",
+            f"Tolerance: {compared.tolerance:g} RSUM. Bit-equal weights need the same kind of machine and the "
+            "same number of ranks.",
+        ]
+    )
+
+
+def _difference(released: Path, again: Path) -> float | None:
+    from safetensors.torch import load_file
+
+    first, second = load_file(released), load_file(again)
+    if {name: tensor.shape for name, tensor in first.items()} != {
+        name: tensor.shape for name, tensor in second.items()
+    }:
+        return None
+    return max((float((first[name].double() - second[name].double()).abs().max()) for name in first), default=0.0)
+
+
+if __name__ == "__main__":
+    command.main(reproduce)

@@ -1,0 +1,94 @@
+"""The flow `retrain`: refreshes imported data and trains where something is new. `python -m flows.retrain --help`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows import command, news, pipeline, stages
+from flows.checkout import Checkout
+from flows.forms import After, Overrides, Recipe
+from zerovl.files import read_json
+from zerovl.params import Params
+from zerovl.registry.registry import Registry
+
+
+@flow(name="retrain")
+def retrain(
+    recipe: Recipe = "params.yaml",
+    overrides: Overrides = [],  # noqa: B006, never changed; a form needs a list
+    revision: str = "HEAD",
+    after: After = "promote if better",
+    from_production: bool = False,
+    force: bool = False,
+    reason: str = "",
+) -> State[Any] | dict[str, Any] | None:
+    """Refresh imported data (`dvc update`); end as "NothingNew", or train, pass the gate, promote or be refused.
+
+    Args:
+        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/
+        overrides: key=value each, laid over the recipe
+        revision: branch, tag or commit of code, parameters and data
+        after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
+        from_production: start from the weights of the model in production, not from the towers' own
+        force: train even where nothing is new
+        reason: who or what asked for it, for the log
+    """
+    if reason:
+        get_run_logger().info("asked for by: %s", reason)
+    checkout = pipeline.open_checkout(revision)
+    settings = pipeline.write_params(checkout, recipe, overrides, after)
+    refresh(checkout)
+    if not force and (known := _nothing_new(checkout, settings)):
+        checkout.remove()
+        return Completed(name="NothingNew", message=known)
+    if from_production and (override := _start(checkout, settings)):
+        settings = pipeline.write_params(checkout, recipe, [*overrides, override], after)
+    return pipeline.run_stages(checkout, settings, after)
+
+
+@stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)
+def refresh(checkout: Checkout) -> None:
+    with stages.Narrator("refresh") as narrator:
+        for path in news.imports(checkout.path):
+            stages.run_dvc(checkout, ["update", path], narrator)
+    checkout.commit(f"New data of run {checkout.name}")
+
+
+def _nothing_new(checkout: Checkout, settings: Params) -> str | None:
+    """Why there is nothing to do; None where there is."""
+    registry = pipeline.registry_of(checkout, settings)
+    versions = registry.versions(settings.register_.name)
+    known = news.made_before(checkout.path, settings, versions)
+    if known is None:
+        return None
+    if unwatched := news.unwatched_sources(settings):
+        get_run_logger().info("packing %s to see whether it changed", ", ".join(unwatched))
+        stages.prepare_again(checkout)
+        digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
+        if digest != known.provenance.get("data_manifest"):
+            return None
+    return f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"
+
+
+def _start(checkout: Checkout, settings: Params) -> str | None:
+    """Fetch the model in production to a folder named by its content, which the run's parameters then name."""
+    section = settings.register_
+    registry: Registry = pipeline.registry_of(checkout, settings)
+    move = registry.current(section.name, section.alias or "production")
+    if move is None:
+        get_run_logger().warning("no model is in production yet: training starts from the towers' own weights")
+        return None
+    version = registry.version(section.name, move.version)
+    folder = checkout.home.models / version.identity[:16]
+    if not folder.is_dir():
+        registry.pull(version, folder)
+    get_run_logger().info("starting from %s", version.reference)
+    return f"train.init_from={folder}"
+
+
+if __name__ == "__main__":
+    command.main(retrain)

@@ -1,0 +1,198 @@
+"""One task a DVC stage: runs it as a child process, tells its log and progress, shows what it made."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from flows import child, pages
+from flows.checkout import Checkout
+from flows.child import Bar
+from flows.lease import gpu_lease
+from zerovl.workspace import Workspace
+
+# What DVC says to someone at a terminal; a run commits and pushes by itself.
+_HINTS = (
+    "To track the changes with git",
+    "git add",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+)
+_EVERY = 2.0  # seconds between updates of a progress artifact
+_RETRY_DELAYS = [10.0, 30.0, 90.0]  # seconds before another attempt where input or output failed
+
+
+def stage_task(name: str, text: str, retries: int = 0) -> Callable[[Callable[..., Any]], Any]:
+    """A Prefect task without cache of its own: what is up to date is DVC's to know."""
+    return task(
+        name=name,
+        task_run_name=name,
+        description=text,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=retries,
+        retry_delay_seconds=_RETRY_DELAYS[:retries] or None,
+    )
+
+
+@stage_task("prepare", "Fetches the raw data and packs it into shards", retries=3)
+def prepare(checkout: Checkout) -> None:
+    # Not `-s`: what lies before `prepare` is the data itself, drawn, imported or in the cache or a remote.
+    with Narrator("prepare") as narrator:
+        run_dvc(checkout, ["repro", "--pull", "prepare"], narrator)
+
+
+@stage_task("prepare again", "Packs the raw data anew, where DVC cannot see whether they changed", retries=3)
+def prepare_again(checkout: Checkout) -> None:
+    with Narrator("prepare") as narrator:
+        run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
+
+
+@stage_task("validate", "Checks the data against the rules of params.yaml")
+def validate(checkout: Checkout) -> None:
+    with Narrator("validate") as narrator:
+        try:
+            run_dvc(checkout, ["repro", "-s", "validate"], narrator)
+        finally:
+            if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
+                pages.validation(Workspace(checkout.path))  # of broken data above all
+
+
+@stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
+def train(checkout: Checkout) -> None:
+    with Narrator("train") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
+        run_dvc(checkout, ["repro", "-s", "train"], narrator, keep=[lease])
+        pages.training(Workspace(checkout.path))
+
+
+@stage_task("evaluate", "Scores the model on the validation splits")
+def evaluate(checkout: Checkout) -> None:
+    with Narrator("evaluate") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
+        run_dvc(checkout, ["repro", "-s", "evaluate"], narrator, keep=[lease])
+        pages.gallery(Workspace(checkout.path))
+
+
+@stage_task("train anew", "Trains from nothing, whatever DVC has of it already")
+def train_anew(checkout: Checkout) -> None:
+    with Narrator("train") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
+        run_dvc(checkout, ["repro", "--force", "--no-run-cache", "-s", "train"], narrator, keep=[lease])
+        pages.training(Workspace(checkout.path))
+
+
+@stage_task("evaluate anew", "Scores the model, whatever DVC has of it already")
+def evaluate_anew(checkout: Checkout) -> None:
+    with Narrator("evaluate") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
+        run_dvc(checkout, ["repro", "--force", "--no-run-cache", "-s", "evaluate"], narrator, keep=[lease])
+        pages.gallery(Workspace(checkout.path))
+
+
+@stage_task("register", "Publishes the model, passes it through the gate, moves the alias", retries=3)
+def register(checkout: Checkout) -> None:
+    with Narrator("register") as narrator:
+        run_dvc(checkout, ["repro", "-s", "register"], narrator)
+
+
+@stage_task("push", "Sends data and model to the DVC remote", retries=3)
+def push_data(checkout: Checkout) -> None:
+    with Narrator("push") as narrator:
+        run_dvc(checkout, ["push"], narrator)
+
+
+@stage_task(
+    "commit", "Commits parameters and DVC's records on the run's branch, pushes it where there is a remote", retries=3
+)
+def commit_run(checkout: Checkout, message: str) -> None:
+    logger = get_run_logger()
+    checkout.commit(message)
+    remote = checkout.push()
+    logger.info(
+        "branch %s is at %s%s", checkout.branch, checkout.head()[:12], f", pushed to {remote}" if remote else ""
+    )
+
+
+def run_dvc(checkout: Checkout, words: Sequence[str], listener: child.Listener, keep: Sequence[int] = ()) -> str:
+    """`dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**checkout.environment, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
+    return child.run([sys.executable, "-m", "dvc", *words], checkout.path, environment, listener, keep)
+
+
+class Narrator:
+    """Lines to the run's log, bars to one progress artifact; never holds up the command.
+
+    The artifact is written from a thread of its own: where the server is away, only the newest state waits.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._logger = get_run_logger()
+        self._newest: Bar | None = None
+        self._ended = threading.Event()
+        # The thread writes in the name of this task run.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._write,), daemon=True)
+        self._last = Bar(stage, 0.0, "started")
+
+    def line(self, text: str) -> None:
+        if not text.strip().startswith(_HINTS):
+            self._logger.info(text)
+
+    def bar(self, bar: Bar) -> None:
+        self._newest = bar
+
+    def __enter__(self) -> Self:
+        self._since = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = f"{time.monotonic() - self._since:.0f} s"
+        self._newest = Bar("", 100.0, f"done in {took}") if kind is None else self._stopped(took)
+        self._ended.set()
+        self._thread.join(timeout=10.0)
+
+    def _stopped(self, took: str) -> Bar:
+        last = self._newest or self._last
+        return Bar(last.title, last.percent, f"stopped after {took}; {last.text}")
+
+    def _write(self) -> None:
+        artifact: UUID | None = None
+        while True:
+            ended = self._ended.wait(_EVERY if artifact else 0.0)
+            bar, self._newest = self._newest or (None if artifact else self._last), None
+            if bar:
+                self._last = bar
+                try:
+                    artifact = self._send(artifact, bar)
+                except httpx.HTTPError as error:
+                    self._newest = self._newest or bar
+                    self._logger.debug("progress of %s not sent: %s", self._stage, error)
+            if ended:
+                return
+
+    def _send(self, artifact: UUID | None, bar: Bar) -> UUID:
+        title = f"{bar.title}: " if bar.title not in ("", self._stage) else ""
+        description = f"**{self._stage}** {title}{bar.text}"
+        if artifact is None:
+            made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
+            assert isinstance(made, UUID)
+            return made
+        update_progress_artifact(artifact, bar.percent, description=description)
+        return artifact

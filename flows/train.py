@@ -1,0 +1,36 @@
+"""The flow `train`: the five stages, in a checkout of its own. `python -m flows.train --help`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows import command, pipeline
+from flows.forms import After, Overrides, Recipe
+
+
+@flow(name="train")
+def train(
+    recipe: Recipe = "params.yaml",
+    overrides: Overrides = [],  # noqa: B006, never changed; a form needs a list
+    revision: str = "HEAD",
+    after: After = "promote if better",
+) -> dict[str, Any] | None:
+    """Prepare, validate, train, evaluate, register: what `dvc repro` does, recorded on the branch `runs/<name>`.
+
+    A run with the parameters, data and code of an interrupted one goes on from its last checkpoint.
+
+    Args:
+        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/
+        overrides: key=value each, laid over the recipe
+        revision: branch, tag or commit of code, parameters and data
+        after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
+    """
+    checkout = pipeline.open_checkout(revision)
+    settings = pipeline.write_params(checkout, recipe, overrides, after)
+    return pipeline.run_stages(checkout, settings, after)
+
+
+if __name__ == "__main__":
+    command.main(train)

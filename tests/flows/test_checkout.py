@@ -1,0 +1,114 @@
+"""Checkouts of runs: apart from each other and from the user's, on a branch that keeps what they did."""
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from project import commit, copy_project, git
+
+from flows.checkout import CheckoutError, make, safe_name
+from flows.home import Home
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("factory") / "project")
+
+
+@pytest.fixture
+def home(root: Path, tmp_path: Path) -> Home:
+    return Home(root, tmp_path / "state")
+
+
+def test_a_checkout_shares_cache_remote_and_run_state_but_no_files(home: Home) -> None:
+    (home.root / "untracked").write_text("the user's")
+    first, second = make(home, "one", "id-1", "HEAD"), make(home, "two", "id-2", "main")
+    assert not (first.path / "untracked").exists()
+    (first.path / "params.yaml").write_text("changed: true\n")
+    assert (second.path / "params.yaml").read_text() == (home.root / "params.yaml").read_text()
+    (first.path / "runs" / "state").write_text("shared")
+    assert (second.path / "runs" / "state").read_text() == "shared"
+    with Repo(str(home.root)) as user, Repo(str(first.path)) as own:
+        assert own.cache.local_cache_dir == user.cache.local_cache_dir
+        assert own.config["remote"]["local"]["url"] == user.config["remote"]["local"]["url"]
+        assert own.tmp_dir != user.tmp_dir  # DVC's locks
+    first.share_store("registry")
+    (first.path / "registry" / "release").write_text("kept")
+    assert (home.root / "registry" / "release").read_text() == "kept"
+    assert git(first.path, "status", "--porcelain") == "M params.yaml"  # links are ignored: a release is not "dirty"
+
+
+def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not(home: Home) -> None:
+    first = make(home, "tacky heron!", "0000-1", "HEAD")
+    assert first.name == "tacky-heron"
+    (first.path / "half-done").write_text("")
+    assert make(home, "tacky heron!", "0000-1", "HEAD") == first
+    assert (first.path / "half-done").exists()
+    other = make(home, "tacky heron!", "11112222-3", "HEAD")
+    assert other.branch == "runs/tacky-heron-11112222"
+    first.remove()
+    assert make(home, "tacky heron!", "33334444-5", "HEAD").name == "tacky-heron-33334444"  # its branch is kept
+
+
+def test_a_run_commits_parameters_and_locks_and_nothing_else(home: Home) -> None:
+    checkout = make(home, "commits", "id", "HEAD")
+    assert not checkout.commit("nothing")
+    (checkout.path / "dvc.lock").write_text("schema: '2.0'\n")
+    (checkout.path / "scratch.txt").write_text("not a record")
+    before = git(home.root, "rev-parse", "HEAD")
+    assert checkout.commit("Run commits")
+    assert git(checkout.path, "show", "--name-only", "--format=%s", "HEAD").split() == ["Run", "commits", "dvc.lock"]
+    assert git(home.root, "rev-parse", "HEAD") == before  # the user's branch stays
+    checkout.remove()
+    assert not checkout.path.exists()
+    assert git(home.root, "log", "-1", "--format=%s", "runs/commits") == "Run commits"
+
+
+def test_commits_need_no_name_in_gits_settings(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    checkout = make(home, "nameless", "id", "HEAD")
+    (checkout.path / "dvc.lock").write_text("a: 1\n")
+    assert checkout.commit("Run")
+    assert git(checkout.path, "log", "-1", "--format=%an <%ae>") == "zerovl flows <flows@localhost>"
+
+
+def test_the_branch_goes_to_the_remote_if_there_is_one(home: Home, tmp_path: Path) -> None:
+    checkout = make(home, "pushed", "id", "HEAD")
+    assert checkout.push() is None
+    git(tmp_path, "init", "--quiet", "--bare", "remote.git")
+    git(home.root, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    try:
+        assert checkout.push() == "origin"
+        (checkout.path / "dvc.lock").write_text("b: 2\n")
+        checkout.commit("more")
+        assert checkout.push() == "origin"
+        assert git(tmp_path / "remote.git", "rev-parse", "runs/pushed") == checkout.head()
+    finally:
+        git(home.root, "remote", "remove", "origin")
+
+
+def test_reports_outlive_the_checkout(home: Home) -> None:
+    checkout = make(home, "reports", "id", "HEAD")
+    for text in ("old", "new"):
+        (checkout.path / "reports").mkdir(exist_ok=True)
+        (checkout.path / "reports" / "page.html").write_text(text)
+        assert checkout.keep_reports() == home.reports / "reports"
+    checkout.remove()
+    assert (home.reports / "reports" / "page.html").read_text() == "new"
+
+
+def test_an_older_revision(home: Home) -> None:
+    old = git(home.root, "rev-parse", "HEAD")
+    (home.root / "params.yaml").write_text((home.root / "params.yaml").read_text() + "# newer\n")
+    commit(home.root, "newer")
+    assert not (make(home, "old", "id", old).path / "params.yaml").read_text().endswith("# newer\n")
+    with pytest.raises(CheckoutError, match="git knows no revision 'no-such'; name a branch"):
+        make(home, "new", "id", "no-such")
+    with pytest.raises(CheckoutError, match="--output"):
+        make(home, "new", "id", "--output=/tmp/x")
+
+
+@pytest.mark.parametrize(("name", "safe"), [("a b/c", "a-b-c"), ("../..", "run"), ("tacky-heron", "tacky-heron")])
+def test_safe_names(name: str, safe: str) -> None:
+    assert safe_name(name) == safe

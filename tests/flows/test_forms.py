@@ -1,0 +1,65 @@
+"""The forms of the UI, and the same as options of commands."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from flows.forms import Recipe, recipe_file
+from flows.promote import promote
+from flows.reproduce import reproduce
+from flows.retrain import retrain
+from flows.rollback import rollback
+from flows.train import train
+from zerovl import params
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOWS = (train, retrain, promote, rollback, reproduce)
+
+
+def test_every_recipe_can_be_chosen() -> None:
+    files = {recipe_file(name) for name in get_args(Recipe)}
+    assert files == {"params.yaml", "demo", *(f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml"))}
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_every_field_of_a_form_is_described(flow: Any) -> None:
+    assert flow.description
+    for name, field in flow.parameters.properties.items():
+        assert field.get("description"), f"{flow.name}: {name}"
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_every_flow_has_a_deployment_and_a_command(flow: Any) -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    entries = [each["entrypoint"] for each in deployments]
+    assert f"flows/{flow.name}.py:{flow.name}" in entries
+    done = subprocess.run(
+        [sys.executable, "-m", f"flows.{flow.name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in flow.parameters.properties:
+        assert f"--{name.replace('_', '-')}" in done.stdout
+
+
+def test_the_parameters_of_a_deployment_are_those_of_its_flow() -> None:
+    known = {flow.name: set(flow.parameters.properties) for flow in FLOWS}
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        flow = deployment["entrypoint"].partition(":")[2]
+        given = set(deployment.get("parameters", {}))
+        for trigger in deployment.get("triggers", []):
+            given |= set(trigger["parameters"])
+        assert given <= known[flow], deployment["name"]
+
+
+def test_params_yaml_is_a_recipe_of_itself(tmp_path: Path) -> None:
+    """What the form's first choice rests on."""
+    changes = params.read_yaml(ROOT / "params.yaml")
+    again = params.from_recipe(changes, ["register.alias=''"], "params.yaml")
+    assert again.register_.alias == ""
+    assert params.as_dict(params.from_recipe(changes, [], "params.yaml")) == params.as_dict(
+        params.load(ROOT / "params.yaml")
+    )

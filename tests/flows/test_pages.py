@@ -1,0 +1,61 @@
+"""What the UI shows of a run, as text."""
+
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+from flows.pages import curve_pictures, render_summary
+
+BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
+METRICS: dict[str, Any] = {"overall": BLOCK, "sources": {"web": {**BLOCK, "rsum": 90.0}}, "evaluation_digest": "a"}
+RELEASE: dict[str, Any] = {
+    "name": "zerovl",
+    "version": 4,
+    "store": "s3://models",
+    "alias": "production",
+    "promoted": True,
+    "verdict": {
+        "passed": True,
+        "reasons": [
+            {"rule": "max_drop overall", "value": -3.0, "bound": 5.0, "passed": True, "note": "over 3 sources"}
+        ],
+    },
+}
+
+
+def test_the_difference_to_production_is_that_of_the_same_evaluation() -> None:
+    before = {**METRICS, "overall": {**BLOCK, "rsum": 90.5}}
+    text = render_summary(METRICS, RELEASE, before)
+    assert "| all | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
+    assert "| web | 90.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
+    text = render_summary(METRICS, RELEASE, {**before, "evaluation_digest": "b"})
+    assert "| all | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
+    assert "was evaluated on other data" in text
+
+
+def test_what_became_of_the_model() -> None:
+    text = render_summary(METRICS, RELEASE, None)
+    assert "`zerovl@4` in `s3://models`: promoted to `production`." in text
+    assert "| max_drop overall | passed | -3 | 5 | over 3 sources |" in text
+    assert 'zerovl.load("s3://models/zerovl@production")' in text
+    reasons = [{**RELEASE["verdict"]["reasons"][0], "passed": False}]
+    refused = {**RELEASE, "promoted": False, "verdict": {"passed": False, "reasons": reasons}}
+    text = render_summary(METRICS, refused, None)
+    assert "the gate refused it, `production` stays where it is" in text
+    assert "**FAILED**" in text
+    assert 'zerovl.load("s3://models/zerovl@4")' in text
+    assert "registered, no alias was asked for" in render_summary(METRICS, {**refused, "alias": ""}, None)
+    assert "Not registered" in render_summary(METRICS, None, None)
+
+
+def test_curves_are_pictures_of_their_own() -> None:
+    rows = [
+        {"step": step, "loss": 3.0 - step / 10} | ({"valid_rsum": 5.0 * step} if step % 5 == 0 else {})
+        for step in range(20)
+    ]
+    pictures = dict(curve_pictures(rows))
+    assert list(pictures) == ["curve-loss", "curve-rsum"]
+    for picture in pictures.values():
+        root = ElementTree.fromstring(picture)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(root.findall("{http://www.w3.org/2000/svg}path")) >= 1
+    assert dict(curve_pictures([])) == {}
