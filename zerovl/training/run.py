@@ -89,7 +89,15 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
                 checkpoints=checkpoints,
                 cadence=Cadence(params.train.checkpoint_steps, params.train.checkpoint_minutes),
                 clip_norm=params.train.clip_norm,
-                checks=make_checks(params, subject.manifest, workspace, state.model, subject.tokenizer, steps),
+                checks=make_checks(
+                    params,
+                    subject.manifest,
+                    workspace,
+                    state.model,
+                    subject.tokenizer,
+                    steps,
+                    alive=lambda: ranks.headway.mark("scoring validation pairs"),
+                ),
                 stop=stop,
                 log=log,
             )

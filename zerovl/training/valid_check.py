@@ -30,13 +30,18 @@ def make_checks(
     model: DualEncoder,
     tokenizer: CaptionTokenizer,
     steps: int,
+    alive: Callable[[], None],
 ) -> Checks | None:
-    """None where `train.valid_checks` is 0 or no source has a validation split."""
+    """None where `train.valid_checks` is 0 or no source has a validation split.
+
+    `alive` is called between passes: scoring many pairs is headway too.
+    """
     sources = manifest.sources("valid")
     if not params.train.valid_checks or not sources:
         return None
     images, captions = _sample(params, manifest, ShardReader(workspace.shards), sources)
-    score = _scorer(model, images, *(torch.from_numpy(array) for array in tokenizer(captions)))
+    input_ids, attention_mask = (torch.from_numpy(array) for array in tokenizer(captions))
+    score = _scorer(model, images, input_ids, attention_mask, alive)
     return Checks(max(1, steps // params.train.valid_checks), score, is_sharded(model))
 
 
@@ -59,17 +64,24 @@ def _sample(
 
 
 def _scorer(
-    model: DualEncoder, images: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    model: DualEncoder,
+    images: torch.Tensor,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    alive: Callable[[], None],
 ) -> Callable[[], float]:
     ids = np.arange(len(images))
 
+    def embed(encode: Callable[..., torch.Tensor], *parts: torch.Tensor) -> torch.Tensor:
+        alive()
+        return encode(*(part.to(model.temperature.device) for part in parts))
+
     @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
     def score() -> float:
-        device = model.temperature.device
         with torch.compiler.set_stance("force_eager"):  # to compile for these shapes takes longer than to score
-            image_emb = torch.cat([model.encode_image(part.to(device)) for part in images.split(_PASS)])  # (n, D)
+            image_emb = torch.cat([embed(model.encode_image, part) for part in images.split(_PASS)])  # (n, D)
             parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
-            text_emb = torch.cat([model.encode_text(i.to(device), m.to(device)) for i, m in parts])  # (n, D)
+            text_emb = torch.cat([embed(model.encode_text, *part) for part in parts])  # (n, D)
         return retrieval_metrics(image_emb.float().cpu(), text_emb.float().cpu(), ids, ids).metrics["rsum"]
 
     return score
