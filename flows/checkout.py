@@ -16,7 +16,7 @@ from pathlib import Path
 from flows.home import Home
 
 BRANCHES = "runs"
-_NOBODY = {"NAME": "zerovl flows", "EMAIL": "flows@localhost"}
+_NOBODY = ("zerovl flows", "flows@localhost")
 
 
 class CheckoutError(Exception):
@@ -52,10 +52,9 @@ class Checkout:
 
     def push(self) -> str | None:
         """Push the branch to the remote of the user's checkout; None where it has none."""
-        remotes = git(self.home.root, "remote").split()
-        if not remotes:
+        remote = remote_of(self.home)
+        if remote is None:
             return None
-        remote = "origin" if "origin" in remotes else remotes[0]
         git(self.path, "push", "--no-verify", "--force-with-lease", remote, f"HEAD:refs/heads/{self.branch}")
         return remote
 
@@ -121,6 +120,12 @@ def resolve(home: Home, revision: str) -> str:
         ) from None
 
 
+def remote_of(home: Home) -> str | None:
+    """Where branches and tags of runs are pushed: origin, or the only other one; None without a remote."""
+    remotes = git(home.root, "remote").split()
+    return "origin" if "origin" in remotes else next(iter(remotes), None)
+
+
 def safe_name(name: str) -> str:
     """A run's name as folder and branch; Prefect's own names ("tacky-heron") are left as they are."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
@@ -137,16 +142,25 @@ def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None)
     return done.stdout.strip()
 
 
+def identity(folder: Path) -> tuple[str, str]:
+    """Name and address for commits and tags, which a service's account may not have set."""
+
+    def setting(key: str, variable: str, fallback: str) -> str:
+        done = subprocess.run(["git", "config", key], cwd=folder, capture_output=True, text=True, check=False)
+        return os.environ.get(variable) or done.stdout.strip() or fallback
+
+    name = setting("user.name", "GIT_AUTHOR_NAME", _NOBODY[0])
+    return name, setting("user.email", "GIT_AUTHOR_EMAIL", _NOBODY[1])
+
+
 def _author(folder: Path) -> dict[str, str]:
-    """A commit needs a name and an address, which a service's account may not have."""
-    values: dict[str, str] = {}
-    for key, fallback in _NOBODY.items():
-        configured = subprocess.run(
-            ["git", "config", f"user.{key.lower()}"], cwd=folder, capture_output=True, text=True, check=False
-        ).stdout.strip()
-        for role in ("AUTHOR", "COMMITTER"):
-            values[f"GIT_{role}_{key}"] = os.environ.get(f"GIT_{role}_{key}") or configured or fallback
-    return values
+    name, address = identity(folder)
+    return {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": address,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": address,
+    }
 
 
 def _share(home: Home, path: Path) -> None:

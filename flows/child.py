@@ -17,10 +17,11 @@ from flows.guard import marked, signal_all, wait_for_all
 
 GRACE_VARIABLE = "ZEROVL_GRACE_SECONDS"
 GRACE_SECONDS = 60.0  # for a step of a large batch and its checkpoint
+_LAST_SIGNAL = 64  # higher statuses are a program's own, as DVC's 255
 _LAST_LINES = 15  # of the output, in the message of a failure
 _GUARD = Path(__file__).with_name("guard.py")
 # tqdm's own format: "train:  43%|####3     | 64/149 [00:20<00:30,  2.1step/s, loss=3.1]"
-_BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d+)%\|.*\|\s*(?P<count>.*?)\s*\[(?P<rest>.*)\]\s*$")
+_BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d+)%\|.*\|\s*(?P<count>.*?)\s*\[(?P<rest>[^\]]*)\]")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -84,7 +85,8 @@ def run(
         _end_without_guard(mark, grace)
     if status:
         last = "\n".join(deque(lines, _LAST_LINES))
-        how = f"status {status}" if 0 < status < 128 else f"signal {status - 128 if status > 0 else -status}"
+        number = -status if status < 0 else status - 128
+        how = f"signal {number}" if 0 < number <= _LAST_SIGNAL else f"status {status}"
         raise CommandError(f"`{' '.join(command)}` ended with {how}:\n{last}")
     return "\n".join(lines)
 
@@ -101,7 +103,8 @@ def _listen(guard: subprocess.Popen[bytes], listener: Listener, lines: list[str]
         text = _ESCAPES.sub("", piece).rstrip()
         if match := _BAR.match(text):
             listener.bar(bar_of(match))
-        elif text:
+            text = text[match.end() :].strip()  # of whoever wrote next, where the bar's process was killed
+        if text:
             lines.append(text)
             listener.line(text)
 

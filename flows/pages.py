@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
 )
 
 from flows.home import REPORTS_VARIABLE
-from zerovl.evaluation.charts import Line, line_chart, smooth
+from zerovl.evaluation.charts import HEIGHT, WIDTH, Line, line_chart, smooth
 from zerovl.files import read_json
 from zerovl.training.metrics import FILE, read_rows
 from zerovl.workspace import Workspace
 
-_CURVES = {"curve-loss": "Training loss by step", "curve-rsum": "RSUM on a sample of the validation pairs by step"}
 # Of a chart outside the report, whose style sheet it has there.
 _CHART_STYLE = (
     "svg{background:#fff}text{font:11px system-ui,sans-serif;fill:#62646d}.grid{stroke:#e6e3db}"
@@ -48,39 +46,42 @@ def validation(workspace: Workspace) -> None:
 
 def training(workspace: Workspace) -> None:
     """The curves of the loss and, where it was looked at on the way, of RSUM."""
-    for key, picture in curve_pictures(read_rows(workspace.training_report / FILE)):
-        _picture(picture, "svg+xml", key, _CURVES[key])
+    drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_rows(workspace.training_report / FILE))]
+    if drawn:
+        create_markdown_artifact("\n\n".join(drawn), key="curves", description="What training did, step by step")
 
 
-def curve_pictures(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    """(key of the artifact, SVG) for each curve that the rows of a training log give."""
+def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """(title, SVG) for each curve that the rows of a training log give."""
     loss = [(float(row["step"]), float(row["loss"])) for row in rows]
     scores = [(float(row["step"]), float(row["valid_rsum"])) for row in rows if "valid_rsum" in row]
     if loss:
         lines = [Line(loss, "raw"), Line(smooth(loss, len(loss) // 30), "main")]
-        yield "curve-loss", _standalone(line_chart(lines, "step", _CURVES["curve-loss"], from_zero=False))
+        yield "Training loss", _standalone(line_chart(lines, "step", "Training loss", from_zero=False))
     if scores:
-        yield (
-            "curve-rsum",
-            _standalone(line_chart([Line(scores, "main")], "step", _CURVES["curve-rsum"], from_zero=True)),
-        )
-
-
-def _standalone(chart: str) -> bytes:
-    return chart.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{_CHART_STYLE}</style>', 1).encode()
+        title = "RSUM on a sample of the validation pairs"
+        yield title, _standalone(line_chart([Line(scores, "main")], "step", title, from_zero=True))
 
 
 def gallery(workspace: Workspace) -> None:
     """Queries and what the model found."""
     path = workspace.evaluation_report / "gallery.png"
     if path.is_file():
-        _picture(path.read_bytes(), "png", "gallery", "Queries, and what the model finds among pictures it never saw")
+        picture = _picture(path.read_bytes(), "png", "Queries, and what the model finds among pictures it never saw")
+        create_markdown_artifact(picture, key="gallery", description="What the model finds among pictures it never saw")
 
 
-def _picture(data: bytes, kind: str, key: str, description: str) -> None:
-    """A picture inside the artifact itself, so that it shows wherever the UI is opened."""
-    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    create_image_artifact(uri, key=key, description=description)
+def _standalone(chart: str) -> bytes:
+    size = f'width="{2 * WIDTH}" height="{2 * HEIGHT}" xmlns="http://www.w3.org/2000/svg"'
+    return chart.replace(">", f" {size}><style>{_CHART_STYLE}</style>", 1).encode()
+
+
+def _picture(data: bytes, kind: str, title: str) -> str:
+    """Markdown with the picture inside, so that it shows wherever the UI is opened.
+
+    Prefect's own image artifact would print the whole address, which here is the picture, below it.
+    """
+    return f"{title}\n\n![{title}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
 def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> None:

@@ -15,11 +15,10 @@ from flows.checkout import Checkout
 from flows.forms import After, Recipe, recipe_file
 from flows.home import Home
 from flows.lifeline import follow_worker
+from flows.stores import open_registry
 from zerovl import params
 from zerovl.files import read_json
 from zerovl.params import Params
-from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
 from zerovl.workspace import Workspace
 
 
@@ -69,16 +68,12 @@ def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, 
     return release
 
 
-def registry_of(checkout: Checkout, settings: Params) -> Registry:
-    store = settings.register_.store
-    return Registry(open_store(store if "://" in store else str(checkout.path / store)))
-
-
 def metrics_in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
     """Of the holder of the alias before this run; None where there is no alias or no holder."""
     section = settings.register_
-    move = registry_of(checkout, settings).current(section.name, section.alias) if section.alias else None
-    return registry_of(checkout, settings).version(section.name, move.version).metrics if move else None
+    registry = open_registry(checkout.path, section.store)
+    move = registry.current(section.name, section.alias) if section.alias else None
+    return registry.version(section.name, move.version).metrics if move else None
 
 
 def _outcome(workspace: Workspace) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +14,12 @@ from pydantic import Field
 from flows import command, forms, pipeline, stages
 from flows.checkout import Checkout
 from flows.home import Home
+from flows.stores import user_registry
 from zerovl import params
 from zerovl.files import read_json
 from zerovl.registry import bundle, fetch
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
 from zerovl.workspace import Workspace
 
 
@@ -57,8 +56,8 @@ def reproduce(
         release: NAME@VERSION or NAME@ALIAS
         tolerance: difference of RSUM that still counts as the same model
     """
-    home = Home.here()
-    registry, version = find(home, release)
+    registry = user_registry(Home.here())
+    version = registry.resolve(release)
     checkout = pipeline.open_checkout(commit_of(version))
     start_from_nothing(checkout, version)
     stages.prepare(checkout)
@@ -71,13 +70,6 @@ def reproduce(
     checkout.keep_reports()
     checkout.remove()
     return {"release": release, "verdict": compared.verdict, "largest_difference": compared.largest_difference}
-
-
-def find(home: Home, reference: str) -> tuple[Registry, Version]:
-    """A release in the store that the user's checkout names."""
-    store = os.environ.get("ZEROVL_STORE") or params.load(home.root / "params.yaml").register_.store
-    registry = Registry(open_store(store if "://" in store else str(home.root / store)))
-    return registry, registry.resolve(reference)
 
 
 def commit_of(version: Version) -> str:

@@ -8,12 +8,12 @@ from prefect import State, flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows import command, news, pipeline, stages
+from flows import child, command, news, pipeline, stages
 from flows.checkout import Checkout
 from flows.forms import After, Overrides, Recipe
+from flows.stores import open_registry
 from zerovl.files import read_json
 from zerovl.params import Params
-from zerovl.registry.registry import Registry
 
 
 @flow(name="retrain")
@@ -53,15 +53,19 @@ def retrain(
 @stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)
 def refresh(checkout: Checkout) -> None:
     with stages.Narrator("refresh") as narrator:
-        for path in news.imports(checkout.path):
-            stages.run_dvc(checkout, ["update", path], narrator)
+        update_imports(checkout, narrator)
     checkout.commit(f"New data of run {checkout.name}")
+
+
+def update_imports(checkout: Checkout, listener: child.Listener) -> None:
+    for path in news.imports(checkout.path):
+        stages.run_dvc(checkout, ["update", path], listener)
 
 
 def _nothing_new(checkout: Checkout, settings: Params) -> str | None:
     """Why there is nothing to do; None where there is."""
-    registry = pipeline.registry_of(checkout, settings)
-    versions = registry.versions(settings.register_.name)
+    section = settings.register_
+    versions = open_registry(checkout.path, section.store).versions(section.name)
     known = news.made_before(checkout.path, settings, versions)
     if known is None:
         return None
@@ -77,7 +81,7 @@ def _nothing_new(checkout: Checkout, settings: Params) -> str | None:
 def _start(checkout: Checkout, settings: Params) -> str | None:
     """Fetch the model in production to a folder named by its content, which the run's parameters then name."""
     section = settings.register_
-    registry: Registry = pipeline.registry_of(checkout, settings)
+    registry = open_registry(checkout.path, section.store)
     move = registry.current(section.name, section.alias or "production")
     if move is None:
         get_run_logger().warning("no model is in production yet: training starts from the towers' own weights")

@@ -19,10 +19,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows import child, pages
+from flows import child, pages, tags
 from flows.checkout import Checkout
 from flows.child import Bar
 from flows.lease import gpu_lease
+from zerovl.files import read_json
 from zerovl.workspace import Workspace
 
 # What DVC says to someone at a terminal; a run commits and pushes by itself.
@@ -34,7 +35,7 @@ _HINTS = (
     "Use `dvc push`",
 )
 _EVERY = 2.0  # seconds between updates of a progress artifact
-_RETRY_DELAYS = [10.0, 30.0, 90.0]  # seconds before another attempt where input or output failed
+_RETRY_DELAYS = [5.0, 20.0, 60.0]  # seconds before another attempt where input or output failed
 
 
 def stage_task(name: str, text: str, retries: int = 0) -> Callable[[Callable[..., Any]], Any]:
@@ -123,6 +124,17 @@ def commit_run(checkout: Checkout, message: str) -> None:
     logger.info(
         "branch %s is at %s%s", checkout.branch, checkout.head()[:12], f", pushed to {remote}" if remote else ""
     )
+    release = Workspace(checkout.path).release
+    if tags.wanted() and release.is_file():
+        made = _tag(checkout, read_json(release))
+        tags.push(checkout.home.root, remote, made)
+        logger.info("tags: %s", ", ".join(made) or "nothing new")
+
+
+def _tag(checkout: Checkout, release: dict[str, Any]) -> list[str]:
+    root, name, version = checkout.home.root, release["name"], release["version"]
+    made = tags.tag_version(root, name, version, checkout.head())
+    return made + (tags.tag_alias(root, name, version, release["alias"]) if release["promoted"] else [])
 
 
 def run_dvc(checkout: Checkout, words: Sequence[str], listener: child.Listener, keep: Sequence[int] = ()) -> str:

@@ -84,11 +84,13 @@ def test_lines_and_bars(tmp_path: Path) -> None:
         bar.update()
     bar.close()
     print("a line | with a bar", file=sys.stderr)
+    print("train:  18%|##   | 130/720 [00:04<02:03,  4.79step/s, loss=2.1]ERROR: train exited with -9")
     print("\\033[31mred\\033[0m")
     """
     output = run(textwrap.dedent(code), tmp_path, heard)
-    assert heard.lines == ["a line | with a bar", "red"]
-    assert output == "a line | with a bar\nred"
+    assert heard.lines == ["a line | with a bar", "ERROR: train exited with -9", "red"]
+    assert output == "\n".join(heard.lines)
+    assert heard.bars.pop() == Bar("train", 18.0, "130/720, 00:04<02:03, 4.79step/s, loss=2.1")
     assert heard.bars[-1].title == "train"
     assert heard.bars[-1].percent == 100
     assert "loss=1.000" in heard.bars[-1].text
@@ -101,6 +103,8 @@ def test_a_failure_names_the_command_its_status_and_its_last_lines(tmp_path: Pat
     assert str(caught.value).endswith("\nline 19")
     with pytest.raises(CommandError, match="ended with signal 9"):
         run("import os; os.kill(os.getpid(), 9)", tmp_path, Heard())
+    with pytest.raises(CommandError, match="ended with status 255"):
+        run("import sys; sys.exit(255)", tmp_path, Heard())
 
 
 def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from flows.pages import curve_pictures, render_summary
+from flows.pages import curves, render_summary
 
 BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
 METRICS: dict[str, Any] = {"overall": BLOCK, "sources": {"web": {**BLOCK, "rsum": 90.0}}, "evaluation_digest": "a"}
@@ -52,10 +52,10 @@ def test_curves_are_pictures_of_their_own() -> None:
         {"step": step, "loss": 3.0 - step / 10} | ({"valid_rsum": 5.0 * step} if step % 5 == 0 else {})
         for step in range(20)
     ]
-    pictures = dict(curve_pictures(rows))
-    assert list(pictures) == ["curve-loss", "curve-rsum"]
+    pictures = dict(curves(rows))
+    assert list(pictures) == ["Training loss", "RSUM on a sample of the validation pairs"]
     for picture in pictures.values():
         root = ElementTree.fromstring(picture)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert len(root.findall("{http://www.w3.org/2000/svg}path")) >= 1
-    assert dict(curve_pictures([])) == {}
+    assert dict(curves([])) == {}

@@ -1,0 +1,90 @@
+"""Data that was imported from S3 with DVC: new, changed and removed objects are news, nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from factory import free_port, wait_for
+from project import commit, copy_project, git
+
+from flows import news
+from flows.checkout import make
+from flows.home import Home
+from flows.pipeline import Quiet
+from flows.retrain import update_imports
+from zerovl import params
+from zerovl.registry.records import Version
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    port = free_port()
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tester-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+        client = boto3.client("s3")
+
+        def made() -> bool:
+            try:
+                client.create_bucket(Bucket="crawl")
+            except Exception:
+                return False
+            return True
+
+        wait_for("a bucket", made, 60)
+        yield client
+    finally:
+        server.kill()
+        server.wait()
+
+
+def dvc(folder: Path, *words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=folder, capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_objects_that_come_change_and_go(tmp_path: Path, s3: object) -> None:
+    def put(key: str, text: str) -> None:
+        s3.put_object(Bucket="crawl", Key=f"raw/{key}", Body=text.encode())  # type: ignore[attr-defined]
+
+    put("web/train_anno.csv", "image,image_id,caption,caption_id\n")
+    root = copy_project(tmp_path / "project")
+    dvc(root, "import-url", "s3://crawl/raw", "data/raw")
+    commit(root, "imported")
+    settings = params.from_recipe({}, ["data.raw=data/raw"], "test")
+    origin = {
+        "params": params.as_dict(settings),
+        "git": {"commit": git(root, "rev-parse", "HEAD"), "dirty": False},
+    }
+    made = Version("zerovl", 1, "0" * 64, "2026-01-01T00:00:00Z", "test", {}, {}, origin, None)
+    home = Home(root, tmp_path / "state")
+
+    def is_new(name: str) -> bool:
+        checkout = make(home, name, name, "HEAD")
+        update_imports(checkout, Quiet())
+        return news.made_before(checkout.path, settings, [made]) is None
+
+    assert not is_new("unchanged")
+    put("web/train/1.jpg", "a picture")
+    assert is_new("added")
+    put("web/train_anno.csv", "image,image_id,caption,caption_id\n1.jpg,1,a cat,1\n")
+    assert is_new("changed")
+    s3.delete_object(Bucket="crawl", Key="raw/web/train/1.jpg")  # type: ignore[attr-defined]
+    put("web/train_anno.csv", "image,image_id,caption,caption_id\n")
+    assert not is_new("as it was")
+    assert git(root, "status", "--porcelain") == ""  # the user's own .dvc file stays
