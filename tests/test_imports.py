@@ -13,7 +13,7 @@ ALLOWED = {
     "data": {"data"},
     "model": {"model", "data"},
     "objective": {"objective"},
-    "evaluation": {"evaluation", "model", "objective", "data"},
+    "evaluation": {"evaluation", "registry", "model", "objective", "data"},
     "training": {"training", "evaluation", "model", "objective", "data"},
     "registry": {"registry"},
 }

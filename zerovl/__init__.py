@@ -23,6 +23,7 @@ def load(reference: str, *, device: str = "auto") -> Encoder:
         ZeroVLError: no such model, or a file of it is damaged.
     """
     from zerovl.model.encoder import Encoder
-    from zerovl.registry.fetch import resolve
+    from zerovl.registry.fetch import opened
 
-    return Encoder.load(resolve(reference), device=device)
+    with opened(reference) as folder:
+        return Encoder.load(folder, device=device)

@@ -202,8 +202,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _register(arguments: argparse.Namespace) -> None:
     from zerovl import params
     from zerovl.registry import stage
+    from zerovl.workspace import Workspace
 
-    stage.run(params.load(arguments.params))
+    settings, workspace = params.load(arguments.params), Workspace()
+    from zerovl.evaluation.comparison import Holders  # torch: after the parameters, whose errors come at once
+
+    stage.run(settings, workspace, Holders(settings.evaluate, workspace), _check_release)
 
 
 def _fetch_weights(arguments: argparse.Namespace) -> None:
@@ -261,7 +265,13 @@ def _import_checkpoint(arguments: argparse.Namespace) -> None:
 def _registry(arguments: argparse.Namespace) -> None:
     from zerovl.registry import commands
 
-    commands.run(arguments)
+    commands.run(arguments, _check_release)
+
+
+def _check_release(folder: Path) -> str:
+    from zerovl.evaluation import sample
+
+    return sample.check(folder)
 
 
 if __name__ == "__main__":

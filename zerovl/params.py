@@ -260,13 +260,24 @@ class EvaluateParams(Section):
     chunk: int = Field(1024, ge=1, description="queries ranked at once; bounds the memory")
     bootstrap: int = Field(1000, ge=10, description="resamples of the 95% interval")
     gallery: int = Field(8, ge=0, description="queries shown in the report, a direction")
-    seed: int = Field(0, ge=0, description="of the bootstrap and of the untrained baseline")
+    sample: int = Field(
+        16, ge=0, description="validation pairs that go with a release, to check it when an alias moves; 0: none"
+    )
+    seed: int = Field(0, ge=0, description="of the bootstrap, of the sample and of the untrained baseline")
 
 
 class GateParams(Section):
     min_rsum: float = Field(0.0, ge=0, le=600, strict=False, description="RSUM over all sources must reach this")
+    min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
+        default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
+    )
     max_drop: float = Field(
         5.0, ge=0, strict=False, description="RSUM that a source or the whole may lose against the holder of the alias"
+    )
+    difference: Literal["none", "not_worse", "better"] = Field(
+        "not_worse",
+        description="95% interval of the paired difference to the holder: not_worse: it reaches 0 or more; better: it "
+        "lies above 0",
     )
 
 

@@ -53,7 +53,12 @@ def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         stage,
         "read_image",
         lambda manifest, shards, source, split, row: SimpleNamespace(
-            image=world.samples[source][row][0], key=f"{source}-{world.samples[source][row][2]}"
+            image=world.samples[source][row][0],
+            key=f"{source}-{world.samples[source][row][2]}",
+            captions=world.samples[source][row][1],
+            caption_ids=list(range(len(world.samples[source][row][1]))),
+            image_id=world.samples[source][row][2],
+            source=source,
         ),
     )
     monkeypatch.setattr(stage.Encoder, "load", lambda folder: FakeEncoder())
@@ -64,7 +69,9 @@ def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_writes_all_files_and_says_the_scores(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     stage.run(PARAMS, workspace)
     folder = workspace.evaluation_report
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "queries.parquet", "report.html", "gallery.png"}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    sample = {"sample/pairs.tar", "sample/embeddings.safetensors"}
+    assert files == {"metrics.json", "queries.parquet", "report.html", "gallery.png"} | sample
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == ["overall", "sources", "evaluation_digest", "model_digest"]
     assert list(metrics["sources"]) == ["alpha", "beta"]
@@ -83,7 +90,8 @@ def test_same_input_same_files(workspace: Workspace) -> None:
     digests = []
     for _ in range(2):
         stage.run(PARAMS, workspace)
-        digests.append({path.name: sha256_file(path) for path in workspace.evaluation_report.iterdir()})
+        files = [path for path in workspace.evaluation_report.rglob("*") if path.is_file()]
+        digests.append({path.name: sha256_file(path) for path in files})
     assert digests[0] == digests[1]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from zerovl.errors import ZeroVLError
 from zerovl.registry import fetch
+from zerovl.registry.cache import cache_folder
 from zerovl.registry.folder_store import FolderStore
 from zerovl.registry.registry import Registry
 from zerovl.registry.store import open_store
@@ -22,7 +24,8 @@ Bundle = Callable[..., dict[str, Path | bytes]]
 def release(uri: str, files: dict[str, Path | bytes]) -> None:
     registry = Registry(open_store(uri))
     version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
-    registry.promote(version, "production", why="", by="tester", after=0)
+    registry.promote(version, "production", why="", by="tester", after=0, check=lambda folder: "")
+    shutil.rmtree(cache_folder())  # the promotion has fetched it
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_a_damaged_store_puts_nothing_into_the_cache(store: Path) -> None:
         blob.write_bytes(b"?" + blob.read_bytes()[1:])
     with pytest.raises(ZeroVLError, match="is damaged: expected sha256"):
         fetch.resolve(f"{store}/zerovl@1")
-    assert not [path for path in fetch.cache_folder().rglob("*") if path.is_file()]
+    assert not [path for path in cache_folder().rglob("*") if path.is_file()]
 
 
 def _fetch_and_read(reference: str) -> tuple[str, bytes]:

@@ -13,10 +13,27 @@ from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 from zerovl.registry import provenance, stage
 from zerovl.registry.folder_store import FolderStore
-from zerovl.registry.registry import Registry
+from zerovl.registry.gate import Compare, Comparison, LostHolder
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Check, Registry
 from zerovl.workspace import Workspace
 
 Write = Callable[..., None]
+
+
+def compared(registry: Registry, holder: Version) -> Comparison | LostHolder:
+    """In place of ranks by query: the difference of the RSUM in both metrics, 10 either way."""
+    ours = json.loads((Path(registry.store.uri).parent / "reports" / "evaluation" / "metrics.json").read_text())
+    difference = ours["overall"]["rsum"] - holder.metrics["overall"]["rsum"]
+    return Comparison(holder.metrics, difference, difference - 10.0, difference + 10.0)
+
+
+def checked(folder: Path) -> str:
+    return f"{len(list(folder.glob('sample/*')))} files in its sample"
+
+
+def run_stage(params: Params, workspace: Workspace, compare: Compare = compared, check: Check = checked) -> None:
+    stage.run(params, workspace, compare, check)
 
 
 def settings(**register: Any) -> Params:
@@ -49,6 +66,10 @@ def write(workspace: Workspace) -> Write:
             workspace.evaluation_report / "metrics.json",
             {"overall": scores, "sources": {"shapes": {"rsum": rsum}}, "evaluation_digest": evaluation},
         )
+        (workspace.evaluation_report / "queries.parquet").write_bytes(b"ranks of " + weights)
+        (workspace.evaluation_report / "sample").mkdir(exist_ok=True)
+        (workspace.evaluation_report / "sample" / "pairs.tar").write_bytes(b"pairs")
+        (workspace.evaluation_report / "sample" / "embeddings.safetensors").write_bytes(b"of " + weights)
         splits = {"train": {"pairs": 1600, "broken": 2}, "valid": {"pairs": 200, "broken": 1}}
         write_json(workspace.manifest / "manifest.json", {"digest": "data-digest", "sources": {"shapes": splits}})
         write_json(workspace.validation_report / "verdict.json", {"passed": passed, "manifest_digest": "data-digest"})
@@ -70,11 +91,12 @@ def released(workspace: Workspace) -> dict[str, Any]:
 def test_the_first_release(
     workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     version = registry.resolve("zerovl@production")
     assert set(version.files) == {
         *("model.safetensors", "config.json", "tokenizer.json"),
-        *("metrics.json", "provenance.json", "MODEL_CARD.md"),
+        *("metrics.json", "provenance.json", "MODEL_CARD.md", "queries.parquet"),
+        *("sample/pairs.tar", "sample/embeddings.safetensors"),
     }
     assert (version.number, version.by) == (1, "test-run")
     assert version.metrics["overall"]["rsum"] == 300.0
@@ -91,6 +113,7 @@ def test_the_first_release(
     printed = capsys.readouterr().out
     assert "registered zerovl@1 in registry" in printed
     assert "zerovl@production is version 1" in printed
+    assert "  2 files in its sample" in printed
     assert '    model = zerovl.load("registry/zerovl@production")' in printed
     registry.pull(version, tmp_path / "out")
     origin = json.loads((tmp_path / "out" / "provenance.json").read_text())
@@ -105,13 +128,14 @@ def test_the_first_release(
     assert "| all | 40.1 |" in card
     assert "| 300.0 | 292.5 to 308.2 |" in card
     assert 'zerovl.load("registry/zerovl@VERSION")' in card
+    assert card.count("contains 16 validation pairs as its fixed sample") == 1
 
 
 def test_again_is_the_same_release(workspace: Workspace, write: Write, registry: Registry) -> None:
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     record = workspace.release.read_bytes()
     (workspace.root / "dvc.lock").write_text("provenance differs, the model does not")
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     assert registry.numbers("zerovl") == [1]
     assert len(registry.history("zerovl", "production")) == 1
     values = json.loads(record)
@@ -122,10 +146,10 @@ def test_again_is_the_same_release(workspace: Workspace, write: Write, registry:
 def test_a_worse_candidate_is_kept_but_not_promoted(
     workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     write(b"worse", rsum=250.0)
     capsys.readouterr()
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     assert registry.numbers("zerovl") == [1, 2]
     assert registry.resolve("zerovl@production").number == 1
     record = released(workspace)
@@ -137,21 +161,76 @@ def test_a_worse_candidate_is_kept_but_not_promoted(
     assert registry.resolve("zerovl@2").verdict == record["verdict"]
 
 
-def test_other_evaluation_data_are_not_compared(
+def test_a_candidate_worse_beyond_its_interval_is_not_promoted(
     workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.run(settings(), workspace)
-    write(b"other", rsum=100.0, evaluation="data-2")
-    stage.run(settings(gate={"min_rsum": 50.0}), workspace)
+    run_stage(settings(), workspace)
+    write(b"worse", rsum=289.0)
+    run_stage(settings(gate={"max_drop": 600.0}), workspace)
+    assert registry.resolve("zerovl@production").number == 1
+    assert "FAILED   difference: -11.00 [-21.00, -1.00], bound 0.00 (not_worse)" in capsys.readouterr().out
+    run_stage(settings(gate={"max_drop": 600.0, "difference": "none"}), workspace)
     assert registry.resolve("zerovl@production").number == 2
-    assert "not comparable: evaluation data differ" in capsys.readouterr().out
-    write(b"third", rsum=40.0, evaluation="data-3")
-    stage.run(settings(gate={"min_rsum": 50.0}), workspace)
-    assert registry.resolve("zerovl@production").number == 2
+
+
+def test_better_means_better_than_chance(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = settings(gate={"difference": "better"})
+    run_stage(better, workspace)
+    write(b"maybe", rsum=309.0)
+    run_stage(better, workspace)
+    assert registry.resolve("zerovl@production").number == 1
+    write(b"surely", rsum=311.0)
+    run_stage(better, workspace)
+    version = registry.resolve("zerovl@production")
+    assert version.number == 3
+    move = registry.current("zerovl", "production")
+    assert move is not None
+    assert move.verdict == version.verdict == released(workspace)["verdict"]
+    told = [reason for reason in released(workspace)["verdict"]["reasons"] if reason["rule"] == "difference"]
+    assert [(reason["low"], reason["high"]) for reason in told] == [(1.0, 21.0)]
+    # The holder itself is not asked to be better than itself.
+    capsys.readouterr()
+    run_stage(better, workspace)
+    assert "gate passed; zerovl@production is version 3 (move 2)" in capsys.readouterr().out
+
+
+def test_a_holder_that_cannot_be_measured_keeps_the_alias(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(settings(), workspace)
+    write(b"better", rsum=400.0)
+    run_stage(settings(), workspace, compare=lambda registry, holder: LostHolder(f"{holder.reference} is gone"))
+    assert registry.resolve("zerovl@production").number == 1
+    assert "FAILED   max_drop (zerovl@1 is gone)" in capsys.readouterr().out
+
+
+def test_a_release_without_a_sample(workspace: Workspace, write: Write, registry: Registry) -> None:
+    without = params.parse(params.merge(params.as_dict(Params()), {"evaluate": {"sample": 0}}), "test")
+    run_stage(without, workspace)
+    version = registry.resolve("zerovl@production")
+    assert not [name for name in version.files if name.startswith("sample/")]
+    folder = workspace.root / "out"
+    registry.pull(version, folder)
+    assert "fixed sample" not in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_check_that_fails_registers_but_does_not_promote(
+    workspace: Workspace, write: Write, registry: Registry
+) -> None:
+    def refuse(folder: Path) -> str:
+        raise ZeroVLError("the cosine of picture a-1 is 0.1")
+
+    with pytest.raises(ZeroVLError, match=r"zerovl@1 stays without the alias: the cosine of picture a-1"):
+        run_stage(settings(), workspace, check=refuse)
+    assert registry.numbers("zerovl") == [1]
+    assert registry.current("zerovl", "production") is None
+    assert not workspace.release.exists()
 
 
 def test_without_an_alias_nothing_moves(workspace: Workspace, write: Write, registry: Registry) -> None:
-    stage.run(settings(alias=""), workspace)
+    run_stage(settings(alias=""), workspace)
     assert registry.aliases("zerovl") == {}
     assert released(workspace)["promoted"] is False
 
@@ -159,7 +238,7 @@ def test_without_an_alias_nothing_moves(workspace: Workspace, write: Write, regi
 def test_a_holder_that_changes_meanwhile_is_judged_against(
     workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     promote = Registry.promote
 
     def overtaken(self: Registry, *arguments: Any, **named: Any) -> Any:
@@ -172,12 +251,12 @@ def test_a_holder_that_changes_meanwhile_is_judged_against(
             provenance={},
             by="",
         )
-        promote(self, better, "production", why="", by="", after=1)
+        promote(self, better, "production", why="", by="", after=1, check=checked)
         return promote(self, *arguments, **named)
 
     monkeypatch.setattr(Registry, "promote", overtaken)
     write(b"second", rsum=301.0)
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     assert released(workspace)["promoted"] is False
     assert registry.resolve("zerovl@production").metrics["overall"]["rsum"] == 500.0
 
@@ -193,7 +272,7 @@ def test_promotion_reads_the_release_back(
 
     monkeypatch.setattr(FolderStore, "create", damaging)
     with pytest.raises(ZeroVLError, match="is damaged: expected sha256"):
-        stage.run(settings(), workspace)
+        run_stage(settings(), workspace)
     assert registry.current("zerovl", "production") is None
     assert not workspace.release.exists()
 
@@ -207,6 +286,8 @@ def test_promotion_reads_the_release_back(
         (lambda w: (w.evaluation_report / "metrics.json").unlink(), "metrics.json: no such file"),
         (lambda w: (w.evaluation_report / "metrics.json").write_text("{}"), "no overall scores"),
         (lambda w: (w.evaluation_report / "metrics.json").write_text('{"overall": {}}'), "no overall.rsum"),
+        (lambda w: (w.evaluation_report / "queries.parquet").unlink(), "queries.parquet: no such file"),
+        (lambda w: (w.evaluation_report / "sample" / "pairs.tar").unlink(), "pairs.tar: no such file"),
         (lambda w: (w.manifest / "manifest.json").write_text("{"), "manifest.json: not valid JSON"),
         (lambda w: (w.validation_report / "verdict.json").write_text('{"passed": false}'), "did not pass"),
         (
@@ -220,7 +301,7 @@ def test_nothing_is_released_from_what_is_not_whole(
 ) -> None:
     spoil(workspace)
     with pytest.raises(ZeroVLError, match=message):
-        stage.run(settings(), workspace)
+        run_stage(settings(), workspace)
     assert registry.names() == []
     assert not workspace.release.exists()
 
@@ -262,8 +343,14 @@ def test_who(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_commands(
-    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    workspace: Workspace,
+    write: Write,
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cli, "_check_release", checked)
     store = str(workspace.root / "registry")
 
     def run(*arguments: str) -> list[str]:
@@ -272,9 +359,9 @@ def test_the_commands(
         return capsys.readouterr().out.splitlines()
 
     assert run("list")[0].startswith(f"no models in folder {store}")
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     write(b"worse", rsum=250.0)
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     head, worse, first = run("list")
     assert head.split() == ["MODEL", "VERSION", "CREATED", "(UTC)", "RSUM", "MB", "GATE", "ALIASES", "BY"]
     assert worse.split()[:2] + worse.split()[4:] == ["zerovl", "2", "250.0", "0.0", "FAILED", "-", "test-run"]
@@ -294,19 +381,26 @@ def test_the_commands(
     assert "version 2 -> version 1" in run("rollback", "zerovl@production", "--why", "it was worse")[0]
     history = run("history", "zerovl@production")
     moves = [line for line in history if line.startswith("move")]
-    assert moves == [
-        "move 3: rollback to zerovl@1 (current)",
-        "move 2: promote to zerovl@2",
-        "move 1: promote to zerovl@1",
+    assert moves == ["move 3 (production now)", "move 2", "move 1"]
+    what = [line for line in history if line.startswith("What:")]
+    assert [line.removeprefix("What:").strip() for line in what] == [
+        "rolled back: version 2 -> version 1",
+        "promoted: version 1 -> version 2",
+        "promoted: nothing -> version 1",
     ]
-    assert "    it was worse" in history
-    assert "    FAILED   max_drop overall: 50.00, bound 5.00" in history
+    assert history[1].startswith("Date:")
+    assert history[1].endswith(" UTC")
+    assert history[3].split() == ["By:", "test-run"]
+    assert history[4].startswith("Gate:       passed, min_rsum: 300.00, bound 0.00")
+    assert history[5].endswith("2 files in its sample")
+    assert history[6:9] == ["", "    it was worse", ""]
+    assert any(line.startswith("Gate:       FAILED, max_drop overall: 50.00, bound 5.00") for line in history)
 
 
 def test_commands_that_fail_say_why(
     workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    stage.run(settings(), workspace)
+    run_stage(settings(), workspace)
     store = str(workspace.root / "registry")
 
     def run(*arguments: str) -> str:

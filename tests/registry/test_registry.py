@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from zerovl.errors import ZeroVLError
+from zerovl.registry import cache
 from zerovl.registry import registry as registry_module
 from zerovl.registry.folder_store import FolderStore
 from zerovl.registry.records import Move, Version
@@ -32,9 +34,14 @@ def publish(registry: Registry, files: dict[str, Path | bytes], **changes: objec
     return registry.publish("zerovl", files, **{**arguments, **changes})  # type: ignore[arg-type]
 
 
+def unchecked(folder: Path) -> str:
+    return ""
+
+
 def promote(registry: Registry, version: Version, alias: str = "production") -> Move | None:
     current = registry.current(version.name, alias)
-    return registry.promote(version, alias, why="better", by="tester", after=current.number if current else 0)
+    after = current.number if current else 0
+    return registry.promote(version, alias, why="better", by="tester", after=after, check=unchecked)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -82,6 +89,9 @@ def test_the_same_bundle_is_the_same_version(registry: Registry, make_bundle: Bu
     told = {**make_bundle("a"), "provenance.json": b'{"date": "later"}', "MODEL_CARD.md": b"# other words"}
     assert publish(registry, told, by="someone else") == first
     assert publish(registry, {**make_bundle("a"), "metrics.json": b"{}"}).number == 3
+    # Its evidence is rounded otherwise on another machine; it is the same model.
+    evidence: dict[str, Path | bytes] = {"queries.parquet": b"ranks", "sample/pairs.tar": b"pairs"}
+    assert publish(registry, {**make_bundle("a"), **evidence}) == first
     assert (first.number, second.number) == (1, 2)
     assert registry.numbers("zerovl") == [1, 2, 3]
 
@@ -287,7 +297,7 @@ def test_pull_goes_on_where_it_was_cut_off(
 
 def test_what_a_killed_pull_left_stays_out_of_the_folder(local: Registry, make_bundle: Bundle, tmp_path: Path) -> None:
     version = publish(local, make_bundle("a"))
-    aside = registry_module.aside_folder(tmp_path / "model", version, alone=True)
+    aside = cache.aside_folder(tmp_path / "model", version, alone=True)
     aside.mkdir()
     (aside / ".model.safetensors.0123.part").write_bytes(b"half")
     local.pull(version, tmp_path / "model")
@@ -299,7 +309,7 @@ def test_a_damaged_rest_of_a_download_is_not_taken_for_a_damaged_release(
 ) -> None:
     registry = Registry(open_store(f"s3://{moto_bucket}/team"))
     version = publish(registry, make_bundle("a"))
-    aside = registry_module.aside_folder(tmp_path / "model", version, alone=True)
+    aside = cache.aside_folder(tmp_path / "model", version, alone=True)
     aside.mkdir()
     (aside / ".model.safetensors.part").write_bytes(bytes(4))  # as after a power cut
     registry.pull(version, tmp_path / "model")
@@ -346,12 +356,12 @@ def test_history_and_rollback(registry: Registry, make_bundle: Bundle) -> None:
     assert again is not None
     assert again.number == 3  # it has the alias already
     assert registry.resolve("zerovl@production") == versions[2]
-    assert registry.rollback("zerovl", "production", why="bad", by="me").version == 2
-    assert registry.rollback("zerovl", "production", why="worse", by="me").version == 1
+    assert registry.rollback("zerovl", "production", why="bad", by="me", check=unchecked).version == 2
+    assert registry.rollback("zerovl", "production", why="worse", by="me", check=unchecked).version == 1
     with pytest.raises(ZeroVLError, match="version 1 had no one before it"):
-        registry.rollback("zerovl", "production", why="", by="me")
+        registry.rollback("zerovl", "production", why="", by="me", check=unchecked)
     promote(registry, versions[2])
-    assert registry.rollback("zerovl", "production", why="", by="me").version == 1
+    assert registry.rollback("zerovl", "production", why="", by="me", check=unchecked).version == 1
     history = registry.history("zerovl", "production")
     assert [move.number for move in history] == [7, 6, 5, 4, 3, 2, 1]
     assert [move.version for move in history] == [1, 3, 1, 2, 3, 2, 1]
@@ -374,8 +384,78 @@ def test_promotion_rests_on_the_holder_that_was_seen(local: Registry, make_bundl
     first, second, third = (publish(local, make_bundle(content)) for content in "abc")
     promote(local, first)
     promote(local, second)
-    assert local.promote(third, "production", why="", by="", after=1) is None
+    assert local.promote(third, "production", why="", by="", after=1, check=unchecked) is None
     assert local.resolve("zerovl@production") == second
+
+
+def test_promotion_checks_what_lies_in_the_store(registry: Registry, make_bundle: Bundle) -> None:
+    version = publish(registry, make_bundle("a"))
+    seen: list[bytes] = []
+
+    def look(folder: Path) -> str:
+        seen.append((folder / "model.safetensors").read_bytes())
+        return "looks well"
+
+    move = registry.promote(version, "production", why="", by="", after=0, check=look)
+    assert move is not None
+    assert (move.check, seen) == ("looks well", [b"a" * 5000])
+    assert registry.history("zerovl", "production") == [move]
+
+
+def test_a_failing_check_leaves_the_alias_where_it_is(local: Registry, make_bundle: Bundle) -> None:
+    first, second, third = (publish(local, make_bundle(content)) for content in "abc")
+    promote(local, first)
+    promote(local, second)
+
+    def refuse(folder: Path) -> str:
+        raise ZeroVLError("it does not score as when it was made")
+
+    with pytest.raises(ZeroVLError, match=r"zerovl@3 stays without the alias: it does not score"):
+        local.promote(third, "production", why="", by="", after=2, check=refuse)
+    with pytest.raises(ZeroVLError, match=r"zerovl@1 stays without the alias: it does not score"):
+        local.rollback("zerovl", "production", why="", by="", check=refuse)
+    assert local.resolve("zerovl@production") == second
+    assert len(local.history("zerovl", "production")) == 2
+
+
+def test_a_whole_copy_in_the_cache_does_not_hide_damage_in_the_store(local: Registry, make_bundle: Bundle) -> None:
+    version = publish(local, make_bundle("a"))
+    cache.cached(local, version, cache.cache_folder())
+    damage(local, version, "model.safetensors")
+    with pytest.raises(DamagedError, match=r"model.safetensors of zerovl@1 is damaged"):
+        promote(local, version)
+    assert local.current("zerovl", "production") is None
+
+
+def test_a_move_without_a_check_is_read(local: Registry, make_bundle: Bundle) -> None:
+    """As registries of before the check wrote them."""
+    move = promote(local, publish(local, make_bundle("a")))
+    assert move is not None
+    record = json.loads(move.to_bytes())
+    del record["check"]
+    local.store.create("zerovl/aliases/older/1.json", json.dumps({**record, "alias": "older"}).encode())
+    assert local.resolve("zerovl@older").number == 1
+
+
+def _promote_until_moved(arguments: tuple[str, int]) -> Move:
+    """Look at the holder, decide, move; again where someone else moved the alias meanwhile."""
+    uri, number = arguments
+    registry = Registry(open_store(uri))
+    while not (move := promote(registry, registry.version("zerovl", number))):
+        pass
+    return move
+
+
+def test_a_race_of_sixteen_promoters_is_one_history(moto_bucket: str, make_bundle: Bundle) -> None:
+    registry = Registry(open_store(f"s3://{moto_bucket}/team"))
+    versions = [publish(registry, make_bundle(chr(ord("a") + index), size=100)) for index in range(16)]
+    with ThreadPoolExecutor(16) as executor:
+        moves = list(executor.map(_promote_until_moved, [(registry.store.uri, v.number) for v in versions]))
+    history = registry.history("zerovl", "production")
+    assert [move.number for move in history] == list(range(16, 0, -1))
+    assert sorted(moves, key=lambda move: -move.number) == history  # each was told its own move, and none is lost
+    assert {move.version for move in history} == {version.number for version in versions}
+    assert registry.resolve("zerovl@production").number == history[0].version
 
 
 def test_of_many_promoters_each_move_is_kept_once(local: Registry, make_bundle: Bundle) -> None:
@@ -385,7 +465,7 @@ def test_of_many_promoters_each_move_is_kept_once(local: Registry, make_bundle: 
 
     def act(version: Version) -> None:
         barrier.wait()
-        moves.append(local.promote(version, "production", why="", by="", after=0))
+        moves.append(local.promote(version, "production", why="", by="", after=0, check=unchecked))
 
     threads = [threading.Thread(target=act, args=(version,)) for version in versions]
     for thread in threads:
@@ -397,20 +477,20 @@ def test_of_many_promoters_each_move_is_kept_once(local: Registry, make_bundle: 
     assert len(won) == 1
 
 
-def test_a_rollback_overtaken_by_a_promotion_is_decided_again(
-    local: Registry, make_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rollback_overtaken_by_a_promotion_is_decided_again(local: Registry, make_bundle: Bundle) -> None:
     first, second, third = (publish(local, make_bundle(content)) for content in "abc")
     promote(local, first)
     promote(local, second)
-    verify = local.verify
+    looks: list[Path] = []
 
-    def overtaken(version: Version) -> None:
-        monkeypatch.setattr(local, "verify", verify)
-        promote(local, third)
+    def overtaken(folder: Path) -> str:
+        looks.append(folder)
+        if len(looks) == 1:
+            promote(local, third)
+        return ""
 
-    monkeypatch.setattr(local, "verify", overtaken)
-    assert local.rollback("zerovl", "production", why="", by="").version == second.number
+    assert local.rollback("zerovl", "production", why="", by="", check=overtaken).version == second.number
+    assert len(looks) == 2
 
 
 def test_what_does_not_exist_is_told_with_what_does(registry: Registry, make_bundle: Bundle) -> None:
@@ -424,7 +504,7 @@ def test_what_does_not_exist_is_told_with_what_does(registry: Registry, make_bun
     with pytest.raises(ZeroVLError, match="no other@1; the store has zerovl"):
         registry.resolve("other@1")
     with pytest.raises(ZeroVLError, match="no zerovl@nothing"):
-        registry.rollback("zerovl", "nothing", why="", by="")
+        registry.rollback("zerovl", "nothing", why="", by="", check=unchecked)
 
 
 def test_names_and_references_are_checked(local: Registry, make_bundle: Bundle) -> None:

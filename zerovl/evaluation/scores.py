@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from zerovl.evaluation.retrieval import KS, METRICS, Ranking, RetrievalResult, r
 from zerovl.files import atomic_write
 
 OVERALL = "overall"
+AnyRanked = TypeVar("AnyRanked", bound="Ranked")
 
 QUERIES_SCHEMA = pa.schema(
     [
@@ -32,12 +34,18 @@ QUERIES_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Scores:
-    """One pool of candidates: its ranking by the model, and what to hold it against."""
+class Ranked:
+    """One pool of candidates and its ranking by a model."""
 
     images: Ints  # rows of the pool's images that were searched, (I',)
     captions: Ints  # rows of the pool's captions that were searched, (M',)
     result: RetrievalResult
+
+
+@dataclass(frozen=True)
+class Scores(Ranked):
+    """A ranking, and what to hold it against."""
+
     interval: Interval
     untrained_rsum: float
 
@@ -58,30 +66,36 @@ class Scores:
         return values
 
 
+def rank(pool: Pool, embeddings: Embeddings, chunk: int) -> dict[str, Ranked]:
+    """Rankings over all sources (`OVERALL`), then by source."""
+    every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
+    pools = {OVERALL: (every_image, every_caption)}
+    pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
+    ranked = {}
+    for name, (images, captions) in pools.items():
+        ids = pool.group[images], pool.group[pool.caption_image[captions]]
+        result = retrieval_metrics(embeddings.image[images], embeddings.text[captions], *ids, chunk=chunk)
+        ranked[name] = Ranked(images, captions, result)
+    return ranked
+
+
 def score(
     pool: Pool, trained: Embeddings, untrained: Embeddings, chunk: int, resamples: int, seed: int
 ) -> dict[str, Scores]:
     """Scores over all sources (`OVERALL`), then by source."""
-    every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
-    pools = {OVERALL: (every_image, every_caption)}
-    pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
+    baseline = {name: its.result.metrics["rsum"] for name, its in rank(pool, untrained, chunk).items()}
     scores = {}
-    for name, (images, captions) in pools.items():
-        ids = pool.group[images], pool.group[pool.caption_image[captions]]
-        result, baseline = (
-            retrieval_metrics(model.image[images], model.text[captions], *ids, chunk=chunk)
-            for model in (trained, untrained)
-        )
-        interval = rsum_interval(Clusters.of(result), resamples, seed)
-        scores[name] = Scores(images, captions, result, interval, baseline.metrics["rsum"])
+    for name, its in rank(pool, trained, chunk).items():
+        interval = rsum_interval(Clusters.of(its.result), resamples, seed)
+        scores[name] = Scores(its.images, its.captions, its.result, interval, baseline[name])
     return scores
 
 
-def by_source(pool: Pool, scores: dict[str, Scores]) -> dict[str, Scores]:
+def by_source(pool: Pool, scores: Mapping[str, AnyRanked]) -> dict[str, AnyRanked]:
     return {source: scores[_name(source)] for source in pool.sources}
 
 
-def write_queries(path: Path, pool: Pool, scores: dict[str, Scores]) -> None:
+def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
     """Ranks by query, for paired comparisons with another model on the same queries."""
     tables = []
     for name, its in scores.items():

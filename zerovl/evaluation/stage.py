@@ -9,9 +9,9 @@ from typing import Any
 
 from zerovl.data.loader import EvaluationBatch, evaluation_batches, read_image
 from zerovl.data.manifest import Manifest
-from zerovl.data.shards import ShardReader
+from zerovl.data.shards import Sample, ShardReader
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation import gallery, report
+from zerovl.evaluation import gallery, report, sample
 from zerovl.evaluation.pool import Pool, encode
 from zerovl.evaluation.scores import OVERALL, Scores, by_source, score, write_queries
 from zerovl.files import atomic_write, sha256_file, sha256_json, write_json
@@ -25,7 +25,7 @@ MAX_WORKERS = 8
 
 
 def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008  (frozen)
-    """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `report.html`, `gallery.png`."""
+    """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `sample/`, `report.html`, `gallery.png`."""
     settings = params.evaluate
     manifest = Manifest.load(workspace.manifest)
     sources = manifest.sources("valid")
@@ -37,13 +37,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     shards = ShardReader(workspace.shards)
     trained = Encoder.load(workspace.model)
     untrained = Encoder.untrained(workspace.model, settings.seed)
-    batches = {
-        source: (
-            manifest.pairs(source, "valid"),
-            _batches(manifest, shards, source, trained, settings.batch_size),
-        )
-        for source in sources
-    }
+    batches = validation_batches(manifest, shards, trained, settings.batch_size)
     pool, (ours, baseline) = encode(batches, [trained, untrained], settings.batch_size)
     scores = score(pool, ours, baseline, settings.chunk, settings.bootstrap, settings.seed)
     metrics = {
@@ -53,23 +47,37 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
         "model_digest": sha256_file(workspace.model / "model.safetensors"),
     }
 
-    def fetch(image: int) -> bytes:
+    def fetch_sample(image: int) -> Sample:
         source = pool.sources[pool.image_source[image]]
-        sample = read_image(manifest, shards, source, "valid", int(pool.image_row[image]))
-        if sample.key != pool.keys[image]:
+        found = read_image(manifest, shards, source, "valid", int(pool.image_row[image]))
+        if found.key != pool.keys[image]:
             raise ZeroVLError(
-                f"{source}: row {pool.image_row[image]} is {sample.key}, expected {pool.keys[image]}; the manifest "
+                f"{source}: row {pool.image_row[image]} is {found.key}, expected {pool.keys[image]}; the manifest "
                 "and the shards do not belong together, run `dvc repro -f prepare`"
             )
-        return bytes(sample.image)
+        return found
+
+    def fetch(image: int) -> bytes:
+        return fetch_sample(image).image
 
     folder = workspace.evaluation_report
     chosen = gallery.choose(pool, ours, scores[OVERALL], settings.gallery, settings.seed)
     _write_report(folder, workspace, settings, metrics, chosen, fetch)
     write_queries(folder / "queries.parquet", pool, scores)
+    sample.write(folder / "sample", pool, ours, sample.draw(pool, settings.sample, settings.seed), fetch_sample)
     write_json(folder / "metrics.json", metrics)
     print(summary(pool, scores))
     print(f"report: {folder / 'report.html'}")
+
+
+def validation_batches(
+    manifest: Manifest, shards: ShardReader, model: Encoder, batch_size: int
+) -> dict[str, tuple[int, Iterator[EvaluationBatch]]]:
+    """What `pool.encode` takes: by source the number of pictures, and the batches with `model`'s preprocessing."""
+    return {
+        source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size))
+        for source in manifest.sources("valid")
+    }
 
 
 def _batches(

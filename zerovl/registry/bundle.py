@@ -15,10 +15,13 @@ CONFIG = "config.json"
 METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 MODEL_CARD = "MODEL_CARD.md"
+QUERIES = "queries.parquet"  # ranks by query, for paired comparisons with later candidates
+SAMPLE = "sample"  # folder: validation pairs with their embeddings, to check the release when an alias moves
+SAMPLE_FILES = (f"{SAMPLE}/pairs.tar", f"{SAMPLE}/embeddings.safetensors")
 
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
-# Written about the model, with dates and machines in them; the same model stays the same without them.
-_ABOUT = (PROVENANCE, MODEL_CARD)
+# Written about the model, with dates, machines and roundings in them; the same model stays the same without them.
+_ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, *SAMPLE_FILES)
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,5 @@ def describe_file(source: Path | bytes) -> FileInfo:
 
 
 def identity(files: Mapping[str, FileInfo]) -> str:
-    """One digest over the model's own files and its metrics; provenance and model card do not count."""
+    """One digest over the model's own files and its metrics; what is written about the model does not count."""
     return sha256_json({name: info.sha256 for name, info in files.items() if name not in _ABOUT})

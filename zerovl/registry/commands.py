@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.registry import fetch, provenance
-from zerovl.registry.gate import Reason
+from zerovl.registry import cache, fetch, provenance
+from zerovl.registry.gate import Reason, in_one_line
 from zerovl.registry.records import Move, Version
-from zerovl.registry.registry import Registry, split_reference
+from zerovl.registry.registry import Check, Registry, split_reference
 from zerovl.registry.store import open_store
 
+_WHAT = {"promote": "promoted", "rollback": "rolled back"}
 
-def run(arguments: argparse.Namespace) -> None:
-    """Carry out one action; `arguments` are those of `zerovl.cli`. Raises `ZeroVLError`."""
+
+def run(arguments: argparse.Namespace, check: Check) -> None:
+    """Carry out one action; `arguments` are those of `zerovl.cli`. Raises `ZeroVLError`.
+
+    `check` looks at a fetched release before an alias moves to it.
+    """
     actions: dict[str, Callable[[Registry, str, argparse.Namespace], None]] = {
         "list": _list,
         "show": _show,
         "pull": _pull,
         "verify": _verify,
-        "promote": _promote,
-        "rollback": _rollback,
+        "promote": partial(_promote, check),
+        "rollback": partial(_rollback, check),
         "history": _history,
     }
     reference = getattr(arguments, "reference", "")
@@ -93,7 +99,7 @@ def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> 
         folder = Path(arguments.out)
         registry.pull(version, folder)
     else:
-        folder = fetch.cached(registry, version, fetch.cache_folder())
+        folder = cache.cached(registry, version, cache.cache_folder())
     print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
     print(folder)
 
@@ -104,7 +110,7 @@ def _verify(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
 
 
-def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
+def _promote(check: Check, registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     before = registry.current(version.name, arguments.alias)
     move = registry.promote(
@@ -114,6 +120,7 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
         by=provenance.who(),
         verdict=version.verdict,
         after=before.number if before else 0,
+        check=check,
     )
     if move is None:
         raise ZeroVLError(
@@ -125,10 +132,10 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
         print(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
 
 
-def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
+def _rollback(check: Check, registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     before = registry.current(name, alias)
-    _tell_move(before, registry.rollback(name, alias, why=arguments.why, by=provenance.who()))
+    _tell_move(before, registry.rollback(name, alias, why=arguments.why, by=provenance.who(), check=check))
 
 
 def _tell_move(before: Move | None, move: Move) -> None:
@@ -136,7 +143,9 @@ def _tell_move(before: Move | None, move: Move) -> None:
         print(f"{move.name}@{move.alias} is version {move.version} already, since {_minute(move.when)} UTC")
         return
     origin = f"version {before.version}" if before else "none"
-    print(f"{move.name}@{move.alias}: {origin} -> version {move.version} (verified byte by byte)")
+    print(f"{move.name}@{move.alias}: {origin} -> version {move.version} (every byte in the store compared)")
+    if move.check:
+        print(move.check)
 
 
 def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
@@ -144,13 +153,19 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     moves = registry.history(name, alias)
     if not moves:
         registry.resolve(reference)  # says what there is instead
-    for index, move in enumerate(moves):
-        print(f"move {move.number}: {move.action} to {name}@{move.version}" + (" (current)" if index == 0 else ""))
-        lines = [("When", f"{_minute(move.when)} UTC"), ("By", move.by), ("Gate", _gate(move.verdict))]
+    origins = [f"version {move.version}" for move in moves[1:]] + ["nothing"]
+    for index, (move, origin) in enumerate(zip(moves, origins, strict=True)):
+        print(f"move {move.number}" + (f" ({alias} now)" if index == 0 else ""))
+        what = _WHAT.get(move.action, move.action)
+        lines = [
+            ("Date", f"{move.when[:19].replace('T', ' ')} UTC"),
+            ("What", f"{what}: {origin} -> version {move.version}"),
+            ("By", move.by),
+            ("Gate", in_one_line(move.verdict)),
+            ("Check", move.check or "-"),
+        ]
         print(_pairs(lines))
-        print(
-            "".join(f"\n    {line}" for line in [move.why or "(no reason given)", *_verdict_lines(move.verdict)]) + "\n"
-        )
+        print(f"\n    {move.why or '(no reason given)'}\n")
 
 
 def _score_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -6,16 +6,49 @@ Metrics are those of `reports/evaluation/metrics.json`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zerovl.errors import ZeroVLError
 
 if TYPE_CHECKING:
     from zerovl.params import GateParams
+    from zerovl.registry.records import Version
+    from zerovl.registry.registry import Registry
 
 _ROUNDING = 1e-9  # of sums of recalls
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The holder of the alias on the candidate's queries; RSUM is candidate - holder, over all sources."""
+
+    holder: Mapping[str, Any]  # metrics
+    difference: float
+    low: float  # of the 95% interval of the paired difference
+    high: float
+    note: str = ""  # where the holder had to be measured again, and why
+
+
+@dataclass(frozen=True)
+class NoHolder:
+    """There is nothing to compare with: the absolute bounds decide."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class LostHolder:
+    """There is a holder, but it cannot be measured any more: the candidate does not pass."""
+
+    why: str
+
+
+class Compare(Protocol):
+    """Measures the holder of an alias against the candidate in the workspace."""
+
+    def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder: ...
 
 
 @dataclass(frozen=True)
@@ -27,12 +60,20 @@ class Reason:
     bound: float | None
     passed: bool
     note: str = ""
+    low: float | None = None  # the value's 95% interval, where it has one
+    high: float | None = None
 
     def __str__(self) -> str:
-        numbers = "" if self.value is None or self.bound is None else f": {self.value:.2f}, bound {self.bound:.2f}"
         note = f" ({self.note})" if self.note else ""
-        state = "FAILED" if not self.passed else "passed" if numbers else "skipped"
-        return f"{state:<7}  {self.rule}{numbers}{note}"
+        state = "FAILED" if not self.passed else "passed" if self.numbers else "skipped"
+        return f"{state:<7}  {self.rule}{self.numbers}{note}"
+
+    @property
+    def numbers(self) -> str:
+        if self.value is None or self.bound is None:
+            return ""
+        interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f": {self.value:.2f}{interval}, bound {self.bound:.2f}"
 
 
 @dataclass(frozen=True)
@@ -44,43 +85,74 @@ class Verdict:
         return {"passed": self.passed, "reasons": [asdict(reason) for reason in self.reasons]}
 
 
-def judge(candidate: Mapping[str, Any], holder: Mapping[str, Any] | None, gate: GateParams) -> Verdict:
-    """Hold a candidate's metrics against absolute bounds and, on equal evaluation data, against the holder's.
+def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> Verdict:
+    """Hold a candidate's metrics against absolute bounds, and against the holder on the same queries.
 
     Raises:
         ZeroVLError: the candidate's metrics lack a score that a rule needs.
     """
-    rsum = _rsum(candidate, "overall")
+    rsum = _rsum(candidate.get("overall"))
     if rsum is None:
         raise ZeroVLError("the candidate's metrics have no overall.rsum; run `dvc repro evaluate` again")
-    reasons = [
-        Reason("min_rsum", rsum, gate.min_rsum, rsum >= gate.min_rsum - _ROUNDING),  # NaN fails
-        *_drops(candidate, holder, gate.max_drop),
-    ]
-    return Verdict(all(reason.passed for reason in reasons), tuple(reasons))
+    reasons = (
+        _reaches("min_rsum", rsum, gate.min_rsum),
+        *(_source_reaches(candidate, source, bound) for source, bound in sorted(gate.min_source_rsum.items())),
+        *_against(candidate, holder, gate),
+    )
+    return Verdict(all(reason.passed for reason in reasons), reasons)
 
 
-def _drops(candidate: Mapping[str, Any], holder: Mapping[str, Any] | None, bound: float) -> list[Reason]:
-    if holder is None:
-        return [Reason("max_drop", None, bound, True, "the alias has no holder yet")]
-    digest = candidate.get("evaluation_digest")
-    if digest is None or digest != holder.get("evaluation_digest"):
-        return [Reason("max_drop", None, bound, True, "not comparable: evaluation data differ")]
-    return [_drop(candidate, holder, part, bound) for part in ("overall", *sorted(holder.get("sources", {})))]
+def in_one_line(verdict: Mapping[str, Any] | None) -> str:
+    """A verdict as its JSON has it: what failed, else the scores that the candidate passed with."""
+    if verdict is None:
+        return "-"
+    reasons = [Reason(**reason) for reason in verdict["reasons"]]
+    told = [reason for reason in reasons if reason.rule in ("min_rsum", "difference")]
+    if not verdict["passed"]:
+        told = [reason for reason in reasons if not reason.passed]
+    words = "; ".join(reason.rule + (reason.numbers or f" ({reason.note})") for reason in told)
+    return ("passed, " if verdict["passed"] else "FAILED, ") + words
 
 
-def _drop(candidate: Mapping[str, Any], holder: Mapping[str, Any], part: str, bound: float) -> Reason:
-    rule = f"max_drop {part}"
-    before, after = _rsum(holder, part), _rsum(candidate, part)
+def _against(
+    candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder, gate: GateParams
+) -> Iterator[Reason]:
+    if not isinstance(holder, Comparison):
+        yield Reason("max_drop", None, gate.max_drop, isinstance(holder, NoHolder), holder.why)
+        return
+    before, after = _rsum(holder.holder.get("overall")), _rsum(candidate.get("overall"))
+    yield _drop("max_drop overall", before, after, gate.max_drop, holder.note)
+    for source, scores in sorted(holder.holder.get("sources", {}).items()):
+        after = _rsum(candidate.get("sources", {}).get(source))
+        yield _drop(f"max_drop {source}", _rsum(scores), after, gate.max_drop)
+    if gate.difference != "none":
+        passed = holder.high >= 0 if gate.difference == "not_worse" else holder.low > 0  # NaN fails
+        yield Reason("difference", holder.difference, 0.0, passed, gate.difference, holder.low, holder.high)
+
+
+def _reaches(rule: str, value: float, bound: float) -> Reason:
+    return Reason(rule, value, bound, value >= bound - _ROUNDING)  # NaN fails
+
+
+def _source_reaches(candidate: Mapping[str, Any], source: str, bound: float) -> Reason:
+    sources = candidate.get("sources", {})
+    rule, value = f"min_source_rsum {source}", _rsum(sources.get(source))
+    if value is None:
+        known = ", ".join(sorted(sources)) or "none"
+        note = f"no such source in the evaluation, which has {known}; correct register.gate.min_source_rsum"
+        return Reason(rule, None, bound, False, note)
+    return _reaches(rule, value, bound)
+
+
+def _drop(rule: str, before: float | None, after: float | None, bound: float, note: str = "") -> Reason:
     if before is None:
         return Reason(rule, None, bound, True, "the holder has no score here")
     if after is None:
         return Reason(rule, None, bound, False, f"the holder has {before:.2f}, the candidate no score")
-    return Reason(rule, before - after, bound, before - after <= bound + _ROUNDING)
+    return Reason(rule, before - after, bound, before - after <= bound + _ROUNDING, note)
 
 
-def _rsum(metrics: Mapping[str, Any], part: str) -> float | None:
-    """`part` is "overall" or the name of a source."""
-    scores = metrics.get("overall") if part == "overall" else metrics.get("sources", {}).get(part)
+def _rsum(scores: Any) -> float | None:
+    """Of the block "overall" or of a source."""
     value = scores.get("rsum") if isinstance(scores, Mapping) else None
     return float(value) if isinstance(value, int | float) else None

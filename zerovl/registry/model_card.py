@@ -44,7 +44,7 @@ def render(
         _HEAD + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
         f"## How to use it\n\n```python\n{usage}\n```",
         "## Training data\n\n" + _data_table(manifest),
-        "## Scores\n\n" + _scores_table(metrics),
+        "## Scores\n\n" + _scores_table(metrics) + _sample_line(params.evaluate.sample, metrics),
         "## Limits\n\n"
         + _LIMITS.format(
             max_tokens=params.model.max_tokens,
@@ -94,6 +94,13 @@ def _scores_table(metrics: Mapping[str, Any]) -> str:
         interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {interval} |")
     return "\n".join(lines)
+
+
+def _sample_line(count: int, metrics: Mapping[str, Any]) -> str:
+    pairs = min(count, metrics.get("overall", {}).get("images", count))
+    if not pairs:
+        return ""
+    return f"\n\nThe release contains {pairs} validation pairs as its fixed sample (`sample/`), by which it is checked."
 
 
 def _training(params: Params, summary: Mapping[str, Any]) -> str:

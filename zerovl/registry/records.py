@@ -57,6 +57,7 @@ class Move:
     by: str
     why: str
     verdict: dict[str, Any] | None
+    check: str = ""  # what the check of the release found, before the move
 
     def to_bytes(self) -> bytes:
         return _to_bytes(asdict(self))

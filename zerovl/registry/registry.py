@@ -14,26 +14,25 @@ releases the later one meets the earlier one and returns it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import sync_folder
-from zerovl.registry import bundle
+from zerovl.registry import bundle, keys
+from zerovl.registry.cache import aside_folder, cache_folder, held_as_stored, writing
 from zerovl.registry.locks import locked
 from zerovl.registry.records import Move, Version, check_name, move_from, now, version_from
 from zerovl.registry.store import MissingKeyError, Store
 
 _READERS = 8  # records read at once; each is a round trip
 T = TypeVar("T")
+Check = Callable[[Path], str]  # the folder of a fetched release -> a sentence on it; raises `ZeroVLError`
 
 
 class DamagedError(ZeroVLError):
@@ -72,7 +71,7 @@ class Registry:
         identity = bundle.identity(described)
         # Before the search, so that registering again also restores a blob that was removed as damaged.
         for path, info in described.items():
-            self.store.create(_blob_key(name, info.sha256), files[path])
+            self.store.create(keys.blob(name, info.sha256), files[path])
         numbers = self.numbers(name)
         for version in self.versions(name, numbers):
             if version.identity == identity:
@@ -80,7 +79,7 @@ class Registry:
         number = numbers[-1] + 1 if numbers else 1
         while True:
             version = Version(name, number, identity, now(), by, described, metrics, provenance, verdict)
-            if self.store.create(_version_key(name, number), version.to_bytes()):
+            if self.store.create(keys.version(name, number), version.to_bytes()):
                 return version
             taken = self.version(name, number)
             if taken.identity == identity:
@@ -92,10 +91,10 @@ class Registry:
 
     def numbers(self, name: str) -> list[int]:
         """Numbers of all versions, ascending."""
-        return _numbers(self.store.keys(f"{name}/versions/"))
+        return keys.numbers(self.store.keys(keys.versions(name)))
 
     def version(self, name: str, number: int) -> Version:
-        key = _version_key(check_name(name, "model name"), number)
+        key = keys.version(check_name(name, "model name"), number)
         try:
             data = self.store.read(key)
         except MissingKeyError:
@@ -121,7 +120,7 @@ class Registry:
         """Read every byte of a version in the store; raises `DamagedError` naming all files that differ."""
         problems = []
         for path, info in version.files.items():
-            key, digest = _blob_key(version.name, info.sha256), hashlib.sha256()
+            key, digest = keys.blob(version.name, info.sha256), hashlib.sha256()
             try:
                 for block in self.store.blocks(key):
                     digest.update(block)
@@ -149,14 +148,35 @@ class Registry:
                 os.rename(aside, folder)
             sync_folder(folder.parent)
 
+    def fetch_file(self, version: Version, path: str, target: Path) -> None:
+        """Fetch one file of a version to `target`, its digest checked; goes on where it was cut off.
+
+        Raises:
+            DamagedError: the file is not what the version says, or is not in the store.
+        """
+        info = version.files[path]
+        if target.exists() and bundle.describe_file(target) == info:
+            return  # whole since an earlier, interrupted pull
+        # Twice: what an interrupted pull left, and the first download goes on with, may be what is damaged.
+        for _ in range(2):
+            try:
+                self.store.download(keys.blob(version.name, info.sha256), target)
+            except MissingKeyError:
+                raise DamagedError(self._damage(version, path, "nothing")) from None
+            found = bundle.describe_file(target)
+            if found == info:
+                return
+            target.unlink()
+        raise DamagedError(self._damage(version, path, found.sha256))
+
     def fill(self, version: Version, aside: Path) -> None:
         """Fetch the files of a version into `aside`, for the caller to rename; goes on where it was cut off.
 
         What is damaged, or does not fit the disk, is removed again.
         """
         try:
-            for path, info in version.files.items():
-                self._fetch(version, path, info, aside / path)
+            for path in version.files:
+                self.fetch_file(version, path, aside / path)
             for found in [found for found in aside.rglob("*") if found.is_file()]:
                 if found.relative_to(aside).as_posix() not in version.files:
                     found.unlink()  # a part of a download that was killed
@@ -166,26 +186,11 @@ class Registry:
             shutil.rmtree(aside, ignore_errors=True)
             raise
 
-    def _fetch(self, version: Version, path: str, info: bundle.FileInfo, target: Path) -> None:
-        if target.exists() and bundle.describe_file(target) == info:
-            return  # whole since an earlier, interrupted pull
-        # Twice: what an interrupted pull left, and the first download goes on with, may be what is damaged.
-        for _ in range(2):
-            try:
-                self.store.download(_blob_key(version.name, info.sha256), target)
-            except MissingKeyError:
-                raise DamagedError(self._damage(version, path, "nothing")) from None
-            found = bundle.describe_file(target)
-            if found == info:
-                return
-            target.unlink()
-        raise DamagedError(self._damage(version, path, found.sha256))
-
     def _damage(self, version: Version, path: str, found: str) -> str:
         expected = version.files[path].sha256
         return (
             f"{self.store.describe()}: {path} of {version.reference} is damaged: expected sha256 {expected}, "
-            f"found {found}; use another version, or delete {_blob_key(version.name, expected)} and register "
+            f"found {found}; use another version, or delete {keys.blob(version.name, expected)} and register "
             "the same model again"
         )
 
@@ -193,7 +198,7 @@ class Registry:
 
     def aliases(self, name: str) -> dict[str, Move]:
         """Alias -> its current move."""
-        found = {alias: self.current(name, alias) for alias in self.store.folders(f"{name}/aliases/")}
+        found = {alias: self.current(name, alias) for alias in self.store.folders(keys.aliases(name))}
         return {alias: move for alias, move in found.items() if move}
 
     def current(self, name: str, alias: str) -> Move | None:
@@ -206,12 +211,21 @@ class Registry:
         return _at_once(lambda number: self._move(name, alias, number), self._move_numbers(name, alias)[::-1])
 
     def promote(
-        self, version: Version, alias: str, *, why: str, by: str, verdict: dict[str, Any] | None = None, after: int
+        self,
+        version: Version,
+        alias: str,
+        *,
+        why: str,
+        by: str,
+        verdict: dict[str, Any] | None = None,
+        after: int,
+        check: Check,
     ) -> Move | None:
-        """Verify a version byte by byte, then give it the alias.
+        """Fetch a version from the store, every digest compared, check it, then give it the alias.
 
         Args:
             after: number of the alias's current move (0: none) on which the decision rests.
+            check: looks at the fetched folder; its `ZeroVLError` keeps the alias where it is.
 
         Returns:
             The move, which is the current one where the version has the alias already; or None where
@@ -225,11 +239,16 @@ class Registry:
             return None
         if current and current.version == version.number:
             return current
-        self.verify(version)
-        return self._append(Move(version.name, alias, after + 1, "promote", version.number, now(), by, why, verdict))
+        found, number = self._checked(version, check), after + 1
+        return self._append(
+            Move(version.name, alias, number, "promote", version.number, now(), by, why, verdict, found)
+        )
 
-    def rollback(self, name: str, alias: str, *, why: str, by: str) -> Move:
-        """Give the alias back to the version that had it before; rolling back again goes further back."""
+    def rollback(self, name: str, alias: str, *, why: str, by: str, check: Check) -> Move:
+        """Give the alias back to the version that had it before, checked as for `promote`.
+
+        Rolling back again goes further back.
+        """
         while True:
             history = self.history(name, alias)
             if not history:
@@ -239,23 +258,32 @@ class Registry:
                 raise ZeroVLError(
                     f"{name}@{alias}: version {holders[-1]} had no one before it; promote a version instead"
                 )
-            self.verify(target := self.version(name, holders[-2]))
-            move = Move(name, alias, history[0].number + 1, "rollback", target.number, now(), by, why, target.verdict)
+            target, number = self.version(name, holders[-2]), history[0].number + 1
+            found = self._checked(target, check)
+            move = Move(name, alias, number, "rollback", target.number, now(), by, why, target.verdict, found)
             if made := self._append(move):
                 return made
 
+    def _checked(self, version: Version, check: Check) -> str:
+        """What a check of the version, as it lies in the store, found."""
+        with held_as_stored(self, version, cache_folder()) as folder:
+            try:
+                return check(folder)
+            except ZeroVLError as error:
+                raise ZeroVLError(f"{version.reference} stays without the alias: {error}") from None
+
     def _append(self, move: Move) -> Move | None:
-        key, data = _move_key(move.name, move.alias, move.number), move.to_bytes()
+        key, data = keys.move(move.name, move.alias, move.number), move.to_bytes()
         # A retried write whose first answer was lost finds its own record there.
         return move if self.store.create(key, data) or self.store.read(key) == data else None
 
     def _move(self, name: str, alias: str, number: int) -> Move:
-        key = _move_key(name, alias, number)
+        key = keys.move(name, alias, number)
         return move_from(self.store.read(key), f"{self.store.describe()}: {key}")
 
     def _move_numbers(self, name: str, alias: str) -> list[int]:
         check_name(name, "model name")
-        return _numbers(self.store.keys(f"{name}/aliases/{check_name(alias, 'alias')}/"))
+        return keys.numbers(self.store.keys(keys.moves(name, check_name(alias, "alias"))))
 
     def _not_found(self, reference: str, name: str) -> ZeroVLError:
         numbers = self.numbers(name)
@@ -266,23 +294,6 @@ class Registry:
         versions = ", ".join(map(str, numbers[-20:]))
         aliases = ", ".join(sorted(self.aliases(name))) or "none"
         return ZeroVLError(f"{where}; {name} has the versions {versions} and the aliases: {aliases}")
-
-
-def aside_folder(folder: Path, version: Version, alone: bool) -> Path:
-    """Where `fill` works: a known place, to go on there, unless others may be at it."""
-    tag = version.identity[:12] if alone else uuid.uuid4().hex
-    return folder.with_name(f".{folder.name}.{tag}.part")
-
-
-@contextmanager
-def writing(version: Version, folder: Path) -> Iterator[None]:
-    """Say which folder could not be written, and the fix."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        fix = f"free {version.size / 1e6:.0f} MB there" if full else "check the folder, or name another"
-        raise ZeroVLError(f"{folder}: cannot write {version.reference} there: {error}; {fix}") from None
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -304,25 +315,8 @@ def _holders(history: list[Move]) -> list[int]:
     return holders
 
 
-def _numbers(keys: list[str]) -> list[int]:
-    stems = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
-
-
 def _at_once(read: Callable[[int], T], numbers: list[int]) -> list[T]:
     if len(numbers) < 2:
         return [read(number) for number in numbers]
     with ThreadPoolExecutor(_READERS) as executor:
         return list(executor.map(read, numbers))
-
-
-def _blob_key(name: str, digest: str) -> str:
-    return f"{name}/blobs/sha256/{digest}"
-
-
-def _version_key(name: str, number: int) -> str:
-    return f"{name}/versions/{number}.json"
-
-
-def _move_key(name: str, alias: str, number: int) -> str:
-    return f"{name}/aliases/{alias}/{number}.json"

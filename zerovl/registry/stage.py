@@ -11,9 +11,9 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import bundle, model_card, provenance
-from zerovl.registry.gate import Verdict, judge
+from zerovl.registry.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
 from zerovl.registry.records import Move, Version
-from zerovl.registry.registry import Registry
+from zerovl.registry.registry import Check, Registry
 from zerovl.registry.store import open_store
 from zerovl.workspace import Workspace
 
@@ -29,10 +29,14 @@ class Candidate:
     provenance: dict[str, Any]
 
 
-def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008, frozen
+def run(params: Params, workspace: Workspace, compare: Compare, check: Check) -> None:
     """Publish `model/` with its reports, judge it, move the alias if it passed, write `reports/release.json`.
 
     A candidate that the gate refuses is a version all the same: the alias stays, the reasons are printed.
+
+    Args:
+        compare: measures the holder of the alias on the candidate's queries.
+        check: looks at the release as it was fetched from the store, before the alias moves.
 
     Raises:
         ZeroVLError: a report is missing or of other data, the model is no bundle, or the store cannot be used.
@@ -40,7 +44,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     section = params.register_
     registry = Registry(open_store(_store_uri(section.store, workspace)))
     candidate = assemble(params, workspace)
-    version, verdict, move = _publish_and_judge(registry, candidate, section)
+    version, verdict, move = _publish_and_judge(registry, candidate, section, compare, check)
     write_json(
         workspace.release,
         {
@@ -73,20 +77,23 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
     card = model_card.render(params, metrics, manifest, origin, usage=usage)
     files: dict[str, Path | bytes] = dict(bundle.collect(workspace.model))
     files[bundle.METRICS] = metrics_path
+    evidence = (bundle.QUERIES, *(bundle.SAMPLE_FILES if params.evaluate.sample else ()))
+    files |= {name: _require(workspace.evaluation_report / name) for name in evidence}
     files[bundle.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()
     files[bundle.MODEL_CARD] = card.encode()
     return Candidate(files, metrics, origin)
 
 
 def _publish_and_judge(
-    registry: Registry, candidate: Candidate, section: RegisterParams
+    registry: Registry, candidate: Candidate, section: RegisterParams, compare: Compare, check: Check
 ) -> tuple[Version, Verdict, Move | None]:
     """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile."""
     by = provenance.who()
+    identity = bundle.identity({name: bundle.describe_file(source) for name, source in candidate.files.items()})
     for _ in range(_ATTEMPTS):
         current = registry.current(section.name, section.alias) if section.alias else None
-        holder = registry.version(section.name, current.version) if current else None
-        verdict = judge(candidate.metrics, holder.metrics if holder else None, section.gate)
+        holder = _measure(registry, current, identity, compare) if section.alias else NoHolder("no alias is to move")
+        verdict = judge(candidate.metrics, holder, section.gate)
         version = registry.publish(
             section.name,
             candidate.files,
@@ -104,6 +111,7 @@ def _publish_and_judge(
             by=by,
             verdict=verdict.to_json(),
             after=current.number if current else 0,
+            check=check,
         )
         if move:
             return version, verdict, move
@@ -111,6 +119,21 @@ def _publish_and_judge(
         f"{version.reference}: registered, but {section.name}@{section.alias} was moved by others {_ATTEMPTS} times "
         "meanwhile; run `dvc repro register` again"
     )
+
+
+def _measure(
+    registry: Registry, current: Move | None, identity: str, compare: Compare
+) -> Comparison | LostHolder | NoHolder:
+    if current is None:
+        return NoHolder("the alias has no holder yet")
+    holder = registry.version(current.name, current.version)
+    return NoHolder("it holds the alias already") if holder.identity == identity else compare(registry, holder)
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise ZeroVLError(f"{path}: no such file, but it goes with the release; run `dvc repro -f evaluate`")
+    return path
 
 
 def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
@@ -143,10 +166,12 @@ def _tell(version: Version, verdict: Verdict, move: Move | None, section: Regist
     )
     if move:
         print(f"gate passed; {version.name}@{section.alias} is version {version.number} (move {move.number})")
+        if move.check:
+            print(f"  {move.check}")
     elif not verdict.passed:
         print(f"gate FAILED; {version.name}@{section.alias or 'VERSION'} stays as it is:")
     for reason in verdict.reasons:
-        if not reason.passed or reason.note:
+        if not reason.passed or reason.note or reason.low is not None:
             print(f"  {reason}")
     label = section.alias if move else str(version.number)
     print("load it with:\n" + "\n".join(f"    {line}" for line in _usage(section, label).splitlines()))

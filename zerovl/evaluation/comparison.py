@@ -1,0 +1,86 @@
+"""The gate's comparison: the holder of the alias on the queries of the candidate in the workspace."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.bootstrap import Clusters, paired_difference
+from zerovl.evaluation.pool import encode
+from zerovl.evaluation.scores import OVERALL, by_source, rank, read_clusters, write_queries
+from zerovl.evaluation.stage import validation_batches
+from zerovl.files import read_json
+from zerovl.model.encoder import Encoder
+from zerovl.params import EvaluateParams
+from zerovl.registry import bundle, cache
+from zerovl.registry.gate import Comparison, LostHolder
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Registry
+from zerovl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Holders:
+    """`registry.gate.Compare` on the validation data of a workspace."""
+
+    settings: EvaluateParams
+    workspace: Workspace
+
+    def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder:
+        """From the ranks that both kept where they were evaluated on the same data; else scores the holder anew.
+
+        Raises:
+            ZeroVLError: the candidate's own reports or the validation data are missing or damaged.
+        """
+        report = self.workspace.evaluation_report
+        digest = read_json(report / bundle.METRICS).get("evaluation_digest")
+        ours = read_clusters(report / bundle.QUERIES)[OVERALL]
+        if digest is None or digest != holder.metrics.get("evaluation_digest"):
+            return self._score_anew(registry, holder, ours, "its evaluation was of other data")
+        if bundle.QUERIES not in holder.files:
+            return self._score_anew(registry, holder, ours, "it was released without its ranks by query")
+        try:
+            theirs = _stored_ranks(registry, holder)
+            return self._compared(ours, theirs, holder.metrics, "")
+        except ZeroVLError as error:
+            return self._score_anew(registry, holder, ours, str(error))
+
+    def _score_anew(self, registry: Registry, holder: Version, ours: Clusters, why: str) -> Comparison | LostHolder:
+        manifest, shards = Manifest.load(self.workspace.manifest), ShardReader(self.workspace.shards)
+        try:
+            with cache.held(registry, holder, cache.cache_folder()) as folder:
+                encoder = Encoder.load(folder)
+        except Exception as error:  # a holder of years ago may trip over anything in today's packages
+            return LostHolder(
+                f"holder {holder.reference} had to be scored again ({why}), but cannot be loaded: {error}; "
+                "mend it, or move the alias by hand with `zerovl registry promote`"
+            )
+        batches = validation_batches(manifest, shards, encoder, self.settings.batch_size)
+        pool, (embeddings,) = encode(batches, [encoder], self.settings.batch_size)
+        ranked = rank(pool, embeddings, self.settings.chunk)
+        metrics = {
+            "overall": {"rsum": ranked[OVERALL].result.rsum},
+            "sources": {source: {"rsum": its.result.rsum} for source, its in by_source(pool, ranked).items()},
+        }
+        with tempfile.TemporaryDirectory() as folder_of_ranks:  # through the file, for one order of images
+            path = Path(folder_of_ranks) / bundle.QUERIES
+            write_queries(path, pool, ranked)
+            theirs = read_clusters(path)[OVERALL]
+        return self._compared(ours, theirs, metrics, f"holder {holder.reference} re-scored: {why}")
+
+    def _compared(self, ours: Clusters, theirs: Clusters, metrics: Mapping[str, Any], note: str) -> Comparison:
+        found = paired_difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
+        return Comparison(metrics, found.value, found.low, found.high, note)
+
+
+def _stored_ranks(registry: Registry, holder: Version) -> Clusters:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / bundle.QUERIES
+        registry.fetch_file(holder, bundle.QUERIES, path)
+        return read_clusters(path)[OVERALL]

@@ -1,0 +1,206 @@
+"""Releases on this machine, in `ZEROVL_CACHE` (default: ~/.cache/zerovl), shared by any number of processes.
+
+    STORE/IDENTITY/NAME/...      a release; STORE is a digest of the store's description
+
+Digests are checked on arrival. A stamp keeps size and time of each file, so that later uses are
+cheap; where it differs, all digests are checked again. The stamp's own time says when the release
+was last used: past `ZEROVL_CACHE_GB` (default: 20) the least recently used ones are removed.
+
+The folder IDENTITY carries the lock. It stays when its release is removed, so that nobody ever holds
+the lock of a folder that is no longer there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zerovl.errors import ZeroVLError
+from zerovl.registry import bundle
+from zerovl.registry.locks import locked, locked_if_free, shared
+from zerovl.registry.records import Version
+
+if TYPE_CHECKING:
+    from zerovl.registry.registry import Registry
+
+FOLDER_VARIABLE = "ZEROVL_CACHE"
+SIZE_VARIABLE = "ZEROVL_CACHE_GB"
+
+_STAMP = ".verified.json"
+_DEFAULT_GB = "20"
+_ATTEMPTS = 5  # to hold what was fetched, in a cache that is far too small for its users
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/zerovl").expanduser()
+
+
+def cached(registry: Registry, version: Version, cache: Path) -> Path:
+    """The folder of a version in the cache, fetched or repaired where it is not whole."""
+    limit = _limit_bytes()
+    folder = _place(registry, version, cache)
+    if _stamp_fits(folder, version):
+        _touch(folder)
+        return folder
+    with writing(version, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent) as alone:
+            if _stamp_fits(folder, version):
+                return folder  # another process was faster
+            if _is_whole(folder, version):
+                _write_stamp(folder, version)
+                return folder
+            aside = aside_folder(folder, version, alone)
+            registry.fill(version, aside)
+            _write_stamp(aside, version)
+            _put_in_place(aside, folder, version)
+            if alone:
+                _make_room(cache.absolute(), folder.parent, limit)
+    return folder
+
+
+@contextmanager
+def held(registry: Registry, version: Version, cache: Path) -> Iterator[Path]:
+    """As `cached`, and the folder stays until the block ends, whatever others fetch meanwhile."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        folder = cached(registry, version, cache)
+        with shared(folder.parent) as locks:
+            # Someone may have removed it in between; without locks nobody removes anything.
+            if not locks or _stamp_fits(folder, version) or attempt == _ATTEMPTS:
+                yield folder
+                return
+
+
+@contextmanager
+def held_as_stored(registry: Registry, version: Version, cache: Path) -> Iterator[Path]:
+    """As `held`, and every byte in the store is read and compared, also of a version that is in the cache."""
+    if _place(registry, version, cache).exists():
+        registry.verify(version)
+    with held(registry, version, cache) as folder:
+        yield folder
+
+
+def aside_folder(folder: Path, version: Version, alone: bool) -> Path:
+    """Where `Registry.fill` works: a known place, to go on there, unless others may be at it."""
+    tag = version.identity[:12] if alone else uuid.uuid4().hex
+    return folder.with_name(f".{folder.name}.{tag}.part")
+
+
+@contextmanager
+def writing(version: Version, folder: Path) -> Iterator[None]:
+    """Say which folder could not be written, and the fix."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        fix = f"free {version.size / 1e6:.0f} MB there" if full else "check the folder, or name another"
+        raise ZeroVLError(f"{folder}: cannot write {version.reference} there: {error}; {fix}") from None
+
+
+def _place(registry: Registry, version: Version, cache: Path) -> Path:
+    store = hashlib.sha256(registry.store.describe().encode()).hexdigest()[:16]
+    return cache.absolute() / store / version.identity / version.name
+
+
+def _put_in_place(aside: Path, folder: Path, version: Version) -> None:
+    """Rename `aside` to `folder`; a damaged one that lies there is moved away first, for its readers' sake."""
+    if folder.exists():
+        if _is_whole(folder, version):  # without locks, someone else may have put it there
+            shutil.rmtree(aside)
+            return
+        damaged = aside.with_name(f"{aside.name}.damaged")
+        os.rename(folder, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    os.rename(aside, folder)
+
+
+# -- the bound
+
+
+def _limit_bytes() -> float:
+    text = os.environ.get(SIZE_VARIABLE) or _DEFAULT_GB
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise ZeroVLError(f"{SIZE_VARIABLE}={text!r}: expected a number of gigabytes, 0 or more, as in 20")
+    return limit
+
+
+def _make_room(cache: Path, keep: Path, limit: float) -> None:
+    """Remove what was used longest ago until the cache has at most `limit` bytes.
+
+    `keep` stays, and so does what another process fetches or loads right now: it holds the lock.
+    """
+    entries = [(*_use(entry), entry) for entry in cache.glob("*/*") if entry.is_dir()]
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
+        if total <= limit:
+            return
+        if entry == keep or not size:
+            continue
+        with locked_if_free(entry) as alone:
+            if alone:
+                _empty(entry)
+                total -= size
+
+
+def _use(entry: Path) -> tuple[float, int]:
+    """When an entry was last used, and its bytes; rests of killed downloads count too."""
+    stamps, size = [], 0
+    for folder, _, names in os.walk(entry):  # passes over what disappears meanwhile
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(folder, name))
+                size += status.st_size
+                if name == _STAMP:
+                    stamps.append(status.st_mtime)
+    return max(stamps, default=entry.stat().st_mtime), size
+
+
+def _empty(entry: Path) -> None:
+    """Files that a reader has open, or mapped, stay readable for it."""
+    for folder in entry.iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- the stamp
+
+
+def _touch(folder: Path) -> None:
+    with suppress(OSError):  # removed just now, or someone else's
+        os.utime(folder / _STAMP)
+
+
+def _is_whole(folder: Path, version: Version) -> bool:
+    return all(
+        (folder / path).is_file() and bundle.describe_file(folder / path) == info
+        for path, info in version.files.items()
+    )
+
+
+def _stamp_fits(folder: Path, version: Version) -> bool:
+    try:
+        return bool(json.loads((folder / _STAMP).read_text()) == _stamp(folder, version))
+    except (OSError, ValueError):
+        return False
+
+
+def _write_stamp(folder: Path, version: Version) -> None:
+    aside = folder / f"{_STAMP}.{os.getpid()}.part"
+    aside.write_text(json.dumps(_stamp(folder, version)))
+    os.replace(aside, folder / _STAMP)
+
+
+def _stamp(folder: Path, version: Version) -> dict[str, Any]:
+    status = {path: (folder / path).stat() for path in version.files}
+    return {path: [status[path].st_size, status[path].st_mtime_ns, info.sha256] for path, info in version.files.items()}
