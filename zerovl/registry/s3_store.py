@@ -52,7 +52,9 @@ ALLOW_VARIABLE = "ZEROVL_ALLOW_UNCONDITIONAL_PUT"
 _PART_BYTES = 16 << 20  # larger files go up in parts of this size
 _MAX_PARTS = 10_000  # limit of S3
 _CONNECTIONS = 4
-_ATTEMPTS = 6
+_ATTEMPTS = 6  # of a request that ends in 500, 503, a timeout or a broken connection
+_CONNECT_SECONDS = 10
+_ANSWER_SECONDS = 60
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
 _UNREACHABLE = (EndpointConnectionError, ConnectTimeoutError, ConnectionClosedError, ReadTimeoutError)
 _BROKEN_STREAM = (IncompleteReadError, ResponseStreamingError, ReadTimeoutError, ConnectionClosedError)
@@ -70,8 +72,8 @@ class S3Store:
                 "s3",
                 config=Config(
                     retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=_CONNECT_SECONDS,
+                    read_timeout=_ANSWER_SECONDS,
                     max_pool_connections=_CONNECTIONS * 2,
                     # Every file has a sha256 of ours; many servers do not know the newer checksum headers.
                     request_checksum_calculation="when_required",
@@ -245,7 +247,9 @@ class S3Store:
         name = f"{self._prefix}probe-{uuid.uuid4().hex}"
         condition = {"IfNoneMatch": "*"}
         try:
-            return self._put(name, b"probe", condition) and not self._put(name, b"again", condition)
+            # Where the first one's answer was lost, its repetition met itself, so what it says does not count.
+            self._put(name, b"probe", condition)
+            return not self._put(name, b"again", condition)
         except ClientError as error:
             if _status(error) == 501 or _code(error) == "NotImplemented":
                 return False

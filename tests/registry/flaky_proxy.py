@@ -1,0 +1,97 @@
+"""A proxy before a real S3 server that spoils the first requests, one fault each, then behaves."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+UNAVAILABLE = "503"  # SlowDown, before anything was done
+INTERNAL = "500"
+DROP = "drop"  # the connection ends without an answer
+HANG = "hang"  # no answer for longer than the client waits
+LOST = "lost"  # done, but the answer is 500
+CUT = "cut"  # half of the answer's body, then the connection ends
+HANG_SECONDS = 3.0
+
+
+class FlakyProxy:
+    """Passes requests on to `url`; those of `method` meet `faults` first, in their order."""
+
+    def __init__(self, url: str, method: str, faults: list[str]) -> None:
+        self.faults = list(faults)
+        self.passed = 0  # requests of the method that the server behind has answered
+        self._lock = threading.Lock()
+        proxy, server = self, urlsplit(url).netloc
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                fault = proxy._next_fault(self.command) if self.command == method else ""
+                if fault in (UNAVAILABLE, INTERNAL):
+                    self._answer(int(fault), [], f"<Error><Code>Fault{fault}</Code></Error>".encode())
+                elif fault == DROP:
+                    self._hang_up()
+                elif fault == HANG:
+                    time.sleep(HANG_SECONDS)
+                    self._hang_up()
+                else:
+                    self._pass_on(body, fault)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815, names of http.server
+
+            def _pass_on(self, body: bytes, fault: str) -> None:
+                connection = http.client.HTTPConnection(server)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                data = answer.read()
+                if self.command == method:
+                    proxy.passed += 1
+                headers = [item for item in answer.getheaders() if item[0].lower() not in _OWN_HEADERS]
+                if fault == LOST:
+                    self._answer(500, [], b"<Error><Code>InternalError</Code></Error>")
+                elif fault == CUT:
+                    self._answer(answer.status, headers, data[: len(data) // 2], len(data))
+                    self._hang_up()
+                elif self.command == "HEAD":
+                    self._answer(answer.status, headers, b"", int(answer.getheader("Content-Length") or 0))
+                else:
+                    self._answer(answer.status, headers, data)
+                connection.close()
+
+            def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: int = -1) -> None:
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body) if length < 0 else length))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            def _hang_up(self) -> None:
+                self.close_connection = True
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _next_fault(self, method: str) -> str:
+        with self._lock:
+            return self.faults.pop(0) if self.faults else ""
+
+
+_OWN_HEADERS = ("content-length", "transfer-encoding", "connection", "date", "server")
