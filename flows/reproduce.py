@@ -17,7 +17,7 @@ from flows.home import Home
 from flows.stores import user_registry
 from zerovl import params
 from zerovl.files import read_json
-from zerovl.registry import bundle, fetch
+from zerovl.registry import bundle, cache
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.workspace import Workspace
@@ -99,12 +99,13 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
 
 def compare(registry: Registry, version: Version, workspace: Workspace, tolerance: float) -> Comparison:
     """Weights and metrics of the release against those in the workspace."""
-    released = fetch.cached(registry, version, fetch.cache_folder())
     manifest = read_json(workspace.manifest / "manifest.json")
     metrics = read_json(workspace.evaluation_report / "metrics.json")
+    with cache.held(registry, version, cache.cache_folder()) as released:
+        difference = _difference(released / bundle.WEIGHTS, workspace.model / bundle.WEIGHTS)
     return Comparison(
         data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
-        largest_difference=_difference(released / bundle.WEIGHTS, workspace.model / bundle.WEIGHTS),
+        largest_difference=difference,
         rsum=(version.metrics["overall"]["rsum"], metrics["overall"]["rsum"]),
         tolerance=tolerance,
     )

@@ -19,8 +19,6 @@ from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.registry import bundle, cache
-from zerovl.registry.cache import cache_folder as cache_folder
-from zerovl.registry.cache import cached as cached
 from zerovl.registry.registry import Registry
 from zerovl.registry.store import open_store
 
