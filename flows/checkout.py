@@ -10,12 +10,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.home import Home
 
 BRANCHES = "runs"
+_NETWORK_SECONDS = 120.0
+_NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 _NOBODY = ("zerovl flows", "flows@localhost")
 
 
@@ -43,8 +46,9 @@ class Checkout:
 
     def commit(self, message: str) -> bool:
         """Commit what a run writes into git's files: parameters and DVC's records. False where nothing changed."""
-        paths = [path for path in ("params.yaml", "dvc.lock", "data") if (self.path / path).exists()]
-        git(self.path, "add", "--", *paths)
+        git(self.path, "add", "--update")
+        new = [path for path in ("dvc.lock", "data") if (self.path / path).exists()]
+        git(self.path, "add", "--", *new)
         if not git(self.path, "status", "--porcelain", "--untracked-files=no"):
             return False
         git(self.path, "commit", "--quiet", "--no-verify", "-m", message, environment=_author(self.path))
@@ -55,13 +59,20 @@ class Checkout:
         remote = remote_of(self.home)
         if remote is None:
             return None
-        git(self.path, "push", "--no-verify", "--force-with-lease", remote, f"HEAD:refs/heads/{self.branch}")
+        target = f"HEAD:refs/heads/{self.branch}"
+        git(self.path, "push", "--no-verify", "--force-with-lease", remote, target, seconds=_NETWORK_SECONDS)
         return remote
 
     def share_store(self, store: str) -> None:
         """A registry in a folder of the checkout is that of the user's checkout, for all runs."""
         if "://" not in store and not Path(store).expanduser().is_absolute():
             _link(self.home.root / store, self.path / store)
+
+    def has_dvc_remote(self) -> bool:
+        from dvc.repo import Repo
+
+        with Repo(str(self.path)) as repo:
+            return bool(repo.config["core"].get("remote"))
 
     def head(self) -> str:
         return git(self.path, "rev-parse", "HEAD")
@@ -80,6 +91,11 @@ class Checkout:
         """Remove the worktree; its branch, the cache and the reports that were kept stay."""
         git(self.home.root, "worktree", "remove", "--force", str(self.path))
 
+    def discard(self) -> None:
+        """Remove the worktree and the branch, which has nothing that anyone would look for."""
+        self.remove()
+        git(self.home.root, "branch", "--quiet", "-D", self.branch)
+
 
 def make(home: Home, name: str, run_id: str, revision: str) -> Checkout:
     """A checkout of `revision` for a run; the one that an earlier attempt of the same run left, if any.
@@ -89,35 +105,64 @@ def make(home: Home, name: str, run_id: str, revision: str) -> Checkout:
     Raises:
         CheckoutError: there is no such revision, or git cannot make a worktree.
     """
-    for candidate in (safe_name(name), f"{safe_name(name)}-{run_id[:8]}"):
-        checkout = Checkout(home, candidate, home.checkouts / candidate)
-        if (checkout.path / ".git").exists():
-            if _mark(checkout.path).read_text() == run_id:
-                return checkout
-        elif not git(home.root, "branch", "--list", checkout.branch):
-            break
-    commit = resolve(home, revision)
     home.checkouts.mkdir(parents=True, exist_ok=True)
     git(home.root, "worktree", "prune")
-    git(home.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
-    _share(home, checkout.path)
-    _mark(checkout.path).write_text(run_id)
-    return checkout
+    for candidate in (safe_name(name), f"{safe_name(name)}-{run_id[:8]}"):
+        checkout = Checkout(home, candidate, home.checkouts / candidate)
+        owner = _owner(home, checkout.branch)
+        if owner is None:
+            commit = resolve(home, revision)
+            git(home.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
+            git(home.root, "config", _owner_key(checkout.branch), run_id)
+        elif owner != run_id:
+            continue
+        elif not checkout.path.exists():
+            git(home.root, "worktree", "add", "--quiet", str(checkout.path), checkout.branch)
+        _share(home, checkout.path)
+        return checkout
+    raise CheckoutError(
+        f"{home.root}: other runs have the branches {BRANCHES}/{safe_name(name)}...; name the run otherwise"
+    )
 
 
-def _mark(path: Path) -> Path:
-    """Whose checkout it is; written last, in git's own folder for the worktree."""
-    return Path(git(path, "rev-parse", "--absolute-git-dir")) / "zerovl-run"
+def _owner_key(branch: str) -> str:
+    """git's own place for settings of a branch; they go with it."""
+    return f"branch.{branch}.zerovl-run"
+
+
+def _owner(home: Home, branch: str) -> str | None:
+    """The id of the run that a branch belongs to, "" where nobody knows; None where there is no such branch."""
+    if not git(home.root, "branch", "--list", branch):
+        return None
+    return git(home.root, "config", "--default", "", "--get", _owner_key(branch))
+
+
+def fetch(home: Home) -> str:
+    """Look for new commits at the remote; returns a warning where that failed, "" otherwise."""
+    remote = remote_of(home)
+    try:
+        if remote:
+            git(home.root, "fetch", "--quiet", remote, seconds=_NETWORK_SECONDS)
+    except CheckoutError as error:
+        return f"{error}; going on with the commits that are here"
+    return ""
 
 
 def resolve(home: Home, revision: str) -> str:
-    """The commit of a branch, tag or hash."""
-    try:
+    """The commit of a branch, tag or hash; of a branch that the remote has gone on with, the remote's."""
+    local = _commit(home, revision)
+    remote = _commit(home, f"{remote_of(home)}/{revision}")
+    if local and remote and git(home.root, "branch", "--list", revision):
+        return remote if git(home.root, "merge-base", local, remote) == local else local
+    if found := local or remote:
+        return found
+    raise CheckoutError(f"{home.root}: git knows no revision {revision!r}; name a branch, a tag or a hash")
+
+
+def _commit(home: Home, revision: str) -> str | None:
+    with suppress(CheckoutError):
         return git(home.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    except CheckoutError:
-        raise CheckoutError(
-            f"{home.root}: git knows no revision {revision!r}; name a branch, a tag or a hash"
-        ) from None
+    return None
 
 
 def remote_of(home: Home) -> str | None:
@@ -131,14 +176,25 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
 
 
-def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> str:
-    """Output of a git command, without the user's hooks: one by DVC would check data out."""
+def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
+    """Output of a git command, without the user's hooks (one by DVC would check data out) and without questions."""
     command = ["git", "-c", "core.hooksPath=/dev/null", *words]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
-    )
+    said = f"{folder}: `git {' '.join(words)}` failed"
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**_NO_QUESTIONS, **os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckoutError(f"{said}: no answer within {seconds:.0f} s") from None
     if done.returncode:
-        raise CheckoutError(f"{folder}: `git {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
+        raise CheckoutError(f"{said}: {(done.stderr or done.stdout).strip()}")
     return done.stdout.strip()
 
 
@@ -177,6 +233,8 @@ def _share(home: Home, path: Path) -> None:
         }
         with own.config.edit("local") as config:
             config["cache"]["dir"] = repo.cache.local_cache_dir
+            # Many checkouts of the same shards: links where the file system has them.
+            config["cache"].setdefault("type", ["reflink", "hardlink", "copy"])
             for name, url in folders.items():
                 config["remote"].setdefault(name, {})["url"] = url
     _link(home.runs, path / "runs")

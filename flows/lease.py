@@ -1,7 +1,7 @@
 """One GPU job at a time on a machine: a locked file.
 
 The kernel frees the lock when the last process that holds the file ends, however it ends; a server that
-counts would have to find out. So the lease goes to the processes of the job too, not to its flow alone.
+counts would have to find out. So the guard of the job's processes holds it too, not the flow alone.
 """
 
 from __future__ import annotations
@@ -33,16 +33,8 @@ def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
         say: hears once for whom this one waits.
     """
     path = lease_file()
-    descriptor = _open(path)
+    descriptor = _take(path, say)
     try:
-        waiting = False
-        while not _try(descriptor):
-            if not waiting:
-                say(f"waiting for the GPU lease {path}: {_holder(descriptor)} has it")
-                waiting = True
-            time.sleep(_POLL)
-        if waiting:
-            say("the GPU lease is free: going on")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{holder}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC".encode(), 0)
         yield descriptor
@@ -50,12 +42,39 @@ def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
         os.close(descriptor)
 
 
+def is_free() -> bool:
+    """Whether nobody holds the lease at this moment."""
+    descriptor = _open(lease_file())
+    try:
+        return _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, say: Callable[[str], None]) -> int:
+    """A descriptor that holds the lock of the file that has the name."""
+    waiting = False
+    while True:
+        descriptor = _open(path)
+        while not _try(descriptor):
+            if not waiting:
+                say(f"waiting for the GPU lease {path}: {_holder(descriptor)} has it")
+                waiting = True
+            time.sleep(_POLL)
+        # Temporary files are cleaned away by their age: then the lock is that of a file which nobody else finds.
+        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+            if waiting:
+                say("the GPU lease is free: going on")
+            return descriptor
+        os.close(descriptor)
+
+
 def _open(path: Path) -> int:
     try:
         # Without O_CREAT first: in a sticky folder the kernel may refuse it for a file of another user.
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         os.fchmod(descriptor, 0o666)  # whatever the umask says: it is for all users
         return descriptor
 

@@ -1,4 +1,4 @@
-"""A flow that a worker started ends with its worker; otherwise it would go on where nobody can cancel it."""
+"""A flow and the world that it hangs on: its worker, and what the server believes of it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,44 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
+from uuid import UUID
 
+import httpx
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.states import Running
+
+LOST = "no sign of life from its process for 90 s"  # the automation's word, see flows.deploy
 _POLL = 1.0  # seconds
+_SECONDS_BETWEEN_LOOKS = 30.0  # at the server
 
 
-def follow_worker() -> None:
-    """Send SIGTERM to this process when its parent is gone, if it is a run that a worker started."""
-    if "PREFECT__FLOW_RUN_ID" not in os.environ:
-        return  # from a terminal: `nohup` and a closed window are the user's to decide on
+def follow_worker(run: str | None) -> None:
+    """Send SIGTERM to this process when its worker is gone, and correct the server where it takes a live run for lost.
+
+    Does nothing for a run from a terminal: `nohup` and a closed window are the user's to decide on.
+    """
+    if run is None or "PREFECT__FLOW_RUN_ID" not in os.environ:
+        return
+    threading.Thread(target=_watch_parent, name="lifeline", daemon=True).start()
+    threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True).start()
+
+
+def _watch_parent() -> None:
     parent = os.getppid()
+    # Prefect takes seconds to import; a worker that died meanwhile has been replaced by init already.
+    orphan = parent == 1 and "prefect" not in " ".join(psutil.Process(1).cmdline())
+    while not orphan and os.getppid() == parent:
+        time.sleep(_POLL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+def _say_alive(run: UUID) -> None:
+    """After a time without a server, its clock may run out before the first new heartbeat arrives."""
+    while True:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        with suppress(httpx.HTTPError, OSError), get_client(sync_client=True) as client:
+            state = client.read_flow_run(run).state
+            if state and state.is_crashed() and LOST in (state.message or ""):
+                client.set_flow_run_state(run, Running(message="its process lives, the server was away"), force=True)

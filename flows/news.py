@@ -15,7 +15,10 @@ from zerovl.registry.records import Version
 
 LOOKED_AT = 20  # newest releases
 # What a release is made from, and git knows; dvc.lock is made by a run.
-_MADE_FROM = ("data", "dvc.yaml", "zerovl", ":(exclude,glob)**/dvc.lock", ":(exclude)data/README.md")
+_MADE_FROM = (
+    *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
+    *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md"),
+)
 
 
 def imports(checkout: Path) -> list[str]:
@@ -28,10 +31,11 @@ def imports(checkout: Path) -> list[str]:
     return found
 
 
-def unwatched_sources(settings: Params) -> list[str]:
-    """Sources that lie outside `data.raw` (for example s3://): neither git nor DVC sees a change there."""
-    raw = Path(settings.data.raw)
-    return [source.path for source in settings.data.sources if not _inside(source.path, raw)]
+def unwatched_sources(checkout: Path, settings: Params) -> list[str]:
+    """Raw data that lie outside the checkout (for example s3://): neither git nor DVC sees a change there."""
+    raw = settings.data.raw
+    places = [source.path for source in settings.data.sources] or [raw]
+    return [place for place in places if not _inside(checkout, raw, place)]
 
 
 def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Version | None:
@@ -66,5 +70,8 @@ def _same_files(checkout: Path, commit: str | None) -> bool:
     return done.returncode == 0
 
 
-def _inside(path: str, folder: Path) -> bool:
-    return "://" not in path and Path(path).is_relative_to(folder)
+def _inside(checkout: Path, raw: str, place: str) -> bool:
+    """Whether `place` is in `data.raw`, and that in the checkout."""
+    if "://" in place or not (checkout / raw).is_relative_to(checkout):
+        return False
+    return (checkout / place).is_relative_to(checkout / raw)

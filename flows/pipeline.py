@@ -32,7 +32,9 @@ class Quiet:
 
 def open_checkout(revision: str) -> Checkout:
     """The checkout of the flow run that calls; made, or found where the run is tried again."""
-    follow_worker()
+    follow_worker(runtime.flow_run.id)
+    if warning := checkouts.fetch(Home.here()):
+        get_run_logger().warning(warning)
     checkout = checkouts.make(Home.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
     get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])
     return checkout
@@ -41,7 +43,7 @@ def open_checkout(revision: str) -> Checkout:
 def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
-    command = [sys.executable, "-m", "zerovl.cli", "recipe", recipe_file(recipe), *overrides, *alias]
+    command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", recipe_file(recipe), *overrides, *alias]
     child.run(command, checkout.path, checkout.environment, Quiet())
     checkout.commit(f"Parameters of run {checkout.name}")
     settings = params.load(checkout.path / "params.yaml")
@@ -56,24 +58,34 @@ def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, 
     stages.validate(checkout)
     stages.train(checkout)
     stages.evaluate(checkout)
-    before = metrics_in_production(checkout, settings)
+    before = in_production(checkout, settings)
     if after != "nothing":
         stages.register(checkout)
-    pages.summary(workspace, checkout.name, before)
-    stages.push_data(checkout)
+    stages.show(lambda _: pages.summary(workspace, checkout.name, before), checkout)
+    reports = checkout.keep_reports()
+    stages.show(lambda _: pages.links(reports), checkout)
     stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
-    pages.links(checkout.keep_reports())
+    stages.push_data(checkout)
+    _push_branch(checkout)
     release: dict[str, Any] | None = read_json(workspace.release) if workspace.release.is_file() else None
     checkout.remove()
     return release
 
 
-def metrics_in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
+@stages.stage_task("look up production", "Reads the scores of the model that has the alias", retries=3)
+def in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
     """Of the holder of the alias before this run; None where there is no alias or no holder."""
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
     move = registry.current(section.name, section.alias) if section.alias else None
     return registry.version(section.name, move.version).metrics if move else None
+
+
+def _push_branch(checkout: Checkout) -> None:
+    """A remote that takes no push from here (a plain clone of someone else's) is no reason to fail: all is local."""
+    state = stages.push_branch(checkout, return_state=True)
+    if state.is_failed():
+        get_run_logger().warning("branch %s stays on this machine: %s", checkout.branch, state.message)
 
 
 def _outcome(workspace: Workspace) -> str:

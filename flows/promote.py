@@ -5,12 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from flows import command, registry_command
-from flows.forms import Release, Why
-from flows.lifeline import follow_worker
+from flows.forms import Alias, Release, Why
 
 
 @flow(name="promote")
-def promote(release: Release, why: Why, alias: str = "production") -> str:
+def promote(release: Release, why: Why, alias: Alias = "production") -> str:
     """Fetch a release from the store, verify every byte, reload and re-score it, then move the alias to it.
 
     Args:
@@ -18,9 +17,8 @@ def promote(release: Release, why: Why, alias: str = "production") -> str:
         why: the reason, kept in the history
         alias: the name that moves
     """
-    follow_worker()
     name = release.partition("@")[0]
-    return registry_command.run(["promote", release, alias, "--why", why], f"{name}@{alias}")
+    return registry_command.run(["promote", f"--why={why}", release, alias], f"{name}@{alias}")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def retrain(
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)
-    if not force and (known := _nothing_new(checkout, settings)):
-        checkout.remove()
+    if not force and (known := look_for_news(checkout, settings)):
+        checkout.discard()
         return Completed(name="NothingNew", message=known)
-    if from_production and (override := _start(checkout, settings)):
+    if from_production and (override := fetch_start(checkout, settings)):
         settings = pipeline.write_params(checkout, recipe, [*overrides, override], after)
     return pipeline.run_stages(checkout, settings, after)
 
@@ -62,23 +62,26 @@ def update_imports(checkout: Checkout, listener: child.Listener) -> None:
         stages.run_dvc(checkout, ["update", path], listener)
 
 
-def _nothing_new(checkout: Checkout, settings: Params) -> str | None:
+@stages.stage_task("look for news", "Compares data, code and parameters with the releases before", retries=3)
+def look_for_news(checkout: Checkout, settings: Params) -> str | None:
     """Why there is nothing to do; None where there is."""
     section = settings.register_
     versions = open_registry(checkout.path, section.store).versions(section.name)
     known = news.made_before(checkout.path, settings, versions)
     if known is None:
         return None
-    if unwatched := news.unwatched_sources(settings):
+    if unwatched := news.unwatched_sources(checkout.path, settings):
         get_run_logger().info("packing %s to see whether it changed", ", ".join(unwatched))
-        stages.prepare_again(checkout)
+        with stages.Narrator("prepare") as narrator:
+            stages.run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
         digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
         if digest != known.provenance.get("data_manifest"):
             return None
     return f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"
 
 
-def _start(checkout: Checkout, settings: Params) -> str | None:
+@stages.stage_task("fetch start", "Fetches the model in production", retries=3)
+def fetch_start(checkout: Checkout, settings: Params) -> str | None:
     """Fetch the model in production to a folder named by its content, which the run's parameters then name."""
     section = settings.register_
     registry = open_registry(checkout.path, section.store)

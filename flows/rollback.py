@@ -6,7 +6,6 @@ from prefect import flow
 
 from flows import command, registry_command
 from flows.forms import Release, Why
-from flows.lifeline import follow_worker
 
 
 @flow(name="rollback")
@@ -20,8 +19,7 @@ def rollback(
         why: the reason, kept in the history
         alias: NAME@ALIAS
     """
-    follow_worker()
-    return registry_command.run(["rollback", alias, "--why", why], alias)
+    return registry_command.run(["rollback", f"--why={why}", alias], alias)
 
 
 if __name__ == "__main__":

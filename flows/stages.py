@@ -58,12 +58,6 @@ def prepare(checkout: Checkout) -> None:
         run_dvc(checkout, ["repro", "--pull", "prepare"], narrator)
 
 
-@stage_task("prepare again", "Packs the raw data anew, where DVC cannot see whether they changed", retries=3)
-def prepare_again(checkout: Checkout) -> None:
-    with Narrator("prepare") as narrator:
-        run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
-
-
 @stage_task("validate", "Checks the data against the rules of params.yaml")
 def validate(checkout: Checkout) -> None:
     with Narrator("validate") as narrator:
@@ -71,35 +65,42 @@ def validate(checkout: Checkout) -> None:
             run_dvc(checkout, ["repro", "-s", "validate"], narrator)
         finally:
             if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
-                pages.validation(Workspace(checkout.path))  # of broken data above all
+                show(pages.validation, checkout)  # of broken data above all
 
 
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
 def train(checkout: Checkout) -> None:
-    with Narrator("train") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
-        run_dvc(checkout, ["repro", "-s", "train"], narrator, keep=[lease])
-        pages.training(Workspace(checkout.path))
+    _on_gpu(checkout, "train", pages.training)
 
 
 @stage_task("evaluate", "Scores the model on the validation splits")
 def evaluate(checkout: Checkout) -> None:
-    with Narrator("evaluate") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
-        run_dvc(checkout, ["repro", "-s", "evaluate"], narrator, keep=[lease])
-        pages.gallery(Workspace(checkout.path))
+    _on_gpu(checkout, "evaluate", pages.gallery)
 
 
 @stage_task("train anew", "Trains from nothing, whatever DVC has of it already")
 def train_anew(checkout: Checkout) -> None:
-    with Narrator("train") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
-        run_dvc(checkout, ["repro", "--force", "--no-run-cache", "-s", "train"], narrator, keep=[lease])
-        pages.training(Workspace(checkout.path))
+    _on_gpu(checkout, "train", pages.training, "--force", "--no-run-cache")
 
 
 @stage_task("evaluate anew", "Scores the model, whatever DVC has of it already")
 def evaluate_anew(checkout: Checkout) -> None:
-    with Narrator("evaluate") as narrator, gpu_lease(f"run {checkout.name}", narrator.line) as lease:
-        run_dvc(checkout, ["repro", "--force", "--no-run-cache", "-s", "evaluate"], narrator, keep=[lease])
-        pages.gallery(Workspace(checkout.path))
+    _on_gpu(checkout, "evaluate", pages.gallery, "--force", "--no-run-cache")
+
+
+def _on_gpu(checkout: Checkout, stage: str, page: Callable[[Workspace], None], *options: str) -> None:
+    with Narrator(stage) as narrator:
+        with gpu_lease(f"run {checkout.name}", narrator.line) as lease:
+            run_dvc(checkout, ["repro", *options, "-s", stage], narrator, keep=[lease])
+        show(page, checkout)
+
+
+def show(page: Callable[[Workspace], None], checkout: Checkout) -> None:
+    """Make a page of the UI; one that does not arrive is no reason to lose the work that it is about."""
+    try:
+        page(Workspace(checkout.path))
+    except httpx.HTTPError as error:
+        get_run_logger().warning("a page of the Artifacts tab could not be sent: %s", error)
 
 
 @stage_task("register", "Publishes the model, passes it through the gate, moves the alias", retries=3)
@@ -108,33 +109,37 @@ def register(checkout: Checkout) -> None:
         run_dvc(checkout, ["repro", "-s", "register"], narrator)
 
 
-@stage_task("push", "Sends data and model to the DVC remote", retries=3)
+@stage_task("push", "Sends data and model to the DVC remote, where there is one", retries=3)
 def push_data(checkout: Checkout) -> None:
     with Narrator("push") as narrator:
-        run_dvc(checkout, ["push"], narrator)
+        if checkout.has_dvc_remote():
+            run_dvc(checkout, ["push"], narrator)
+        else:
+            narrator.line(
+                "no default remote is configured (`dvc remote default NAME`): data and model stay in the cache"
+            )
 
 
-@stage_task(
-    "commit", "Commits parameters and DVC's records on the run's branch, pushes it where there is a remote", retries=3
-)
+@stage_task("commit", "Commits parameters and DVC's records on the run's branch")
 def commit_run(checkout: Checkout, message: str) -> None:
-    logger = get_run_logger()
     checkout.commit(message)
-    remote = checkout.push()
-    logger.info(
-        "branch %s is at %s%s", checkout.branch, checkout.head()[:12], f", pushed to {remote}" if remote else ""
-    )
+    get_run_logger().info("branch %s is at %s", checkout.branch, checkout.head()[:12])
     release = Workspace(checkout.path).release
     if tags.wanted() and release.is_file():
-        made = _tag(checkout, read_json(release))
-        tags.push(checkout.home.root, remote, made)
-        logger.info("tags: %s", ", ".join(made) or "nothing new")
+        values = read_json(release)
+        root, name, version = checkout.home.root, values["name"], values["version"]
+        tags.tag_version(root, name, version, checkout.head())
+        if values["promoted"]:
+            tags.tag_alias(root, name, version, values["alias"])
 
 
-def _tag(checkout: Checkout, release: dict[str, Any]) -> list[str]:
-    root, name, version = checkout.home.root, release["name"], release["version"]
-    made = tags.tag_version(root, name, version, checkout.head())
-    return made + (tags.tag_alias(root, name, version, release["alias"]) if release["promoted"] else [])
+@stage_task("push branch", "Pushes the run's branch and tags to the git remote, where there is one", retries=3)
+def push_branch(checkout: Checkout) -> None:
+    remote = checkout.push()
+    if remote and tags.wanted():
+        tags.push(checkout.home.root, remote, checkout.head())
+    if remote:
+        get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 
 
 def run_dvc(checkout: Checkout, words: Sequence[str], listener: child.Listener, keep: Sequence[int] = ()) -> str:

@@ -18,41 +18,39 @@ def wanted() -> bool:
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
-def tag_version(root: Path, name: str, version: int, commit: str) -> list[str]:
-    """Tag the commit of a version; nothing where it has its tag. Returns the new tags."""
-    from gto import api
-
-    if git(root, "tag", "--list", _tag(name, version)):
-        return []
-    before = _tags(root)
-    author, address = identity(root)
-    api.register(str(root), name, commit, version=f"v{version}.0.0", author=author, author_email=address)
-    return sorted(_tags(root) - before)
-
-
-def tag_alias(root: Path, name: str, version: int, alias: str) -> list[str]:
-    """Tag a version, which must have its own tag, as the holder of an alias. Returns the new tags."""
+def tag_version(root: Path, name: str, version: int, commit: str) -> None:
+    """Tag the commit of a version; nothing where it has its tag."""
     from gto import api
 
     if not git(root, "tag", "--list", _tag(name, version)):
-        return []
-    before = _tags(root)
+        author, address = identity(root)
+        api.register(str(root), name, commit, version=f"v{version}.0.0", author=author, author_email=address)
+
+
+def tag_alias(root: Path, name: str, version: int, alias: str) -> None:
+    """Tag a version, which must have its own tag, as the holder of an alias; nothing where it is the holder."""
+    from gto import api
+
+    commit = commit_of(root, name, version)
+    holders = git(root, "tag", "--list", "--sort=-version:refname", f"{name}#{alias}#*").splitlines()
+    if commit is None or (holders and git(root, "rev-parse", f"{holders[0]}^{{commit}}") == commit):
+        return
     author, address = identity(root)
     # `force`: a version may come back to an alias that it has had before.
-    api.assign(
-        str(root), name, alias, version=f"v{version}.0.0", force=True, author=author, author_email=address
-    )  # fmt: skip
-    return sorted(_tags(root) - before)
+    api.assign(str(root), name, alias, version=f"v{version}.0.0", force=True, author=author, author_email=address)
 
 
-def push(root: Path, remote: str | None, tags: list[str]) -> None:
-    if remote and tags:
-        git(root, "push", "--no-verify", remote, *(f"refs/tags/{tag}" for tag in tags))
+def commit_of(root: Path, name: str, version: int) -> str | None:
+    """What a version's tag names; None where it has none."""
+    tag = _tag(name, version)
+    return git(root, "rev-parse", f"{tag}^{{commit}}") if git(root, "tag", "--list", tag) else None
+
+
+def push(root: Path, remote: str, commit: str) -> None:
+    """Push all tags of a commit, also those that an earlier attempt made."""
+    if found := git(root, "tag", "--points-at", commit).splitlines():
+        git(root, "push", "--no-verify", remote, *(f"refs/tags/{tag}" for tag in found), seconds=120.0)
 
 
 def _tag(name: str, version: int) -> str:
     return f"{name}@v{version}.0.0"
-
-
-def _tags(root: Path) -> set[str]:
-    return set(git(root, "tag", "--list").splitlines())

@@ -24,6 +24,7 @@ from flows.guard import MARK_VARIABLE, marked, signal_all
 from flows.home import REPORTS_VARIABLE, Home
 
 HOST = "127.0.0.1"
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _START_SECONDS = 180.0  # SQLite on a slow disk
 
 
@@ -36,8 +37,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=4200, help="of the UI on 127.0.0.1 (default: 4200)")
     parser.add_argument("--reports-port", type=int, help="of the reports (default: the next one)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    for number in _ENDS:
+        signal.signal(number, _stop)
     try:
         return serve(Home.here(), arguments.port, arguments.reports_port or arguments.port + 1)
     except StoppedError:
@@ -72,9 +73,10 @@ def serve(home: Home, port: int, reports_port: int) -> int:
     except subprocess.CalledProcessError:
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted half-way
-        print("\nending: runs save their checkpoints first", flush=True)
+        with suppress(OSError):  # the terminal may be what is gone
+            print("\nending: runs save their checkpoints first", flush=True)
         _end(processes, mark)
         reports.shutdown()
 

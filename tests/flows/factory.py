@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,18 +17,23 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+import pytest
 from project import SMALL, commit, copy_project
 
 from flows.home import Home
+from flows.lease import is_free as lease_is_free
 
 T = TypeVar("T")
 DONE = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the kernel gives to others, so that it is still free when it is needed."""
+    while True:
+        port = random.SystemRandom().randrange(15000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float) -> T:
@@ -210,11 +216,6 @@ class Factory:
         rows = self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200})
         return {row["key"]: row for row in rows if row["key"]}
 
-    def cancel(self, run: str) -> None:
-        """What the UI's button and `prefect flow-run cancel` send."""
-        state = {"type": "CANCELLING", "name": "Cancelling"}
-        self.api("POST", f"/flow_runs/{run}/set_state", {"state": state})
-
     # -- training
 
     def steps(self) -> int:
@@ -226,8 +227,11 @@ class Factory:
         wait_for(f"{steps} steps of training", lambda: self.steps() >= steps, 240)
 
     def gone(self, seconds: float) -> None:
-        """No process of a run is left."""
+        """No process of a run is left, and nobody holds the lease."""
         wait_for("no process of a run", lambda: not self.of_run(), seconds)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ZEROVL_LEASE", self.environment["ZEROVL_LEASE"])
+            assert lease_is_free()
 
     def version(self, number: int) -> dict[str, Any]:
         path = self.root / "registry" / "zerovl" / "versions" / f"{number}.json"

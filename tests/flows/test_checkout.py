@@ -6,7 +6,7 @@ import pytest
 from dvc.repo import Repo
 from project import commit, copy_project, git
 
-from flows.checkout import CheckoutError, make, safe_name
+from flows.checkout import CheckoutError, fetch, make, resolve, safe_name
 from flows.home import Home
 
 
@@ -48,6 +48,35 @@ def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not
     assert other.branch == "runs/tacky-heron-11112222"
     first.remove()
     assert make(home, "tacky heron!", "33334444-5", "HEAD").name == "tacky-heron-33334444"  # its branch is kept
+    again = make(home, "tacky heron!", "0000-1", "HEAD")  # retried after it was removed: on the branch that it has
+    assert (again.name, again.path.exists()) == ("tacky-heron", True)
+    again.discard()
+    assert git(home.root, "branch", "--list", "runs/tacky-heron") == ""
+
+
+def test_a_run_that_was_killed_while_its_checkout_was_made(home: Home) -> None:
+    checkout = make(home, "cut", "id", "HEAD")
+    (checkout.path / "runs").unlink()  # not yet shared
+    assert (make(home, "cut", "id", "HEAD").path / "runs").is_dir()
+
+
+def test_a_branch_that_the_remote_has_gone_on_with(root: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", "--bare", str(root), "remote.git")
+    git(tmp_path, "clone", "--quiet", "remote.git", "here")
+    git(tmp_path, "clone", "--quiet", "remote.git", "elsewhere")
+    home = Home(tmp_path / "here", tmp_path / "state")
+    local = git(home.root, "rev-parse", "HEAD")
+    assert resolve(home, "main") == local
+    (tmp_path / "elsewhere" / "data" / "raw.dvc").write_text("outs: []\n")
+    newer = commit(tmp_path / "elsewhere", "new data")
+    git(tmp_path / "elsewhere", "push", "--quiet", "origin", "main", "HEAD:refs/heads/crawl")
+    assert fetch(home) == ""
+    assert resolve(home, "main") == newer
+    assert resolve(home, "crawl") == newer
+    assert resolve(home, "HEAD") == local
+    git(home.root, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
+    assert "going on with the commits that are here" in fetch(home)
+    assert resolve(home, "main") == newer
 
 
 def test_a_run_commits_parameters_and_locks_and_nothing_else(home: Home) -> None:

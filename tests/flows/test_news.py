@@ -37,7 +37,7 @@ def test_the_same_is_nothing_new(root: Path) -> None:
     assert news.made_before(root, settings_of(root, "register.alias=''", "train.init_from=/models/abc"), [made]) == made
 
 
-@pytest.mark.parametrize("path", ["data/raw.dvc", "zerovl/data/pack.py", "dvc.yaml"])
+@pytest.mark.parametrize("path", ["data/raw.dvc", "raw.dvc", "zerovl/data/pack.py", "dvc.yaml"])
 def test_other_data_or_code_is_news(root: Path, path: str) -> None:
     settings = settings_of(root)
     made = release(settings, git(root, "rev-parse", "HEAD"))
@@ -73,5 +73,6 @@ def test_sources_that_dvc_does_not_watch(root: Path) -> None:
         "data.raw=data/raw",
         "data.sources=[{name: a, path: data/raw/a}, {name: b, path: 's3://bucket/b'}]",
     )
-    assert news.unwatched_sources(settings) == ["s3://bucket/b"]
-    assert news.unwatched_sources(settings_of(root)) == []
+    assert news.unwatched_sources(root, settings) == ["s3://bucket/b"]
+    assert news.unwatched_sources(root, settings_of(root)) == []
+    assert news.unwatched_sources(root, settings_of(root, "data.raw=/mnt/pairs")) == ["/mnt/pairs"]
