@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
 import httpx
-from prefect import Flow, tags
+from prefect import Flow, State, tags
 from prefect.settings import get_current_settings
 
 TAG = "zerovl"  # as the deployments have it: the automation for lost runs looks at runs with it alone
 
 
 def main(flow: Flow[..., Any]) -> None:
-    """Run a flow here and now; exits with 1 where it fails and 130 after Ctrl-C."""
+    """Run a flow here and now and print what it returns; exits with 1 where it fails and 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=(flow.description or "").partition("\n\nArgs:")[0]
     )
@@ -23,7 +24,7 @@ def main(flow: Flow[..., Any]) -> None:
     arguments = vars(parser.parse_args())
     try:
         with tags(TAG):
-            flow(**arguments)
+            result = flow(**arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except httpx.HTTPError as error:
@@ -33,6 +34,10 @@ def main(flow: Flow[..., Any]) -> None:
         )
     except Exception as error:
         sys.exit(f"flows.{flow.name}: {error}")
+    if isinstance(result, State):  # a flow that ended otherwise than others
+        print(f"{result.name}: {result.message}")
+    elif result is not None:
+        print(result if isinstance(result, str) else json.dumps(result, indent=2))
 
 
 def _add(parser: argparse.ArgumentParser, name: str, described: dict[str, Any], required: bool) -> None:

@@ -117,12 +117,12 @@ def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
 
 
 def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What is compared: not the ids, which are new each time."""
+    """What is compared: not the ids, which are new each time, nor the order, which the server's sets have not."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(each) for key, each in sorted(value.items()) if key not in ("id", "deployment_id")}
-        return [plain(each) for each in value] if isinstance(value, list) else value
+        return sorted((plain(each) for each in value), key=str) if isinstance(value, list) else value
 
     return {
         name: {key: plain(automation[key]) for key in ("enabled", "trigger", "actions")}
@@ -162,7 +162,7 @@ def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=LOST)],
     )
-    content = wanted.model_dump(mode="json", exclude={"id"})
+    content = wanted.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
     if present is None:
         client.request("POST", "/automations/", json=content)
     else:
