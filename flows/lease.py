@@ -42,15 +42,6 @@ def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
         os.close(descriptor)
 
 
-def is_free() -> bool:
-    """Whether nobody holds the lease at this moment."""
-    descriptor = _open(lease_file())
-    try:
-        return _try(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _take(path: Path, say: Callable[[str], None]) -> int:
     """A descriptor that holds the lock of the file that has the name."""
     waiting = False

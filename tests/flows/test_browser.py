@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("factory"),
     pytest.mark.timeout(1200),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one"),
 ]

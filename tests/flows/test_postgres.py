@@ -14,7 +14,6 @@ from factory import Factory, free_port, wait_for
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("factory"),
     pytest.mark.skipif(PROGRAMS is None or not (PROGRAMS / "initdb").exists(), reason="no PostgreSQL on this machine"),
 ]
 

@@ -13,7 +13,7 @@ import pytest
 from factory import Factory, kill, wait_for
 from project import git
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("factory"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LONG = ["train.epochs=100"]  # 600 steps: long enough to be interrupted, whatever the machine
 
 
@@ -227,8 +227,15 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
     factory.completed(again)
     assert "registered zerovl@1 in s3://models" in factory.logs(first)
     assert "registered zerovl@1 in s3://models" in factory.logs(again)
-    other = factory.run("train/train", overrides=["train.epochs=3", on_s3[1]], after="register")
+    other = factory.run(
+        "retrain/retrain-weekly",
+        overrides=["train.epochs=3", on_s3[1]],
+        after="register",
+        from_production=True,
+        force=True,
+    )
     factory.completed(other)
+    assert "starting from zerovl@1" in factory.logs(other)
     factory.environment["ZEROVL_STORE"] = "s3://models"
     assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
     factory.command("-m", "flows.promote", "--release", "zerovl@2", "--why", "by hand")

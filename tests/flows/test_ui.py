@@ -11,7 +11,7 @@ import httpx
 import pytest
 from factory import Factory, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("factory"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PASSWORD = "team:a-long-password"
 
 
