@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 import psutil
 from prefect.client.orchestration import get_client
-from prefect.states import Running
+from prefect.states import Cancelled, Running
 
 LOST = "no sign of life from its process for 90 s"  # the automation's word, see flows.deploy
 _POLL = 1.0  # seconds
@@ -40,10 +40,21 @@ def _watch_parent() -> None:
 
 
 def _say_alive(run: UUID) -> None:
-    """After a time without a server, its clock may run out before the first new heartbeat arrives."""
+    """After a time without a server two things go wrong, which this mends.
+
+    The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
+    the worker has stopped listening for cancellations of the runs that it had: a run that is still being
+    cancelled at a second look ends itself.
+    """
+    cancelling = False
     while True:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
         with suppress(httpx.HTTPError, OSError), get_client(sync_client=True) as client:
             state = client.read_flow_run(run).state
             if state and state.is_crashed() and LOST in (state.message or ""):
                 client.set_flow_run_state(run, Running(message="its process lives, the server was away"), force=True)
+            if cancelling and state and state.is_cancelling():
+                client.set_flow_run_state(run, Cancelled(message="by the run itself: its worker did not"), force=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            cancelling = bool(state and state.is_cancelling())
