@@ -184,7 +184,7 @@ class Factory:
     def name(self, run: str) -> str:
         return str(self.api("GET", f"/flow_runs/{run}")["name"])
 
-    def wait(self, run: str, seconds: float = 400) -> dict[str, Any]:
+    def wait(self, run: str, seconds: float = 800) -> dict[str, Any]:
         """Until the run is at its end; returns its last state."""
 
         def ended() -> dict[str, Any] | None:
@@ -195,7 +195,7 @@ class Factory:
 
         return wait_for(f"an end of run {run}", ended, seconds)
 
-    def completed(self, run: str, seconds: float = 400) -> None:
+    def completed(self, run: str, seconds: float = 800) -> None:
         state = self.wait(run, seconds)
         assert state["type"] == "COMPLETED", f"{state['name']}: {state['message']}\n{self.logs(run)}"
 
@@ -223,7 +223,7 @@ class Factory:
         return max((len(log.read_bytes().splitlines()) for log in logs), default=0)
 
     def wait_for_steps(self, steps: int) -> None:
-        wait_for(f"{steps} steps of training", lambda: self.steps() >= steps, 240)
+        wait_for(f"{steps} steps of training", lambda: self.steps() >= steps, 500)
 
     def gone(self, seconds: float) -> None:
         """No process of a run is left, and nobody holds the lease."""

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one"),
 ]
 FLAGS = [
@@ -127,7 +127,7 @@ def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page) -
     shows(page, "progress-train")
     keep(page, "progress")
     page.goto("about:blank")  # what moves on the page costs a core without a GPU
-    factory.completed(run, 900)
+    factory.completed(run, 1800)
     page.goto(f"{factory.url}/runs/flow-run/{run}")
     shows(page, "Completed")
     open_tab(page, "Artifacts")

@@ -13,7 +13,7 @@ import pytest
 from factory import Factory, kill, wait_for
 from project import git
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = ["train.epochs=100"]  # 600 steps: long enough to be interrupted, whatever the machine
 
 
@@ -214,7 +214,7 @@ print(tuple((model.encode_text(["a red star", "two blue squares"]) @ model.encod
 def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factory) -> None:
     on_s3 = ["train.epochs=2", "register.store=s3://models"]
     lost = factory.run("train/train", overrides=on_s3)
-    state = factory.wait(lost, 500)
+    state = factory.wait(lost, 800)
     assert state["type"] == "FAILED"
     assert "s3://models" in state["message"]
     assert factory.s3_endpoint in state["message"]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from factory import Factory, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 PASSWORD = "team:a-long-password"
 
 
@@ -57,7 +57,7 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factor
         made.raise_for_status()
         factory.wait_for_steps(10)
         ui.send_signal(signal.SIGINT)
-        rest, _ = ui.communicate(timeout=60)
+        rest, _ = ui.communicate(timeout=120)
         assert ui.returncode == 0, rest
         assert not factory.processes()
         assert list(factory.home.runs.glob("*/checkpoints/*")), "training saved no checkpoint"
@@ -71,6 +71,6 @@ def test_a_port_that_is_taken(factory: Factory) -> None:
         taken.bind(("127.0.0.1", factory.port))
         taken.listen()
         ui = start(factory)
-        said, _ = ui.communicate(timeout=60)
+        said, _ = ui.communicate(timeout=120)
     assert ui.returncode == 1
     assert f"port {factory.port} on 127.0.0.1: Address already in use; is `make ui` running already?" in said
