@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import uuid
@@ -94,7 +95,7 @@ def run(
 def _end_without_guard(mark: str, grace: float) -> None:
     """A guard ends when nothing is left, unless it was killed itself."""
     if left := marked(mark):
-        signal_all(left, 2)
+        signal_all(left, signal.SIGINT)
         wait_for_all(mark, grace)
 
 
