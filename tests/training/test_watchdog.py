@@ -17,7 +17,7 @@ from gang import Gang, run_gangs
 from zerovl.errors import ZeroVLError
 from zerovl.training import exits
 from zerovl.training.ranks import Ranks
-from zerovl.training.watchdog import SAVING, Beat, Headway, culprits, verdict
+from zerovl.training.watchdog import SAVING, Beat, Board, Headway, Watchdog, culprits, verdict
 
 LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
 FOR_EVER = 1000
@@ -88,6 +88,15 @@ def die_while_others_are_told_to_end(ranks: Ranks) -> None:
 
 
 @watched
+def lose_the_store(ranks: Ranks) -> None:
+    together(ranks)
+    if ranks.rank == 0:  # holds the store
+        time.sleep(5)  # shortly before both count as stuck
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(FOR_EVER)
+
+
+@watched
 def end_slowly_after_sigterm(ranks: Ranks) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -115,6 +124,7 @@ JOBS: list[tuple[int, Callable[..., Any]]] = [
     (2, fail),
     (2, fail_alike),
     (2, die_while_others_are_told_to_end),
+    (2, lose_the_store),
     (2, end_slowly_after_sigterm),
     (2, wait_for_one_that_moves),
 ]
@@ -166,6 +176,39 @@ def test_a_message_that_all_ranks_have_is_said_once(gangs: dict[str, Gang]) -> N
 
 def test_sigterm_does_not_wait_for_a_dead_rank(gangs: dict[str, Gang]) -> None:
     assert gangs["die_while_others_are_told_to_end"].statuses == [exits.LOST_PEER, -signal.SIGKILL]
+
+
+def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(gangs: dict[str, Gang]) -> None:
+    gang = gangs["lose_the_store"]
+    assert gang.statuses == [-signal.SIGKILL, exits.STUCK]
+    assert "the store of the run is gone" in gang.said
+    assert "network" not in gang.said
+
+
+class GoneStore:
+    def clone(self) -> "GoneStore":
+        return self
+
+    def set_timeout(self, _: Any) -> None:
+        pass
+
+    def add(self, *_: Any) -> int:
+        raise torch.distributed.DistNetworkError("Connection reset by peer")
+
+    check = add
+
+
+def test_a_verdict_holds_where_the_store_goes_at_that_moment(capfd: pytest.CaptureFixture[str]) -> None:
+    """The store of a gang that ends goes with its rank 0: the others leave by the verdict they have heard."""
+    left: list[int] = []
+    board = Board(GoneStore(), 1, 2)  # type: ignore[arg-type]
+    watchdog = Watchdog(Headway(), LIMIT, 1, board)
+    end = {"kind": "stuck", "text": "rank 0 is stuck", "rank": 0, "status": exits.STUCK, "culprits": [0]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exits, "leave", left.append)
+        watchdog._obey(board, end)
+    assert left == [exits.STUCK]
+    assert "network" not in capfd.readouterr().err
 
 
 def test_sigterm_waits_for_living_ranks_that_save(gangs: dict[str, Gang]) -> None:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -190,6 +190,7 @@ class Watchdog:
         self._minutes = minutes
         self._rank = rank
         self._board = board
+        self._gang = board is not None
         self._beat_seconds = min(BEAT_SECONDS, 60 * minutes / 6)
         self._marks = -1
         self._idle = 0.0
@@ -269,8 +270,9 @@ class Watchdog:
         self._idle = self._idle + elapsed if marks == self._marks else 0.0
         self._marks = marks
         stuck = self._idle >= 60 * self._minutes
+        alone = self._board is None
         self._quietly(self._tell_and_listen)
-        if self._board is None:
+        if alone:
             if stuck:
                 self._end_alone()
         elif stuck or self._terminated:
@@ -279,13 +281,17 @@ class Watchdog:
             self._seen.clear()
 
     def _quietly(self, talk: Any) -> None:
-        """Talk to the board; when its store is gone, this rank watches itself alone from then on."""
+        """Talk to the board; when its store is gone, this rank watches itself alone, with the whole limit again.
+
+        A gang that is ending loses its store, and a rank that has not heard of the verdict yet has nothing to say.
+        """
         if self._board is None:
             return
         try:
             talk(self._board)
         except RuntimeError:  # torch.distributed's errors are; the main thread meets the same in its next collective
             self._board = None
+            self._idle = 0.0
 
     def _beat(self, left: bool = False) -> Beat:
         self._beats += 1
@@ -356,7 +362,8 @@ class Watchdog:
         """Leave as another rank, or this one, has found."""
         if end.get("status") in exits.FINAL:
             exits.end_agent()  # before the failed rank leaves: this one's main thread may lose it and be started again
-        board.acknowledge()
+        with suppress(RuntimeError):  # the store may go with the rank that holds it
+            board.acknowledge()
         if end["kind"] == "failed":
             self._let_save()
             time.sleep(self._beat_seconds)  # the main thread may notice by itself and leave in order
@@ -367,14 +374,20 @@ class Watchdog:
         if self._rank in end["culprits"]:
             self._dump()
         else:
-            beats = board.beats()
+            beats: dict[int, Beat] = {}
+            with suppress(RuntimeError):
+                beats = board.beats()
             time.sleep(2 * self._beat_seconds)  # culprits that answer show their stacks first
             _end_siblings([beats[rank] for rank in end["culprits"] if rank in beats])
         exits.leave_word(end["text"])
         exits.leave(exits.STUCK)
 
     def _end_alone(self) -> None:
-        text = verdict([self._beat()], set(), set(), self._minutes)
+        if self._gang:
+            place = self._beat().where()
+            text = f"no headway for {self._minutes:g} minutes: {place}; the store of the run is gone, so are its peers"
+        else:
+            text = verdict([self._beat()], set(), set(), self._minutes)
         _say(text)
         self._dump()
         exits.leave_word(text)
