@@ -16,8 +16,10 @@ from gang import Gang, run_gangs
 
 from zerovl.errors import ZeroVLError
 from zerovl.training import exits
+from zerovl.training.board import Beat, Board, culprits, verdict
+from zerovl.training.headway import SAVING, Headway
 from zerovl.training.ranks import Ranks
-from zerovl.training.watchdog import SAVING, Beat, Board, Headway, Watchdog, culprits, verdict
+from zerovl.training.watchdog import Watchdog
 
 LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
 FOR_EVER = 1000
@@ -91,7 +93,7 @@ def die_while_others_are_told_to_end(ranks: Ranks) -> None:
 def lose_the_store(ranks: Ranks) -> None:
     together(ranks)
     if ranks.rank == 0:  # holds the store
-        time.sleep(5)  # shortly before both count as stuck
+        time.sleep(2)  # long before both count as stuck
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(FOR_EVER)
 

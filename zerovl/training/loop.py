@@ -17,13 +17,13 @@ from zerovl.objective.mixup import Mixup
 from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.clipping import clip_gradients
 from zerovl.training.forward import Inputs, Precision
+from zerovl.training.headway import SAVING
 from zerovl.training.metrics import MetricsLog
 from zerovl.training.optimiser import Schedule
 from zerovl.training.progress import Progress
 from zerovl.training.ranks import Ranks
 from zerovl.training.state import TrainingState
 from zerovl.training.steps import Step
-from zerovl.training.watchdog import SAVING
 
 
 class Batch(Protocol):

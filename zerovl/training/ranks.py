@@ -21,7 +21,9 @@ from torch.distributed.rendezvous import rendezvous
 from zerovl.errors import ZeroVLError
 from zerovl.objective.collectives import Collectives, OneRank, ProcessGroup
 from zerovl.training import exits
-from zerovl.training.watchdog import Board, Headway, Watchdog
+from zerovl.training.board import Board
+from zerovl.training.headway import Headway
+from zerovl.training.watchdog import Watchdog
 
 TIMEOUT = timedelta(minutes=30)  # of a collective, at least
 LAUNCHER = "ZEROVL_LAUNCHER_PID"  # set by `zerovl train` for its ranks

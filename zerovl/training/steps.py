@@ -21,8 +21,8 @@ from zerovl.objective.tiled import contrastive_loss
 from zerovl.training.batch_statistics import BatchStatistics, Seen
 from zerovl.training.forward import Constants, Forward, Inputs, Precision, random_seeds
 from zerovl.training.gradients import Gradients, gradient_sum
+from zerovl.training.headway import Headway
 from zerovl.training.ranks import Ranks
-from zerovl.training.watchdog import Headway
 
 
 class Step(Protocol):

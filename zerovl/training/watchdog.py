@@ -13,7 +13,6 @@ when another rank told of its failure, or when SIGTERM came and a peer no longer
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import select
 import signal
@@ -21,165 +20,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from torch.distributed.distributed_c10d import Store
+from typing import Any
 
 from zerovl.training import exits
+from zerovl.training.board import STORE_SECONDS, Beat, Board, culprits, verdict
+from zerovl.training.headway import SAVING, Headway
 
 BEAT_SECONDS = 2.0
 MISSED_BEATS = 4  # as many without a new one, and a rank counts as silent
-SAVING = "saving"
 SAVING_SECONDS = 20.0  # that a checkpoint on its way is waited for; torchrun kills after 30
-_STORE_SECONDS = 30
-_END = "end"
-
-Item = TypeVar("Item")
-
-
-class Headway:
-    """What this rank does now; set by the main thread, read by the watchdog.
-
-    Each mark is a few assignments; calls of collectives are counted from the start of the process.
-    """
-
-    def __init__(self) -> None:
-        self.marks = 0
-        self.step = 0
-        self.calls = 0
-        self.phase = "starting"
-        self.waiting = False
-
-    def mark(self, phase: str, step: int | None = None) -> None:
-        """Say what comes now, and in which step."""
-        self.phase = phase
-        if step is not None:
-            self.step = step
-        self.marks += 1
-
-    @contextmanager
-    def during(self, phase: str) -> Iterator[None]:
-        """`phase` inside the block, then what it was before."""
-        before = self.phase
-        self.mark(phase)
-        yield
-        self.mark(before)  # after an error the phase stays: that is where it happened
-
-    @contextmanager
-    def collective(self) -> Iterator[None]:
-        """Around a collective call: counted, and marked as waiting for the others."""
-        self.calls += 1
-        self.waiting = True
-        self.marks += 1
-        yield
-        self.waiting = False
-        self.marks += 1
-
-    def loading(self, batches: Iterable[Item], start_step: int) -> Iterator[Item]:
-        """Go through the batches of the steps from `start_step` on, marking the wait for each."""
-        step = start_step
-        source = iter(batches)
-        while True:
-            self.mark("loading data", step)
-            try:
-                batch = next(source)
-            except StopIteration:
-                return
-            self.mark("computing")
-            yield batch
-            step += 1
-
-
-@dataclass(frozen=True)
-class Beat:
-    """What a rank publishes of itself."""
-
-    rank: int
-    host: str
-    pid: int
-    number: int  # counts up while the process lives
-    step: int
-    calls: int
-    phase: str
-    waiting: bool
-    idle: float  # seconds without headway
-    left: bool = False  # it is done
-
-    def where(self) -> str:
-        doing = f"waiting in collective {self.calls}" if self.waiting else self.phase
-        return f"rank {self.rank} (host {self.host}, pid {self.pid}, step {self.step}: {doing})"
-
-
-def culprits(beats: list[Beat], silent: set[int]) -> list[int]:
-    """Ranks that keep the others waiting: the silent ones, else those furthest behind that do not wait themselves."""
-    if silent:
-        return sorted(silent)
-    candidates = [beat for beat in beats if not beat.waiting] or beats
-    furthest = min((beat.step, beat.calls) for beat in candidates)
-    return sorted(beat.rank for beat in candidates if (beat.step, beat.calls) == furthest)
-
-
-def verdict(beats: list[Beat], silent: set[int], missing: set[int], minutes: float) -> str:
-    """One line that names the ranks at fault, where they are and what they do; `missing` ones never published."""
-    known = {beat.rank: beat for beat in beats}
-    guilty = culprits(beats, silent)
-    places = [f"rank {rank} (never heard of)" if rank in missing else known[rank].where() for rank in guilty]
-    ranks = ", ".join(places)
-    head = f"no headway for {minutes:g} minutes (train.watchdog_minutes): {ranks}"
-    waiting = len(known.keys() | missing) - len(guilty)
-    if silent:
-        verb = "does not answer: stopped, or its machine is gone" if len(guilty) == 1 else "do not answer"
-    elif all(known[rank].waiting for rank in guilty):
-        return f"{head}: every rank waits for another; look at the network between the hosts"
-    else:
-        verb = "is stuck" if len(guilty) == 1 else "are stuck"
-    others = f"; {waiting} other{'s' * (waiting > 1)} wait{'s' * (waiting == 1)} for it" if waiting else ""
-    return f"{head} {verb}{others}"
-
-
-class Board:
-    """What the watchdogs of a gang tell each other, over a store connection of their own.
-
-    A TCPStore client serves one call at a time, so it is never shared with the main thread.
-    """
-
-    def __init__(self, store: Store, rank: int, world_size: int) -> None:
-        self._store = store.clone()
-        self._store.set_timeout(timedelta(seconds=_STORE_SECONDS))
-        self.rank = rank
-        self.world_size = world_size
-
-    def publish(self, beat: Beat) -> None:
-        self._store.set(f"beat/{beat.rank}", json.dumps(asdict(beat)))
-
-    def beats(self) -> dict[int, Beat]:
-        """The newest beat of each other rank that has published one."""
-        others = [rank for rank in range(self.world_size) if rank != self.rank]
-        return {rank: Beat(**json.loads(text)) for rank in others if (text := self._read(f"beat/{rank}"))}
-
-    def claim_end(self, end: dict[str, Any]) -> dict[str, Any]:
-        """Propose how the gang ends; the first proposal holds and is returned."""
-        held: dict[str, Any] = json.loads(self._store.compare_set(_END, "", json.dumps(end)))
-        return held
-
-    def end(self) -> dict[str, Any] | None:
-        text = self._read(_END)
-        return json.loads(text) if text else None
-
-    def acknowledge(self) -> None:
-        self._store.add("heard", 1)
-
-    def heard(self) -> int:
-        """Ranks that know of the end."""
-        return int(self._store.add("heard", 0))
-
-    def _read(self, key: str) -> str:
-        return self._store.get(key).decode() if self._store.check([key]) else ""
 
 
 class Watchdog:
@@ -221,7 +72,7 @@ class Watchdog:
             signal.set_wakeup_fd(self._old_wakeup)
         self._stopping = True
         os.write(self._pipe[1], b"\0")
-        self._thread.join(timeout=_STORE_SECONDS)
+        self._thread.join(timeout=STORE_SECONDS)
         if self._thread.is_alive():
             return  # blocked on a dead store; it is a daemon and keeps its descriptors
         for end in self._pipe:
@@ -240,7 +91,7 @@ class Watchdog:
         self._stopping = True
         os.write(self._pipe[1], b"\0")
         try:
-            self._thread.join(timeout=_STORE_SECONDS)
+            self._thread.join(timeout=STORE_SECONDS)
             held = board.claim_end({"kind": "failed", "text": text, "rank": self._rank, "status": status})
             if held["rank"] != self._rank:
                 board.acknowledge()
