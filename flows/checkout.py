@@ -17,6 +17,7 @@ from pathlib import Path
 from flows.home import Home
 
 BRANCHES = "runs"
+STARTS = "data/start"  # models that runs start from, by identity; DVC has them
 _NETWORK_SECONDS = 120.0
 _NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 _NOBODY = ("zerovl flows", "flows@localhost")
@@ -73,6 +74,10 @@ class Checkout:
 
         with Repo(str(self.path)) as repo:
             return bool(repo.config["core"].get("remote"))
+
+    def starts(self) -> list[str]:
+        """The `.dvc` files of models that the run starts from."""
+        return sorted(str(path.relative_to(self.path)) for path in self.path.glob(f"{STARTS}/*.dvc"))
 
     def head(self) -> str:
         return git(self.path, "rev-parse", "HEAD")

@@ -33,11 +33,6 @@ class Home:
         return self.state / "reports"
 
     @property
-    def models(self) -> Path:
-        """Bundles that runs start from, by identity."""
-        return self.state / "models"
-
-    @property
     def runs(self) -> Path:
         """Run state of training by fingerprint: what another run with the same fingerprint resumes from."""
         return self.root / "runs"

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.checkout import CheckoutError, git
+from flows.checkout import STARTS, CheckoutError, git
 from zerovl import params
 from zerovl.params import Params
 from zerovl.registry.records import Version
@@ -17,7 +17,7 @@ LOOKED_AT = 20  # newest releases
 # What a release is made from, and git knows; dvc.lock is made by a run.
 _MADE_FROM = (
     *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
-    *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md"),
+    *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md", f":(exclude){STARTS}"),
 )
 
 

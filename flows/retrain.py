@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import child, command, news, pipeline, stages
-from flows.checkout import Checkout
+from flows.checkout import STARTS, Checkout
 from flows.forms import After, Overrides, Recipe
 from flows.stores import open_registry
 from zerovl.files import read_json
@@ -82,7 +82,10 @@ def look_for_news(checkout: Checkout, settings: Params) -> str | None:
 
 @stages.stage_task("fetch start", "Fetches the model in production", retries=3)
 def fetch_start(checkout: Checkout, settings: Params) -> str | None:
-    """Fetch the model in production to a folder named by its content, which the run's parameters then name."""
+    """Fetch the model in production to a folder named by its content, which the run's parameters then name.
+
+    DVC keeps it like any data, so a release that started from another is made again wherever that is pulled.
+    """
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
     move = registry.current(section.name, section.alias or "production")
@@ -90,9 +93,10 @@ def fetch_start(checkout: Checkout, settings: Params) -> str | None:
         get_run_logger().warning("no model is in production yet: training starts from the towers' own weights")
         return None
     version = registry.version(section.name, move.version)
-    folder = checkout.home.models / version.identity[:16]
-    if not folder.is_dir():
-        registry.pull(version, folder)
+    folder = f"{STARTS}/{version.identity[:16]}"
+    if not (checkout.path / folder).is_dir():
+        registry.pull(version, checkout.path / folder)
+    stages.run_dvc(checkout, ["add", folder], pipeline.Quiet())
     get_run_logger().info("starting from %s", version.reference)
     return f"train.init_from={folder}"
 

@@ -56,6 +56,8 @@ def prepare(checkout: Checkout) -> None:
     # Not `-s`: what lies before `prepare` is the data itself, drawn, imported or in the cache or a remote.
     with Narrator("prepare") as narrator:
         run_dvc(checkout, ["repro", "--pull", "prepare"], narrator)
+        if starts := checkout.starts():
+            run_dvc(checkout, ["pull" if checkout.has_dvc_remote() else "checkout", *starts], narrator)
 
 
 @stage_task("validate", "Checks the data against the rules of params.yaml")
