@@ -61,6 +61,7 @@ class Factory:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "ZEROVL_ROOT": str(self.root),
+            "ZEROVL_REPORTS_URL": "http://reports.test",
             "ZEROVL_LEASE": str(folder / "lease"),
             "ZEROVL_CACHE": str(folder / "cache"),
             "ZEROVL_GRACE_SECONDS": "12",

@@ -6,8 +6,10 @@ One factory serves all tests in order; each leaves server and worker running and
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from factory import Factory, kill, wait_for
@@ -48,6 +50,8 @@ def test_a_run_from_the_form_to_the_release(factory: Factory) -> None:
     assert shown["validation-rules"]["type"] == "table"
     assert "(data:image/png;base64," in shown["gallery"]["data"]
     assert "(data:image/svg+xml;base64," in shown["curves"]["data"]
+    assert f"http://reports.test/{name}/evaluation/report.html" in shown["report"]["data"]
+    assert f"http://reports.test/{name}/validation/index.html" in shown["validation-page"]["data"]
     assert "zerovl@1" in shown["summary"]["data"]
     assert "No model is in production yet" in shown["summary"]["data"]
     # The release names a commit that has its parameters, and the branch has the locks.
@@ -197,6 +201,38 @@ def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(factory: Facto
     assert states == ["COMPLETED"]  # longer than the silence that marks a lost run
 
 
+def mount(folder: Path, *options: str) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "zerovl-test", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk needs the right to mount one: {done.stderr.strip()}")
+
+
+def test_a_disk_that_fills_while_publishing(factory: Factory) -> None:
+    store = factory.root.parent / "small-disk"
+    store.mkdir()
+    mount(store, "size=256k")
+    try:
+        published = ["train.epochs=2", f"register.store={store}"]
+        lost = factory.run("train/train", overrides=published)
+        state = factory.wait(lost)
+        assert state["type"] == "FAILED", state
+        assert "No space left on device" in state["message"]
+        assert str(store) in state["message"]
+        assert factory.logs(lost).count("Retry 3/3") == 1
+        assert not list(store.rglob("versions/*.json"))
+        mount(store, "remount", "size=512m")
+        factory.completed(factory.run("train/train", overrides=published))
+        record = json.loads((store / "zerovl" / "versions" / "1.json").read_text())
+        weights = "model.safetensors"
+        assert record["files"][weights]["sha256"] == factory.version(1)["files"][weights]["sha256"]
+        factory.environment["ZEROVL_STORE"] = str(store)
+        factory.command("-m", "zerovl.cli", "registry", "verify", "zerovl@production")
+    finally:
+        factory.environment.pop("ZEROVL_STORE", None)
+        subprocess.run(["umount", str(store)], check=True)
+
+
 # As on a machine that has no more than torch and boto3 of all this.
 CLEAN = """
 import sys
@@ -237,6 +273,9 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
     factory.completed(other)
     assert "starting from zerovl@1" in factory.logs(other)
     factory.environment["ZEROVL_STORE"] = "s3://models"
+    # Made again in a checkout that has never seen the model it started from.
+    made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2"))
+    assert made_again["verdict"] == "equal"
     assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
     factory.command("-m", "flows.promote", "--release", "zerovl@2", "--why", "by hand")
     assert "zerovl@2" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")

@@ -22,9 +22,9 @@ def factory(tmp_path: Path) -> Factory:
     return made
 
 
-def start(factory: Factory) -> subprocess.Popen[str]:
+def start(factory: Factory, reports_port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.ui", "--port", str(factory.port), "--reports-port", str(free_port())],
+        [sys.executable, "-m", "flows.ui", "--port", str(factory.port), "--reports-port", str(reports_port)],
         cwd=factory.root,
         env=factory.environment,
         stdout=subprocess.PIPE,
@@ -35,7 +35,11 @@ def start(factory: Factory) -> subprocess.Popen[str]:
 
 
 def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factory) -> None:
-    ui = start(factory)
+    page = factory.home.reports / "an-earlier-run" / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("what the links point to")
+    reports_port = free_port()
+    ui = start(factory, reports_port)
     try:
         assert ui.stdout is not None
         said = ""
@@ -47,6 +51,8 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factor
         assert "deployment train/train: created" in said
         url = f"http://127.0.0.1:{factory.port}/api/deployments/name/train/train"
         assert httpx.get(url).status_code == 401
+        linked = httpx.get(f"http://127.0.0.1:{reports_port}/an-earlier-run/page.html").raise_for_status()
+        assert linked.text == "what the links point to"
         header = {"Authorization": f"Basic {base64.b64encode(PASSWORD.encode()).decode()}"}
         deployment = httpx.get(url, headers=header).raise_for_status().json()
         made = httpx.post(
@@ -70,7 +76,7 @@ def test_a_port_that_is_taken(factory: Factory) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", factory.port))
         taken.listen()
-        ui = start(factory)
+        ui = start(factory, free_port())
         said, _ = ui.communicate(timeout=120)
     assert ui.returncode == 1
     assert f"port {factory.port} on 127.0.0.1: Address already in use; is `make ui` running already?" in said
