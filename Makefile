@@ -29,9 +29,9 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	dvc repro
 	@zerovl summary
 
-# By file: those of the flows share a server, and each goes on where the one before it stopped.
+# By file, in the order of tests/conftest.py: tests of the flows share a server, and go on where the one before stopped.
 test: setup ## all tests, in parallel
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
 	$(BIN)/python -m benchmarks.plan
