@@ -13,6 +13,7 @@ from real_world import make_model, make_project, settings
 
 from zerovl import cli
 from zerovl import params as parameters
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation import comparison, sample, stage
 from zerovl.evaluation.comparison import Holders
 from zerovl.registry import stage as register
@@ -144,6 +145,24 @@ def test_a_damaged_blob_of_the_holder_is_a_reason_too(workspace: Workspace) -> N
     assert isinstance(found, LostHolder)
     assert "queries.parquet of zerovl@1 is damaged" in found.why
     assert "model.safetensors of zerovl@1 is damaged" in found.why
+
+
+@pytest.mark.parametrize("same_data", [True, False])
+def test_a_store_that_fails_for_now_is_no_verdict(
+    workspace: Workspace, same_data: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(workspace)
+    shutil.rmtree(workspace.root.parent / "cache")
+    if not same_data:
+        metrics = workspace.evaluation_report / "metrics.json"
+        metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "evaluation_digest": "other"}))
+
+    def down(*_: object) -> None:
+        raise ZeroVLError("s3://models: no answer")
+
+    monkeypatch.setattr(FolderStore, "download", down)
+    with pytest.raises(ZeroVLError, match="no answer"):
+        compare(workspace)
 
 
 def test_alias_moves_by_command_score_the_sample(

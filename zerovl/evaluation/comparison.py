@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from zerovl.params import EvaluateParams
 from zerovl.registry import bundle, cache
 from zerovl.registry.gate import Comparison, LostHolder
 from zerovl.registry.records import Version
-from zerovl.registry.registry import Registry
+from zerovl.registry.registry import DamagedError, Registry
 from zerovl.workspace import Workspace
 
 
@@ -36,7 +37,8 @@ class Holders:
         """From the ranks that both kept where they were evaluated on the same data; else scores the holder anew.
 
         Raises:
-            ZeroVLError: the candidate's own reports or the validation data are missing or damaged.
+            ZeroVLError: the candidate's own reports or the validation data are missing or damaged; or the store
+                or the disk fails for now, which is no verdict on anyone.
         """
         report = self.workspace.evaluation_report
         digest = read_json(report / bundle.METRICS).get("evaluation_digest")
@@ -45,22 +47,35 @@ class Holders:
             return self._score_anew(registry, holder, ours, "its evaluation was of other data")
         if bundle.QUERIES not in holder.files:
             return self._score_anew(registry, holder, ours, "it was released without its ranks by query")
-        try:
-            theirs = _stored_ranks(registry, holder)
-            return self._compared(ours, theirs, holder.metrics, "")
-        except ZeroVLError as error:
-            return self._score_anew(registry, holder, ours, str(error))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / bundle.QUERIES
+            try:
+                registry.fetch_file(holder, bundle.QUERIES, path)
+            except DamagedError as error:
+                return self._score_anew(registry, holder, ours, str(error))
+            try:
+                return self._compared(ours, read_clusters(path)[OVERALL], holder.metrics, "")
+            except ZeroVLError as error:
+                return self._score_anew(registry, holder, ours, str(error))
 
     def _score_anew(self, registry: Registry, holder: Version, ours: Clusters, why: str) -> Comparison | LostHolder:
         manifest, shards = Manifest.load(self.workspace.manifest), ShardReader(self.workspace.shards)
-        try:
-            with cache.held(registry, holder, cache.cache_folder()) as folder:
-                encoder = Encoder.load(folder)
-        except Exception as error:  # a holder of years ago may trip over anything in today's packages
+
+        def lost(error: Exception) -> LostHolder:
             return LostHolder(
                 f"holder {holder.reference} had to be scored again ({why}), but cannot be loaded: {error}; "
                 "mend it, or move the alias by hand with `zerovl registry promote`"
             )
+
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(cache.held(registry, holder, cache.cache_folder()))
+            except DamagedError as error:
+                return lost(error)
+            try:
+                encoder = Encoder.load(folder)
+            except Exception as error:  # a holder of years ago may trip over anything in today's packages
+                return lost(error)
         batches = validation_batches(manifest, shards, encoder, self.settings.batch_size)
         pool, (embeddings,) = encode(batches, [encoder], self.settings.batch_size)
         ranked = rank(pool, embeddings, self.settings.chunk)
@@ -77,10 +92,3 @@ class Holders:
     def _compared(self, ours: Clusters, theirs: Clusters, metrics: Mapping[str, Any], note: str) -> Comparison:
         found = paired_difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
         return Comparison(metrics, found.value, found.low, found.high, note)
-
-
-def _stored_ranks(registry: Registry, holder: Version) -> Clusters:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / bundle.QUERIES
-        registry.fetch_file(holder, bundle.QUERIES, path)
-        return read_clusters(path)[OVERALL]
