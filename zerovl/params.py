@@ -168,7 +168,9 @@ MicroBatch = Annotated[int | Literal["auto"], PlainValidator(_micro_batch)]
 
 
 class TrainParams(Section):
-    init_from: str = Field("", description="bundle folder to start from; empty: the towers' own weights")
+    init_from: str = Field(
+        "", description="bundle folder to start from, tokenizer included; empty: the towers' own weights"
+    )
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
     )

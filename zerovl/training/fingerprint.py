@@ -13,6 +13,7 @@ from typing import Any
 import zerovl
 from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
+from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import Params, as_dict
 
 _NOT_SHAPING = frozenset(
@@ -81,7 +82,7 @@ def describe(params: Params, manifest: Manifest, tokenizer: Path, start: Path | 
         "train": train,
         "data": manifest.digest,
         "tokenizer": sha256_json(
-            {path.name: sha256_file(path) for path in sorted(tokenizer.glob("*")) if path.is_file()}
+            {name: sha256_file(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).is_file()}
         ),
         "start": sha256_file(start / "model.safetensors") if start else None,
         "code": {name: sha256_file(package / name) for name in _CODE},

@@ -22,7 +22,9 @@ def check_verdict(workspace: Workspace, manifest: Manifest) -> None:
 
 
 def tokenizer_folder(params: Params, workspace: Workspace) -> Path:
-    """The trained tokenizer, else the one that the named text tower brings."""
+    """Of the bundle to start from, whose word embeddings go by its ids; else the trained one, else the tower's."""
+    if start := starting_weights(params):
+        return start
     source = read_json(workspace.tokenizer / "source.json")
     if source["trained"]:
         return workspace.tokenizer

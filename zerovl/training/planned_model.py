@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import BertConfig
 
 from zerovl.errors import ZeroVLError
@@ -32,6 +34,9 @@ def planned_architecture(params: Params, workspace: Workspace) -> tuple[Architec
 
 def _vocabulary(params: Params, workspace: Workspace) -> tuple[int, list[str]]:
     """Tokens of the tokenizer that was trained, else of the one that would be."""
+    start = params.train.init_from
+    if start and (Path(start) / "tokenizer.json").is_file():
+        return CaptionTokenizer(start, params.model.max_tokens).vocab_size, []
     asked = params.prepare.tokenizer_vocab
     source = workspace.tokenizer / "source.json"
     if source.is_file() and read_json(source)["trained"]:

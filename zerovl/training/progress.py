@@ -70,6 +70,8 @@ def without_effect(params: Params) -> list[str]:
             notes.append(f"train.activation_budget {train.activation_budget} has no effect with train.step plain")
     if train.mixup == "none":
         notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
+    if train.init_from and params.prepare.tokenizer_vocab:
+        notes.append(f"the tokenizer of prepare has no effect: that of train.init_from {train.init_from} is used")
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     return notes
