@@ -33,6 +33,11 @@ class Home:
         return self.state / "reports"
 
     @property
+    def downloads(self) -> Path:
+        """Models on their way into a checkout."""
+        return self.state / "downloads"
+
+    @property
     def runs(self) -> Path:
         """Run state of training by fingerprint: what another run with the same fingerprint resumes from."""
         return self.root / "runs"

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from flows.checkout import STARTS, CheckoutError, git
+from flows.home import Home
 from zerovl import params
 from zerovl.params import Params
-from zerovl.registry.records import Version
+from zerovl.registry.records import Move, Version
 
 LOOKED_AT = 20  # newest releases
 # What a release is made from, and git knows; dvc.lock is made by a run.
@@ -50,6 +51,21 @@ def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Ve
         if same_params and not state.get("dirty") and _same_files(checkout, state.get("commit")):
             return version
     return None
+
+
+def unfinished(home: Home, version: Version, moves: list[Move] | None) -> str:
+    """What a run has still to do about a release of the same data, code and parameters; "" where nothing.
+
+    Args:
+        moves: of the alias that the run is to move; None where it is to move none.
+    """
+    run = version.by.removeprefix("run ")
+    if run != version.by and (home.checkouts / run).is_dir():
+        return f"{version.reference} was registered by run {run}, which has not come to its end"
+    passed = bool((version.verdict or {}).get("passed"))
+    if moves is not None and passed and all(move.version != version.number for move in moves):
+        return f"{version.reference} passed the gate and never had the alias"
+    return ""
 
 
 def _trained(sections: dict[str, Any]) -> dict[str, Any]:

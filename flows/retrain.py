@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from prefect import State, flow
@@ -42,6 +43,8 @@ def retrain(
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)
+    if unwatched := news.unwatched_sources(checkout.path, settings):
+        repack(checkout, unwatched)
     if not force and (known := look_for_news(checkout, settings)):
         checkout.discard()
         return Completed(name="NothingNew", message=known)
@@ -62,18 +65,27 @@ def update_imports(checkout: Checkout, listener: child.Listener) -> None:
         stages.run_dvc(checkout, ["update", path], listener)
 
 
+@stages.stage_task("repack", "Reads sources anew where DVC does not see whether they changed", retries=3)
+def repack(checkout: Checkout, sources: list[str]) -> None:
+    get_run_logger().info("packing %s to see whether it changed", ", ".join(sources))
+    with stages.Narrator("prepare") as narrator:
+        stages.run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
+
+
 @stages.stage_task("look for news", "Compares data, code and parameters with the releases before", retries=3)
 def look_for_news(checkout: Checkout, settings: Params) -> str | None:
     """Why there is nothing to do; None where there is."""
     section = settings.register_
-    versions = open_registry(checkout.path, section.store).versions(section.name)
+    registry = open_registry(checkout.path, section.store)
+    versions = registry.versions(section.name)
     known = news.made_before(checkout.path, settings, versions)
     if known is None:
         return None
-    if unwatched := news.unwatched_sources(checkout.path, settings):
-        get_run_logger().info("packing %s to see whether it changed", ", ".join(unwatched))
-        with stages.Narrator("prepare") as narrator:
-            stages.run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
+    moves = registry.history(section.name, section.alias) if section.alias else None
+    if left := news.unfinished(checkout.home, known, moves):
+        get_run_logger().info("nothing is new, but %s: going on", left)
+        return None
+    if news.unwatched_sources(checkout.path, settings):
         digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
         if digest != known.provenance.get("data_manifest"):
             return None
@@ -95,7 +107,12 @@ def fetch_start(checkout: Checkout, settings: Params) -> str | None:
     version = registry.version(section.name, move.version)
     folder = f"{STARTS}/{version.identity[:16]}"
     if not (checkout.path / folder).is_dir():
-        registry.pull(version, checkout.path / folder)
+        # What an interrupted download leaves must not lie where a run commits.
+        aside = checkout.home.downloads / checkout.name
+        if not aside.is_dir():
+            registry.pull(version, aside)
+        (checkout.path / STARTS).mkdir(exist_ok=True)
+        os.replace(aside, checkout.path / folder)
     stages.run_dvc(checkout, ["add", folder], pipeline.Quiet())
     get_run_logger().info("starting from %s", version.reference)
     return f"train.init_from={folder}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
-from flows import command, pipeline
+from flows import command, news, pipeline
 from flows.forms import After, Overrides, Recipe
 
 
@@ -29,6 +30,10 @@ def train(
     """
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
+    if unwatched := news.unwatched_sources(checkout.path, settings):
+        get_run_logger().warning(
+            "%s: DVC does not see whether it changed; the flow retrain reads it anew", ", ".join(unwatched)
+        )
     return pipeline.run_stages(checkout, settings, after)
 
 

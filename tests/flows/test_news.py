@@ -1,5 +1,6 @@
 """Whether there is anything new: data, code and parameters against the releases that were made before."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 from project import commit, copy_project, git
 
 from flows import news
+from flows.home import Home
 from zerovl import params
 from zerovl.params import Params
-from zerovl.registry.records import Version
+from zerovl.registry.records import Move, Version
 
 
 @pytest.fixture
@@ -62,6 +64,20 @@ def test_other_parameters_are_news_and_so_is_what_cannot_be_compared(root: Path)
     assert news.made_before(root, settings, [release(settings, "0" * 40)]) is None
     assert news.made_before(root, settings, [release(settings, None)]) is None
     assert news.made_before(root, settings, []) is None
+
+
+def test_a_release_that_somebody_has_not_finished_with(root: Path, tmp_path: Path) -> None:
+    home = Home(root, tmp_path / "state")
+    made = replace(release(settings_of(root), None), by="run tacky-heron", verdict={"passed": True})
+    held = Move("zerovl", "production", 1, "promote", 1, "2026-01-01T00:00:00Z", "", "", None)
+    assert news.unfinished(home, made, [held]) == ""
+    assert news.unfinished(home, made, None) == ""  # no alias is to move
+    assert news.unfinished(home, made, []) == "zerovl@1 passed the gate and never had the alias"
+    assert news.unfinished(home, made, [replace(held, version=2)]) != ""
+    assert news.unfinished(home, replace(made, verdict={"passed": False}), []) == ""  # refused: that is the end of it
+    (home.checkouts / "tacky-heron").mkdir(parents=True)  # as a run that failed while it pushed leaves it
+    assert "registered by run tacky-heron, which has not come" in news.unfinished(home, made, [held])
+    assert news.unfinished(home, replace(made, by="someone"), [held]) == ""
 
 
 def test_only_imports_are_refreshed(root: Path) -> None:
