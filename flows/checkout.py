@@ -65,9 +65,21 @@ class Checkout:
         return remote
 
     def share_store(self, store: str) -> None:
-        """A registry in a folder of the checkout is that of the user's checkout, for all runs."""
-        if "://" not in store and not Path(store).expanduser().is_absolute():
-            _link(self.home.root / store, self.path / store)
+        """A registry in a folder of the checkout is that of the user's checkout, for all runs.
+
+        Raises:
+            CheckoutError: git has files in that folder, so the run has one of its own.
+        """
+        if "://" in store or Path(store).expanduser().is_absolute():
+            return
+        link = self.path / store
+        if link.exists() and not link.is_symlink():
+            raise CheckoutError(
+                f"register.store: git has files in {store}, so releases of a run would go with its checkout; name "
+                "another folder, or a whole path"
+            )
+        _link(self.home.root / store, link)
+        _exclude(self.path, store)
 
     def has_dvc_remote(self) -> bool:
         from dvc.repo import Repo
@@ -75,9 +87,20 @@ class Checkout:
         with Repo(str(self.path)) as repo:
             return bool(repo.config["core"].get("remote"))
 
-    def starts(self) -> list[str]:
-        """The `.dvc` files of models that the run starts from."""
-        return sorted(str(path.relative_to(self.path)) for path in self.path.glob(f"{STARTS}/*.dvc"))
+    def start_file(self, init_from: str) -> str | None:
+        """The `.dvc` file of the model that the run starts from; None where DVC does not have it.
+
+        Raises:
+            CheckoutError: the model is in the user's checkout at most, and not in the run's.
+        """
+        if not init_from or (self.path / f"{init_from}.dvc").is_file():
+            return f"{init_from}.dvc" if init_from else None
+        if not (self.path / init_from).is_dir():
+            raise CheckoutError(
+                f"train.init_from: {init_from} is not in commit {self.head()[:12]}; `dvc add {init_from}` and commit "
+                f"{init_from}.dvc, or name a folder by its whole path"
+            )
+        return None
 
     def head(self) -> str:
         return git(self.path, "rev-parse", "HEAD")
@@ -243,6 +266,16 @@ def _share(home: Home, path: Path) -> None:
             for name, url in folders.items():
                 config["remote"].setdefault(name, {})["url"] = url
     _link(home.runs, path / "runs")
+
+
+def _exclude(folder: Path, path: str) -> None:
+    """Keep git from taking a link for a change: a pattern for folders, as users write them, does not match one."""
+    if not git(folder, "status", "--porcelain", "--", path):
+        return
+    file = Path(git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")) / "info" / "exclude"
+    known = file.read_text(encoding="utf-8") if file.is_file() else ""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{known.rstrip()}\n/{Path(path).as_posix()}\n".lstrip(), encoding="utf-8")
 
 
 def _link(target: Path, link: Path) -> None:

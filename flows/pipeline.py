@@ -54,7 +54,7 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
 def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, Any] | None:
     """All stages, the pages, DVC push and the commit; returns `release.json`, None where nothing was registered."""
     workspace = Workspace(checkout.path)
-    stages.prepare(checkout)
+    stages.prepare(checkout, checkout.start_file(settings.train.init_from))
     stages.validate(checkout)
     stages.train(checkout)
     stages.evaluate(checkout)

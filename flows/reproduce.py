@@ -60,7 +60,8 @@ def reproduce(
     version = registry.resolve(release)
     checkout = pipeline.open_checkout(commit_of(version))
     start_from_nothing(checkout, version)
-    stages.prepare(checkout)
+    init_from = params.load(checkout.path / "params.yaml").train.init_from
+    stages.prepare(checkout, checkout.start_file(init_from))
     stages.validate(checkout)
     stages.train_anew(checkout)
     stages.evaluate_anew(checkout)
@@ -125,8 +126,8 @@ def render(version: Version, compared: Comparison) -> str:
             f"| weights | {version.files[bundle.WEIGHTS].sha256[:12]} | {weights} |",
             f"| RSUM | {compared.rsum[0]:.2f} | {compared.rsum[1]:.2f} |",
             "",
-            f"Tolerance: {compared.tolerance:g} RSUM. Bit-equal weights need the same kind of machine and the "
-            "same number of ranks.",
+            f"Tolerance: {compared.tolerance:g} RSUM. Bit-equal weights need CPUs, the same kind of machine "
+            "and the same number of ranks.",
         ]
     )
 

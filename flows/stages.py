@@ -52,12 +52,12 @@ def stage_task(name: str, text: str, retries: int = 0) -> Callable[[Callable[...
 
 
 @stage_task("prepare", "Fetches the raw data and packs it into shards", retries=3)
-def prepare(checkout: Checkout) -> None:
+def prepare(checkout: Checkout, start: str | None = None) -> None:
     # Not `-s`: what lies before `prepare` is the data itself, drawn, imported or in the cache or a remote.
     with Narrator("prepare") as narrator:
         run_dvc(checkout, ["repro", "--pull", "prepare"], narrator)
-        if starts := checkout.starts():
-            run_dvc(checkout, ["pull" if checkout.has_dvc_remote() else "checkout", *starts], narrator)
+        if start:  # the model to start from
+            run_dvc(checkout, ["pull" if checkout.has_dvc_remote() else "checkout", start], narrator)
 
 
 @stage_task("validate", "Checks the data against the rules of params.yaml")
@@ -138,8 +138,12 @@ def commit_run(checkout: Checkout, message: str) -> None:
 @stage_task("push branch", "Pushes the run's branch and tags to the git remote, where there is one", retries=3)
 def push_branch(checkout: Checkout) -> None:
     remote = checkout.push()
-    if remote and tags.wanted():
-        tags.push(checkout.home.root, remote, checkout.head())
+    release = Workspace(checkout.path).release
+    if remote and tags.wanted() and release.is_file():
+        # Of the version's own commit: an earlier run may have made the same one.
+        values = read_json(release)
+        if commit := tags.commit_of(checkout.home.root, values["name"], values["version"]):
+            tags.push(checkout.home.root, remote, commit)
     if remote:
         get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 

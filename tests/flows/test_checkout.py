@@ -38,6 +38,29 @@ def test_a_checkout_shares_cache_remote_and_run_state_but_no_files(home: Home) -
     assert git(first.path, "status", "--porcelain") == "M params.yaml"  # links are ignored: a release is not "dirty"
 
 
+def test_a_store_of_another_name_is_shared_and_no_change_to_git(home: Home) -> None:
+    (home.root / ".git" / "info" / "exclude").write_text("/mine\n/releases/")  # a folder's pattern; no line end
+    checkout = make(home, "store", "id", "HEAD")
+    checkout.share_store("releases")
+    checkout.share_store("releases")
+    (checkout.path / "releases" / "kept").write_text("")
+    assert (home.root / "releases" / "kept").exists()
+    assert git(checkout.path, "status", "--porcelain") == ""
+    assert (home.root / ".git" / "info" / "exclude").read_text() == "/mine\n/releases/\n/releases\n"
+    with pytest.raises(CheckoutError, match="git has files in docs, so releases of a run would go with"):
+        checkout.share_store("docs")
+
+
+def test_a_model_to_start_from_must_be_in_the_commit(home: Home) -> None:
+    checkout = make(home, "start", "id", "HEAD")
+    with pytest.raises(CheckoutError, match=r"train.init_from: start is not in commit .*`dvc add start` and commit"):
+        checkout.start_file("start")
+    (checkout.path / "start.dvc").write_text("outs:\n- path: start\n")
+    assert checkout.start_file("start") == "start.dvc"
+    assert checkout.start_file("") is None
+    assert checkout.start_file(str(home.root / "zerovl")) is None  # by its whole path
+
+
 def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not(home: Home) -> None:
     first = make(home, "tacky heron!", "0000-1", "HEAD")
     assert first.name == "tacky-heron"
