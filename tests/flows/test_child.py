@@ -22,7 +22,6 @@ folder = pathlib.Path(sys.argv[1])
 grandchild = subprocess.Popen(
     [sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True
 )
-(folder / "pids").write_text(f"{__import__('os').getpid()} {grandchild.pid}")
 def save(*_):
     time.sleep(0.5)
     print("checkpoint saved", flush=True)
@@ -30,6 +29,7 @@ def save(*_):
     grandchild.kill()
     sys.exit(3)
 signal.signal(signal.SIGINT, save if sys.argv[2] == "saves" else signal.SIG_IGN)
+(folder / "pids").write_text(f"{__import__('os').getpid()} {grandchild.pid}")
 print("ready", flush=True)
 time.sleep(300)
 """

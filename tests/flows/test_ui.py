@@ -58,7 +58,7 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factor
         made = httpx.post(
             f"http://127.0.0.1:{factory.port}/api/deployments/{deployment['id']}/create_flow_run",
             headers=header,
-            json={"parameters": {"overrides": ["train.epochs=200"]}},
+            json={"parameters": {"overrides": ["train.epochs=200", "train.checkpoint_steps=100000"]}},
         )
         made.raise_for_status()
         factory.wait_for_steps(10)
