@@ -46,7 +46,13 @@ def leftovers(home: Home, days: float) -> list[Leftover]:
     """What nobody has written to for so many days and no process works in, the oldest first."""
     busy = _working_folders()
     found = []
-    for kind, folder in (("checkout", home.checkouts), ("reports", home.reports), ("run state", home.runs)):
+    places = {
+        "checkout": home.checkouts,
+        "reports": home.reports,
+        "download": home.downloads,
+        "run state": home.runs,
+    }
+    for kind, folder in places.items():
         for path in _folders(folder):
             newest, size = _looked_at(path)
             age = (time.time() - newest) / _DAY
