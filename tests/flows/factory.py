@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -211,6 +212,10 @@ class Factory:
             rows += page
             if len(page) < 200:
                 return "\n".join(row["message"] for row in rows)
+
+    def said(self, run: str, pattern: str) -> None:
+        """Wait for a line of a run's log: lines are sent every two seconds, so the last ones come after its state."""
+        wait_for(f"{pattern!r} in the log of run {run}", lambda: re.search(pattern, self.logs(run)), 60)
 
     def artifacts(self, run: str) -> dict[str, Any]:
         rows = self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200})

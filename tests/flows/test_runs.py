@@ -6,7 +6,6 @@ One factory serves all tests in order; each leaves server and worker running and
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from factory import Factory, kill, wait_for
 from project import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-INTERRUPTED = re.compile(r"interrupted by SIG\w+ after step \d+: saved in")
 LONG = ["train.epochs=100"]  # 600 steps: long enough to be interrupted, whatever the machine
 
 
@@ -117,7 +115,7 @@ def test_nothing_new_and_an_event(factory: Factory) -> None:
     run = wait_for("a run of the event", started, 60)
     state = factory.wait(run)
     assert state["type"] == "FAILED"
-    assert "asked for by: a crate of pictures" in factory.logs(run)
+    factory.said(run, "asked for by: a crate of pictures")
     assert "git knows no revision 'no-such-branch'" in state["message"]
 
 
@@ -128,11 +126,11 @@ def test_cancelled_then_run_again(factory: Factory) -> None:
     factory.command("-m", "prefect", "flow-run", "cancel", run)  # the button: in test_browser
     factory.gone(15)
     assert factory.wait(run, 30)["name"] == "Cancelled"
-    wait_for("word of its checkpoint", lambda: INTERRUPTED.search(factory.logs(run)), 30)
+    factory.said(run, r"interrupted by SIG\w+ after step \d+: saved in")
     before = factory.steps()
     again = factory.run("train/train", overrides=LONG, after="register")
     factory.wait_for_steps(before + 10)
-    wait_for("word of resuming", lambda: "resumes after step" in factory.logs(again), 30)
+    factory.said(again, "resumes after step")
     # The engine is killed: the run is marked as crashed, its training saves and ends.
     kill(factory.engine())
     factory.gone(30)
@@ -201,8 +199,7 @@ def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(factory: Facto
     wait_for("the first run's end", lambda: factory.state(first)["type"] == "COMPLETED", 800)
     factory.completed(second)
     factory.gone(15)
-    waited = factory.logs(second)
-    assert f"run {factory.name(first)}, since" in waited
+    factory.said(second, f"run {factory.name(first)}, since")
     # Undisturbed, in the user's own checkout and without the checkpoints of the others: the same weights.
     assert factory.version(2)["provenance"]["params"]["train"]["epochs"] == 100.0  # not the second run's
     weights = factory.version(2)["files"]["model.safetensors"]["sha256"]
@@ -235,7 +232,7 @@ def test_a_disk_that_fills_while_publishing(factory: Factory) -> None:
         assert state["type"] == "FAILED", state
         assert f"{store}: " in state["message"]
         assert "free some space and run it again" in state["message"]
-        assert factory.logs(lost).count("Retry 3/3") == 1
+        factory.said(lost, "Retry 3/3")
         assert not list(store.rglob("versions/*.json"))
         mount(store, "remount", "size=512m")
         factory.completed(factory.run("train/train", overrides=published))
@@ -270,15 +267,15 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
     assert state["type"] == "FAILED"
     assert "s3://models" in state["message"]
     assert factory.s3_endpoint in state["message"]
-    assert factory.logs(lost).count("Retry 3/3") == 1
+    factory.said(lost, "Retry 3/3")
     factory.start_s3("models")
     first = factory.run("train/train", overrides=on_s3)
     factory.completed(first)
-    assert "is cached - skipping run" in factory.logs(first)  # what was finished is not done again
+    factory.said(first, "is cached - skipping run")  # what was finished is not done again
     again = factory.run("train/train", overrides=on_s3)
     factory.completed(again)
-    assert "registered zerovl@1 in s3://models" in factory.logs(first)
-    assert "registered zerovl@1 in s3://models" in factory.logs(again)
+    factory.said(first, "registered zerovl@1 in s3://models")
+    factory.said(again, "registered zerovl@1 in s3://models")
     other = factory.run(
         "retrain/retrain-weekly",
         overrides=["train.epochs=3", on_s3[1]],
@@ -287,7 +284,7 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
         force=True,
     )
     factory.completed(other)
-    assert "starting from zerovl@1" in factory.logs(other)
+    factory.said(other, "starting from zerovl@1")
     factory.environment["ZEROVL_STORE"] = "s3://models"
     # Made again in a checkout that has never seen the model it started from.
     made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2"))
