@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from zerovl.errors import ZeroVLError
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import from_recipe
-from zerovl.training import layout, memory
+from zerovl.training import found_graphs, layout, memory
 from zerovl.training import micro_batch as finder
 from zerovl.training.activations import Activations, Line
 from zerovl.training.forward import Precision
@@ -157,7 +158,7 @@ def test_a_budget_is_resolved_and_said(tmp_path: Path, monkeypatch: pytest.Monke
     assert everything.split.kept_graphs == 16
     assert "16 micro-batches of 4, keeps the graphs of 16 of 16 (" in everything.said
     monkeypatch.setattr(layout, "free_memory", lambda _: 0)
-    nothing = chosen(tmp_path, *fixed)
+    nothing = chosen(tmp_path / "another", *fixed)
     assert "keeps the graphs of 0 of 16" in nothing.said
     by_hand = chosen(tmp_path, "train.micro_batch=16", "train.kept_graphs=3", "train.valid_checks=0")
     assert by_hand.split.kept_graphs == 3
@@ -168,22 +169,69 @@ def test_a_budget_is_resolved_and_said(tmp_path: Path, monkeypatch: pytest.Monke
     assert (plain.split.micro_batch, plain.said) == (64, "one pass")
 
 
-def on_one_rank(ranks: Ranks, folder: str, rooms: tuple[int, int]) -> tuple[int, int]:
+def test_a_second_start_keeps_as_many_graphs_as_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other numbers would add gradients in another order: the run would not end bit for bit the same."""
+    fixed = ["train.micro_batch=4", "train.activation_budget=auto"]
+    monkeypatch.setattr(layout, "free_memory", lambda _: 2 << 20)
+    first = chosen(tmp_path, *fixed)
+    assert 0 < first.split.kept_graphs < 16
+    monkeypatch.setattr(layout, "free_memory", lambda _: 8 * GIB)
+    again = chosen(tmp_path, *fixed)
+    assert again.split == first.split
+    assert f"{first.split.kept_graphs} of 16" in again.said
+    assert "found when the run began)" in again.said
+    assert "found when the run began" not in first.said
+    monkeypatch.setattr(layout, "free_memory", lambda _: int(0.9 * (2 << 20)))  # the margin is there for this
+    assert chosen(tmp_path, *fixed).split == first.split
+
+    other = [*fixed, "train.activation_budget=1GiB"]
+    assert chosen(tmp_path, *other).split.kept_graphs == 16
+    assert chosen(tmp_path, *fixed).split == first.split  # it has its own again
+    assert chosen(tmp_path, *fixed, "train.micro_batch=8").split.kept_graphs < 8
+
+
+def test_kept_graphs_that_fit_no_longer_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = ["train.micro_batch=4", "train.activation_budget=auto"]
+    assert chosen(tmp_path, *fixed).split.kept_graphs == 16
+    monkeypatch.setattr(layout, "free_memory", lambda _: 2 << 20)
+    fewer = chosen(tmp_path / "another", *fixed).split.kept_graphs
+    with pytest.raises(ZeroVLError, match=r"kept_graphs.json: this run keeps 16 graphs of 4 pairs") as error:
+        chosen(tmp_path, *fixed)
+    (fix,) = re.findall(r"train.kept_graphs to (\d+)", str(error.value))
+    assert fewer <= int(fix) < 16
+    followed = chosen(tmp_path, "train.micro_batch=4", "train.activation_budget=none", f"train.kept_graphs={fix}")
+    assert followed.split.kept_graphs == int(fix)
+    sized = [*fixed, "train.activation_budget=1GiB"]
+    assert chosen(tmp_path, *sized).split == chosen(tmp_path, *sized).split  # a size is taken at its word
+
+    path = tmp_path / found_graphs.FILE
+    path.write_text(path.read_text().replace('"kept_graphs": 16', '"kept_graphs": 17'))
+    with pytest.raises(ZeroVLError, match="kept_graphs 17 is no number from 0 to 16; delete"):
+        chosen(tmp_path, *fixed)
+    path.write_text("[]")
+    with pytest.raises(ZeroVLError, match="holds no list of what was found; delete it"):
+        chosen(tmp_path, *fixed)
+
+
+def on_one_rank(ranks: Ranks, folder: str, rooms: tuple[int, int]) -> tuple[int, int, int, int]:
     layout.free_memory = lambda _device: rooms[ranks.rank]
     own = Path(folder) / str(ranks.rank)  # nodes that share no disk
     own.mkdir()
     found = chosen(own, "train.activation_budget=auto", ranks=ranks).split
+    layout.free_memory = lambda _device: 8 * GIB  # at another start there is more
+    kept = chosen(own, "train.activation_budget=auto", ranks=ranks).split.kept_graphs
     (own / finder.FILE).write_text(json.dumps({"micro_batch": 2 << ranks.rank}))
     again = chosen(own, ranks=ranks).split
-    return found.micro_batch, found.kept_graphs, again.micro_batch  # type: ignore[return-value]
+    return found.micro_batch, found.kept_graphs, kept, again.micro_batch  # type: ignore[return-value]
 
 
 def test_ranks_take_what_the_poorest_can_hold(tmp_path: Path) -> None:
     results = run_gang(2, on_one_rank, str(tmp_path), (8 * GIB, 1 << 20))
     assert results[0] == results[1]
-    micro, kept, again = results[0]
+    micro, kept, kept_again, again = results[0]
     assert micro <= 8
     assert kept < 32 // micro
+    assert kept_again == kept  # what rank 0 has on disk
     assert again == 2  # what rank 0 has on disk
 
 

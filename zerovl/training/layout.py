@@ -1,7 +1,8 @@
 """How a run's local batch goes through the towers: micro-batch and kept graphs, chosen once at the start.
 
 Both can be left to the machine (`train.micro_batch: auto`, `train.activation_budget`). All ranks take
-the same: the smallest that any of them can hold.
+the same: the smallest that any of them can hold. What was found is kept in the run's folder, and a run
+that goes on takes it from there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from zerovl.errors import ZeroVLError
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
-from zerovl.training import imagined
+from zerovl.training import found_graphs, imagined
 from zerovl.training import micro_batch as finder
 from zerovl.training.activations import Activations, Run, measure
 from zerovl.training.footprint import Footprint, ModelSize, Split, footprint, graphs, still_to_come
@@ -35,7 +37,8 @@ class Layout:
 def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Ranks, folder: Path) -> Layout:
     """Measures the towers and decides; the model and all random states stay as they are. A collective.
 
-    Call it with the model on its device, before the first step. Raises `ZeroVLError` where nothing fits.
+    Call it with the model on its device, before the first step. Raises `ZeroVLError` where nothing fits,
+    or what the run began with fits no longer.
     """
     train = params.train
     run = tower_pass(model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
@@ -64,15 +67,15 @@ def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Rank
 
     kept = 0
     if train.step == "decoupled":
-        bare = memory_of(micro)
-        free = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - still_to_come(bare)
-        kept = train.kept_graphs
+        kept, origin = min(train.kept_graphs, local // micro), ""
         if train.activation_budget != "none":
-            kept = kept_graphs(train.activation_budget, activations, micro, local // micro, free)
-        kept = int(smallest(ranks, min(kept, local // micro)))
+            later = still_to_come(memory_of(micro))
+            purpose = found_graphs.Purpose(train.batch_size, ranks.world_size, micro, train.activation_budget)
+            kept, known = _found_graphs(folder, purpose, activations, later, ranks)
+            origin = ", found when the run began" if known else ""
         if kept or train.activation_budget != "none":
             taken = show_size(graphs(activations, micro, kept))
-            said.append(f"keeps the graphs of {kept} of {local // micro} ({taken})")
+            said.append(f"keeps the graphs of {kept} of {local // micro} ({taken}{origin})")
     split = Split(train.batch_size, ranks.world_size, micro, kept)
     return Layout(split, memory_of(micro, kept), ", ".join(said) or "one pass")
 
@@ -126,3 +129,31 @@ def _found_micro_batch(
     if ranks.is_first:
         finder.write_found(folder, found)
     return found
+
+
+def _found_graphs(
+    folder: Path, purpose: found_graphs.Purpose, activations: Activations, later: int, ranks: Ranks
+) -> tuple[int, bool]:
+    """What rank 0 has on disk, else what fits on all ranks beside `later` bytes; and whether it was on disk."""
+    budget, micro, most = purpose.activation_budget, purpose.micro_batch, purpose.micro_batches
+    known = found_graphs.read_found(folder, purpose) if ranks.is_first else None
+    mine = torch.tensor([-1 if known is None else known], device=ranks.device)
+    before = int(ranks.collectives.gather(mine)[0])
+    free = free_memory(ranks.device)
+    if before < 0:
+        room = int(MARGIN[ranks.device.type] * free) - later
+        kept = int(smallest(ranks, kept_graphs(budget, activations, micro, most, room)))
+        if ranks.is_first:
+            found_graphs.write_found(folder, purpose, kept)
+        return kept, False
+    if budget == "auto":  # a size is the user's word, whatever is free
+        # Without the margin, which is there for what is free a little more or less at another start.
+        fitting = int(smallest(ranks, kept_graphs(budget, activations, micro, most, free - later)))
+        if fitting < before:
+            raise ZeroVLError(
+                f"{folder / found_graphs.FILE}: this run keeps {before} graphs of {micro} pairs "
+                f"({show_size(graphs(activations, micro, before))}), and the memory that is free now holds {fitting}; "
+                "free some, or set train.activation_budget to none and "
+                f"train.kept_graphs to {fitting}: the run goes on, its gradients rounded differently from there on"
+            )
+    return before, True
