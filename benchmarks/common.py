@@ -38,7 +38,9 @@ def measured(function: Callable[[], Record]) -> Record:
     except NotMeasured as reason:
         return {"not_measured": str(reason)}
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does without torch
+        from zerovl.training.memory import is_out_of_memory  # here: it imports torch, which this module does without
+
+        if not is_out_of_memory(error):
             raise
         return {"not_measured": "out of memory"}
 

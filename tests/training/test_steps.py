@@ -212,4 +212,4 @@ def test_messages_name_step_source_keys_and_the_fix() -> None:
     assert isinstance(not_finite(bad, float("nan")), ZeroVLError)
     for word in ("nan", "step 12", "board", "a-1"):
         assert word in str(not_finite(bad, float("nan")))
-    assert "train.micro_batch to 3" in str(out_of_memory(bad))
+    assert "train.micro_batch to 3" in str(out_of_memory(bad, RuntimeError("no more")))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, Protocol
-
-import torch
 
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mixup
@@ -18,6 +18,7 @@ from zerovl.training.checkpoints import Checkpoints
 from zerovl.training.clipping import clip_gradients
 from zerovl.training.forward import Inputs, Precision
 from zerovl.training.headway import SAVING
+from zerovl.training.memory import is_out_of_memory
 from zerovl.training.metrics import MetricsLog
 from zerovl.training.optimiser import Schedule
 from zerovl.training.progress import Progress
@@ -149,27 +150,26 @@ class Trainer:
     def _update(self, batch: Batch, lr: float) -> tuple[float, dict[str, float]]:
         """One optimiser step: the loss, and what else is worth a column in the log.
 
-        Raises `ZeroVLError` where the loss is not finite.
+        Raises `ZeroVLError` where the loss is not finite or memory runs out.
         """
         optimiser, scaler = self.state.optimiser, self.precision.scaler
         for group in optimiser.param_groups:
             group["lr"] = lr
         optimiser.zero_grad(set_to_none=True)
-        try:
+        with _memory_error(partial(out_of_memory, batch)):
             loss = float(self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step))
-        except torch.OutOfMemoryError:
-            raise out_of_memory(batch) from None
         if not math.isfinite(loss):
             raise not_finite(batch, loss)
         facts: dict[str, float] = {}
-        if self.clip_norm:
-            scaler.unscale_(optimiser)
-            norm = clip_gradients(self.state.model, self.clip_norm, self.ranks)
-            facts |= {"gradient_norm": norm} if math.isfinite(norm) else {}
-        if scaler.is_enabled():
-            facts["loss_scale"] = scaler.get_scale()
-        scaler.step(optimiser)
-        scaler.update()
+        with _memory_error(partial(out_of_memory_in_optimiser, batch)):
+            if self.clip_norm:
+                scaler.unscale_(optimiser)
+                norm = clip_gradients(self.state.model, self.clip_norm, self.ranks)
+                facts |= {"gradient_norm": norm} if math.isfinite(norm) else {}
+            if scaler.is_enabled():
+                facts["loss_scale"] = scaler.get_scale()
+            scaler.step(optimiser)
+            scaler.update()
         self.state.model.clamp_temperature()
         return loss, facts
 
@@ -200,7 +200,18 @@ class Trainer:
         return {"save_seconds": round(seconds, 4)} if seconds else {}
 
 
-def out_of_memory(batch: Batch) -> ZeroVLError:
+@contextmanager
+def _memory_error(message: Callable[[RuntimeError], ZeroVLError]) -> Iterator[None]:
+    """Where memory runs out in the block, `message` is raised in its place."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise message(error) from None
+
+
+def out_of_memory(batch: Batch, error: RuntimeError) -> ZeroVLError:
     size = len(batch.micro_batches[0].images)
     if size > 1:
         fix = (
@@ -209,7 +220,21 @@ def out_of_memory(batch: Batch) -> ZeroVLError:
         )
     else:
         fix = "set train.activation_checkpointing, or train.shard_model on several ranks, or take smaller towers"
-    return ZeroVLError(f"out of memory in step {batch.step} with {size} pair{'s' * (size > 1)} at once; {fix}")
+    pairs = f"{size} pair{'s' * (size > 1)} at once"
+    return ZeroVLError(f"out of memory in step {batch.step} with {pairs} ({_first_line(error)}); {fix}")
+
+
+def out_of_memory_in_optimiser(batch: Batch, error: RuntimeError) -> ZeroVLError:
+    """Its first step makes AdamW's moments; no activations are there any more."""
+    return ZeroVLError(
+        f"out of memory in the optimiser of step {batch.step} ({_first_line(error)}): AdamW keeps 8 bytes for each "
+        "parameter that learns, beside 8 of weight and gradient; set train.shard_model on several ranks, "
+        "freeze a tower with train.freeze, or take smaller towers"
+    )
+
+
+def _first_line(error: RuntimeError) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def not_finite(batch: Batch, loss: float) -> ZeroVLError:

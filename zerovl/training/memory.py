@@ -1,4 +1,4 @@
-"""Memory of this machine: what is free for a rank, and the most that the process ever used."""
+"""Memory of this machine: what is free for a rank, the most that the process ever used, and when it ran out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from zerovl.errors import ZeroVLError
 MARGIN = {"cuda": 0.92, "cpu": 0.8}  # share of the free memory that is planned with
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _UNLIMITED = 1 << 60
+# PyTorch's allocator has an exception of its own. Libraries that allocate past it say it in words.
+_RAN_OUT = (
+    "out of memory",  # the driver, and NCCL, which quotes it
+    "failed to cuda malloc",  # NCCL's last word of such a failure
+    "failed to cuda calloc",
+    "_status_alloc_failed",  # cuBLAS, cuDNN
+    "unable to find an engine to execute this computation",  # cuDNN: none whose workspace fits
+    "defaultcpuallocator: can't allocate memory",
+)
 
 
 def parse_size(text: str, origin: str) -> int:
@@ -86,6 +95,14 @@ def _below_limit(folder: Path, limit_name: str, use_name: str) -> list[int]:
     # Files in the page cache count as used, yet the kernel drops them when memory is asked for.
     cached = re.search(r"^(?:total_)?inactive_file (\d+)", statistics, re.MULTILINE)
     return [int(limit) - used + int(cached[1] if cached else 0)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the host."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _RAN_OUT)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -23,7 +23,7 @@ from torch import nn
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 from zerovl.training.activations import Activations, Run, release, run_backward, untouched
-from zerovl.training.memory import show_size
+from zerovl.training.memory import is_out_of_memory, show_size
 
 FILE = "micro_batch.json"
 GAIN = 0.03  # a size must be this much faster than the one before
@@ -98,7 +98,7 @@ class RealTrial:
         try:
             with untouched(self.model, self.device):
                 return pairs / self._seconds(pairs)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             # The traceback holds the frames, and these the activations: without it they are garbage.
@@ -118,11 +118,6 @@ class RealTrial:
             seconds.append(time.perf_counter() - start)
         del ballast
         return min(seconds[1:])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """A GPU has an exception of its own for it; on the CPU only the text tells."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def read_found(folder: Path, local_batch: int) -> Found | None:
