@@ -6,14 +6,14 @@
 ViT-B/16 at 224 and BERT-base at 25 tokens, untrained, on random uint8 pairs in pinned host memory. A
 step is forward, loss, backward and fused AdamW. The parts come in order of importance, the result file
 is written after each figure, and a run with the same machine, code and settings goes on with what is
-missing. Figures that do not fit into memory, and peers that are not installed, are said, not skipped.
+missing or failed. Figures that do not fit into memory, and peers that are not installed, are said, not
+skipped. What fails is said and leaves the others standing; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import gpu, gpu_loss, kinds
-from benchmarks.common import RESULTS, Record, Results, find_all, interleaved, measured, rounded, summary
+from benchmarks.common import RESULTS, Record, Results, find_all, measured, rounded, summary, surviving
 from benchmarks.page import update_page
 from benchmarks.towers import FORWARD_FLOPS, WORDS, MicroBatch, make, make_batch
 from zerovl.model.dual_encoder import DualEncoder
@@ -61,10 +61,6 @@ SMOKE = Settings(
 )
 
 
-class MinutesAreUp(Exception):  # noqa: N818, an end and no error
-    """The rest is for another run."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of a table."""
@@ -88,11 +84,11 @@ class Entry:
 class Bench:
     """What the parts share: the device, the model, the pairs, the results and the time that is left."""
 
-    def __init__(self, results: Results, settings: Settings, device: torch.device, minutes: float) -> None:
+    def __init__(self, results: Results, settings: Settings, device: torch.device, deadline: gpu.Deadline) -> None:
         self.results = results
         self.settings = settings
         self.device = device
-        self.end = time.monotonic() + 60 * minutes
+        self.deadline = deadline
         (pool,) = make_batch(settings.towers, settings.pool, settings.pool)
         self.pool = pool.pinned() if device.type == "cuda" else pool
 
@@ -108,14 +104,15 @@ class Bench:
 
     def compare(self, section: str, model: DualEncoder, entries: dict[str, Entry], rounds: int) -> None:
         """Measure entries that the results lack: first their memory, then their time, interleaved."""
+        missing = {name: entry for name, entry in entries.items() if not self.results.has(section, name)}
+        if not missing:
+            return
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
         prime(optimiser)
-        missing = {name: entry for name, entry in entries.items() if not self.results.has(section, name)}
         calls: dict[str, Callable[[], object]] = {}
         peaks: dict[str, Record] = {}
         for name, entry in missing.items():
-            if time.monotonic() > self.end:
-                raise MinutesAreUp
+            self.deadline.check()
             call = partial(self._training_step, entry, model, optimiser)
             peaks[name] = measured(partial(gpu.memory, call, self.device))  # the first call: kernels are made here
             if "not_measured" in peaks[name]:
@@ -123,13 +120,9 @@ class Bench:
                 gpu.free(self.device)
             else:
                 calls[name] = call
-        try:
-            seconds = interleaved(calls, rounds, gpu.clock(self.device), warm_ups=0)
-        except torch.OutOfMemoryError:  # beside what the others left in the allocator's cache
-            seconds = {}
-            for name in calls:
-                record = {"not_measured": "out of memory in the timed rounds"}
-                self.results.add(section, name, {**missing[name].record(), **record, **peaks[name]})
+        seconds, failed = surviving(calls, rounds, gpu.clock(self.device), warm_ups=0)
+        for name, record in failed.items():
+            self.results.add(section, name, {**missing[name].record(), **peaks[name], **record})
             gpu.free(self.device)
         for name, own in seconds.items():
             entry = missing[name]
@@ -168,16 +161,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = SMOKE if options.smoke else Settings()
     results = Results(options.out, asdict(settings) | {"words": {settings.towers: WORDS[settings.towers]}})
     results.resume()
-    gpu_loss.measure(results, gpu_loss.SMOKE if options.smoke else gpu_loss.Settings(), device)
-    bench = Bench(results, settings, device, options.minutes)
+    losses = gpu_loss.SMOKE if options.smoke else gpu_loss.Settings()
+    deadline = gpu.Deadline(options.minutes)
     try:
-        for part in (plain, decoupled, kept_graphs, compiled, memory_by_batch, checkpointed):
-            part(bench)
-    except MinutesAreUp:
+        attempt(results, "losses", device, lambda: gpu_loss.measure(results, losses, device, deadline))
+        bench = Bench(results, settings, device, deadline)
+        for part in (plain, decoupled, kept_graphs, memory_by_batch, checkpointed, compiled):
+            attempt(results, part.__name__, device, partial(part, bench))
+    except gpu.MinutesAreUp:
         print(f"{options.minutes:g} minutes are up; the same command goes on from here")
     if not options.smoke:
         update_page()
-    return 0
+    return results.status()
+
+
+def attempt(results: Results, name: str, device: torch.device, part: Callable[[], None]) -> None:
+    """What fails outside of a part's entries, such as a model that cannot be made, does not end the others."""
+
+    def run() -> Record:
+        gpu.free(device)  # in here, as a GPU that is in trouble refuses this too
+        part()
+        return {}
+
+    if record := measured(run):
+        results.add("parts", name, record | {"failed": True})
 
 
 def plain(bench: Bench) -> None:

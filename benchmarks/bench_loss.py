@@ -11,6 +11,7 @@ float64. Where there is a GPU, also the loss part of `bench_gpu`.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from benchmarks.common import (
     rounded,
     summary,
 )
+from benchmarks.gpu import Deadline
 from benchmarks.losses import DENSE, FINDERS, OPEN_CLIP, OURS, available, embeddings, errors, run, unshifted
 from benchmarks.page import update_page
 
@@ -69,10 +71,11 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
     finally:
         torch.set_num_threads(cores)
     if torch.cuda.is_available():
-        gpu_loss.measure(results, gpu_loss.SMOKE if options.smoke else gpu_loss.Settings(), torch.device("cuda"))
+        on_gpu = gpu_loss.SMOKE if options.smoke else gpu_loss.Settings()
+        gpu_loss.measure(results, on_gpu, torch.device("cuda"), Deadline(math.inf))
     if not options.smoke:
         update_page()
-    return 0
+    return results.status()
 
 
 def measure_time(results: Results, settings: Settings, threads: str) -> None:

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
             results.add("memory", f"{kind}, {batch}", {"kind": kind, "batch": batch, **record})
     if not options.smoke:
         update_page()
-    return 0
+    return results.status()
 
 
 def peak(kind: str, towers: str, batch: int, micro_batch: int, kept: int) -> Record:

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
         torch.set_num_threads(cores)
     if not options.smoke:
         update_page()
-    return 0
+    return results.status()
 
 
 def measure_time(results: Results, settings: Settings, towers: str) -> None:

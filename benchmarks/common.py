@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import json
 import os
 import platform
 import random
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -22,6 +26,7 @@ RESULTS = HERE / "results"
 GIB, MIB = 1 << 30, 1 << 20
 _PACKAGES = ("torch", "triton", "timm", "transformers", "numpy", "open-clip-torch", "inf-cl")
 _CODE = ("benchmarks", "zerovl/model", "zerovl/objective", "zerovl/training")  # what a figure depends on
+_HEAD = ("date", "machine", "code", "settings")  # of a result file; the rest are its sections
 
 Record = dict[str, Any]
 Found = TypeVar("Found")
@@ -32,17 +37,23 @@ class NotMeasured(Exception):  # noqa: N818, no error: a figure that this machin
 
 
 def measured(function: Callable[[], Record]) -> Record:
-    """The record, or why there is none: a missing peer or too little memory leaves the other figures standing."""
+    """The record, or why there is none: a missing peer, too little memory or an error leaves the other figures."""
     try:
         return function()
     except NotMeasured as reason:
         return {"not_measured": str(reason)}
-    except RuntimeError as error:
-        from zerovl.training.memory import is_out_of_memory  # here: it imports torch, which this module does without
+    except Exception as error:
+        return failure(error)
 
-        if not is_out_of_memory(error):
-            raise
+
+def failure(error: Exception) -> Record:
+    """Too little memory is a figure of this machine; anything else is marked, and its traceback is shown."""
+    from zerovl.training.memory import is_out_of_memory  # here: it imports torch, which this module does without
+
+    if is_out_of_memory(error):
         return {"not_measured": "out of memory"}
+    traceback.print_exception(error)
+    return {"not_measured": ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]), "failed": True}
 
 
 def find_all(finders: Mapping[str, Callable[[], Found]]) -> tuple[dict[str, Found], dict[str, Record]]:
@@ -54,6 +65,8 @@ def find_all(finders: Mapping[str, Callable[[], Found]]) -> tuple[dict[str, Foun
             found[name] = find()
         except NotMeasured as reason:
             missing[name] = {"not_measured": str(reason)}
+        except Exception as error:
+            missing[name] = failure(error)
     return found, missing
 
 
@@ -82,6 +95,39 @@ def interleaved(
     finally:
         gc.unfreeze()
     return seconds
+
+
+def surviving(
+    variants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float], warm_ups: int = 1
+) -> tuple[dict[str, list[float]], dict[str, Record]]:
+    """As `interleaved`, of the variants that do not fail, and the records of those that do.
+
+    After a failure the rounds begin anew without the one that failed, so that the others were timed alike.
+    """
+    left, failed = dict(variants), dict[str, Record]()
+    while left:
+        try:
+            guarded = {name: partial(_call, name, variant) for name, variant in left.items()}
+            return interleaved(guarded, rounds, clock, warm_ups), failed
+        except _VariantFailed as end:
+            failed[end.name] = end.record
+            del left[end.name]
+    return {}, failed
+
+
+class _VariantFailed(Exception):  # noqa: N818, says which one
+    def __init__(self, name: str, record: Record) -> None:
+        super().__init__(name)
+        self.name, self.record = name, record
+
+
+def _call(name: str, variant: Callable[[], object]) -> None:
+    try:
+        variant()
+        return
+    except Exception as error:
+        record = failure(error)
+    raise _VariantFailed(name, record)  # out here: the error is gone, and with its frames the tensors in them
 
 
 def summary(seconds: list[float], baseline: list[float] | None = None) -> Record:
@@ -188,16 +234,18 @@ class Results:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": machine(),
             "code": code_digest(),
-            "settings": settings,
+            "settings": json.loads(json.dumps(settings)),  # as the file will give them back: lists for tuples
         }
 
     def resume(self) -> None:
-        """Take up what the file holds already, where machine, code and settings are the same."""
+        """Take up what the file holds already, but for what failed, where machine, code and settings are the same."""
         if not self.file.is_file():
             return
         before: Record = read_json(self.file)
-        if all(before.get(key) == self.content[key] for key in ("machine", "code", "settings")):
-            self.content = before
+        if any(before.get(key) != self.content[key] for key in ("machine", "code", "settings")):
+            return
+        sections = {key: _good(records) for key, records in before.items() if key not in _HEAD}
+        self.content = {key: before[key] for key in _HEAD} | {key: own for key, own in sections.items() if own}
 
     def has(self, section: str, name: str) -> bool:
         return name in self.content.get(section, {})
@@ -208,3 +256,20 @@ class Results:
         shown = ", ".join(f"{key} {value}" for key, value in record.items() if not isinstance(value, (list, dict)))
         print(f"{section}: {name}: {shown}", flush=True)
         return record
+
+    def status(self) -> int:
+        """The exit status of a benchmark: 1, and a line for each, where entries failed."""
+        failed = [
+            f"{section}: {name}: {record['not_measured']}"
+            for section, records in self.content.items()
+            if section not in _HEAD
+            for name, record in records.items()
+            if record.get("failed")
+        ]
+        for line in failed:
+            print(f"failed: {line}", file=sys.stderr)
+        return 1 if failed else 0
+
+
+def _good(records: dict[str, Record]) -> dict[str, Record]:
+    return {name: record for name, record in records.items() if not record.get("failed")}

@@ -1,4 +1,4 @@
-"""Clock and memory of an accelerator; on a CPU (for `--smoke`) the clock alone."""
+"""Clock and memory of an accelerator, and the minutes it is lent for; on a CPU (for `--smoke`) no memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import GIB, Record, rounded
+
+
+class MinutesAreUp(BaseException):
+    """The rest is for another run. No `Exception`: what records errors lets it pass."""
+
+
+class Deadline:
+    """No new figure is begun after so many minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    def check(self) -> None:
+        """Raises `MinutesAreUp` where they are."""
+        if time.monotonic() > self._end:
+            raise MinutesAreUp
 
 
 def clock(device: torch.device) -> Callable[[], float]:

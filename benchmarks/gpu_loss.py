@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from benchmarks.common import Record, Results, interleaved, measured, summary
-from benchmarks.gpu import clock, memory
+from benchmarks.common import Record, Results, measured, summary, surviving
+from benchmarks.gpu import Deadline, clock, free, memory
 from benchmarks.losses import OPEN_CLIP, OURS, Embeddings, Finder, available, embeddings, errors, run, tiled
 from benchmarks.peers import Loss, inf_cl_loss, open_clip_loss
 
@@ -17,7 +17,7 @@ FLASH, INF = "inf_cl cal_flash_loss", "inf_cl cal_inf_loss"
 
 @dataclass(frozen=True)
 class Settings:
-    width: int = 512
+    width: int = 512  # a multiple of 256, as Inf-CL's kernels have it
     temperature: float = 0.05
     sizes: tuple[int, ...] = (16384, 65536)
     alone: int = 262144
@@ -25,15 +25,19 @@ class Settings:
     rounds: int = 5
 
 
-SMOKE = Settings(width=32, sizes=(64,), alone=128, parity_sizes=(33,), rounds=2)
+SMOKE = Settings(width=256, sizes=(64,), alone=128, parity_sizes=(33,), rounds=2)
 
 
-def measure(results: Results, settings: Settings, device: torch.device) -> None:
-    """Sections "loss parity" and "loss" of `results`; what they hold already is not measured again."""
+def measure(results: Results, settings: Settings, device: torch.device, deadline: Deadline) -> None:
+    """Sections "loss parity" and "loss" of `results`; what they hold already is not measured again.
+
+    Raises `MinutesAreUp` by the deadline.
+    """
     for pairs in settings.parity_sizes:
         for dtype in (torch.float32, torch.bfloat16):
             name = f"{str(dtype).removeprefix('torch.')}, {pairs}"
             if not results.has("loss parity", name):
+                deadline.check()
                 inputs = embeddings(pairs, settings.width, settings.temperature, dtype, device)
                 record = measured(partial(errors, tiled, inputs))
                 results.add("loss parity", name, {"pairs": pairs, "dtype": str(dtype).split(".")[1], **record})
@@ -44,29 +48,37 @@ def measure(results: Results, settings: Settings, device: torch.device) -> None:
         OPEN_CLIP: open_clip_loss,
     }
     for pairs in settings.sizes:
-        _compare(results, settings, pairs, finders, device)
-    _compare(results, settings, settings.alone, {OURS: finders[OURS]}, device)
+        _compare(results, settings, pairs, finders, device, deadline)
+    _compare(results, settings, settings.alone, {OURS: finders[OURS]}, device, deadline)
 
 
 def _compare(
-    results: Results, settings: Settings, pairs: int, finders: dict[str, Finder], device: torch.device
+    results: Results,
+    settings: Settings,
+    pairs: int,
+    finders: dict[str, Finder],
+    device: torch.device,
+    deadline: Deadline,
 ) -> None:
-    """Time and peak memory of forward and backward; the ratio is to Inf-CL's."""
+    """Time and peak memory of forward and backward; the ratio is to Inf-CL's, so all run again where one is missing."""
     if all(results.has("loss", f"{name}, {pairs}") for name in finders):
         return
+    deadline.check()
     inputs = embeddings(pairs, settings.width, settings.temperature, torch.bfloat16, device)
     memory: dict[str, Record] = {}
     calls = {}
     for name, loss in available(results, "loss", pairs, finders).items():
+        deadline.check()
         memory[name] = measured(partial(_first_run, loss, inputs))
         if "not_measured" in memory[name]:
             results.add("loss", f"{name}, {pairs}", {"pairs": pairs, "loss": name, **memory[name]})
+            free(device)
         else:
             calls[name] = partial(run, loss, inputs)
-    seconds = interleaved(calls, settings.rounds, clock(device))
-    for name, own in seconds.items():
-        record = summary(own, seconds.get(FLASH)) | memory[name]
-        results.add("loss", f"{name}, {pairs}", {"pairs": pairs, "loss": name, **record})
+    seconds, failed = surviving(calls, settings.rounds, clock(device))
+    timed = {name: summary(own, seconds.get(FLASH)) for name, own in seconds.items()}
+    for name, record in (timed | failed).items():
+        results.add("loss", f"{name}, {pairs}", {"pairs": pairs, "loss": name, **memory[name], **record})
 
 
 def _first_run(loss: Loss, inputs: Embeddings) -> Record:

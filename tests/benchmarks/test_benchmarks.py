@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import bench_gpu, bench_loss, bench_memory, bench_step, gpu_loss, kinds, page, step_options, tables
+from benchmarks import bench_gpu, bench_loss, bench_memory, bench_step, gpu, gpu_loss, kinds, page, step_options, tables
 from benchmarks.child import in_child, in_process
-from benchmarks.common import RESULTS, NotMeasured, Results, interleaved, measured, summary
+from benchmarks.common import RESULTS, NotMeasured, Results, find_all, interleaved, measured, summary, surviving
 from benchmarks.peers import inf_cl_loss, open_clip_loss
 from benchmarks.towers import TOWERS, caption_lengths, make, make_batch
 from zerovl.model.dual_encoder import DualEncoder
@@ -78,6 +78,7 @@ def test_all_benchmarks_run_and_their_tables_hold_what_they_measured(tmp_path: P
     assert len(found["memory"]["memory"]) == 7
     assert {"plain", "large batch", "compiled", "memory", "checkpointing", "loss", "loss parity"} < found["gpu"].keys()
     assert all(record["pairs_per_second"] > 0 for record in found["gpu"]["large batch"].values())
+    assert list(found["gpu"])[-1] == "compiled"  # it takes the longest to begin: the others have gone before
 
     rendered = {name: make_table(tmp_path) for name, make_table in page.TABLES.items()}
     assert f"{found['gpu']['large batch']['DGA, 8, 4']['pairs_per_second']:,.0f} |" in rendered["gpu steps"]
@@ -147,16 +148,48 @@ def test_missing_peers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
         inf_cl_loss("cal_flash_loss", CPU)
 
 
-def test_too_little_memory_is_a_result_and_other_errors_are_not() -> None:
-    def out_of_memory() -> dict[str, Any]:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def out_of_memory() -> dict[str, Any]:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def broken() -> dict[str, Any]:
-        raise RuntimeError("shapes do not match")
 
+def broken() -> dict[str, Any]:
+    raise RuntimeError("shapes do not match\nat line 3")
+
+
+def test_too_little_memory_is_a_result_and_other_errors_are_failures(capsys: pytest.CaptureFixture[str]) -> None:
     assert measured(out_of_memory) == {"not_measured": "out of memory"}
-    with pytest.raises(RuntimeError, match="shapes"):
-        measured(broken)
+    assert not capsys.readouterr().err
+    failed = {"not_measured": "RuntimeError: shapes do not match", "failed": True}
+    assert measured(broken) == failed
+    assert "at line 3" in capsys.readouterr().err  # with its traceback
+    found, missing = find_all({"one": lambda: 1, "two": broken})
+    assert (found, missing) == ({"one": 1}, {"two": failed})
+    for signal in (gpu.MinutesAreUp, KeyboardInterrupt):
+        with pytest.raises(signal):
+            measured(lambda signal=signal: throw(signal()))  # type: ignore[misc]
+
+
+def throw(error: BaseException) -> dict[str, Any]:
+    raise error
+
+
+def test_variants_that_fail_leave_the_others_to_be_timed() -> None:
+    calls: list[str] = []
+
+    def late() -> None:
+        calls.append("late")
+        if len(calls) > 3:
+            broken()
+
+    clock = iter(range(1000))
+    variants = {"good": lambda: calls.append("good"), "late": late, "small": out_of_memory}
+    seconds, failed = surviving(variants, rounds=3, clock=lambda: float(next(clock)))
+    assert seconds == {"good": [1.0, 1.0, 1.0]}
+    assert {name: record["not_measured"] for name, record in failed.items()} == {
+        "late": "RuntimeError: shapes do not match",
+        "small": "out of memory",
+    }
+    assert surviving({"small": out_of_memory}, 1, lambda: 0.0)[0] == {}
 
 
 def test_variants_take_turns_and_ratios_are_round_by_round() -> None:
@@ -175,12 +208,68 @@ def test_variants_take_turns_and_ratios_are_round_by_round() -> None:
 
 def test_gpu_results_are_resumed_only_for_the_same_settings(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
-    Results(file, {"batch": 8}).add("plain", "one", {"pairs_per_second": 3.0})
-    same, other = Results(file, {"batch": 8}), Results(file, {"batch": 16})
+    Results(file, {"batches": (8, 16)}).add("plain", "one", {"pairs_per_second": 3.0})
+    same, other = Results(file, {"batches": (8, 16)}), Results(file, {"batches": (8,)})
     same.resume()
     other.resume()
     assert same.has("plain", "one")
     assert not other.has("plain", "one")
+    assert same.status() == 0
+
+
+def test_what_failed_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Results(tmp_path / "gpu.json", {})
+    first.add("plain", "one", {"pairs_per_second": 3.0})
+    first.add("plain", "two", measured(broken))
+    first.add("plain", "three", measured(out_of_memory))
+    first.add("parts", "compiled", measured(broken))
+    assert first.status() == 1
+    assert "failed: plain: two: RuntimeError: shapes do not match\nfailed: parts: compiled" in capsys.readouterr().err
+    again = Results(tmp_path / "gpu.json", {})
+    again.resume()
+    assert [again.has("plain", name) for name in ("one", "two", "three")] == [True, False, True]
+    assert not again.has("parts", "compiled")
+    assert again.status() == 0
+
+
+@pytest.mark.usefixtures("no_compiler", "open_clip")
+def test_a_gpu_run_goes_on_past_what_fails_and_mends_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer whose kernels do not compile, in loss and step, and a model that cannot be made."""
+    file = tmp_path / "gpu.json"
+
+    def refused(*_: Any) -> Any:
+        raise ValueError("OutOfResources")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipLoss, "forward", refused)
+        patch.setattr(gpu_loss, "tiled", refused)  # the only one without a peer, at the largest size
+        make_model = bench_gpu.Bench.model
+        patch.setattr(
+            bench_gpu.Bench,
+            "model",
+            lambda self, train=None: refused() if train and train.compile else make_model(self),
+        )
+        assert bench_gpu.main(["--smoke", "--out", str(file)]) == 1
+    found = json.loads(file.read_text())
+    failed = {"not_measured": "ValueError: OutOfResources", "failed": True}
+    assert found["parts"] == {"compiled": failed}
+    for section in ("loss", "plain", "large batch", "memory"):
+        records = {name: record for name, record in found[section].items() if "open_clip" in name}
+        assert records
+        assert all(failed.items() <= record.items() for record in records.values()), records
+    assert all(failed.items() <= record.items() for record in found["loss parity"].values())
+    ours = {name: record for name, record in found["large batch"].items() if name.startswith("DGA")}
+    assert ours
+    assert all(record["pairs_per_second"] > 0 for record in ours.values())
+    for name in ("gpu steps", "gpu memory", "gpu loss", "gpu parity"):
+        assert "ValueError: OutOfResources" in page.TABLES[name](tmp_path)
+
+    assert bench_gpu.main(["--smoke", "--out", str(file)]) == 0
+    again = json.loads(file.read_text())
+    assert "parts" not in again
+    assert "OutOfResources" not in file.read_text()
+    assert all(record["pairs_per_second"] > 0 for record in again["compiled"].values())
+    assert ours.items() <= again["large batch"].items()  # what was there stays
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -191,13 +280,31 @@ def test_without_a_gpu_nothing_is_written(tmp_path: Path, capsys: pytest.Capture
     assert "| not measured |" in tables.gpu_steps(tmp_path)
 
 
-def test_a_run_that_ends_early_keeps_what_it_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("figures", [0, 1, 4])
+def test_a_run_that_ends_early_keeps_what_it_had(
+    figures: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses come first, and the minutes hold for them too."""
+    begun: list[int] = []
+
+    def check(_: gpu.Deadline) -> None:
+        if len(begun) == figures:
+            raise gpu.MinutesAreUp
+        begun.append(1)
+
+    monkeypatch.setattr(gpu.Deadline, "check", check)
     file = tmp_path / "gpu.json"
-    assert bench_gpu.main(["--smoke", "--minutes", "0", "--out", str(file)]) == 0
-    assert "goes on from here" in capsys.readouterr().out
-    found = json.loads(file.read_text())
-    assert "loss" in found
+    assert bench_gpu.main(["--smoke", "--minutes", "9", "--out", str(file)]) == 0
+    assert "9 minutes are up; the same command goes on from here" in capsys.readouterr().out
+    found = json.loads(file.read_text()) if figures else {}
+    assert len(found.get("loss parity", {})) == min(figures, 2)
     assert "large batch" not in found
+
+
+def test_no_minutes_are_up_at_once() -> None:
+    with pytest.raises(gpu.MinutesAreUp):
+        gpu.Deadline(-1).check()
+    gpu.Deadline(1).check()
 
 
 def test_a_fresh_process_measures_its_own_peak() -> None:
@@ -220,6 +327,8 @@ def test_batches_are_padded_to_their_longest_caption() -> None:
 
 def test_settings_agree_with_the_goals() -> None:
     assert gpu_loss.Settings().sizes[-1] == 65536
+    for settings in (gpu_loss.Settings(), gpu_loss.SMOKE):
+        assert settings.width % 256 == 0  # Inf-CL's kernels take a width in pieces of 256
     assert bench_gpu.Settings().pool % max(bench_gpu.Settings().micro_batches) == 0
     for size in (*bench_gpu.Settings().plain_batches, *bench_gpu.Settings().checkpointed):
         assert bench_gpu.Settings().pool % size == 0  # views of the pool never cross its end
