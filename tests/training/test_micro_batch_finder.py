@@ -3,6 +3,8 @@
 import gc
 import json
 import re
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,14 @@ from torch import Tensor
 from zerovl.errors import ZeroVLError
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import from_recipe
-from zerovl.training import found_graphs, layout, memory
+from zerovl.training import found_graphs, layout, memory, synthetic
 from zerovl.training import micro_batch as finder
 from zerovl.training.activations import Activations, Line
 from zerovl.training.forward import Precision
 from zerovl.training.layout import Layout, choose, kept_graphs
 from zerovl.training.micro_batch import RealTrial, candidates, find
 from zerovl.training.ranks import Ranks
-from zerovl.training.synthetic import make_mix, tower_pass
+from zerovl.training.synthetic import SyntheticInputs, make_mix, timed_pass
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -96,8 +98,8 @@ def live_tensors() -> int:
 )
 def test_running_out_of_memory_leaves_nothing_behind(error: BaseException) -> None:
     dual = model("test_resnet")
-    run = tower_pass(dual, make_mix("coin"), Precision("float32", CPU), CPU, 8)
-    trial = RealTrial(dual, run, CPU, ballast=1000)
+    prepare = timed_pass(dual, make_mix("coin"), Precision("float32", CPU), CPU, 8)
+    trial = RealTrial(dual, prepare, CPU, ballast=1000)
     assert trial(16)
     dual.image_tower = Small(dual.image_tower, error)
     before = {name: value.clone() for name, value in dual.state_dict().items()}
@@ -111,12 +113,40 @@ def test_running_out_of_memory_leaves_nothing_behind(error: BaseException) -> No
     assert all(parameter.grad is None for parameter in dual.parameters())
 
 
+def test_inputs_are_made_before_the_clock_and_leave_with_their_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw them costs the host more than the towers cost a GPU, and those of a smaller trial take its room."""
+    happened: list[str] = []
+    made: list[weakref.ref[Tensor]] = []
+    make_inputs, clock = synthetic.make_inputs, time.perf_counter
+
+    def make(dual: DualEncoder, pairs: int, tokens: int) -> SyntheticInputs:
+        happened.append(f"inputs of {pairs}")
+        gc.collect()
+        assert not any(earlier() is not None for earlier in made)
+        inputs = make_inputs(dual, pairs, tokens)
+        made.append(weakref.ref(inputs.images))
+        return inputs
+
+    def read() -> float:
+        happened.append("clock")
+        return clock()
+
+    monkeypatch.setattr(synthetic, "make_inputs", make)
+    monkeypatch.setattr(finder.time, "perf_counter", read)
+    dual = model()
+    trial = RealTrial(dual, timed_pass(dual, make_mix("coin"), Precision("float32", CPU), CPU, 8), CPU, 0)
+    assert trial(4)
+    assert trial(8)
+    assert happened == ["inputs of 4", *["clock"] * 8, "inputs of 8", *["clock"] * 8]
+    assert made[1]() is None
+
+
 def test_other_errors_are_not_swallowed() -> None:
     dual = model()
     dual.image_tower = Small(dual.image_tower, RuntimeError("shapes do not fit"))
-    run = tower_pass(dual, make_mix("coin"), Precision("float32", CPU), CPU, 8)
+    prepare = timed_pass(dual, make_mix("coin"), Precision("float32", CPU), CPU, 8)
     with pytest.raises(RuntimeError, match="shapes"):
-        RealTrial(dual, run, CPU, 0)(32)
+        RealTrial(dual, prepare, CPU, 0)(32)
 
 
 def chosen(folder: Path, *overrides: str, dual: DualEncoder | None = None, ranks: Ranks = RANKS) -> Layout:
@@ -287,9 +317,9 @@ def test_local_ranks_share_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_that_runs_out_of_memory_is_as_before() -> None:
     device = torch.device("cuda", 0)
     dual = model("resnet18").to(device)
-    run = tower_pass(dual, make_mix("coin"), Precision("bf16", device), device, 8)
+    prepare = timed_pass(dual, make_mix("coin"), Precision("bf16", device), device, 8)
     free = memory.free_memory(device)
-    trial = RealTrial(dual, run, device, ballast=free - (256 << 20))
+    trial = RealTrial(dual, prepare, device, ballast=free - (256 << 20))
     before = {name: value.clone() for name, value in dual.state_dict().items()}
     assert trial(8)
     torch.cuda.synchronize()

@@ -22,7 +22,7 @@ from zerovl.training.footprint import Footprint, ModelSize, Split, footprint, gr
 from zerovl.training.forward import Precision
 from zerovl.training.memory import MARGIN, free_memory, parse_size, show_size
 from zerovl.training.ranks import Ranks
-from zerovl.training.synthetic import make_mix, tower_pass
+from zerovl.training.synthetic import make_mix, timed_pass, tower_pass
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Rank
     or what the run began with fits no longer.
     """
     train = params.train
-    run = tower_pass(model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
-    activations = _activations(params, model, run, ranks)
+    passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
+    activations = _activations(params, model, tower_pass(*passes), ranks)
     size = size_of(model)
     local = train.batch_size // ranks.world_size
     said = []
@@ -56,7 +56,7 @@ def choose(params: Params, model: DualEncoder, precision: Precision, ranks: Rank
     elif train.micro_batch == "auto":
         later = still_to_come(memory_of(1))
         # A trial makes gradients of its own; the rest is held beside it.
-        trial = finder.RealTrial(model, run, ranks.device, later - memory_of(1).gradients)
+        trial = finder.RealTrial(model, timed_pass(*passes), ranks.device, later - memory_of(1).gradients)
         room = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - later
         found = _found_micro_batch(folder, local, activations, room, trial, ranks)
         micro = found.micro_batch

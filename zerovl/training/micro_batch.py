@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
-from zerovl.training.activations import Activations, Run, release, run_backward, untouched
+from zerovl.training.activations import Activations, release, run_backward, untouched
 from zerovl.training.memory import is_out_of_memory, show_size
 
 FILE = "micro_batch.json"
@@ -30,6 +30,7 @@ GAIN = 0.03  # a size must be this much faster than the one before
 _SMALLEST = 8  # pairs; where to begin
 _REPEATS = 3  # passes a trial; the fastest counts
 Trial = Callable[[int], float | None]  # m -> pairs per second, None where memory ran out
+Prepare = Callable[[int], Callable[[], Sequence[Tensor]]]  # m -> a forward pass over inputs that are there already
 Agree = Callable[[float], float]  # the smallest value over ranks
 
 
@@ -90,7 +91,7 @@ class RealTrial:
     """Pairs per second of forward and backward passes; leaves the model, random states and memory as they were."""
 
     model: nn.Module
-    run: Run
+    prepare: Prepare
     device: torch.device
     ballast: int  # bytes that training will take beside activations
 
@@ -109,15 +110,20 @@ class RealTrial:
 
     def _seconds(self, pairs: int) -> float:
         ballast = torch.empty(self.ballast, dtype=torch.uint8, device=self.device)
+        run = self.prepare(pairs)
         seconds = []
         for _ in range(1 + _REPEATS):  # the first one warms up
-            start = time.perf_counter()
-            run_backward(self.run(pairs))
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds.append(time.perf_counter() - start)
+            start = self._now()
+            run_backward(run())
+            seconds.append(self._now() - start)
         del ballast
         return min(seconds[1:])
+
+    def _now(self) -> float:
+        """When the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def read_found(folder: Path, local_batch: int) -> Found | None:

@@ -21,6 +21,9 @@ class SyntheticInputs:
     input_ids: Tensor  # (m, L)
     attention_mask: Tensor  # (m, L)
 
+    def to(self, device: torch.device) -> SyntheticInputs:
+        return SyntheticInputs(self.images.to(device), self.input_ids.to(device), self.attention_mask.to(device))
+
 
 def make_inputs(model: DualEncoder, pairs: int, tokens: int) -> SyntheticInputs:
     """Grey noise and one repeated token; draws from a generator of its own."""
@@ -43,3 +46,20 @@ def tower_pass(
     """A function of m: embeddings (m, D) of m synthetic pairs, by the forward pass of the training steps."""
     forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
     return lambda pairs: forward(make_inputs(model, pairs, tokens), 0)
+
+
+def timed_pass(
+    model: DualEncoder, mix: Mix, precision: Precision, device: torch.device, tokens: int
+) -> Callable[[int], Callable[[], tuple[Tensor, Tensor]]]:
+    """A function of m that makes the inputs, on the device, and gives the pass of `tower_pass` over them.
+
+    To draw and copy them costs the host more than the towers cost a GPU. They live as long as the pass
+    that was given: none are kept here.
+    """
+    forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
+
+    def prepare(pairs: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        inputs = make_inputs(model, pairs, tokens).to(device)
+        return lambda: forward(inputs, 0)
+
+    return prepare
