@@ -6,6 +6,9 @@ A main thread that sleeps stands for one that is blocked in an NCCL collective, 
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +22,7 @@ from zerovl.training import exits
 from zerovl.training.board import Beat, Board, culprits, verdict
 from zerovl.training.headway import SAVING, Headway
 from zerovl.training.ranks import Ranks
-from zerovl.training.watchdog import Watchdog
+from zerovl.training.watchdog import Watchdog, _end_siblings
 
 LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
 FOR_EVER = 1000
@@ -155,6 +158,56 @@ def test_one_rank_alone_reports_and_leaves(gangs: dict[str, Gang]) -> None:
     assert gang.statuses == [exits.STUCK]
     assert "step 0: saving) is stuck\n" in gang.said
     assert "in hang_alone" in gang.said
+
+
+HANG = """
+import time
+from zerovl.training.headway import Headway
+from zerovl.training.watchdog import Watchdog
+print("a line that waits for a flush", end="")
+Watchdog(Headway(), 0.01).start()
+time.sleep(1000)
+"""
+
+
+def closed_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("open_output", [closed_pipe, lambda: os.open("/dev/full", os.O_WRONLY)], ids=["pipe", "disk"])
+def test_a_stuck_process_ends_where_nobody_can_read_it(open_output: Callable[[], int]) -> None:
+    output = open_output()
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that the line is written as the process ends
+    child = subprocess.Popen([sys.executable, "-c", HANG], stdout=output, stderr=output, env=buffered)
+    os.close(output)
+    try:
+        assert child.wait(timeout=100) == exits.STUCK
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_sibling_that_ends_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def gone(_pid: int, number: int) -> None:
+        tried.append(number)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", gone)
+    _end_siblings([Beat(0, socket.gethostname(), os.getpid(), 1, 0, 0, "computing", False, 0.0)])
+    assert tried == [signal.SIGUSR2, signal.SIGKILL]
+
+
+def test_a_process_without_an_output_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(sys, "stdout", None)  # as where a process is started with it closed
+    with pytest.raises(AttributeError):
+        exits.leave(exits.STUCK)
+    assert left == [exits.STUCK]
 
 
 def test_a_stopped_rank_is_found_by_the_others_and_killed(gangs: dict[str, Gang]) -> None:

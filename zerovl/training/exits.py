@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -24,6 +25,12 @@ _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # of this rank; torchrun shows what it 
 _CONSEQUENCE_SECONDS = 60
 
 
+def say(text: str) -> None:
+    """Print to stderr; one that is a closed pipe or on a full disk must not keep a rank from ending."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def leave_word(text: str, *, consequence: bool = False) -> None:
     """Tell the launcher why this rank ends; the first word counts.
 
@@ -31,14 +38,15 @@ def leave_word(text: str, *, consequence: bool = False) -> None:
     rank's end is dated later.
     """
     path = os.environ.get(_ERROR_FILE)
-    if not path or Path(path).exists():
+    if not path:
         return
     word = {"message": text, "timestamp": int(time.time()) + _CONSEQUENCE_SECONDS * consequence}
     try:
-        with atomic_write(path, "w") as file:
-            json.dump(word, file)
+        if not Path(path).exists():
+            with atomic_write(path, "w") as file:
+                json.dump(word, file)
     except OSError as error:
-        print(f"zerovl train: {path}: {error}", file=sys.stderr)  # a full disk must not hide the cause itself
+        say(f"zerovl train: {path}: {error}")  # a full disk must not hide the cause itself
 
 
 def read_word(path: str) -> str:
@@ -60,13 +68,17 @@ def end_agent() -> None:
     torchrun restarts after any status but 0. On SIGTERM it ends its other ranks and leaves without.
     """
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0 and os.getppid() > 1:
-        os.kill(os.getppid(), signal.SIGTERM)
+        with suppress(OSError):  # it may end at this moment
+            os.kill(os.getppid(), signal.SIGTERM)
 
 
 def leave(status: int) -> None:
-    """End this process from any thread, whatever the others are blocked in."""
-    if status in FINAL:
-        end_agent()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    """End this process from any thread, whatever the others are blocked in and wherever its output goes."""
+    try:
+        if status in FINAL:
+            end_agent()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(status)

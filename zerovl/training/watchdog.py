@@ -250,8 +250,9 @@ class Watchdog:
             time.sleep(0.1)
 
     def _dump(self) -> None:
-        print(f"stacks of rank {self._rank}, pid {os.getpid()}:", file=sys.stderr, flush=True)
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        exits.say(f"stacks of rank {self._rank}, pid {os.getpid()}:")
+        with suppress(OSError, ValueError, RuntimeError):  # stderr is closed, or was never there
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
 
 
 def _end_siblings(beats: list[Beat]) -> None:
@@ -262,12 +263,17 @@ def _end_siblings(beats: list[Beat]) -> None:
     """
     alive = [beat for beat in beats if beat.host == socket.gethostname() and _parent(beat.pid) == os.getppid()]
     for beat in alive:
-        os.kill(beat.pid, signal.SIGUSR2)
+        _send(beat.pid, signal.SIGUSR2)
     if alive:
         time.sleep(1)
     for beat in alive:
         if _parent(beat.pid) == os.getppid():
-            os.kill(beat.pid, signal.SIGKILL)
+            _send(beat.pid, signal.SIGKILL)
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(OSError):  # it may have ended since it was looked for
+        os.kill(pid, number)
 
 
 def _parent(pid: int) -> int | None:
@@ -280,4 +286,4 @@ def _parent(pid: int) -> int | None:
 
 
 def _say(text: str) -> None:
-    print(f"\nzerovl train: {text}", file=sys.stderr, flush=True)
+    exits.say(f"\nzerovl train: {text}")
