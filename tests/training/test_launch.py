@@ -18,6 +18,10 @@ from zerovl.training.launch import find_cause
         ([2, 2], {1: "shard 3 is damaged"}, 1, "shard 3 is damaged"),  # the one that said it
         ([-15, 1], {1: "rank 1: ValueError: x"}, 1, "rank 1: ValueError: x"),
         ([4, 3], {}, 1, "ended with status 3"),
+        ([-15, 4], {1: "rank 1 lost another rank"}, 1, "rank 1 lost another rank"),  # the agent told rank 0 to end
+        ([-6, -9, -6], {}, 1, "rank 1 (pid 101) died by SIGKILL"),  # NCCL aborts the ranks that are left
+        ([-6, 1], {1: "rank 1: ValueError: x"}, 1, "rank 1: ValueError: x"),
+        ([4, -6, -15], {0: "rank 0 lost another rank"}, 1, "rank 1 (pid 101) died by SIGABRT"),
     ],
 )
 def test_cause(statuses: list[int], words: dict[int, str], rank: int, text: str, tmp_path: Path) -> None:

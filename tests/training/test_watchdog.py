@@ -80,6 +80,14 @@ def fail_alike(ranks: Ranks) -> None:
 
 
 @watched
+def fail_in_nccl(ranks: Ranks) -> None:
+    together(ranks)
+    if ranks.rank == 1:
+        raise torch.distributed.DistBackendError("NCCL error in: x.cpp:77\nCuda failure 2 'out of memory'")
+    time.sleep(FOR_EVER)
+
+
+@watched
 def die_while_others_are_told_to_end(ranks: Ranks) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     together(ranks)
@@ -128,6 +136,7 @@ JOBS: list[tuple[int, Callable[..., Any]]] = [
     (2, stop),
     (2, fail),
     (2, fail_alike),
+    (2, fail_in_nccl),
     (2, die_while_others_are_told_to_end),
     (2, lose_the_store),
     (2, end_slowly_after_sigterm),
@@ -224,6 +233,12 @@ def test_a_failed_rank_takes_the_waiting_ones_with_it(gangs: dict[str, Gang]) ->
     assert "shard 3 is damaged" in gang.said
 
 
+def test_a_failure_inside_nccl_is_told_to_the_others(gangs: dict[str, Gang]) -> None:
+    gang = gangs["fail_in_nccl"]
+    assert gang.statuses == [exits.LOST_PEER, 1]
+    assert "out of memory" in gang.said
+
+
 def test_a_message_that_all_ranks_have_is_said_once(gangs: dict[str, Gang]) -> None:
     assert gangs["fail_alike"].said.count("ZeroVLError: no verdict") == 1
     assert gangs["fail_alike"].said.count("SystemExit: 2") == 1
@@ -317,5 +332,3 @@ def test_last_words(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert exits.read_word(str(path)) == "first"
     assert json.loads(path.read_text())["timestamp"] > time.time() + 30
     assert exits.read_word(str(tmp_path / "none")) == ""
-    assert exits.peer_is_gone(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
-    assert not exits.peer_is_gone(RuntimeError("shape mismatch"))

@@ -23,12 +23,33 @@ FINAL = (FAILED, INTERRUPTED)  # not to be started again
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # of this rank; torchrun shows what it holds as the cause
 _CONSEQUENCE_SECONDS = 60
+# What NCCL and torch write of a connection that broke, in small letters. "socket" alone would not do: NCCL's
+# general explanation of a system error has it, which is also that of shared memory that is too small.
+_LOST_PEER_SIGNS = (
+    "ncclremoteerror",
+    "remote process exited",
+    "connection closed",
+    "closed by peer",
+    "connection was likely closed",
+    "connection reset",
+    "connection refused",
+    "connection aborted",
+    "connection timed out",
+    "broken pipe",
+    "no route to host",
+    "network is unreachable",
+    "got completion from peer",  # by InfiniBand, with an error
+    "socket timeout",
+    "wait timeout after",  # for what another rank puts into the store
+    "application crash on rank",
+    "collective operation timeout",
+)
 
 
 def say(text: str) -> None:
     """Print to stderr; one that is a closed pipe or on a full disk must not keep a rank from ending."""
     with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)  # at once, or lines of several ranks mix
 
 
 def leave_word(text: str, *, consequence: bool = False) -> None:
@@ -58,8 +79,26 @@ def read_word(path: str) -> str:
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether a collective failed because another rank ended; gloo has no exception type of its own."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    """Whether a collective failed because another rank ended; gloo has no exception type of its own.
+
+    NCCL raises one type for everything, so its text decides. In doubt the failure is this rank's own: that is
+    shown whole and told to the others, while a lost peer leaves it to the lost one to say why.
+    """
+    if isinstance(error, RuntimeError) and "gloo" in str(error):
+        return True
+    if isinstance(error, dist.DistBackendError):
+        text = str(error).lower()
+        return any(sign in text for sign in _LOST_PEER_SIGNS)
+    return isinstance(error, dist.DistError)
+
+
+def gist(error: BaseException) -> str:
+    """The line of an error of torch.distributed that says most.
+
+    The last one, where NCCL tells what it saw; stacks of C++ that may follow are left out.
+    """
+    lines = str(error).partition("Exception raised from")[0].strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def end_agent() -> None:

@@ -69,16 +69,19 @@ class Cause:
 def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
     """The first link in a chain of ranks that ended, by what their statuses mean.
 
-    A message and a verdict of the watchdog come before signals, since the agent kills what does not end;
-    ranks that lost another one, or were told to end by SIGTERM, come last.
+    A message and a verdict of the watchdog come before signals, since the agent kills what does not end.
+    Last come the consequences of another rank's end: NCCL aborts a rank that waits for a dead one, others
+    notice by themselves, and the agent sends SIGTERM to the rest.
     """
-    after_all = (exits.LOST_PEER, -signal.SIGTERM)
-    order = [exits.FAILED, exits.INTERRUPTED, exits.STUCK]
+    first = [exits.FAILED, exits.INTERRUPTED, exits.STUCK]
+    last = [-signal.SIGABRT, exits.LOST_PEER, -signal.SIGTERM]
 
     def place(failure: ProcessFailure) -> int:
-        if failure.exitcode in order:
-            return order.index(failure.exitcode)
-        return len(order) + (1 if failure.exitcode > 0 else 0) + (2 if failure.exitcode in after_all else 0)
+        if failure.exitcode in first:
+            return first.index(failure.exitcode)
+        if failure.exitcode in last:
+            return len(first) + 2 + last.index(failure.exitcode)
+        return len(first) + (1 if failure.exitcode > 0 else 0)
 
     words = [(place(failure), not exits.read_word(failure.error_file), rank, failure) for rank, failure in failures]
     _, _, rank, failure = min(words, key=lambda entry: entry[:3])

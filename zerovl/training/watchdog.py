@@ -206,7 +206,9 @@ class Watchdog:
             gone = ", ".join(beats[rank].where() if rank in beats else f"rank {rank}" for rank in sorted(silent))
             self._let_save()
             _end_siblings([beats[rank] for rank in silent if rank in beats])
-            exits.leave_word(f"rank {self._rank} leaves: {gone} does not answer", consequence=True)
+            text = f"rank {self._rank} leaves: {gone} does not answer"
+            _say(text)
+            exits.leave_word(text, consequence=True)
             exits.leave(exits.LOST_PEER)
 
     def _obey(self, board: Board, end: dict[str, Any]) -> None:

@@ -30,10 +30,6 @@ def run(params: Params, workspace: Workspace) -> int:
         return train(params, workspace, ranks, stop)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def main() -> int:
     """Entry of every rank under torchrun; `kill -USR2` shows its Python stacks."""
     die_with_parent()
@@ -51,7 +47,7 @@ def main() -> int:
         status = exits.FAILED  # another rank says why
     except ZeroVLError as error:
         exits.leave_word(str(error))
-        _say(f"zerovl train: {error}")
+        exits.say(f"zerovl train: {error}")
         status = exits.FAILED
     except Exception as error:
         status = _crashed(rank, error)
@@ -62,10 +58,11 @@ def main() -> int:
 
 def _crashed(rank: str, error: Exception) -> int:
     if exits.peer_is_gone(error):
-        reason = str(error).splitlines()[0]
-        exits.leave_word(f"rank {rank} lost another rank: {reason}", consequence=True)
+        text = f"rank {rank} lost another rank: {exits.gist(error)}"
+        exits.say(text)  # a detail; the message of the run is what the lost rank or the launcher says
+        exits.leave_word(text, consequence=True)
         return exits.LOST_PEER
-    traceback.print_exc()
+    exits.say("".join(traceback.format_exception(error)).rstrip())
     exits.leave_word(f"rank {rank}: {type(error).__name__}: {error}")
     return exits.CRASHED
 
@@ -75,7 +72,7 @@ def _say_restart(rank: str) -> None:
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if attempt and rank == "0":
         allowed = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
-        _say(f"zerovl train: starts again from the last checkpoint (restart {attempt} of {allowed} on this node)")
+        exits.say(f"zerovl train: starts again from the last checkpoint (restart {attempt} of {allowed} on this node)")
 
 
 if __name__ == "__main__":
