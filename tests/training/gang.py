@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 
 def run_gang(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list[Any]:
@@ -56,12 +57,6 @@ def _ended(folder: Path, number: int, statuses: list[int]) -> Gang:
     return Gang(statuses, results, (folder / f"stderr-{number}").read_text())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _main(folder: str) -> int:
     import transformers.models.bert.modeling_bert  # noqa: F401, else each rank imports it after the fork
 
@@ -74,7 +69,7 @@ def _main(folder: str) -> int:
 
 
 def _start(folder: str, number: int, world_size: int, module: str, name: str, arguments: Any) -> list[int]:
-    port = _free_port()  # now, not before the imports: others take ports meanwhile
+    port = free_port()
     sys.path.insert(0, str(Path(module).parent))
     function = getattr(__import__(Path(module).stem), name)
     pids = []

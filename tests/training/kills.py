@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 STUCK = 120  # seconds after which a start is given up
 
@@ -103,9 +104,7 @@ def _death(root: Path, ranks: int) -> Death:
 
 def _start(root: Path, ranks: int, kill: Kill | None) -> list[int]:
     """Exit codes of the ranks; when one is killed the others are ended too, as torchrun does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     rows = _rows(root)
     pids = []
     for rank in range(ranks):

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 from tiny import copy_project, make_project, run_folder, set_params, train, wait_for_step
 
 from zerovl.training.checkpoints import saved_steps
@@ -29,9 +29,7 @@ def start_agent(workspace: Workspace, port: int) -> subprocess.Popen[str]:
 
 
 def start_nodes(workspace: Workspace) -> list[subprocess.Popen[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return [start_agent(workspace, port), start_agent(workspace, port)]
 
 
