@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -151,7 +151,8 @@ def _abort() -> None:
     if dist.get_backend() == "nccl":
         abort = getattr(dist.group.WORLD, "abort", None)
         if abort is not None:
-            abort()
+            with suppress(RuntimeError):  # the error that brought us here is the one to show
+                abort()
         return
     dist.destroy_process_group()
 
