@@ -93,8 +93,11 @@ class Checkout:
         Raises:
             CheckoutError: the model is in the user's checkout at most, and not in the run's.
         """
-        if not init_from or (self.path / f"{init_from}.dvc").is_file():
-            return f"{init_from}.dvc" if init_from else None
+        if not init_from:
+            return None
+        file = f"{Path(init_from)}.dvc"
+        if (self.path / file).is_file():
+            return file
         if not (self.path / init_from).is_dir():
             raise CheckoutError(
                 f"train.init_from: {init_from} is not in commit {self.head()[:12]}; `dvc add {init_from}` and commit "

@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=30.0, help="not written to for as long (default: 30)")
     parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
     arguments = parser.parse_args()
+    if arguments.days < 1:
+        parser.error(f"--days {arguments.days:g}: at least 1, since training in progress may write as seldom as that")
     home = Home.here()
     found = leftovers(home, arguments.days)
     for each in found:

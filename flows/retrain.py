@@ -108,7 +108,7 @@ def fetch_start(checkout: Checkout, settings: Params) -> str | None:
     folder = f"{STARTS}/{version.identity[:16]}"
     if not (checkout.path / folder).is_dir():
         # What an interrupted download leaves must not lie where a run commits.
-        aside = checkout.home.downloads / checkout.name
+        aside = checkout.home.downloads / f"{checkout.name}-{version.identity[:16]}"
         if not aside.is_dir():
             registry.pull(version, aside)
         (checkout.path / STARTS).mkdir(exist_ok=True)

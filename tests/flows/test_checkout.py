@@ -56,7 +56,7 @@ def test_a_model_to_start_from_must_be_in_the_commit(home: Home) -> None:
     with pytest.raises(CheckoutError, match=r"train.init_from: start is not in commit .*`dvc add start` and commit"):
         checkout.start_file("start")
     (checkout.path / "start.dvc").write_text("outs:\n- path: start\n")
-    assert checkout.start_file("start") == "start.dvc"
+    assert checkout.start_file("start") == checkout.start_file("start/") == "start.dvc"
     assert checkout.start_file("") is None
     assert checkout.start_file(str(home.root / "zerovl")) is None  # by its whole path
 

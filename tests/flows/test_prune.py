@@ -65,6 +65,12 @@ def test_old_things_are_listed_then_removed_and_branches_stay(home: Home) -> Non
     assert command(home) == "0 older than 30 days, 0 MiB\n"
 
 
+def test_what_may_be_in_use_is_not_asked_for(home: Home) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        command(home, "--days", "0", "--yes")
+    assert "--days 0: at least 1" in refused.value.stderr
+
+
 def test_a_checkout_that_git_has_forgotten_is_removed_too(home: Home) -> None:
     path = home.checkouts / "alien"
     path.mkdir()
