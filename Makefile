@@ -37,10 +37,10 @@ bench-plan: setup ## memory and time: what `zerovl plan` says against what train
 	$(BIN)/python -m benchmarks.plan
 
 ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
-	$(BIN)/python -m flows.ui --port $(or $(PORT),4200)
+	$(BIN)/python -m flows.server.ui --port $(or $(PORT),4200)
 
 deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
-	$(BIN)/python -m flows.deploy
+	$(BIN)/python -m flows.server.deploy
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

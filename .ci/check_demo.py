@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import zerovl
-from zerovl import params
+from zerovl import params_file
 from zerovl.files import read_json
 
 STAGES = ["prepare", "validate", "train", "evaluate", "register"]
@@ -30,7 +30,7 @@ def stages_of(printed: str) -> list[str]:
 
 
 def change(*overrides: str) -> None:
-    params.write(params.from_recipe({}, list(overrides), "check"), "params.yaml")
+    params_file.write(params_file.from_recipe({}, list(overrides), "check"), "params.yaml")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from zerovl import params as parameters
+from zerovl import params, params_file
 from zerovl.files import read_json, sha256_json, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +52,7 @@ VARIANTS = {
 class Run:
     variant: str
     seed: int
-    settings: parameters.Params
+    settings: params.Params
     folder: Path
     key: str  # digest of everything that the scores depend on
 
@@ -93,22 +93,22 @@ def _arguments() -> argparse.Namespace:
 
 def _prepare(folder: Path, data: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = parameters.from_recipe(parameters.read_yaml(RECIPE), [f"data.raw={data}"], str(RECIPE))
+    recipe = params_file.from_recipe(params_file.read_yaml(RECIPE), [f"data.raw={data}"], str(RECIPE))
     file = folder / "params.yaml"
-    before = parameters.load(file) if file.is_file() else None
-    parameters.write(recipe, file)
+    before = params_file.load(file) if file.is_file() else None
+    params_file.write(recipe, file)
     if before != recipe or not (folder / "reports" / "validation" / "verdict.json").is_file():
         _zerovl("prepare", folder)
         _zerovl("validate", folder)
 
 
 def _plan(work: Path, variant: str, overrides: list[str], seed: int, data: str, digest: str) -> Run:
-    changes = [*overrides, f"data.raw={data}", f"train.seed={seed}", f"evaluate.seed={seed}", "train.ranks=1"]
-    settings = parameters.from_recipe(parameters.read_yaml(RECIPE), changes, str(RECIPE))
+    changes = [*overrides, f"data.raw={data}", f"train.seed={seed}", f"evaluate.seed={seed}", "machine.ranks=1"]
+    settings = params_file.from_recipe(params_file.read_yaml(RECIPE), changes, str(RECIPE))
     shaping = {
-        "model": parameters.as_dict(settings.model),
-        "train": parameters.as_dict(settings.train),
-        "evaluate": parameters.as_dict(settings.evaluate),
+        "model": params.as_dict(settings.model),
+        "train": params.as_dict(settings.train),
+        "evaluate": params.as_dict(settings.evaluate),
         "data": digest,
     }
     folder = work / f"{variant[0]}-{seed}"
@@ -122,7 +122,7 @@ def _measure(run: Run) -> dict[str, Any]:
         link = run.folder / name
         if not link.is_symlink():
             link.symlink_to(prepared / name)
-    parameters.write(run.settings, run.folder / "params.yaml")
+    params_file.write(run.settings, run.folder / "params.yaml")
     _zerovl("train", run.folder)
     _zerovl("evaluate", run.folder)
     metrics = read_json(run.folder / "reports" / "evaluation" / "metrics.json")

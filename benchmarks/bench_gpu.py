@@ -25,10 +25,10 @@ from benchmarks import gpu, gpu_loss, kinds
 from benchmarks.common import RESULTS, Record, Results, find_all, measured, rounded, summary, surviving
 from benchmarks.page import update_page
 from benchmarks.towers import FORWARD_FLOPS, WORDS, MicroBatch, make, make_batch
+from zerovl.engine.model_options import prepare_model
+from zerovl.engine.steps import Step
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import TrainParams
-from zerovl.training.options import prepare_model
-from zerovl.training.steps import Step
+from zerovl.params import MachineParams
 
 MATRIX_RATE = 800e12  # bf16 FLOP/s that an H100 reaches in large products
 
@@ -92,9 +92,9 @@ class Bench:
         (pool,) = make_batch(settings.towers, settings.pool, settings.pool)
         self.pool = pool.pinned() if device.type == "cuda" else pool
 
-    def model(self, train: TrainParams | None = None) -> DualEncoder:
+    def model(self, machine: MachineParams | None = None) -> DualEncoder:
         model = make(self.settings.towers, self.device)
-        prepare_model(model, train or TrainParams(), kinds.one_rank(self.device))
+        prepare_model(model, [], machine or MachineParams(), kinds.one_rank(self.device))
         return model
 
     def batch(self, pairs: int, micro_batch: int) -> list[MicroBatch]:
@@ -214,7 +214,7 @@ def kept_graphs(bench: Bench) -> None:
 
 def compiled(bench: Bench) -> None:
     """The same with both towers compiled; the first step of each takes minutes."""
-    model, settings = bench.model(TrainParams(compile=True)), bench.settings
+    model, settings = bench.model(MachineParams(compile=True)), bench.settings
     finders = bench.finders(model)
     large = _entries(bench, finders, (kinds.DGA, kinds.ACCUM), settings.batch, settings.micro_batch)
     bench.compare("compiled", model, large, settings.rounds)
@@ -231,7 +231,7 @@ def memory_by_batch(bench: Bench) -> None:
 
 
 def checkpointed(bench: Bench) -> None:
-    model, settings = bench.model(TrainParams(activation_checkpointing=True)), bench.settings
+    model, settings = bench.model(MachineParams(activation_checkpointing=True)), bench.settings
     for micro_batch in settings.checkpointed:
         entries = _entries(bench, bench.finders(model), (kinds.DGA,), settings.batch, micro_batch)
         bench.compare("checkpointing", model, entries, rounds=1)

@@ -48,7 +48,7 @@ def measured(function: Callable[[], Record]) -> Record:
 
 def failure(error: Exception) -> Record:
     """Too little memory is a figure of this machine; anything else is marked, and its traceback is shown."""
-    from zerovl.training.memory import is_out_of_memory  # here: it imports torch, which this module does without
+    from zerovl.memory import is_out_of_memory  # here: it imports torch, which this module does without
 
     if is_out_of_memory(error):
         return {"not_measured": "out of memory"}

@@ -8,12 +8,14 @@ import torch
 
 from benchmarks.peers import GradCacheStep, OpenClipStep, open_clip_loss
 from benchmarks.towers import MicroBatch
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.gradients import OwnGradients
+from zerovl.engine.precision import Precision
+from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.objective.collectives import OneRank
+from zerovl.objective.loss import SoftmaxLoss
 from zerovl.objective.mixup import Mix
-from zerovl.training.forward import Precision
-from zerovl.training.ranks import Ranks
-from zerovl.training.steps import DecoupledStep, PlainStep, Step
 
 PLAIN, DGA, KEPT = "plain", "DGA", "DGA with kept graphs"
 GRAD_CACHE, OPEN_CLIP, ACCUM = "GradCache's algorithm", "open_clip", "open_clip accum_freq"
@@ -23,10 +25,14 @@ WHOLE = (PLAIN, OPEN_CLIP)  # these take the batch in one piece
 def finders(model: DualEncoder, device: torch.device, precision: str, kept: int) -> dict[str, Callable[[], Step]]:
     """The functions raise `NotMeasured` where a peer is missing; `kept` are the kept graphs of `KEPT`."""
     ranks, how = one_rank(device), Precision(precision, device)
+
+    def context() -> StepContext:
+        return StepContext(model, ranks, how, SoftmaxLoss(), seed=0, gradients=OwnGradients())
+
     return {
-        PLAIN: lambda: PlainStep(model, ranks, how, seed=0),
-        DGA: lambda: DecoupledStep(model, ranks, how, seed=0),
-        KEPT: lambda: DecoupledStep(model, ranks, how, seed=0, kept_graphs=kept),
+        PLAIN: lambda: PlainStep(context()),
+        DGA: lambda: DecoupledStep(context()),
+        KEPT: lambda: DecoupledStep(context(), kept),
         GRAD_CACHE: lambda: GradCacheStep(model, how),
         OPEN_CLIP: lambda: OpenClipStep(model, open_clip_loss(), how),
         ACCUM: lambda: OpenClipStep(model, open_clip_loss(), how),

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import NotMeasured
+from zerovl.engine.forward import Inputs
+from zerovl.engine.precision import Precision
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.dense import dense_contrastive_loss
 from zerovl.objective.mixup import Mix
 from zerovl.objective.targets import Targets
-from zerovl.training.forward import Inputs, Precision
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # image (B, D), text (B, D), temperature -> scalar
 

@@ -20,10 +20,10 @@ from statistics import median
 
 from benchmarks.common import HERE, RESULTS, Results
 from benchmarks.page import update_page
-from zerovl import params as parameters
+from zerovl import params_file
 from zerovl.files import read_json
 
-DATA = ["demo.train_pairs=1200", "demo.valid_pairs=50", "train.ranks=1", "train.valid_checks=0"]
+DATA = ["demo.train_pairs=1200", "demo.valid_pairs=50", "machine.ranks=1", "train.valid_checks=0"]
 STEPS = 16
 THREADS = 1
 WARM_UP = 3  # steps that are not counted
@@ -31,7 +31,7 @@ WIDE = "model.text_tower.config={hidden_size: 256, num_hidden_layers: 4, num_att
 intermediate_size: 1024, max_position_embeddings: 64}"
 CASES = {
     "demo: 2 micro-batches of 64": [],
-    "8 micro-batches of 64, 4 kept": ["train.batch_size=512", "train.kept_graphs=4"],
+    "8 micro-batches of 64, 4 kept": ["train.batch_size=512", "machine.kept_graphs=4"],
     "plain, batch 256": ["train.step=plain", "train.batch_size=256"],
     "wider text tower, 3 micro-batches of 128": ["train.batch_size=384", "train.micro_batch=128", WIDE],
 }
@@ -43,7 +43,7 @@ def main() -> int:
     _draw(work)
     results = Results(arguments.out, {"turns": arguments.turns, "threads": THREADS, "steps": STEPS})
     for name, overrides in CASES.items():
-        batch = parameters.from_recipe({}, overrides, name).train.batch_size
+        batch = params_file.from_recipe({}, overrides, name).train.batch_size
         pairs = read_json(work / "data" / "manifest" / "manifest.json")["sources"]
         total = sum(source["train"]["pairs"] for source in pairs.values())
         found = [
@@ -65,14 +65,14 @@ def _arguments() -> argparse.Namespace:
 
 def _draw(work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    parameters.write(parameters.from_recipe({}, DATA, "demo"), work / "params.yaml")
+    params_file.write(params_file.from_recipe({}, DATA, "demo"), work / "params.yaml")
     if not (work / "reports" / "validation" / "verdict.json").is_file():
         for command in ("demo-data", "prepare", "validate"):
             _zerovl(work, command)
 
 
 def _once(work: Path, overrides: list[str]) -> dict[str, float]:
-    parameters.write(parameters.from_recipe({}, overrides, "demo"), work / "params.yaml")
+    params_file.write(params_file.from_recipe({}, overrides, "demo"), work / "params.yaml")
     shutil.rmtree(work / "runs", ignore_errors=True)
     _zerovl(work, "plan", "--measure", "--json", "plan.json")
     plan = read_json(work / "plan.json")

@@ -29,9 +29,9 @@ from benchmarks.common import (
     summary,
 )
 from benchmarks.towers import MAX_TOKENS, MicroBatch, caption_lengths, make, make_batch
+from zerovl.engine.model_options import prepare_model
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import TrainParams
-from zerovl.training.options import prepare_model
+from zerovl.params import MachineParams
 
 CPU = torch.device("cpu")
 Call = Callable[[], object]
@@ -58,10 +58,10 @@ def measure(results: Results, settings: Settings, runner: Runner) -> None:
         "fused AdamW, against foreach": lambda: _adamw(settings, foreach=True),
         "fused AdamW, against a loop": lambda: _adamw(settings, foreach=False),
         "activation checkpointing": lambda: _prepared(
-            settings.vit, settings, TrainParams(activation_checkpointing=True)
+            settings.vit, settings, MachineParams(activation_checkpointing=True)
         ),
-        "torch.compile": lambda: _prepared(settings.vit, settings, TrainParams(compile=True)),
-        "channels_last": lambda: _prepared(settings.convolutions, settings, TrainParams(channels_last=True)),
+        "torch.compile": lambda: _prepared(settings.vit, settings, MachineParams(compile=True)),
+        "channels_last": lambda: _prepared(settings.convolutions, settings, MachineParams(channels_last=True)),
     }
     for name, make_calls in pairs.items():
         record = measured(partial(_ratio, make_calls, settings.rounds))
@@ -112,12 +112,12 @@ def _adamw(settings: Settings, foreach: bool) -> dict[str, Call]:
     }
 
 
-def _prepared(towers: str, settings: Settings, train: TrainParams) -> dict[str, Call]:
-    if train.compile:
+def _prepared(towers: str, settings: Settings, machine: MachineParams) -> dict[str, Call]:
+    if machine.compile:
         _need_compiler()
     batch = make_batch(towers, settings.batch, settings.micro_batch)
     with_option = make(towers, CPU)
-    prepare_model(with_option, train, kinds.one_rank(CPU))
+    prepare_model(with_option, [], machine, kinds.one_rank(CPU))
     return {WITHOUT: _step(make(towers, CPU), batch), WITH: _step(with_option, batch)}
 
 
@@ -135,7 +135,7 @@ def peak(towers: str, batch: int, checkpointing: bool) -> Record:
     """Largest resident memory of a plain step over what was resident before; a process does it once."""
     torch.set_num_threads(1)
     model = make(towers, CPU)
-    prepare_model(model, TrainParams(activation_checkpointing=checkpointing), kinds.one_rank(CPU))
+    prepare_model(model, [], MachineParams(activation_checkpointing=checkpointing), kinds.one_rank(CPU))
     step = kinds.finders(model, CPU, "float32", kept=0)[kinds.PLAIN]()
     kinds.run(step, model, make_batch(towers, 2, 2))
     whole = make_batch(towers, batch, batch)

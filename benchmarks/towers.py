@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zerovl import params as parameters
+from zerovl import params
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import build
 from zerovl.params import ImageTowerParams, ModelParams, TextTowerParams
@@ -37,7 +37,7 @@ def _vit(width: int, depth: int, heads: int, side: int, patch: int) -> ImageTowe
 TOWERS = {
     "tiny": ModelParams(image_tower=_vit(32, 1, 2, 32, 16), text_tower=_bert(32, 1, 2), image_size=32, resize_size=32),
     "vit": ModelParams(image_tower=_vit(192, 4, 3, 64, 8), text_tower=_bert(128, 2, 4), image_size=64, resize_size=64),
-    "demo": parameters.Params().model,
+    "demo": params.Params().model,
     "base": ModelParams(
         image_tower=ImageTowerParams(name="vit_base_patch16_224", options={}),
         text_tower=_bert(768, 12, 12),

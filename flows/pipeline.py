@@ -9,14 +9,15 @@ from typing import Any
 from prefect import runtime
 from prefect.logging import get_run_logger
 
-from flows import checkout as checkouts
-from flows import child, pages, stages
-from flows.checkout import Checkout
+from flows import artifacts, stages
 from flows.forms import After, Recipe, recipe_file
-from flows.home import Home
-from flows.lifeline import follow_worker
+from flows.runtime import checkout as checkouts
+from flows.runtime import process
+from flows.runtime.checkout import Checkout
+from flows.runtime.liveness import follow_worker
+from flows.runtime.paths import Home
 from flows.stores import open_registry
-from zerovl import params
+from zerovl import params_file
 from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.workspace import Workspace
@@ -27,7 +28,7 @@ class Quiet:
 
     def line(self, text: str) -> None: ...
 
-    def bar(self, bar: child.Bar) -> None: ...
+    def bar(self, bar: process.Bar) -> None: ...
 
 
 def open_checkout(revision: str) -> Checkout:
@@ -44,9 +45,9 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
     command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", recipe_file(recipe), *overrides, *alias]
-    child.run(command, checkout.path, checkout.environment, Quiet())
+    process.run(command, checkout.path, checkout.environment, Quiet())
     checkout.commit(f"Parameters of run {checkout.name}")
-    settings = params.load(checkout.path / "params.yaml")
+    settings = params_file.load(checkout.path / "params.yaml")
     checkout.share_store(settings.register_.store)
     return settings
 
@@ -61,9 +62,9 @@ def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, 
     before = in_production(checkout, settings)
     if after != "nothing":
         stages.register(checkout)
-    stages.show(lambda _: pages.summary(workspace, checkout.name, before), checkout)
+    stages.show(lambda _: artifacts.summary(workspace, checkout.name, before), checkout)
     reports = checkout.keep_reports()
-    stages.show(lambda _: pages.links(reports), checkout)
+    stages.show(lambda _: artifacts.links(reports), checkout)
     stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
     stages.push_data(checkout)
     _push_branch(checkout)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows import child, tags
-from flows.checkout import remote_of
-from flows.home import Home
-from flows.lifeline import follow_worker
 from flows.pipeline import Quiet
+from flows.runtime import process, tags
+from flows.runtime.checkout import remote_of
+from flows.runtime.liveness import follow_worker
+from flows.runtime.paths import Home
 from flows.stages import Narrator, stage_task
 from flows.stores import user_registry
 
@@ -34,7 +34,7 @@ def run(words: Sequence[str], alias: str) -> str:
 def act(words: list[str]) -> str:
     environment = {"ZEROVL_RUN": f"run {runtime.flow_run.name}"}
     with Narrator(words[0]) as narrator:
-        return child.run([*_COMMAND, *words], Home.here().root, environment, narrator)
+        return process.run([*_COMMAND, *words], Home.here().root, environment, narrator)
 
 
 @stage_task("tag", "Lets the alias's git tag follow to the version that has it now", retries=3)
@@ -49,7 +49,7 @@ def tag(alias: str) -> None:
 
 @stage_task("history", "Shows all moves of the alias", retries=3)
 def show_history(action: str, alias: str, said: str) -> None:
-    history = child.run([*_COMMAND, "history", alias], Home.here().root, {}, Quiet())
+    history = process.run([*_COMMAND, "history", alias], Home.here().root, {}, Quiet())
     create_markdown_artifact(
         f"{said}\n\n## History of {alias}\n\n```\n{history}\n```", key=action, description=f"{action} {alias}"
     )

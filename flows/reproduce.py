@@ -12,12 +12,12 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from flows import command, forms, pipeline, stages
-from flows.checkout import Checkout
-from flows.home import Home
+from flows.runtime.checkout import Checkout
+from flows.runtime.paths import Home
 from flows.stores import user_registry
-from zerovl import params
+from zerovl import params_file
 from zerovl.files import read_json
-from zerovl.registry import bundle, cache
+from zerovl.registry import cache, release_files
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.workspace import Workspace
@@ -60,7 +60,7 @@ def reproduce(
     version = registry.resolve(release)
     checkout = pipeline.open_checkout(commit_of(version))
     start_from_nothing(checkout, version)
-    init_from = params.load(checkout.path / "params.yaml").train.init_from
+    init_from = params_file.load(checkout.path / "params.yaml").train.init_from
     stages.prepare(checkout, checkout.start_file(init_from))
     stages.validate(checkout)
     stages.train_anew(checkout)
@@ -92,7 +92,7 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
     if runs.is_symlink():
         runs.unlink()
         runs.mkdir()
-    if params.read_yaml(checkout.path / "params.yaml") != version.provenance["params"]:
+    if params_file.read_yaml(checkout.path / "params.yaml") != version.provenance["params"]:
         raise CannotReproduceError(
             f"{version.reference}: params.yaml of its commit differs from the parameters that the release names"
         )
@@ -103,7 +103,7 @@ def compare(registry: Registry, version: Version, workspace: Workspace, toleranc
     manifest = read_json(workspace.manifest / "manifest.json")
     metrics = read_json(workspace.evaluation_report / "metrics.json")
     with cache.held(registry, version, cache.cache_folder()) as released:
-        difference = _difference(released / bundle.WEIGHTS, workspace.model / bundle.WEIGHTS)
+        difference = _difference(released / release_files.WEIGHTS, workspace.model / release_files.WEIGHTS)
     return Comparison(
         data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
         largest_difference=difference,
@@ -123,7 +123,7 @@ def render(version: Version, compared: Comparison) -> str:
             "| | released | made again |",
             "|---|---|---|",
             f"| data | {version.provenance.get('data_manifest')} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
-            f"| weights | {version.files[bundle.WEIGHTS].sha256[:12]} | {weights} |",
+            f"| weights | {version.files[release_files.WEIGHTS].sha256[:12]} | {weights} |",
             f"| RSUM | {compared.rsum[0]:.2f} | {compared.rsum[1]:.2f} |",
             "",
             f"Tolerance: {compared.tolerance:g} RSUM. Bit-equal weights need CPUs, the same kind of machine "

@@ -9,9 +9,10 @@ from prefect import State, flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows import child, command, news, pipeline, stages
-from flows.checkout import STARTS, Checkout
+from flows import command, pipeline, stages
 from flows.forms import After, Overrides, Recipe
+from flows.runtime import changes, process
+from flows.runtime.checkout import STARTS, Checkout
 from flows.stores import open_registry
 from zerovl.files import read_json
 from zerovl.params import Params
@@ -43,7 +44,7 @@ def retrain(
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)
-    if unwatched := news.unwatched_sources(checkout.path, settings):
+    if unwatched := changes.unwatched_sources(checkout.path, settings):
         repack(checkout, unwatched)
     if not force and (known := look_for_news(checkout, settings)):
         checkout.discard()
@@ -60,8 +61,8 @@ def refresh(checkout: Checkout) -> None:
     checkout.commit(f"New data of run {checkout.name}")
 
 
-def update_imports(checkout: Checkout, listener: child.Listener) -> None:
-    for path in news.imports(checkout.path):
+def update_imports(checkout: Checkout, listener: process.Listener) -> None:
+    for path in changes.imports(checkout.path):
         stages.run_dvc(checkout, ["update", path], listener)
 
 
@@ -78,14 +79,14 @@ def look_for_news(checkout: Checkout, settings: Params) -> str | None:
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
     versions = registry.versions(section.name)
-    known = news.made_before(checkout.path, settings, versions)
+    known = changes.made_before(checkout.path, settings, versions)
     if known is None:
         return None
     moves = registry.history(section.name, section.alias) if section.alias else None
-    if left := news.unfinished(checkout.home, known, moves):
+    if left := changes.unfinished(checkout.home, known, moves):
         get_run_logger().info("nothing is new, but %s: going on", left)
         return None
-    if news.unwatched_sources(checkout.path, settings):
+    if changes.unwatched_sources(checkout.path, settings):
         digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
         if digest != known.provenance.get("data_manifest"):
             return None

@@ -19,10 +19,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows import child, pages, tags
-from flows.checkout import Checkout
-from flows.child import Bar
-from flows.lease import gpu_lease
+from flows import artifacts
+from flows.runtime import process, tags
+from flows.runtime.checkout import Checkout
+from flows.runtime.gpu_lock import gpu_lease
+from flows.runtime.process import Bar
 from zerovl.files import read_json
 from zerovl.workspace import Workspace
 
@@ -67,27 +68,27 @@ def validate(checkout: Checkout) -> None:
             run_dvc(checkout, ["repro", "-s", "validate"], narrator)
         finally:
             if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
-                show(pages.validation, checkout)  # of broken data above all
+                show(artifacts.validation, checkout)  # of broken data above all
 
 
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
 def train(checkout: Checkout) -> None:
-    _on_gpu(checkout, "train", pages.training)
+    _on_gpu(checkout, "train", artifacts.training)
 
 
 @stage_task("evaluate", "Scores the model on the validation splits")
 def evaluate(checkout: Checkout) -> None:
-    _on_gpu(checkout, "evaluate", pages.gallery)
+    _on_gpu(checkout, "evaluate", artifacts.gallery)
 
 
 @stage_task("train anew", "Trains from nothing, whatever DVC has of it already")
 def train_anew(checkout: Checkout) -> None:
-    _on_gpu(checkout, "train", pages.training, "--force", "--no-run-cache")
+    _on_gpu(checkout, "train", artifacts.training, "--force", "--no-run-cache")
 
 
 @stage_task("evaluate anew", "Scores the model, whatever DVC has of it already")
 def evaluate_anew(checkout: Checkout) -> None:
-    _on_gpu(checkout, "evaluate", pages.gallery, "--force", "--no-run-cache")
+    _on_gpu(checkout, "evaluate", artifacts.gallery, "--force", "--no-run-cache")
 
 
 def _on_gpu(checkout: Checkout, stage: str, page: Callable[[Workspace], None], *options: str) -> None:
@@ -148,11 +149,11 @@ def push_branch(checkout: Checkout) -> None:
         get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 
 
-def run_dvc(checkout: Checkout, words: Sequence[str], listener: child.Listener, keep: Sequence[int] = ()) -> str:
+def run_dvc(checkout: Checkout, words: Sequence[str], listener: process.Listener, keep: Sequence[int] = ()) -> str:
     """`dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**checkout.environment, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
-    return child.run([sys.executable, "-m", "dvc", *words], checkout.path, environment, listener, keep)
+    return process.run([sys.executable, "-m", "dvc", *words], checkout.path, environment, listener, keep)
 
 
 class Narrator:

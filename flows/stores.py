@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.home import Home
-from zerovl import params
+from flows.runtime.paths import Home
+from zerovl import params_file
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
 
 
 def open_registry(folder: Path, store: str) -> Registry:
@@ -17,5 +17,5 @@ def open_registry(folder: Path, store: str) -> Registry:
 
 def user_registry(home: Home) -> Registry:
     """That of `ZEROVL_STORE`, else of the user's params.yaml: what `zerovl registry` uses there."""
-    store = os.environ.get("ZEROVL_STORE") or params.load(home.root / "params.yaml").register_.store
+    store = os.environ.get("ZEROVL_STORE") or params_file.load(home.root / "params.yaml").register_.store
     return open_registry(home.root, store)

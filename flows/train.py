@@ -7,8 +7,9 @@ from typing import Any
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows import command, news, pipeline
+from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
+from flows.runtime import changes
 
 
 @flow(name="train")
@@ -30,7 +31,7 @@ def train(
     """
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
-    if unwatched := news.unwatched_sources(checkout.path, settings):
+    if unwatched := changes.unwatched_sources(checkout.path, settings):
         get_run_logger().warning(
             "%s: DVC does not see whether it changed; the flow retrain reads it anew", ", ".join(unwatched)
         )

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import SHARED
+
 # One thread a test process: tests run in parallel, and sums in one order are reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")

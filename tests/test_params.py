@@ -5,36 +5,37 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zerovl import params, recipe
+from tests.support.paths import ROOT
+from zerovl import params, params_file
+from zerovl.commands import recipe
 from zerovl.errors import ZeroVLError
-
-ROOT = Path(__file__).resolve().parents[1]
+from zerovl.params import Params
 
 
 def test_the_file_in_the_project_is_the_demo_as_written_by_the_command(tmp_path: Path) -> None:
     recipe.apply("demo", [], tmp_path / "params.yaml")
     assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
-    assert params.load(ROOT / "params.yaml") == params.Params()
+    assert params_file.load(ROOT / "params.yaml") == Params()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid_and_says_data_cost_and_score(path: Path, tmp_path: Path) -> None:
     recipe.apply(str(path), [], tmp_path / "params.yaml")
-    params.load(tmp_path / "params.yaml")
+    params_file.load(tmp_path / "params.yaml")
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("data:", "cost:", "score:"):
         assert any(line.startswith(f"# {word}") for line in head), word
 
 
 def test_all_errors_are_reported_at_once() -> None:
-    values = params.as_dict(params.Params())
+    values = params.as_dict(Params())
     del values["train"]["lr"]
     values["train"]["bach_size"] = 4
     values["model"]["embed_dim"] = "wide"
     values["evaluate"]["chunk"] = 0
     values["surprise"] = {}
     with pytest.raises(ZeroVLError) as caught:
-        params.parse(values, "params.yaml")
+        params_file.parse(values, "params.yaml")
     message = str(caught.value)
     assert message.startswith("params.yaml: 5 errors")
     for words in (
@@ -60,14 +61,14 @@ def test_all_errors_are_reported_at_once() -> None:
 )
 def test_contradictions_name_both_values_and_the_fix(override: str, words: str) -> None:
     with pytest.raises(ZeroVLError) as caught:
-        params.from_recipe({}, [override], "here")
+        params_file.from_recipe({}, [override], "here")
     assert words in str(caught.value)
 
 
 def test_overrides_read_numbers_as_people_write_them(tmp_path: Path) -> None:
-    assert params.from_recipe({}, ["train.lr=1e-4"], "x").train.lr == 1e-4
+    assert params_file.from_recipe({}, ["train.lr=1e-4"], "x").train.lr == 1e-4
     with pytest.raises(ZeroVLError, match="expected key=value"):
-        params.from_recipe({}, ["train.lr"], "x")
+        params_file.from_recipe({}, ["train.lr"], "x")
 
 
 def test_a_second_recipe_leaves_nothing_of_the_first(tmp_path: Path) -> None:
@@ -75,24 +76,24 @@ def test_a_second_recipe_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text("train: {epochs: 3}")
     recipe.apply(str(tmp_path / "one.yaml"), [], tmp_path / "params.yaml")
     recipe.apply(str(tmp_path / "two.yaml"), [], tmp_path / "params.yaml")
-    settings = params.load(tmp_path / "params.yaml")
+    settings = params_file.load(tmp_path / "params.yaml")
     assert (settings.train.seed, settings.train.epochs) == (0, 3)
 
 
 def test_written_comments_do_not_change_the_values(tmp_path: Path) -> None:
-    params.write(params.Params(), tmp_path / "p.yaml", head="one\ntwo")
-    assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == params.as_dict(params.Params())
+    params_file.write(Params(), tmp_path / "p.yaml", head="one\ntwo")
+    assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == params.as_dict(Params())
 
 
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        params.Params().train.lr = 1.0  # type: ignore[misc]
+        Params().train.lr = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("text", "words"), [("- 1", "expected a mapping"), ("a: [", "not valid YAML")])
 def test_broken_files_are_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ZeroVLError, match=words):
-        params.load(tmp_path / "p.yaml")
+        params_file.load(tmp_path / "p.yaml")
     with pytest.raises(ZeroVLError, match="no such file"):
-        params.load(tmp_path / "absent.yaml")
+        params_file.load(tmp_path / "absent.yaml")

@@ -1,12 +1,12 @@
 """`dvc.yaml` names the code that makes a stage's outputs, so that a change of it reruns the stage."""
 
 import ast
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 FRAME = {f"zerovl/{name}.py" for name in ("__init__", "errors", "files", "params", "workspace")}
 # They bring the same bytes here; a change of the manifest reruns `prepare`.
 CARRIERS = {f"zerovl/data/{name}.py" for name in ("manifest", "s3_shards", "workers")}
@@ -36,10 +36,10 @@ def code_of(*starts: str) -> set[str]:
 @pytest.mark.parametrize(
     ("stage", "starts", "aside"),
     [
-        ("prepare", ["zerovl/data/prepare.py"], set()),
-        ("validate", ["zerovl/data/validation.py"], set()),
-        ("train", ["zerovl/model/*.py", "zerovl/objective/*.py", "zerovl/data/loader.py"], CARRIERS),
-        ("evaluate", ["zerovl/evaluation/stage.py"], CARRIERS | TRAINING_ONLY),
+        ("prepare", ["zerovl/data/raw/prepare.py"], set()),
+        ("validate", ["zerovl/data/validation/expectations.py"], set()),
+        ("train", ["zerovl/model/*.py", "zerovl/objective/*.py", "zerovl/data/batches/loader.py"], CARRIERS),
+        ("evaluate", ["zerovl/stages/evaluate.py"], CARRIERS | TRAINING_ONLY),
     ],
 )
 def test_the_code_of_a_stage_is_among_its_dependencies(stage: str, starts: list[str], aside: set[str]) -> None:

@@ -1,7 +1,9 @@
-"""Files that are either whole or absent, and their digests."""
+"""Files that are either whole or absent, their digests, locks between processes, and disks that are full."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -46,7 +48,61 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, a quota or the largest file size is used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold an existing folder's lock alone; waits for it. The lock ends with its process and leaves no file.
+
+    Yields:
+        False where the file system has no such locks: then the caller is not alone, and works aside.
+    """
+    with _flock(folder, fcntl.LOCK_EX) as held:
+        yield held
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[bool]:
+    """Hold an existing folder's lock together with other readers; waits while someone holds it alone."""
+    with _flock(folder, fcntl.LOCK_SH) as held:
+        yield held
+
+
+@contextmanager
+def locked_if_free(folder: Path) -> Iterator[bool]:
+    """As `locked`, without waiting: yields False where anyone holds the lock, or there are no locks."""
+    with _flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+        yield held
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file alone, without waiting; false where another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _flock(folder: Path, operation: int) -> Iterator[bool]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, operation)
+        except OSError:  # some network file systems; or held by others, where we do not wait
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def sha256_file(path: Path | str) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

@@ -1,21 +1,14 @@
-"""`params.yaml` as frozen, typed sections: the defaults below are the demo.
+"""The sections of `params.yaml`, frozen and typed; the defaults below are the demo.
 
-Every field has a sentence that says what it does; `zerovl recipe` writes those sentences into
-`params.yaml` as comments, so the file explains itself. `load` reports all errors of a file at once,
-each with key, value and fix.
+Every field has a sentence that says what it does; `params_file` writes those sentences into `params.yaml` as
+comments, so the file explains itself.
 """
 
 from __future__ import annotations
 
-import textwrap
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
-
-from zerovl.errors import ZeroVLError
-from zerovl.files import atomic_write
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 
 class Section(BaseModel):
@@ -169,7 +162,13 @@ MicroBatch = Annotated[int | Literal["auto"], PlainValidator(_micro_batch)]
 
 class TrainParams(Section):
     init_from: str = Field(
-        "", description="bundle folder to start from, tokenizer included; empty: the towers' own weights"
+        "",
+        description="weights to start from, with their tokenizer: a bundle's folder, or RUN@STEP of runs/; empty: the "
+        "towers' own",
+    )
+    continue_from: str = Field(
+        "",
+        description="RUN@STEP of runs/: go on from there with these settings, optimiser included; empty: none",
     )
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
@@ -181,22 +180,6 @@ class TrainParams(Section):
     batch_size: int = Field(128, ge=2, description="global batch over all ranks")
     micro_batch: MicroBatch = Field(
         64, description="pairs a rank pushes through the towers at once (decoupled); auto: found when a run begins"
-    )
-    kept_graphs: int = Field(
-        0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
-    )
-    activation_budget: str = Field(
-        "none",
-        pattern=r"^(none|auto|\d+(\.\d+)?[KMG]iB)$",
-        description="memory that sets kept_graphs instead: none, auto (what is free) or a size a rank, as 8GiB",
-    )
-    activation_checkpointing: bool = Field(
-        False, description="the towers' blocks are computed again in the backward pass: less memory, more time"
-    )
-    compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
-    channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
-    shard_model: bool = Field(
-        False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"
     )
     freeze: list[Literal["image", "text"]] = Field(default=[], description="towers that do not learn")
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
@@ -215,8 +198,51 @@ class TrainParams(Section):
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
     augment: AugmentParams = AugmentParams()
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
+    valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
+    valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
+
+    @model_validator(mode="after")
+    def _starts_once(self) -> Self:
+        if self.init_from and self.continue_from:
+            raise ValueError(
+                f"init_from {self.init_from} and continue_from {self.continue_from} both name weights to start from; "
+                "set one of them to empty"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_tower_learns(self) -> Self:
+        if len(set(self.freeze)) == 2:
+            raise ValueError("freeze names both towers, which leaves the projections alone to learn; name one at most")
+        return self
+
+
+class MachineParams(Section):
+    """How this machine does the work: nothing here changes what is learned, but by rounding. No stage depends on it."""
+
     ranks: int = Field(0, ge=0, description="processes; 0: one a GPU, or one on a machine without GPU")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
+    )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    kept_graphs: int = Field(
+        0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
+    )
+    activation_budget: str = Field(
+        "none",
+        pattern=r"^(none|auto|\d+(\.\d+)?[KMG]iB)$",
+        description="memory that sets kept_graphs instead: none, auto (what is free) or a size a rank, as 8GiB",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="the towers' blocks are computed again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
+    channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
+    shard_model: bool = Field(
+        False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"
+    )
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
@@ -225,34 +251,15 @@ class TrainParams(Section):
         3, ge=0, description="times that all ranks start again from the last checkpoint when one dies"
     )
     watchdog_minutes: float = Field(
-        15.0, gt=0, strict=False, description="a rank that makes no headway for so long ends all ranks, with its name"
+        15.0, gt=0, strict=False, description="a rank that makes no progress for so long ends all ranks, with its name"
     )
-    valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
-    valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
-        micro = 1 if self.micro_batch == "auto" else self.micro_batch
-        if self.step == "decoupled" and self.batch_size % (max(self.ranks, 1) * micro):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of ranks x micro_batch = "
-                f"{max(self.ranks, 1)} x {micro}; change one of them"
-            )
+    def _kept_graphs_once(self) -> Self:
         if self.kept_graphs and self.activation_budget != "none":
             raise ValueError(
                 f"kept_graphs {self.kept_graphs} and activation_budget {self.activation_budget} both say how many "
                 "graphs to keep; set kept_graphs to 0 or activation_budget to none"
-            )
-        if self.micro_batch == "auto" and self.shard_model:
-            raise ValueError(
-                "micro_batch auto and shard_model true do not go together: where a trial runs out of memory on one "
-                "rank the others would wait for it; set micro_batch to a number (`zerovl plan` suggests one)"
-            )
-        if len(set(self.freeze)) == 2:
-            raise ValueError("freeze names both towers, which leaves the projections alone to learn; name one at most")
-        if self.batch_size % max(self.ranks, 1):
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of ranks {self.ranks}; change one of them"
             )
         return self
 
@@ -299,144 +306,36 @@ class Params(Section):
     validate_: ValidateParams = Field(ValidateParams(), alias="validate")
     model: ModelParams = ModelParams()
     train: TrainParams = TrainParams()
+    machine: MachineParams = MachineParams()
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
 
-
-def load(path: Path | str = "params.yaml") -> Params:
-    """Read a complete parameter file; raises `ZeroVLError` with every error in it."""
-    return parse(read_yaml(path), str(path))
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping; a missing file, broken YAML or anything else is a `ZeroVLError`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZeroVLError(f"{path}: no such file; run in the project's folder, or name a file that exists") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ZeroVLError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ZeroVLError(f"{path}: holds {type(values).__name__}, expected a mapping of sections")
-    return values
+    @model_validator(mode="after")
+    def _train_fits_the_machine(self) -> Self:
+        if problem := batch_problem(self, self.machine.ranks or 1):
+            raise ValueError(problem)
+        if self.train.micro_batch == "auto" and self.machine.shard_model:
+            raise ValueError(
+                "train.micro_batch auto and machine.shard_model true do not go together: where a trial runs out of "
+                "memory on one rank the others would wait for it; set train.micro_batch to a number (`zerovl plan` "
+                "suggests one)"
+            )
+        return self
 
 
-def parse(values: dict[str, Any], origin: str) -> Params:
-    """Check a whole mapping of sections; `origin` names it in messages."""
-    problems = [f"{key}: missing; add it (the demo has {default!r})" for key, default in _missing(Params, values)]
-    try:
-        params = Params.model_validate(values)
-    except ValidationError as error:
-        problems += [_describe(item) for item in error.errors()]
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise ZeroVLError(f"{origin}: {len(problems)} error{'s' * (len(problems) > 1)}\n{lines}")
-    return params
+def batch_problem(params: Params, ranks: int) -> str | None:
+    """Return why the global batch does not divide over `ranks` and their micro-batches, with the fix; else None."""
+    train = params.train
+    micro = 1 if train.step == "plain" or train.micro_batch == "auto" else train.micro_batch
+    unit = ranks * micro
+    if train.batch_size % unit == 0:
+        return None
+    return (
+        f"train.batch_size {train.batch_size} is not a multiple of ranks x micro_batch = {ranks} x {micro}; set it to "
+        f"{max(1, train.batch_size // unit) * unit}, or change machine.ranks or train.micro_batch"
+    )
 
 
 def as_dict(section: BaseModel) -> dict[str, Any]:
     """A section as plain YAML types, by the names of the file."""
     return section.model_dump(mode="json", by_alias=True)
-
-
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it; free-form mappings (`options`, `config`) are replaced whole."""
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("options", "config")
-        merged[key] = merge(base[key], value) if nested else value
-    return merged
-
-
-def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
-    """The demo's values with a recipe and then `key.path=value` overrides laid over them."""
-    values = merge(as_dict(Params()), recipe)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
-        change: Any = _yaml_value(text)
-        for part in reversed(key.split(".")):
-            change = {part: change}
-        values = merge(values, change)
-    return parse(values, origin)
-
-
-def write(params: Params, path: Path | str, head: str = "") -> None:
-    """Write a parameter file with each field's sentence as a comment."""
-    lines = [f"# {line}".rstrip() for line in head.splitlines()]
-    for name, field in Params.model_fields.items():
-        section = getattr(params, name)
-        lines += ["", f"{field.alias or name}:"] if lines else [f"{field.alias or name}:"]
-        lines += [f"  {line}" for line in _section_lines(section)]
-    with atomic_write(path, "w") as file:
-        file.write("\n".join(lines) + "\n")
-
-
-def _section_lines(section: Section) -> list[str]:
-    lines = []
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            lines.append(f"{name}:")
-            lines += [f"  {line}" for line in _section_lines(value)]
-            continue
-        plain = section.model_dump(mode="json", include={name})[name]
-        text = _flow_yaml(plain)
-        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        comment = field.description or ""
-        if choices:
-            comment += f" ({' | '.join(map(str, choices))})"
-        entry = f"{name}: {text}"
-        lines += (
-            [f"{entry}  # {comment}"]
-            if len(entry) + len(comment) < 108
-            else [
-                *(f"# {line}" for line in textwrap.wrap(comment, 108)),
-                entry,
-            ]
-        )
-    return lines
-
-
-def _flow_yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
-    return text.removesuffix("...").strip()
-
-
-def _yaml_value(text: str) -> Any:
-    """A value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ZeroVLError(f"value {text!r}: not valid YAML ({error})") from None
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(values, dict):
-        return []  # pydantic reports the wrong type
-    found: list[tuple[str, Any]] = []
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        if key not in values:
-            default = field.default
-            found.append((prefix + key, as_dict(default) if isinstance(default, BaseModel) else default))
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _missing(field.annotation, values[key], f"{prefix}{key}.")
-    return found
-
-
-def _describe(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "file"
-    if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
-    if item["type"] == "value_error":
-        return f"{key}: {item['ctx']['error']}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"{key}: {item['input']!r} is not accepted: {message}"

@@ -1,4 +1,4 @@
-"""Where the stages read and write, relative to the project's folder."""
+"""Where the stages read and write, relative to the project's folder, and the names of what they hand on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ class Workspace:
 
     @property
     def shards(self) -> Path:
+        """WebDataset tars, made by prepare."""
         return self.root / "data" / "shards"
 
     @property
     def manifest(self) -> Path:
+        """What every shard holds, made by prepare."""
         return self.root / "data" / "manifest"
 
     @property
     def tokenizer(self) -> Path:
+        """The tokenizer that prepare learned, where it did."""
         return self.root / "data" / "tokenizer"
 
     @property
     def model(self) -> Path:
+        """The trained model, a bundle."""
         return self.root / "model"
 
     @property
@@ -35,16 +39,80 @@ class Workspace:
 
     @property
     def validation_report(self) -> Path:
+        """What validate writes."""
         return self.root / "reports" / "validation"
 
     @property
     def training_report(self) -> Path:
+        """What train writes beside the model."""
         return self.root / "reports" / "training"
 
     @property
     def evaluation_report(self) -> Path:
+        """What evaluate writes."""
         return self.root / "reports" / "evaluation"
 
     @property
+    def manifest_file(self) -> Path:
+        """Counts and digests of all shards; written last by prepare."""
+        return self.manifest / "manifest.json"
+
+    @property
+    def tokenizer_source(self) -> Path:
+        """Says whether prepare trained a tokenizer."""
+        return self.tokenizer / "source.json"
+
+    @property
+    def validation_verdict(self) -> Path:
+        """The verdict on the data; written last by validate."""
+        return self.validation_report / "verdict.json"
+
+    @property
+    def validation_page(self) -> Path:
+        """The page of the validation."""
+        return self.validation_report / "index.html"
+
+    @property
+    def training_metrics(self) -> Path:
+        """The summary of the last training."""
+        return self.training_report / "metrics.json"
+
+    @property
+    def training_log(self) -> Path:
+        """One JSON object a step."""
+        return self.training_report / "metrics.jsonl"
+
+    @property
+    def training_run(self) -> Path:
+        """Which run trained the model: its fingerprint, and the run that it went on from."""
+        return self.training_report / "run.json"
+
+    @property
+    def evaluation_metrics(self) -> Path:
+        """The scores; written last by evaluate."""
+        return self.evaluation_report / "metrics.json"
+
+    @property
+    def evaluation_queries(self) -> Path:
+        """Ranks by query, for paired comparisons."""
+        return self.evaluation_report / "queries.parquet"
+
+    @property
+    def evaluation_page(self) -> Path:
+        """The page of the evaluation."""
+        return self.evaluation_report / "report.html"
+
+    @property
+    def evaluation_gallery(self) -> Path:
+        """Queries and what was found for them, as one picture."""
+        return self.evaluation_report / "gallery.png"
+
+    @property
+    def code_report(self) -> Path:
+        """What each stage runs, for DVC to compare (see `code_closure`)."""
+        return self.root / "reports" / "code"
+
+    @property
     def release(self) -> Path:
+        """The last release, written by register."""
         return self.root / "reports" / "release.json"

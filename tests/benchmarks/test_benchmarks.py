@@ -18,10 +18,10 @@ from benchmarks.child import in_child, in_process
 from benchmarks.common import RESULTS, NotMeasured, Results, find_all, interleaved, measured, summary, surviving
 from benchmarks.peers import inf_cl_loss, open_clip_loss
 from benchmarks.towers import TOWERS, caption_lengths, make, make_batch
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.model_options import Side, prepare_model
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import TrainParams
-from zerovl.training.options import prepare_model
-from zerovl.training.ranks import Ranks
+from zerovl.params import MachineParams
 
 CPU = torch.device("cpu")
 
@@ -46,8 +46,8 @@ def open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled towers run uncompiled: a compilation takes longer than all else here."""
 
-    def prepare(model: DualEncoder, train: TrainParams, ranks: Ranks) -> None:
-        prepare_model(model, train.model_copy(update={"compile": False}), ranks)
+    def prepare(model: DualEncoder, freeze: list[Side], machine: MachineParams, ranks: Ranks) -> None:
+        prepare_model(model, freeze, machine.model_copy(update={"compile": False}), ranks)
 
     for module in (bench_gpu, step_options):
         monkeypatch.setattr(module, "prepare_model", prepare)
@@ -247,7 +247,7 @@ def test_a_gpu_run_goes_on_past_what_fails_and_mends_it_later(tmp_path: Path, mo
         patch.setattr(
             bench_gpu.Bench,
             "model",
-            lambda self, train=None: refused() if train and train.compile else make_model(self),
+            lambda self, machine=None: refused() if machine and machine.compile else make_model(self),
         )
         assert bench_gpu.main(["--smoke", "--out", str(file)]) == 1
     found = json.loads(file.read_text())

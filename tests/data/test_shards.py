@@ -6,8 +6,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from shard_fixture import Written, captions_of, jpeg, write
 
+from tests.support.shard_fixture import Written, captions_of, jpeg, write
 from zerovl.data import shards
 from zerovl.data.shards import Sample, ShardReader, locate, read_row
 from zerovl.errors import ZeroVLError

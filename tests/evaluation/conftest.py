@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from fake_world import World, make_picture_folder, make_world
+
+from tests.support.fake_world import World, make_picture_folder, make_world
 
 
 @pytest.fixture

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.paths import PARITY
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.retrieval import KS, METRICS, Ranking, chance_metrics, retrieval_metrics
-
-PARITY = Path(__file__).parents[2] / ".." / "shared" / "parity"
 
 
 def planted(images: int, captions_each: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:

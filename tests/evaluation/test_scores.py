@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fake_world import FakeEncoder, World
 
+from tests.support.fake_world import FakeEncoder, World
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics

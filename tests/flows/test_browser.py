@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from factory import Factory, wait_for
 from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.support.factory import Factory, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -28,7 +29,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     made = Factory(tmp_path_factory.mktemp("browser"), overrides=())  # the demo recipe itself
     try:
         made.start_server()
-        made.command("-m", "flows.deploy")
+        made.command("-m", "flows.server.deploy")
         made.start_worker()
         yield made
     finally:

@@ -14,9 +14,9 @@ from flows.reproduce import reproduce
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
-from zerovl import params
+from tests.support.paths import ROOT
+from zerovl import params, params_file
 
-ROOT = Path(__file__).resolve().parents[2]
 FLOWS = (train, retrain, promote, rollback, reproduce)
 
 
@@ -57,9 +57,9 @@ def test_the_parameters_of_a_deployment_are_those_of_its_flow() -> None:
 
 def test_params_yaml_is_a_recipe_of_itself(tmp_path: Path) -> None:
     """What the form's first choice rests on."""
-    changes = params.read_yaml(ROOT / "params.yaml")
-    again = params.from_recipe(changes, ["register.alias=''"], "params.yaml")
+    changes = params_file.read_yaml(ROOT / "params.yaml")
+    again = params_file.from_recipe(changes, ["register.alias=''"], "params.yaml")
     assert again.register_.alias == ""
-    assert params.as_dict(params.from_recipe(changes, [], "params.yaml")) == params.as_dict(
-        params.load(ROOT / "params.yaml")
+    assert params.as_dict(params_file.from_recipe(changes, [], "params.yaml")) == params.as_dict(
+        params_file.load(ROOT / "params.yaml")
     )

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import boto3
 import pytest
-from factory import free_port, wait_for
-from project import commit, copy_project, git
 
-from flows import news
-from flows.checkout import make
-from flows.home import Home
 from flows.pipeline import Quiet
 from flows.retrain import update_imports
-from zerovl import params
+from flows.runtime import changes
+from flows.runtime.checkout import make
+from flows.runtime.paths import Home
+from tests.support.factory import free_port, wait_for
+from tests.support.project_copy import commit, copy_project, git
+from zerovl import params, params_file
 from zerovl.registry.records import Version
 
 
@@ -66,7 +66,7 @@ def test_objects_that_come_change_and_go(tmp_path: Path, s3: object) -> None:
     root = copy_project(tmp_path / "project")
     dvc(root, "import-url", "s3://crawl/raw", "data/raw")
     commit(root, "imported")
-    settings = params.from_recipe({}, ["data.raw=data/raw"], "test")
+    settings = params_file.from_recipe({}, ["data.raw=data/raw"], "test")
     origin = {
         "params": params.as_dict(settings),
         "git": {"commit": git(root, "rev-parse", "HEAD"), "dirty": False},
@@ -77,7 +77,7 @@ def test_objects_that_come_change_and_go(tmp_path: Path, s3: object) -> None:
     def is_new(name: str) -> bool:
         checkout = make(home, name, name, "HEAD")
         update_imports(checkout, Quiet())
-        return news.made_before(checkout.path, settings, [made]) is None
+        return changes.made_before(checkout.path, settings, [made]) is None
 
     assert not is_new("unchanged")
     put("web/train/1.jpg", "a picture")

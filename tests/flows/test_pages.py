@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from flows.pages import curves, render_summary
+from flows.artifacts import curves, render_summary
 
 BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
 METRICS: dict[str, Any] = {"overall": BLOCK, "sources": {"web": {**BLOCK, "rsum": 90.0}}, "evaluation_digest": "a"}

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from factory import Factory, free_port, wait_for
+
+from tests.support.factory import Factory, free_port, wait_for
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = [
@@ -48,8 +49,8 @@ def test_deployments_schedule_and_a_run(tmp_path: Path, database: str) -> None:
     factory.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     try:
         factory.start_server()
-        assert "deployment train/train: created" in factory.command("-m", "flows.deploy")
-        assert "nothing changed" in factory.command("-m", "flows.deploy")
+        assert "deployment train/train: created" in factory.command("-m", "flows.server.deploy")
+        assert "nothing changed" in factory.command("-m", "flows.server.deploy")
         factory.start_worker()
         run = factory.run("train/train", revision="no-such-branch")
         state = factory.wait(run, 120)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from factory import Factory, kill, wait_for
-from project import git
+
+from tests.support.factory import Factory, kill, wait_for
+from tests.support.project_copy import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = ["train.epochs=200"]  # 1200 steps: some must be left when the last of many runs has come to the lease
@@ -24,7 +25,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     made = Factory(tmp_path_factory.mktemp("factory"))
     try:
         made.start_server()
-        assert "deployment train/train: created" in made.command("-m", "flows.deploy")
+        assert "deployment train/train: created" in made.command("-m", "flows.server.deploy")
         made.start_worker()
         yield made
     finally:
@@ -68,19 +69,19 @@ def test_a_run_from_the_form_to_the_release(factory: Factory) -> None:
 
 
 def test_deploying_again_changes_nothing(factory: Factory) -> None:
-    assert factory.command("-m", "flows.deploy") == "deployments are up to date, nothing changed\n"
+    assert factory.command("-m", "flows.server.deploy") == "deployments are up to date, nothing changed\n"
     path = factory.root / "prefect.yaml"
     before = path.read_text()
     try:
         path.write_text(before.replace("0 3 * * 1", "0 4 * * 1"))
-        assert factory.command("-m", "flows.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
+        assert factory.command("-m", "flows.server.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
     finally:
         path.write_text(before)
     # What someone switches off in the UI stays off.
     found = factory.api("GET", "/deployments/name/retrain/retrain-weekly")
     schedule = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"
     factory.api("PATCH", schedule, {"active": False})
-    assert factory.command("-m", "flows.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
+    assert factory.command("-m", "flows.server.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
     found = factory.api("GET", "/deployments/name/retrain/retrain-weekly")
     assert [each["active"] for each in found["schedules"]] == [False]
     schedule = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"

@@ -14,7 +14,7 @@ from zerovl.model import bundle
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
-from zerovl.params import from_recipe
+from zerovl.params_file import from_recipe
 
 CAPTIONS = ["a red circle", "two blue stars on the left", "a small green square with stripes"]
 

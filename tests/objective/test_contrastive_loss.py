@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pairs import embeddings, gradients, mixed_targets, relative_errors, tiled_and_dense
-from thread_ranks import ThreadRank, on_ranks
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.pairs import embeddings, gradients, mixed_targets, relative_errors, tiled_and_dense
+from tests.support.thread_ranks import ThreadRank, on_ranks
 from zerovl.objective.dense import dense_contrastive_loss
 from zerovl.objective.mixup import Mix, Mixup
 from zerovl.objective.targets import Targets

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import embeddings, mixed_targets, relative_errors, tiled_and_dense
 
+from tests.support.pairs import embeddings, mixed_targets, relative_errors, tiled_and_dense
+from tests.support.paths import ROOT
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiled import contrastive_loss, fastest_tiles
 from zerovl.objective.tiles import TorchTiles
@@ -57,9 +58,13 @@ GRADIENT_TOLERANCES = {"float32": 1e-4, "bfloat16": 8e-3, "float16": 1e-3}
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, list[float]]:
-    program = Path(__file__).with_name("interpreted.py")
     done = subprocess.run(
-        [sys.executable, str(program), json.dumps(CASES)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "tests.support.interpreted", json.dumps(CASES)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     errors: dict[str, list[float]] = json.loads(done.stdout)

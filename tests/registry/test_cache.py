@@ -15,7 +15,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.registry import cache
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
 
 Bundle = Callable[..., dict[str, Path | bytes]]
 MEGABYTE = 1_000_000
@@ -115,7 +115,7 @@ def test_without_file_locks_nothing_is_removed(
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("zerovl.registry.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("zerovl.files.fcntl.flock", refuse)
     limit(monkeypatch, 0)
     for version in versions:
         with cache.held(registry, version, cache.cache_folder()) as folder:

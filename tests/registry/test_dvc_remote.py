@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 SCRIPTS = Path(sys.executable).parent
 KEYS = ("tester", "tester-secret")  # those of the server in conftest.py
 

@@ -14,9 +14,9 @@ import pytest
 from zerovl.errors import ZeroVLError
 from zerovl.registry import fetch
 from zerovl.registry.cache import cache_folder
-from zerovl.registry.folder_store import FolderStore
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
+from zerovl.registry.stores.folder import FolderStore
 
 Bundle = Callable[..., dict[str, Path | bytes]]
 
@@ -95,7 +95,7 @@ def test_a_second_use_reads_no_blob(store: Path, monkeypatch: pytest.MonkeyPatch
         raise AssertionError("fetched again")
 
     monkeypatch.setattr(FolderStore, "download", forbidden)
-    monkeypatch.setattr("zerovl.registry.bundle.describe_file", forbidden)
+    monkeypatch.setattr("zerovl.registry.release_files.describe_file", forbidden)
     assert fetch.resolve(f"{store}/zerovl@1") == folder
 
 
@@ -154,7 +154,7 @@ def test_without_file_locks_the_cache_stays_whole(store: Path, monkeypatch: pyte
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("zerovl.registry.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("zerovl.files.fcntl.flock", refuse)
     fill, reference = Registry.fill, f"{store}/zerovl@1"
 
     def overtaken(self: Registry, version: object, aside: Path) -> None:

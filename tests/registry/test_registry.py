@@ -21,10 +21,10 @@ import pytest
 from zerovl.errors import ZeroVLError
 from zerovl.registry import cache
 from zerovl.registry import registry as registry_module
-from zerovl.registry.folder_store import FolderStore
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import DamagedError, Registry, split_reference
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
+from zerovl.registry.stores.folder import FolderStore
 
 Bundle = Callable[..., dict[str, Path | bytes]]
 
@@ -188,7 +188,7 @@ def test_a_killed_upload_leaves_no_version_and_a_rerun_publishes(
     script = f"""
 from pathlib import Path
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
 files = {{"config.json": b"{{}}", "model.safetensors": Path({str(weights)!r})}}
 version = Registry(open_store({uri!r})).publish("zerovl", files, metrics={{}}, provenance={{}}, by="child")
 print(version.number)

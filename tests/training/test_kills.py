@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 
 import pytest
-from kills import Death, Run, random_kills, train_and_kill
-from tiny import copy_project, make_project, run_folder, set_params
 
+from tests.support.kills import Death, Run, random_kills, train_and_kill
+from tests.support.tiny_project import copy_project, make_project, run_folder, set_params
 from zerovl.workspace import Workspace
 
 KILLS = {1: 20, 2: 4}  # by ranks
@@ -28,7 +28,7 @@ def check(whole: Workspace, killed: Workspace, deaths: list[Death]) -> None:
 @pytest.mark.slow
 def test_killed_again_and_again_ends_bit_equal(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    set_params(project, "train.epochs=25.0", "train.checkpoint_steps=1", "train.valid_checks=0")
+    set_params(project, "train.epochs=25.0", "machine.checkpoint_steps=1", "train.valid_checks=0")
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     rng = random.Random(seed)

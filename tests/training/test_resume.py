@@ -9,9 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny import copy_project, make_project, run_folder, set_params, start_training, train, wait_for_step
 
-from zerovl.training.checkpoints import saved_steps
+from tests.support.tiny_project import (
+    copy_project,
+    make_project,
+    run_folder,
+    set_params,
+    start_training,
+    train,
+    wait_for_step,
+)
+from zerovl.engine.checkpoints import saved_steps
 from zerovl.workspace import Workspace
 
 EPOCHS = "train.epochs=24.0"
@@ -30,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def uninterrupted(project: Workspace, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     workspace = copy_project(project, tmp_path_factory.mktemp("whole") / "run")
     printed = train(workspace)
-    assert "starts anew" in printed
+    assert "starts from the beginning" in printed
     assert f"{STEPS} of 16 pairs" in printed
     return weights(workspace)
 
@@ -75,7 +83,7 @@ def test_sigusr1_saves_and_goes_on_sigterm_saves_and_stops(
     project: Workspace, uninterrupted: bytes, tmp_path: Path
 ) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, EPOCHS, "train.checkpoint_steps=1000")
+    set_params(workspace, EPOCHS, "machine.checkpoint_steps=1000")
     child = start_training(workspace)
     wait_for_step(workspace, 4, child)
     child.send_signal(signal.SIGUSR1)
@@ -110,10 +118,10 @@ def test_changed_parameter_trains_anew(project: Workspace, tmp_path: Path) -> No
     set_params(workspace, "train.epochs=1.0")
     train(workspace)
     first = weights(workspace)
-    set_params(workspace, "train.epochs=1.0", "train.checkpoint_steps=50")
+    set_params(workspace, "train.epochs=1.0", "machine.checkpoint_steps=50")
     assert "already trained" in train(workspace)  # what does not shape the weights changes nothing
     set_params(workspace, "train.epochs=1.0", "train.lr=0.002")
-    assert "starts anew" in train(workspace)
+    assert "starts from the beginning" in train(workspace)
     assert weights(workspace) != first
     assert len(list(workspace.runs.iterdir())) == 2
 
@@ -144,10 +152,10 @@ def ranks_of(child: subprocess.Popen[str], count: int = 2) -> list[psutil.Proces
 @pytest.mark.slow
 def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_path: Path) -> None:
     whole = copy_project(project, tmp_path / "whole")
-    set_params(whole, EPOCHS, "train.ranks=2")
+    set_params(whole, EPOCHS, "machine.ranks=2")
     train(whole)
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, EPOCHS, "train.ranks=2", "train.restarts=1")
+    set_params(workspace, EPOCHS, "machine.ranks=2", "machine.restarts=1")
     child = start_training(workspace)
     wait_for_step(workspace, random.randrange(3, LATEST), child)
     first = ranks_of(child)
@@ -167,7 +175,7 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
     assert f"rank {victim} (pid {first[victim].pid}) died by SIGKILL" in said[0]
     assert said[0].endswith("all ranks start again from the last checkpoint (restart 1 of 1)")
     assert f"rank 0 (pid {second[0].pid}) died by SIGKILL" in said[1]
-    assert "no restart is left (train.restarts 1)" in err.splitlines()[-1]
+    assert "no restart is left (machine.restarts 1)" in err.splitlines()[-1]
     assert "Traceback" not in err
     train(workspace)
     assert weights(workspace) == weights(whole)
@@ -176,7 +184,7 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
 @pytest.mark.slow
 def test_a_stopped_rank_is_named_and_a_broken_setting_is_not_tried_again(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.restarts=0", "train.watchdog_minutes=0.5")
+    set_params(workspace, "machine.ranks=2", "train.epochs=400.0", "machine.restarts=0", "machine.watchdog_minutes=0.5")
     child = start_training(workspace)
     wait_for_step(workspace, 2, child)
     ranks = ranks_of(child)
@@ -199,7 +207,7 @@ def test_a_stopped_rank_is_named_and_a_broken_setting_is_not_tried_again(project
 @pytest.mark.slow
 def test_signals_on_two_ranks_save_the_same_step_on_both(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2", "train.epochs=400.0", "train.checkpoint_steps=100000")
+    set_params(workspace, "machine.ranks=2", "train.epochs=400.0", "machine.checkpoint_steps=100000")
     child = start_training(workspace)
     wait_for_step(workspace, 4, child)
     child.send_signal(signal.SIGUSR1)  # to the launcher, which hands it on
@@ -219,7 +227,7 @@ def test_signals_on_two_ranks_save_the_same_step_on_both(project: Workspace, tmp
 @pytest.mark.slow
 def test_killed_launcher_leaves_no_rank(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.ranks=2", "train.epochs=400.0")
+    set_params(workspace, "machine.ranks=2", "train.epochs=400.0")
     child = start_training(workspace)
     wait_for_step(workspace, 0, child)
     family = psutil.Process(child.pid).children(recursive=True)

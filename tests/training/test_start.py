@@ -4,8 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tiny import copy_project, make_project, set_params, train
-
+from tests.support.tiny_project import copy_project, make_project, set_params, train
 from zerovl.workspace import Workspace
 
 

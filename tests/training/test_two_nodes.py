@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ports import free_port
-from tiny import copy_project, make_project, run_folder, set_params, train, wait_for_step
 
-from zerovl.training.checkpoints import saved_steps
+from tests.support.ports import free_port
+from tests.support.tiny_project import copy_project, make_project, run_folder, set_params, train, wait_for_step
+from zerovl.engine.checkpoints import saved_steps
 from zerovl.workspace import Workspace
 
 
@@ -41,7 +41,7 @@ def ranks_of(nodes: list[subprocess.Popen[str]]) -> list[psutil.Process]:
 def test_two_nodes_start_again_after_a_kill_and_stop_together_when_one_is_told_to(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     whole = copy_project(project, tmp_path / "whole")
-    set_params(whole, "train.ranks=2", "train.epochs=24.0")
+    set_params(whole, "machine.ranks=2", "train.epochs=24.0")
     train(whole)
 
     workspace = copy_project(project, tmp_path / "run")

@@ -109,7 +109,12 @@ class Manifest:
         """Names of the sources that have usable samples in `split`, sorted."""
         return sorted(name for (name, its_split), info in self.splits.items() if its_split == split and info.pairs)
 
+    def training_sizes(self) -> dict[str, int]:
+        """Return the training pairs of each source that has any, sorted by name."""
+        return {name: self.pairs(name, "train") for name in self.sources("train")}
+
     def pairs(self, source: str, split: str) -> int:
+        """Return the usable samples of a source's split."""
         return self.splits[source, split].pairs
 
     def index(self, source: str, split: str) -> npt.NDArray[np.void]:

@@ -33,7 +33,7 @@ class Model(Protocol):
 
 
 class Batch(Protocol):
-    """Some samples of one split, as `zerovl.data.loader.evaluation_batches` gives them."""
+    """Some samples of one split, as `zerovl.data.batches.loader.evaluation_batches` gives them."""
 
     @property
     def images(self) -> torch.Tensor: ...  # uint8 (n, 3, H, W)

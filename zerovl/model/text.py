@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from zerovl.data.captions import SpecialTokens
+from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")

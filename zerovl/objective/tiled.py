@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zerovl.objective.collectives import Collectives, OneRank
+from zerovl.distributed.collectives import Collectives, OneRank
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiles import CUDA_TILE, Tiles, TorchTiles, spans
 

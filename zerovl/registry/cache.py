@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.registry import bundle
-from zerovl.registry.locks import locked, locked_if_free, shared
+from zerovl.files import locked, locked_if_free, shared
+from zerovl.registry import release_files
 from zerovl.registry.records import Version
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _touch(folder: Path) -> None:
 
 def _is_whole(folder: Path, version: Version) -> bool:
     return all(
-        (folder / path).is_file() and bundle.describe_file(folder / path) == info
+        (folder / path).is_file() and release_files.describe_file(folder / path) == info
         for path, info in version.files.items()
     )
 

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.registry import bundle, cache
+from zerovl.registry import cache, release_files
 from zerovl.registry.registry import Registry
-from zerovl.registry.store import open_store
+from zerovl.registry.stores import open_store
 
 
 @contextmanager
@@ -32,18 +32,32 @@ def opened(reference: str) -> Iterator[Path]:
     """
     folder = Path(reference).expanduser()
     if folder.is_dir():
-        if not bundle.is_bundle(folder):
-            raise ZeroVLError(f"{reference}: the folder has no {bundle.CONFIG} and {bundle.WEIGHTS}, so it is no model")
+        if not release_files.is_bundle(folder):
+            raise _not_a_bundle(reference)
         yield folder
         return
     if "@" not in reference:
-        raise ZeroVLError(
-            f"{reference!r}: no such folder; name a bundle's folder, NAME@ALIAS or s3://bucket/NAME@ALIAS"
-        )
+        raise _no_such_model(reference)
     uri, name = split_store(reference)
     registry = Registry(open_store(uri))
     with cache.held(registry, registry.resolve(name), cache.cache_folder()) as release:
         yield release
+
+
+def check_reference(reference: str) -> None:
+    """Raises `ZeroVLError` where `opened` would find nothing; reads no weights, and no large library.
+
+    Where params.yaml names the store, the whole file is checked.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        if not release_files.is_bundle(folder):
+            raise _not_a_bundle(reference)
+        return
+    if "@" not in reference:
+        raise _no_such_model(reference)
+    uri, name = split_store(reference)
+    Registry(open_store(uri)).resolve(name)
 
 
 def resolve(reference: str) -> Path:
@@ -61,15 +75,22 @@ def split_store(reference: str) -> tuple[str, str]:
     return (store if separator else default_store()), f"{name}@{label}"
 
 
+def _not_a_bundle(reference: str) -> ZeroVLError:
+    files = f"{release_files.CONFIG} and {release_files.WEIGHTS}"
+    return ZeroVLError(f"{reference}: the folder has no {files}, so it is not a model")
+
+
+def _no_such_model(reference: str) -> ZeroVLError:
+    return ZeroVLError(f"{reference!r}: no such folder; name a bundle's folder, NAME@ALIAS or s3://bucket/NAME@ALIAS")
+
+
 def default_store() -> str:
     """`ZEROVL_STORE`, else `register.store` of ./params.yaml, else ./registry."""
     if store := os.environ.get("ZEROVL_STORE"):
         return store
     path = Path("params.yaml")
     if path.is_file():
-        from zerovl import params
+        from zerovl import params_file
 
-        section = params.read_yaml(path).get("register")
-        if isinstance(section, dict) and isinstance(section.get("store"), str):
-            return str(section["store"])
+        return params_file.load(path).register_.store
     return "registry"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from zerovl.errors import ZeroVLError
-from zerovl.registry.bundle import FileInfo, check_names
+from zerovl.registry.release_files import FileInfo, check_names
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")

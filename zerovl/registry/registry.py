@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder
-from zerovl.registry import bundle, keys
+from zerovl.files import locked, sync_folder
+from zerovl.registry import keys, release_files
 from zerovl.registry.cache import aside_folder, cache_folder, held_as_stored, writing
-from zerovl.registry.locks import locked
 from zerovl.registry.records import Move, Version, check_name, move_from, now, version_from
-from zerovl.registry.store import MissingKeyError, Store
+from zerovl.registry.stores.base import MissingKeyError, Store
 
 _READERS = 8  # records read at once; each is a round trip
 T = TypeVar("T")
@@ -66,9 +65,9 @@ class Registry:
             by: the person or run that publishes.
         """
         check_name(name, "model name")
-        bundle.check_names(files, f"release of {name}")
-        described = {path: bundle.describe_file(source) for path, source in sorted(files.items())}
-        identity = bundle.identity(described)
+        release_files.check_names(files, f"release of {name}")
+        described = {path: release_files.describe_file(source) for path, source in sorted(files.items())}
+        identity = release_files.identity(described)
         # Before the search, so that registering again also restores a blob that was removed as damaged.
         for path, info in described.items():
             self.store.create(keys.blob(name, info.sha256), files[path])
@@ -155,7 +154,7 @@ class Registry:
             DamagedError: the file is not what the version says, or is not in the store.
         """
         info = version.files[path]
-        if target.exists() and bundle.describe_file(target) == info:
+        if target.exists() and release_files.describe_file(target) == info:
             return  # whole since an earlier, interrupted pull
         # Twice: what an interrupted pull left, and the first download goes on with, may be what is damaged.
         for _ in range(2):
@@ -163,7 +162,7 @@ class Registry:
                 self.store.download(keys.blob(version.name, info.sha256), target)
             except MissingKeyError:
                 raise DamagedError(self._damage(version, path, "nothing")) from None
-            found = bundle.describe_file(target)
+            found = release_files.describe_file(target)
             if found == info:
                 return
             target.unlink()

@@ -1,81 +1,30 @@
 """Which run is this: parameters, data and code that shape the weights, as one digest.
 
-The same fingerprint resumes, anything else starts anew. What shapes the weights only by rounding
-(number of ranks, kept graphs, compilation, sharding) or not at all (loader workers, when checkpoints
-are written) is left out.
+The same fingerprint resumes, anything else starts a run of its own. What shapes the weights only by rounding
+(the section `machine`) or not at all (how often validation pairs are scored) is left out; of the code the syntax
+counts, over what the train stage imports (see `code_closure`), so that a comment resumes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zerovl
+from zerovl import code_closure
 from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
 from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import Params, as_dict
+from zerovl.training.start import Checkpoint, Start
 
-_NOT_SHAPING = frozenset(
-    {
-        "ranks",
-        "kept_graphs",
-        "activation_budget",
-        "activation_checkpointing",
-        "compile",
-        "channels_last",
-        "shard_model",
-        "restarts",
-        "watchdog_minutes",
-        "keep_every",
-        "loader_workers",
-        "checkpoint_steps",
-        "checkpoint_minutes",
-        "keep_checkpoints",
-        "valid_checks",
-        "valid_pairs",
-    }
-)
-_CODE = (
-    "data/augment.py",
-    "data/captions.py",
-    "data/loader.py",
-    "data/manifest.py",
-    "data/randomness.py",
-    "data/sampling.py",
-    "data/shards.py",
-    "images.py",
-    "model/architecture.py",
-    "model/dual_encoder.py",
-    "model/text.py",
-    "model/towers.py",
-    "objective/collectives.py",
-    "objective/mixup.py",
-    "objective/targets.py",
-    "objective/tiled.py",
-    "objective/tiles.py",
-    "objective/triton_kernels.py",
-    "objective/triton_tiles.py",
-    "training/batch_statistics.py",
-    "training/checkpoints.py",
-    "training/clipping.py",
-    "training/forward.py",
-    "training/gradients.py",
-    "training/loop.py",
-    "training/optimiser.py",
-    "training/options.py",
-    "training/ranks.py",
-    "training/run.py",
-    "training/sharding.py",
-    "training/state.py",
-    "training/state_files.py",
-    "training/steps.py",
-)
+_NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
 
 
-def describe(params: Params, manifest: Manifest, tokenizer: Path, start: Path | None) -> dict[str, Any]:
-    """All that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
-    package = Path(zerovl.__file__).parent
+def describe(
+    params: Params, manifest: Manifest, tokenizer: Path, start: Start | None, parent: Checkpoint | None
+) -> dict[str, Any]:
+    """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
     train = {key: value for key, value in as_dict(params.train).items() if key not in _NOT_SHAPING}
     return {
         "model": as_dict(params.model),
@@ -84,10 +33,37 @@ def describe(params: Params, manifest: Manifest, tokenizer: Path, start: Path | 
         "tokenizer": sha256_json(
             {name: sha256_file(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).is_file()}
         ),
-        "start": sha256_file(start / "model.safetensors") if start else None,
-        "code": {name: sha256_file(package / name) for name in _CODE},
+        "start": start.digest if start else None,
+        "parent": {"run": parent.run.name, "step": parent.step} if parent else None,
+        "code": code_closure.digests("train"),
     }
 
 
 def digest(description: dict[str, Any]) -> str:
+    """Return the name of the run."""
     return sha256_json(description)[:16]
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return what two descriptions differ in, one "key: old -> new" each; of the code the files."""
+    found = []
+    for section in ("model", "train"):
+        old, new = (dict(_leaves(description.get(section, {}))) for description in (before, after))
+        found += [
+            f"{section}.{key}: {old.get(key)} -> {new.get(key)}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+    found += [name for name in ("data", "tokenizer") if before.get(name) != after.get(name)]
+    code = before.get("code", {}), after.get("code", {})
+    if changed := sorted(name for name in code[0].keys() | code[1].keys() if code[0].get(name) != code[1].get(name)):
+        found.append(f"code: {', '.join(changed[:5])}" + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""))
+    return found
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,7 +1,7 @@
 """`zerovl train`: one rank runs in this process, several are torchrun's.
 
 On one node this module is torchrun: it runs torch's elastic agent in its own process, without restarts
-of the agent's own, and starts it again as `train.restarts` allows. So the decision lies where a rank's
+of the agent's own, and starts it again as `machine.restarts` allows. So the decision lies where a rank's
 exit status and last word are known: a rank that was killed or crashed is worth another attempt, a
 `ZeroVLError` would fail the same way again and an interruption was asked for. `torchrun --max-restarts`
 knows no such difference; on many nodes, where it is used, ranks end their agents themselves
@@ -27,10 +27,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from zerovl.distributed import exits
 from zerovl.errors import ZeroVLError
-from zerovl.params import Params
-from zerovl.training import exits, worker
-from zerovl.training.ranks import LAUNCHER
+from zerovl.params import MachineParams, Params
+from zerovl.training import worker
 from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
@@ -38,20 +38,25 @@ SHUTDOWN_SECONDS = "1800"  # what a rank may need to end its step and save; torc
 
 
 def run(params: Params, path: str) -> int:
-    """Train with the ranks of `train.ranks`; returns the exit status.
+    """Train with the ranks of `machine.ranks`; returns the exit status.
 
     0 done, 1 a rank died and no restart is left, 2 failed with a message, 3 interrupted and saved.
+
+    Args:
+        path: the file of `params`, which several ranks read themselves; `train.continue_from` is handed to them.
     """
-    ranks = params.train.ranks or max(1, torch.cuda.device_count())
+    ranks = params.machine.ranks or max(1, torch.cuda.device_count())
     if torch.cuda.is_available() and ranks > torch.cuda.device_count():
         raise ZeroVLError(
-            f"train.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a GPU"
+            f"machine.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a "
+            "GPU"
         )
     check_ranks(params, ranks)
     if ranks == 1:
         return worker.run(params, Workspace())
+    arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]
     try:
-        return _gang(ranks, path, params.train.restarts)
+        return _run_group(ranks, arguments, params.machine)
     except SignalException:
         _say("interrupted, see above; run it again to go on")
         return exits.INTERRUPTED
@@ -83,9 +88,11 @@ def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
             return len(first) + 2 + last.index(failure.exitcode)
         return len(first) + (1 if failure.exitcode > 0 else 0)
 
-    words = [(place(failure), not exits.read_word(failure.error_file), rank, failure) for rank, failure in failures]
+    words = [
+        (place(failure), not exits.read_error_file(failure.error_file), rank, failure) for rank, failure in failures
+    ]
     _, _, rank, failure = min(words, key=lambda entry: entry[:3])
-    word = exits.read_word(failure.error_file)
+    word = exits.read_error_file(failure.error_file)
     if failure.exitcode < 0:
         how = f"died by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
@@ -95,17 +102,17 @@ def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
     return Cause(rank, failure.exitcode, word or f"rank {rank} (pid {failure.pid}) {how}")
 
 
-def _gang(ranks: int, path: str, restarts: int) -> int:
+def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
+    restarts = machine.restarts
     _catch_signals()
     _silence_torchrun()
     with tempfile.TemporaryDirectory(prefix="zerovl-") as folder:
-        os.environ |= {LAUNCHER: str(os.getpid()), worker.PID_FOLDER: folder}
-        # What a rank gets unless it was set outside; torchrun's own defaults are 1 thread and 30 s.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+        os.environ |= {worker.LAUNCHER: str(os.getpid()), worker.PID_FOLDER: folder}
+        # What a rank gets unless it was set outside; torchrun's own default is 30 s.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # C++ stacks of a lost connection hide the cause
         attempt = 1
-        while cause := _attempt(ranks, path, folder):
+        while cause := _attempt(ranks, arguments, folder):
             if cause.status == exits.INTERRUPTED:
                 _say("interrupted, see above; run it again to go on")
                 return exits.INTERRUPTED
@@ -113,14 +120,14 @@ def _gang(ranks: int, path: str, restarts: int) -> int:
                 _say(cause.text)
                 return exits.FAILED
             if attempt > restarts:
-                _say(f"{cause.text}; no restart is left (train.restarts {restarts}), run it again to go on")
+                _say(f"{cause.text}; no restart is left (machine.restarts {restarts}), run it again to go on")
                 return exits.CRASHED
             _say(f"{cause.text}; all ranks start again from the last checkpoint (restart {attempt} of {restarts})")
             attempt += 1
         return 0
 
 
-def _attempt(ranks: int, path: str, folder: str) -> Cause | None:
+def _attempt(ranks: int, arguments: list[str], folder: str) -> Cause | None:
     """Run all ranks until the last has ended; None where all of them finished."""
     for file in Path(folder).glob("rank-*"):  # of the attempt before
         file.unlink()
@@ -136,7 +143,7 @@ def _attempt(ranks: int, path: str, folder: str) -> Cause | None:
         logs_specs=DefaultLogsSpecs(log_dir=folder),
     )
     try:
-        elastic_launch(config, sys.executable)("-u", "-m", "zerovl.training.worker", path)
+        elastic_launch(config, sys.executable)("-u", "-m", "zerovl.training.worker", *arguments)
     except ChildFailedError as error:
         return find_cause(error.failures.items())
     return None
@@ -173,6 +180,6 @@ def _silence_torchrun() -> None:
 
 
 def _say(text: str) -> None:
-    print(
-        f"\nzerovl train: {text}", file=sys.stderr, flush=True
-    )  # a killed rank leaves its progress bar without an end
+    with suppress(OSError, ValueError):
+        sys.stderr.write("\n")  # a killed rank leaves its progress bar without an end
+    exits.say(f"zerovl train: {text}")

@@ -2,196 +2,180 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 
-from zerovl.data.augment import TrainTransform
-from zerovl.data.loader import TrainBatches, train_batches
-from zerovl.data.manifest import Manifest
-from zerovl.data.sampling import Sampler, make_sampler
+from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.loader import TrainBatches, train_batches
 from zerovl.data.shards import ShardReader
+from zerovl.distributed import exits
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.gradients import gradient_sum
+from zerovl.engine.metrics_log import MetricsLog
+from zerovl.engine.model_options import prepare_model, set_float32_arithmetic
+from zerovl.engine.optimiser import make_optimiser, make_schedule
+from zerovl.engine.precision import Precision
+from zerovl.engine.progress import Progress
+from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
+from zerovl.engine.state import TrainingState, full_weights
+from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
+from zerovl.engine.trainer import Cadence, Outcome, StopRequest, Trainer
 from zerovl.errors import ZeroVLError
-from zerovl.files import write_json
+from zerovl.files import try_lock, write_json
+from zerovl.log import logger
+from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
+from zerovl.objective.loss import Loss, SoftmaxLoss
 from zerovl.objective.mixup import Mixup
-from zerovl.params import Params, TrainParams
-from zerovl.training import exits, fingerprint
-from zerovl.training.checkpoints import Checkpoints
-from zerovl.training.forward import Precision
-from zerovl.training.inputs import check_verdict, starting_weights, tokenizer_folder
-from zerovl.training.layout import Layout, choose
-from zerovl.training.loop import Cadence, Outcome, StopRequest, Trainer
-from zerovl.training.memory import memory_in_use, peak_memory
-from zerovl.training.metrics import MetricsLog, write_report
-from zerovl.training.optimiser import make_optimiser, make_schedule
-from zerovl.training.options import prepare_model, set_float32_arithmetic
-from zerovl.training.progress import Progress, start_block
-from zerovl.training.ranks import Ranks
-from zerovl.training.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
-from zerovl.training.state import TrainingState, full_weights
-from zerovl.training.steps import DecoupledStep, PlainStep, Step
-from zerovl.training.valid_check import make_checks
+from zerovl.params import Params, batch_problem
+from zerovl.sizing.batch_layout import Sizing, choose
+from zerovl.training.periodic_evaluation import make_periodic_evaluation
+from zerovl.training.report import write_report
+from zerovl.training.run_spec import Run, make_spec
+from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
+from zerovl.training.start_block import resume_sentence, start_block
 from zerovl.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a run trains on and starts from; its description gives the run its name."""
-
-    manifest: Manifest
-    sampler: Sampler
-    tokenizer: CaptionTokenizer
-    start: Path | None  # a bundle
-    description: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return fingerprint.digest(self.description)
 
 
 def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) -> int:
     """Train to the end, or until `stop` asks; returns the exit status. All ranks call it together."""
     memory_before = memory_in_use(ranks.device)
     check_ranks(params, ranks.world_size)
-    subject = _subject(params, workspace)
-    steps, folder = subject.sampler.steps, workspace.runs / subject.name
-    with _locked(folder, ranks):
-        state, precision = _state(params, subject, ranks)
-        layout = choose(params, state.model, precision, ranks, folder)
-        checkpoints = Checkpoints(folder / "checkpoints", params.train.keep_checkpoints, params.train.keep_every, ranks)
-        start_step = _resume(checkpoints, state, ranks, subject.name)
+    run = Run(params, workspace, ranks, make_spec(params, workspace))
+    with _locked(run.folder, ranks):
+        loss = SoftmaxLoss()
+        state, precision = _make_state(run)
+        sizing = choose(params, state.model, loss, precision, ranks, run.folder)
+        checkpoints = Checkpoints(
+            run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks
+        )
+        start_step = _resume(run, checkpoints, state)
         if ranks.is_first:
-            write_json(folder / "fingerprint.json", subject.description)
-            decision = _decision(start_step, steps, checkpoints.saved_on(start_step), ranks.world_size)
-            block = start_block(params, subject.manifest, state.model, ranks, steps, layout, decision, subject.name)
-            print(block, flush=True)
-        log = MetricsLog(folder, start_step) if ranks.is_first else None
-        outcome = Outcome("finished", start_step, True)
-        if start_step < steps:
-            trainer = Trainer(
-                state=state,
-                step=_make_step(params.train, state.model, ranks, precision, layout.split.kept_graphs),
-                schedule=make_schedule(params.train, steps),
-                mixup=Mixup(params.train.mixup, params.train.mixup_alpha, params.train.seed),
-                precision=precision,
-                ranks=ranks,
-                checkpoints=checkpoints,
-                cadence=Cadence(params.train.checkpoint_steps, params.train.checkpoint_minutes),
-                clip_norm=params.train.clip_norm,
-                checks=make_checks(
-                    params,
-                    subject.manifest,
-                    workspace,
-                    state.model,
-                    subject.tokenizer,
-                    steps,
-                    alive=lambda: ranks.headway.mark("scoring validation pairs"),
-                ),
-                stop=stop,
-                log=log,
-            )
-            batches = _batches(params, workspace, subject, layout, ranks, start_step)
-            with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
-                outcome = _guarded(trainer, batches, start_step, progress)
+            _describe(run)
+            decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step))
+            print(start_block(run, state.model, sizing, decision), flush=True)
+        outcome = _train(run, state, loss, precision, sizing, checkpoints, start_step, stop)
+        if outcome.state == "finished":
+            with ranks.activity.during("writing the model"):
+                _finish(run, state.model, memory_before, checkpoints.take_blocked())
+    return _exit_status(run, outcome, stop)
+
+
+def _train(
+    run: Run,
+    state: TrainingState,
+    loss: Loss,
+    precision: Precision,
+    sizing: Sizing,
+    checkpoints: Checkpoints,
+    start_step: int,
+    stop: StopRequest,
+) -> Outcome:
+    """The steps that are left, with their log."""
+    params, ranks, steps = run.params, run.ranks, run.spec.steps
+    parent = run.spec.parent
+    log = MetricsLog(run.folder, start_step, parent.run if parent else None) if ranks.is_first else None
+    try:
+        if start_step >= steps:
+            return Outcome("finished", start_step, True)
+        trainer = Trainer(
+            state=state,
+            step=_make_step(run, state.model, loss, precision, sizing.layout.kept_graphs),
+            schedule=make_schedule(params.train, steps),
+            mixup=Mixup(params.train.mixup, params.train.mixup_alpha, params.train.seed),
+            precision=precision,
+            ranks=ranks,
+            checkpoints=checkpoints,
+            cadence=Cadence(params.machine.checkpoint_steps, params.machine.checkpoint_minutes),
+            clip_norm=params.train.clip_norm,
+            evaluation=make_periodic_evaluation(run, state.model),
+            stop=stop,
+            log=log,
+        )
+        batches = _batches(run, sizing.layout.micro_batch, start_step)
+        with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
+            return _guarded(trainer, batches, start_step, progress)
+    finally:
         if log:
             log.close()
-        if outcome.state == "finished":
-            with ranks.headway.during("writing the model"):
-                _finish(params, workspace, subject, state.model, ranks, memory_before, checkpoints.take_blocked())
-    return _exit_status(outcome, stop, ranks, folder)
 
 
-def _subject(params: Params, workspace: Workspace) -> Subject:
-    """Raises `ZeroVLError` for data that were not validated or have no training pairs."""
-    manifest = Manifest.load(workspace.manifest)
-    check_verdict(workspace, manifest)
-    sizes = {name: manifest.pairs(name, "train") for name in manifest.sources("train")}
-    if not sizes:
-        raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
-    section = params.train
-    sampler = make_sampler(section.sampling, sizes, section.batch_size, section.epochs, section.seed)
-    tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace), params.model.max_tokens)
-    start = starting_weights(params)
-    return Subject(manifest, sampler, tokenizer, start, fingerprint.describe(params, manifest, tokenizer.folder, start))
-
-
-def _state(params: Params, subject: Subject, ranks: Ranks) -> tuple[TrainingState, Precision]:
+def _make_state(run: Run) -> tuple[TrainingState, Precision]:
     """The model on its device with its options, its optimiser, and the scale of its loss."""
-    section = params.train
-    model = build(params.model, subject.tokenizer.vocab_size, section.seed)
-    if subject.start:
-        bundle.load_weights(model, bundle.read_weights(subject.start / bundle.WEIGHTS), str(subject.start))
-    prepare_model(model, section, ranks)
-    set_float32_arithmetic(section)
-    precision = Precision(section.precision, ranks.device)
+    train, ranks = run.params.train, run.ranks
+    model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed)
+    if run.spec.start:
+        run.spec.start.load_into(model)
+    prepare_model(model, train.freeze, run.params.machine, ranks)
+    set_float32_arithmetic(train)
+    precision = Precision(train.precision, ranks.device)
     if is_sharded(model):
         precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
-    return TrainingState(model, make_optimiser(model, section), precision.scaler), precision
+    return TrainingState(model, make_optimiser(model, train), precision.scaler), precision
 
 
-def _resume(checkpoints: Checkpoints, state: TrainingState, ranks: Ranks, name: str) -> int:
-    """Load the newest whole checkpoint on all ranks; returns its step, 0 where there is none."""
-    if ranks.is_first:
+def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState) -> int:
+    """Load the newest whole checkpoint on all ranks, else the parent's; returns its step, 0 where there is none."""
+    if run.ranks.is_first:
         checkpoints.clear_leftovers()
-    _agree(ranks, max(checkpoints.steps(), default=0), name, checkpoints.folder.parent)
-    return checkpoints.restore_newest(state, _say)
+    _check_ranks_agree(run, max(checkpoints.steps(), default=0))
+    step = checkpoints.restore_newest(state, logger().info)
+    parent = run.spec.parent
+    if not step and parent:
+        checkpoints.restore_other(state, parent.path, parent.step)
+        return parent.step
+    return step
 
 
-def _batches(
-    params: Params, workspace: Workspace, subject: Subject, layout: Layout, ranks: Ranks, start_step: int
-) -> TrainBatches:
-    section = params.train
+def _describe(run: Run) -> None:
+    """What others need to go on from this run's checkpoints, written before the first one."""
+    write_json(run.folder / DESCRIPTION_FILE, run.spec.description)
+    if not (run.folder / TOKENIZER_FOLDER).is_dir():
+        run.spec.tokenizer.save(run.folder / TOKENIZER_FOLDER)
+
+
+def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:
+    train = run.params.train
     return train_batches(
-        manifest=subject.manifest,
-        shards=ShardReader(workspace.shards),
-        sampler=subject.sampler,
-        tokenize=subject.tokenizer,
-        transform=TrainTransform(params.model.image_size, section.augment),
-        augment=section.augment,
-        micro_batch=layout.split.micro_batch,
-        seed=section.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
+        manifest=run.spec.manifest,
+        shards=ShardReader(run.workspace.shards),
+        sampler=run.spec.sampler,
+        tokenize=run.spec.tokenizer,
+        transform=TrainTransform(run.params.model.image_size, train.augment),
+        augment=train.augment,
+        micro_batch=micro_batch,
+        seed=train.seed,
+        rank=run.ranks.rank,
+        world_size=run.ranks.world_size,
         start_step=start_step,
-        workers=section.loader_workers,
+        workers=run.params.machine.loader_workers,
     )
 
 
-def _finish(
-    params: Params,
-    workspace: Workspace,
-    subject: Subject,
-    model: DualEncoder,
-    ranks: Ranks,
-    memory_before: int,
-    last_save_seconds: float,
-) -> None:
+def _finish(run: Run, model: DualEncoder, memory_before: int, last_save_seconds: float) -> None:
     """Write the bundle, then the report; a collective where the model is sharded."""
     weights = full_weights(model)
-    if not ranks.is_first:
+    if not run.ranks.is_first:
         return
-    bundle.save(model, subject.tokenizer, workspace.model, weights)
-    steps = subject.sampler.steps
+    workspace, spec = run.workspace, run.spec
+    bundle.save(model, spec.tokenizer, workspace.model, weights)
     summary = {
-        "fingerprint": subject.name,
-        "steps": steps,
-        "pairs_seen": steps * params.train.batch_size,
-        "peak_memory_bytes": peak_memory(ranks.device),
+        "fingerprint": spec.name,
+        "steps": spec.steps,
+        "pairs_seen": spec.steps * run.params.train.batch_size,
+        "peak_memory_bytes": peak_memory(run.ranks.device),
         "memory_before_bytes": memory_before,
     }
-    write_report(workspace.runs / subject.name, workspace.training_report, summary, last_save_seconds)
-    print(f"trained {steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
+    write_report(run.folder, workspace.training_report, summary, last_save_seconds)
+    write_json(workspace.training_run, {"fingerprint": spec.name, "parent": spec.description["parent"]})
+    print(f"trained {spec.steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
 
 
 def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress: Progress) -> Outcome:
@@ -203,86 +187,57 @@ def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress:
             raise
         raise ZeroVLError(
             f"a loader process died ({error}); run it again to go on from the last checkpoint. If memory ran out, "
-            "lower train.loader_workers or train.batch_size"
+            "lower machine.loader_workers or train.batch_size"
         ) from None
 
 
-def _agree(ranks: Ranks, newest: int, name: str, folder: Path) -> None:
+def _check_ranks_agree(run: Run, newest: int) -> None:
     """All ranks must see the same checkpoints of the same run; nodes that share no disk would not notice."""
-    mine = torch.tensor([[newest, int(name[:12], 16)]], device=ranks.device)
-    everyone = ranks.collectives.gather(mine)  # (W, 2)
+    mine = torch.tensor([[newest, int(run.spec.name[:12], 16)]], device=run.ranks.device)
+    everyone = run.ranks.collectives.gather(mine)  # (W, 2)
     if bool((everyone != everyone[0]).any()):
         raise ZeroVLError(
-            f"{folder}: ranks found different checkpoints, data or settings (steps {everyone[:, 0].tolist()}); "
+            f"{run.folder}: ranks found different checkpoints, data or settings (steps {everyone[:, 0].tolist()}); "
             "let all nodes share runs/, data/ and params.yaml"
         )
 
 
-def _exit_status(outcome: Outcome, stop: StopRequest, ranks: Ranks, folder: Path) -> int:
+def _exit_status(run: Run, outcome: Outcome, stop: StopRequest) -> int:
     if outcome.state == "finished":
         return 0
-    if ranks.is_first:
-        kept = f"saved in {folder}/checkpoints" if outcome.saved else "NOT saved, see above"
-        _say(f"interrupted by {stop.name or 'another rank'} after step {outcome.step}: {kept}; run it again to go on")
+    if run.ranks.is_first:
+        kept = f"saved in {run.folder}/checkpoints" if outcome.saved else "NOT saved, see above"
+        who = stop.name or "another rank"
+        logger().info(f"interrupted by {who} after step {outcome.step}: {kept}; run it again to go on")
     return exits.INTERRUPTED
 
 
-def _decision(start_step: int, steps: int, saved_on: int | None, world_size: int) -> str:
-    if start_step >= steps:
-        return "already trained, the model is written again from its last checkpoint"
-    if start_step and saved_on not in (None, world_size):
-        return (
-            f"resumes after step {start_step}, saved on {saved_on} rank{'s' * (saved_on != 1)}, now {world_size}: "
-            "the same pairs in the same order"
-        )
-    if start_step:
-        return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
-    return "starts anew: no checkpoint with these parameters, data and code"
-
-
-def _make_step(train: TrainParams, model: DualEncoder, ranks: Ranks, precision: Precision, kept_graphs: int) -> Step:
-    gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else None
-    if train.step == "plain":
-        return PlainStep(model, ranks, precision, train.seed, gradients)
-    return DecoupledStep(model, ranks, precision, train.seed, gradients, kept_graphs)
+def _make_step(run: Run, model: DualEncoder, loss: Loss, precision: Precision, kept_graphs: int) -> Step:
+    ranks, train = run.ranks, run.params.train
+    gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else gradient_sum(model, ranks.collectives)
+    context = StepContext(model, ranks, precision, loss, train.seed, gradients)
+    return PlainStep(context) if train.step == "plain" else DecoupledStep(context, kept_graphs)
 
 
 def check_ranks(params: Params, world: int) -> None:
     """Raises `ZeroVLError` where the global batch does not divide over `world` ranks and their micro-batches."""
-    size = params.train.batch_size
-    train = params.train
-    micro = 1 if train.step == "plain" or train.micro_batch == "auto" else train.micro_batch
-    if size % (world * micro):
-        raise ZeroVLError(
-            f"train.batch_size {size} is not a multiple of ranks x micro_batch = {world} x {micro}; "
-            f"set it to {max(1, size // (world * micro)) * world * micro}, or change train.ranks or train.micro_batch"
-        )
+    if problem := batch_problem(params, world):
+        raise ZeroVLError(problem)
 
 
 @contextmanager
 def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Only one gang trains a run: a second one is told so instead of mixing its checkpoints in."""
+    """Only one group of ranks trains a run: a second one is told so instead of mixing its checkpoints in."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+", encoding="utf-8") as file:
-        refused = ranks.is_first and not _try_lock(file)
+        refused = ranks.is_first and not try_lock(file.fileno())
         if ranks.any(refused)[0]:
             if not ranks.is_first:
-                raise SystemExit(2)  # rank 0 says why
+                raise SystemExit(exits.FAILED)  # rank 0 says why
             file.seek(0)
             raise ZeroVLError(f"{folder}: process {file.read().strip() or '?'} trains this run already; wait or end it")
+        if ranks.is_first:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return True
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import os
 import signal
@@ -9,15 +10,17 @@ import sys
 import traceback
 from pathlib import Path
 
-from zerovl import params as parameters
+from zerovl import log, params_file
+from zerovl.distributed import exits
+from zerovl.distributed.join import join
+from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
-from zerovl.training import exits
-from zerovl.training.loop import StopRequest
-from zerovl.training.ranks import die_with_parent, join
+from zerovl.processes import die_with_parent
 from zerovl.training.run import train
 from zerovl.workspace import Workspace
 
+LAUNCHER = "ZEROVL_LAUNCHER_PID"  # set by `zerovl train` for its ranks
 PID_FOLDER = "ZEROVL_PID_FOLDER"  # set by `zerovl train`: where its ranks leave their process ids
 
 
@@ -25,14 +28,15 @@ def run(params: Params, workspace: Workspace) -> int:
     """Train to the end, or to a signal; returns the exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
-    with join(params.train.watchdog_minutes) as ranks:
+    with join(params.machine.watchdog_minutes) as ranks:
         stop.install()  # before, there is nothing to save: signals end this process, and so the gang
         return train(params, workspace, ranks, stop)
 
 
 def main() -> int:
     """Entry of every rank under torchrun; `kill -USR2` shows its Python stacks."""
-    die_with_parent()
+    die_with_parent(parent=int(os.environ.get(LAUNCHER, os.getppid())))
+    log.setup()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -42,11 +46,11 @@ def main() -> int:
         Path(folder, f"rank-{rank}").write_text(str(os.getpid()), encoding="utf-8")
     _say_restart(rank)
     try:
-        status = run(parameters.load(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"), Workspace())
+        status = run(_params(), Workspace())
     except SystemExit:
         status = exits.FAILED  # another rank says why
     except ZeroVLError as error:
-        exits.leave_word(str(error))
+        exits.write_error_file(str(error))
         exits.say(f"zerovl train: {error}")
         status = exits.FAILED
     except Exception as error:
@@ -56,14 +60,23 @@ def main() -> int:
     return status
 
 
+def _params() -> Params:
+    parser = argparse.ArgumentParser(prog="python -m zerovl.training.worker", description=__doc__)
+    parser.add_argument("params", nargs="?", default="params.yaml", metavar="FILE", help="default: params.yaml")
+    parser.add_argument("--from", dest="continue_from", metavar="RUN@STEP", help="in place of train.continue_from")
+    arguments = parser.parse_args()
+    params = params_file.load(arguments.params)
+    return params_file.continued(params, arguments.continue_from) if arguments.continue_from else params
+
+
 def _crashed(rank: str, error: Exception) -> int:
     if exits.peer_is_gone(error):
-        text = f"rank {rank} lost another rank: {exits.gist(error)}"
+        text = f"rank {rank} lost another rank: {exits.summary_line(error)}"
         exits.say(text)  # a detail; the message of the run is what the lost rank or the launcher says
-        exits.leave_word(text, consequence=True)
+        exits.write_error_file(text, consequence=True)
         return exits.LOST_PEER
     exits.say("".join(traceback.format_exception(error)).rstrip())
-    exits.leave_word(f"rank {rank}: {type(error).__name__}: {error}")
+    exits.write_error_file(f"rank {rank}: {type(error).__name__}: {error}")
     return exits.CRASHED
 
 

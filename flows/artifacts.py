@@ -1,0 +1,159 @@
+"""What a run shows in the UI's Artifacts tab, made from the reports that the stages wrote."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from flows.runtime.paths import REPORTS_VARIABLE
+from zerovl.engine.metrics_log import FILE, read_rows
+from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
+from zerovl.files import read_json
+from zerovl.workspace import Workspace
+
+# Of a chart outside the report, whose style sheet it has there.
+_CHART_STYLE = (
+    "svg{background:#fff}text{font:11px system-ui,sans-serif;fill:#62646d}.grid{stroke:#e6e3db}"
+    "path{fill:none}.raw{stroke:#3d4fd1;stroke-width:.8;opacity:.35}.main{stroke:#3d4fd1;stroke-width:2.2}"
+)
+
+
+def validation(workspace: Workspace) -> None:
+    """A table of rules, the broken ones first."""
+    verdict = read_json(workspace.validation_report / "verdict.json")
+    rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["level"] != "hard"))
+    table = [
+        {
+            "rule": rule["name"],
+            "level": rule["level"],
+            "state": "passed" if rule["passed"] else "BROKEN" if rule["level"] == "hard" else "warning",
+            "value": _short(rule["value"]),
+            "bound": _short(rule["bound"]),
+        }
+        for rule in rules
+    ]
+    create_table_artifact(table, key="validation-rules", description="The data against the rules of `params.yaml`")
+
+
+def training(workspace: Workspace) -> None:
+    """The curves of the loss and, where it was looked at on the way, of RSUM."""
+    drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_rows(workspace.training_report / FILE))]
+    if drawn:
+        create_markdown_artifact("\n\n".join(drawn), key="curves", description="What training did, step by step")
+
+
+def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """(title, SVG) for each curve that the rows of a training log give."""
+    loss = [(float(row["step"]), float(row["loss"])) for row in rows]
+    scores = [(float(row["step"]), float(row["valid_rsum"])) for row in rows if "valid_rsum" in row]
+    if loss:
+        lines = [Line(loss, "raw"), Line(smooth(loss, len(loss) // 30), "main")]
+        yield "Training loss", _standalone(line_chart(lines, "step", "Training loss", from_zero=False))
+    if scores:
+        title = "RSUM on a sample of the validation pairs"
+        yield title, _standalone(line_chart([Line(scores, "main")], "step", title, from_zero=True))
+
+
+def gallery(workspace: Workspace) -> None:
+    """Queries and what the model found."""
+    path = workspace.evaluation_report / "gallery.png"
+    if path.is_file():
+        picture = _picture(path.read_bytes(), "png", "Queries, and what the model finds among pictures it never saw")
+        create_markdown_artifact(picture, key="gallery", description="What the model finds among pictures it never saw")
+
+
+def _standalone(chart: str) -> bytes:
+    size = f'width="{2 * WIDTH}" height="{2 * HEIGHT}" xmlns="http://www.w3.org/2000/svg"'
+    return chart.replace(">", f" {size}><style>{_CHART_STYLE}</style>", 1).encode()
+
+
+def _picture(data: bytes, kind: str, title: str) -> str:
+    """Markdown with the picture inside, so that it shows wherever the UI is opened.
+
+    Prefect's own image artifact would print the whole address, which here is the picture, below it.
+    """
+    return f"{title}\n\n![{title}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+
+def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> None:
+    """Scores with the difference to `before` (metrics of production), the gate's verdict, how to load the model."""
+    metrics = read_json(workspace.evaluation_report / "metrics.json")
+    release = read_json(workspace.release) if workspace.release.is_file() else None
+    create_markdown_artifact(
+        render_summary(metrics, release, before), key="summary", description=f"What run {run} came to"
+    )
+
+
+def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
+    """The markdown of `summary`."""
+    comparable = before is not None and before.get("evaluation_digest") == metrics.get("evaluation_digest")
+    lines = [
+        "## Scores",
+        "",
+        "| source | RSUM | 95% interval | untrained | against production |",
+        "|---|---|---|---|---|",
+    ]
+    for name, block in (("all", metrics["overall"]), *sorted(metrics["sources"].items())):
+        held = (before or {}).get("overall" if name == "all" else "sources", {})
+        held = held if name == "all" else held.get(name, {})
+        change = f"{block['rsum'] - held['rsum']:+.1f}" if comparable and "rsum" in held else "-"
+        interval = f"{block['rsum_low']:.1f} to {block['rsum_high']:.1f}"
+        lines.append(f"| {name} | {block['rsum']:.1f} | {interval} | {block['untrained_rsum']:.1f} | {change} |")
+    if before is None:
+        lines += ["", "No model is in production yet."]
+    elif not comparable:
+        lines += ["", "The model in production was evaluated on other data; the gate measures it anew where it can."]
+    if release is None:
+        return "\n".join([*lines, "", "Not registered: the run was asked to do nothing after the evaluation."])
+    lines += [
+        "",
+        "## Release",
+        "",
+        f"`{release['name']}@{release['version']}` in `{release['store']}`: {_fate(release)}.",
+        "",
+    ]
+    lines += ["| rule | state | value | bound | note |", "|---|---|---|---|---|"]
+    for reason in release["verdict"]["reasons"]:
+        state = "passed" if reason["passed"] else "**FAILED**"
+        note = reason.get("note") or ""
+        lines.append(f"| {reason['rule']} | {state} | {_short(reason['value'])} | {_short(reason['bound'])} | {note} |")
+    label = release["alias"] if release["promoted"] else release["version"]
+    reference = f"{release['store'].rstrip('/')}/{release['name']}@{label}"
+    lines += ["", "```python", "import zerovl", f'model = zerovl.load("{reference}")', "```"]
+    return "\n".join(lines)
+
+
+def links(folder: Path) -> None:
+    """Links to the reports that were kept, where `make ui` (or another server) serves them."""
+    base = os.environ.get(REPORTS_VARIABLE)
+    if not base:
+        return
+    for key, page, text in (
+        ("report", "evaluation/report.html", "Evaluation: scores, curves, gallery"),
+        ("validation-page", "validation/index.html", "Validation: rules, statistics, examples"),
+    ):
+        if (folder / page).is_file():
+            create_link_artifact(f"{base.rstrip('/')}/{folder.name}/{page}", link_text=text, key=key)
+
+
+def _fate(release: dict[str, Any]) -> str:
+    if not release["alias"]:
+        return "registered, no alias was asked for"
+    if release["promoted"]:
+        return f"promoted to `{release['alias']}`"
+    return f"the gate refused it, `{release['alias']}` stays where it is"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

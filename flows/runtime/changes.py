@@ -1,0 +1,93 @@
+"""Is there anything new to train on? Compares a checkout with the releases that were made before."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.runtime.checkout import STARTS, CheckoutError, git
+from flows.runtime.paths import Home
+from zerovl import params
+from zerovl.params import Params
+from zerovl.registry.records import Move, Version
+
+LOOKED_AT = 20  # newest releases
+# What a release is made from, and git knows; dvc.lock is made by a run.
+_MADE_FROM = (
+    *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
+    *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md", f":(exclude){STARTS}"),
+)
+
+
+def imports(checkout: Path) -> list[str]:
+    """Paths of the `.dvc` files that `dvc update` can refresh: those of import-url and import."""
+    found = []
+    for path in git(checkout, "ls-files", "*.dvc").splitlines():
+        content = yaml.safe_load((checkout / path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("deps"):
+            found.append(path)
+    return found
+
+
+def unwatched_sources(checkout: Path, settings: Params) -> list[str]:
+    """Raw data that lie outside the checkout (for example s3://): neither git nor DVC sees a change there."""
+    raw = settings.data.raw
+    places = [source.path for source in settings.data.sources] or [raw]
+    return [place for place in places if not _inside(checkout, raw, place)]
+
+
+def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Version | None:
+    """The newest release of the same data, code and parameters as the checkout has now, if any.
+
+    `train.init_from` does not count: a run that starts from production differs in it every time.
+    """
+    for version in versions[:LOOKED_AT]:
+        origin = version.provenance
+        state = origin.get("git") or {}
+        same_params = _trained(origin.get("params", {})) == _trained(params.as_dict(settings))
+        if same_params and not state.get("dirty") and _same_files(checkout, state.get("commit")):
+            return version
+    return None
+
+
+def unfinished(home: Home, version: Version, moves: list[Move] | None) -> str:
+    """What a run has still to do about a release of the same data, code and parameters; "" where nothing.
+
+    Args:
+        moves: of the alias that the run is to move; None where it is to move none.
+    """
+    run = version.by.removeprefix("run ")
+    if run != version.by and (home.checkouts / run).is_dir():
+        return f"{version.reference} was registered by run {run}, which has not come to its end"
+    passed = bool((version.verdict or {}).get("passed"))
+    if moves is not None and passed and all(move.version != version.number for move in moves):
+        return f"{version.reference} passed the gate and never had the alias"
+    return ""
+
+
+def _trained(sections: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that a model depends on."""
+    kept = {name: section for name, section in sections.items() if name != "register"}
+    kept["train"] = {name: value for name, value in (kept.get("train") or {}).items() if name != "init_from"}
+    return kept
+
+
+def _same_files(checkout: Path, commit: str | None) -> bool:
+    if not commit:
+        return False
+    try:
+        git(checkout, "cat-file", "-e", f"{commit}^{{commit}}")
+    except CheckoutError:
+        return False  # made elsewhere, from a history that this machine does not have
+    done = subprocess.run(["git", "diff", "--quiet", commit, "--", *_MADE_FROM], cwd=checkout, check=False)
+    return done.returncode == 0
+
+
+def _inside(checkout: Path, raw: str, place: str) -> bool:
+    """Whether `place` is in `data.raw`, and that in the checkout."""
+    if "://" in place or not (checkout / raw).is_relative_to(checkout):
+        return False
+    return (checkout / place).is_relative_to(checkout / raw)

@@ -1,0 +1,288 @@
+"""A run's own checkout: a git worktree on a branch of its own that shares history, DVC cache and run state.
+
+So runs touch neither each other's files nor the user's, and what a run computed is commit + DVC cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.runtime.paths import Home
+
+BRANCHES = "runs"
+STARTS = "data/start"  # models that runs start from, by identity; DVC has them
+_NETWORK_SECONDS = 120.0
+_NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+_NOBODY = ("zerovl flows", "flows@localhost")
+
+
+class CheckoutError(Exception):
+    """git refused; the text says what and why."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """`path` is the worktree, on branch `runs/<name>`."""
+
+    home: Home
+    name: str
+    path: Path
+
+    @property
+    def branch(self) -> str:
+        return f"{BRANCHES}/{self.name}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands in the checkout: its own code first, and this run's name in the registry's history."""
+        paths = [str(self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths), "ZEROVL_RUN": f"run {self.name}"}
+
+    def commit(self, message: str) -> bool:
+        """Commit what a run writes into git's files: parameters and DVC's records. False where nothing changed."""
+        git(self.path, "add", "--update")
+        new = [path for path in ("dvc.lock", "data") if (self.path / path).exists()]
+        git(self.path, "add", "--", *new)
+        if not git(self.path, "status", "--porcelain", "--untracked-files=no"):
+            return False
+        git(self.path, "commit", "--quiet", "--no-verify", "-m", message, environment=_author(self.path))
+        return True
+
+    def push(self) -> str | None:
+        """Push the branch to the remote of the user's checkout; None where it has none."""
+        remote = remote_of(self.home)
+        if remote is None:
+            return None
+        target = f"HEAD:refs/heads/{self.branch}"
+        git(self.path, "push", "--no-verify", "--force-with-lease", remote, target, seconds=_NETWORK_SECONDS)
+        return remote
+
+    def share_store(self, store: str) -> None:
+        """A registry in a folder of the checkout is that of the user's checkout, for all runs.
+
+        Raises:
+            CheckoutError: git has files in that folder, so the run has one of its own.
+        """
+        if "://" in store or Path(store).expanduser().is_absolute():
+            return
+        link = self.path / store
+        if link.exists() and not link.is_symlink():
+            raise CheckoutError(
+                f"register.store: git has files in {store}, so releases of a run would go with its checkout; name "
+                "another folder, or a whole path"
+            )
+        _link(self.home.root / store, link)
+        _exclude(self.path, store)
+
+    def has_dvc_remote(self) -> bool:
+        from dvc.repo import Repo
+
+        with Repo(str(self.path)) as repo:
+            return bool(repo.config["core"].get("remote"))
+
+    def start_file(self, init_from: str) -> str | None:
+        """The `.dvc` file of the model that the run starts from; None where DVC does not have it.
+
+        Raises:
+            CheckoutError: the model is in the user's checkout at most, and not in the run's.
+        """
+        if not init_from:
+            return None
+        file = f"{Path(init_from)}.dvc"
+        if (self.path / file).is_file():
+            return file
+        if not (self.path / init_from).is_dir():
+            raise CheckoutError(
+                f"train.init_from: {init_from} is not in commit {self.head()[:12]}; `dvc add {init_from}` and commit "
+                f"{init_from}.dvc, or name a folder by its whole path"
+            )
+        return None
+
+    def head(self) -> str:
+        return git(self.path, "rev-parse", "HEAD")
+
+    def keep_reports(self) -> Path:
+        """Copy the reports to where they outlive the checkout."""
+        target = self.home.reports / self.name
+        aside = target.with_name(f".{target.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(self.path / "reports", aside, dirs_exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(aside, target)
+        return target
+
+    def remove(self) -> None:
+        """Remove the worktree; its branch, the cache and the reports that were kept stay."""
+        git(self.home.root, "worktree", "remove", "--force", str(self.path))
+
+    def discard(self) -> None:
+        """Remove the worktree and the branch, which has nothing that anyone would look for."""
+        self.remove()
+        git(self.home.root, "branch", "--quiet", "-D", self.branch)
+
+
+def make(home: Home, name: str, run_id: str, revision: str) -> Checkout:
+    """A checkout of `revision` for a run; the one that an earlier attempt of the same run left, if any.
+
+    It is called as the run is, or with a piece of the run's id where an earlier run had the same name.
+
+    Raises:
+        CheckoutError: there is no such revision, or git cannot make a worktree.
+    """
+    home.checkouts.mkdir(parents=True, exist_ok=True)
+    git(home.root, "worktree", "prune")
+    for candidate in (safe_name(name), f"{safe_name(name)}-{run_id[:8]}"):
+        checkout = Checkout(home, candidate, home.checkouts / candidate)
+        owner = _owner(home, checkout.branch)
+        if owner is None:
+            commit = resolve(home, revision)
+            git(home.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
+            git(home.root, "config", _owner_key(checkout.branch), run_id)
+        elif owner != run_id:
+            continue
+        elif not checkout.path.exists():
+            git(home.root, "worktree", "add", "--quiet", str(checkout.path), checkout.branch)
+        _share(home, checkout.path)
+        return checkout
+    raise CheckoutError(
+        f"{home.root}: other runs have the branches {BRANCHES}/{safe_name(name)}...; name the run otherwise"
+    )
+
+
+def _owner_key(branch: str) -> str:
+    """git's own place for settings of a branch; they go with it."""
+    return f"branch.{branch}.zerovl-run"
+
+
+def _owner(home: Home, branch: str) -> str | None:
+    """The id of the run that a branch belongs to, "" where nobody knows; None where there is no such branch."""
+    if not git(home.root, "branch", "--list", branch):
+        return None
+    return git(home.root, "config", "--default", "", "--get", _owner_key(branch))
+
+
+def fetch(home: Home) -> str:
+    """Look for new commits at the remote; returns a warning where that failed, "" otherwise."""
+    remote = remote_of(home)
+    try:
+        if remote:
+            git(home.root, "fetch", "--quiet", remote, seconds=_NETWORK_SECONDS)
+    except CheckoutError as error:
+        return f"{error}; going on with the commits that are here"
+    return ""
+
+
+def resolve(home: Home, revision: str) -> str:
+    """The commit of a branch, tag or hash; of a branch that the remote has gone on with, the remote's."""
+    local = _commit(home, revision)
+    remote = _commit(home, f"{remote_of(home)}/{revision}")
+    if local and remote and git(home.root, "branch", "--list", revision):
+        return remote if git(home.root, "merge-base", local, remote) == local else local
+    if found := local or remote:
+        return found
+    raise CheckoutError(f"{home.root}: git knows no revision {revision!r}; name a branch, a tag or a hash")
+
+
+def _commit(home: Home, revision: str) -> str | None:
+    with suppress(CheckoutError):
+        return git(home.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return None
+
+
+def remote_of(home: Home) -> str | None:
+    """Where branches and tags of runs are pushed: origin, or the only other one; None without a remote."""
+    remotes = git(home.root, "remote").split()
+    return "origin" if "origin" in remotes else next(iter(remotes), None)
+
+
+def safe_name(name: str) -> str:
+    """A run's name as folder and branch; Prefect's own names ("tacky-heron") are left as they are."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
+
+
+def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
+    """Output of a git command, without the user's hooks (one by DVC would check data out) and without questions."""
+    command = ["git", "-c", "core.hooksPath=/dev/null", *words]
+    said = f"{folder}: `git {' '.join(words)}` failed"
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**_NO_QUESTIONS, **os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckoutError(f"{said}: no answer within {seconds:.0f} s") from None
+    if done.returncode:
+        raise CheckoutError(f"{said}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip()
+
+
+def identity(folder: Path) -> tuple[str, str]:
+    """Name and address for commits and tags, which a service's account may not have set."""
+
+    def setting(key: str, variable: str, fallback: str) -> str:
+        done = subprocess.run(["git", "config", key], cwd=folder, capture_output=True, text=True, check=False)
+        return os.environ.get(variable) or done.stdout.strip() or fallback
+
+    name = setting("user.name", "GIT_AUTHOR_NAME", _NOBODY[0])
+    return name, setting("user.email", "GIT_AUTHOR_EMAIL", _NOBODY[1])
+
+
+def _author(folder: Path) -> dict[str, str]:
+    name, address = identity(folder)
+    return {
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": address,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": address,
+    }
+
+
+def _share(home: Home, path: Path) -> None:
+    """One cache, one run state and one local registry for all checkouts of this machine."""
+    from dvc.repo import Repo
+
+    local = home.root / ".dvc" / "config.local"
+    if local.is_file():
+        shutil.copyfile(local, path / ".dvc" / "config.local")
+    with Repo(str(home.root)) as repo, Repo(str(path)) as own:
+        # A remote in a folder is named relative to the checkout, or was when it was configured.
+        folders = {
+            name: url for name in repo.config["remote"] if "://" not in (url := repo.config["remote"][name]["url"])
+        }
+        with own.config.edit("local") as config:
+            config["cache"]["dir"] = repo.cache.local_cache_dir
+            # Many checkouts of the same shards: links where the file system has them.
+            config["cache"].setdefault("type", ["reflink", "hardlink", "copy"])
+            for name, url in folders.items():
+                config["remote"].setdefault(name, {})["url"] = url
+    _link(home.runs, path / "runs")
+
+
+def _exclude(folder: Path, path: str) -> None:
+    """Keep git from taking a link for a change: a pattern for folders, as users write them, does not match one."""
+    if not git(folder, "status", "--porcelain", "--", path):
+        return
+    file = Path(git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")) / "info" / "exclude"
+    known = file.read_text(encoding="utf-8") if file.is_file() else ""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{known.rstrip()}\n/{Path(path).as_posix()}\n".lstrip(), encoding="utf-8")
+
+
+def _link(target: Path, link: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target, target_is_directory=True)

@@ -1,0 +1,65 @@
+"""A flow and the world that it hangs on: its worker, and what the server believes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from uuid import UUID
+
+import httpx
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+from prefect.states import Cancelled, Running
+
+LOST = "no sign of life from its process for 90 s"  # the automation's word, see flows.server.deploy
+_POLL = 1.0  # seconds
+_SECONDS_BETWEEN_LOOKS = 30.0  # at the server
+
+
+def follow_worker(run: str | None) -> None:
+    """Send SIGTERM to this process when its worker is gone, and correct the server where it takes a live run for lost.
+
+    A run from a terminal has no worker: `nohup` and a closed window are the user's to decide on.
+    """
+    if run is None:
+        return
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_parent, name="lifeline", daemon=True).start()
+    if get_current_settings().api.url:
+        threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True).start()
+
+
+def _watch_parent() -> None:
+    parent = os.getppid()
+    # Prefect takes seconds to import; a worker that died meanwhile has been replaced by init already.
+    orphan = parent == 1 and "prefect" not in " ".join(psutil.Process(1).cmdline())
+    while not orphan and os.getppid() == parent:
+        time.sleep(_POLL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say_alive(run: UUID) -> None:
+    """After a time without a server two things go wrong, which this mends.
+
+    The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
+    the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never
+    had one): a run that is still being cancelled at a second look ends itself.
+    """
+    cancelling = False
+    while True:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        # No retries: their growing pauses would outlast the server's return by minutes.
+        alone = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+        with suppress(httpx.HTTPError, OSError), alone, get_client(sync_client=True) as client:
+            state = client.read_flow_run(run).state
+            if state and state.is_crashed() and LOST in (state.message or ""):
+                client.set_flow_run_state(run, Running(message="its process lives, the server was away"), force=True)
+            if cancelling and state and state.is_cancelling():
+                client.set_flow_run_state(run, Cancelled(message="by the run itself: its worker did not"), force=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            cancelling = bool(state and state.is_cancelling())

@@ -1,0 +1,125 @@
+"""A command of a flow: its output line by line, its progress bars as numbers, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flows.runtime.guard import marked, signal_all, wait_for_all
+
+GRACE_VARIABLE = "ZEROVL_GRACE_SECONDS"
+GRACE_SECONDS = 60.0  # for a step of a large batch and its checkpoint
+_LAST_SIGNAL = 64  # higher statuses are a program's own, as DVC's 255
+_LAST_LINES = 15  # of the output, in the message of a failure
+_GUARD = Path(__file__).with_name("guard.py")
+# tqdm's own format: "train:  43%|####3     | 64/149 [00:20<00:30,  2.1step/s, loss=3.1]"
+_BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d+)%\|.*\|\s*(?P<count>.*?)\s*\[(?P<rest>[^\]]*)\]")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class CommandError(Exception):
+    """A command ended with a status other than 0; the text has its last lines."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One state of a tqdm bar."""
+
+    title: str
+    percent: float
+    text: str  # "64/149, 00:20<00:30, 2.1step/s, loss=3.1"
+
+
+class Listener(Protocol):
+    """What hears a command."""
+
+    def line(self, text: str) -> None: ...
+
+    def bar(self, bar: Bar) -> None: ...
+
+
+def run(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], listener: Listener, keep: Sequence[int] = ()
+) -> str:
+    """Run a command in `folder` to its end and return its whole output, bars aside.
+
+    Args:
+        environment: laid over this process's own.
+        keep: file descriptors that stay open as long as any process of the command is there.
+
+    Raises:
+        CommandError: its status is not 0.
+        BaseException: what was raised in this process meanwhile (Ctrl-C, a cancellation), after the
+            command's processes have ended: SIGINT first, SIGKILL after `ZEROVL_GRACE_SECONDS` (60).
+    """
+    mark, grace = uuid.uuid4().hex, float(os.environ.get(GRACE_VARIABLE) or GRACE_SECONDS)
+    # -P: the folder of guard.py holds modules with common names, which must not be found first.
+    guard = subprocess.Popen(
+        [sys.executable, "-P", str(_GUARD), str(grace), mark, *command],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=tuple(keep),
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    try:
+        _listen(guard, listener, lines)
+        status = guard.wait()
+    except BaseException:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        _listen(guard, listener, lines)  # what it says while it ends: the checkpoint it saved
+        guard.wait()
+        raise
+    finally:
+        _end_without_guard(mark, grace)
+    if status:
+        last = "\n".join(deque(lines, _LAST_LINES))
+        number = -status if status < 0 else status - 128
+        how = f"signal {number}" if 0 < number <= _LAST_SIGNAL else f"status {status}"
+        raise CommandError(f"`{' '.join(command)}` ended with {how}:\n{last}")
+    return "\n".join(lines)
+
+
+def _end_without_guard(mark: str, grace: float) -> None:
+    """A guard ends when nothing is left, unless it was killed itself."""
+    if left := marked(mark):
+        signal_all(left, signal.SIGINT)
+        wait_for_all(mark, grace)
+
+
+def _listen(guard: subprocess.Popen[bytes], listener: Listener, lines: list[str]) -> None:
+    for piece in _pieces(guard):
+        text = _ESCAPES.sub("", piece).rstrip()
+        if match := _BAR.match(text):
+            listener.bar(bar_of(match))
+            text = text[match.end() :].strip()  # of whoever wrote next, where the bar's process was killed
+        if text:
+            lines.append(text)
+            listener.line(text)
+
+
+def bar_of(match: re.Match[str]) -> Bar:
+    parts = [part for part in (match["count"], *re.split(r",\s*", match["rest"])) if part]
+    return Bar((match["title"] or "").strip(), float(match["percent"]), ", ".join(parts))
+
+
+def _pieces(guard: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Text between line ends, a bar's carriage returns included."""
+    assert guard.stdout is not None
+    rest = b""
+    while block := os.read(guard.stdout.fileno(), 1 << 16):
+        *whole, rest = re.split(rb"[\r\n]", rest + block)
+        yield from (piece.decode(errors="replace") for piece in whole)
+    yield rest.decode(errors="replace")

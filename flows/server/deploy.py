@@ -1,0 +1,178 @@
+"""`make deploy`: work pool, deployments of prefect.yaml and the automation for lost runs; says what changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from prefect.automations import Automation
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from flows.command import TAG
+from flows.runtime.liveness import LOST
+from flows.runtime.paths import Home
+
+POOL = "zerovl"
+LOST_RUNS = "zerovl: lost runs"
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
+_ENDS = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "NothingNew")]
+_COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
+
+
+def deploy(home: Home) -> list[str]:
+    """Apply everything to the server of `PREFECT_API_URL`; returns one line a change.
+
+    Raises:
+        SystemExit: the server cannot be reached, or refuses the deployments.
+    """
+    if not get_current_settings().api.url:
+        sys.exit("PREFECT_API_URL is not set; `make ui` starts a server and says what to export")
+    with get_client(sync_client=True) as client:
+        try:
+            client.hello().raise_for_status()
+        except httpx.HTTPError as error:
+            sys.exit(
+                f"no Prefect server at {client.api_url} ({error or type(error).__name__}); start one with `make ui`, "
+                "or set PREFECT_API_URL (and PREFECT_API_AUTH_STRING where it has a password)"
+            )
+        changes = _pool(client)
+        before, automations = snapshot(client), _automations(client)
+        _apply(home)
+        _keep_paused(client, before, automations)
+        _mark_lost_runs(client, automations.get(LOST_RUNS))
+        changes += differences("deployment", before, snapshot(client))
+        return changes + differences("automation", _described(automations), _described(_automations(client)))
+
+
+def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
+    """What is compared of each deployment, by FLOW/NAME."""
+    found = {}
+    for name, deployment in _deployments(client).items():
+        values = {name: getattr(deployment, name) for name in _COMPARED}
+        values["schedules"] = {
+            each.slug: (each.active, each.schedule.model_dump(exclude={"anchor_date"})) for each in deployment.schedules
+        }
+        limit = deployment.global_concurrency_limit
+        values["concurrency"] = (limit.limit if limit else None, deployment.concurrency_options)
+        found[name] = values
+    return found
+
+
+def _deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
+    """All deployments of the server by FLOW/NAME."""
+    flows = {flow.id: flow.name for flow in client.read_flows()}
+    return {f"{flows.get(each.flow_id, '?')}/{each.name}": each for each in client.read_deployments()}
+
+
+def differences(kind: str, before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
+    """One line for each that is new or differs."""
+    lines = [f"{kind} {name}: created" for name in after if name not in before]
+    for name in after.keys() & before.keys():
+        changed = [key for key, value in after[name].items() if before[name][key] != value]
+        if changed:
+            lines.append(f"{kind} {name}: changed {', '.join(changed)}")
+    return sorted(lines)
+
+
+def _pool(client: SyncPrefectClient) -> list[str]:
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        return [f"work pool {POOL}: created"]
+    return []
+
+
+def _apply(home: Home) -> None:
+    # Prefect's own command reads prefect.yaml; called here so that its templates see ZEROVL_ROOT.
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"],
+        cwd=home.root,
+        env={**os.environ, "ZEROVL_ROOT": str(home.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{home.root / 'prefect.yaml'}: Prefect refused it:\n{done.stdout}\n{done.stderr}")
+
+
+def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
+    """All automations of this project as the server describes them, by name."""
+    answer = client.request("POST", "/automations/filter", json={"limit": 200})
+    return {each["name"]: each for each in answer.json() if each["name"].startswith("zerovl: ")}
+
+
+def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is compared: not the ids, which are new each time, nor the order, which the server's sets have not."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in sorted(value.items()) if key not in ("id", "deployment_id")}
+        return sorted((plain(each) for each in value), key=str) if isinstance(value, list) else value
+
+    return {
+        name: {key: plain(automation[key]) for key in ("enabled", "trigger", "actions")}
+        for name, automation in automations.items()
+    }
+
+
+def _keep_paused(
+    client: SyncPrefectClient, before: dict[str, dict[str, Any]], automations: dict[str, dict[str, Any]]
+) -> None:
+    """What someone switched off in the UI stays off; Prefect's deployment switches all on."""
+    for name, now in _deployments(client).items():
+        for schedule in now.schedules:
+            active, _ = before.get(name, {}).get("schedules", {}).get(schedule.slug, (True, None))
+            if not active and schedule.active:
+                client.update_deployment_schedule(now.id, schedule.id, active=False)
+    for name, automation in _automations(client).items():
+        if automation["enabled"] and not automations.get(name, {"enabled": True})["enabled"]:
+            client.request("PATCH", "/automations/{id}", path_params={"id": automation["id"]}, json={"enabled": False})
+
+
+def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -> None:
+    """A run of ours that was beating and falls silent without having ended is marked as crashed."""
+    wanted = Automation(
+        name=LOST_RUNS,
+        description="Marks a run as crashed when its process has been silent for 90 s",
+        enabled=present["enabled"] if present else True,
+        trigger=EventTrigger(
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *_ENDS},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=_SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=LOST)],
+    )
+    content = wanted.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
+    if present is None:
+        client.request("POST", "/automations/", json=content)
+    else:
+        client.request("PUT", "/automations/{id}", path_params={"id": present["id"]}, json=content)
+
+
+def main() -> None:
+    changes = deploy(Home.here())
+    print("\n".join(changes) if changes else "deployments are up to date, nothing changed")
+
+
+if __name__ == "__main__":
+    main()

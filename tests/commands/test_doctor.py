@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import builtins
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zerovl import params_file
+from zerovl.commands import doctor
+from zerovl.params import Params
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with valid parameters, and nothing set in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("ZEROVL_STORE", raising=False)
+    params_file.write(Params(), tmp_path / "params.yaml")
+    return tmp_path
+
+
+@pytest.fixture
+def prefect_url() -> Iterator[str]:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+            self.wfile.write(b"true")
+
+        def log_message(self, *arguments: Any) -> None:
+            return
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Health)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/api"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """RunSpec -> level, of what was printed."""
+    printed = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    return {line[1]: line[0] for line in printed if line[0] in ("ok", "note", "FAIL")}
+
+
+def test_a_machine_that_is_ready(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "registry").mkdir()
+    assert doctor.run(project / "params.yaml") == 0
+    found = lines(capsys)
+    assert set(found) == {"python", "torch", "torchvision", "gpu", "disk", "params", "git", "dvc", "store", "prefect"}
+    assert "FAIL" not in found.values()
+    assert found["store"] == "ok"
+    assert not list((project / "registry").glob("probe*"))
+
+
+def test_everything_missing_is_reported_without_a_crash(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = builtins.__import__
+
+    def refuse(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.partition(".")[0] in ("torch", "boto3", "pydantic", "yaml"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return original(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr("zerovl.commands.doctor.shutil.which", lambda command, path=None: None)
+    monkeypatch.setattr("zerovl.commands.doctor.shutil.disk_usage", lambda folder: 1 / 0)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert doctor.run(project / "no-such-file.yaml") == 1
+    found = lines(capsys)
+    for subject in ("torch", "disk", "params", "git", "dvc", "prefect"):
+        assert found[subject] == "FAIL", subject
+    assert found["python"] == "ok"
+
+
+def test_a_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def refuse(name: str, *arguments: Any, **named: Any) -> Any:
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist\nand more")
+        return original(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    found = {finding.subject: finding for finding in doctor.check_torch()}
+    assert found["torch"].level == "ok"
+    assert found["torchvision"].level == "FAIL"
+    assert "nms does not exist); install the torchvision that was built for this torch" in found["torchvision"].text
+
+
+def test_parameters(project: Path) -> None:
+    assert [finding.level for finding in doctor.check_params(project / "params.yaml")] == ["ok"]
+    (project / "params.yaml").write_text("train: {}\n")
+    finding = next(doctor.check_params(project / "params.yaml"))
+    assert finding.level == "FAIL"
+    assert "train.batch_size: missing" in finding.text
+
+
+def test_store(project: Path) -> None:
+    assert doctor.store_of(project / "params.yaml") == "registry"
+    assert doctor.store_of(project / "none.yaml") == "registry"
+    finding = next(doctor.check_store("registry"))
+    assert (finding.level, "not there yet" in finding.text) == ("note", True)
+    assert not (project / "registry").exists()
+    (project / "file").write_text("")
+    for uri in ("file", "gs://bucket"):
+        assert next(doctor.check_store(uri)).level == "FAIL"
+
+
+def test_disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(project)
+    for free, level in ((10**9, "note"), (10**12, "ok")):
+        monkeypatch.setattr(
+            "zerovl.commands.doctor.shutil.disk_usage", lambda folder, free=free: usage._replace(free=free)
+        )
+        assert next(doctor.check_disk(project)).level == level
+
+
+def test_prefect(prefect_url: str) -> None:
+    assert next(doctor.check_prefect("")).level == "note"
+    assert next(doctor.check_prefect(prefect_url)).level == "ok"
+    assert next(doctor.check_prefect(prefect_url + "/")).level == "ok"
+    for url in (prefect_url + "/v2", "http://127.0.0.1:9/api", "file:///etc"):
+        finding = next(doctor.check_prefect(url))
+        assert finding.level == "FAIL"
+        assert "PREFECT_API_URL" in finding.text
+
+
+def test_the_targets_of_make_that_it_names_exist() -> None:
+    source = Path(doctor.__file__)
+    makefile = (source.parents[1] / "Makefile").read_text()
+    named = set(re.findall(r"`make ([a-z0-9-]+)`", source.read_text()))
+    assert named <= set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))

@@ -1,0 +1,157 @@
+import math
+import pickle
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as F
+from torchvision.transforms.autoaugment import _apply_op
+
+from zerovl.data.batches.augmentation import (
+    IMAGENET_POLICY,
+    OPERATIONS,
+    RATIO,
+    TrainTransform,
+    auto_augment,
+    magnitude_of,
+    random_crop_box,
+    to_tensor,
+)
+from zerovl.params import AugmentParams
+
+REFERENCE = AutoAugment(AutoAugmentPolicy.IMAGENET)
+SIGNED = ("ShearX", "Rotate", "Color", "Contrast", "Sharpness")
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    grid = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def odd_pictures() -> list[Image.Image]:
+    """Where histograms are degenerate."""
+    two = np.zeros((9, 9, 3), dtype=np.uint8)
+    two[4, 4] = (255, 1, 0)
+    return [
+        picture(64, 64),
+        picture(37, 91, 1),
+        Image.new("RGB", (8, 8), (7, 7, 7)),
+        Image.fromarray(two),
+        picture(1, 1),
+        Image.fromarray(np.random.default_rng(0).integers(100, 140, (224, 224, 3), dtype=np.uint8)),
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (33, 224, 3), dtype=np.uint8) ** 2),
+    ]
+
+
+def test_the_policy_is_torchvisions() -> None:
+    expected = [
+        tuple((name, probability, level or 0) for name, probability, level in pair) for pair in REFERENCE.policies
+    ]
+    assert list(IMAGENET_POLICY) == expected
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_operations_are_torchvisions_pixel_for_pixel(name: str) -> None:
+    table, signed = REFERENCE._augmentation_space(10, (64, 64))[name]
+    assert signed == (name in SIGNED)
+    for level in range(10):
+        for negative in (False, True) if signed else (False,):
+            magnitude = magnitude_of(name, level, negative=negative)
+            if table.ndim:
+                theirs = float(table[level]) * (-1 if negative else 1)
+                assert magnitude == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+            for image in odd_pictures():
+                ours = OPERATIONS[name](image, magnitude)
+                reference = _apply_op(image, name, magnitude, InterpolationMode.NEAREST, None)
+                np.testing.assert_array_equal(np.asarray(ours), np.asarray(reference))
+
+
+def test_operations_happen_as_often_as_the_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dict.fromkeys(OPERATIONS, 0)
+    negatives = 0
+
+    def counter(name: str) -> object:
+        def count(image: Image.Image, magnitude: float) -> Image.Image:
+            nonlocal negatives
+            counts[name] += 1
+            negatives += magnitude < 0
+            return image
+
+        return count
+
+    for name in OPERATIONS:
+        monkeypatch.setitem(OPERATIONS, name, counter(name))
+    rng, image, draws = Random(0), picture(8, 8), 40_000
+    for _ in range(draws):
+        auto_augment(image, rng)
+    signed_share = 0.0
+    for name, seen in counts.items():
+        share = sum(p for pair in IMAGENET_POLICY for n, p, _ in pair if n == name) / 25
+        assert seen / draws == pytest.approx(share, abs=4 * math.sqrt(share / draws))
+        signed_share += sum(p for pair in IMAGENET_POLICY for n, p, v in pair if n == name and name in SIGNED and v)
+    assert negatives / draws == pytest.approx(signed_share / 25 / 2, abs=0.01)
+
+
+def test_crops_are_within_bounds_and_spread_like_torchvisions() -> None:
+    rng, width, height, scale = Random(0), 200, 150, (0.6, 1.0)
+    boxes = np.array([random_crop_box(width, height, scale, rng) for _ in range(4000)])
+    image = torch.empty(3, height, width)
+    torch.manual_seed(0)
+    theirs = np.array([RandomResizedCrop.get_params(image, scale, RATIO) for _ in range(4000)])
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2] <= width).all()
+    assert (boxes[:, 3] <= height).all()
+    area = w * h / (width * height)
+    assert area.min() > 0.59
+    for ours, reference in (
+        (boxes[:, 1], theirs[:, 0]),
+        (boxes[:, 0], theirs[:, 1]),
+        (h, theirs[:, 2]),
+        (w, theirs[:, 3]),
+    ):
+        error = math.hypot(ours.std(), reference.std()) / math.sqrt(4000)
+        assert abs(ours.mean() - reference.mean()) < 4 * error
+        assert ours.std() == pytest.approx(reference.std(), rel=0.08)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 10), (10, 1000), (1, 1), (3, 200)])
+def test_crop_of_a_strip_is_central(width: int, height: int) -> None:
+    left, upper, right, lower = random_crop_box(width, height, (0.9, 1.0), Random(0))
+    assert 0 <= left < right <= width
+    assert 0 <= upper < lower <= height
+    assert abs((left + right) - width) <= 1
+    assert abs((upper + lower) - height) <= 1
+
+
+def test_without_auto_augment_it_is_torchvisions_resized_crop() -> None:
+    transform = TrainTransform(48, AugmentParams(auto_augment=False))
+    for seed in range(10):
+        image = picture(120, 90, seed)
+        left, upper, right, lower = random_crop_box(120, 90, transform.augment.crop_scale, Random(seed))
+        reference = F.resized_crop(image, upper, left, lower - upper, right - left, [48, 48])
+        torch.testing.assert_close(transform(image, seed), F.pil_to_tensor(reference), rtol=0, atol=0)
+
+
+def test_a_pure_function_of_picture_and_seed() -> None:
+    transform = TrainTransform(32, AugmentParams())
+    image = picture(64, 64)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = [transform(image, seed) for seed in range(30)]
+    assert torch.equal(torch.get_rng_state(), state)
+    copy = pickle.loads(pickle.dumps(transform))
+    for seed in reversed(range(30)):
+        torch.testing.assert_close(copy(image, seed), first[seed], rtol=0, atol=0)
+    assert all(tensor.shape == (3, 32, 32) and tensor.dtype == torch.uint8 for tensor in first)
+    assert len({tensor.numpy().tobytes() for tensor in first}) == 30
+
+
+def test_to_tensor_is_torchvisions() -> None:
+    image = picture(7, 5)
+    tensor = to_tensor(image)
+    assert tensor.is_contiguous()
+    assert torch.equal(tensor, F.pil_to_tensor(image))

@@ -1,0 +1,215 @@
+"""A model split over two ranks trains as a whole one does."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from tests.support.rank_groups import run_gang
+from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, settings
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.clipping import clip_gradients
+from zerovl.engine.model_options import prepare_model
+from zerovl.engine.optimiser import make_optimiser
+from zerovl.engine.precision import Precision
+from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, blocks, is_sharded
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.objective.mixup import Mix
+from zerovl.params import MachineParams, TrainParams
+
+CPU = torch.device("cpu")
+ONE = Ranks(0, 1, CPU, OneRank())
+MIX = Mix("image", 0.3)
+
+
+def still(**values: Any) -> tuple[DualEncoder, TrainParams, MachineParams]:
+    """Two blocks of odd width, without dropout: ranks would draw other masks than one process."""
+    dual = model(depth=2, embed_dim=18, proj_drop_rate=0.0)
+    for module in dual.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in dual.text_tower.encoder.layer:  # type: ignore[union-attr]
+        layer.attention.self.dropout.p = 0.0
+    return dual, *settings(lr=1e-2, **values)
+
+
+def whole(gradient: Tensor) -> Tensor:
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+
+
+def one_step(ranks: Ranks, kind: Callable[..., Any], **options: Any) -> dict[str, Tensor]:
+    dual, train, machine = still(shard_model=True, **options)
+    dual.double()
+    prepare_model(dual, train.freeze, machine, ranks)
+    dual.train()
+    step = kind(dual, ranks, Precision("float32", CPU), 0, ShardedGradientSum(dual, ranks))
+    parts = batch()
+    local = parts[2 * ranks.rank : 2 * ranks.rank + 2]
+    loss = step(local, MIX, 0)
+    learned = [p for tower in (dual.image_tower, dual.text_tower) for p in tower.parameters() if p.requires_grad]
+    assert all(isinstance(p, DTensor) for p in learned)
+    return {"loss": loss, **{name: whole(gradient) for name, gradient in gradients(dual).items()}}
+
+
+def reductions_of_a_step(ranks: Ranks) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        one_step(ranks, decoupled_step)
+    return sum(event.count for event in profile.key_averages() if event.key == "c10d::_reduce_scatter_base_")
+
+
+def several_steps(ranks: Ranks, precision: str, clip_norm: float) -> list[float]:
+    dual, train, machine = still(shard_model=True)
+    prepare_model(dual, train.freeze, machine, ranks)
+    dual.train()
+    optimiser = make_optimiser(dual, train)
+    mode = Precision(precision, CPU)
+    sums = ShardedGradientSum(dual, ranks) if is_sharded(dual) else None
+    step = decoupled_step(dual, ranks, mode, 0, gradients=sums)
+    parts = batch()
+    local = parts[2 * ranks.rank : 2 * ranks.rank + 2] if ranks.world_size == 2 else parts
+    found = []
+    for number in range(4):
+        optimiser.zero_grad(set_to_none=True)
+        found.append(float(step(local, MIX, number)))
+        if clip_norm:
+            found.append(clip_gradients(dual, clip_norm, ranks))
+        optimiser.step()
+        score(dual)
+    return found
+
+
+def score(dual: DualEncoder) -> None:
+    """As the loop does between steps; the optimiser's parameters must be those of the model afterwards."""
+    names = {id(parameter) for parameter in dual.parameters()}
+    dual.eval()
+    with torch.no_grad():
+        dual.encode_image(batch()[0].images)
+        dual.encode_text(batch()[0].input_ids, batch()[0].attention_mask)
+    dual.train()
+    assert {id(parameter) for parameter in dual.parameters()} == names
+
+
+def overflow(ranks: Ranks, clip_norm: float, where: set[int]) -> tuple[list[float], list[bool]]:
+    """fp16 with an overflow on the shards of `where` in the first step: scales, and whether weights moved."""
+    dual, train, machine = still(shard_model=True)
+    prepare_model(dual, train.freeze, machine, ranks)
+    dual.train()
+    optimiser = make_optimiser(dual, train)
+    precision = Precision("fp16", CPU)
+    precision.scaler = ShardedGradScaler(ranks, enabled=True)
+    precision.scaler.load_state_dict({**precision.scaler.state_dict(), "scale": 128.0})  # as restoring does
+    step = decoupled_step(dual, ranks, precision, 0, gradients=ShardedGradientSum(dual, ranks))
+    local = batch()[2 * ranks.rank : 2 * ranks.rank + 2]
+    scales, moved = [], []
+    for number in range(2):
+        before = full_state(dual)
+        optimiser.zero_grad(set_to_none=True)
+        step(local, MIX, number)
+        if number == 0 and ranks.rank in where:
+            dual.image_tower.blocks[0].mlp.fc1.weight.grad.to_local().fill_(torch.inf)  # type: ignore[union-attr]
+        if clip_norm:
+            precision.scaler.unscale_(optimiser)
+            clip_gradients(dual, clip_norm, ranks)
+        precision.scaler.step(optimiser)
+        precision.scaler.update()
+        scales.append(precision.scaler.get_scale())
+        after = full_state(dual)
+        moved.append(any(not torch.equal(before[name], after[name]) for name in before))
+        assert all(bool(tensor.isfinite().all()) for tensor in after.values())
+    return scales, moved
+
+
+def full_state(dual: DualEncoder) -> dict[str, Tensor]:
+    return {name: whole(p.detach()).clone() for name, p in dual.named_parameters()}
+
+
+def in_gang(ranks: Ranks) -> dict[str, Any]:
+    torch.manual_seed(ranks.rank)
+    return {
+        "plain": one_step(ranks, plain_step),
+        "decoupled": one_step(ranks, decoupled_step),
+        "graph kept": one_step(ranks, partial(decoupled_step, kept_graphs=1)),
+        "reductions": reductions_of_a_step(ranks),
+        "frozen": one_step(ranks, decoupled_step, freeze=["image"]),
+        "with others": one_step(ranks, decoupled_step, activation_checkpointing=True, channels_last=True),
+        "steps": several_steps(ranks, "float32", 0.0),
+        "clipped": several_steps(ranks, "float32", 0.05),
+        "bf16": several_steps(ranks, "bf16", 0.0),
+        "overflow": overflow(ranks, 0.0, {1}),
+        "overflow, clipped": overflow(ranks, 0.05, {1}),
+        "overflow everywhere": overflow(ranks, 0.0, {0, 1}),
+    }
+
+
+@pytest.fixture(scope="module")
+def gang() -> list[dict[str, Any]]:
+    return run_gang(2, in_gang)
+
+
+@pytest.mark.parametrize(
+    ("case", "frozen"),
+    [("plain", []), ("decoupled", []), ("graph kept", []), ("frozen", ["image"]), ("with others", [])],
+)
+def test_gradients_are_those_of_a_whole_model(gang: list[dict[str, Any]], case: str, frozen: list[str]) -> None:
+    dual, train, machine = still(freeze=frozen)
+    dual.double()
+    prepare_model(dual, train.freeze, machine, ONE)
+    loss = plain_step(dual.train(), ONE, Precision("float32", CPU), 0)(batch(), MIX, 0)
+    expected = {"loss": loss, **gradients(dual)}
+    for found in gang:
+        assert found[case].keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[case][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_towers_are_reduced_once_a_step(gang: list[dict[str, Any]]) -> None:
+    assert [found["reductions"] for found in gang] == [6, 6]  # 3 blocks, 2 towers, the loss
+
+
+@pytest.mark.parametrize(
+    ("case", "precision", "clip_norm", "tolerance"),
+    [("steps", "float32", 0.0, 1e-5), ("clipped", "float32", 0.05, 1e-4), ("bf16", "bf16", 0.0, 2e-2)],
+)
+def test_several_steps_have_the_losses_of_a_whole_model(
+    gang: list[dict[str, Any]], case: str, precision: str, clip_norm: float, tolerance: float
+) -> None:
+    expected = several_steps(ONE, precision, clip_norm)
+    assert gang[0][case] == gang[1][case]
+    assert gang[0][case] == pytest.approx(expected, rel=tolerance)
+    assert len(set(expected)) == len(expected)  # something was learnt in between
+
+
+@pytest.mark.parametrize("case", ["overflow", "overflow, clipped", "overflow everywhere"])
+def test_an_overflow_skips_the_step_on_all(gang: list[dict[str, Any]], case: str) -> None:
+    for found in gang:
+        scales, moved = found[case]
+        assert scales == [64.0, 64.0]
+        assert moved == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("vit_tiny_patch16_224", 12), ("resnet50", 16), ("convnext_atto", 12), ("swin_tiny_patch4_window7_224", 12)],
+)
+def test_blocks_of_common_towers(name: str, count: int) -> None:
+    import timm
+
+    with torch.device("meta"):
+        tower = timm.create_model(name, num_classes=0)
+    assert len(blocks(tower)) == count
+
+
+def test_clipping_is_that_of_pytorch() -> None:
+    for max_norm in (1e-3, 1e3):
+        ours, theirs = model(), model()
+        for dual in (ours, theirs):
+            plain_step(dual.eval(), ONE, Precision("float32", CPU), 0)(batch(), MIX, 0)
+        norm = clip_gradients(ours, max_norm, ONE)
+        assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)), rel=1e-6)
+        for name, gradient in gradients(theirs).items():
+            torch.testing.assert_close(gradients(ours)[name], gradient, rtol=1e-6, atol=1e-12)

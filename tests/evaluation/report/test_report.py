@@ -1,0 +1,248 @@
+"""The gallery's choice, and the page: self-contained, escaped, complete, the same every time."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.fake_world import HOSTILE, FakeEncoder, World
+from zerovl.evaluation.report import charts, gallery
+from zerovl.evaluation.report import page as report
+from zerovl.evaluation.report.drawing import GREEN, RED, Row, Tile, draw
+from zerovl.evaluation.scores import OVERALL, by_source, score
+
+
+class Page(HTMLParser):
+    """All tags, attributes and text, and whether tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "line", "path", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("line", "path", "circle"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, name: str) -> list[dict[str, str | None]]:
+        """Attributes of all elements with a class."""
+        return [attributes for _, attributes in self.tags if name in (attributes.get("class") or "").split()]
+
+
+def content(world: World, count: int = 8, **changes: Any) -> report.Content:
+    pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    scores = score(pool, trained, untrained, 100, 20, 0)
+    fitted, pictures = gallery.fit(
+        gallery.choose(pool, trained, scores[OVERALL], count, 0), world.fetch(pool), 2_000_000
+    )
+    metrics = {
+        "overall": scores[OVERALL].to_json(),
+        "sources": {name: its.to_json() for name, its in by_source(pool, scores).items()},
+        "evaluation_digest": "e" * 64,
+        "model_digest": "m" * 64,
+    }
+    curves = report.Curves(
+        [(step, 5 / (1 + step / 50)) for step in range(1200)], [(step, step / 4) for step in range(0, 1200, 200)]
+    )
+    values = {"metrics": metrics, "resamples": 20, "curves": curves, "verdict": None, "gallery": fitted}
+    return report.Content(**{**values, "pictures": pictures, **changes})
+
+
+def test_page_is_self_contained_escaped_and_whole(world: World) -> None:
+    text = report.render(content(world, count=28))
+    page = Page(text)
+    assert page.open == []
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "base"}
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "xlink:href", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert HOSTILE in page.text  # shown as text
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+
+
+def test_every_picture_decodes_and_is_marked_without_colour_alone(world: World) -> None:
+    made = content(world)
+    page = Page(report.render(made))
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) >= 8 * 5 + 8
+    for uri in set(sources):
+        head, _, data = (uri or "").partition(",")
+        assert re.fullmatch(r"data:image/(png|jpeg);base64", head)
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    missed = sum(not any(found.right for found in query.found) for query in made.gallery.text_queries)
+    right = [query for query in made.gallery.text_queries for found in query.found if found.right]
+    tiles = page.of("tile")
+    assert sum("right" in (tile["class"] or "").split() for tile in tiles) == len(right) + missed
+    assert sum("target" in (tile["class"] or "").split() for tile in tiles) == missed
+    assert {uri["alt"].split(":")[0] for tag, uri in page.tags if tag == "img" and uri["alt"]} >= {"right", "wrong"}
+    style = report.files("zerovl.evaluation.report").joinpath("report.css").read_text()
+    assert '.tile.right .frame::after { content: "\\2713"' in style
+    assert '.tile.wrong .frame::after { content: "\\2717"' in style
+
+
+def test_page_shows_the_figures(world: World) -> None:
+    made = content(world)
+    page = Page(report.render(made))
+    overall = made.metrics["overall"]
+    for figure in (overall["rsum"], overall["rsum_low"], overall["rsum_high"], overall["chance_rsum"]):
+        assert f"{figure:.1f}" in page.text
+    for source in ("alpha", "beta"):
+        assert source in page.text
+    assert len(page.of("chart")) == 2
+    assert len([tag for tag, _ in page.tags if tag == "tr"]) == 2 + 3
+
+
+def test_same_input_same_bytes(world: World) -> None:
+    assert report.render(content(world)) == report.render(content(world))
+
+
+def test_page_without_curves_verdict_and_gallery(world: World) -> None:
+    page = Page(report.render(content(world, count=0, curves=report.Curves([], []))))
+    assert "not validated" in page.text
+    assert not page.of("chart")
+    assert not page.of("tile")
+
+
+def test_verdicts(world: World) -> None:
+    rules = [
+        {"name": "broken_fraction", "level": "hard", "bound": "<= 0.01", "value": 0.0, "passed": True},
+        {"name": "<b>aspect</b>", "level": "soft", "bound": "<= 8", "value": 9.25, "passed": False},
+    ]
+    passed = Page(report.render(content(world, verdict={"passed": True, "rules": rules})))
+    assert "Data validation passed, 1 of 2 rules kept" in passed.text
+    assert "<b>aspect</b>: 9.25, bound <= 8" in passed.text
+    assert passed.of("good")
+    failed = Page(report.render(content(world, verdict={"passed": False, "rules": rules})))
+    assert failed.of("bad")
+
+
+def test_untrained_zero_has_no_ratio(world: World) -> None:
+    made = content(world)
+    made.metrics["overall"]["rsum_over_untrained"] = None
+    assert "\N{EN DASH}" in Page(report.render(made)).text
+
+
+def test_curves_are_read_and_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert report.read_curves(path) == report.Curves([], [])
+    rows = [{"step": 0, "loss": 4.5}, {"step": 1, "loss": 4.0, "valid_rsum": 12.5, "source": "alpha"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 2, "lo')
+    assert report.read_curves(path) == report.Curves([(0, 4.5), (1, 4.0)], [(1, 12.5)])
+
+
+def test_a_verdict_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    assert report.read_verdict(tmp_path / "none.json") is None
+    (tmp_path / "torn.json").write_text('{"passed": tr')
+    assert report.read_verdict(tmp_path / "torn.json") is None
+
+
+def test_gallery_groups_and_ranks(world: World) -> None:
+    pool, (embeddings,) = world.encoded(FakeEncoder())
+    scores = score(pool, embeddings, embeddings, 100, 20, 0)[OVERALL]
+    chosen = gallery.choose(pool, embeddings, scores, 8, 0)
+    for queries in (chosen.text_queries, chosen.image_queries):
+        assert [query.group for query in queries] == ["drawn"] * 4 + ["best"] * 2 + ["worst"] * 2
+    assert {query.source for query in chosen.text_queries if query.group == "best"} == {"alpha", "beta"}
+    worst = [query.rank for query in chosen.text_queries if query.group == "worst"]
+    assert worst[0] == scores.result.t2i.expected_rank.max()
+    captions = [query.caption for query in chosen.text_queries]
+    assert len(set(captions)) == 8
+    for query in chosen.text_queries:
+        values = [found.score for found in query.found]
+        assert values == sorted(values, reverse=True)
+        assert query.caption in [pool.captions[row] for row in np.flatnonzero(pool.caption_image == query.image)]
+        assert [found.image for found in query.found if found.right] in ([], [query.image])
+        if query.rank == 1:
+            assert query.found[0].right
+    for image_query in chosen.image_queries:
+        assert len({found.text for found in image_query.found}) == len(image_query.found) == 5
+        assert all(
+            found.right == (found.text in image_query.captions) for found in image_query.found if found.copies == 1
+        )
+
+
+def test_pictures_keep_to_the_budget() -> None:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(256, size=(400, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, "JPEG", quality=95)
+    found = tuple(gallery.FoundPicture(image, image == 0, 0.5) for image in range(5))
+    queries = tuple(gallery.TextQuery("drawn", "noise", "alpha", 0, 1.0, found) for _ in range(3))
+    whole = gallery.Gallery(queries, ())
+    kept, small = gallery.fit(whole, lambda image: out.getvalue(), 40_000)
+    assert kept == whole
+    assert sum(map(len, small.values())) <= 40_000
+    kept, none = gallery.fit(whole, lambda image: out.getvalue(), 1000)
+    assert kept == gallery.Gallery((), ())
+    assert none == {}
+
+
+def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
+    tiles = [Tile(Image.new("RGB", (20, 10), "blue"), "right", "1"), Tile(Image.new("RGB", (9, 30)), "wrong", "2")]
+    path = tmp_path / "deep" / "gallery.png"
+    draw([Row("a query " * 60, "note", tiles * 4), Row("last", "", tiles)], "Title", "subtitle", path)
+    image = Image.open(path).convert("RGB")
+    assert image.width == 1200
+    pixels = np.asarray(image)
+    for colour in (GREEN, RED):
+        rgb = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+        assert (np.abs(pixels.astype(int) - rgb).max(2) <= 2).sum() > 500
+    edges = np.concatenate([pixels[:20].reshape(-1, 3), pixels[-20:].reshape(-1, 3), pixels[:, -20:].reshape(-1, 3)])
+    assert len(np.unique(edges, axis=0)) == 1  # nothing touches the border
+
+
+def test_png_is_the_same_every_time(world: World, tmp_path: Path) -> None:
+    pool, (embeddings,) = world.encoded(FakeEncoder())
+    scores = score(pool, embeddings, embeddings, 100, 20, 0)[OVERALL]
+    for name in ("a.png", "b.png"):
+        chosen = gallery.choose(pool, embeddings, scores, 8, 0)
+        report.draw_gallery(chosen, world.fetch(pool), scores.to_json(), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.2, 4.9), (-5, 1e6), (0.001, 0.0012), (7, 7), (0, 0)])
+def test_ticks_enclose_and_are_few(low: float, high: float) -> None:
+    values = charts.ticks(low, high, 5)
+    assert values[0] <= low + 1e-9
+    assert values[-1] >= high - 1e-9
+    assert 2 <= len(values) <= 8
+
+
+def test_chart_of_odd_curves() -> None:
+    nan = float("nan")
+    assert charts.line_chart([charts.Line([(0, nan)], "main")], "step", "s", from_zero=False) == ""
+    for points in ([(0, 1.0)], [(0, 1.0), (1, nan), (2, 1.0)], [(step, step % 7) for step in range(20_000)]):
+        svg = charts.line_chart([charts.Line(points, "main", dots=False)], "step", "a <b>", from_zero=True)
+        assert "nan" not in svg
+        assert "a &lt;b&gt;" in svg
+        assert len(svg) < 20_000
+
+
+def test_smoothing_keeps_a_line_and_takes_the_mean_of_neighbours() -> None:
+    line = [(float(step), 3.0 - 0.1 * step) for step in range(50)]
+    assert np.allclose(charts.smooth(line, 10)[10:40], line[10:40])
+    assert charts.smooth([(0, 9.0), (1, 0.0), (2, 3.0)], 1) == [(0, 4.5), (1, 4.0), (2, 1.5)]

@@ -1,0 +1,181 @@
+"""Commands of a flow: what is heard of them, and that they end whatever happens to whom."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.runtime import process
+from flows.runtime.process import Bar, CommandError
+
+# Two generations, the younger one in a session of its own, as ranks and loader workers are.
+FAMILY = """
+import pathlib, signal, subprocess, sys, time
+folder = pathlib.Path(sys.argv[1])
+grandchild = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True
+)
+def save(*_):
+    time.sleep(0.5)
+    print("checkpoint saved", flush=True)
+    (folder / "saved").write_text("")
+    grandchild.kill()
+    sys.exit(3)
+signal.signal(signal.SIGINT, save if sys.argv[2] == "saves" else signal.SIG_IGN)
+(folder / "pids").write_text(f"{__import__('os').getpid()} {grandchild.pid}")
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.bars: list[Bar] = []
+        self.ready = threading.Event()
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+        if text == "ready":
+            self.ready.set()
+
+    def bar(self, bar: Bar) -> None:
+        self.bars.append(bar)
+
+
+def run(code: str, folder: Path, heard: Heard, *arguments: str) -> str:
+    return process.run([sys.executable, "-c", code, *arguments], folder, {}, heard)
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def pids_of(folder: Path) -> list[int]:
+    deadline = time.monotonic() + 30
+    while not (folder / "pids").exists() or not (folder / "pids").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def wait_until_gone(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while alive(pids):
+        assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in alive(pids)]
+        time.sleep(0.1)
+
+
+def test_lines_and_bars(tmp_path: Path) -> None:
+    heard = Heard()
+    code = """
+    import sys
+    from tqdm import tqdm
+    bar = tqdm(total=4, desc="train", unit="step", mininterval=0)
+    for step in range(4):
+        bar.set_postfix(loss=f"{4 - step:.3f}", refresh=False)
+        bar.update()
+    bar.close()
+    print("a line | with a bar", file=sys.stderr)
+    print("train:  18%|##   | 130/720 [00:04<02:03,  4.79step/s, loss=2.1]ERROR: train exited with -9")
+    print("\\033[31mred\\033[0m")
+    """
+    output = run(textwrap.dedent(code), tmp_path, heard)
+    assert heard.lines == ["a line | with a bar", "ERROR: train exited with -9", "red"]
+    assert output == "\n".join(heard.lines)
+    assert heard.bars.pop() == Bar("train", 18.0, "130/720, 00:04<02:03, 4.79step/s, loss=2.1")
+    assert heard.bars[-1].title == "train"
+    assert heard.bars[-1].percent == 100
+    assert "loss=1.000" in heard.bars[-1].text
+    assert heard.bars[-1].text.startswith("4/4, ")
+
+
+def test_a_failure_names_the_command_its_status_and_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"ended with status 7:\nline 5\n") as caught:
+        run("import sys\nfor i in range(20): print('line', i)\nsys.exit(7)", tmp_path, Heard())
+    assert str(caught.value).endswith("\nline 19")
+    with pytest.raises(CommandError, match="ended with signal 9"):
+        run("import os; os.kill(os.getpid(), 9)", tmp_path, Heard())
+    with pytest.raises(CommandError, match="ended with status 255"):
+        run("import sys; sys.exit(255)", tmp_path, Heard())
+
+
+def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled(BaseException):
+        pass
+
+    class Cancelling(Heard):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if text == "ready":
+                raise Cancelled
+
+    heard = Cancelling()
+    with pytest.raises(Cancelled):
+        run(FAMILY, tmp_path, heard, str(tmp_path), "saves")
+    assert (tmp_path / "saved").exists()
+    assert heard.lines[-1] == "checkpoint saved"
+    assert not alive(pids_of(tmp_path))
+
+
+def test_what_ignores_the_signal_is_killed_after_the_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(process.GRACE_VARIABLE, "1")
+
+    class Cancelling(Heard):
+        def line(self, text: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(FAMILY, tmp_path, Cancelling(), str(tmp_path), "ignores")
+    assert not alive(pids_of(tmp_path))
+
+
+ENGINE = """
+import sys
+from pathlib import Path
+from test_child import FAMILY, Heard, run
+run(FAMILY, Path(sys.argv[1]), Heard(), sys.argv[1], sys.argv[2])
+"""
+
+
+def start_engine(folder: Path, ending: str) -> subprocess.Popen[bytes]:
+    root = Path(process.__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", ENGINE, str(folder), ending],
+        env={**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}", process.GRACE_VARIABLE: "3"},
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("ending", ["saves", "ignores"])
+def test_a_killed_flow_leaves_nothing(tmp_path: Path, ending: str) -> None:
+    engine = start_engine(tmp_path, ending)
+    pids = pids_of(tmp_path)
+    guard = psutil.Process(engine.pid).children()[0].pid
+    engine.kill()
+    engine.wait()
+    wait_until_gone([*pids, guard], 20)
+    assert (tmp_path / "saved").exists() == (ending == "saves")
+
+
+def test_a_killed_guard_leaves_nothing(tmp_path: Path) -> None:
+    engine = start_engine(tmp_path, "saves")
+    pids = pids_of(tmp_path)
+    psutil.Process(engine.pid).children()[0].kill()
+    wait_until_gone(pids, 20)
+    assert engine.wait(20) != 0
+
+
+def test_orphans_of_a_killed_command_end_too(tmp_path: Path) -> None:
+    engine = start_engine(tmp_path, "saves")
+    pids = pids_of(tmp_path)
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until_gone(pids, 20)
+    assert engine.wait(20) != 0

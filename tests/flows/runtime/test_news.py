@@ -1,0 +1,101 @@
+"""Whether there is anything new: data, code and parameters against the releases that were made before."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.runtime import changes
+from flows.runtime.paths import Home
+from tests.support.project_copy import commit, copy_project, git
+from zerovl import params, params_file
+from zerovl.params import Params
+from zerovl.registry.records import Move, Version
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project")
+
+
+def settings_of(root: Path, *overrides: str) -> Params:
+    return params_file.from_recipe(params_file.read_yaml(root / "params.yaml"), list(overrides), "test")
+
+
+def release(settings: Params, commit_id: str | None, *, dirty: bool = False) -> Version:
+    origin: dict[str, Any] = {"params": params.as_dict(settings), "git": {"commit": commit_id, "dirty": dirty}}
+    return Version("zerovl", 1, "0" * 64, "2026-01-01T00:00:00Z", "test", {}, {}, origin, None)
+
+
+def test_the_same_is_nothing_new(root: Path) -> None:
+    settings = settings_of(root)
+    made = release(settings, git(root, "rev-parse", "HEAD"))
+    assert changes.made_before(root, settings, [made]) == made
+    # What a run or a promotion changes is no news, nor is documentation.
+    (root / "dvc.lock").write_text("schema: '2.0'\n")
+    (root / "README.md").write_text("other words\n")
+    (root / "data" / "start").mkdir()
+    (root / "data" / "start" / "abc.dvc").write_text("outs:\n- path: abc\n  md5: abc.dir\n")
+    commit(root, "later")
+    assert (
+        changes.made_before(root, settings_of(root, "register.alias=''", "train.init_from=data/start/abc"), [made])
+        == made
+    )
+
+
+@pytest.mark.parametrize("path", ["data/raw.dvc", "raw.dvc", "zerovl/data/raw/pack.py", "dvc.yaml"])
+def test_other_data_or_code_is_news(root: Path, path: str) -> None:
+    settings = settings_of(root)
+    made = release(settings, git(root, "rev-parse", "HEAD"))
+    with open(root / path, "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    git(root, "add", path)
+    assert changes.made_before(root, settings, [made]) is None
+    commit(root, "changed")
+    assert changes.made_before(root, settings, [made]) is None
+    again = release(settings, git(root, "rev-parse", "HEAD"))
+    assert changes.made_before(root, settings, [again, made]) == again
+
+
+def test_other_parameters_are_news_and_so_is_what_cannot_be_compared(root: Path) -> None:
+    settings, head = settings_of(root), git(root, "rev-parse", "HEAD")
+    assert changes.made_before(root, settings_of(root, "train.lr=0.5"), [release(settings, head)]) is None
+    assert changes.made_before(root, settings, [release(settings, head, dirty=True)]) is None
+    assert changes.made_before(root, settings, [release(settings, "0" * 40)]) is None
+    assert changes.made_before(root, settings, [release(settings, None)]) is None
+    assert changes.made_before(root, settings, []) is None
+
+
+def test_a_release_that_somebody_has_not_finished_with(root: Path, tmp_path: Path) -> None:
+    home = Home(root, tmp_path / "state")
+    made = replace(release(settings_of(root), None), by="run tacky-heron", verdict={"passed": True})
+    held = Move("zerovl", "production", 1, "promote", 1, "2026-01-01T00:00:00Z", "", "", None)
+    assert changes.unfinished(home, made, [held]) == ""
+    assert changes.unfinished(home, made, None) == ""  # no alias is to move
+    assert changes.unfinished(home, made, []) == "zerovl@1 passed the gate and never had the alias"
+    assert changes.unfinished(home, made, [replace(held, version=2)]) != ""
+    assert (
+        changes.unfinished(home, replace(made, verdict={"passed": False}), []) == ""
+    )  # refused: that is the end of it
+    (home.checkouts / "tacky-heron").mkdir(parents=True)  # as a run that failed while it pushed leaves it
+    assert "registered by run tacky-heron, which has not come" in changes.unfinished(home, made, [held])
+    assert changes.unfinished(home, replace(made, by="someone"), [held]) == ""
+
+
+def test_only_imports_are_refreshed(root: Path) -> None:
+    (root / "data" / "own.dvc").write_text("outs:\n- path: own\n  md5: abc.dir\n")
+    (root / "data" / "there.dvc").write_text("frozen: true\ndeps:\n- path: s3://bucket/raw\nouts:\n- path: there\n")
+    commit(root, "data")
+    assert changes.imports(root) == ["data/there.dvc"]
+
+
+def test_sources_that_dvc_does_not_watch(root: Path) -> None:
+    settings = settings_of(
+        root,
+        "data.raw=data/raw",
+        "data.sources=[{name: a, path: data/raw/a}, {name: b, path: 's3://bucket/b'}]",
+    )
+    assert changes.unwatched_sources(root, settings) == ["s3://bucket/b"]
+    assert changes.unwatched_sources(root, settings_of(root)) == []
+    assert changes.unwatched_sources(root, settings_of(root, "data.raw=/mnt/pairs")) == ["/mnt/pairs"]

@@ -1,0 +1,367 @@
+"""What `prepare` writes: the same bytes every time, addressable samples, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from tests.support import raw_sources
+from tests.support.paths import SHARED
+from zerovl.data.manifest import Manifest
+from zerovl.data.raw import pack, prepare
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, sha256_file
+from zerovl.params import DataParams, Params, PrepareParams, SourceParams
+from zerovl.workspace import Workspace
+
+REAL = SHARED / "data"
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+
+
+def three_layouts(root: Path) -> None:
+    raw_sources.write_zerovl(root / "raw/a", "train", 11)
+    raw_sources.write_zerovl(root / "raw/a", "valid", 3, first=100)
+    (root / "raw/a/train/5.jpg").write_bytes(b"no picture")
+    raw_sources.write_tar(
+        root / "raw/b/train/00000.tar",
+        [m for n in range(7) for m in raw_sources.sample(f"{n:09d}", n, f"tar caption {n}")],
+    )
+    images = [
+        {
+            "filename": f"{n}.jpg",
+            "imgid": n,
+            "split": "test" if n > 4 else "train",
+            "sentences": [{"raw": f"sentence {n}", "sentid": n}],
+        }
+        for n in range(7)
+    ]
+    (root / "raw/c").mkdir()
+    (root / "raw/c/dataset_c.json").write_text(json.dumps({"images": images}))
+    for n in range(7):
+        (root / f"raw/c/{n}.jpg").write_bytes(raw_sources.jpeg(200 + n))
+
+
+def test_bytes_do_not_depend_on_workers_or_earlier_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three_layouts(tmp_path)
+    raw_sources.run_prepare(tmp_path, tokenizer_vocab=120)
+    first = raw_sources.all_bytes(tmp_path / "data")
+    out = capsys.readouterr().out
+    assert re.search(r"^a/train +10 pairs +20 captions +1 broken +3 shards +0\.\d MB$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == f"manifest: {tmp_path / 'data/manifest'}"
+    assert len(first) == 3 + 2 + 2 + 2 + 5 * 2 + 1 + 4, sorted(first)
+    stale = tmp_path / "data/shards/gone/train/000000.tar"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier run")
+    monkeypatch.setenv("ZEROVL_WORKERS", "2")
+    raw_sources.run_prepare(tmp_path, tokenizer_vocab=120)
+    assert raw_sources.all_bytes(tmp_path / "data") == first
+
+
+def test_manifest_describes_every_byte(tmp_path: Path) -> None:
+    three_layouts(tmp_path)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert Manifest.load(tmp_path / "data/manifest").splits == manifest.splits
+    assert manifest.sources("valid") == ["a", "c"]
+    assert manifest.pairs("a", "train") == 10
+    for (source, split), info in manifest.splits.items():
+        shards = tmp_path / "data/shards"
+        good = [row for row in raw_sources.rows(manifest, source, split) if row["error"] is None]
+        assert len(good) == info.pairs == sum(shard.samples for shard in info.shards)
+        assert sum(len(row["captions"]) for row in good) == info.captions
+        index = manifest.index(source, split)
+        assert len(index) == info.pairs
+        for row, entry in zip(good, index, strict=True):
+            shard = info.shards[entry["shard"]]
+            assert (row["shard"], row["offset"], row["size"]) == (shard.path, entry["offset"], entry["size"])
+            data = (shards / shard.path).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+            assert len(data) % 512 == 0
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                members = {member.name: member for member in tar.getmembers()}
+                assert list(members) == [f"{row['key']}.jpg", f"{row['key']}.json"]
+                assert all(m.mtime == m.uid == m.gid == 0 and not m.uname for m in members.values())
+                image, text = (tar.extractfile(name).read() for name in members)  # type: ignore[union-attr]
+            assert json.loads(text) == {name: row[name] for name in ("image_id", "captions", "caption_ids", "source")}
+            assert row["key"] == f"{source}-{row['image_id']}"
+            assert row["recoded"] is None
+            assert row["bytes"] == len(image)
+            with Image.open(io.BytesIO(image)) as opened:
+                assert opened.size == (row["width"], row["height"])
+        for shard in info.shards:
+            assert shard.bytes == (shards / shard.path).stat().st_size
+            assert shard.sha256 == sha256_file(shards / shard.path)
+
+
+def test_original_bytes_are_kept(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 3)
+    manifest = raw_sources.run_prepare(tmp_path)
+    with tarfile.open(tmp_path / "data/shards" / manifest.splits["a", "train"].shards[0].path) as tar:
+        for n in range(3):
+            assert tar.extractfile(f"a-{n}.jpg").read() == raw_sources.jpeg(n)  # type: ignore[union-attr]
+    assert [row["sha256"] for row in raw_sources.rows(manifest, "a")] == [
+        sha256_file(tmp_path / f"raw/a/train/{n}.jpg") for n in range(3)
+    ]
+
+
+def test_webdataset_reads_the_shards(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 10)
+    manifest = raw_sources.run_prepare(tmp_path)
+    paths = [str(tmp_path / "data/shards" / shard.path) for shard in manifest.splits["a", "train"].shards]
+    assert [Path(path).name for path in paths] == ["000000.tar", "000001.tar", "000002.tar"]
+    read = list(webdataset.WebDataset(paths, shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json"))
+    assert [key for key, _, _ in read] == [f"a-{n}" for n in range(10)]
+    assert all(image.size == (40, 30) for _, image, _ in read)
+    assert read[3][2]["captions"] == ["picture 3, take 1", "picture 3, take 2"]
+
+
+def test_own_shards_are_a_source_again(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 6)
+    first = raw_sources.run_prepare(tmp_path)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "data/shards").rename(tmp_path / "second/raw")
+    second = raw_sources.run_prepare(tmp_path / "second")
+    wanted = [
+        (row["image_id"], row["captions"], row["caption_ids"], row["sha256"]) for row in raw_sources.rows(first, "a")
+    ]
+    found = [
+        (row["image_id"], row["captions"], row["caption_ids"], row["sha256"]) for row in raw_sources.rows(second, "a")
+    ]
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "reason"),
+    [
+        (raw_sources.picture(1, mode="CMYK"), "JPEG", "JPEG CMYK"),
+        (raw_sources.picture(1, mode="P"), "PNG", "PNG P"),
+        (raw_sources.picture(1, mode="RGBA"), "PNG", "PNG RGBA"),
+        (raw_sources.picture(1), "WEBP", "WEBP RGB"),
+        (raw_sources.picture(1, mode="P"), "GIF", "GIF P"),
+        (Image.fromarray(np.full((30, 40), 0x80FF, np.uint16)), "PNG", "PNG I;16"),
+        (raw_sources.picture(1, mode="L"), "JPEG", None),
+    ],
+)
+def test_other_pictures_become_jpeg(image: Image.Image, kind: str, reason: str | None) -> None:
+    data = raw_sources.encoded(image, kind)
+    stored = pack.store_picture(data, max_side=0, max_pixels=10_000)
+    assert stored.recoded == reason
+    assert (stored.data == data) == (reason is None)
+    with Image.open(io.BytesIO(stored.data)) as opened:
+        assert (opened.format, opened.mode, opened.size) == ("JPEG", "L" if reason is None else "RGB", (40, 30))
+        if kind == "PNG" and reason == "PNG I;16":
+            assert abs(int(np.asarray(opened).mean()) - 0x80) <= 1
+        if reason == "PNG RGBA":
+            error = np.asarray(opened, int) - np.asarray(raw_sources.picture(1), int)
+            assert np.abs(error).mean() < 4
+
+
+def test_large_pictures_are_reduced_on_demand() -> None:
+    data = raw_sources.jpeg(1, (200, 100))
+    assert pack.store_picture(data, 200, 10**6).data == data
+    stored = pack.store_picture(data, 50, 10**6)
+    assert (stored.width, stored.height, stored.recoded) == (50, 25, "200x100 to 50x25")
+
+
+def test_difference_hash_bits() -> None:
+    rising = Image.fromarray(np.tile(np.arange(0, 180, 2, dtype=np.uint8), (80, 1)))
+    assert pack.difference_hash(rising) == 2**64 - 1
+    assert pack.difference_hash(rising.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == 0
+    lower_half = Image.fromarray(np.vstack([np.asarray(rising)[:40, ::-1], np.asarray(rising)[40:]]))
+    assert pack.difference_hash(lower_half) == 2**32 - 1
+
+
+def test_one_split_is_enough_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/only_train", "train", 2)
+    raw_sources.write_zerovl(tmp_path / "raw/only_valid", "valid", 2, first=5)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert sorted(manifest.splits) == [("only_train", "train"), ("only_valid", "valid")]
+    out = capsys.readouterr().out
+    assert "no valid split, so never evaluated on: only_train" in out
+    assert "no train split, so never trained on: only_valid" in out
+
+
+def test_shards_that_are_all_broken_are_not_written(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 12)
+    for n in range(4, 8):
+        (tmp_path / f"raw/a/train/{n}.jpg").unlink()
+    manifest = raw_sources.run_prepare(tmp_path)
+    info = manifest.splits["a", "train"]
+    assert (info.pairs, info.broken) == (8, 4)
+    assert [shard.path for shard in info.shards] == ["a/train/000000.tar", "a/train/000002.tar"]
+    assert manifest.index("a", "train")["shard"].tolist() == [0] * 4 + [1] * 4
+    assert [path.name for path in sorted((tmp_path / "data/shards").rglob("*.tar"))] == ["000000.tar", "000002.tar"]
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from zerovl.data import prepare
+from zerovl.params import DataParams, Params, PrepareParams
+from zerovl.workspace import Workspace
+if __name__ == "__main__":
+    settings = PrepareParams(shard_samples=10, tokenizer_vocab=100)
+    prepare.run(Params(data=DataParams(raw="raw"), prepare=settings), Workspace(Path(sys.argv[1])))
+"""
+
+
+def _child(root: Path, workers: int) -> subprocess.Popen[bytes]:
+    script = root / "child.py"
+    script.write_text(_CHILD)
+    environment = {**os.environ, "ZEROVL_WORKERS": str(workers)}
+    command = [sys.executable, str(script), str(root)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_then_run_again(tmp_path: Path, workers: int) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 60)
+    raw_sources.write_tar(tmp_path / "raw/b/0.tar", [m for n in range(900) for m in raw_sources.sample(f"{n}", n % 50)])
+    child = _child(tmp_path, workers)
+    seen = tmp_path / "data/shards/a/train/000001.tar"
+    while not seen.exists():
+        assert child.poll() is None, child.stdout.read().decode()  # type: ignore[union-attr]
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.read()  # type: ignore[union-attr]  # ends when the workers have ended too: they hold it open
+    child.stdout.close()  # type: ignore[union-attr]
+    assert not (tmp_path / "data/manifest/manifest.json").exists(), "it was killed too late to show anything"
+    settings: dict[str, Any] = {"shard_samples": 10, "tokenizer_vocab": 100}
+    raw_sources.run_prepare(tmp_path, **settings)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (tmp_path / "raw").rename(fresh / "raw")
+    raw_sources.run_prepare(fresh, **settings)
+    assert raw_sources.all_bytes(tmp_path / "data") == raw_sources.all_bytes(fresh / "data")
+
+
+def test_full_disk_in_a_worker(tmp_path: Path) -> None:
+    """A real failing write: the child may not write files above 8 kB."""
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 20)
+    script = tmp_path / "child.py"
+    script.write_text("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n" + _CHILD)
+    for workers in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)],
+            env={**os.environ, "ZEROVL_WORKERS": workers},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "ZeroVLError" in done.stderr
+        assert "bytes free; make room" in done.stderr
+        assert str(tmp_path / "data/shards") in done.stderr
+        assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
+
+
+def test_full_disk_while_writing_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 3)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zerovl.data.manifest_writing.SplitWriter._flush", full)
+    with pytest.raises(ZeroVLError, match="No space left on device"):
+        raw_sources.run_prepare(tmp_path)
+    assert list((tmp_path / "data/manifest").iterdir()) == []
+
+
+def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROVL_WORKERS", "3")
+    assert prepare.worker_count() == 3
+    for wrong in ("0", "many", "-1"):
+        monkeypatch.setenv("ZEROVL_WORKERS", wrong)
+        with pytest.raises(ZeroVLError, match="ZEROVL_WORKERS"):
+            prepare.worker_count()
+    monkeypatch.delenv("ZEROVL_WORKERS")
+    assert prepare.worker_count() == os.cpu_count()
+
+
+def test_tokenizer_is_learned_from_usable_training_captions(tmp_path: Path) -> None:
+    rows = [(f"{n}.jpg", n, f"Striped hearts und Bäume {n}", n) for n in range(9)]
+    raw_sources.write_csv(tmp_path / "raw/a/train_anno.csv", [*rows, ("9.jpg", 9, "xylophone", 9)])
+    raw_sources.write_csv(tmp_path / "raw/a/valid_anno.csv", [("9.jpg", 10, "zeppelin", 10)])
+    for n in range(9):
+        for split in ("train", "valid"):
+            place = tmp_path / f"raw/a/{split}/{n}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(raw_sources.jpeg(n))
+    raw_sources.run_prepare(tmp_path, tokenizer_vocab=80)
+    folder = tmp_path / "data/tokenizer"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert [tokenizer.id_to_token(n) for n in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert read_json(folder / "source.json") == {"trained": True, "vocab_size": tokenizer.get_vocab_size()}
+    assert tokenizer.get_vocab_size() <= 80
+    assert tokenizer.encode("STRIPED hearts").tokens == ["[CLS]", "striped", "hearts", "[SEP]"]
+    assert not {"x", "y", "z", "##x", "##z"} & set(tokenizer.get_vocab()), "learned from broken or valid captions"
+    loaded = AutoTokenizer.from_pretrained(folder)
+    texts = ["Striped hearts, Bäume 7", "[MASK] hearts", "", "unknown 中文 words"]
+    assert loaded(texts)["input_ids"] == [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    assert (loaded.pad_token_id, loaded.mask_token_id, len(loaded)) == (0, 4, tokenizer.get_vocab_size())
+    assert loaded.decode(loaded("striped hearts")["input_ids"], skip_special_tokens=True) == "striped hearts"
+    assert (folder / "vocab.txt").read_text().splitlines()[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+_TRAIN_TWICE = """
+import sys
+from zerovl.data.tokenizer_training import train
+from tests.support.paths import SHARED
+words = [f"{a}{b}{a} {b}{c}" for a in "abcdefgh" for b in "stuvw" for c in "xyz"]
+print(train(lambda: words, 90).to_str())
+"""
+
+
+def test_tokenizer_is_the_same_in_every_process() -> None:
+    """Many ties on purpose: the library alone numbers tokens by a hash that changes from run to run."""
+    made = {
+        subprocess.run([sys.executable, "-c", _TRAIN_TWICE], capture_output=True, text=True, check=True).stdout
+        for _ in range(4)
+    }
+    assert len(made) == 1
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "valid", 2)
+    raw_sources.run_prepare(tmp_path, tokenizer_vocab=0)
+    assert raw_sources.all_bytes(tmp_path / "data/tokenizer").keys() == {"source.json"}
+    assert read_json(tmp_path / "data/tokenizer/source.json") == {"trained": False, "vocab_size": 0}
+    with pytest.raises(ZeroVLError, match=r"prepare\.tokenizer_vocab is 100, but no source has training captions"):
+        raw_sources.run_prepare(tmp_path, tokenizer_vocab=100)
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2, first=5)
+    with pytest.raises(ZeroVLError, match=r"prepare\.tokenizer_vocab is 7, the captions' letters alone need 9"):
+        raw_sources.run_prepare(tmp_path, tokenizer_vocab=7)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real sources are not beside the checkout")
+def test_a_real_source(tmp_path: Path) -> None:
+    source = SourceParams(name="noto", path=str(REAL / "noto"), splits=["valid"])
+    settings = PrepareParams(shard_samples=100, tokenizer_vocab=0)
+    manifest = prepare.run(Params(data=DataParams(sources=[source]), prepare=settings), Workspace(tmp_path))
+    info = manifest.splits["noto", "valid"]
+    with open(REAL / "noto/valid_anno.csv", encoding="utf-8") as file:
+        assert info.captions == sum(1 for _ in file) - 1
+    assert info.broken == 0
+    assert len(info.shards) == -(-info.pairs // 100)
+    assert info.pairs == len(list((REAL / "noto/valid").iterdir()))

@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zerovl import cli, params, params_file
+from zerovl.errors import ZeroVLError
+from zerovl.params import Params
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Check, Registry
+from zerovl.registry.stores.folder import FolderStore
+from zerovl.release import provenance
+from zerovl.release.gate import Compare, Comparison, LostHolder
+from zerovl.stages import register
+from zerovl.workspace import Workspace
+
+Write = Callable[..., None]
+
+
+def compared(registry: Registry, holder: Version) -> Comparison | LostHolder:
+    """In place of ranks by query: the difference of the RSUM in both metrics, 10 either way."""
+    ours = json.loads((Path(registry.store.uri).parent / "reports" / "evaluation" / "metrics.json").read_text())
+    difference = ours["overall"]["rsum"] - holder.metrics["overall"]["rsum"]
+    return Comparison(holder.metrics, difference, difference - 10.0, difference + 10.0)
+
+
+def checked(folder: Path) -> str:
+    return f"{len(list(folder.glob('sample/*')))} files in its sample"
+
+
+def run_stage(params: Params, workspace: Workspace, compare: Compare = compared, check: Check = checked) -> None:
+    register.run(params, workspace, compare, check)
+
+
+def settings(**register: Any) -> Params:
+    return params_file.parse(params_file.merge(params.as_dict(Params()), {"register": register}), "test")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "project")
+
+
+@pytest.fixture
+def write(workspace: Workspace) -> Write:
+    """Everything that the earlier stages leave; other weights are another model."""
+
+    def write_json(path: Path, value: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def write(
+        weights: bytes = b"weights", rsum: float = 300.0, evaluation: str = "data-1", passed: bool = True
+    ) -> None:
+        workspace.model.mkdir(parents=True, exist_ok=True)
+        (workspace.model / "model.safetensors").write_bytes(weights)
+        (workspace.model / "config.json").write_text("{}")
+        (workspace.model / "tokenizer.json").write_text("{}")
+        (workspace.model / ".gitignore").write_text("not part of it")
+        scores = {"i2t_r1": 40.123, "rsum": rsum, "rsum_low": rsum - 7.5, "rsum_high": rsum + 8.25}
+        write_json(
+            workspace.evaluation_report / "metrics.json",
+            {"overall": scores, "sources": {"shapes": {"rsum": rsum}}, "evaluation_digest": evaluation},
+        )
+        (workspace.evaluation_report / "queries.parquet").write_bytes(b"ranks of " + weights)
+        (workspace.evaluation_report / "sample").mkdir(exist_ok=True)
+        (workspace.evaluation_report / "sample" / "pairs.tar").write_bytes(b"pairs")
+        (workspace.evaluation_report / "sample" / "embeddings.safetensors").write_bytes(b"of " + weights)
+        splits = {"train": {"pairs": 1600, "broken": 2}, "valid": {"pairs": 200, "broken": 1}}
+        write_json(workspace.manifest / "manifest.json", {"digest": "data-digest", "sources": {"shapes": splits}})
+        write_json(workspace.validation_report / "verdict.json", {"passed": passed, "manifest_digest": "data-digest"})
+        write_json(workspace.training_report / "metrics.json", {"final_loss": 0.5, "steps": 10})
+
+    write()
+    return write
+
+
+@pytest.fixture
+def registry(workspace: Workspace) -> Registry:
+    return Registry(FolderStore(workspace.root / "registry"))
+
+
+def released(workspace: Workspace) -> dict[str, Any]:
+    return dict(json.loads(workspace.release.read_text()))
+
+
+def test_the_first_release(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_stage(settings(), workspace)
+    version = registry.resolve("zerovl@production")
+    assert set(version.files) == {
+        *("model.safetensors", "config.json", "tokenizer.json"),
+        *("metrics.json", "provenance.json", "MODEL_CARD.md", "queries.parquet"),
+        *("sample/pairs.tar", "sample/embeddings.safetensors"),
+    }
+    assert (version.number, version.by) == (1, "test-run")
+    assert version.metrics["overall"]["rsum"] == 300.0
+    record = released(workspace)
+    assert record["files"] == {name: info.sha256 for name, info in version.files.items()}
+    assert (record["version"], record["store"], record["alias"], record["promoted"]) == (
+        1,
+        "registry",
+        "production",
+        True,
+    )
+    assert record["verdict"]["passed"] is True
+    assert record["metrics"]["rsum"] == 300.0
+    printed = capsys.readouterr().out
+    assert "registered zerovl@1 in registry" in printed
+    assert "zerovl@production is version 1" in printed
+    assert "  2 files in its sample" in printed
+    assert '    model = zerovl.load("registry/zerovl@production")' in printed
+    registry.pull(version, tmp_path / "out")
+    origin = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert origin == version.provenance
+    assert origin["data_manifest"] == "data-digest"
+    assert origin["params"]["train"]["batch_size"] == Params().train.batch_size
+    assert origin["training"] == {"final_loss": 0.5, "steps": 10}
+    assert origin["environment"]["torch"]
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert card.startswith("---\nlibrary_name: zerovl\n")
+    assert "| shapes | 1,600 | 200 | 3 |" in card
+    assert "| all | 40.1 |" in card
+    assert "| 300.0 | 292.5 to 308.2 |" in card
+    assert 'zerovl.load("registry/zerovl@VERSION")' in card
+    assert card.count("contains 16 validation pairs as its fixed sample") == 1
+
+
+def test_again_is_the_same_release(workspace: Workspace, write: Write, registry: Registry) -> None:
+    run_stage(settings(), workspace)
+    record = workspace.release.read_bytes()
+    (workspace.root / "dvc.lock").write_text("provenance differs, the model does not")
+    run_stage(settings(), workspace)
+    assert registry.numbers("zerovl") == [1]
+    assert len(registry.history("zerovl", "production")) == 1
+    values = json.loads(record)
+    again = released(workspace)
+    assert {**values, "verdict": None} == {**again, "verdict": None}
+
+
+def test_a_worse_candidate_is_kept_but_not_promoted(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(settings(), workspace)
+    write(b"worse", rsum=250.0)
+    capsys.readouterr()
+    run_stage(settings(), workspace)
+    assert registry.numbers("zerovl") == [1, 2]
+    assert registry.resolve("zerovl@production").number == 1
+    record = released(workspace)
+    assert (record["version"], record["promoted"], record["verdict"]["passed"]) == (2, False, False)
+    printed = capsys.readouterr().out
+    assert "gate FAILED; zerovl@production stays as it is" in printed
+    assert "FAILED   max_drop overall: 50.00, bound 5.00" in printed
+    assert 'zerovl.load("registry/zerovl@2")' in printed
+    assert registry.resolve("zerovl@2").verdict == record["verdict"]
+
+
+def test_a_candidate_worse_beyond_its_interval_is_not_promoted(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(settings(), workspace)
+    write(b"worse", rsum=289.0)
+    run_stage(settings(gate={"max_drop": 600.0}), workspace)
+    assert registry.resolve("zerovl@production").number == 1
+    assert "FAILED   difference: -11.00 [-21.00, -1.00], bound 0.00 (not_worse)" in capsys.readouterr().out
+    run_stage(settings(gate={"max_drop": 600.0, "difference": "none"}), workspace)
+    assert registry.resolve("zerovl@production").number == 2
+
+
+def test_better_means_better_than_chance(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = settings(gate={"difference": "better"})
+    run_stage(better, workspace)
+    write(b"maybe", rsum=309.0)
+    run_stage(better, workspace)
+    assert registry.resolve("zerovl@production").number == 1
+    write(b"surely", rsum=311.0)
+    run_stage(better, workspace)
+    version = registry.resolve("zerovl@production")
+    assert version.number == 3
+    move = registry.current("zerovl", "production")
+    assert move is not None
+    assert move.verdict == version.verdict == released(workspace)["verdict"]
+    told = [reason for reason in released(workspace)["verdict"]["reasons"] if reason["rule"] == "difference"]
+    assert [(reason["low"], reason["high"]) for reason in told] == [(1.0, 21.0)]
+    # The holder itself is not asked to be better than itself.
+    capsys.readouterr()
+    run_stage(better, workspace)
+    assert "gate passed; zerovl@production is version 3 (move 2)" in capsys.readouterr().out
+
+
+def test_a_holder_that_cannot_be_measured_keeps_the_alias(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(settings(), workspace)
+    write(b"better", rsum=400.0)
+    run_stage(settings(), workspace, compare=lambda registry, holder: LostHolder(f"{holder.reference} is gone"))
+    assert registry.resolve("zerovl@production").number == 1
+    assert "FAILED   max_drop (zerovl@1 is gone)" in capsys.readouterr().out
+
+
+def test_a_release_without_a_sample(workspace: Workspace, write: Write, registry: Registry) -> None:
+    without = params_file.parse(params_file.merge(params.as_dict(Params()), {"evaluate": {"sample": 0}}), "test")
+    run_stage(without, workspace)
+    version = registry.resolve("zerovl@production")
+    assert not [name for name in version.files if name.startswith("sample/")]
+    folder = workspace.root / "out"
+    registry.pull(version, folder)
+    assert "fixed sample" not in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_check_that_fails_registers_but_does_not_promote(
+    workspace: Workspace, write: Write, registry: Registry
+) -> None:
+    def refuse(folder: Path) -> str:
+        raise ZeroVLError("the cosine of picture a-1 is 0.1")
+
+    with pytest.raises(ZeroVLError, match=r"zerovl@1 stays without the alias: the cosine of picture a-1"):
+        run_stage(settings(), workspace, check=refuse)
+    assert registry.numbers("zerovl") == [1]
+    assert registry.current("zerovl", "production") is None
+    assert not workspace.release.exists()
+
+
+def test_without_an_alias_nothing_moves(workspace: Workspace, write: Write, registry: Registry) -> None:
+    run_stage(settings(alias=""), workspace)
+    assert registry.aliases("zerovl") == {}
+    assert released(workspace)["promoted"] is False
+
+
+def test_a_holder_that_changes_meanwhile_is_judged_against(
+    workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage(settings(), workspace)
+    promote = Registry.promote
+
+    def overtaken(self: Registry, *arguments: Any, **named: Any) -> Any:
+        """Someone else promotes a far better model between our judgement and our promotion."""
+        monkeypatch.setattr(Registry, "promote", promote)
+        better = self.publish(
+            "zerovl",
+            {"model.safetensors": b"better", "config.json": b"{}"},
+            metrics={"overall": {"rsum": 500.0}, "evaluation_digest": "data-1"},
+            provenance={},
+            by="",
+        )
+        promote(self, better, "production", why="", by="", after=1, check=checked)
+        return promote(self, *arguments, **named)
+
+    monkeypatch.setattr(Registry, "promote", overtaken)
+    write(b"second", rsum=301.0)
+    run_stage(settings(), workspace)
+    assert released(workspace)["promoted"] is False
+    assert registry.resolve("zerovl@production").metrics["overall"]["rsum"] == 500.0
+
+
+def test_promotion_reads_the_release_back(
+    workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = FolderStore.create
+
+    def damaging(self: FolderStore, key: str, source: Path | bytes) -> bool:
+        flipped = b"flipped" if "blobs" in key and not isinstance(source, bytes) else source
+        return create(self, key, flipped)
+
+    monkeypatch.setattr(FolderStore, "create", damaging)
+    with pytest.raises(ZeroVLError, match="is damaged: expected sha256"):
+        run_stage(settings(), workspace)
+    assert registry.current("zerovl", "production") is None
+    assert not workspace.release.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: (w.model / "model.safetensors").unlink(), "model.safetensors: missing or empty"),
+        (lambda w: (w.model / "config.json").write_bytes(b""), "config.json: missing or empty"),
+        (lambda w: (w.model / "last.pth").write_bytes(b"x"), "last.pth may hold a pickle"),
+        (lambda w: (w.evaluation_report / "metrics.json").unlink(), "metrics.json: no such file"),
+        (lambda w: (w.evaluation_report / "metrics.json").write_text("{}"), "no overall scores"),
+        (lambda w: (w.evaluation_report / "metrics.json").write_text('{"overall": {}}'), "no overall.rsum"),
+        (lambda w: (w.evaluation_report / "queries.parquet").unlink(), "queries.parquet: no such file"),
+        (lambda w: (w.evaluation_report / "sample" / "pairs.tar").unlink(), "pairs.tar: no such file"),
+        (lambda w: (w.manifest / "manifest.json").write_text("{"), "manifest.json: not valid JSON"),
+        (lambda w: (w.validation_report / "verdict.json").write_text('{"passed": false}'), "did not pass"),
+        (
+            lambda w: (w.validation_report / "verdict.json").write_text('{"passed": true, "manifest_digest": "old"}'),
+            "of data old, but the manifest is data-digest",
+        ),
+    ],
+)
+def test_nothing_is_released_from_what_is_not_whole(
+    workspace: Workspace, write: Write, registry: Registry, spoil: Callable[[Workspace], object], message: str
+) -> None:
+    spoil(workspace)
+    with pytest.raises(ZeroVLError, match=message):
+        run_stage(settings(), workspace)
+    assert registry.names() == []
+    assert not workspace.release.exists()
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert provenance.git_state(tmp_path) is None
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "code.py").write_text("a = 1")
+    (tmp_path / "dvc.lock").write_text("one")
+    git("add", ".")
+    git("commit", "-m", "first")
+    state = provenance.git_state(tmp_path)
+    assert state is not None
+    assert len(state["commit"]) == 40
+    assert state["dirty"] is False
+    (tmp_path / "dvc.lock").write_text("two")
+    assert provenance.git_state(tmp_path) == state
+    (tmp_path / "code.py").write_text("a = 2")
+    assert provenance.git_state(tmp_path) == {**state, "dirty": True}
+
+
+def test_who(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert provenance.who() == "test-run"
+    monkeypatch.delenv("ZEROVL_RUN")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gitconfig").write_text("[user]\nname = A Person\nemail = a@b.c\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    assert provenance.who() == "A Person <a@b.c>"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("LOGNAME", "login")
+    assert provenance.who().startswith("login@")
+
+
+def test_the_commands(
+    workspace: Workspace,
+    write: Write,
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_check_release", checked)
+    store = str(workspace.root / "registry")
+
+    def run(*arguments: str) -> list[str]:
+        capsys.readouterr()
+        assert cli.main(["registry", "--store", store, *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert run("list")[0].startswith(f"no models in folder {store}")
+    run_stage(settings(), workspace)
+    write(b"worse", rsum=250.0)
+    run_stage(settings(), workspace)
+    head, worse, first = run("list")
+    assert head.split() == ["MODEL", "VERSION", "CREATED", "(UTC)", "RSUM", "MB", "GATE", "ALIASES", "BY"]
+    assert worse.split()[:2] + worse.split()[4:] == ["zerovl", "2", "250.0", "0.0", "FAILED", "-", "test-run"]
+    assert first.split()[:2] + first.split()[4:] == ["zerovl", "1", "300.0", "0.0", "passed", "production", "test-run"]
+    assert head.index("GATE") == worse.index("FAILED") == first.index("passed")
+    shown = run("show", "zerovl@production")
+    assert shown[0] == "version zerovl@1 (production)"
+    assert any(line.split()[:1] == ["model.safetensors"] and len(line.split()[2]) == 64 for line in shown)
+    assert "all digests right" in run("verify", "zerovl@2")[0]
+    assert run("pull", "zerovl@2", "--out", str(tmp_path / "out"))[-1] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"worse"
+    assert (Path(run("pull", "zerovl@1")[-1]) / "model.safetensors").read_bytes() == b"weights"
+    promoted = "\n".join(run("promote", "zerovl@2", "production", "--why", "by hand"))
+    assert "the gate refused zerovl@2" in promoted
+    assert "version 1 -> version 2" in promoted
+    assert "is version 2 already" in run("promote", "zerovl@2", "production")[0]
+    assert "version 2 -> version 1" in run("rollback", "zerovl@production", "--why", "it was worse")[0]
+    history = run("history", "zerovl@production")
+    moves = [line for line in history if line.startswith("move")]
+    assert moves == ["move 3 (production now)", "move 2", "move 1"]
+    what = [line for line in history if line.startswith("What:")]
+    assert [line.removeprefix("What:").strip() for line in what] == [
+        "rolled back: version 2 -> version 1",
+        "promoted: version 1 -> version 2",
+        "promoted: nothing -> version 1",
+    ]
+    assert history[1].startswith("Date:")
+    assert history[1].endswith(" UTC")
+    assert history[3].split() == ["By:", "test-run"]
+    assert history[4].startswith("Gate:       passed, min_rsum: 300.00, bound 0.00")
+    assert history[5].endswith("2 files in its sample")
+    assert history[6:9] == ["", "    it was worse", ""]
+    assert any(line.startswith("Gate:       FAILED, max_drop overall: 50.00, bound 5.00") for line in history)
+
+
+def test_commands_that_fail_say_why(
+    workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_stage(settings(), workspace)
+    store = str(workspace.root / "registry")
+
+    def run(*arguments: str) -> str:
+        assert cli.main(["registry", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "zerovl has the versions 1" in run("--store", store, "show", "zerovl@2")
+    assert "there is no zerovl@staging" in run("--store", store, "history", "zerovl@staging")
+    assert "leave one of them out" in run("--store", store, "show", f"{store}/zerovl@1")
+    assert "expected NAME@ALIAS" in run("--store", store, "show", "zerovl")
+    blob = next((workspace.root / "registry" / "zerovl" / "blobs" / "sha256").iterdir())
+    blob.write_bytes(b"flipped")
+    assert f"expected sha256 {blob.name}, found" in run("verify", f"{store}/zerovl@1")
+    assert f"expected sha256 {blob.name}, found" in run("pull", f"{store}/zerovl@1", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,163 @@
+"""What a stage runs: the modules of `zerovl` that it imports, directly or not, each with a digest of its syntax.
+
+The digest is taken over the syntax tree without comments and docstrings, so that a better sentence is no
+other program. DVC compares it for every stage (`zerovl code`), and the fingerprint of a run holds it for `train`.
+
+A module counts for a stage when the stage's own module imports it, at the top or inside a function, directly or
+through others; imports for type checkers alone do not count. Pages and style sheets beside a module count with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+STAGES = {
+    "demo-data": "zerovl.data.demo.draw",
+    "prepare": "zerovl.stages.prepare",
+    "validate": "zerovl.stages.validate",
+    "train": "zerovl.stages.train",
+    "evaluate": "zerovl.stages.evaluate",
+    "register": "zerovl.stages.register",
+}
+_WORDS = "what it says to people shapes no output"
+_SUPERVISION = "how processes are started, watched and ended shapes no weight"
+_PARAMETERS = "the values that it reads are compared themselves, as parameters of the stage"
+# Modules that no stage's digest holds, each with the reason.
+NOT_COUNTED = {
+    "zerovl.code_closure": "it computes the digests",
+    "zerovl.errors": _WORDS,
+    "zerovl.log": _WORDS,
+    "zerovl.text_format": _WORDS,
+    "zerovl.params": _PARAMETERS,
+    "zerovl.params_file": _PARAMETERS,
+    "zerovl.processes": _SUPERVISION,
+    "zerovl.workspace": "where a stage reads and writes stands in its dependencies and outputs",
+    "zerovl.distributed.activity": _SUPERVISION,
+    "zerovl.distributed.exits": _SUPERVISION,
+    "zerovl.distributed.heartbeats": _SUPERVISION,
+    "zerovl.distributed.watchdog": _SUPERVISION,
+    "zerovl.engine.progress": _WORDS,
+    "zerovl.training.launch": _SUPERVISION,
+    "zerovl.training.start_block": _WORDS,
+    "zerovl.training.worker": _SUPERVISION,
+}
+_BESIDE = (".html", ".css", ".js", ".csv", ".txt")
+
+
+def digests(stage: str) -> dict[str, str]:
+    """Digest by file, relative to the package, of all that counts for a stage; sorted by name."""
+    files = {path for module in modules(stage) - NOT_COUNTED.keys() for path in _counted(module)}
+    return {path.relative_to(PACKAGE).as_posix(): _digest(path) for path in sorted(files)}
+
+
+def modules(stage: str) -> set[str]:
+    """Names of all modules that a stage's module imports, directly or not, itself included."""
+    found: set[str] = set()
+    open_ = [STAGES[stage]]
+    while open_:
+        name = open_.pop()
+        if name not in found:
+            found.add(name)
+            open_ += imported(name)
+    return found
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """Modules of `zerovl` that a module imports itself; the packages around them too, but for `zerovl`."""
+    names = set()
+    for name in _names(_tree(_file(module))):
+        parts = name.split(".")
+        if parts[0] != "zerovl":
+            continue
+        # "from a.b import c" names a.b.c, which is a module, or something inside a.b.
+        whole = next((parts[:end] for end in range(len(parts), 0, -1) if _exists(parts[:end])), [])
+        names |= {".".join(whole[:end]) for end in range(2, len(whole) + 1)}
+        if whole == ["zerovl"]:
+            names.add("zerovl")
+    return frozenset(names - {module})
+
+
+def syntax_digest(source: str) -> str:
+    """Digest of a program without its comments and docstrings; equal for every Python that parses it alike."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    digest = hashlib.sha256()
+    for part in _flat(tree):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _counted(module: str) -> Iterator[Path]:
+    path = _file(module)
+    if path.read_bytes().strip():
+        yield path
+    yield from (other for other in path.parent.iterdir() if other.suffix in _BESIDE and path.parent != PACKAGE)
+
+
+@cache
+def _digest(path: Path) -> str:
+    if path.suffix == ".py":
+        return syntax_digest(path.read_text(encoding="utf-8"))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _exists(parts: list[str]) -> bool:
+    place = PACKAGE.parent.joinpath(*parts)
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def _file(module: str) -> Path:
+    place = PACKAGE.parent.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """Full names that a program imports when it runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from _names(other)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from _names(node)
+
+
+def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    first = node.body[0] if node.body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+
+
+def _flat(value: object) -> Iterator[str]:
+    """A syntax tree as words; fields that are empty are left out, as newer Pythons have more of them."""
+    if isinstance(value, ast.AST):
+        yield f"({type(value).__name__}"
+        for name, field in ast.iter_fields(value):
+            if field is not None and field != []:
+                yield name
+                yield from _flat(field)
+        yield ")"
+    elif isinstance(value, list):
+        yield "["
+        for item in value:
+            yield from _flat(item)
+        yield "]"
+    else:
+        yield f"{type(value).__name__} {value!r}"

@@ -1,0 +1,191 @@
+"""`zerovl doctor`: is this machine ready? One line a check: ok, note, or FAIL with the fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+
+_OLDEST_PYTHON, _NEXT_PYTHON = (3, 11), (3, 14)
+_OLDEST_TORCH = (2, 11)
+_LOW_DISK_GB = 20.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: str  # ok | note | FAIL
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.subject:<12} {self.text}"
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def run(params_path: Path) -> int:
+    """Print all findings as they come; 1 if one is FAIL, else 0. A check that breaks is a FAIL, not a crash."""
+    # Imports happen inside the checks: a missing package is a finding too.
+    checks: list[tuple[str, Check]] = [
+        ("python", check_python),
+        ("torch", check_torch),
+        ("disk", lambda: check_disk(Path.cwd())),
+        ("params", lambda: check_params(params_path)),
+        ("tools", check_tools),
+        ("store", lambda: check_store(store_of(params_path))),
+        ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
+    ]
+    failures = 0
+    for subject, check in checks:
+        for finding in _guarded(subject, check):
+            print(finding, flush=True)
+            failures += finding.level == "FAIL"
+    print(f"{failures} to fix" if failures else "all well")
+    return 1 if failures else 0
+
+
+def check_python() -> Iterator[Finding]:
+    version, found = platform.python_version(), sys.version_info[:2]
+    if _OLDEST_PYTHON <= found < _NEXT_PYTHON:
+        yield Finding("ok", "python", version)
+    else:
+        yield Finding("FAIL", "python", f"{version}; use 3.11, 3.12 or 3.13")
+
+
+def check_torch() -> Iterator[Finding]:
+    """torch, the torchvision built for it, and the GPUs that it sees."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        yield Finding("FAIL", "torch", f"cannot be imported ({_first_line(error)}); run `make setup`")
+        return
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if release < _OLDEST_TORCH:
+        yield Finding("FAIL", "torch", f"{torch.__version__}; 2.11 or newer is needed, run `make setup`")
+    else:
+        yield Finding("ok", "torch", f"{torch.__version__} ({build})")
+    try:
+        import torchvision
+
+        yield Finding("ok", "torchvision", torchvision.__version__)
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: built for another torch
+        fix = "install the torchvision that was built for this torch, `make setup`"
+        yield Finding("FAIL", "torchvision", f"cannot be imported ({_first_line(error)}); {fix}")
+    if not torch.cuda.is_available():
+        text = "none; training runs on the CPU, fit for the demo and small sources"
+        if shutil.which("nvidia-smi"):
+            text = "torch sees none although nvidia-smi is there; check the driver and CUDA_VISIBLE_DEVICES"
+        yield Finding("note", "gpu", text)
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding("ok", "gpu", f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def check_disk(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < _LOW_DISK_GB:
+        yield Finding("note", "disk", f"{free:.1f} GB free in {folder}; shards and checkpoints may need more")
+    else:
+        yield Finding("ok", "disk", f"{free:.0f} GB free in {folder}")
+
+
+def check_params(path: Path) -> Iterator[Finding]:
+    from zerovl import params_file
+
+    try:
+        params_file.load(path)
+    except ZeroVLError as error:
+        yield Finding("FAIL", "params", str(error))
+        return
+    yield Finding("ok", "params", f"{path} is valid")
+
+
+def check_tools() -> Iterator[Finding]:
+    """git and DVC: without them single stages run, `dvc repro` does not."""
+    for command, fix in (("git", "install git"), ("dvc", "run `make setup`, or add .venv/bin to PATH")):
+        # `python -m` and the scripts of a venv work without it being activated.
+        place = shutil.which(command) or shutil.which(command, path=str(Path(sys.executable).parent))
+        if not place:
+            yield Finding("FAIL", command, f"not found; {fix}")
+        elif command == "dvc":
+            yield Finding("ok", command, metadata.version("dvc") if _installed("dvc") else place)
+        else:
+            done = subprocess.run([place, "--version"], capture_output=True, text=True, timeout=20, check=False)
+            yield Finding("ok", command, done.stdout.strip().removeprefix("git version "))
+
+
+def store_of(params_path: Path) -> str:
+    """The store that `zerovl register` uses, where the parameters say it; else that of `zerovl.load`."""
+    from zerovl import params_file
+    from zerovl.registry import fetch
+
+    try:
+        return params_file.load(params_path).register_.store
+    except ZeroVLError:
+        return fetch.default_store()  # the check of the parameters has said what is wrong with them
+
+
+def check_store(uri: str) -> Iterator[Finding]:
+    """Writes a probe, tries to write it again, removes it."""
+    from zerovl.registry.stores import open_store
+
+    try:
+        store = open_store(uri)
+        if "://" not in uri and not Path(uri).expanduser().exists():
+            yield Finding("note", "store", f"{store.describe()} is not there yet; `zerovl register` makes it")
+            return
+        text = f"{store.describe()} {store.check()}"
+    except ZeroVLError as error:
+        yield Finding("FAIL", "store", str(error))
+        return
+    yield Finding("note" if "ignored" in text else "ok", "store", text)
+
+
+def check_prefect(url: str) -> Iterator[Finding]:
+    if not url:
+        yield Finding("note", "prefect", "PREFECT_API_URL is not set; flows run without a server")
+        return
+    address = f"{url.rstrip('/')}/health"
+    if not address.startswith(("http://", "https://")):
+        yield Finding("FAIL", "prefect", f"PREFECT_API_URL={url} is not an address; it looks like http://HOST:4200/api")
+        return
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            answer.read()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        fix = "start the server with `prefect server start`, or correct PREFECT_API_URL"
+        yield Finding("FAIL", "prefect", f"no answer from {address} ({error}); {fix}")
+        return
+    yield Finding("ok", "prefect", f"{address} answers")
+
+
+def _guarded(subject: str, check: Check) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:  # whatever is broken here, the other checks are wanted
+        yield Finding("FAIL", subject, f"the check itself failed: {type(error).__name__}: {_first_line(error)}")
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,0 +1,205 @@
+"""`zerovl registry ACTION`: look at releases, fetch them, move aliases."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zerovl.errors import ZeroVLError
+from zerovl.registry import cache, fetch
+from zerovl.registry.records import Move, Version
+from zerovl.registry.registry import Registry, split_reference
+from zerovl.registry.stores import open_store
+from zerovl.release import provenance
+from zerovl.release.gate import Reason, in_one_line
+from zerovl.text_format import table
+
+_WHAT = {"promote": "promoted", "rollback": "rolled back"}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out one action; `arguments` are those of `zerovl.cli`. Raises `ZeroVLError`."""
+    actions: dict[str, Callable[[Registry, str, argparse.Namespace], None]] = {
+        "list": _list,
+        "show": _show,
+        "pull": _pull,
+        "verify": _verify,
+        "promote": _promote,
+        "rollback": _rollback,
+        "history": _history,
+    }
+    reference = getattr(arguments, "reference", "")
+    uri = arguments.store
+    if "/" in reference:
+        if uri:
+            raise ZeroVLError(f"{reference} names a store, and so does --store {uri}; leave one of them out")
+        uri, reference = fetch.split_store(reference)
+    actions[arguments.action](Registry(open_store(uri or fetch.default_store())), reference, arguments)
+
+
+def _list(registry: Registry, _: str, __: argparse.Namespace) -> None:
+    names = registry.names()
+    if not names:
+        print(f"no models in {registry.store.describe()}; `dvc repro register` publishes one")
+        return
+    rows: list[tuple[str, ...]] = [("MODEL", "VERSION", "CREATED (UTC)", "RSUM", "MB", "GATE", "ALIASES", "BY")]
+    for name in names:
+        holders: dict[int, list[str]] = {}
+        for alias, move in sorted(registry.aliases(name).items()):
+            holders.setdefault(move.version, []).append(alias)
+        rows += [_row(version, holders.get(version.number, [])) for version in registry.versions(name)]
+    print(table(rows))
+
+
+def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
+    return (
+        version.name,
+        str(version.number),
+        _minute(version.created),
+        _rsum(version.metrics),
+        f"{version.size / 1e6:.1f}",
+        _gate(version.verdict),
+        ", ".join(aliases) or "-",
+        version.by,
+    )
+
+
+def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
+    version = registry.resolve(reference)
+    aliases = [alias for alias, move in registry.aliases(version.name).items() if move.version == version.number]
+    origin = version.provenance
+    git = origin.get("git") or {}
+    code = git.get("commit", "not in git") + (" (with changed files)" if git.get("dirty") else "")
+    print(f"version {version.reference}" + (f" ({', '.join(sorted(aliases))})" if aliases else ""))
+    print(
+        _pairs(
+            [
+                ("Registered", f"{_minute(version.created)} UTC by {version.by}"),
+                ("Store", registry.store.describe()),
+                ("Identity", version.identity),
+                ("Code", code),
+                ("Data", str(origin.get("data_manifest", "-"))),
+                ("Gate", _gate(version.verdict)),
+            ]
+        )
+    )
+    print("".join(f"\n    {line}" for line in _verdict_lines(version.verdict)) + "\n")
+    print(table([("SCORES", "RSUM", "95% INTERVAL"), *_score_rows(version.metrics)]) + "\n")
+    files = [(name, f"{info.size:,}", info.sha256) for name, info in version.files.items()]
+    print(table([("FILE", "BYTES", "SHA256"), *files]))
+
+
+def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
+    version = registry.resolve(reference)
+    if arguments.out:
+        folder = Path(arguments.out)
+        registry.pull(version, folder)
+    else:
+        folder = cache.cached(registry, version, cache.cache_folder())
+    print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
+    print(folder)
+
+
+def _verify(registry: Registry, reference: str, _: argparse.Namespace) -> None:
+    version = registry.resolve(reference)
+    registry.verify(version)
+    print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
+
+
+def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
+    version = registry.resolve(reference)
+    before = registry.current(version.name, arguments.alias)
+    move = registry.promote(
+        version,
+        arguments.alias,
+        why=arguments.why,
+        by=provenance.who(),
+        verdict=version.verdict,
+        after=before.number if before else 0,
+        check=_check_release,
+    )
+    if move is None:
+        raise ZeroVLError(
+            f"{version.name}@{arguments.alias} was moved by someone else just now; look at "
+            f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
+        )
+    _tell_move(before, move)
+    if version.verdict and not version.verdict.get("passed", True):
+        print(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
+
+
+def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
+    name, alias = split_reference(reference)
+    before = registry.current(name, alias)
+    _tell_move(before, registry.rollback(name, alias, why=arguments.why, by=provenance.who(), check=_check_release))
+
+
+def _check_release(folder: Path) -> str:
+    from zerovl.release import sample  # torch
+
+    return sample.check(folder)
+
+
+def _tell_move(before: Move | None, move: Move) -> None:
+    if before == move:
+        print(f"{move.name}@{move.alias} is version {move.version} already, since {_minute(move.when)} UTC")
+        return
+    origin = f"version {before.version}" if before else "none"
+    print(f"{move.name}@{move.alias}: {origin} -> version {move.version} (every byte in the store compared)")
+    if move.check:
+        print(move.check)
+
+
+def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
+    name, alias = split_reference(reference)
+    moves = registry.history(name, alias)
+    if not moves:
+        registry.resolve(reference)  # says what there is instead
+    origins = [f"version {move.version}" for move in moves[1:]] + ["nothing"]
+    for index, (move, origin) in enumerate(zip(moves, origins, strict=True)):
+        print(f"move {move.number}" + (f" ({alias} now)" if index == 0 else ""))
+        what = _WHAT.get(move.action, move.action)
+        lines = [
+            ("Date", f"{move.when[:19].replace('T', ' ')} UTC"),
+            ("What", f"{what}: {origin} -> version {move.version}"),
+            ("By", move.by),
+            ("Gate", in_one_line(move.verdict)),
+            ("Check", move.check or "-"),
+        ]
+        print(_pairs(lines))
+        print(f"\n    {move.why or '(no reason given)'}\n")
+
+
+def _score_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    parts = [("all", metrics.get("overall", {})), *sorted(metrics.get("sources", {}).items())]
+    rows: list[tuple[str, ...]] = []
+    for name, scores in parts:
+        low, high = scores.get("rsum_low"), scores.get("rsum_high")
+        interval = "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+        rows.append((name, _rsum({"overall": scores}), interval))
+    return rows
+
+
+def _verdict_lines(verdict: dict[str, Any] | None) -> list[str]:
+    return [str(Reason(**reason)) for reason in verdict["reasons"]] if verdict else []
+
+
+def _gate(verdict: dict[str, Any] | None) -> str:
+    if verdict is None:
+        return "-"
+    return "passed" if verdict["passed"] else "FAILED"
+
+
+def _rsum(metrics: dict[str, Any]) -> str:
+    value = metrics.get("overall", {}).get("rsum")
+    return f"{value:.1f}" if isinstance(value, int | float) else "-"
+
+
+def _minute(when: str) -> str:
+    return when[:16].replace("T", " ")
+
+
+def _pairs(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{name + ':':<12}{value}" for name, value in lines)

@@ -1,0 +1,46 @@
+"""`zerovl score`: the retrieval metrics of embeddings."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
+
+ARRAYS = ("image_embeddings", "text_embeddings", "image_id")
+
+
+def run(file: Path) -> None:
+    """Print the retrieval metrics of embeddings as JSON, percent; rows as `embed` writes them."""
+    arrays = read_embeddings(file)
+    ids = arrays["image_id"]
+    try:
+        metrics = retrieval_metrics(arrays["image_embeddings"], arrays["text_embeddings"], ids, ids).metrics
+    except ZeroVLError as error:
+        raise ZeroVLError(f"{file}: {error}") from None
+    print(json.dumps({name: metrics[name] for name in (*METRICS, "rsum")}))
+
+
+def read_embeddings(file: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """Arrays of `ARRAYS`, read without pickle; raises `ZeroVLError` where one is missing or unreadable."""
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ZeroVLError(f"{file}: a single array, expected an .npz with {', '.join(ARRAYS)}")
+        with loaded as archive:
+            lacking = [name for name in ARRAYS if name not in archive]
+            if lacking:
+                raise ZeroVLError(
+                    f"{file}: no array {', '.join(lacking)}; found {', '.join(archive) or 'none'}; "
+                    "make the file with `zerovl embed`"
+                )
+            return {name: archive[name] for name in ARRAYS}
+    except FileNotFoundError:
+        raise ZeroVLError(f"{file}: no such file; make it with `zerovl embed`") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ZeroVLError(f"{file}: not a readable .npz ({error}); make it with `zerovl embed`") from None

@@ -1,0 +1,81 @@
+"""`zerovl search`: the pictures of a folder, ranked by a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from zerovl.errors import ZeroVLError
+from zerovl.images import BrokenImageError, decode_rgb
+from zerovl.log import logger
+from zerovl.registry import fetch
+from zerovl.text_format import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from zerovl.evaluation.pool import Model
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+BATCH = 128
+NAMED = 5  # skipped files that a message lists
+
+
+def run(model: str, query: str, images: Path, top: int, out: Path | None) -> None:
+    """Print rank, cosine and path of the `top` pictures of a folder, its sub-folders included."""
+    if top < 1:
+        raise ZeroVLError(f"--top {top}: must be 1 or more")
+    if not query.strip():
+        raise ZeroVLError("the query is empty; say what to look for")
+    if not images.is_dir():
+        raise ZeroVLError(f"{images}: no such folder; give the one with the pictures with --images")
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ZeroVLError(f"{images}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
+    fetch.check_reference(model)
+    import zerovl  # and torch: after what was asked for is known to be there
+    from zerovl.evaluation.report.drawing import Row, Tile, draw
+    from zerovl.evaluation.retrieval import top_items
+
+    encoder = zerovl.load(model)
+    usable, embeddings, skipped = _embed_files(encoder, files)
+    if skipped:
+        logger().warning(f"skipped {len(skipped)} unreadable: {names(skipped, NAMED)}")
+    if not usable:
+        raise ZeroVLError(f"{images}: none of the {len(files)} pictures can be read")
+    rows, scores = top_items(encoder.encode_text([query], batch_size=1)[0], embeddings, top)
+    for place, (row, value) in enumerate(zip(rows, scores, strict=True), 1):
+        print(f"{place:4}  {value:.4f}  {usable[row]}")
+    if out is not None:
+        tiles = [
+            Tile(decode_rgb(usable[row].read_bytes()), "none", f"{place}  {value:.2f}  {usable[row].name}")
+            for place, (row, value) in enumerate(zip(rows, scores, strict=True), 1)
+        ]
+        draw([Row("", "", tiles)], query, f"{len(tiles)} of {len(usable):,} pictures in {images.name}", out)
+        print(f"drawn: {out}")
+
+
+def _embed_files(model: Model, files: Sequence[Path]) -> tuple[list[Path], torch.Tensor, list[str]]:
+    """Readable files, their embeddings (n, D), and what was skipped with its reason."""
+    import torch
+
+    usable: list[Path] = []
+    waiting: list[torch.Tensor] = []
+    parts: list[torch.Tensor] = []
+    skipped: list[str] = []
+    for path in tqdm(files, desc="pictures", unit="", leave=False):
+        try:
+            waiting.append(model.transform(decode_rgb(path.read_bytes())))
+        except (BrokenImageError, OSError) as error:
+            skipped.append(f"{path} ({error})")
+            continue
+        usable.append(path)
+        if len(waiting) == BATCH:
+            parts.append(model.encode_pixels(torch.stack(waiting)))
+            waiting = []
+    if waiting:
+        parts.append(model.encode_pixels(torch.stack(waiting)))
+    return usable, torch.cat(parts) if parts else torch.empty(0, 0), skipped

@@ -1,0 +1,179 @@
+"""Batches for training, made by worker processes from shards and manifest.
+
+Legend: `B` global batch, `b` a rank's batch (B / world size), `m` micro-batch, `L` tokens, `H`, `W` pixels.
+
+Nothing here has a state that must be saved. The pairs of a step come from the sampler, and every
+draw for a pair (caption, crop, AutoAugment, token masking) is a function of (seed, step, position
+in the global batch, key): the same for every number of workers and ranks, and after every resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.randomness import RowRandom, keys64
+from zerovl.data.batches.sampling import GlobalBatch, Sampler
+from zerovl.data.batches.workers import OrderedLoader
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.data.special_tokens import SpecialTokens
+from zerovl.data.split_reader import SplitReader
+from zerovl.errors import ZeroVLError
+from zerovl.params import AugmentParams
+
+
+class CaptionTokenizer(Protocol):
+    """Captions to ids, padded on the right to the longest of the list; picklable."""
+
+    @property
+    def special(self) -> SpecialTokens: ...
+
+    def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """m captions -> input_ids (m, L), attention_mask (m, L)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    images: torch.Tensor  # (m, 3, H, W) uint8
+    input_ids: torch.Tensor  # (m, L) int64
+    attention_mask: torch.Tensor  # (m, L) int64
+    keys: list[str]  # m
+    source: str
+
+    def pin_memory(self) -> MicroBatch:
+        """The same in page-locked memory, from where a GPU copies while it computes; PyTorch's loader calls it."""
+        images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
+        return MicroBatch(images, input_ids, mask, self.keys, self.source)
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank sees in one step: b pairs in b / m micro-batches."""
+
+    step: int
+    source: str
+    micro_batches: list[MicroBatch]
+
+
+@dataclass(frozen=True)
+class MicroBatches(Dataset[MicroBatch]):
+    """Micro-batch i of a rank's run: micro-batch i % (b / m) of step start_step + i // (b / m)."""
+
+    reader: SplitReader
+    sampler: Sampler
+    tokenize: CaptionTokenizer
+    transform: TrainTransform
+    augment: AugmentParams
+    micro_batch: int
+    seed: int
+    rank: int
+    world_size: int
+    start_step: int
+
+    @property
+    def per_step(self) -> int:
+        return self.sampler.batch_size // self.world_size // self.micro_batch
+
+    def __len__(self) -> int:
+        return max(0, self.sampler.steps - self.start_step) * self.per_step
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        step, part = divmod(index, self.per_step)
+        batch = self.sampler.batch(self.start_step + step)
+        position = self.rank * self.per_step + part  # in units of m, of the global batch
+        return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
+
+    def _make(self, batch: GlobalBatch, positions: range) -> MicroBatch:
+        images, captions, keys, mask_seeds = [], [], [], []
+        for position in positions:
+            source = batch.sources[int(batch.source_ids[position])]
+            sample, picture = self.reader.read(source, int(batch.rows[position]))
+            image_seed, caption_seed, mask_seed = keys64(3, self.seed, batch.step, position, sample.key)
+            images.append(self.transform(picture, image_seed))
+            captions.append(sample.captions[caption_seed % len(sample.captions)])
+            keys.append(sample.key)
+            mask_seeds.append(mask_seed)
+        input_ids, attention_mask = self.tokenize(captions)
+        if self.augment.mask_probability:
+            draws = RowRandom(np.array(mask_seeds, dtype=np.uint64))
+            input_ids, attention_mask = mask_tokens(
+                input_ids, attention_mask, self.tokenize.special, self.augment.mask_probability, draws
+            )
+        return MicroBatch(
+            torch.stack(images), torch.from_numpy(input_ids), torch.from_numpy(attention_mask), keys, batch.source
+        )
+
+
+class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
+    """Steps in order; close it, or use it in a `with` block, to end the workers."""
+
+    def __init__(self, dataset: MicroBatches, workers: int) -> None:
+        self._dataset = dataset
+        self._step = dataset.start_step
+        # A step is asked for at once: without a whole step in store the loader would idle between.
+        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=torch.cuda.is_available())
+
+    def __len__(self) -> int:
+        """Steps that are left."""
+        return self._dataset.sampler.steps - self._step
+
+    def __next__(self) -> StepBatch:
+        if self._step >= self._dataset.sampler.steps:
+            self.close()
+            raise StopIteration
+        micro_batches = [next(self._loader) for _ in range(self._dataset.per_step)]
+        step = StepBatch(self._step, micro_batches[0].source, micro_batches)
+        self._step += 1
+        return step
+
+    def close(self) -> None:
+        self._loader.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def train_batches(
+    *,
+    manifest: Manifest,
+    shards: ShardReader,
+    sampler: Sampler,
+    tokenize: CaptionTokenizer,
+    transform: TrainTransform,
+    augment: AugmentParams,
+    micro_batch: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+    start_step: int = 0,
+    workers: int = 0,
+) -> TrainBatches:
+    """A rank's batches of the steps from `start_step` on; nothing before it is read.
+
+    Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
+    damaged, with shard, offset and key.
+    """
+    if sampler.batch_size % (world_size * micro_batch):
+        raise ZeroVLError(
+            f"train.batch_size {sampler.batch_size} is not a multiple of ranks x train.micro_batch = "
+            f"{world_size} x {micro_batch}; change one of them"
+        )
+    reader = SplitReader(manifest, shards, "train")
+    dataset = MicroBatches(
+        reader, sampler, tokenize, transform, augment, micro_batch, seed, rank, world_size, start_step
+    )
+    return TrainBatches(dataset, workers)

@@ -1,0 +1,131 @@
+"""Items of a map-style data set made ahead by worker processes, in order, with a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from zerovl.errors import ZeroVLError
+from zerovl.processes import die_with_parent
+
+_SECONDS_TO_END = 5.0  # for a worker after SIGTERM
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A `ZeroVLError` on its way to the caller; torch would lay a worker's traceback over its message."""
+
+    message: str
+
+
+class _Guarded(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except ZeroVLError as error:
+            return _Failure(str(error))
+
+
+class OrderedLoader(Iterator[Item], Generic[Item]):
+    """Items 0, 1, 2, ... of a data set; the order does not depend on the number of workers.
+
+    `prefetch` items are kept ready, over all workers, and at least one a worker. Items are made in
+    this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread
+    of this process. Raises the data set's `ZeroVLError` as it is.
+    """
+
+    def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False) -> None:
+        loader: DataLoader[Item] = DataLoader(
+            _Guarded(dataset),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=max(2, -(-prefetch // workers)) if workers else None,
+            worker_init_fn=_start_worker,
+            pin_memory=pinned,
+            # Its own, so that making a loader draws nothing from torch's global generator.
+            generator=torch.Generator(),
+        )
+        self._workers = workers
+        self._iterator: Any = iter(loader)
+
+    def __next__(self) -> Item:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            item = next(self._iterator)
+        except StopIteration:
+            self.close()
+            raise
+        except (RuntimeError, OSError, EOFError) as error:
+            self.close()
+            if self._workers and _tells_of_death(error):
+                raise ZeroVLError(
+                    f"a loader process died ({str(error) or type(error).__name__}); if memory ran out, set "
+                    "machine.loader_workers or train.micro_batch lower, or give the container more shared memory "
+                    "(--shm-size)"
+                ) from error
+            raise
+        if isinstance(item, _Failure):
+            self.close()
+            raise ZeroVLError(item.message)
+        return item  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the workers and wait for them; later calls do nothing."""
+        iterator, self._iterator = self._iterator, None
+        # What torch calls when the iterator is collected; here at a known time instead.
+        shutdown = getattr(iterator, "_shutdown_workers", None)
+        if shutdown is None:
+            return
+        try:
+            shutdown()
+        except RuntimeError as error:
+            # A worker's death is raised by torch's SIGCHLD handler wherever this process then is, also
+            # here. The shutdown has sent SIGTERM to the others by then, without waiting for them.
+            if not _tells_of_death(error):
+                raise
+            for worker in iterator._workers:
+                worker.join(_SECONDS_TO_END)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tells_of_death(error: Exception) -> bool:
+    """Whether torch says that a worker is gone, or the connection to one broke while a tensor came over it."""
+    if str(error).startswith("Caught "):
+        return False  # by the worker, which lives: the data set raised it
+    return isinstance(error, (OSError, EOFError)) or "DataLoader worker" in str(error)
+
+
+def _start_worker(_worker_id: int) -> None:
+    """Run first in each worker."""
+    torch.set_num_threads(1)  # the ranks and the other workers have the remaining cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C and SIGTERM to the whole group are for the trainer, which then ends its workers: they
+    # must outlive them while it saves a checkpoint.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Sent when the thread that made the loader ends, which is the main one. Elsewhere torch's own
+    # watchdog ends a worker some seconds after its parent.
+    die_with_parent()

@@ -1,0 +1,132 @@
+"""Karpathy's split files (COCO, Flickr30K, Flickr8k): `dataset*.json` beside the pictures.
+
+Format: https://cs.stanford.edu/people/karpathy/deepimagesent/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
+from zerovl.errors import ZeroVLError
+
+_TRAIN = ("train", "restval")
+
+
+def annotation(folder: Path) -> Path | None:
+    """The one `dataset*.json` of a folder; more than one is an error, since they may overlap."""
+    files = sorted(folder.glob("dataset*.json"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ZeroVLError(f"{folder}: several Karpathy files ({names}); keep one a source")
+    return files[0] if files else None
+
+
+def read(folder: Path, split: str, evaluation_split: str, max_caption_bytes: int) -> Reading:
+    """The images of one split in the file's order; what neither split wants is counted in the notes.
+
+    Raises `ZeroVLError` where the file is not of this format; a broken entry is a quarantined record.
+    """
+    path = annotation(folder)
+    if path is None:
+        raise ZeroVLError(f"{folder}: no dataset*.json (Karpathy layout); put it there or change the layout")
+    images = _images(path)
+    wanted = _TRAIN if split == "train" else (evaluation_split,)
+    chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
+    others = Counter(
+        str(image.get("split"))
+        for image in images
+        if isinstance(image, dict) and image.get("split") not in (*_TRAIN, evaluation_split)
+    )
+    notes = [f"{count} images of split {name!r} left out" for name, count in sorted(others.items())]
+    if strays := sum(not isinstance(image, dict) for image in images):
+        notes.append(f"{strays} entries of {path.name} are no images, left out")
+    # Said once a source, with its evaluation split: there the choice is made.
+    return Reading(
+        _records(folder, path, chosen, max_caption_bytes), len(chosen), tuple(notes) if split == "valid" else ()
+    )
+
+
+def splits(folder: Path, evaluation_split: str) -> list[str]:
+    """Which of train and valid the file has images for."""
+    path = annotation(folder)
+    names = {image.get("split") for image in _images(path) if isinstance(image, dict)} if path else set()
+    return [
+        split for split, wanted in (("train", _TRAIN), ("valid", (evaluation_split,))) if names.intersection(wanted)
+    ]
+
+
+def _images(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8, and numbers of too many digits
+        raise ZeroVLError(f"{path}: not valid JSON ({error}); fetch the file again") from None
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise ZeroVLError(f"{path}: no list 'images'; expected a Karpathy split file (data/README.md shows one)")
+    return images
+
+
+def _records(folder: Path, path: Path, images: list[dict[str, Any]], max_caption_bytes: int) -> Iterator[Record]:
+    image_ids: set[int] = set()
+    caption_ids: set[int] = set()
+    for image in images:
+        number = image.get("cocoid", image.get("imgid"))
+        image_id = whole_number(number)
+        name = "/".join(str(image[part]) for part in ("filepath", "filename") if image.get(part))
+        origin = f"{name} ({path.name}: imgid {image.get('imgid')})"
+        # The last part by itself too: joined to a folder, an absolute name would win over it.
+        error = name_error(name) or name_error(str(image.get("filename")))
+        if not isinstance(image.get("filename"), str):
+            error = "no filename"
+        elif image_id is None:
+            error = f"imgid {number!r} is not a whole number"
+        elif image_id in image_ids:
+            error = f"image id {image_id} was used before"
+        sentences = image.get("sentences")
+        good: list[tuple[int, str]] = []
+        broken: list[Record] = []
+        for sentence in sentences if isinstance(sentences, list) else []:
+            caption_id, text, problem = _sentence(sentence, caption_ids, max_caption_bytes)
+            if problem is None and caption_id is not None:
+                good.append((caption_id, text.strip()))
+                caption_ids.add(caption_id)
+            else:
+                known = () if caption_id is None else (caption_id,)
+                broken.append(Record(origin, image_id, shown(text), known, error=problem))
+        if error is None and image_id is not None:
+            image_ids.add(image_id)
+        if error is None and not good and not broken:
+            error = "no caption"
+        if error or good:
+            picture = None if error else Picture(str(_find(folder, image.get("filepath"), image["filename"])))
+            yield Record(
+                origin, image_id, tuple(text for _, text in good), tuple(number for number, _ in good), picture, error
+            )
+        yield from broken
+
+
+def _sentence(sentence: object, seen: set[int], max_bytes: int) -> tuple[int | None, str, str | None]:
+    """(caption_id, text, reason it is refused or None)."""
+    if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
+        return None, "", "sentence without 'raw'"
+    text = sentence["raw"]
+    caption_id = whole_number(sentence.get("sentid"))
+    if caption_id is None:
+        return None, text, f"sentid {sentence.get('sentid')!r} is not a whole number"
+    if caption_id in seen:
+        return caption_id, text, f"caption_id {caption_id} was used before"
+    return caption_id, text, caption_error(text, max_bytes)
+
+
+def _find(folder: Path, filepath: object, filename: str) -> Path:
+    """The first place that has the picture; the first place at all if none has."""
+    below = [Path(filepath, filename)] if isinstance(filepath, str) and filepath else []
+    names = [*below, *(Path("images") / name for name in [*below, Path(filename)]), Path(filename)]
+    # os.path.exists, unlike Path.exists, takes names that are too long or not Unicode for missing.
+    return next((folder / name for name in names if os.path.exists(folder / name)), folder / names[0])

@@ -1,0 +1,216 @@
+"""One work unit of `prepare`: some consecutive records to one shard and its manifest rows.
+
+Runs in the processes of a pool: it imports numpy and Pillow alone, and what it makes depends on
+nothing but its `Unit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+import warnings
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from zerovl.data.raw.records import Picture, Record, printable
+from zerovl.files import atomic_write
+from zerovl.images import BrokenImageError, decode_rgb
+
+MAX_IMAGE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    shards: str  # folder of all shards
+    source: str
+    split: str
+    number: int  # of the shard in its split
+    records: tuple[Record, ...]
+    max_side: int
+    max_pixels: int
+
+    @property
+    def name(self) -> str:
+        """The shard, relative to the folder of all shards."""
+        return f"{self.source}/{self.split}/{self.number:06d}.tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    unit: Unit
+    rows: list[dict[str, Any]]  # one a record, columns of the manifest
+    samples: int  # 0: all records are broken, and there is no shard
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A picture as it goes into the shard."""
+
+    data: bytes
+    width: int
+    height: int
+    phash: int
+    recoded: str | None
+
+
+def pack(unit: Unit) -> Packed:
+    """Write the unit's shard (aside, then renamed) and describe every record.
+
+    Raises `OSError` only where writing fails; a picture that cannot be read or decoded is a row
+    with an error.
+    """
+    with ExitStack() as stack:
+        shard = _Shard(Path(unit.shards, unit.name), stack)
+        rows = [_pack_record(record, unit, shard) for record in unit.records]
+        size, digest = shard.finish()
+    return Packed(unit, rows, sum(row["error"] is None for row in rows), size, digest)
+
+
+def _pack_record(record: Record, unit: Unit, shard: _Shard) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "source": unit.source,
+        "split": unit.split,
+        "image_id": record.image_id,
+        "captions": list(record.captions),
+        "caption_ids": list(record.caption_ids),
+        "error": record.error,
+        "origin": printable(record.origin),
+    }
+    if record.picture is None:
+        return row | {"error": record.error or "no picture"}
+    try:
+        original = read_picture(record.picture)
+        row["sha256"] = hashlib.sha256(original).hexdigest()
+        stored = store_picture(original, unit.max_side, unit.max_pixels)
+    except BrokenImageError as error:
+        return row | {"error": str(error)}
+    key = f"{unit.source}-{record.image_id}"
+    description = {
+        "image_id": record.image_id,
+        "captions": record.captions,
+        "caption_ids": record.caption_ids,
+        "source": unit.source,
+    }
+    text = json.dumps(description, ensure_ascii=False).encode("utf-8")
+    offset, size = shard.add([(f"{key}.jpg", stored.data), (f"{key}.json", text)])
+    return row | {
+        "key": key,
+        "shard": unit.name,
+        "offset": offset,
+        "size": size,
+        "width": stored.width,
+        "height": stored.height,
+        "bytes": len(stored.data),
+        "phash": stored.phash,
+        "recoded": stored.recoded,
+    }
+
+
+def read_picture(picture: Picture) -> bytes:
+    """The bytes of a picture; raises `BrokenImageError` where they cannot be had."""
+    try:
+        status = os.stat(picture.path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise BrokenImageError("not a file")
+        size = status.st_size if picture.size is None else picture.size
+        if size > MAX_IMAGE_BYTES:
+            raise BrokenImageError(f"{size} bytes, more than {MAX_IMAGE_BYTES}")
+        with open(picture.path, "rb") as file:
+            file.seek(picture.offset)
+            return file.read(size)
+    except FileNotFoundError:
+        raise BrokenImageError("missing file") from None
+    except UnicodeEncodeError:
+        raise BrokenImageError("file name is not valid Unicode") from None
+    except OSError as error:
+        raise BrokenImageError(f"cannot be read: {error.strerror}") from None
+
+
+def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
+    """The bytes to keep: the original ones of an RGB or grey JPEG that is not too large.
+
+    All else is decoded to RGB and written as JPEG, quality 95, without chroma subsampling. EXIF
+    orientation is not applied, neither here nor by `decode_rgb`: what is seen stays the same.
+    Raises `BrokenImageError`.
+    """
+    image = decode_rgb(data, max_pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as header:
+            kind, mode = header.format, header.mode
+    phash = difference_hash(image)
+    reasons = []
+    if kind not in ("JPEG", "MPO") or mode not in ("RGB", "L"):  # MPO: a JPEG with further pictures behind it
+        reasons.append(f"{kind} {mode}")
+    longest = max(image.size)
+    if 0 < max_side < longest:
+        width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+        reasons.append(f"{image.width}x{image.height} to {width}x{height}")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    if reasons:
+        buffer = io.BytesIO()
+        try:
+            image.save(buffer, "JPEG", quality=95, subsampling=0)
+        except (OSError, ValueError) as error:  # sides above JPEG's 65535
+            raise BrokenImageError(f"{image.width}x{image.height} cannot be stored as JPEG: {error}"[:200]) from None
+        data = buffer.getvalue()
+    return _Stored(data, image.width, image.height, phash, ", ".join(reasons) or None)
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits, row by row: is a pixel of the 9 x 8 grey miniature brighter than its left neighbour?
+
+    The dHash of https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html,
+    with the same bits as imagehash.dhash.
+    """
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))  # (8, 9)
+    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes())
+
+
+class _Shard:
+    """A tar in the making; it comes into being with its first sample."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path = path
+        self._stack = stack
+        self._file: IO[bytes] | None = None
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def add(self, members: Iterable[tuple[str, bytes]]) -> tuple[int, int]:
+        """Append members; returns the byte range (offset, size) that they take with headers and padding."""
+        start = self._size
+        for name, data in members:
+            header = tarfile.TarInfo(name)  # mode 644, time, user and group 0
+            header.size = len(data)
+            self._write(header.tobuf(tarfile.USTAR_FORMAT))
+            self._write(data)
+            self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        return start, self._size - start
+
+    def finish(self) -> tuple[int, str]:
+        """Write the end mark; returns (bytes, sha256), (0, "") where nothing was added."""
+        if self._file is None:
+            return 0, ""
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
+        return self._size, self._digest.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = self._stack.enter_context(atomic_write(self._path))
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)

@@ -1,0 +1,144 @@
+"""All sources to shards and the tables of the manifest, by a pool of processes.
+
+The bytes of every output follow from the input and the parameters alone, not from the number of
+worker processes (ZEROVL_WORKERS, default: all cores).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zerovl.data.manifest import ShardInfo, SplitInfo
+from zerovl.data.manifest_writing import SplitWriter
+from zerovl.data.raw import sources
+from zerovl.data.raw.fetched_files import Spool
+from zerovl.data.raw.pack import Packed, Unit, pack
+from zerovl.data.raw.records import Record
+from zerovl.data.raw.sources import Source
+from zerovl.errors import ZeroVLError
+from zerovl.params import PrepareParams
+from zerovl.processes import start_pool_worker
+from zerovl.workspace import Workspace
+
+PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]
+
+_SPOOL = ".fetched"  # folder of tars fetched from S3, beside the shards
+
+
+def worker_count() -> int:
+    """Worker processes: ZEROVL_WORKERS, else one a core."""
+    text = os.environ.get("ZEROVL_WORKERS", "")
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isdigit() or not int(text):
+        raise ZeroVLError(f"ZEROVL_WORKERS is {text!r}; set it to a positive number of processes, or unset it")
+    return int(text)
+
+
+def pack_sources(
+    chosen: list[Source], settings: PrepareParams, workspace: Workspace, workers: int
+) -> dict[tuple[str, str], SplitInfo]:
+    spool = Spool(workspace.shards / _SPOOL)
+    splits: dict[tuple[str, str], SplitInfo] = {}
+    with _packing(workers) as pack_all:
+        for source in chosen:
+            for split in source.splits:
+                splits[source.name, split] = _pack_split(source, split, settings, workspace, spool, pack_all)
+            here = [splits[source.name, split] for split in source.splits]
+            if not any(info.pairs + info.broken for info in here):
+                raise ZeroVLError(
+                    f"source {source.name!r}: {source.path} has no samples; add its data, or take the source out"
+                )
+    shutil.rmtree(workspace.shards / _SPOOL, ignore_errors=True)
+    return splits
+
+
+def _pack_split(
+    source: Source,
+    split: str,
+    settings: PrepareParams,
+    workspace: Workspace,
+    spool: Spool,
+    pack_all: PackAll,
+) -> SplitInfo:
+    reading = sources.read(source, split, settings.max_caption_bytes, spool)
+    units = _units(reading.records, source.name, split, settings, workspace.shards, spool)
+    title = f"{source.name}/{split}"
+    pairs = captions = broken = 0
+    shards: list[ShardInfo] = []
+    with (
+        SplitWriter(workspace.manifest, source.name, split) as writer,
+        tqdm(total=reading.total, desc=title, unit=" samples", delay=1) as bar,
+    ):
+        for packed in pack_all(units):
+            for record in packed.unit.records:
+                if record.picture:
+                    spool.release(record.picture.path)
+            writer.add(packed.rows, shard=len(shards))
+            if packed.samples:
+                shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256))
+            good = [row for row in packed.rows if row["error"] is None]
+            pairs += len(good)
+            captions += sum(len(row["captions"]) for row in good)
+            broken += len(packed.rows) - len(good)
+            bar.update(len(packed.rows))
+    for note in reading.notes:
+        print(f"{title}: {note}")
+    return SplitInfo(pairs, captions, broken, tuple(shards))
+
+
+def _units(
+    records: Iterator[Record], source: str, split: str, settings: PrepareParams, shards: Path, spool: Spool
+) -> Iterator[Unit]:
+    """Consecutive records by `shard_samples`; tars that they lie in are held until they are packed."""
+    held = (_hold(record, spool) for record in records)
+    number = 0
+    while batch := tuple(islice(held, settings.shard_samples)):
+        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels)
+        number += 1
+
+
+def _hold(record: Record, spool: Spool) -> Record:
+    if record.picture:
+        spool.hold(record.picture.path)
+    return record
+
+
+@contextmanager
+def _packing(workers: int) -> Iterator[PackAll]:
+    """What turns units into shards, in their order: a pool of fresh processes, or this one alone."""
+    if workers == 1:
+        yield lambda units: map(pack, units)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_pool_worker)
+    try:
+        yield lambda units: _in_order(units, pool, 2 * workers)
+    except BrokenProcessPool:
+        raise ZeroVLError(
+            "a worker process died, most likely for lack of memory; set ZEROVL_WORKERS to less than "
+            f"{workers}, or reduce prepare.shard_samples"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(units: Iterator[Unit], pool: ProcessPoolExecutor, window: int) -> Iterator[Packed]:
+    """Results in the order of the units; `window` units at most are read ahead."""
+    pending: deque[Future[Packed]] = deque()
+    for unit in units:
+        pending.append(pool.submit(pack, unit))
+        if len(pending) >= window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

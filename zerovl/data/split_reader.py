@@ -1,0 +1,48 @@
+"""Samples of a split by source and row, with their pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import Sample, ShardReader, locate, read_row
+from zerovl.errors import ZeroVLError
+from zerovl.images import BrokenImageError, decode_rgb
+
+ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
+
+
+class SplitReader:
+    """Samples of one split by source and row; opens each index once a process."""
+
+    def __init__(self, manifest: Manifest, shards: ShardReader, split: str) -> None:
+        self._manifest = manifest
+        self._shards = shards
+        self._split = split
+        self._indices: dict[str, npt.NDArray[np.void]] = {}
+
+    def read(self, source: str, row: int) -> tuple[Sample, Image.Image]:
+        """A sample and its RGB picture; raises `ZeroVLError` where either is damaged."""
+        if source not in self._indices:
+            self._indices[source] = self._manifest.index(source, self._split)
+        path, offset, size = locate(self._manifest, self._indices[source][row], source, self._split)
+        sample = self._shards.read(path, offset, size)
+        try:
+            return sample, decode_rgb(sample.image, ANY_PIXELS)
+        except BrokenImageError as error:
+            raise ZeroVLError(
+                f"{self._shards.root}/{path}: the picture of sample {sample.key} at byte {offset} no longer decodes "
+                f"({error}); get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_indices": {}}  # pickling a memory map would copy the whole file
+
+
+def read_image(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
+    """One sample with its stored bytes, for the gallery."""
+    return read_row(manifest, shards, source, split, row)

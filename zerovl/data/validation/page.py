@@ -1,0 +1,151 @@
+"""The page of a validation: one file without any request, so it opens offline and from a mail."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from zerovl.data.validation.statistics import Example, Histogram, Scan
+from zerovl.files import atomic_write
+
+_BARS = 40
+_WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
+
+
+def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
+    """`verdict` as in `verdict.json`; every text that came from the data is escaped."""
+    rules = verdict["rules"]
+    broken = [rule for rule in rules if not rule["passed"]]
+    hard = sum(rule["level"] == "hard" for rule in broken)
+    template = Template(resources.files("zerovl.data.validation").joinpath("page.html").read_text(encoding="utf-8"))
+    state = "passed" if verdict["passed"] else "failed"
+    page = template.substitute(
+        title=f"Validation {state}",
+        state=state,
+        headline=f"Validation {state}",
+        summary=f"{_number(verdict['rows'])} inputs. {len(rules) - len(broken)} of {len(rules)} rules hold, "
+        f"{hard} hard {_rules(hard)} broken, {len(broken) - hard} soft {_rules(len(broken) - hard)} broken.",
+        digest=escape(verdict["manifest_digest"]),
+        rules="\n".join(_rule(rule) for rule in sorted(rules, key=_urgency)),
+        statistics="\n".join(
+            _split(source, split, values)
+            for source, by_split in verdict["statistics"].items()
+            for split, values in by_split.items()
+        ),
+        quarantine=_quarantine(verdict["quarantine"]),
+        plots="\n".join(_plots(counted)),
+        version=escape(verdict["great_expectations"]),
+        expectations=f"{len(verdict['expectations'])} expectations",
+        sampled=_number(verdict["sampled_rows"]),
+    )
+    with atomic_write(path, "w") as file:
+        file.write(page)
+
+
+def _rules(count: int) -> str:
+    return "rule" if count == 1 else "rules"
+
+
+def _urgency(rule: dict[str, Any]) -> int:
+    return 2 if rule["passed"] else 0 if rule["level"] == "hard" else 1
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    name = ("broken", "warning", "passed")[_urgency(rule)]
+    return (
+        f"<tr><td><code>{escape(rule['name'])}</code></td><td class='state {name}'>{name}</td>"
+        f"<td>{rule['level']}</td><td class='number'>{_number(rule['value'])}</td>"
+        f"<td class='number'>{escape(rule['bound'])}</td>"
+        f"<td>{escape(rule['message'])}{_examples(rule['examples'], opened=not rule['passed'])}</td></tr>"
+    )
+
+
+def _examples(examples: list[Example], opened: bool) -> str:
+    if not examples:
+        return ""
+    items = "".join(
+        f"<li><code>{escape(each['key'] or 'no key')}</code> "
+        f"<span class='quiet'>{escape(each['origin'])}</span> {escape(each['detail'])}</li>"
+        for each in examples
+    )
+    return f"<details{' open' if opened else ''}><summary>examples</summary><ul>{items}</ul></details>"
+
+
+def _split(source: str, split: str, values: dict[str, Any]) -> str:
+    def spread(name: str) -> str:
+        return " / ".join(_number(values[name][quantile]) for quantile in ("p5", "p50", "p95"))
+
+    cells = [
+        *(_number(values[name]) for name in ("pairs", "captions", "broken")),
+        *(spread(name) for name in ("words", "width", "height")),
+        _size(values["bytes"]["total"]),
+    ]
+    numbers = "".join(f"<td class='number'>{cell}</td>" for cell in cells)
+    return f"<tr><td>{escape(source)}</td><td>{escape(split)}</td>{numbers}</tr>"
+
+
+def _quarantine(reasons: dict[str, Any]) -> str:
+    if not reasons:
+        return "<p class='passed'>None.</p>"
+    rows = "".join(
+        f"<tr><td>{escape(reason)}</td><td class='number'>{_number(values['count'])}</td>"
+        f"<td>{_examples(values['examples'], opened=False)}</td></tr>"
+        for reason, values in reasons.items()
+    )
+    head = "<thead><tr><th>Reason</th><th class='number'>Inputs</th><th>Examples</th></tr></thead>"
+    return f"<div class='wide'><table>{head}<tbody>{rows}</tbody></table></div>"
+
+
+def _plots(counted: Scan) -> list[str]:
+    labels = {"words": "words a caption", "width": "width in pixels", "height": "height in pixels"}
+    return [
+        _plot(getattr(values, name), f"{source}/{split}: {label}")
+        for (source, split), values in sorted(counted.splits.items())
+        for name, label in labels.items()
+        if values.pairs
+    ]
+
+
+def _plot(histogram: Histogram, title: str) -> str:
+    """Bars of equal width in values; the tallest fills the height."""
+    values, counts = histogram.sorted()
+    if not len(values):
+        return ""
+    low, high = int(values[0]), int(values[-1])
+    bins = min(_BARS, high - low + 1)
+    edges = np.linspace(low, high + 1, bins + 1)
+    heights, _ = np.histogram(values, edges, weights=counts)
+    step = _WIDTH / bins
+    top = _HEIGHT - _FOOT
+    bars = "".join(
+        f"<rect x='{i * step:.1f}' y='{top - tall:.1f}' width='{max(step - 1, 0.5):.1f}' height='{tall:.1f}'>"
+        f"<title>{edges[i]:.0f} to {edges[i + 1] - 1:.0f}: {_number(int(heights[i]))}</title></rect>"
+        for i in range(bins)
+        if (tall := float(heights[i] / heights.max() * (top - 4))) > 0
+    )
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role='img' aria-label='{escape(title)}'>{bars}"
+        f"<line x1='0' x2='{_WIDTH}' y1='{top}' y2='{top}'/>"
+        f"<text x='0' y='{_HEIGHT - 3}'>{_number(low)}</text>"
+        f"<text x='{_WIDTH}' y='{_HEIGHT - 3}' text-anchor='end'>{_number(high)}</text></svg></figure>"
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"  # noqa: RUF001 - the dash of an empty cell
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

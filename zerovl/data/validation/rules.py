@@ -1,0 +1,257 @@
+"""The rules, each as one exact number with a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.validation import drift
+from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats, Spill
+from zerovl.data.validation.scan import Spills, look_up, table_of, train_hashes
+from zerovl.data.validation.statistics import EXAMPLES, Example, Offences, Scan, example
+from zerovl.params import ValidateParams
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`minimum <= value <= maximum`; a value of None means that there is nothing to judge."""
+
+    name: str
+    level: Literal["hard", "soft"]
+    value: float | None
+    message: str
+    fix: str
+    minimum: float | None = None
+    maximum: float | None = None
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def bound(self) -> str:
+        return f">= {self.minimum:g}" if self.minimum is not None else f"<= {self.maximum:g}"
+
+
+@dataclass
+class Repetition:
+    """What the spilled values tell."""
+
+    keys: Repeats
+    image_ids: Repeats
+    caption_ids: Repeats
+    pictures: Repeats
+    leaks: Leaks
+    near: NearIndex
+
+    @classmethod
+    def find(cls, manifest: Manifest, scan: Scan, spills: Spills, settings: ValidateParams) -> Repetition:
+        trains = np.array([split == "train" for _, split in sorted(manifest.splits)], bool)
+        leaks = Leaks(EXAMPLES)
+        pictures = Repeats(EXAMPLES)
+        for group, places in spills.pictures.groups():
+            pictures.add(group, places)
+            leaks.add(group, places, trains[table_of(places)])
+        near = NearIndex(
+            np.concatenate([np.empty(0, np.uint64), *scan.valid_hashes]),
+            np.concatenate([np.empty(0, np.int64), *scan.valid_places]),
+            settings.near_distance,
+        )
+        for hashes, places in train_hashes(manifest):
+            near.look(hashes, places)
+        return cls(
+            _repeats(spills.keys), _repeats(spills.image_ids), _repeats(spills.caption_ids), pictures, leaks, near
+        )
+
+
+def _repeats(spill: Spill) -> Repeats:
+    repeats = Repeats(EXAMPLES)
+    for group, places in spill.groups():
+        repeats.add(group, places)
+    return repeats
+
+
+def judge(
+    manifest: Manifest, scan: Scan, found: Repetition, before: drift.Statistics | None, settings: ValidateParams
+) -> list[Rule]:
+    """All rules, in the order in which the page shows them."""
+    return [
+        *_inputs(manifest, scan, settings),
+        *_rows(scan, settings),
+        *_repetition(manifest, scan, found, settings),
+        *_drift(scan, before, settings),
+    ]
+
+
+def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
+    wrong = [
+        example(f"{source}/{split}", "manifest.json", text) for source, split, text in _disagreements(manifest, scan)
+    ]
+    yield Rule(
+        "manifest_counts",
+        "hard",
+        len(wrong),
+        f"{len(wrong)} splits or shards hold other numbers of rows than manifest.json says",
+        "run `dvc repro -f prepare`",
+        maximum=0,
+        examples=wrong[:EXAMPLES],
+    )
+    empty = [name for name in sorted(scan.splits) if name[1] == "train" and not scan.splits[name].pairs]
+    if not any(statistics.pairs for statistics in scan.splits.values()) and not empty:
+        empty = sorted(scan.splits) or [("all sources", "all splits")]
+    yield Rule(
+        "sources_have_pairs",
+        "hard",
+        len(empty),
+        f"{len(empty)} sources without a usable training pair",
+        "give the source readable pairs (reasons: broken.csv), or take it out of data.sources",
+        maximum=0,
+        examples=[example(f"{source}/{split}", None, "no usable pair") for source, split in empty[:EXAMPLES]],
+    )
+    broken = sum(statistics.broken for statistics in scan.splits.values())
+    yield Rule(
+        "broken_fraction",
+        "hard",
+        broken / scan.rows if scan.rows else None,
+        f"{broken} of {scan.rows} inputs are quarantined",
+        "mend the inputs listed in broken.csv, or raise validate.max_broken_fraction",
+        maximum=settings.max_broken_fraction,
+        examples=scan.note("broken_fraction").examples,
+    )
+
+
+def _disagreements(manifest: Manifest, scan: Scan) -> Iterator[tuple[str, str, str]]:
+    for (source, split), info in sorted(manifest.splits.items()):
+        counted = scan.splits[source, split]
+        for name in ("pairs", "captions", "broken"):
+            if getattr(counted, name) != getattr(info, name):
+                yield source, split, f"{name}: {getattr(counted, name)} in the table, {getattr(info, name)} listed"
+        for shard in info.shards:
+            pairs = scan.shards[shard.path].pairs if shard.path in scan.shards else 0
+            if pairs != shard.samples:
+                yield source, split, f"{shard.path}: {pairs} rows in the table, {shard.samples} samples listed"
+
+
+def _rows(scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
+    def counted(name: str, level: Literal["hard", "soft"], text: str, fix: str) -> Rule:
+        offences = scan.note(name)
+        return Rule(name, level, offences.count, f"{offences.count} {text}", fix, maximum=0, examples=offences.examples)
+
+    def limited(
+        name: str, level: Literal["hard", "soft"], text: str, key: str, low: float | None, high: float | None
+    ) -> Rule:
+        offences: Offences = scan.note(name)
+        fix = f"mend or remove them at their origin, or change validate.{key}"
+        return Rule(name, level, offences.extreme, f"{offences.count} {text}", fix, low, high, offences.examples)
+
+    yield counted("complete", "hard", "values missing in usable rows", "run `dvc repro -f prepare`")
+    yield counted("captions_not_blank", "hard", "blank captions", "give these pictures a caption, or remove them")
+    yield counted(
+        "caption_content",
+        "soft",
+        "captions with control characters, or of nothing but markup or addresses",
+        "clean the captions at their origin",
+    )
+    shortest, longest = settings.min_caption_words, settings.max_caption_words
+    yield limited("caption_words_min", "soft", "captions are shorter", "min_caption_words", shortest, None)
+    yield limited("caption_words_max", "soft", "captions are longer", "max_caption_words", None, longest)
+    yield limited("image_side", "hard", "pictures have a shorter side", "min_side", settings.min_side, None)
+    yield limited("image_aspect", "soft", "pictures are longer or flatter", "max_aspect", None, settings.max_aspect)
+
+
+def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: ValidateParams) -> Iterator[Rule]:
+    near = found.near.examples(EXAMPLES)
+    pairs = [
+        pair
+        for part in (found.keys, found.image_ids, found.caption_ids, found.pictures, found.leaks)
+        for pair in part.examples
+    ]
+    named = look_up(manifest, {each for pair in pairs for each in pair} | {e for each in near for e in each[:2]})
+
+    def examples(part: Repeats | Leaks, text: str) -> list[Example]:
+        return [
+            example(*named[one], f"{text} {' of '.join(filter(None, named[other]))}") for one, other in part.examples
+        ]
+
+    def unique(name: str, repeats: Repeats, text: str) -> Rule:
+        return Rule(
+            name,
+            "hard",
+            repeats.count,
+            f"{repeats.count} {text} repeated",
+            "give every sample ids of its own in the raw data, then run `dvc repro`",
+            maximum=0,
+            examples=examples(repeats, "same as"),
+        )
+
+    yield unique("keys_unique", found.keys, "keys")
+    yield unique("image_ids_unique", found.image_ids, "image ids within a source")
+    yield unique("caption_ids_unique", found.caption_ids, "caption ids within a source")
+    rows = sum(statistics.pairs for statistics in scan.splits.values())
+    yield Rule(
+        "duplicate_fraction",
+        "soft",
+        found.pictures.count / rows if rows else None,
+        f"{found.pictures.count} of {rows} pictures have the bytes of another one",
+        "remove the copies, or raise validate.max_duplicate_fraction",
+        maximum=settings.max_duplicate_fraction,
+        examples=examples(found.pictures, "same bytes as"),
+    )
+    valid = sum(statistics.pairs for (_, split), statistics in scan.splits.items() if split == "valid")
+    yield Rule(
+        "leaked",
+        "hard",
+        found.leaks.count,
+        f"{found.leaks.count} of {valid} valid pictures are in train too",
+        "remove them from one of the two splits, or raise validate.max_leaked",
+        maximum=settings.max_leaked,
+        examples=examples(found.leaks, "same bytes as train's"),
+    )
+    yield Rule(
+        "near_leaked_fraction",
+        "soft",
+        found.near.count / valid if valid else None,
+        f"{found.near.count} of {valid} valid pictures look like one in train "
+        f"(at most {settings.near_distance} of 64 bits of the perceptual hash differ)",
+        "look at the examples; remove true copies, or raise validate.max_near_leaked_fraction",
+        maximum=settings.max_near_leaked_fraction,
+        examples=[
+            example(*named[one], f"{bits} bits from train's {' of '.join(filter(None, named[other]))}")
+            for one, other, bits in near
+        ],
+    )
+
+
+def _drift(scan: Scan, before: drift.Statistics | None, settings: ValidateParams) -> Iterator[Rule]:
+    first = "first validation: nothing to compare with"
+    fix = "nothing, if the change is meant; this data becomes the new reference once it has passed"
+    changed = drift.compare(before, statistics(scan)) if before is not None else drift.Drift()
+    for name in drift.MEASURES:
+        change = changed.changes.get(name)
+        value, text = (change.value, change.text) if change else (None, first)
+        yield Rule(name, "soft", value, text, fix, maximum=settings.max_drift)
+    moved = [f"new: {name}" for name in changed.appeared] + [f"gone: {name}" for name in changed.disappeared]
+    text = first if before is None else ", ".join(moved) or "the same sources and splits"
+    yield Rule("drift_sources", "soft", None if before is None else len(moved), text, fix, maximum=0)
+
+
+def statistics(scan: Scan) -> dict[str, dict[str, Any]]:
+    """source -> split -> counts and distributions."""
+    result: dict[str, dict[str, Any]] = {}
+    for (source, split), values in sorted(scan.splits.items()):
+        result.setdefault(source, {})[split] = values.summary()
+    return result
+
+
+def open_spills(folder: Path, manifest: Manifest) -> Spills:
+    """Bucket files for the values that must not repeat; the caller closes them and removes the folder."""
+    pairs = sum(info.pairs for info in manifest.splits.values())
+    captions = sum(info.captions for info in manifest.splits.values())
+    return Spills(
+        keys=Spill(folder, "keys", pairs),
+        image_ids=Spill(folder, "image-ids", pairs),
+        caption_ids=Spill(folder, "caption-ids", captions),
+        pictures=Spill(folder, "pictures", pairs),
+    )

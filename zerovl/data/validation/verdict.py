@@ -1,0 +1,49 @@
+"""The verdict on the data, as `verdict.json` holds it and as a person reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.validation.rules import Rule, statistics
+from zerovl.data.validation.statistics import Scan
+
+
+def make_verdict(
+    manifest: Manifest, counted: Scan, rules: list[Rule], outcomes: list[dict[str, Any]], version: str
+) -> dict[str, Any]:
+    """What `verdict.json` holds; equal data give equal bytes."""
+    listed = [
+        {
+            "name": rule.name,
+            "level": rule.level,
+            "bound": rule.bound,
+            "value": rule.value,
+            "passed": all(each["success"] for each in outcomes if each["rule"] == rule.name),
+            "message": rule.message,
+            "examples": rule.examples,
+        }
+        for rule in rules
+    ]
+    return {
+        "passed": all(rule["passed"] for rule in listed if rule["level"] == "hard"),
+        "manifest_digest": manifest.digest,
+        "rows": counted.rows,
+        "sampled_rows": 0 if counted.sample is None else len(counted.sample),
+        "great_expectations": version,
+        "rules": listed,
+        "statistics": statistics(counted),
+        "quarantine": {
+            reason: {"count": offences.count, "examples": offences.examples}
+            for reason, offences in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
+        },
+        "expectations": outcomes,
+    }
+
+
+def describe_rule(rule: dict[str, Any], fix: str) -> str:
+    lines = [f"{rule['name']} ({rule['level']}) is {rule['value']:.6g}, must be {rule['bound']}: {rule['message']}"]
+    for each in rule["examples"]:
+        origin = f" ({each['origin']})" if each["origin"] else ""
+        lines.append(f"    {each['key'] or 'no key'}{origin}: {each['detail']}")
+    return "\n  ".join([*lines, f"  fix: {fix}"])

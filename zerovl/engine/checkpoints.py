@@ -1,0 +1,336 @@
+"""Checkpoints of a run: whole or absent, written by all ranks while training goes on.
+
+`runs/<fingerprint>/checkpoints/step-00000100/` holds one safetensors file a rank (see `state_files`) and
+`state.json` (step, number of the checkpoint, loss scale). Training stops for the copy to host memory alone:
+a thread of each rank then writes and syncs its file in `.step-00000100.part/`, and when all ranks have
+written, a thread of rank 0 adds `state.json`, syncs the folder and renames it. So a name without `.part`
+is whole. The end of a write is found at a later step, or awaited when training stops.
+
+The threads call no collectives: the ranks tell each other between steps, in the main thread, over whatever
+backend trains. `torch.distributed.checkpoint.async_save` would run collectives in a second thread, which
+needs a second (gloo) group beside NCCL, can cross those of the main thread, and leaves a rank hanging in
+that thread when another one dies. The threads are daemons: a process may leave at any time, and what it
+was writing is then a `.part` that the next start clears away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.checkpoint_files import Piece, Staging, StoredTensors, shard_name, write_shard
+from zerovl.engine.state import TrainingState
+from zerovl.errors import ZeroVLError
+from zerovl.files import disk_is_full, read_json, sync_folder, write_json
+
+_PREFIX = "step-"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SavedOn:
+    """By how many ranks a checkpoint was written, and with how many threads each; threads may be unknown."""
+
+    ranks: int
+    threads: int | None
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of `step` is, or would be, in a run's folder of checkpoints."""
+    return folder / f"{_PREFIX}{step:08d}"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    names = (path.name.removeprefix(_PREFIX) for path in folder.iterdir() if path.name.startswith(_PREFIX))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+class _Task:
+    """Work in a daemon thread, or none; an exception ends it and is kept."""
+
+    def __init__(self, work: Callable[[], None] | None, error: Exception | None = None) -> None:
+        self.error = error
+        self._thread = Thread(target=self._run, args=(work,), name="checkpoint", daemon=True) if work else None
+        if self._thread:
+            self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self.error = error  # told by the main thread, which speaks with the other ranks
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self) -> None:
+        if self._thread:
+            self._thread.join()
+
+
+@dataclass
+class _Save:
+    """A checkpoint under way: first all ranks write, then rank 0 completes it."""
+
+    step: int
+    values: dict[str, Any]  # of state.json
+    task: _Task
+    completing: bool = False
+
+
+class Checkpoints:
+    """The last `keep` checkpoints of one run and every `keep_every`-th (0: none); all ranks call the same methods."""
+
+    def __init__(self, folder: Path, keep: int, keep_every: int, ranks: Ranks) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.keep_every = keep_every
+        self._ranks = ranks
+        self._staging = Staging(ranks)
+        self._save: _Save | None = None
+        self._number = 0  # of the newest whole one, counted over all restarts of the run
+        self._failed = False  # the last save that ended
+        self._slow_said = False
+        self._blocked = 0.0
+
+    def steps(self) -> list[int]:
+        """Return the steps of the whole checkpoints, ascending."""
+        return saved_steps(self.folder)
+
+    def path(self, step: int) -> Path:
+        """Return where the checkpoint of `step` is, or would be."""
+        return checkpoint_path(self.folder, step)
+
+    def saved_on(self, step: int) -> SavedOn | None:
+        """Return what the checkpoint of `step` was written on; None where there is none."""
+        path = self.path(step) / "state.json"
+        if not path.is_file():
+            return None
+        values = read_json(path)
+        return SavedOn(int(values["world_size"]), values.get("threads"))
+
+    def begin(self, state: TrainingState, step: int, report: Report) -> None:
+        """Copy the state of `step` and start to write it; a collective. Waits for a save that still runs."""
+        with self._timed():
+            self._settle(False, report)
+            if self._save:
+                self._tell_slow(step, self._save.step, report)
+                self._settle(True, report)
+            values = {
+                "step": step,
+                "number": self._number + 1,
+                "world_size": self._ranks.world_size,
+                "threads": torch.get_num_threads(),
+                "scaler": state.scaler.state_dict(),
+            }
+            self._staging.plan(state.tensors())
+            try:
+                pieces = self._staging.copy()
+            except (RuntimeError, MemoryError) as error:  # no host memory for the copy
+                self._save = _Save(step, values, _Task(None, error))
+                return
+            self._save = _Save(step, values, _Task(lambda: self._write(step, pieces)))
+
+    def poll(self, report: Report) -> None:
+        """Go on with a save whose present part has ended on all ranks; a collective while one runs."""
+        if self._save:
+            with self._timed():
+                self._settle(False, report)
+
+    def finish(self, report: Report) -> bool:
+        """Wait for a running save; whether the last one is whole. A collective."""
+        with self._timed():
+            self._settle(True, report)
+        return not self._failed
+
+    def take_blocked(self) -> float:
+        """Seconds that training stood still for checkpoints since the last call."""
+        seconds, self._blocked = self._blocked, 0.0
+        return seconds
+
+    def restore_newest(self, state: TrainingState, report: Report) -> int:
+        """Load the newest checkpoint that all ranks can read; returns its step, 0 where there is none."""
+        below = None
+        while step := self._newest(below):
+            if self._restore(state, step, report):
+                return step
+            below = step
+        return 0
+
+    def restore_other(self, state: TrainingState, path: Path, step: int) -> None:
+        """Load a checkpoint of another run, trained with other settings; moments that fit nothing here are left out.
+
+        All ranks call it together. Raises `ZeroVLError` where one of them cannot read it, or it is of another model.
+        """
+        refused: ZeroVLError | None = None
+        try:
+            values = _read_values(path, step)
+            stored = StoredTensors(path)
+            tensors = state.empty_like_stored(stored.tensors, str(path), of_other_settings=True)
+            stored.read_into(tensors)
+        except ZeroVLError as error:
+            refused = error
+        (any_refused,) = self._ranks.any(refused is not None)
+        if any_refused:
+            raise refused or ZeroVLError(f"{path}: another rank could not read it, see there")
+        state.load(tensors, values["scaler"])
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed run was writing; on rank 0, before the first step."""
+        for aside in self.folder.glob(f".{_PREFIX}*.part"):
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _settle(self, wait: bool, report: Report) -> None:
+        """Take a running save as far as it has come, or to its end."""
+        while save := self._save:
+            if wait:
+                save.task.join()
+            busy, failed = self._ranks.any(save.task.busy, save.task.error is not None)
+            if busy:
+                return  # also after a failure: no rank may still write when the folder is removed
+            if failed:
+                self._give_up(save, report)
+            elif not save.completing:
+                self._save = _Save(save.step, save.values, _Task(self._completion(save)), completing=True)
+            else:
+                self._number, self._failed, self._save = save.values["number"], False, None
+
+    def _completion(self, save: _Save) -> Callable[[], None] | None:
+        return (lambda: self._complete(save.step, save.values)) if self._ranks.is_first else None
+
+    def _write(self, step: int, pieces: list[Piece]) -> None:
+        write_shard(self._aside(step) / shard_name(self._ranks.rank, self._ranks.world_size), pieces)
+
+    def _complete(self, step: int, values: dict[str, Any]) -> None:
+        """On rank 0: name the checkpoint, then drop old ones."""
+        aside, final = self._aside(step), self.path(step)
+        world_size = self._ranks.world_size
+        names = [shard_name(rank, world_size) for rank in range(world_size)]
+        if absent := [name for name in names if not (aside / name).is_file()]:
+            raise OSError(f"other ranks wrote {absent} where rank 0 does not see them; let all nodes share runs/")
+        write_json(aside / "state.json", values)
+        sync_folder(aside)
+        if final.exists():  # of the same step, and could not be read
+            self._remove(step)
+        aside.rename(final)
+        sync_folder(self.folder)
+        self._drop_old(step)
+
+    def _drop_old(self, step: int) -> None:
+        known = self.steps()
+        old = [other for other in known if other <= step][: -self.keep]
+        for other in (other for other in old if not self._stays(other)):
+            self._remove(other)
+        for other in (other for other in known if other > step):  # restoring passed them over; they may be mended
+            aside = self.folder / f"passed-over-{other:08d}"
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
+                self.path(other).rename(aside)
+
+    def _remove(self, step: int) -> None:
+        """Take the name away first: a kill in between must not leave half a checkpoint under it."""
+        gone = self.folder / f".{_PREFIX}{step:08d}.old.part"
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(OSError):  # what stays costs space alone, and the next start clears it
+            self.path(step).rename(gone)
+            shutil.rmtree(gone)
+
+    def _stays(self, step: int) -> bool:
+        if not self.keep_every:
+            return False
+        try:
+            return bool(read_json(self.path(step) / "state.json")["number"] % self.keep_every == 0)
+        except (ZeroVLError, KeyError, TypeError):
+            return False  # nothing could resume from it
+
+    def _give_up(self, save: _Save, report: Report) -> None:
+        """All ranks have ended: tell why, remove what was written, keep the last good one."""
+        error = save.task.error
+        (first_failed,) = self._ranks.any(self._ranks.is_first and error is not None)
+        if error is not None and (self._ranks.is_first or not first_failed):
+            good = self.steps()
+            last = f"step {good[-1]} is the last good one" if good else "there is none yet"
+            report(
+                f"{self._who()}checkpoint of step {save.step} could not be written to {self.folder}: {error}; "
+                f"{last}; {_advice(error)}"
+            )
+        if self._ranks.is_first:
+            shutil.rmtree(self._aside(save.step), ignore_errors=True)
+        self._failed, self._save = True, None
+
+    def _tell_slow(self, step: int, running: int, report: Report) -> None:
+        if self._ranks.is_first and not self._slow_said:
+            report(
+                f"checkpoint of step {step} waits until that of step {running} is written; raise "
+                "machine.checkpoint_steps if this holds up training (said once)"
+            )
+        self._slow_said = True
+
+    def _newest(self, below: int | None) -> int:
+        """The newest step in rank 0's folder, 0 where there is none; the same on all ranks."""
+        steps = [step for step in self.steps() if below is None or step < below]
+        mine = torch.tensor([max(steps, default=0)], device=self._ranks.device)
+        return int(self._ranks.collectives.gather(mine)[0])
+
+    def _restore(self, state: TrainingState, step: int, report: Report) -> bool:
+        """Load one checkpoint on all ranks or on none."""
+        path = self.path(step)
+        refused: ZeroVLError | None = None
+        try:
+            values = _read_values(path, step)
+            stored = StoredTensors(path)
+            tensors = state.empty_like_stored(stored.tensors, str(path))
+            stored.read_into(tensors)
+        except ZeroVLError as error:
+            refused = error
+        first_refused, any_refused = self._ranks.any(self._ranks.is_first and refused is not None, refused is not None)
+        if refused is not None and (self._ranks.is_first or not first_refused):
+            report(f"{self._who()}checkpoint of step {step} is passed over: {refused}")
+        if not any_refused:
+            state.load(tensors, values["scaler"])
+            self._number = values["number"]
+        return not any_refused
+
+    def _aside(self, step: int) -> Path:
+        return self.folder / f".{_PREFIX}{step:08d}.part"
+
+    def _who(self) -> str:
+        return "" if self._ranks.is_first else f"rank {self._ranks.rank}: "
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._blocked += time.perf_counter() - start
+
+
+def _read_values(path: Path, step: int) -> dict[str, Any]:
+    file = path / "state.json"
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("step") != step:
+        raise ZeroVLError(f"{file}: is not of step {step}; delete this checkpoint")
+    for key, kind in (("number", int), ("world_size", int), ("scaler", dict)):
+        if not isinstance(values.get(key), kind):
+            raise ZeroVLError(f"{file}: {key!r} is {values.get(key)!r}, not {kind.__name__}; delete this checkpoint")
+    return values
+
+
+def _advice(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return "the copy in host memory may not fit"
+    return "free some space" if disk_is_full(error) else "check that disk"

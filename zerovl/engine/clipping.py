@@ -1,0 +1,37 @@
+"""Clipping of the whole gradient by its norm (arXiv 1211.5063, sec. 3.2), sharded or not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from zerovl.distributed.ranks import Ranks
+
+_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+def clip_gradients(model: nn.Module, max_norm: float, ranks: Ranks) -> float:
+    """Scale `.grad` in place so that its Euclidean norm over all parameters is at most `max_norm`.
+
+    Call it once the gradient is summed over ranks and, under fp16, unscaled. Where the model is sharded
+    this is a collective; the norm and the factor are the same on all ranks.
+
+    Returns:
+        The norm before clipping; not finite where a gradient is not, in which case nothing is scaled.
+    """
+    whole: list[Tensor] = []
+    shards: list[Tensor] = []
+    for parameter in model.parameters():
+        if isinstance(parameter.grad, DTensor):
+            shards.append(parameter.grad.to_local())
+        elif parameter.grad is not None:
+            whole.append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm(whole).to(ranks.device)
+    if shards:
+        square = ranks.collectives.sum(torch.nn.utils.get_total_norm(shards).square())
+        norm = (norm.square() + square).sqrt()
+    total = float(norm)
+    if max_norm < total < float("inf"):
+        torch._foreach_mul_(whole + shards, max_norm / (total + _EPSILON))
+    return total

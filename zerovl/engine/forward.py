@@ -1,0 +1,105 @@
+"""One micro-batch through both towers, the same way each time it is asked for.
+
+Shapes: m pairs of a micro-batch, w width of a tower, D embedding width.
+
+Dropout: the random state of a tower's forward is a pure function of (seed, step, position of the
+micro-batch in the global batch, tower), set before each forward. So a second pass draws the masks of
+the first, ranks draw different ones, a frozen tower can be left out of the second pass, another
+number of ranks changes nothing, and a resumed run needs no saved random state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zerovl.engine.precision import Precision
+from zerovl.model.dual_encoder import DualEncoder, is_frozen, l2_normalise
+from zerovl.objective.mixup import Mix
+
+
+class Inputs(Protocol):
+    """A micro-batch; pixels are uint8, or normalised floats."""
+
+    @property
+    def images(self) -> Tensor: ...  # (m, 3, H, W)
+
+    @property
+    def input_ids(self) -> Tensor: ...  # (m, L)
+
+    @property
+    def attention_mask(self) -> Tensor: ...  # (m, L)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What the towers make of a micro-batch, before the projections."""
+
+    image: Tensor  # (m, w of the image tower)
+    text: Tensor  # (m, w of the text tower)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Outputs of frozen towers, which a second pass need not compute again; None where a tower learns."""
+
+    image: Tensor | None  # (m, w)
+    text: Tensor | None  # (m, w)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The forward pass of one step on one rank."""
+
+    model: DualEncoder
+    mix: Mix
+    precision: Precision
+    device: torch.device
+    seeds: list[tuple[int, int]]  # a micro-batch, for image and text tower
+
+    def __call__(self, inputs: Inputs, index: int) -> tuple[Tensor, Tensor]:
+        """Normalised embeddings of images and captions, (m, D) each."""
+        return self.embeddings(self.hidden(inputs, index))
+
+    def hidden(self, inputs: Inputs, index: int, known: Constants | None = None) -> Hidden:
+        """Both towers, but for what is `known`."""
+        image_seed, text_seed = self.seeds[index]
+        image, text = (known.image, known.text) if known else (None, None)
+        with self.precision.autocast():
+            if image is None:
+                torch.manual_seed(image_seed)
+                images = inputs.images.to(self.device, non_blocking=True)
+                pixels = self.model.normalise(images) if images.dtype == torch.uint8 else images
+                image = self.model.image_tower(self.mix.images(pixels))
+            if text is None:
+                torch.manual_seed(text_seed)
+                input_ids = inputs.input_ids.to(self.device, non_blocking=True)
+                attention_mask = inputs.attention_mask.to(self.device, non_blocking=True)
+                text = self.model.text_hidden(input_ids, attention_mask)
+        return Hidden(image, text)
+
+    def embeddings(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
+        """Projected, mixed and normalised in float32 or better, (m, D) each."""
+        with self.precision.autocast():
+            image_features = self.model.image_projection(hidden.image)
+            text_features = self.model.text_projection(hidden.text)
+        return l2_normalise(image_features), l2_normalise(self.mix.text_features(text_features))
+
+    def constants(self, hidden: Hidden) -> Constants:
+        """Copies of what frozen towers gave; the copy lets go of the storage that a view would hold."""
+        return Constants(
+            hidden.image.detach().clone() if is_frozen(self.model.image_tower) else None,
+            hidden.text.detach().clone() if is_frozen(self.model.text_tower) else None,
+        )
+
+
+def random_seeds(seed: int, step: int, rank: int, micro_batches: int) -> list[tuple[int, int]]:
+    """Seeds of a rank's micro-batches, (image, text) each; a micro-batch has the same ones on any number of ranks."""
+    first, last = rank * micro_batches, (rank + 1) * micro_batches
+    states = np.random.SeedSequence([seed, step]).generate_state(2 * last, np.uint64) >> np.uint64(1)
+    pairs = states.reshape(-1, 2)[first:]
+    return [(int(image), int(text)) for image, text in pairs]

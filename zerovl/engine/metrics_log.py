@@ -1,0 +1,61 @@
+"""What a run tells about itself, row by row, as JSON lines.
+
+`runs/<fingerprint>/metrics.jsonl` has one object a step: `step`, `loss`, `lr`, `temperature`, `source`,
+`pairs_per_second`; with clipping `gradient_norm`, of the whole gradient before it (absent where fp16
+overflowed: that step is skipped); in fp16 `loss_scale`; now and then `valid_rsum`, and `save_seconds`,
+how long checkpoints held up training since the row before. It outlives the outputs that DVC deletes; the
+report in `reports/training/` is made from it, so a resumed run has whole curves.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zerovl.files import atomic_write
+from zerovl.log import logger
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends rows; opened for a run that goes on at `start_step`, it drops the rows behind that."""
+
+    def __init__(self, folder: Path, start_step: int, before: Path | None = None) -> None:
+        """`before` is the folder of the run that this one goes on from: its rows are the first where there are none."""
+        self.path = folder / FILE
+        known = read_rows(self.path) or (read_rows(before / FILE) if before else [])
+        rows = [row for row in known if row["step"] < start_step]
+        with atomic_write(self.path, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115, closed by `close`
+        self._waiting = b""  # rows, or the rest of one, that did not fit on the disk
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; a full disk keeps it for the next call and is said once, so that training goes on."""
+        full = bool(self._waiting)
+        self._waiting += (json.dumps(row) + "\n").encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not full:
+                logger().warning(f"{self.path}: {error}; its rows wait until there is space again")
+
+    def close(self) -> None:
+        """Close the file; what still waits for space is lost."""
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the whole rows of a log, none where there is no file; a last line cut by a kill is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

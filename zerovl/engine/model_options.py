@@ -1,0 +1,128 @@
+"""What `params.yaml` asks of the towers besides their architecture: frozen, checkpointed, compiled, sharded.
+
+All of it works in place and keeps the names of the parameters, so bundles and checkpoints are the same
+with and without. Nothing here changes the gradient by more than rounding, but `freeze`, which leaves a
+tower out of it.
+
+Shapes: m pairs of a micro-batch, H x W pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.sharding import shard
+from zerovl.errors import ZeroVLError
+from zerovl.model.dual_encoder import DualEncoder, is_frozen
+from zerovl.params import MachineParams, TrainParams
+
+Side = Literal["image", "text"]
+
+
+def prepare_model(model: DualEncoder, freeze: Sequence[Side], machine: MachineParams, ranks: Ranks) -> None:
+    """Freeze towers, apply the options of `machine`, and bring the model to its device; before the optimiser is made.
+
+    Raises `ZeroVLError` where a tower cannot do what is asked.
+    """
+    for side in freeze:
+        model.freeze(side)
+    if machine.activation_checkpointing:
+        checkpoint_activations(model)
+    sharded = machine.shard_model and ranks.world_size > 1
+    if machine.channels_last:
+        convert_to_channels_last(model.image_tower, weights=not sharded)
+    if machine.compile:
+        compile_towers(model)
+    if sharded:
+        shard(model, ranks)  # from the host's memory: a device never holds a whole tower
+    model.to(ranks.device)
+
+
+def set_float32_arithmetic(train: TrainParams) -> None:
+    """float32 means float32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits.
+
+    Under bf16 and fp16 the matrix products that remain in float32 are those of the loss, which keep
+    PyTorch's default (exact); TF32 convolutions are no loss there.
+    """
+    torch.backends.cudnn.allow_tf32 = train.precision != "float32"
+
+
+def checkpoint_activations(model: DualEncoder) -> None:
+    """Keep the inputs of a learning tower's blocks alone and compute the rest again in the backward pass.
+
+    PyTorch's non-reentrant version, which stores the random state of a block's forward and sets it for
+    the second one: dropout masks are the same.
+    """
+    if not is_frozen(model.image_tower):
+        try:
+            model.image_tower.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError):
+            raise _cannot_checkpoint(f"the image tower {model.architecture.image_tower}") from None
+    if not is_frozen(model.text_tower):
+        text_tower: Any = model.text_tower
+        if not getattr(text_tower, "supports_gradient_checkpointing", False):
+            raise _cannot_checkpoint(f"the text tower {model.architecture.text_config['model_type']}")
+        text_tower.config.use_cache = False  # of generation; transformers warns about the two together
+        if hasattr(text_tower, "activation_checkpointing_enable"):  # its name from transformers 5.2x on
+            text_tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            text_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _cannot_checkpoint(tower: str) -> ZeroVLError:
+    return ZeroVLError(
+        f"machine.activation_checkpointing is true, {tower} has none; set it to false and lower train.micro_batch "
+        "instead"
+    )
+
+
+def convert_to_channels_last(tower: nn.Module, weights: bool = True) -> None:
+    """Pixels reach the image tower as (m, 3, H, W) with the channels next to each other in memory.
+
+    `weights` false leaves those of the convolutions as they are (FSDP shards only contiguous ones):
+    the layout of the pixels decides that of the activations.
+    """
+    if weights:
+        tower.to(memory_format=torch.channels_last)
+    tower.register_forward_pre_hook(_pixels_channels_last)
+
+
+def _pixels_channels_last(_tower: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    pixels, *rest = inputs
+    return (pixels.contiguous(memory_format=torch.channels_last), *rest)
+
+
+def compile_towers(model: DualEncoder) -> None:
+    """Compile both towers in place (`nn.Module.compile`, so that names stay); the work is done at the first call.
+
+    Captions are padded to the longest of their micro-batch: the text tower is compiled for the first L, and
+    at the second for any L.
+    """
+    # Inductor's own random numbers depend on how it cut and fused a graph, and nothing promises that a
+    # graph without backward (the first pass of `DecoupledStep`) and one with are cut alike; with other
+    # dropout masks the gradient would be that of another function. Numbers from PyTorch's generator are
+    # those of the eager model in both.
+    options = {"fallback_random": True}
+    model.image_tower.compile(options=options)
+    # Not dynamic=True: it ties L to whatever number it equals at first (heads, their width), and compiles
+    # again when they part.
+    model.text_tower.compile(options=options)
+
+
+def options_without_effect(machine: MachineParams, model: DualEncoder, ranks: Ranks) -> list[str]:
+    """Options that do nothing for this model on these ranks: said, not ignored."""
+    notes = []
+    if machine.shard_model and ranks.world_size == 1:
+        notes.append("machine.shard_model true has no effect with one rank: there is nobody to share with")
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.image_tower.modules())
+    if machine.channels_last and convolutions < 2:
+        notes.append(
+            f"machine.channels_last true has no effect on {model.architecture.image_tower}: "
+            "it has no convolution behind the one that cuts the patches"
+        )
+    return notes

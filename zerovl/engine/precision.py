@@ -1,0 +1,28 @@
+"""The precision in which the towers compute."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Autocast of the towers, and for fp16 the scale of the loss."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype = _DTYPES[name]
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the towers run."""
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate a loss, times the loss scale under fp16."""
+        scaled: Tensor = self.scaler.scale(loss)
+        scaled.backward()

@@ -1,0 +1,61 @@
+"""What a run shows while it trains: one progress bar, and lines above it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from zerovl import text_format
+from zerovl.distributed.ranks import Ranks
+from zerovl.log import logger
+from zerovl.memory import peak_memory
+
+
+class Progress:
+    """A bar on rank 0 with loss, learning rate, pairs/s, memory and time left; nothing on other ranks."""
+
+    def __init__(self, ranks: Ranks, steps: int, start_step: int, batch_size: int) -> None:
+        self._device = ranks.device
+        self._batch_size = batch_size
+        self._since = time.perf_counter()
+        self.bar = tqdm(
+            total=steps,
+            initial=start_step,
+            desc="train",
+            unit="step",
+            file=sys.stderr,
+            disable=not ranks.is_first,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def step(self, loss: float, lr: float) -> float:
+        """Count one step; returns its pairs per second."""
+        now = time.perf_counter()
+        rate = self._batch_size / (now - self._since)
+        self._since = now
+        fields = {"loss": f"{loss:.3f}", "lr": f"{lr:.1e}", "pairs/s": f"{rate:.0f}"}
+        fields["mem"] = text_format.size(peak_memory(self._device)).replace(" ", "")
+        self.bar.set_postfix(fields, refresh=False)
+        self.bar.update()
+        return rate
+
+    def pause(self) -> None:
+        """Restart the clock after something that is not a step."""
+        self._since = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        logger().info(text)

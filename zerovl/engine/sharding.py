@@ -1,0 +1,142 @@
+"""FSDP2: weights, gradients and AdamW's moments of the towers split over the ranks.
+
+Each rank keeps 1/W of every tower's parameter, as a DTensor sharded along dimension 0. A block's
+weights are gathered before its forward, freed after it, gathered again for its backward and freed.
+Projections and temperature are small and stay whole on every rank.
+
+Memory a rank, in float32 and P parameters of the towers: 12 P / W bytes for weights and moments, 4 P
+for gradients between the first and the last backward of a step (they are summed once, at its end),
+and one block's weights. Without sharding: 16 P.
+
+Bytes on the wire: a rank receives 4 P (W - 1) / W for each forward of a micro-batch, the same for its
+backward, and as much once a step for the gradients.
+
+Shapes: W ranks, P parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.gradients import GradientSum
+from zerovl.model.dual_encoder import DualEncoder, is_frozen
+
+_BLOCKS = re.compile(r"(blocks|stages|layers?\d*)$")  # how timm and transformers name lists of blocks
+
+
+def shard(model: DualEncoder, ranks: Ranks) -> None:
+    """Split both towers over all ranks, in place; a collective that all ranks enter with the same weights."""
+    mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
+    for tower in (model.image_tower, model.text_tower):
+        if is_frozen(tower):
+            continue  # it has no moments to split, and FSDP tidies up in a backward that it never has
+        tower.register_forward_hook(_own_output)
+        for part in [*blocks(tower), tower]:
+            # The whole tower's, too: outside of a forward and backward `parameters()` are then always
+            # the sharded ones that the optimiser knows.
+            sharded = fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            sharded.set_gradient_divide_factor(1.0)  # gradients are sums over ranks (see `contrastive_loss`)
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def _own_output(_tower: nn.Module, _inputs: Any, output: Any) -> Any:
+    """FSDP hangs a hook on the output, which it warns may get lost on a view (timm gives token 0 as one)."""
+    return output.clone() if isinstance(output, Tensor) else output
+
+
+def blocks(tower: nn.Module) -> list[nn.Module]:
+    """Blocks that are gathered one at a time, innermost lists of them; empty where a tower has no such list."""
+    named = {
+        name: module
+        for name, module in tower.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and _BLOCKS.search(name)
+    }
+    innermost = [module for name, module in named.items() if not any(other.startswith(f"{name}.") for other in named)]
+    found = [block for module in innermost for block in module]
+    return [block for block in found if not isinstance(block, nn.ModuleList) and any(True for _ in block.parameters())]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return any(True for _ in _sharded_modules(model))
+
+
+class ShardedGradientSum:
+    """`Gradients` of a sharded model: one reduce-scatter a block and step, and an all-reduce for what is whole."""
+
+    def __init__(self, model: DualEncoder, ranks: Ranks) -> None:
+        self._towers = [tower for tower in (model.image_tower, model.text_tower) if isinstance(tower, FSDPModule)]
+        self._whole = GradientSum((p for p in model.parameters() if not isinstance(p, DTensor)), ranks.collectives)
+        self._reduce(False)
+
+    @contextmanager
+    def last_backward(self) -> Iterator[None]:
+        """Around the last backward pass of a step; passes before it leave whole gradients on their rank."""
+        self._reduce(True)
+        try:
+            with self._whole.last_backward():
+                yield
+        finally:
+            self._reduce(False)
+
+    def finish(self) -> None:
+        """After it: `.grad` is the sum over ranks, of a tower this rank's shard of it; a collective."""
+        self._whole.finish()
+
+    def _reduce(self, wanted: bool) -> None:
+        for tower in self._towers:
+            tower.set_requires_gradient_sync(wanted)
+
+
+class ShardedGradScaler(torch.amp.GradScaler):
+    """fp16's loss scale for a sharded model: a step is skipped on all ranks where one finds an overflow.
+
+    Gradients are looked at shard by shard; PyTorch's own mixes DTensors and plain tensors in one
+    call, which fails.
+    """
+
+    def __init__(self, ranks: Ranks, enabled: bool) -> None:
+        super().__init__(ranks.device.type, enabled=enabled)
+        self._ranks = ranks
+
+    def _unscale_grads_(
+        self, optimizer: torch.optim.Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool
+    ) -> dict[torch.device, Tensor]:
+        local: Any = _LocalGradients(optimizer)
+        found: dict[torch.device, Tensor] = super()._unscale_grads_(local, inv_scale, found_inf, allow_fp16)
+        for flag in found.values():
+            self._ranks.collectives.sum(flag).clamp_(max=1.0)  # the fused AdamW skips at exactly 1
+        return found
+
+
+class _LocalGradients:
+    """An optimiser's gradients as plain tensors in the same memory."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
+        parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        self.param_groups = [{"params": [_local(parameter) for parameter in parameters]}]
+
+
+def _local(parameter: Tensor) -> Tensor:
+    view = local_part(parameter.detach())
+    assert parameter.grad is not None
+    view.grad = local_part(parameter.grad)
+    return view
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The part of a DTensor that this rank holds, in the same memory; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _sharded_modules(model: nn.Module) -> Iterator[FSDPModule]:
+    return (module for module in model.modules() if isinstance(module, FSDPModule))

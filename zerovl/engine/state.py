@@ -1,0 +1,119 @@
+"""What a training step changes, as tensors by name.
+
+Names are `model.<parameter or buffer>`, and of AdamW `exp_avg.<parameter>`, `exp_avg_sq.<parameter>` and
+`count.<parameter>`. They are the same on every number of ranks, with and without FSDP2 (then the tensors
+are DTensors of the same global shape) and under wrappers that put a module inside a module.
+Order, augmentation, dropout and mixup are pure functions of (seed, step): no random state to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+
+from zerovl.errors import ZeroVLError
+from zerovl.model.dual_encoder import DualEncoder
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")  # of torch.compile and of activation checkpointing
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The model, its optimiser and the loss scale; the step is the name of the checkpoint."""
+
+    model: DualEncoder
+    optimiser: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The live tensors, not copies; a parameter that the optimiser has not moved yet has no moments."""
+        tensors = {f"model.{name}": tensor for name, tensor in _weights(self.model).items()}
+        for name, parameter in self._learned():
+            if parameter not in self.optimiser.state:
+                continue
+            state = self.optimiser.state[parameter]
+            tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS}
+            tensors[f"count.{name}"] = torch.as_tensor(state["step"])
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def empty_like_stored(
+        self, stored: Mapping[str, TensorStorageMetadata], origin: str, *, of_other_settings: bool = False
+    ) -> dict[str, Tensor]:
+        """Return tensors without content for all that is stored, laid out as on this rank; to be filled, then loaded.
+
+        With `of_other_settings` moments may be stored that this state has no use for (a tower is frozen now).
+        Raises `ZeroVLError` where the stored names, shapes or types are not those of this state.
+        """
+        likes = {f"model.{name}": tensor for name, tensor in _weights(self.model).items()}
+        for name, parameter in self._learned():
+            if not any(f"{key}.{name}" in stored for key in (*_MOMENTS, "count")):
+                continue  # the optimiser had not moved it when the checkpoint was written
+            likes |= {f"{moment}.{name}": parameter for moment in _MOMENTS}
+            likes[f"count.{name}"] = torch.empty((), device=parameter.device)  # where fused AdamW keeps it
+        if of_other_settings:
+            stored = {name: found for name, found in stored.items() if name in likes or name.startswith("model.")}
+            _compare(stored, likes, origin, "name a checkpoint of the same towers")
+        else:
+            _compare(stored, likes, origin, "delete it")
+        # In torch's own memory: vectorised sums may depend on alignment.
+        return {name: torch.empty_like(tensor, requires_grad=False) for name, tensor in likes.items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], scaler: dict[str, Any]) -> None:
+        """Go on from these tensors, filled `empty_like_stored`; the moments are taken over, not copied."""
+        for name, weight in _weights(self.model).items():
+            weight.copy_(tensors[f"model.{name}"])
+        self.optimiser.state.clear()
+        for name, parameter in self._learned():
+            if f"count.{name}" in tensors:
+                moments = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+                self.optimiser.state[parameter] = {"step": tensors[f"count.{name}"], **moments}
+        if scaler or not self.scaler.is_enabled():  # one from a run in another precision has none, or is not needed
+            self.scaler.load_state_dict(scaler)
+
+    def _learned(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Call `_weights` before: FSDP2 may show gathered parameters until it is asked for its state."""
+        return ((_plain(name), p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights whole and on the CPU of rank 0, nothing on the others; a collective where they are sharded."""
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    weights = {}
+    for name, tensor in _weights(model).items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if first:
+            weights[name] = whole.detach().cpu().contiguous()
+    return weights
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {_plain(name): tensor for name, tensor in model.state_dict().items()}
+
+
+def _plain(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _compare(stored: Mapping[str, TensorStorageMetadata], likes: Mapping[str, Tensor], origin: str, fix: str) -> None:
+    problems = [f"missing {name}" for name in sorted(likes.keys() - stored.keys())]
+    problems += [f"left over {name}" for name in sorted(stored.keys() - likes.keys())]
+    for name in sorted(likes.keys() & stored.keys()):
+        found, wanted = stored[name], likes[name]
+        if found.size != wanted.shape or found.properties.dtype != wanted.dtype:
+            problems.append(
+                f"{name} is {found.properties.dtype} {list(found.size)}, expected {wanted.dtype} {list(wanted.shape)}"
+            )
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        raise ZeroVLError(f"{origin}: does not fit the model, {len(problems)} problems:\n  {shown}\n{fix}")

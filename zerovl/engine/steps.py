@@ -1,0 +1,159 @@
+"""From a local batch to gradients: `PlainStep` in one pass, `DecoupledStep` in two.
+
+Both leave the same gradient in `.grad`, to rounding, with dropout, mixup and any number of ranks,
+and sum it over ranks once a step, while the last backward still runs.
+
+Shapes: b local pairs in n micro-batches of m, k of them with kept graphs, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zerovl.distributed.activity import Activity
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.forward import Constants, Forward, Inputs, random_seeds
+from zerovl.engine.gradients import Gradients
+from zerovl.engine.precision import Precision
+from zerovl.engine.statistics import BatchStatistics, Seen
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.objective.loss import Loss
+from zerovl.objective.mixup import Mix
+
+
+class Step(Protocol):
+    def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
+        """Add the gradient of this step to `.grad`; returns the loss over the global batch, a scalar."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step works with, the same for all steps of a run."""
+
+    model: DualEncoder
+    ranks: Ranks
+    precision: Precision
+    loss: Loss
+    seed: int
+    gradients: Gradients  # brings those of all ranks together
+
+    def forward(self, mix: Mix, step: int, micro_batches: int) -> Forward:
+        """Return the forward pass of a step, with the random seeds of this rank's micro-batches."""
+        seeds = random_seeds(self.seed, step, self.ranks.rank, micro_batches)
+        return Forward(self.model, mix, self.precision, self.ranks.device, seeds)
+
+    def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return the loss over the global batch from the local embeddings, (m, D) each, of micro-batches."""
+        image_emb = torch.cat([image for image, _ in pairs])  # (b, D)
+        text_emb = torch.cat([text for _, text in pairs])  # (b, D)
+        targets = mix.targets([len(image) for image, _ in pairs], image_emb.device)
+        scalars = {name: getattr(self.model, name) for name in self.loss.parameters}
+        return self.loss(image_emb, text_emb, scalars, targets, self.ranks.collectives)
+
+
+@dataclass(frozen=True)
+class PlainStep:
+    """One forward and one backward; all activations of the local batch are alive at once."""
+
+    context: StepContext
+
+    def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
+        forward = self.context.forward(mix, step, len(batch))
+        pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
+        self.context.ranks.activity.mark("computing")
+        loss = self.context.compute_loss(mix, pairs)
+        # Activation checkpointing goes forward once more in there.
+        statistics = BatchStatistics(self.context.model)
+        with self.context.gradients.last_backward(), statistics.frozen():
+            self.context.precision.backward(loss)
+        self.context.gradients.finish()
+        statistics.average(self.context.ranks.collectives)
+        return loss.detach()
+
+
+@dataclass(frozen=True)
+class DecoupledStep:
+    """Decoupled gradient accumulation (arXiv 2112.09331, sec. 3.2), with kept graphs.
+
+    First pass: embeddings of all micro-batches, without graph but for the last k. Then the exact
+    gradient of the loss over the global batch with respect to the embeddings. Second pass: one
+    micro-batch at a time again, with graph, back-propagating that gradient; the k kept ones need no
+    second forward. With a backward twice as dear as a forward a step costs 1 + (1 - k/n)/3 of a plain
+    one; activations of max(k, 1) micro-batches are alive, however large the batch.
+
+    A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass.
+    Towers with batch statistics (BatchNorm) see those of a micro-batch, as in any accumulation; their
+    running statistics move once a micro-batch, in the order of the micro-batches, and are then averaged
+    over the ranks.
+    """
+
+    context: StepContext
+    kept_graphs: int = 0  # k; all of them where a batch has fewer micro-batches
+
+    def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
+        forward = self.context.forward(mix, step, len(batch))
+        statistics = BatchStatistics(self.context.model)
+        again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
+        pairs, constants = _without_graph(forward, statistics, self.context.ranks.activity, batch[:again])
+        kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, batch[again:], again)
+
+        leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
+        loss = self.context.compute_loss(mix, leaves)
+        self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
+
+        gradients = [[image.grad, text.grad] for image, text in leaves]
+        del leaves
+        while kept:  # the last first: their memory is free before the second pass begins
+            outputs = kept.pop()
+            self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
+        for index, inputs in enumerate(batch[:again]):
+            outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]))
+            self._backward(outputs, gradients[index], statistics, last=index == again - 1)
+        for layer in seen:
+            layer.apply()
+        self.context.gradients.finish()
+        statistics.average(self.context.ranks.collectives)
+        return loss.detach()
+
+    def _backward(
+        self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], statistics: BatchStatistics, last: bool
+    ) -> None:
+        self.context.ranks.activity.mark("computing")
+        # Activation checkpointing goes forward once more in there.
+        with self.context.gradients.last_backward() if last else nullcontext(), statistics.frozen():
+            torch.autograd.backward(outputs, upstream)
+
+
+def _without_graph(
+    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Sequence[Inputs]
+) -> tuple[list[tuple[Tensor, Tensor]], list[Constants]]:
+    """Embeddings of micro-batches that will go forward again, and what need not be computed again then."""
+    pairs, constants = [], []
+    with torch.no_grad(), statistics.frozen():
+        for index, inputs in enumerate(batch):
+            activity.mark("computing")
+            hidden = forward.hidden(inputs, index)
+            constants.append(forward.constants(hidden))
+            pairs.append(forward.embeddings(hidden))
+    return pairs, constants
+
+
+def _with_graph(
+    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Sequence[Inputs], first: int
+) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
+    """Embeddings with their graphs; micro-batch numbers start at `first`."""
+    pairs: list[tuple[Tensor, Tensor]] = []
+    seen: list[Seen] = []
+    with forward.precision.autocast():  # one context: the graphs share the low-precision copies of the weights
+        for index, inputs in enumerate(batch, first):
+            activity.mark("computing")
+            with statistics.recorded() as what_was_seen:
+                pairs.append(forward(inputs, index))
+            seen += what_was_seen()
+    return pairs, seen

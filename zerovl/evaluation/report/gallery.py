@@ -1,0 +1,218 @@
+"""Which queries the report shows, and what the model found for them.
+
+Three groups a direction: drawn at random (how it is on the whole), the best, and the worst cases.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zerovl.data.split_reader import ANY_PIXELS
+from zerovl.evaluation.pool import Embeddings, Pool
+from zerovl.evaluation.retrieval import Ranking, top_items
+from zerovl.evaluation.scores import Scores
+from zerovl.images import decode_rgb
+
+TOP = 5
+CANDIDATES = 200  # items looked at to find TOP distinct captions
+SIDES = (224, 160, 112, 72)  # pixels; the first at which a page keeps its budget
+QUALITY = 82
+
+Group = Literal["drawn", "best", "worst"]
+Fetch = Callable[[int], bytes]  # row of a picture in the pool -> its file's bytes
+
+
+@dataclass(frozen=True)
+class FoundPicture:
+    image: int  # row in the pool
+    right: bool
+    score: float  # cosine
+
+
+@dataclass(frozen=True)
+class FoundCaption:
+    text: str
+    right: bool
+    score: float
+    copies: int  # captions of the pool with this very text
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    group: Group
+    caption: str
+    source: str
+    image: int  # the right picture, row in the pool
+    rank: float
+    found: tuple[FoundPicture, ...]
+
+
+@dataclass(frozen=True)
+class ImageQuery:
+    group: Group
+    image: int  # row in the pool
+    source: str
+    captions: tuple[str, ...]  # its own
+    rank: float
+    found: tuple[FoundCaption, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    text_queries: tuple[TextQuery, ...]
+    image_queries: tuple[ImageQuery, ...]
+
+    def images(self) -> list[int]:
+        """Rows of all pictures to be shown, each once, in order of first appearance."""
+        shown = [query.image for query in self.image_queries]
+        for query in self.text_queries:
+            shown += [query.image, *(found.image for found in query.found)]
+        return list(dict.fromkeys(shown))
+
+    def shortened(self) -> Gallery:
+        """Without the last query of each direction."""
+        return Gallery(self.text_queries[:-1], self.image_queries[:-1])
+
+
+def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed: int) -> Gallery:
+    """`count` queries a direction out of `scores`, half of them drawn, a quarter best, a quarter worst."""
+    result = scores.result
+    pictures = scores.images[result.image_rows]  # (I,) rows in the pool
+    owners = pictures[result.caption_image]  # (M,) right picture of each caption
+    own_score = (embeddings.text[scores.captions] * embeddings.image[owners]).sum(1).numpy()  # (M,)
+
+    text_queries = []
+    keys = [pool.captions[row] for row in scores.captions]  # one text is shown once
+    for group, query in _pick(result.t2i, own_score, pool.image_source[owners], keys, count, seed):
+        rows, values = top_items(embeddings.text[scores.captions[query]], embeddings.image[pictures], TOP)
+        right = result.caption_image[query]
+        found = tuple(
+            FoundPicture(int(pictures[row]), bool(row == right), float(value))
+            for row, value in zip(rows, values, strict=True)
+        )
+        owner = int(owners[query])
+        text_queries.append(
+            TextQuery(group, keys[query], _source(pool, owner), owner, float(result.t2i.expected_rank[query]), found)
+        )
+
+    best_own = np.full(len(pictures), -np.inf)  # (I,)
+    np.maximum.at(best_own, result.caption_image, own_score)
+    image_queries = []
+    for group, query in _pick(result.i2t, best_own, pool.image_source[pictures], range(len(pictures)), count, seed + 1):
+        picture = int(pictures[query])
+        own = scores.captions[result.caption_image == query]
+        found_captions = _top_captions(pool, embeddings, scores, picture, {int(row) for row in own})
+        image_queries.append(
+            ImageQuery(
+                group,
+                picture,
+                _source(pool, picture),
+                tuple(dict.fromkeys(pool.captions[row] for row in own)),
+                float(result.i2t.expected_rank[query]),
+                found_captions,
+            )
+        )
+    return Gallery(tuple(text_queries), tuple(image_queries))
+
+
+def _top_captions(
+    pool: Pool, embeddings: Embeddings, scores: Scores, picture: int, own: set[int]
+) -> tuple[FoundCaption, ...]:
+    """The TOP best texts; equal texts, which tie, are shown as one."""
+    rows, values = top_items(embeddings.image[picture], embeddings.text[scores.captions], CANDIDATES)
+    best: dict[str, FoundCaption] = {}
+    for row, value in zip(scores.captions[rows], values, strict=True):
+        text = pool.captions[row]
+        before = best.get(text)
+        best[text] = FoundCaption(
+            text,
+            right=int(row) in own or (before is not None and before.right),
+            score=before.score if before else float(value),
+            copies=before.copies + 1 if before else 1,
+        )
+    return tuple(list(best.values())[:TOP])
+
+
+def _pick(
+    ranking: Ranking,
+    own_score: npt.NDArray[np.floating],
+    sources: npt.NDArray[np.int64],
+    keys: Iterable[object],
+    count: int,
+    seed: int,
+) -> Iterator[tuple[Group, int]]:
+    """Queries by group, none twice; the best ones come from all sources in turn."""
+    rank = ranking.expected_rank
+    key_of = list(keys)
+    edge = count // 4
+    sizes: dict[Group, int] = {"drawn": count - 2 * edge, "best": edge, "worst": edge}
+    best_first = np.lexsort((-own_score, rank))
+    orders: dict[Group, npt.NDArray[np.intp]] = {
+        "drawn": np.random.default_rng(seed).permutation(len(rank)),
+        "best": best_first[np.argsort(_turns(sources[best_first]), kind="stable")],
+        "worst": np.lexsort((own_score, -rank)),
+    }
+    seen: set[object] = set()
+    for group, order in orders.items():
+        left = sizes[group]
+        for query in order:
+            if not left:
+                break
+            if key_of[query] not in seen:
+                seen.add(key_of[query])
+                left -= 1
+                yield group, int(query)
+
+
+def _turns(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each value occurred before: [a, a, b, a] -> [0, 1, 0, 2]."""
+    turns = np.zeros(len(values), np.int64)
+    for value in np.unique(values):
+        mask = values == value
+        turns[mask] = np.arange(mask.sum())
+    return turns
+
+
+def _source(pool: Pool, image: int) -> str:
+    return pool.sources[int(pool.image_source[image])]
+
+
+def thumbnails(images: Iterable[int], fetch: Fetch, side: int) -> dict[int, str]:
+    """Pictures as data URIs: the original bytes where they are small, else a JPEG of at most `side` pixels."""
+    return {image: _thumbnail(fetch(image), side) for image in images}
+
+
+def _thumbnail(data: bytes, side: int) -> str:
+    picture = decode_rgb(data, ANY_PIXELS)
+    kind = _kind(data)
+    if kind and max(picture.size) <= side and len(data) <= side * side // 2:
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _kind(data: bytes) -> str | None:
+    """Of the formats that every browser shows."""
+    if data.startswith(b"\xff\xd8"):
+        return "jpeg"
+    return "png" if data.startswith(b"\x89PNG") else None
+
+
+def fit(gallery: Gallery, fetch: Fetch, budget: int) -> tuple[Gallery, dict[int, str]]:
+    """Data URIs of all pictures in at most `budget` characters: smaller pictures first, then fewer queries."""
+    while True:
+        for side in SIDES:
+            uris = thumbnails(gallery.images(), fetch, side)
+            if sum(map(len, uris.values())) <= budget or not uris:
+                return gallery, uris
+        gallery = gallery.shortened()

@@ -1,0 +1,213 @@
+"""Read, merge, check and write `params.yaml`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import atomic_write
+from zerovl.log import logger
+from zerovl.params import MachineParams, Params, Section, as_dict
+from zerovl.text_format import plural
+
+# Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
+_MOVED = frozenset(MachineParams.model_fields) - {"threads"}
+# Settings that came later than the file's form: a file without them means their defaults.
+_LATER = frozenset({"train.continue_from", "machine"})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key comes once a mapping; PyYAML would take the last one without a word."""
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    lines: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if isinstance(key, Hashable) and key in lines:
+            raise yaml.YAMLError(f"line {line}: key {key!r} stands in line {lines[key]} already; keep one of them")
+        if isinstance(key, Hashable):
+            lines[key] = line
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Return the checked parameters of a complete file; raises `ZeroVLError` with every error in it."""
+    return parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Return a YAML mapping; a missing file, broken YAML, a key twice or anything else is a `ZeroVLError`."""
+    try:
+        values = _parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZeroVLError(f"{path}: no such file; run in the project's folder, or name a file that exists") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZeroVLError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ZeroVLError(f"{path}: holds {type(values).__name__}, expected a mapping of sections")
+    return values
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def parse(values: dict[str, Any], origin: str) -> Params:
+    """Return the checked parameters of a whole mapping of sections; `origin` names it in messages."""
+    values = move_to_machine(values, origin)
+    problems = [f"{key}: missing; add it (the demo has {default!r})" for key, default in _missing(Params, values)]
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(item) for item in error.errors()]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ZeroVLError(f"{origin}: {plural(len(problems), 'error')}\n{lines}")
+    return params
+
+
+def move_to_machine(values: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Return `values` with the settings of `train` that are `machine`'s now moved there; says so once a call.
+
+    A file of before has no section `machine` at all: what it does not set takes the defaults.
+    """
+    train = values.get("train")
+    moved = sorted(_MOVED & train.keys()) if isinstance(train, dict) else []
+    if not moved or not isinstance(train, dict):
+        return values
+    machine = values.get("machine")
+    before = as_dict(MachineParams()) if machine is None else machine
+    if not isinstance(before, dict):
+        return values  # pydantic reports the wrong type
+    logger().info(
+        f"{origin}: taken from the section train to the section machine, which holds what does not shape the model: "
+        f"{', '.join(moved)}; move them there yourself, and this line goes away"
+    )
+    rest = {name: value for name, value in train.items() if name not in _MOVED}
+    return values | {"train": rest, "machine": before | {name: train[name] for name in moved}}
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it; free-form mappings (`options`, `config`) are replaced whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("options", "config")
+        merged[key] = merge(base[key], value) if nested else value
+    return merged
+
+
+def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
+    """Return the demo's values with a recipe and then `key.path=value` overrides laid over them."""
+    values = merge(as_dict(Params()), _changes(recipe, origin))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
+        change: Any = _yaml_value(text)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        values = merge(values, _changes(change, f"override {override}"))
+    return parse(values, origin)
+
+
+def _changes(values: dict[str, Any], origin: str) -> dict[str, Any]:
+    """As `move_to_machine`, for values that are laid over others: nothing else of `machine` is set."""
+    return move_to_machine({"machine": {}, **values}, origin)
+
+
+def continued(params: Params, reference: str) -> Params:
+    """Return the parameters with `train.continue_from` set to RUN@STEP."""
+    values = merge(as_dict(params), {"train": {"continue_from": reference}})
+    return parse(values, f"--from {reference}")
+
+
+def write(params: Params, path: Path | str, head: str = "") -> None:
+    """Write a parameter file with each field's sentence as a comment."""
+    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    for name, field in Params.model_fields.items():
+        section = getattr(params, name)
+        lines += ["", f"{field.alias or name}:"] if lines else [f"{field.alias or name}:"]
+        lines += [f"  {line}" for line in _section_lines(section)]
+    with atomic_write(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _section_lines(section: Section) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            lines.append(f"{name}:")
+            lines += [f"  {line}" for line in _section_lines(value)]
+            continue
+        plain = section.model_dump(mode="json", include={name})[name]
+        text = _flow_yaml(plain)
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        comment = field.description or ""
+        if choices:
+            comment += f" ({' | '.join(map(str, choices))})"
+        entry = f"{name}: {text}"
+        lines += (
+            [f"{entry}  # {comment}"]
+            if len(entry) + len(comment) < 108
+            else [
+                *(f"# {line}" for line in textwrap.wrap(comment, 108)),
+                entry,
+            ]
+        )
+    return lines
+
+
+def _flow_yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    return text.removesuffix("...").strip()
+
+
+def _yaml_value(text: str) -> Any:
+    """A value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number."""
+    try:
+        value = _parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ZeroVLError(f"value {text!r}: not valid YAML ({error})") from None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        return []  # pydantic reports the wrong type
+    found: list[tuple[str, Any]] = []
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key not in values:
+            if prefix + key in _LATER:
+                continue
+            default = field.default
+            found.append((prefix + key, as_dict(default) if isinstance(default, BaseModel) else default))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _missing(field.annotation, values[key], f"{prefix}{key}.")
+    return found
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"])
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{key}: {item['input']!r} is not accepted: {message}"

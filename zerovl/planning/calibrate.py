@@ -1,0 +1,294 @@
+"""`zerovl plan --measure`: a few real steps of one rank on this machine, in a process of its own.
+
+The real step, optimiser and precision on synthetic inputs of the right shapes; with W ranks planned,
+the loss sees the W-fold columns that it would gather, and nothing is sent. Where data is prepared, the
+loader is timed too, and captions have the length that its batches have. A process of its own starts
+with the memory that training starts with.
+
+Shapes: b local pairs, n micro-batches of m.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zerovl import params_file
+from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.loader import train_batches
+from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.gradients import gradient_sum
+from zerovl.engine.optimiser import make_optimiser
+from zerovl.engine.precision import Precision
+from zerovl.engine.steps import DecoupledStep, PlainStep, StepContext
+from zerovl.errors import ZeroVLError
+from zerovl.memory import memory_in_use, peak_memory
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.towers import from_architecture
+from zerovl.objective.loss import Loss, SoftmaxLoss
+from zerovl.objective.targets import Targets
+from zerovl.params import Params
+from zerovl.planning.planned_model import planned_architecture
+from zerovl.sizing.activations import Activations, measure, release
+from zerovl.sizing.batch_layout import size_of
+from zerovl.sizing.footprint import BatchLayout, Workload, footprint
+from zerovl.sizing.shape_only_model import apply_train_options
+from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
+from zerovl.text_format import plural
+from zerovl.training.inputs import tokenizer_folder
+from zerovl.training.start import find_start
+from zerovl.workspace import Workspace
+
+LOSS: Loss = SoftmaxLoss()
+_REPEATS = 5
+_MICRO_BATCHES = 4  # pushed through in the longest step that is timed
+_LOADER_SECONDS = 5.0
+_LOSS_FLOPS = 5e12  # a larger loss is not run whole on the CPU
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds on this machine, for one rank of the planned ones."""
+
+    device: str
+    threads: int
+    tokens: int  # of the longest caption of a micro-batch
+    forward_twice_seconds: float  # a micro-batch without a kept graph
+    kept_seconds: float  # a micro-batch with one, or of the plain step
+    fixed_seconds: float  # the rest of a step: loss, optimiser
+    unseen_bytes: int  # memory that the parts of the footprint do not name: libraries, workspaces of kernels
+    loader_pairs_per_second: float | None
+
+    def step_seconds(self, layout: BatchLayout) -> float:
+        """Of one step, without waiting for data or other ranks."""
+        again = layout.micro_batches - layout.kept_graphs
+        return self.fixed_seconds + again * self.forward_twice_seconds + layout.kept_graphs * self.kept_seconds
+
+
+def calibrate(params_path: str, layout: BatchLayout, workspace: Workspace) -> Calibration:
+    """Run the measurement in a child process; raises `ZeroVLError` with what it said where it fails."""
+    threads = max(1, (os.cpu_count() or 1) // layout.world_size)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    arguments = json.dumps({"params": params_path, "root": str(workspace.root), **asdict(layout)})
+    command = [sys.executable, "-m", "zerovl.planning.calibrate", arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ZeroVLError(f"--measure: the steps failed:\n{done.stderr.strip()[-2000:]}")
+    return Calibration(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibration:
+    """Measure in this process, which should have done nothing else yet."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = memory_in_use(device)
+    loader_rate, tokens = _loader(params, layout, workspace)
+    architecture, _ = planned_architecture(params, workspace)
+    model = from_architecture(architecture)
+    apply_train_options(model, params.train.freeze, params.machine.activation_checkpointing)
+    model.to(device).train()
+    precision = Precision(params.train.precision, device)
+    optimiser = make_optimiser(model, params.train)
+    run_towers = tower_pass(model, make_mix(params.train.mixup), precision, device, tokens)
+    activations = measure(model, run_towers, device)
+    micro_batches = min(layout.micro_batches, _MICRO_BATCHES)
+    kept = min(max(1, layout.kept_graphs), micro_batches)
+    steps = _Steps(params, model, precision, optimiser, layout, tokens)
+    times = _interleaved(
+        lambda: steps(1, 0), lambda: steps(micro_batches, 0), lambda: steps(micro_batches, kept), device=device
+    )
+    forward_twice, once, rest = _costs(times, micro_batches, kept)
+    unseen = peak_memory(device) - before - _tensors(params, model, activations, layout, micro_batches, kept)
+    release(device)
+    timed = BatchLayout(
+        layout.world_size * layout.micro_batch * micro_batches, layout.world_size, layout.micro_batch, 0
+    )
+    larger_loss = _loss_seconds(model, layout) - _loss_seconds(model, timed) if timed.batch < layout.batch else 0.0
+    return Calibration(
+        device=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"a CPU with {plural(torch.get_num_threads(), 'thread')}",
+        threads=torch.get_num_threads(),
+        tokens=tokens,
+        forward_twice_seconds=forward_twice,
+        kept_seconds=once,
+        fixed_seconds=max(0.0, rest + larger_loss),
+        unseen_bytes=max(0, unseen),
+        loader_pairs_per_second=loader_rate,
+    )
+
+
+def _costs(times: list[float], micro_batches: int, kept: int) -> tuple[float, float, float]:
+    """Seconds of a micro-batch that goes forward twice, of one with a kept graph, and of the rest of a step.
+
+    From steps with one micro-batch, with several, and with graphs kept. On a busy machine differences
+    of times are rough: they stay within what can be (a forward pass is at most half of a micro-batch).
+    """
+    one, several, with_kept = times
+    whole = several / micro_batches
+    forward_twice = whole
+    if micro_batches > 1:
+        forward_twice = min(max((several - one) / (micro_batches - 1), 0.5 * whole), whole)
+    forward = min(max(0.0, (several - with_kept) / kept), 0.5 * forward_twice)
+    return forward_twice, forward_twice - forward, several - micro_batches * forward_twice
+
+
+def _tensors(
+    params: Params, model: DualEncoder, activations: Activations, layout: BatchLayout, micro_batches: int, kept: int
+) -> int:
+    """Bytes that the timed steps should take: the larger of those with and without kept graphs."""
+    workload = replace(Workload.of(params, LOSS), evaluated=False)
+    batch = layout.world_size * layout.micro_batch * micro_batches
+    size, kind = size_of(model), model.temperature.device.type
+    return max(
+        footprint(
+            workload, size, activations, BatchLayout(batch, layout.world_size, layout.micro_batch, graphs), kind
+        ).total
+        for graphs in {0, 0 if params.train.step == "plain" else kept}
+    )
+
+
+class _Steps:
+    """Whole training steps of a chosen number of micro-batches."""
+
+    def __init__(
+        self,
+        params: Params,
+        model: DualEncoder,
+        precision: Precision,
+        optimiser: torch.optim.Optimizer,
+        layout: BatchLayout,
+        tokens: int,
+    ) -> None:
+        self._plain, self._precision, self._optimiser = params.train.step == "plain", precision, optimiser
+        ranks = Ranks(0, layout.world_size, precision.device, _Repeated(layout.world_size))
+        gradients = gradient_sum(model, ranks.collectives)
+        self._context = StepContext(model, ranks, precision, LOSS, params.train.seed, gradients)
+        self._mix = make_mix(params.train.mixup)
+        self._inputs = make_inputs(model, layout.micro_batch, tokens)
+
+    def __call__(self, micro_batches: int, kept: int) -> None:
+        step = PlainStep(self._context) if self._plain else DecoupledStep(self._context, kept)
+        self._optimiser.zero_grad(set_to_none=True)
+        step([self._inputs] * micro_batches, self._mix, 0)
+        self._precision.scaler.step(self._optimiser)
+        self._precision.scaler.update()
+
+
+class _Repeated:
+    """W ranks that all hold what this one holds: right shapes, nothing sent."""
+
+    rank = 0
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+
+    def gather(self, local: Tensor) -> Tensor:
+        return local.repeat(self.world_size, *[1] * (local.dim() - 1))
+
+    def reduce_scatter(self, partial: Tensor) -> Tensor:
+        return partial[: len(partial) // self.world_size].clone()
+
+    def sum(self, local: Tensor) -> Tensor:
+        return local
+
+    def start_sum(self, local: Tensor) -> Callable[[], object]:
+        return lambda: None
+
+
+def _interleaved(*runs: Callable[[], None], device: torch.device) -> list[float]:
+    """Median seconds of each, taken in turns after one round to warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for round_ in range(1 + _REPEATS):
+        for run_, found in zip(runs, seconds, strict=True):
+            start = time.perf_counter()
+            run_()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if round_:
+                found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in seconds]
+
+
+def _loss_seconds(model: DualEncoder, layout: BatchLayout) -> float:
+    """Of forward and backward of the loss of a whole local batch; scaled up where that would take too long."""
+    device = model.temperature.device
+    width, local = model.architecture.embed_dim, layout.local
+    while device.type == "cpu" and 8.0 * local * local * layout.world_size * width > _LOSS_FLOPS:
+        local //= 2
+    image, text = (torch.nn.functional.normalize(torch.randn(local, width, device=device)) for _ in range(2))
+
+    def once() -> None:
+        leaves = image.clone().requires_grad_(), text.clone().requires_grad_()
+        ranks = _Repeated(layout.world_size)
+        scalars = {name: getattr(model, name).detach() for name in LOSS.parameters}
+        LOSS(*leaves, scalars, Targets(), ranks).backward()
+
+    (seconds,) = _interleaved(once, device=device)
+    return seconds * (layout.local / local) ** 2
+
+
+def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[float | None, int]:
+    """Pairs per second that the loader gives when nobody else works, and the longest captions; or no data."""
+    if not workspace.manifest_file.is_file() or not workspace.tokenizer_source.is_file():
+        return None, params.model.max_tokens
+    train = params.train
+    manifest = Manifest.load(workspace.manifest)
+    sampler = make_sampler(train.sampling, manifest.training_sizes(), train.batch_size, train.epochs, train.seed)
+    batches = train_batches(
+        manifest=manifest,
+        shards=ShardReader(workspace.shards),
+        sampler=sampler,
+        tokenize=CaptionTokenizer(
+            tokenizer_folder(params, workspace, find_start(params, workspace)), params.model.max_tokens
+        ),
+        transform=TrainTransform(params.model.image_size, train.augment),
+        augment=train.augment,
+        micro_batch=layout.micro_batch,
+        seed=train.seed,
+        rank=0,
+        world_size=layout.world_size,
+        workers=params.machine.loader_workers,
+    )
+    tokens, pairs, start = 1, 0, 0.0
+    with batches:
+        for batch in batches:
+            tokens = max(tokens, *(part.input_ids.shape[1] for part in batch.micro_batches))
+            if not start:  # the first one waits for the workers to begin
+                start = time.perf_counter()
+                continue
+            pairs += layout.local
+            if time.perf_counter() - start > _LOADER_SECONDS:
+                break
+    return (pairs / (time.perf_counter() - start) if pairs else None), tokens
+
+
+def main() -> int:
+    """In the child: one JSON argument in, one line of JSON out."""
+    values: dict[str, Any] = json.loads(sys.argv[1])
+    try:
+        params = params_file.load(values.pop("params"))
+        workspace = Workspace(Path(values.pop("root")))
+        print(json.dumps(asdict(run(params, BatchLayout(**values), workspace))))
+    except ZeroVLError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Put a plan together from the parameters, what the command line names, and this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zerovl.errors import ZeroVLError
+from zerovl.params import Params
+from zerovl.planning import plan as planning
+from zerovl.planning.calibrate import calibrate
+from zerovl.planning.plan import Plan
+from zerovl.sizing.footprint import Workload, footprint
+from zerovl.training.run import check_ranks
+from zerovl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """As given on the command line; None where not given."""
+
+    ranks: int | None = None
+    gpu: str | None = None
+    gpu_memory: str | None = None
+    pairs: int | None = None
+    measure: bool = False
+    json: Path | None = None
+
+
+def make_plan(params: Params, params_path: str, options: Options, workspace: Workspace) -> Plan:
+    """Raises `ZeroVLError` where the parameters or options contradict each other or this machine."""
+    target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory)
+    check_ranks(params, target.world_size)
+    if options.measure and target.kind == "cuda" and not torch.cuda.is_available():
+        raise ZeroVLError("--measure runs steps on this machine, which has no GPU; leave it out, or run it on the GPUs")
+    model = planning.imagine_model(params, target, workspace)
+    suggestion = planning.suggest(params, target, model)
+    layout = planning.planned_layout(params, target, model, suggestion)
+    pairs = planning.training_pairs(workspace, options.pairs)
+    steps = planning.planned_steps(params, pairs)
+    work = planning.work(params, model.flops, layout)
+    calibration = calibrate(params_path, layout, workspace) if options.measure else None
+    return Plan(
+        target=target,
+        pairs=pairs,
+        steps=steps,
+        layout=layout,
+        parameters=model.parameters,
+        work=work,
+        memory=footprint(Workload.of(params, planning.LOSS), model.size, model.activations, layout, target.kind),
+        unseen_bytes=calibration.unseen_bytes if calibration else None,
+        wire=planning.wire(params, model.parameters, layout),
+        suggestion=suggestion,
+        assumed=planning.assumed_speed(target, work, layout, steps),
+        measured=planning.measured_speed(target, calibration, params, layout, steps) if calibration else None,
+        calibration=calibration,
+        notes=[*model.notes, *_notes(params, options, pairs, layout.world_size)],
+    )
+
+
+def _notes(params: Params, options: Options, pairs: int | None, ranks: int) -> list[str]:
+    notes = []
+    if pairs is None:
+        notes.append("no manifest here: steps and hours are not known; run `dvc repro prepare`, or say --pairs N")
+    if params.machine.compile:
+        notes.append("machine.compile is not planned: compiled towers mostly take less memory and time")
+    if options.measure and ranks > 1:
+        notes.append("measured with one rank: sending over the wire and ranks that share this machine come on top")
+    return notes

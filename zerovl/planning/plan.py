@@ -1,0 +1,277 @@
+"""`zerovl plan`: what a training run will take, before anything is bought, fetched or started.
+
+Shapes: B global batch, b local pairs, n micro-batches of m, k of them with kept graphs, D embedding width, W ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from zerovl.data.batches.sampling import count_steps
+from zerovl.data.manifest import Manifest
+from zerovl.errors import ZeroVLError
+from zerovl.memory import MARGIN, free_host_memory
+from zerovl.objective.loss import Loss, SoftmaxLoss
+from zerovl.params import Params
+from zerovl.planning import gpus
+from zerovl.planning.calibrate import Calibration
+from zerovl.planning.planned_model import planned_architecture
+from zerovl.sizing import shape_only_model
+from zerovl.sizing.activations import Activations
+from zerovl.sizing.batch_layout import kept_graphs
+from zerovl.sizing.footprint import BatchLayout, Footprint, ModelSize, Workload, footprint
+from zerovl.sizing.micro_batch_search import candidates
+from zerovl.sizing.shape_only_model import Parameters, TowerFlops
+from zerovl.text_format import parse_size
+from zerovl.workspace import Workspace
+
+LOSS: Loss = SoftmaxLoss()
+_FLOAT = 4  # bytes
+# A larger micro-batch brings no speed, memory is better spent on kept graphs. Assumed, measured by micro_batch: auto.
+_LARGEST_MICRO_BATCH = {"cuda": 256, "cpu": 64}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the run is to happen."""
+
+    kind: str  # cpu or cuda
+    name: str
+    world_size: int
+    memory: int  # bytes a rank
+    flops: float | None  # a second and rank, of large matrix products; None where nobody knows
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Bytes that a rank receives in one step."""
+
+    embeddings: int  # gathered captions
+    log_sum_exps: int
+    loss_gradient: int  # reduce-scatter of the gradient of the gathered captions
+    gradients: int  # all-reduce, by the ring algorithm
+
+    @property
+    def total(self) -> int:
+        return self.embeddings + self.log_sum_exps + self.loss_gradient + self.gradients
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs a pair, a multiplication and an addition being two."""
+
+    forward: float
+    plain: float
+    planned: float  # by the step that train.step names, with its kept graphs
+    loss: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    source: str
+    pairs_per_second: float
+    step_seconds: float
+    hours: float | None
+    gpu_hours: float | None
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The largest useful micro-batch that fits, and the graphs that fit beside it."""
+
+    micro_batch: int
+    kept_graphs: int
+    memory: Footprint
+
+
+@dataclass(frozen=True)
+class Plan:
+    target: Target
+    pairs: int | None  # of training
+    steps: int | None
+    layout: BatchLayout
+    parameters: Parameters
+    work: Work
+    memory: Footprint
+    unseen_bytes: int | None  # measured: libraries and workspaces of kernels, beside `memory`
+    wire: Wire
+    suggestion: Suggestion | None  # None where nothing fits
+    assumed: Speed | None
+    measured: Speed | None
+    calibration: Calibration | None
+    notes: list[str]
+
+    @property
+    def peak_memory(self) -> int:
+        return self.memory.total + (self.unseen_bytes or 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the sums."""
+        values = asdict(self)
+        values["split"] = values.pop("layout")  # as the file has had it from its first version
+        for name in ("memory", "wire", "parameters"):
+            values[name]["total"] = getattr(self, name).total
+        values["peak_memory"] = self.peak_memory
+        return values
+
+
+def find_target(params: Params, ranks: int | None, gpu: str | None, memory: str | None) -> Target:
+    """What the options of `zerovl plan` name, else this machine; raises `ZeroVLError` for what is not known."""
+    here = torch.cuda.is_available()
+    given = parse_size(memory, "--gpu-memory") if memory else None
+    if ranks is not None and ranks < 1:
+        raise ZeroVLError(f"--gpus {ranks}: give 1 or more")
+    if not (here or ranks or gpu or memory):
+        world = max(1, params.machine.ranks)
+        name = f"{world} CPU ranks of this machine" if world > 1 else "the CPU of this machine"
+        return Target("cpu", name, world, free_host_memory() // world, None)
+    properties = torch.cuda.get_device_properties(0) if here else None
+    row = gpus.named(gpu) if gpu else gpus.known(properties.name) if properties else None
+    world = ranks or params.machine.ranks or max(1, torch.cuda.device_count())
+    total = given or (row.memory_gib << 30 if gpu and row else properties.total_memory if properties else None)
+    if total is None:
+        raise ZeroVLError("--gpus without a GPU on this machine: name one with --gpu, or its memory with --gpu-memory")
+    name = gpu or (properties.name if properties else "GPU")
+    rate = None
+    if row:
+        rate = 1e12 * (row.single if params.train.precision == "float32" else row.half)
+    return Target("cuda", f"{world} x {name}", world, total, rate)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a plan needs to know of the towers."""
+
+    parameters: Parameters
+    flops: TowerFlops
+    activations: Activations
+    notes: list[str]
+
+    @property
+    def size(self) -> ModelSize:
+        return ModelSize(self.parameters.total + self.parameters.buffers, self.parameters.learned)
+
+
+def imagine_model(params: Params, target: Target, workspace: Workspace) -> Model:
+    """Parameters, FLOPs and activations of the towers, without building them."""
+    architecture, notes = planned_architecture(params, workspace)
+    model = shape_only_model.imagine(architecture)
+    train, tokens = params.train, params.model.max_tokens
+    shape_only_model.apply_train_options(model, train.freeze, params.machine.activation_checkpointing)
+    measured = shape_only_model.activations(model, target.kind, train.precision, tokens, train.mixup)
+    return Model(shape_only_model.count(model), shape_only_model.forward_flops(model, tokens), measured, notes)
+
+
+def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:
+    """The largest micro-batch that fits, up to where size brings no speed, then the graphs that fit beside it."""
+    world, batch = target.world_size, params.train.batch_size
+    room = int(MARGIN[target.kind] * target.memory)
+    workload = Workload.of(params, LOSS)
+    for micro in reversed(candidates(batch // world)):
+        bare = footprint(workload, model.size, model.activations, BatchLayout(batch, world, micro, 0), target.kind)
+        if micro > _LARGEST_MICRO_BATCH[target.kind] or bare.total > room:
+            continue
+        free = room - (bare.total - max(bare.activations, bare.loss, bare.checks)) - bare.loss
+        kept = kept_graphs("auto", model.activations, micro, batch // world // micro, free)
+        layout = BatchLayout(batch, world, micro, kept)
+        return Suggestion(micro, kept, footprint(workload, model.size, model.activations, layout, target.kind))
+    return None
+
+
+def planned_layout(params: Params, target: Target, model: Model, suggestion: Suggestion | None) -> BatchLayout:
+    """What training will do by params.yaml; what it leaves to the machine is what the plan suggests."""
+    train, machine, world = params.train, params.machine, target.world_size
+    local = train.batch_size // world
+    if train.step == "plain":
+        return BatchLayout(train.batch_size, world, local, 0)
+    micro = train.micro_batch
+    if micro == "auto":
+        micro = suggestion.micro_batch if suggestion else candidates(local)[0]
+    workload = Workload.of(params, LOSS)
+    bare = footprint(
+        workload, model.size, model.activations, BatchLayout(train.batch_size, world, micro, 0), target.kind
+    )
+    lasting = bare.total - max(bare.activations, bare.loss, bare.checks)
+    free = int(MARGIN[target.kind] * target.memory) - lasting - bare.loss
+    kept = machine.kept_graphs
+    if machine.activation_budget != "none":
+        kept = kept_graphs(machine.activation_budget, model.activations, micro, local // micro, free)
+    return BatchLayout(train.batch_size, world, micro, min(kept, local // micro))
+
+
+def work(params: Params, flops: TowerFlops, layout: BatchLayout) -> Work:
+    """A backward pass costs two forward passes; a frozen tower goes forward once and never back."""
+    train = params.train
+    share = 0.0 if train.step == "plain" else 1 - layout.kept_graphs / layout.micro_batches
+    learned = sum(value for side, value in asdict(flops).items() if side not in train.freeze)
+    frozen = flops.image + flops.text - learned
+    again = learned if params.machine.activation_checkpointing else 0.0
+    plain = 3 * learned + frozen + again
+    loss = LOSS.operations(layout.batch, params.model.embed_dim)
+    return Work(learned + frozen, plain, plain + share * learned, loss)
+
+
+def wire(params: Params, parameters: Parameters, layout: BatchLayout) -> Wire:
+    """What a rank receives; nothing where it is alone."""
+    ranks, width = layout.world_size, params.model.embed_dim
+    others = (ranks - 1) * layout.local * width * _FLOAT
+    gradients = 2 * (ranks - 1) * parameters.learned * _FLOAT // ranks
+    if params.machine.shard_model:  # weights come for each pass, gradients once
+        passes = 3 * layout.micro_batches - (
+            layout.micro_batches if params.train.step == "plain" else layout.kept_graphs
+        )
+        gradients = (ranks - 1) * (passes * parameters.total + parameters.learned) * _FLOAT // ranks
+    return Wire(others, (ranks - 1) * layout.batch * _FLOAT, others, gradients)
+
+
+def assumed_speed(target: Target, planned: Work, layout: BatchLayout, steps: int | None) -> Speed | None:
+    """From the table of matrix rates; None where the device is not in it."""
+    if target.flops is None:
+        return None
+    rate = gpus.UTILISATION * target.flops * layout.world_size / (planned.planned + planned.loss)
+    source = f"assumed: {gpus.UTILISATION:.0%} of {target.flops / 1e12:.0f} TFLOP/s"
+    return _speed(source, rate, target, layout, steps)
+
+
+def measured_speed(
+    target: Target, calibration: Calibration, params: Params, layout: BatchLayout, steps: int | None
+) -> Speed:
+    """From steps timed on this machine; data and towers work at the same time where there are loader processes."""
+    rate = layout.local / calibration.step_seconds(layout)
+    loader, workers = calibration.loader_pairs_per_second, params.machine.loader_workers
+    if loader and not workers:
+        rate = 1 / (1 / rate + 1 / loader)
+    elif loader:
+        both = min(rate, loader)
+        if target.kind == "cpu":  # they share the cores
+            cores = (os.cpu_count() or 1) / layout.world_size
+            both = min(both, cores / (calibration.threads / rate + workers / loader))
+        rate = both
+    return _speed(f"measured on {calibration.device}", rate * layout.world_size, target, layout, steps)
+
+
+def _speed(source: str, rate: float, target: Target, layout: BatchLayout, steps: int | None) -> Speed:
+    seconds = layout.batch / rate
+    hours = steps * seconds / 3600 if steps else None
+    gpu_hours = hours * layout.world_size if hours and target.kind == "cuda" else None
+    return Speed(source, rate, seconds, hours, gpu_hours)
+
+
+def training_pairs(workspace: Workspace, given: int | None) -> int | None:
+    """--pairs, else what the manifest has, else None."""
+    if given is not None:
+        if given < 1:
+            raise ZeroVLError(f"--pairs {given}: give 1 or more")
+        return given
+    if not workspace.manifest_file.is_file():
+        return None
+    return sum(Manifest.load(workspace.manifest).training_sizes().values())
+
+
+def planned_steps(params: Params, pairs: int | None) -> int | None:
+    """Return the optimiser steps over so many training pairs, None where they are not known."""
+    return count_steps(params.train.epochs, pairs, params.train.batch_size) if pairs else None

@@ -1,0 +1,66 @@
+"""Where releases are kept: a flat space of keys with one way of writing, create-if-absent.
+
+Nothing is ever overwritten or deleted through a store. That one primitive is enough for publishers
+that do not know of each other: whoever creates a key first has it, everyone else is told so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from zerovl.errors import ZeroVLError
+
+BLOCK = 1 << 20
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+class MissingKeyError(ZeroVLError):
+    """There is no such key in the store."""
+
+
+class Store(Protocol):
+    """A folder or a bucket. All methods raise `ZeroVLError` where the store itself cannot be used."""
+
+    @property
+    def uri(self) -> str:
+        """What `open_store` takes to open this store again."""
+
+    def create(self, key: str, source: Path | bytes) -> bool:
+        """Write a key that does not exist yet, whole or not at all.
+
+        Returns:
+            True if this call created it, False if it existed; then it is left as it is.
+        """
+
+    def exists(self, key: str) -> bool: ...
+
+    def read(self, key: str) -> bytes:
+        """All bytes of a small key; raises `MissingKeyError`."""
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """The bytes of a key, of any size, block by block; raises `MissingKeyError`."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write a key to `path`, which is whole or absent; raises `MissingKeyError`."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, sorted."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names directly below `prefix` ("" or ending in "/") that have keys below them, sorted."""
+
+    def check(self) -> str:
+        """Try that the store can be written and that creation is exclusive; returns a sentence on it."""
+
+    def describe(self) -> str:
+        """The store as messages name it; differs for different stores."""
+
+
+def check_key(key: str) -> str:
+    """Keys are plain names joined by "/": nothing that could leave the store's folder."""
+    if not _KEY.fullmatch(key):
+        raise ZeroVLError(f"key {key!r}: use letters, digits, '.', '_' and '-' in names joined by '/'")
+    return key

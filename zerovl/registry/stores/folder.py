@@ -1,0 +1,151 @@
+"""A store in a folder: for one machine, or several that mount the same file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import sync_folder
+from zerovl.registry.stores.base import BLOCK, MissingKeyError, check_key
+
+_ASIDE = ".aside"
+_STALE_SECONDS = 24 * 3600
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class FolderStore:
+    """Keys are files. A key appears by `link(2)`, which fails if it exists: exclusive and whole."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
+
+    @property
+    def uri(self) -> str:
+        return str(self._folder)
+
+    def create(self, key: str, source: Path | bytes) -> bool:
+        target = self._path(key)
+        if target.exists():
+            return False
+        with self._explained("write", key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._aside(source) as aside:
+                try:
+                    os.link(aside, target)
+                except FileExistsError:
+                    return False
+            folder = target.parent
+            while folder != self._folder.parent:  # new folders are entries of their parents
+                sync_folder(folder)
+                folder = folder.parent
+        return True
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def read(self, key: str) -> bytes:
+        return b"".join(self.blocks(key))
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        with self._explained("read", key), open(self._path(key), "rb") as file:
+            while block := file.read(BLOCK):
+                yield block
+
+    def download(self, key: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with open(aside, "xb") as file:
+                for block in self.blocks(key):
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> list[str]:
+        start = self._folder / prefix.rpartition("/")[0]
+        found = []
+        for folder, folders, names in os.walk(start):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            relative = Path(folder).relative_to(self._folder)
+            found += [(relative / name).as_posix() for name in names if not name.startswith(".")]
+        return sorted(key for key in found if key.startswith(prefix))
+
+    def folders(self, prefix: str) -> list[str]:
+        folder = self._folder / prefix
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def check(self) -> str:
+        key = f"probe-{uuid.uuid4().hex}"
+        created = self.create(key, b"probe")
+        try:
+            exclusive = created and not self.create(key, b"again")
+        finally:
+            self._path(key).unlink(missing_ok=True)
+        if not exclusive:
+            raise ZeroVLError(f"{self.describe()}: a key could be created twice; use a folder on a POSIX file system")
+        return "can be written, creation is exclusive"
+
+    def describe(self) -> str:
+        return f"folder {self._folder.absolute()}"
+
+    def _path(self, key: str) -> Path:
+        return self._folder / check_key(key)
+
+    @contextmanager
+    def _aside(self, source: Path | bytes) -> Iterator[Path]:
+        """The bytes of `source`, synced, in a file of the same file system as the keys."""
+        folder = self._folder / _ASIDE
+        folder.mkdir(exist_ok=True)
+        self._remove_stale(folder)
+        aside = folder / uuid.uuid4().hex
+        try:
+            with open(aside, "xb") as file:
+                if isinstance(source, bytes):
+                    file.write(source)
+                else:
+                    with open(source, "rb") as original:
+                        shutil.copyfileobj(original, file, BLOCK)
+                file.flush()
+                os.fsync(file.fileno())
+            yield aside
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _remove_stale(self, folder: Path) -> None:
+        """A killed publisher leaves its aside file; no upload to a folder takes a day."""
+        for path in folder.iterdir():
+            try:
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its owner was faster
+
+    @contextmanager
+    def _explained(self, action: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = f"{self.describe()}: cannot {action} {key}"
+            if isinstance(error, FileNotFoundError) and action == "read":
+                raise MissingKeyError(f"{self.describe()}: there is no {key}") from None
+            if error.errno == errno.ENOSPC:
+                raise ZeroVLError(f"{where}: the disk is full; free some space and run it again") from None
+            if error.errno in _NO_LINKS and error.filename2:
+                raise ZeroVLError(
+                    f"{where}: its file system has no hard links ({error.strerror}); use a POSIX file system"
+                ) from None
+            raise ZeroVLError(
+                f"{where}: {error}; check that the folder exists and that you may {action} there"
+            ) from None

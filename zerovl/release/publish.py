@@ -1,0 +1,125 @@
+"""A model and its reports become a release: assembled, judged by the gate, published, promoted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json
+from zerovl.params import Params, RegisterParams, as_dict
+from zerovl.registry import release_files
+from zerovl.registry.records import Move, Version
+from zerovl.registry.registry import Registry
+from zerovl.release import model_card, provenance, sample
+from zerovl.release.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
+from zerovl.workspace import Workspace
+
+_ATTEMPTS = 10  # of a decision, where others keep moving the alias
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is about to be published."""
+
+    files: dict[str, Path | bytes]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def assemble(params: Params, workspace: Workspace) -> Candidate:
+    """Collect the files of the release; the reports must fit the data of the manifest."""
+    manifest = read_json(workspace.manifest_file)
+    _require_valid_data(workspace.validation_verdict, manifest)
+    metrics_path = workspace.evaluation_metrics
+    metrics = read_json(metrics_path)
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("overall"), dict):
+        raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
+    origin = provenance.gather(workspace.root, as_dict(params), manifest)
+    origin["training"] = provenance.training_summary(workspace.training_report)
+    # The number is not known yet, and the alias may stay with another version.
+    usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
+    usage += usage_lines(params.register_, "VERSION")
+    card = model_card.render(params, metrics, manifest, origin, usage=usage)
+    files: dict[str, Path | bytes] = dict(release_files.collect(workspace.model))
+    files[release_files.METRICS] = metrics_path
+    evidence = (release_files.QUERIES, *(release_files.SAMPLE_FILES if params.evaluate.sample else ()))
+    files |= {name: _require(workspace.evaluation_report / name) for name in evidence}
+    files[release_files.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()
+    files[release_files.MODEL_CARD] = card.encode()
+    return Candidate(files, metrics, origin)
+
+
+def publish_and_judge(
+    registry: Registry, candidate: Candidate, section: RegisterParams, compare: Compare
+) -> tuple[Version, Verdict, Move | None]:
+    """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile."""
+    by = provenance.who()
+    identity = release_files.identity(
+        {name: release_files.describe_file(source) for name, source in candidate.files.items()}
+    )
+    for _ in range(_ATTEMPTS):
+        current = registry.current(section.name, section.alias) if section.alias else None
+        holder = _measure(registry, current, identity, compare) if section.alias else NoHolder("no alias is to move")
+        verdict = judge(candidate.metrics, holder, section.gate)
+        version = registry.publish(
+            section.name,
+            candidate.files,
+            metrics=candidate.metrics,
+            provenance=candidate.provenance,
+            by=by,
+            verdict=verdict.to_json(),
+        )
+        if not section.alias or not verdict.passed:
+            return version, verdict, None
+        move = registry.promote(
+            version,
+            section.alias,
+            why=f"gate passed, RSUM {candidate.metrics['overall']['rsum']:.2f}",
+            by=by,
+            verdict=verdict.to_json(),
+            after=current.number if current else 0,
+            check=sample.check,
+        )
+        if move:
+            return version, verdict, move
+    raise ZeroVLError(
+        f"{version.reference}: registered, but {section.name}@{section.alias} was moved by others {_ATTEMPTS} times "
+        "meanwhile; run `dvc repro register` again"
+    )
+
+
+def _measure(
+    registry: Registry, current: Move | None, identity: str, compare: Compare
+) -> Comparison | LostHolder | NoHolder:
+    if current is None:
+        return NoHolder("the alias has no holder yet")
+    holder = registry.version(current.name, current.version)
+    return NoHolder("it holds the alias already") if holder.identity == identity else compare(registry, holder)
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise ZeroVLError(f"{path}: no such file, but it goes with the release; run `dvc repro -f evaluate`")
+    return path
+
+
+def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
+    verdict = read_json(path)
+    if not verdict.get("passed"):
+        raise ZeroVLError(f"{path}: the data did not pass; nothing is released from them. Run `dvc repro validate`")
+    digest = verdict.get("manifest_digest", manifest.get("digest"))
+    if digest != manifest.get("digest"):
+        raise ZeroVLError(
+            f"{path}: of data {digest}, but the manifest is {manifest.get('digest')}; run `dvc repro validate`"
+        )
+
+
+def usage_lines(section: RegisterParams, label: str) -> str:
+    return (
+        "import zerovl\n"
+        f'model = zerovl.load("{section.store.rstrip("/")}/{section.name}@{label}")\n'
+        'scores = model.encode_text(["two skiers on a slope"]) @ model.encode_image(["a.jpg", "b.jpg"]).T'
+    )

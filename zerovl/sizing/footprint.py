@@ -1,0 +1,152 @@
+"""Memory of a rank by part: one table for `zerovl plan`, for what is kept in memory, and for the start-up block.
+
+Shapes: B global batch, b local pairs, n micro-batches of m, k of them with kept graphs, D embedding width, W ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from zerovl import text_format
+from zerovl.objective.loss import Loss
+from zerovl.params import Params
+from zerovl.sizing.activations import Activations
+
+_FLOAT = 4  # bytes: weights, gradients, moments and embeddings are float32
+_CHECKED = 100  # pairs that a validation check embeds at once
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How a local batch goes through the towers."""
+
+    batch: int  # B
+    world_size: int  # W
+    micro_batch: int  # m
+    kept_graphs: int  # k
+
+    @property
+    def local(self) -> int:
+        """Pairs of a rank, b."""
+        return self.batch // self.world_size
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a rank, n."""
+        return self.local // self.micro_batch
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes a rank. The parts below `inputs` take turns; see `total`."""
+
+    weights: int
+    gradients: int
+    moments: int  # of AdamW
+    embeddings: int  # of the local batch and their gradients
+    inputs: int
+    activations: int  # of a micro-batch that goes forward and backward
+    backward: int  # the part of it that is not its graph
+    kept_graphs: int
+    loss: int
+    checks: int  # scoring a sample of the validation pairs
+
+    @property
+    def total(self) -> int:
+        """The highest point: kept graphs are there in the loss and until their backward, then come the others."""
+        lasting = self.weights + self.gradients + self.moments + self.embeddings + self.inputs
+        with_kept = self.kept_graphs + max(self.loss, self.backward if self.kept_graphs else 0)
+        return lasting + max(self.activations, with_kept, self.checks)
+
+    def as_dict(self) -> dict[str, int]:
+        return {**asdict(self), "total": self.total}
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name} {text_format.size(size)}"
+            for name, size in (
+                ("weights", self.weights),
+                ("gradients", self.gradients),
+                ("AdamW", self.moments),
+                ("activations", self.activations),
+                ("kept graphs", self.kept_graphs),
+                ("embeddings", self.embeddings),
+                ("loss", self.loss),
+                ("inputs", self.inputs),
+                ("validation checks", self.checks if self.checks > self.activations + self.kept_graphs else 0),
+            )
+            if size
+        ]
+        return f"about {text_format.size(self.total)} a rank at the highest: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Numbers of elements; `learned` of the parameters have a gradient and two moments."""
+
+    total: int  # parameters and buffers
+    learned: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What memory depends on beside the towers' own size: the inputs, the loss, and how the model is held."""
+
+    image_size: int
+    max_tokens: int
+    embed_dim: int  # D
+    sharded: bool
+    evaluated: bool  # a sample of the validation pairs is scored on the way
+    loss: Loss
+
+    @classmethod
+    def of(cls, params: Params, loss: Loss) -> Workload:
+        """Return the workload of `params`."""
+        model = params.model
+        return cls(
+            model.image_size,
+            model.max_tokens,
+            model.embed_dim,
+            params.machine.shard_model,
+            params.train.valid_checks > 0,
+            loss,
+        )
+
+
+def footprint(
+    workload: Workload, size: ModelSize, activations: Activations, layout: BatchLayout, kind: str
+) -> Footprint:
+    """Return the bytes of a rank by part; a GPU (`kind` "cuda") holds two micro-batches of inputs, the host all."""
+    shards = layout.world_size if workload.sharded else 1
+    inputs = layout.local if kind == "cpu" else min(layout.local, 2 * layout.micro_batch)
+    width = workload.embed_dim
+    return Footprint(
+        weights=_FLOAT * size.total // shards,
+        gradients=_FLOAT * size.learned,  # whole until the end of a step, sharded or not
+        moments=2 * _FLOAT * size.learned // shards,
+        # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
+        embeddings=2 * 3 * _FLOAT * layout.local * width,
+        inputs=inputs * (3 * workload.image_size**2 + 2 * 8 * workload.max_tokens),
+        activations=_once(activations, layout),
+        backward=activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch),
+        kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),
+        loss=workload.loss.memory(layout.local, layout.batch, width, kind),
+        checks=activations.forward(_CHECKED) if workload.evaluated else 0,
+    )
+
+
+def graphs(activations: Activations, micro_batch: int, kept: int) -> int:
+    """Bytes of k kept graphs, which share the low-precision copies of the weights."""
+    return activations.kept(kept * micro_batch) if kept else 0
+
+
+def still_to_come(parts: Footprint) -> int:
+    """Bytes beside activations and kept graphs that a run will take after its model is on the device."""
+    return parts.gradients + parts.moments + parts.embeddings + parts.inputs + parts.loss
+
+
+def _once(activations: Activations, layout: BatchLayout) -> int:
+    """One micro-batch through both towers and back; nothing where all graphs are kept."""
+    if layout.kept_graphs == layout.micro_batches:
+        return 0
+    return max(activations.peak(layout.micro_batch), activations.forward(layout.micro_batch))

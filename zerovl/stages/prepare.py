@@ -1,0 +1,82 @@
+"""The stage `prepare`: raw sources to shards, a manifest and, if the recipe wants one, a tokenizer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zerovl.data import tokenizer_training
+from zerovl.data.manifest import Manifest
+from zerovl.data.raw import sources
+from zerovl.data.raw.pack_sources import pack_sources, worker_count
+from zerovl.data.raw.sources import Source
+from zerovl.errors import ZeroVLError
+from zerovl.files import disk_is_full
+from zerovl.params import Params
+from zerovl.text_format import plural, table
+from zerovl.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa: B008 (it is frozen)
+    """Read all sources, write `data/shards`, `data/manifest` and `data/tokenizer`; returns the manifest.
+
+    Broken inputs are rows of the manifest with a reason. Raises `ZeroVLError` for settings and
+    sources that cannot be used at all and for a full disk; then there is no `manifest.json`.
+    """
+    workers = worker_count()
+    chosen = sources.resolve(params.data, workspace.root)
+    with _disk_full_explained(workspace.shards):
+        for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
+            _clear(folder)
+        manifest = Manifest(workspace.manifest, pack_sources(chosen, params.prepare, workspace, workers))
+        tokens = tokenizer_training.run(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
+        manifest.save()
+    _summarise(manifest, chosen, workspace, tokens)
+    return manifest
+
+
+def _clear(folder: Path) -> None:
+    """An empty folder, whatever an interrupted run left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def _disk_full_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
+        raise ZeroVLError(
+            f"{folder}: cannot write on ({error.strerror}), {free:,} bytes free; make room or put the project on "
+            "a larger disk, then run it again"
+        ) from None
+
+
+def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, tokens: int) -> None:
+    rows = [
+        (
+            f"{name}/{split}",
+            f"{info.pairs:,} pairs",
+            f"{info.captions:,} captions",
+            f"{info.broken:,} broken",
+            plural(len(info.shards), "shard"),
+            f"{sum(shard.bytes for shard in info.shards) / 1e6:,.1f} MB",
+        )
+        for (name, split), info in manifest.splits.items()
+    ]
+    print(table(rows, right=frozenset(range(1, 6))))
+    for split, meaning in (("valid", "never evaluated on"), ("train", "never trained on")):
+        if lacking := [source.name for source in chosen if split not in source.splits]:
+            print(f"no {split} split, so {meaning}: {', '.join(lacking)}")
+    if tokens:
+        print(f"tokenizer: {tokens} tokens in {workspace.tokenizer}")
+    print(f"manifest: {workspace.manifest}")

@@ -1,0 +1,31 @@
+"""The stage `train`: shards, manifest and a passed verdict to a bundle and the training report."""
+
+from __future__ import annotations
+
+import os
+
+from zerovl.params import Params
+
+
+def run(params: Params, path: str) -> int:
+    """Train, or go on with an interrupted run; returns the exit status (see `training.launch.run`).
+
+    Args:
+        path: the file of `params`, which several ranks read themselves.
+    """
+    set_threads(params)
+    from zerovl.training import launch  # torch: after the number of threads is set
+
+    return launch.run(params, path)
+
+
+def set_threads(params: Params) -> None:
+    """Set what OpenMP reads when torch is loaded: how many threads a rank has, and that waiting ones sleep.
+
+    Threads that spin while they wait take the core from whom they wait for: on two cores that others use too a
+    step took up to 60 times as long. What is set outside stays.
+    """
+    ranks = params.machine.ranks or 1
+    threads = params.machine.threads or max(1, (os.cpu_count() or 1) // ranks)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

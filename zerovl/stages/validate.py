@@ -1,0 +1,92 @@
+"""The stage `validate`: the manifest against the rules of `params.yaml`.
+
+All numbers are computed exactly in one streamed pass (`scan`, `repeats`, `drift`); Great Expectations then checks
+bounded tables (`expectations`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.validation import drift, page
+from zerovl.data.validation.expectations import check_expectations
+from zerovl.data.validation.rules import Repetition, Rule, judge, open_spills
+from zerovl.data.validation.scan import scan
+from zerovl.data.validation.statistics import Scan
+from zerovl.data.validation.verdict import describe_rule, make_verdict
+from zerovl.errors import ZeroVLError
+from zerovl.files import write_json
+from zerovl.log import logger
+from zerovl.params import Params, ValidateParams
+from zerovl.workspace import Workspace
+
+
+def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008 - frozen
+    """Write `reports/validation/`; raises `ZeroVLError` with names and examples where a hard rule is broken.
+
+    `verdict.json` is written last, in both cases: it is the proof that the stage ran.
+    """
+    settings = params.validate_
+    manifest = Manifest.load(workspace.manifest)
+    report = workspace.validation_report
+    try:
+        shutil.rmtree(report, ignore_errors=True)  # no verdict of older data stays behind a failure
+        report.mkdir(parents=True)
+        counted, rules = _look(manifest, settings, workspace)
+        outcomes, version = check_expectations(report, manifest, counted, rules, settings)
+        verdict = make_verdict(manifest, counted, rules, outcomes, version)
+        page.write(workspace.validation_page, verdict, counted)
+        write_json(workspace.validation_verdict, verdict)
+        if verdict["passed"]:
+            drift.keep(workspace.runs, manifest.digest, verdict["statistics"])
+    except OSError as error:
+        raise ZeroVLError(
+            f"{error.filename or report}: {error.strerror or error}; make room or set the permissions, then run again"
+        ) from None
+    _tell(verdict, rules, workspace)
+
+
+def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) -> tuple[Scan, list[Rule]]:
+    before = drift.previous(workspace.runs, manifest.digest)
+    rows = sum(info.pairs + info.broken for info in manifest.splits.values())
+    with _scratch(workspace.validation_report / "scratch") as scratch, ExitStack() as stack:
+        spills = open_spills(scratch, manifest)
+        for spill in (spills.keys, spills.image_ids, spills.caption_ids, spills.pictures):
+            stack.enter_context(spill)
+        bar = stack.enter_context(tqdm(total=rows, desc="validate", unit="row", unit_scale=True, delay=2, leave=False))
+        counted = scan(manifest, settings, spills, workspace.validation_report / "broken.csv", bar.update)
+        bar.close()
+        found = Repetition.find(manifest, counted, spills, settings)
+        return counted, judge(manifest, counted, found, before, settings)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for bucket files; what a killed run left in it is removed first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(verdict: dict[str, Any], rules: list[Rule], workspace: Workspace) -> None:
+    fixes = {rule.name: rule.fix for rule in rules}
+    broken = [rule for rule in verdict["rules"] if not rule["passed"]]
+    hard = [rule for rule in broken if rule["level"] == "hard"]
+    for rule in broken:
+        if rule["level"] == "soft":
+            logger().warning(describe_rule(rule, fixes[rule["name"]]))
+    page_file = workspace.validation_page
+    if hard:
+        lines = "\n".join(describe_rule(rule, fixes[rule["name"]]) for rule in hard)
+        raise ZeroVLError(f"{len(hard)} of {len(rules)} rules broken; all numbers: {page_file}\n{lines}")
+    print(f"validation passed: {len(rules)} rules, {len(broken)} warnings, {verdict['rows']} rows; see {page_file}")

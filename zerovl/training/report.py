@@ -1,0 +1,52 @@
+"""`reports/training/`, made from a run's log: its rows, DVCLive's plots, and a summary in metrics.json."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from zerovl.engine.metrics_log import FILE, read_rows
+from zerovl.files import write_json
+
+PLOTTED = ("loss", "lr", "temperature", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
+MAX_POINTS = 400  # a curve in DVC's plots
+
+
+def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_save_seconds: float = 0.0) -> None:
+    """Write the report anew; `last_save_seconds` is what the checkpoint after the last row cost."""
+    rows = read_rows(run_folder / FILE)
+    shutil.rmtree(report, ignore_errors=True)
+    report.mkdir(parents=True)
+    _plots(rows, report)
+    shutil.copyfile(run_folder / FILE, report / FILE)
+    tail = rows[-max(1, len(rows) // 20) :]
+    scores = [row["valid_rsum"] for row in rows if "valid_rsum" in row]
+    values: dict[str, Any] = dict(summary)
+    if rows:  # a power cut can lose the log of a run whose checkpoint is whole
+        values |= {
+            "first_loss": rows[0]["loss"],
+            "final_loss": fmean(row["loss"] for row in tail),
+            "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
+            "save_seconds": round(sum(row.get("save_seconds", 0.0) for row in rows) + last_save_seconds, 3),
+        }
+    if scores:
+        values["valid_rsum"] = scores[-1]
+    write_json(report / "metrics.json", values)
+
+
+def _plots(rows: list[dict[str, Any]], report: Path) -> None:
+    try:
+        from dvclive import Live
+    except ImportError:  # a bare GPU node: metrics.jsonl has the same rows
+        return
+    every = max(1, len(rows) // MAX_POINTS)
+    with Live(str(report), resume=False, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
+        for row in rows:
+            if row["step"] % every and "valid_rsum" not in row and row is not rows[-1]:
+                continue
+            live.step = row["step"]
+            for name in PLOTTED:
+                if name in row:
+                    live.log_metric(name, row[name], timestamp=False)

@@ -1,0 +1,75 @@
+"""What a run trains on and starts from; its description gives the run its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.batches.sampling import Sampler, make_sampler
+from zerovl.data.manifest import Manifest
+from zerovl.distributed.ranks import Ranks
+from zerovl.errors import ZeroVLError
+from zerovl.model.text import CaptionTokenizer
+from zerovl.params import Params
+from zerovl.training import fingerprint
+from zerovl.training.inputs import check_verdict, tokenizer_folder
+from zerovl.training.start import Checkpoint, Start, find_parent, find_start
+from zerovl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The inputs of a run, all of them read and checked."""
+
+    manifest: Manifest
+    sampler: Sampler
+    tokenizer: CaptionTokenizer
+    start: Start | None  # weights to start from
+    parent: Checkpoint | None  # of the run that this one goes on from
+    description: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The fingerprint, by which the run's folder is called."""
+        return fingerprint.digest(self.description)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.sampler.steps
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on one of its ranks."""
+
+    params: Params
+    workspace: Workspace
+    ranks: Ranks
+    spec: RunSpec
+
+    @property
+    def folder(self) -> Path:
+        """Where its state lives."""
+        return self.workspace.runs / self.spec.name
+
+
+def make_spec(params: Params, workspace: Workspace) -> RunSpec:
+    """Raises `ZeroVLError` for data that were not validated or have no training pairs, and for a lost start."""
+    manifest = Manifest.load(workspace.manifest)
+    check_verdict(workspace, manifest)
+    sizes = manifest.training_sizes()
+    if not sizes:
+        raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
+    train = params.train
+    sampler = make_sampler(train.sampling, sizes, train.batch_size, train.epochs, train.seed)
+    start, parent = find_start(params, workspace), find_parent(params, workspace)
+    if parent and parent.step >= sampler.steps:
+        raise ZeroVLError(
+            f"train.continue_from: {parent.reference}: with these settings a run has {sampler.steps} steps, and "
+            f"{parent.step} lie behind; raise train.epochs (now {train.epochs:g})"
+        )
+    tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace, start or parent), params.model.max_tokens)
+    description = fingerprint.describe(params, manifest, tokenizer.folder, start, parent)
+    return RunSpec(manifest, sampler, tokenizer, start, parent, description)

@@ -1,0 +1,151 @@
+"""Where a run starts from, if not from the towers' own weights: a bundle, or a checkpoint of another run.
+
+`train.init_from` takes the weights alone: a bundle's folder, or RUN@STEP. `train.continue_from` takes a checkpoint
+whole, RUN@STEP, with the optimiser's moments and the step to go on with. RUN is the name of a folder in `runs/`, or
+its beginning; without @STEP its newest checkpoint is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from zerovl.engine.checkpoint_files import StoredTensors
+from zerovl.engine.checkpoints import checkpoint_path, saved_steps
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, sha256_file, sha256_json
+from zerovl.model import bundle
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import Params
+from zerovl.workspace import Workspace
+
+DESCRIPTION_FILE = "fingerprint.json"
+TOKENIZER_FOLDER = "tokenizer"
+_WEIGHTS = "model."  # what the names of weights begin with in a checkpoint
+
+
+class Start(Protocol):
+    """Weights that a run starts from, with the tokenizer whose ids their word embeddings go by."""
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Folder of the tokenizer; None where the weights came without."""
+
+    @property
+    def digest(self) -> str:
+        """A name for the content, for the run's fingerprint."""
+
+    def load_into(self, model: DualEncoder) -> None:
+        """Fill the model, whole and on the CPU; raises `ZeroVLError` for weights of other towers."""
+
+
+@dataclass(frozen=True)
+class BundleStart:
+    """A model as training or `zerovl registry pull` writes it."""
+
+    folder: Path
+
+    @property
+    def tokenizer(self) -> Path | None:
+        return self.folder
+
+    @property
+    def digest(self) -> str:
+        return sha256_file(self.folder / bundle.WEIGHTS)
+
+    def load_into(self, model: DualEncoder) -> None:
+        bundle.load_weights(model, bundle.read_weights(self.folder / bundle.WEIGHTS), str(self.folder))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint of a run."""
+
+    run: Path  # folder in runs/
+    step: int
+
+    @property
+    def reference(self) -> str:
+        """RUN@STEP."""
+        return f"{self.run.name}@{self.step}"
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder."""
+        return checkpoint_path(self.run / "checkpoints", self.step)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the run's fingerprint covers."""
+        found: dict[str, Any] = read_json(self.run / DESCRIPTION_FILE)
+        return found
+
+    @property
+    def tokenizer(self) -> Path | None:
+        folder = self.run / TOKENIZER_FOLDER
+        return folder if folder.is_dir() else None
+
+    @property
+    def digest(self) -> str:
+        return sha256_json([self.run.name, self.step])
+
+    def load_into(self, model: DualEncoder) -> None:
+        stored = StoredTensors(self.path)
+        weights = {
+            name.removeprefix(_WEIGHTS): torch.empty(found.size, dtype=found.properties.dtype)
+            for name, found in stored.tensors.items()
+            if name.startswith(_WEIGHTS)
+        }
+        stored.read_into({f"{_WEIGHTS}{name}": tensor for name, tensor in weights.items()})
+        bundle.load_weights(model, weights, str(self.path))
+
+
+def find_start(params: Params, workspace: Workspace) -> Start | None:
+    """Return what `train.init_from` names, None where it is empty; raises `ZeroVLError` where there is no such thing.
+
+    Releases are fetched with `zerovl registry pull` first.
+    """
+    reference = params.train.init_from
+    if not reference:
+        return None
+    folder = Path(reference)
+    if (folder / bundle.CONFIG).is_file():
+        return BundleStart(folder)
+    if folder.name.startswith("step-") and folder.parent.name == "checkpoints":  # as a path of runs/
+        return find_checkpoint(
+            f"{folder.parent.parent.name}@{folder.name.removeprefix('step-')}", workspace, "init_from"
+        )
+    if "/" not in reference and "@" in reference:
+        return find_checkpoint(reference, workspace, "init_from")
+    raise ZeroVLError(
+        f"train.init_from: {reference} is not a bundle; name a bundle's folder (a release: `zerovl registry pull "
+        "NAME@ALIAS --out FOLDER`), or RUN@STEP for a checkpoint in runs/"
+    )
+
+
+def find_parent(params: Params, workspace: Workspace) -> Checkpoint | None:
+    """Return the checkpoint that `train.continue_from` names, None where it is empty; raises `ZeroVLError`."""
+    reference = params.train.continue_from
+    return find_checkpoint(reference, workspace, "continue_from") if reference else None
+
+
+def find_checkpoint(reference: str, workspace: Workspace, key: str) -> Checkpoint:
+    """Return the checkpoint RUN@STEP; raises `ZeroVLError` that lists what there is."""
+    name, _, text = reference.partition("@")
+    known = sorted(path for path in workspace.runs.glob("*") if (path / DESCRIPTION_FILE).is_file())
+    fitting = [path for path in known if name and path.name.startswith(name)]
+    if len(fitting) != 1:
+        listed = ", ".join(path.name for path in fitting or known) or "none"
+        problem = f"{len(fitting)} runs begin so" if fitting else "there is no such run"
+        raise ZeroVLError(f"train.{key}: {reference}: {problem} in {workspace.runs}/; name one of: {listed}")
+    steps = saved_steps(fitting[0] / "checkpoints")
+    step = int(text) if text.isdecimal() else max(steps, default=0) if not text else -1
+    if step not in steps:
+        raise ZeroVLError(
+            f"train.{key}: {reference}: the run {fitting[0].name} has checkpoints of the steps "
+            f"{', '.join(map(str, steps)) or 'none'}; name one of them, as {fitting[0].name}@{max(steps, default=100)}"
+        )
+    return Checkpoint(fitting[0], step)

@@ -1,0 +1,108 @@
+"""The block that training shows before its first step: what will happen, and why."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from zerovl.engine.checkpoints import SavedOn
+from zerovl.engine.model_options import options_without_effect
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import Params
+from zerovl.sizing.batch_layout import Sizing
+from zerovl.text_format import plural
+from zerovl.training import fingerprint
+from zerovl.training.run_spec import Run
+
+
+def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> str:
+    """Return the text: `decision` says whether the run resumes, and why."""
+    params, ranks, spec = run.params, run.ranks, run.spec
+    train = params.train
+    sizes = spec.manifest.training_sizes()
+    local = train.batch_size // ranks.world_size
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if ranks.device.type == "cuda":
+        device = torch.cuda.get_device_name(ranks.device)
+    else:
+        device = f"CPU, {plural(torch.get_num_threads(), 'thread')} each"
+    epoch_steps = max(1, sum(sizes.values()) // train.batch_size)
+    text = model.architecture.text_config["model_type"]
+    lines = [
+        ("run", f"{spec.name}: {decision}"),
+        ("steps", f"{spec.steps} of {train.batch_size} pairs, about {epoch_steps} an epoch, {train.epochs:g} epochs"),
+        (
+            "batch",
+            f"{plural(ranks.world_size, 'rank')} ({device}, {train.precision}) x {local} pairs, {train.step}: "
+            f"{sizing.said}",
+        ),
+        ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
+        ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
+        ("memory", str(sizing.memory)),
+    ]
+    if spec.parent:
+        changes = fingerprint.differences(spec.parent.description, spec.description) or ["nothing"]
+        lines += [("differs", change) for change in changes]
+    notes = [
+        *without_effect(params),
+        *options_without_effect(params.machine, model, ranks),
+        *batch_normalisation(params, model),
+    ]
+    lines += [("note", text) for text in notes]
+    return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None) -> str:
+    """Return what the run does with what it found: a checkpoint of its own, one of its parent, or none."""
+    spec, world_size, threads = run.spec, run.ranks.world_size, torch.get_num_threads()
+    if start_step >= spec.steps:
+        return "already trained, the model is written again from its last checkpoint"
+    if start_step and saved_on is None and spec.parent:
+        return f"goes on from {spec.parent.reference} with other settings, as a run of its own"
+    if start_step and saved_on and saved_on.ranks != world_size:
+        return (
+            f"resumes after step {start_step}, saved on {plural(saved_on.ranks, 'rank')}, now {world_size}: "
+            "the same pairs in the same order"
+        )
+    if start_step and saved_on and saved_on.threads not in (None, threads) and run.ranks.device.type == "cpu":
+        return (
+            f"resumes after step {start_step}, saved with {plural(saved_on.threads or 0, 'thread')} a rank, now "
+            f"{threads}: sums are rounded differently from here on"
+        )
+    if start_step:
+        return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
+    return "starts from the beginning: no checkpoint with these parameters, data and code"
+
+
+def without_effect(params: Params) -> list[str]:
+    """Settings that do nothing in the chosen mode: said, not ignored."""
+    train, machine = params.train, params.machine
+    notes = []
+    if train.step == "plain":
+        notes.append(f"train.micro_batch {train.micro_batch} has no effect with train.step plain")
+        if machine.kept_graphs:
+            notes.append(
+                f"machine.kept_graphs {machine.kept_graphs} has no effect with train.step plain, which keeps all"
+            )
+        if machine.activation_budget != "none":
+            notes.append(f"machine.activation_budget {machine.activation_budget} has no effect with train.step plain")
+    if train.mixup == "none":
+        notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
+    if train.init_from and params.prepare.tokenizer_vocab:
+        notes.append(f"the tokenizer of prepare has no effect: that of train.init_from {train.init_from} is used")
+    if train.valid_checks == 0:
+        notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
+    return notes
+
+
+def batch_normalisation(params: Params, model: nn.Module) -> list[str]:
+    """Batch-normalised towers under debiased sampling: trained on one source a batch, used with the mean of all."""
+    layers = any(isinstance(module, _BatchNorm) for module in model.modules())
+    if params.train.sampling != "debiased" or "image" in params.train.freeze or not layers:
+        return []
+    return [
+        "the image tower has BatchNorm: with train.sampling debiased each batch is normalised by its own source, "
+        "evaluation by the running mean of all, which costs sources that look different; choose a tower with "
+        "LayerNorm or GroupNorm"
+    ]
