@@ -58,13 +58,18 @@ def digests(stage: str) -> dict[str, str]:
 def modules(stage: str) -> set[str]:
     """Names of all modules that a stage's module imports, directly or not, itself included."""
     found: set[str] = set()
-    open_ = [STAGES[stage]]
+    open_ = [*_with_packages(STAGES[stage].split("."))]
     while open_:
         name = open_.pop()
         if name not in found:
             found.add(name)
             open_ += imported(name)
     return found
+
+
+def _with_packages(parts: list[str]) -> set[str]:
+    """A module and the packages around it, which Python runs first; `zerovl` itself has nothing but its version."""
+    return {".".join(parts[:end]) for end in range(2, len(parts) + 1)}
 
 
 @cache
@@ -77,7 +82,7 @@ def imported(module: str) -> frozenset[str]:
             continue
         # "from a.b import c" names a.b.c, which is a module, or something inside a.b.
         whole = next((parts[:end] for end in range(len(parts), 0, -1) if _exists(parts[:end])), [])
-        names |= {".".join(whole[:end]) for end in range(2, len(whole) + 1)}
+        names |= _with_packages(whole)
         if whole == ["zerovl"]:
             names.add("zerovl")
     return frozenset(names - {module})
@@ -99,7 +104,7 @@ def syntax_digest(source: str) -> str:
 
 def _counted(module: str) -> Iterator[Path]:
     path = _file(module)
-    if path.read_bytes().strip():
+    if any(not _is_docstring(node) for node in _tree(path).body):
         yield path
     yield from (other for other in path.parent.iterdir() if other.suffix in _BESIDE and path.parent != PACKAGE)
 
@@ -141,8 +146,11 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 
 def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    first = node.body[0] if node.body else None
-    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return bool(node.body) and _is_docstring(node.body[0])
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _flat(value: object) -> Iterator[str]:

@@ -1,13 +1,19 @@
-"""What a model is made of, complete enough to rebuild it without a network."""
+"""What a model is made of, complete enough to rebuild it without a network.
+
+The description grows without making older ones unreadable. A field that comes later has a default, which is what
+models without it were built with, and a model that has just these defaults is written as it always was. A description
+that older code would misread has a newer format, and says which zerovl reads it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Self
 
 from zerovl.errors import ZeroVLError
 
 FORMAT = "zerovl-1"
+_FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,60 @@ class Architecture:
     max_tokens: int
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        """Return what `config.json` holds; fields that were added later are there where they are not their default."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {_FORMAT_KEY: FORMAT} | {
+            field.name: values[field.name]
+            for field in fields(self)
+            if not _is_later(field) or values[field.name] != _default(field)
+        }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], origin: str) -> Architecture:
-        """Raises `ZeroVLError` where `values` is not what `to_json` gives; `origin` names the file."""
+    def from_json(cls, values: dict[str, Any], origin: str) -> Self:
+        """Return the architecture that `to_json` described, by this code or an older one.
+
+        Raises `ZeroVLError` for a newer format, and for keys that are missing or unknown; `origin` names the file.
+        """
         values = dict(values)
-        if (found := values.pop("format", None)) != FORMAT:
-            raise ZeroVLError(f"{origin}: format {found!r}, expected {FORMAT!r}; is this a ZeroVL bundle?")
-        expected = set(cls.__dataclass_fields__)
-        if set(values) != expected:
-            missing, unknown = sorted(expected - set(values)), sorted(set(values) - expected)
-            raise ZeroVLError(f"{origin}: missing keys {missing}, unknown keys {unknown}; fetch the bundle again")
+        needs = values.pop(_NEEDS_KEY, None)
+        if (found := values.pop(_FORMAT_KEY, None)) != FORMAT:
+            raise ZeroVLError(f"{origin}: {_wrong_format(found, needs)}")
+        known = {field.name for field in fields(cls)}
+        missing = sorted(field.name for field in fields(cls) if field.name not in values and not _is_later(field))
+        if unknown := sorted(set(values) - known):
+            raise ZeroVLError(
+                f"{origin}: keys {unknown} are not known to this zerovl ({_version()}); they come from a newer one: "
+                f"install {_wanted(needs)}"
+            )
+        if missing:
+            raise ZeroVLError(f"{origin}: missing keys {missing}; fetch the bundle again")
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _is_later(field: Field[Any]) -> bool:
+    """Whether a field was added after the format's first version: those have a default."""
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _wrong_format(found: object, needs: object) -> str:
+    if isinstance(found, str) and found.startswith("zerovl-"):
+        own = f"this zerovl ({_version()}) reads {FORMAT!r}"
+        return f"format {found!r} is of a newer zerovl, {own}; install {_wanted(needs)}"
+    return f"format {found!r}, expected {FORMAT!r}; is this a ZeroVL bundle?"
+
+
+def _wanted(needs: object) -> str:
+    return f"zerovl {needs} or newer" if isinstance(needs, str) else "the newest zerovl"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("zerovl")
+    except PackageNotFoundError:
+        return "unknown version"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or se
 
 
 def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
-    """A new model: published weights where `pretrained` says so, else random ones from `seed`."""
+    """Return a new model: published weights where `pretrained` says so, else random ones from `seed`."""
     text_config = resolve_text_config(params, vocab_size)
     architecture = make_architecture(params, text_config)
     with torch.random.fork_rng(devices=[]):
@@ -37,6 +38,7 @@ def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
 
 
 def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Architecture:
+    """Return the description of the model that `params` ask for, with the whole config of the text tower."""
     return Architecture(
         image_tower=params.image_tower.name,
         image_options=params.image_tower.options,
@@ -53,19 +55,37 @@ def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Arc
 
 
 def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
-    """The same architecture with random weights from `seed`."""
+    """Return the described model with random weights from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image_tower = create_image_tower(architecture, pretrained=False)
         return DualEncoder(architecture, image_tower, create_text_tower(text_config_from(architecture.text_config)))
 
 
+Builder = Callable[[str, dict[str, Any], bool], nn.Module]
+
+
 def create_image_tower(architecture: Architecture, pretrained: bool) -> nn.Module:
-    name = architecture.image_tower
+    """Return the image tower that `KIND:NAME` names, of timm where there is no kind.
+
+    A tower takes normalised pixels (m, 3, H, W) and gives (m, w), with w in its attribute `num_features`.
+    Raises `ZeroVLError` for a kind or name that is not known, options that do not fit, and weights that are not here.
+    """
+    kind, _, name = architecture.image_tower.rpartition(":")
+    builder = IMAGE_BUILDERS.get(kind or "timm")
+    if builder is None:
+        raise ZeroVLError(
+            f"model.image_tower.name: {architecture.image_tower!r}: there is no kind {kind!r}; use one of "
+            f"{', '.join(IMAGE_BUILDERS)}, as in timm:resnet18"
+        )
+    return builder(name, dict(architecture.image_options), pretrained)
+
+
+def timm_tower(name: str, options: dict[str, Any], pretrained: bool) -> nn.Module:
+    """Build an image tower of timm, without classifier."""
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise ZeroVLError(f"model.image_tower.name: timm has no model {name!r}; close names: {close}")
-    options = dict(architecture.image_options)
     options.setdefault("num_classes", 0)
     try:
         with offline():
@@ -81,12 +101,18 @@ def create_image_tower(architecture: Architecture, pretrained: bool) -> nn.Modul
     return tower
 
 
+# Image towers by kind; one of another library is a function here and a name in params.yaml.
+IMAGE_BUILDERS: dict[str, Builder] = {"timm": timm_tower}
+
+
 def create_text_tower(config: PreTrainedConfig) -> nn.Module:
+    """Return a text tower with random weights; any family of transformers, by its config."""
     tower: nn.Module = AutoModel.from_config(config, dtype=torch.float32, **_without_pooler(config))
     return tower
 
 
 def pretrained_text_tower(name: str) -> nn.Module:
+    """Return a text tower with the published weights in a folder, or in the local cache of Hugging Face."""
     config = named_text_config(name)
     try:
         tower: nn.Module = AutoModel.from_pretrained(
@@ -105,6 +131,7 @@ def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
 
 
 def named_text_config(name: str) -> PreTrainedConfig:
+    """Return the config of a text tower in a folder or in the local cache; raises `ZeroVLError` where it is neither."""
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -113,7 +140,7 @@ def named_text_config(name: str) -> PreTrainedConfig:
 
 
 def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfig:
-    """The text tower's config; one from scratch takes the tokenizer's vocabulary."""
+    """Return the text tower's config; one from scratch takes the tokenizer's vocabulary."""
     tower = params.text_tower
     if tower.name:
         config = named_text_config(tower.name)
@@ -144,6 +171,7 @@ def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfi
 
 
 def text_config_from(values: dict[str, Any]) -> PreTrainedConfig:
+    """Return the config that an architecture holds as plain values."""
     values = dict(values)
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
