@@ -1,13 +1,41 @@
-"""ZeroVL: train, version and release CLIP-like image-text models on one node."""
+"""ZeroVL: train, version and release CLIP-like image-text models on one node.
+
+    model = zerovl.load("zerovl@production")
+    loss = zerovl.contrastive_loss(image_emb, text_emb, temperature)
+
+Importing `zerovl` imports nothing heavy: what needs torch is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zerovl.errors import ZeroVLError
+
+__all__ = ["Encoder", "ZeroVLError", "__version__", "contrastive_loss", "load"]
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
+    from zerovl.objective.tiled import contrastive_loss
+else:
 
-__version__ = "0.1.0"
+    def __getattr__(name: str) -> object:
+        """Import what is heavy when it is first asked for."""
+        if name == "Encoder":
+            from zerovl.model.encoder import Encoder
+
+            return Encoder
+        if name == "contrastive_loss":
+            from zerovl.objective.tiled import contrastive_loss
+
+            return contrastive_loss
+        raise AttributeError(f"module 'zerovl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what has not been imported yet too."""
+    return sorted({*globals(), *__all__})
 
 
 def load(reference: str, *, device: str = "auto") -> Encoder:
@@ -20,10 +48,11 @@ def load(reference: str, *, device: str = "auto") -> Encoder:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ...
 
     Raises:
-        ZeroVLError: no such model, or a file of it is damaged.
+        ZeroVLError: there is no such model, or a file of it is damaged.
     """
-    from zerovl.model.encoder import Encoder
     from zerovl.registry.fetch import opened
 
     with opened(reference) as folder:
+        from zerovl.model.encoder import Encoder  # and torch: after the model is known to be there
+
         return Encoder.load(folder, device=device)

@@ -42,18 +42,18 @@ def contrastive_loss(
     image_emb: Tensor,
     text_emb: Tensor,
     temperature: Tensor,
-    targets: Targets,
+    targets: Targets | None = None,
     ranks: Collectives | None = None,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """0.5 x (image-to-text + text-to-image cross-entropy) over the global batch.
+    """Return 0.5 x (image-to-text + text-to-image cross-entropy) over the global batch.
 
     Args:
         image_emb, text_emb: the local rows, normalised, (b, D), of any floating dtype. Float64 is computed in
             float64; 16-bit rows on CUDA are multiplied as they are and summed in float32; all else is float32.
             Autocast around this call changes nothing.
         temperature: scalar; the logits are image_emb @ text_emb.T / temperature.
-        targets: who belongs to whom among the local rows.
+        targets: who belongs to whom among the local rows; None: row i of the pictures to row i of the captions.
         ranks: the other ranks; None for one rank. All ranks must have the same b.
         tiles: how the logits are swept; None for the fastest way (`fastest_tiles`).
 
@@ -63,7 +63,7 @@ def contrastive_loss(
         therefore be summed over ranks, not averaged.
     """
     tiles = tiles or fastest_tiles(image_emb, text_emb)
-    loss: Tensor = _TiledLoss.apply(image_emb, text_emb, temperature, targets, ranks or OneRank(), tiles)
+    loss: Tensor = _TiledLoss.apply(image_emb, text_emb, temperature, targets or Targets(), ranks or OneRank(), tiles)
     return loss
 
 
