@@ -33,13 +33,21 @@ def digests(root: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def before() -> dict[str, dict[str, str]]:
-    return digests(ROOT)
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("original")
+    shutil.copytree(ROOT / "zerovl", folder / "zerovl", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(original: Path) -> dict[str, dict[str, str]]:
+    return digests(original)
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "zerovl", tmp_path / "zerovl", ignore=shutil.ignore_patterns("__pycache__"))
+def copy(original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original / "zerovl", tmp_path / "zerovl", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "zerovl"
 
 
