@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.rank_groups import Gang, run_gangs
+from tests.support.rank_groups import Group, run_groups
 from zerovl.distributed import exits
 from zerovl.distributed.activity import SAVING, Activity
 from zerovl.distributed.heartbeats import Heartbeat, Heartbeats, blamed_ranks, stuck_message
@@ -145,12 +145,12 @@ JOBS: list[tuple[int, Callable[..., Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def gangs() -> dict[str, Gang]:
-    ended = run_gangs([(size, function, ()) for size, function in JOBS])
+def gangs() -> dict[str, Group]:
+    ended = run_groups([(size, function, ()) for size, function in JOBS])
     return {function.__name__: gang for (_, function), gang in zip(JOBS, ended, strict=True)}
 
 
-def test_a_hanging_loader_is_named_once_with_its_stack(gangs: dict[str, Gang]) -> None:
+def test_a_hanging_loader_is_named_once_with_its_stack(gangs: dict[str, Group]) -> None:
     gang = gangs["hang_while_loading"]
     assert set(gang.statuses) <= {exits.STUCK, 1}  # 1: gloo told it first that the others had left
     assert exits.STUCK in gang.statuses
@@ -162,7 +162,7 @@ def test_a_hanging_loader_is_named_once_with_its_stack(gangs: dict[str, Gang]) -
     assert "in batches" in gang.said
 
 
-def test_one_rank_alone_reports_and_leaves(gangs: dict[str, Gang]) -> None:
+def test_one_rank_alone_reports_and_leaves(gangs: dict[str, Group]) -> None:
     gang = gangs["hang_alone"]
     assert gang.statuses == [exits.STUCK]
     assert "step 0: saving) is stuck\n" in gang.said
@@ -219,7 +219,7 @@ def test_a_process_without_an_output_ends_too(monkeypatch: pytest.MonkeyPatch) -
     assert left == [exits.STUCK]
 
 
-def test_a_stopped_rank_is_found_by_the_others_and_killed(gangs: dict[str, Gang]) -> None:
+def test_a_stopped_rank_is_found_by_the_others_and_killed(gangs: dict[str, Group]) -> None:
     gang = gangs["stop"]
     assert gang.statuses == [exits.STUCK, -signal.SIGKILL]
     assert "rank 1 (host" in gang.said
@@ -227,28 +227,28 @@ def test_a_stopped_rank_is_found_by_the_others_and_killed(gangs: dict[str, Gang]
     assert "does not answer" in gang.said
 
 
-def test_a_failed_rank_takes_the_waiting_ones_with_it(gangs: dict[str, Gang]) -> None:
+def test_a_failed_rank_takes_the_waiting_ones_with_it(gangs: dict[str, Group]) -> None:
     gang = gangs["fail"]
     assert gang.statuses == [exits.FAILED, 1]  # gang.py ends with 1 after any exception
     assert "shard 3 is damaged" in gang.said
 
 
-def test_a_failure_inside_nccl_is_told_to_the_others(gangs: dict[str, Gang]) -> None:
+def test_a_failure_inside_nccl_is_told_to_the_others(gangs: dict[str, Group]) -> None:
     gang = gangs["fail_in_nccl"]
     assert gang.statuses == [exits.LOST_PEER, 1]
     assert "out of memory" in gang.said
 
 
-def test_a_message_that_all_ranks_have_is_said_once(gangs: dict[str, Gang]) -> None:
+def test_a_message_that_all_ranks_have_is_said_once(gangs: dict[str, Group]) -> None:
     assert gangs["fail_alike"].said.count("ZeroVLError: no verdict") == 1
     assert gangs["fail_alike"].said.count("SystemExit: 2") <= 1  # none where its watchdog ends a rank that lags
 
 
-def test_sigterm_does_not_wait_for_a_dead_rank(gangs: dict[str, Gang]) -> None:
+def test_sigterm_does_not_wait_for_a_dead_rank(gangs: dict[str, Group]) -> None:
     assert gangs["die_while_others_are_told_to_end"].statuses == [exits.LOST_PEER, -signal.SIGKILL]
 
 
-def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(gangs: dict[str, Gang]) -> None:
+def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(gangs: dict[str, Group]) -> None:
     gang = gangs["lose_the_store"]
     assert gang.statuses == [-signal.SIGKILL, exits.STUCK]
     assert "the store of the run is gone" in gang.said
@@ -281,12 +281,12 @@ def test_a_verdict_holds_where_the_store_goes_at_that_moment(capfd: pytest.Captu
     assert "network" not in capfd.readouterr().err
 
 
-def test_sigterm_waits_for_living_ranks_that_save(gangs: dict[str, Gang]) -> None:
+def test_sigterm_waits_for_living_ranks_that_save(gangs: dict[str, Group]) -> None:
     gang = gangs["end_slowly_after_sigterm"]
     assert (gang.statuses, gang.results) == ([0, 0], [0, 1]), gang.said
 
 
-def test_ranks_that_wait_for_a_moving_one_are_left_in_peace(gangs: dict[str, Gang]) -> None:
+def test_ranks_that_wait_for_a_moving_one_are_left_in_peace(gangs: dict[str, Group]) -> None:
     gang = gangs["wait_for_one_that_moves"]
     assert (gang.statuses, gang.results) == ([0, 0], [1, 1]), gang.said
 

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from tests.support.towers import RANKS, model
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import checkpoints as module
@@ -371,7 +371,7 @@ def on_two_ranks(ranks: Ranks, folder: Path) -> dict[str, object]:
 
 
 def test_two_ranks_with_and_without_sharding(tmp_path: Path) -> None:
-    results = run_gang(2, on_two_ranks, tmp_path)
+    results = run_group(2, on_two_ranks, tmp_path)
     for result in results:
         assert result["resharded"] == 1
         assert result["as saved"]

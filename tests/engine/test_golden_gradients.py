@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from tests.support.towers import decoupled_step, plain_step
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
@@ -74,7 +74,7 @@ def all_cases(ranks: Ranks, parity: Path) -> list[tuple[float, float, float]]:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_over_ranks(parity: Path, world_size: int) -> None:
-    for results in run_gang(world_size, all_cases, parity):
+    for results in run_group(world_size, all_cases, parity):
         for loss, golden_loss, error in results:
             assert loss == pytest.approx(golden_loss, rel=1e-12)
             assert error < 1e-6

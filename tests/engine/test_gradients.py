@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.gradients import GradientSum, OwnGradients, gradient_sum
 
@@ -76,7 +76,7 @@ def _sum_on_a_rank(ranks: Ranks) -> tuple[list[Tensor], list[Tensor]]:
 
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_every_rank_has_the_sum(world_size: int) -> None:
-    for found, expected in run_gang(world_size, _sum_on_a_rank):
+    for found, expected in run_group(world_size, _sum_on_a_rank):
         torch.testing.assert_close(found, expected)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, settings
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
@@ -148,7 +148,7 @@ def in_gang(ranks: Ranks) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gang() -> list[dict[str, Any]]:
-    return run_gang(2, in_gang)
+    return run_group(2, in_gang)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """Properties of the two steps that the golden gradients do not cover."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from tests.support.towers import CPU, RANKS, MicroInputs, batch, decoupled_step, gradients, model, plain_step
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.forward import random_seeds
 from zerovl.engine.optimiser import Schedule
 from zerovl.engine.precision import Precision
@@ -89,7 +91,7 @@ def _statistics_on_a_rank(ranks: Ranks, part: int | None = None) -> list[Tensor]
 
 
 def test_running_statistics_are_averaged_over_ranks() -> None:
-    first, second = run_gang(2, _statistics_on_a_rank)
+    first, second = run_group(2, _statistics_on_a_rank)
     halves = [_statistics_on_a_rank(RANKS, part) for part in (0, 1)]
     for one, other, own, others in zip(first, second, *halves, strict=True):
         assert torch.equal(one, other)
@@ -143,15 +145,21 @@ def test_schedule_is_warm_up_then_half_a_cosine() -> None:
     assert Schedule(1.0, 1, 0, 0.1).lr(0) == pytest.approx(0.1)
 
 
-def test_messages_name_step_source_keys_and_the_fix() -> None:
-    @dataclass
-    class StepBatch:
-        step: int
-        source: str
-        micro_batches: list[MicroInputs]
+@dataclass
+class StepBatch:
+    step: int
+    source: str
+    micro_batches: list[MicroInputs]
 
+
+def test_messages_name_step_source_keys_and_the_fix(tmp_path: Path) -> None:
     bad = StepBatch(12, "board", batch(2))
-    assert isinstance(not_finite(bad, float("nan")), ZeroVLError)
-    for word in ("nan", "step 12", "board", "a-1"):
-        assert word in str(not_finite(bad, float("nan")))
+    checkpoints = Checkpoints(tmp_path / "3f2a90c1" / "checkpoints", 2, 0, RANKS)
+    nothing_saved = not_finite(bad, float("nan"), checkpoints)
+    assert isinstance(nothing_saved, ZeroVLError)
+    for word in ("nan", "step 12", "board", "a-1", "train.clip_norm", "there is no checkpoint yet"):
+        assert word in str(nothing_saved)
+    for step in (6, 9, 15):  # the last is of a run that went on further before
+        checkpoints.path(step).mkdir(parents=True)
+    assert "`zerovl train --from 3f2a90c1@9`" in str(not_finite(bad, float("inf"), checkpoints))
     assert "train.micro_batch to 3" in str(out_of_memory(bad, RuntimeError("no more")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.rank_groups import Gang, Job, run_gangs
+from tests.support.rank_groups import Group, Job, run_groups
 from tests.support.tiny_project import copy_project, make_project, recipe, run_folder
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
@@ -66,7 +66,7 @@ def losses(workspace: Workspace) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Gang, Workspace]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Group, Workspace]]:
     """All runs of this file, in one interpreter: a start costs more than a run."""
     folder = tmp_path_factory.mktemp("runs")
     project = make_project(folder / "project")
@@ -79,12 +79,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Gang, Work
     for world_size, stop_after in ((2, 4), (1, 8), (4, 1000)):
         jobs[f"changing to {world_size}"] = (world_size, train_until, (workspaces["changing"].root, stop_after))
     first, *later = list(jobs.values())[-3:]
-    gangs = run_gangs([*list(jobs.values())[:-3], first], *([job] for job in later))
+    gangs = run_groups([*list(jobs.values())[:-3], first], *([job] for job in later))
     return {name: (gang, workspaces[name.split()[0]]) for name, gang in zip(jobs, gangs, strict=True)}
 
 
 @pytest.mark.slow
-def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Group, Workspace]]) -> None:
     for name in ("1", "2", "8"):
         gang, _ = runs[name]
         assert gang.results == [0] * int(name), gang.said
@@ -96,7 +96,7 @@ def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Gang, Workspace]]) 
 
 
 @pytest.mark.slow
-def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[Group, Workspace]]) -> None:
     for world_size, status in ((2, 3), (1, 3), (4, 0)):
         gang, workspace = runs[f"changing to {world_size}"]
         assert gang.results == [status] * world_size, gang.said
@@ -107,7 +107,7 @@ def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[
 
 
 @pytest.mark.slow
-def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tuple[Group, Workspace]]) -> None:
     gang, workspace = runs["sharded"]
     assert gang.results == [0, 0], gang.said
     assert losses(workspace) == pytest.approx(losses(runs["2"][1]), abs=1e-5)
@@ -120,14 +120,14 @@ def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "kept"])
-def test_plain_and_decoupled_agree(runs: dict[str, tuple[Gang, Workspace]], name: str) -> None:
+def test_plain_and_decoupled_agree(runs: dict[str, tuple[Group, Workspace]], name: str) -> None:
     gang, workspace = runs[name]
     assert gang.results == [0], gang.said
     assert losses(workspace) == pytest.approx(losses(runs["1"][1]), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_clipping_and_the_loss_scale_reach_the_run(runs: dict[str, tuple[Gang, Workspace]]) -> None:
+def test_clipping_and_the_loss_scale_reach_the_run(runs: dict[str, tuple[Group, Workspace]]) -> None:
     free, clipped = (rows(runs[name][1]) for name in ("free", "clipped"))
     scales = [row["loss_scale"] for row in clipped]
     assert scales[0] == 65536.0

@@ -84,7 +84,7 @@ def test_the_paper_s_model_is_planned_without_weights_gpus_or_data(
         (Options(ranks=0), "--gpus 0: give 1 or more"),
         (Options(ranks=3, gpu="H100"), "train.batch_size 16 is not a multiple of ranks x micro_batch = 3 x 4"),
         (Options(gpu="TPU"), "'TPU': not in the table; name one of B200"),
-        (Options(ranks=2, gpu_memory="16"), "--gpu-memory: '16' is no size; write a number above 0 and KiB"),
+        (Options(ranks=2, gpu_memory="16"), "--gpu-memory: '16' is not a size; write a number above 0 and KiB"),
         (Options(pairs=-1), "--pairs -1: give 1 or more"),
     ],
 )
@@ -258,7 +258,7 @@ def test_sizes_and_names_of_gpus() -> None:
         "3.0 GiB",
     ]
     for text in ("8", "8GB", "GiB", "0GiB", "-1GiB"):
-        with pytest.raises(ZeroVLError, match="is no size"):
+        with pytest.raises(ZeroVLError, match="is not a size"):
             parse_size(text, "x")
     names = {"NVIDIA A100-SXM4-80GB": 80, "NVIDIA H100 80GB HBM3": 80, "Tesla V100-SXM2-16GB": 16, "h100": 80, "L4": 24}
     assert {name: row.memory_gib for name in names if (row := gpus.known(name))} == names

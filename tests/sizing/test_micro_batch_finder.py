@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.rank_groups import run_gang
+from tests.support.rank_groups import run_group
 from tests.support.tiny_project import make_project, run_folder, set_params, train
 from tests.support.towers import RANKS, model
 from zerovl import memory
@@ -208,16 +208,16 @@ def test_a_second_start_keeps_as_many_graphs_as_the_first(tmp_path: Path, monkey
     assert 0 < first.layout.kept_graphs < 16
     monkeypatch.setattr(batch_layout, "free_memory", lambda _: 8 * GIB)
     again = chosen(tmp_path, *fixed)
-    assert again.split == first.split
+    assert again.layout == first.layout
     assert f"{first.layout.kept_graphs} of 16" in again.said
     assert "found when the run began)" in again.said
     assert "found when the run began" not in first.said
     monkeypatch.setattr(batch_layout, "free_memory", lambda _: int(0.9 * (2 << 20)))  # the margin is there for this
-    assert chosen(tmp_path, *fixed).split == first.split
+    assert chosen(tmp_path, *fixed).layout == first.layout
 
     other = [*fixed, "machine.activation_budget=1GiB"]
     assert chosen(tmp_path, *other).layout.kept_graphs == 16
-    assert chosen(tmp_path, *fixed).split == first.split  # it has its own again
+    assert chosen(tmp_path, *fixed).layout == first.layout  # it has its own again
     assert chosen(tmp_path, *fixed, "train.micro_batch=8").layout.kept_graphs < 8
 
 
@@ -233,11 +233,11 @@ def test_kept_graphs_that_fit_no_longer_are_said(tmp_path: Path, monkeypatch: py
     followed = chosen(tmp_path, "train.micro_batch=4", "machine.activation_budget=none", f"machine.kept_graphs={fix}")
     assert followed.layout.kept_graphs == int(fix)
     sized = [*fixed, "machine.activation_budget=1GiB"]
-    assert chosen(tmp_path, *sized).split == chosen(tmp_path, *sized).split  # a size is taken at its word
+    assert chosen(tmp_path, *sized).layout == chosen(tmp_path, *sized).layout  # a size is taken at its word
 
     path = tmp_path / decisions.KEPT_GRAPHS_FILE
     path.write_text(path.read_text().replace('"kept_graphs": 16', '"kept_graphs": 17'))
-    with pytest.raises(ZeroVLError, match="kept_graphs 17 is no number from 0 to 16; delete"):
+    with pytest.raises(ZeroVLError, match="kept_graphs 17 is not a number from 0 to 16; delete"):
         chosen(tmp_path, *fixed)
     path.write_text("[]")
     with pytest.raises(ZeroVLError, match="holds no list of what was found; delete it"):
@@ -248,16 +248,16 @@ def on_one_rank(ranks: Ranks, folder: str, rooms: tuple[int, int]) -> tuple[int,
     batch_layout.free_memory = lambda _device: rooms[ranks.rank]
     own = Path(folder) / str(ranks.rank)  # nodes that share no disk
     own.mkdir()
-    found = chosen(own, "machine.activation_budget=auto", ranks=ranks).split
+    found = chosen(own, "machine.activation_budget=auto", ranks=ranks).layout
     batch_layout.free_memory = lambda _device: 8 * GIB  # at another start there is more
     kept = chosen(own, "machine.activation_budget=auto", ranks=ranks).layout.kept_graphs
     (own / decisions.MICRO_BATCH_FILE).write_text(json.dumps({"micro_batch": 2 << ranks.rank}))
-    again = chosen(own, ranks=ranks).split
+    again = chosen(own, ranks=ranks).layout
     return found.micro_batch, found.kept_graphs, kept, again.micro_batch  # type: ignore[return-value]
 
 
 def test_ranks_take_what_the_poorest_can_hold(tmp_path: Path) -> None:
-    results = run_gang(2, on_one_rank, str(tmp_path), (8 * GIB, 1 << 20))
+    results = run_group(2, on_one_rank, str(tmp_path), (8 * GIB, 1 << 20))
     assert results[0] == results[1]
     micro, kept, kept_again, again = results[0]
     assert micro <= 8

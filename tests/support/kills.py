@@ -1,10 +1,9 @@
-"""Train a project while ranks are killed: one interpreter imports once and forks the ranks of every start."""
+"""Train a project while ranks are killed: a process of the fork server forks the ranks of every start."""
 
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.paths import ROOT
+from tests.support.fork_server import run_forked
 from tests.support.ports import free_port
 
 STUCK = 120  # seconds after which a start is given up
@@ -63,28 +62,17 @@ def train_and_kill(runs: list[Run], timeout: float = 570) -> list[list[Death]]:
     """The deaths of each run; `params.yaml` is that in its folder."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "job").write_text(json.dumps([asdict(run) for run in runs]))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.kills", folder],
-            cwd=ROOT,
-            timeout=timeout,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{runs}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+        run_forked("tests.support.kills:main", folder, timeout=timeout)
         return [[Death(**death) for death in run] for run in json.loads(Path(folder, "deaths").read_text())]
 
 
-def _main(folder: str) -> int:
-    from zerovl import params_file
-    from zerovl.model.towers import build
-
+def main() -> None:
+    """Do the runs that are described in the folder `sys.argv[1]`, and leave the deaths there."""
+    folder = sys.argv[1]
     runs = json.loads(Path(folder, "job").read_text())
-    build(params_file.load(Path(runs[0]["root"], "params.yaml")).model, 80, 0)  # imports what no rank then has to
     sys.modules["dvclive"] = None  # type: ignore[assignment]  # its plots are not what is tested, and cost seconds
     deaths = [_run(Path(run["root"]), run["ranks"], [Kill(**kill) for kill in run["kills"]]) for run in runs]
     Path(folder, "deaths").write_text(json.dumps([[asdict(death) for death in run] for run in deaths]))
-    return 0
 
 
 def _run(root: Path, ranks: int, kills: list[Kill]) -> list[Death]:
@@ -175,7 +163,3 @@ def _die_in_save(event: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1]))

@@ -1,9 +1,8 @@
-"""Run functions on gangs of gloo ranks: a fresh interpreter imports once and forks, so W ranks cost one import."""
+"""Run functions on groups of gloo ranks, forked by a process of the fork server: W ranks cost no import."""
 
 import json
 import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -12,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.paths import ROOT
+from tests.support.fork_server import run_forked
 from tests.support.ports import free_port
 
 
-def run_gang(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list[Any]:
+def run_group(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list[Any]:
     """Results of `function(ranks, *arguments)` on each rank; `function` lives at the top level of a test module."""
-    (gang,) = run_gangs([(world_size, function, arguments)], timeout=timeout)
-    for rank, status in enumerate(gang.statuses):
-        assert status == 0, f"rank {rank} died (exit {status}):\n{gang.said}"
-    return gang.results
+    (group,) = run_groups([(world_size, function, arguments)], timeout=timeout)
+    for rank, status in enumerate(group.statuses):
+        assert status == 0, f"rank {rank} died (exit {status}):\n{group.said}"
+    return group.results
 
 
 @dataclass(frozen=True)
-class Gang:
-    """How a gang ended: exit statuses by rank (negative: the signal), results of ranks that returned, stderr of all."""
+class Group:
+    """How a group ended: statuses by rank (negative: the signal), results of ranks that returned, stderr of all."""
 
     statuses: list[int]
     results: list[Any]
@@ -36,42 +35,33 @@ class Gang:
 Job = tuple[int, Callable[..., Any], tuple[Any, ...]]
 
 
-def run_gangs(*waves: list[Job], timeout: float = 500) -> list[Gang]:
-    """Run jobs (world_size, function, arguments), each in a gang of its own: those of a wave at the same time."""
+def run_groups(*waves: list[Job], timeout: float = 500) -> list[Group]:
+    """Run jobs (world_size, function, arguments), each in a group of its own: those of a wave at the same time."""
     with tempfile.TemporaryDirectory() as folder:
         described = [[_described(*job) for job in wave] for wave in waves]
         Path(folder, "waves").write_bytes(pickle.dumps(described))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.rank_groups", folder],
-            cwd=ROOT,
-            timeout=timeout,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return [_ended(Path(folder), number, statuses) for number, statuses in enumerate(json.loads(done.stdout))]
+        statuses = json.loads(run_forked("tests.support.rank_groups:main", folder, timeout=timeout))
+        return [_ended(Path(folder), number, its) for number, its in enumerate(statuses)]
 
 
 def _described(world_size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return world_size, str(sys.modules[function.__module__].__file__), function.__name__, arguments
 
 
-def _ended(folder: Path, number: int, statuses: list[int]) -> Gang:
+def _ended(folder: Path, number: int, statuses: list[int]) -> Group:
     paths = [folder / f"result-{number}-{rank}" for rank in range(len(statuses))]
     results = [pickle.loads(path.read_bytes()) if path.is_file() else None for path in paths]
-    return Gang(statuses, results, (folder / f"stderr-{number}").read_text())
+    return Group(statuses, results, (folder / f"stderr-{number}").read_text())
 
 
-def _main(folder: str) -> int:
-    import transformers.models.bert.modeling_bert  # noqa: F401, else each rank imports it after the fork
-
+def main() -> None:
+    """Start the groups that are described in the folder `sys.argv[1]`, and print how their ranks ended."""
+    folder = sys.argv[1]
     ended: list[list[int]] = []
     for wave in pickle.loads(Path(folder, "waves").read_bytes()):
-        gangs = [_start(folder, len(ended) + place, *job) for place, job in enumerate(wave)]
-        ended += [[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] for pids in gangs]
+        groups = [_start(folder, len(ended) + place, *job) for place, job in enumerate(wave)]
+        ended += [[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] for pids in groups]
     print(json.dumps(ended))
-    return 0
 
 
 def _start(folder: str, number: int, world_size: int, module: str, name: str, arguments: Any) -> list[int]:
@@ -112,7 +102,3 @@ def _rank(path: Path, rank: int, world_size: int, port: int, function: Any, argu
     except BaseException:
         traceback.print_exc()
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1]))

@@ -1,21 +1,26 @@
 """A project folder with two small sources, prepared and validated, and parameters that train in seconds."""
 
+from __future__ import annotations
+
 import csv
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
+from tests.support.fork_server import Forked, start_zerovl
 from zerovl import params_file
 from zerovl.files import write_json
 from zerovl.params import Params
 from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 
+Process = Forked | subprocess.Popen[str]
 TRAIN, VALID, BATCH = 48, 8, 16
 COLOURS = ["red", "green", "blue", "black", "orange", "purple", "grey", "brown"]
 RECIPE = {
@@ -46,11 +51,10 @@ RECIPE = {
         "micro_batch": 4,
         "epochs": 12.0,
         "lr": 1e-3,
-        "loader_workers": 0,
-        "checkpoint_steps": 3,
         "valid_checks": 2,
         "valid_pairs": 8,
     },
+    "machine": {"loader_workers": 0, "checkpoint_steps": 3},
 }
 
 
@@ -100,7 +104,13 @@ def set_params(workspace: Workspace, *overrides: str) -> None:
     params_file.write(recipe(*overrides), workspace.root / "params.yaml")
 
 
-def start_training(workspace: Workspace) -> subprocess.Popen[str]:
+def start_training(workspace: Workspace) -> Forked:
+    """`zerovl train`, forked from a process that has imported all it needs (`tests.support.fork_server`)."""
+    return start_zerovl("train", cwd=workspace.root)
+
+
+def start_command(workspace: Workspace) -> subprocess.Popen[str]:
+    """`zerovl train` as one types it."""
     return subprocess.Popen(
         [sys.executable, "-m", "zerovl.cli", "train"],
         cwd=workspace.root,
@@ -110,9 +120,9 @@ def start_training(workspace: Workspace) -> subprocess.Popen[str]:
     )
 
 
-def train(workspace: Workspace) -> str:
+def train(workspace: Workspace, start: Callable[[Workspace], Process] = start_training) -> str:
     """Train to the end; returns what was printed."""
-    child = start_training(workspace)
+    child = start(workspace)
     out, err = child.communicate(timeout=400)
     assert child.returncode == 0, out + err
     return out
@@ -123,7 +133,7 @@ def run_folder(workspace: Workspace) -> Path:
     return folder
 
 
-def wait_for_step(workspace: Workspace, step: int, child: subprocess.Popen[str]) -> None:
+def wait_for_step(workspace: Workspace, step: int, child: Process) -> None:
     """Wait until the log has the row of `step`."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
