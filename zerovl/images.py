@@ -26,7 +26,7 @@ _PIL_ERRORS = (
 
 
 class BrokenImageError(ValueError):
-    """The bytes cannot be used as a picture; the message is the reason, short enough for a table."""
+    """Says that bytes cannot be used as a picture; the message is the reason, short enough for a table."""
 
 
 def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -56,7 +56,7 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode to RGB without losing what the eye sees."""
+    """Convert any PIL mode to RGB without losing what the eye sees."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):

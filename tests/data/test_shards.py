@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import s3
 from tests.support.shard_fixture import Written, captions_of, jpeg, write
 from zerovl.data import shards
 from zerovl.data.shards import Sample, ShardReader, locate, read_row
@@ -126,31 +127,18 @@ def test_offset_and_size_of_an_old_manifest(written: Written) -> None:
         ShardReader(written.shards).read(path, offset, 2 * size)
 
 
-def test_s3(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    boto3 = pytest.importorskip("boto3")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="pairs")
-        for path in written.shards.rglob("*.tar"):
-            client.upload_file(str(path), "pairs", f"some/prefix/{path.relative_to(written.shards)}")
-        reader = ShardReader("s3://pairs/some/prefix/")
-        expected = read_all(written, ShardReader(written.shards))
-        assert read_all(written, reader) == expected
-        assert read_all(written, pickle.loads(pickle.dumps(reader))) == expected
-        with pytest.raises(ZeroVLError, match=r"s3://pairs/some/prefix/.*no such shard"):
-            reader.read("web/train/999999.tar", 0, 512)
-        with pytest.raises(ZeroVLError, match="512 bytes expected, 0 found: the shard is cut off"):
-            reader.read("web/train/000000.tar", 1 << 30, 512)
-        with pytest.raises(ZeroVLError, match="S3 answers NoSuchBucket"):
-            ShardReader("s3://absent/prefix").read("web/train/000000.tar", 0, 512)
-        reader.close()
-    finally:
-        server.stop()
+def test_s3(written: Written, moto_bucket: str) -> None:
+    for path in written.shards.rglob("*.tar"):
+        s3.client().upload_file(str(path), moto_bucket, f"some/prefix/{path.relative_to(written.shards)}")
+    root = f"s3://{moto_bucket}/some/prefix"
+    reader = ShardReader(f"{root}/")
+    expected = read_all(written, ShardReader(written.shards))
+    assert read_all(written, reader) == expected
+    assert read_all(written, pickle.loads(pickle.dumps(reader))) == expected
+    with pytest.raises(ZeroVLError, match=rf"{root}/.*no such shard"):
+        reader.read("web/train/999999.tar", 0, 512)
+    with pytest.raises(ZeroVLError, match="512 bytes expected, 0 found: the shard is cut off"):
+        reader.read("web/train/000000.tar", 1 << 30, 512)
+    with pytest.raises(ZeroVLError, match="S3 answers NoSuchBucket"):
+        ShardReader("s3://absent/prefix").read("web/train/000000.tar", 0, 512)
+    reader.close()

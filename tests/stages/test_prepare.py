@@ -25,10 +25,12 @@ from transformers import AutoTokenizer
 from tests.support import raw_sources
 from tests.support.paths import SHARED
 from zerovl.data.manifest import Manifest
-from zerovl.data.raw import pack, prepare
+from zerovl.data.raw import pack
+from zerovl.data.raw.pack_sources import worker_count
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_file
 from zerovl.params import DataParams, Params, PrepareParams, SourceParams
+from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 
 REAL = SHARED / "data"
@@ -69,7 +71,7 @@ def test_bytes_do_not_depend_on_workers_or_earlier_runs(
     raw_sources.run_prepare(tmp_path, tokenizer_vocab=120)
     first = raw_sources.all_bytes(tmp_path / "data")
     out = capsys.readouterr().out
-    assert re.search(r"^a/train +10 pairs +20 captions +1 broken +3 shards +0\.\d MB$", out, re.MULTILINE)
+    assert re.search(r"^a/train +10 pairs +20 captions +1 broken +3 shards +\d+ kB$", out, re.MULTILINE)
     assert out.splitlines()[-1] == f"manifest: {tmp_path / 'data/manifest'}"
     assert len(first) == 3 + 2 + 2 + 2 + 5 * 2 + 1 + 4, sorted(first)
     stale = tmp_path / "data/shards/gone/train/000000.tar"
@@ -217,8 +219,9 @@ def test_shards_that_are_all_broken_are_not_written(tmp_path: Path) -> None:
 _CHILD = """
 import sys
 from pathlib import Path
-from zerovl.data import prepare
+from zerovl.stages import prepare
 from zerovl.params import DataParams, Params, PrepareParams
+from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 if __name__ == "__main__":
     settings = PrepareParams(shard_samples=10, tokenizer_vocab=100)
@@ -290,13 +293,13 @@ def test_full_disk_while_writing_the_manifest(tmp_path: Path, monkeypatch: pytes
 
 def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROVL_WORKERS", "3")
-    assert prepare.worker_count() == 3
+    assert worker_count() == 3
     for wrong in ("0", "many", "-1"):
         monkeypatch.setenv("ZEROVL_WORKERS", wrong)
         with pytest.raises(ZeroVLError, match="ZEROVL_WORKERS"):
-            prepare.worker_count()
+            worker_count()
     monkeypatch.delenv("ZEROVL_WORKERS")
-    assert prepare.worker_count() == os.cpu_count()
+    assert worker_count() == os.cpu_count()
 
 
 def test_tokenizer_is_learned_from_usable_training_captions(tmp_path: Path) -> None:
@@ -327,7 +330,6 @@ def test_tokenizer_is_learned_from_usable_training_captions(tmp_path: Path) -> N
 _TRAIN_TWICE = """
 import sys
 from zerovl.data.tokenizer_training import train
-from tests.support.paths import SHARED
 words = [f"{a}{b}{a} {b}{c}" for a in "abcdefgh" for b in "stuvw" for c in "xyz"]
 print(train(lambda: words, 90).to_str())
 """

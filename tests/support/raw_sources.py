@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from zerovl.data.manifest import Manifest
-from zerovl.params import DataParams, Params, PrepareParams
+from zerovl.params import DataParams, Params, PrepareParams, SourceParams
 from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 
@@ -77,6 +77,13 @@ def run_prepare(root: Path, **settings: Any) -> Manifest:
     """`prepare` over the folders of `root/raw`, without a tokenizer unless asked for."""
     values = {"tokenizer_vocab": 0, "shard_samples": 4} | settings
     return prepare.run(Params(data=DataParams(raw="raw"), prepare=PrepareParams(**values)), Workspace(root))
+
+
+def run_sources(root: Path, *sources: dict[str, Any], **settings: Any) -> Manifest:
+    """`prepare` over sources that are named one by one, without a tokenizer unless asked for."""
+    values = {"tokenizer_vocab": 0} | settings
+    chosen = DataParams(sources=[SourceParams(**source) for source in sources])
+    return prepare.run(Params(data=chosen, prepare=PrepareParams(**values)), Workspace(root))
 
 
 def rows(manifest: Manifest, source: str, split: str = "train") -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ _LOW_DISK_GB = 20.0
 
 @dataclass(frozen=True)
 class Finding:
+    """What one check came to, in a line."""
+
     level: str  # ok | note | FAIL
     subject: str
     text: str
@@ -35,27 +37,43 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def run(params_path: Path) -> int:
-    """Print all findings as they come; 1 if one is FAIL, else 0. A check that breaks is a FAIL, not a crash."""
+    """Print all findings as they come; returns 1 if one is FAIL, else 0.
+
+    The parameters come first: a misspelt key is told at once, and what takes seconds to import, or is named by them,
+    is looked at only once they are right. A check that breaks is a FAIL, not a crash.
+    """
     # Imports happen inside the checks: a missing package is a finding too.
-    checks: list[tuple[str, Check]] = [
+    cheap: list[tuple[str, Check]] = [
         ("python", check_python),
-        ("torch", check_torch),
-        ("disk", lambda: check_disk(Path.cwd())),
         ("params", lambda: check_params(params_path)),
+        ("disk", lambda: check_disk(Path.cwd())),
         ("tools", check_tools),
-        ("store", lambda: check_store(store_of(params_path))),
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
-    failures = 0
-    for subject, check in checks:
-        for finding in _guarded(subject, check):
-            print(finding, flush=True)
-            failures += finding.level == "FAIL"
-    print(f"{failures} to fix" if failures else "all well")
-    return 1 if failures else 0
+    later: list[tuple[str, Check]] = [
+        ("store", lambda: check_store(store_of(params_path))),
+        ("torch", check_torch),
+    ]
+    failed = [finding.subject for subject, check in cheap for finding in _told(subject, check)]
+    for subject, check in later:
+        if "params" in failed:
+            print(Finding("note", subject, f"not looked at: fix {params_path} first, then run it again"))
+        else:
+            failed += [finding.subject for finding in _told(subject, check)]
+    print(f"{len(failed)} to fix" if failed else "no problems found")
+    return 1 if failed else 0
+
+
+def _told(subject: str, check: Check) -> Iterator[Finding]:
+    """Print the findings of a check as they come, and give those that are FAIL."""
+    for finding in _guarded(subject, check):
+        print(finding, flush=True)
+        if finding.level == "FAIL":
+            yield finding
 
 
 def check_python() -> Iterator[Finding]:
+    """Look whether this Python is one that is tested."""
     version, found = platform.python_version(), sys.version_info[:2]
     if _OLDEST_PYTHON <= found < _NEXT_PYTHON:
         yield Finding("ok", "python", version)
@@ -64,7 +82,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """torch, the torchvision built for it, and the GPUs that it sees."""
+    """Look at torch, the torchvision built for it, and the GPUs that it sees."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
@@ -95,6 +113,7 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:
+    """Look how much room is left where `folder` is."""
     free = shutil.disk_usage(folder).free / 1e9
     if free < _LOW_DISK_GB:
         yield Finding("note", "disk", f"{free:.1f} GB free in {folder}; shards and checkpoints may need more")
@@ -103,8 +122,12 @@ def check_disk(folder: Path) -> Iterator[Finding]:
 
 
 def check_params(path: Path) -> Iterator[Finding]:
-    from zerovl import params_file
-
+    """Read the parameters and check every key."""
+    try:
+        from zerovl import params_file
+    except ImportError as error:
+        yield Finding("FAIL", "packages", f"cannot be imported ({_first_line(error)}); run `make setup`")
+        return
     try:
         params_file.load(path)
     except ZeroVLError as error:
@@ -114,7 +137,7 @@ def check_params(path: Path) -> Iterator[Finding]:
 
 
 def check_tools() -> Iterator[Finding]:
-    """git and DVC: without them single stages run, `dvc repro` does not."""
+    """Look for git and DVC: without them single stages run, `dvc repro` does not."""
     for command, fix in (("git", "install git"), ("dvc", "run `make setup`, or add .venv/bin to PATH")):
         # `python -m` and the scripts of a venv work without it being activated.
         place = shutil.which(command) or shutil.which(command, path=str(Path(sys.executable).parent))
@@ -128,18 +151,18 @@ def check_tools() -> Iterator[Finding]:
 
 
 def store_of(params_path: Path) -> str:
-    """The store that `zerovl register` uses, where the parameters say it; else that of `zerovl.load`."""
+    """Return the store that `zerovl register` uses, where the parameters say it; else that of `zerovl.load`."""
     from zerovl import params_file
     from zerovl.registry import fetch
 
     try:
         return params_file.load(params_path).register_.store
     except ZeroVLError:
-        return fetch.default_store()  # the check of the parameters has said what is wrong with them
+        return fetch.default_store()  # another check has said what is wrong with them
 
 
 def check_store(uri: str) -> Iterator[Finding]:
-    """Writes a probe, tries to write it again, removes it."""
+    """Write a probe to the store, try to write it again, and remove it."""
     from zerovl.registry.stores import open_store
 
     try:
@@ -155,6 +178,7 @@ def check_store(uri: str) -> Iterator[Finding]:
 
 
 def check_prefect(url: str) -> Iterator[Finding]:
+    """Ask the Prefect server, if one is named, whether it is well."""
     if not url:
         yield Finding("note", "prefect", "PREFECT_API_URL is not set; flows run without a server")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from zerovl.data.pairs_csv import COLUMNS, PairRow, read_rows
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
 from zerovl.images import BrokenImageError, decode_rgb
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from zerovl.evaluation.pool import Model
 
-COLUMNS = ("image", "image_id", "caption", "caption_id")
 BATCH = 128
-MAX_FIELD = 1 << 24  # characters of a CSV field; Python's own limit is 131,072
 
 
 @dataclass(frozen=True)
 class Pair:
-    row: int  # line of the CSV where it ends
+    """One caption of a picture."""
+
+    lines: str  # of the CSV, as "7" or "7-9"
     image: str
     image_id: int
     caption: str
@@ -42,7 +42,7 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     """
     rows = read_pairs(pairs)
     names = list(dict.fromkeys(row.image for row in rows))
-    lines = {row.image: row.row for row in reversed(rows)}  # where each picture is first named
+    lines = {row.image: row.lines for row in reversed(rows)}  # where each picture is first named
     missing = [name for name in names if not (images / name).is_file()]
     if missing:
         raise ZeroVLError(
@@ -76,43 +76,27 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Rows of a CSV with the columns of `COLUMNS` in any order; raises `ZeroVLError` naming the line."""
-    csv.field_size_limit(MAX_FIELD)
-    rows = []
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lacking = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-            if lacking:
-                raise ZeroVLError(
-                    f"{path}: no column {', '.join(lacking)}; found {', '.join(reader.fieldnames or []) or 'nothing'}, "
-                    f"expected {', '.join(COLUMNS)}"
-                )
-            for values in reader:
-                rows.append(_pair(path, reader.line_num, values))
-    except OSError as error:
-        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); give a CSV with --pairs") from None
-    except UnicodeDecodeError as error:
-        raise ZeroVLError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except csv.Error as error:
-        raise ZeroVLError(f"{path}: {error}, after line {reader.line_num}; mend the row there") from None
-    if not rows:
+    """Return the pairs of a CSV (see `pairs_csv`); raises `ZeroVLError` naming the line of the first bad one."""
+    pairs = [_pair(path, row) for row in read_rows(path, strict=True)]
+    if not pairs:
         raise ZeroVLError(f"{path}: has no rows; give a CSV with at least one pair")
-    return rows
+    return pairs
 
 
-def _pair(path: Path, line: int, values: dict[str, str | None]) -> Pair:
+def _pair(path: Path, row: PairRow) -> Pair:
+    if row.problem:
+        raise ZeroVLError(f"{path}, line {row.lines}: {row.problem}; fill it in or delete it")
     numbers = {}
     for name in COLUMNS:
-        value = values[name]
-        if value is None or not value.strip():
-            raise ZeroVLError(f"{path}, line {line}: {name} is empty; fill it in or delete the row")
+        value: str = getattr(row, name)
+        if not value.strip():
+            raise ZeroVLError(f"{path}, line {row.lines}: {name} is empty; fill it in or delete the row")
         if name.endswith("_id"):
             try:
                 numbers[name] = int(value)
             except ValueError:
-                raise ZeroVLError(f"{path}, line {line}: {name} is {value!r}, expected an integer") from None
-    return Pair(line, str(values["image"]), numbers["image_id"], str(values["caption"]), numbers["caption_id"])
+                raise ZeroVLError(f"{path}, line {row.lines}: {name} is {value!r}, expected an integer") from None
+    return Pair(row.lines, row.image, numbers["image_id"], row.caption, numbers["caption_id"])
 
 
 def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -120,8 +104,8 @@ def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
         yield items[start : start + BATCH]
 
 
-def _pixels(model: Model, names: Sequence[str], images: Path, pairs: Path, lines: dict[str, int]) -> torch.Tensor:
-    """Pictures through the evaluation transform, uint8 (n, 3, H, W)."""
+def _pixels(model: Model, names: Sequence[str], images: Path, pairs: Path, lines: dict[str, str]) -> torch.Tensor:
+    """Return pictures through the evaluation transform, uint8 (n, 3, H, W)."""
     import torch
 
     pixels = []

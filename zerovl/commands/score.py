@@ -27,7 +27,7 @@ def run(file: Path) -> None:
 
 
 def read_embeddings(file: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """Arrays of `ARRAYS`, read without pickle; raises `ZeroVLError` where one is missing or unreadable."""
+    """Return the arrays of `ARRAYS`, read without pickle; raises `ZeroVLError` where one is missing or unreadable."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from zerovl.errors import ZeroVLError
-from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.log import logger
 from zerovl.registry import fetch
 from zerovl.text_format import names
@@ -39,6 +38,7 @@ def run(model: str, query: str, images: Path, top: int, out: Path | None) -> Non
     import zerovl  # and torch: after what was asked for is known to be there
     from zerovl.evaluation.report.drawing import Row, Tile, draw
     from zerovl.evaluation.retrieval import top_items
+    from zerovl.images import decode_rgb
 
     encoder = zerovl.load(model)
     usable, embeddings, skipped = _embed_files(encoder, files)
@@ -59,8 +59,10 @@ def run(model: str, query: str, images: Path, top: int, out: Path | None) -> Non
 
 
 def _embed_files(model: Model, files: Sequence[Path]) -> tuple[list[Path], torch.Tensor, list[str]]:
-    """Readable files, their embeddings (n, D), and what was skipped with its reason."""
+    """Return readable files, their embeddings (n, D), and what was skipped with its reason."""
     import torch
+
+    from zerovl.images import BrokenImageError, decode_rgb
 
     usable: list[Path] = []
     waiting: list[torch.Tensor] = []

@@ -9,7 +9,7 @@ from zerovl.workspace import Workspace
 def show(workspace: Workspace) -> None:
     """Print scores, the registered version and where the report is; raises `ZeroVLError` before a first run."""
     release = read_json(workspace.release)
-    scores = read_json(workspace.evaluation_report / "metrics.json")["overall"]
+    scores = read_json(workspace.evaluation_metrics)["overall"]
     interval = f"[{scores['rsum_low']:.1f}, {scores['rsum_high']:.1f}]"
     ratio = scores["rsum_over_untrained"]
     held = ""
@@ -22,4 +22,4 @@ def show(workspace: Workspace) -> None:
         + (f": {ratio:.0f} times the untrained model" if ratio else "")
     )
     print(f"  release   {release['name']}@{release['version']}{held} in {release['store']}")
-    print(f"  report    {(workspace.evaluation_report / 'report.html').resolve().as_uri()}")
+    print(f"  report    {workspace.evaluation_page.resolve().as_uri()}")

@@ -54,6 +54,8 @@ INDEX_DTYPE = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("size", "<u4")])
 
 @dataclass(frozen=True)
 class ShardInfo:
+    """One shard: its samples, and the bytes that it must have."""
+
     path: str  # relative to data/shards
     samples: int
     bytes: int
@@ -62,6 +64,8 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
+    """One split of one source: what was usable, what was not, and where it lies."""
+
     pairs: int  # usable samples
     captions: int
     broken: int  # quarantined inputs
@@ -70,6 +74,8 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Manifest:
+    """What every shard holds: counts and digests in memory, rows and index in the files of `folder`."""
+
     folder: Path
     splits: dict[tuple[str, str], SplitInfo]  # (source, split) -> what is in it
 
@@ -100,13 +106,13 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Changes when and only when the bytes of a shard, their order or their sources change."""
+        """Digest that changes when and only when the bytes of a shard, their order or their sources change."""
         return sha256_json(
             [[*key, [shard.sha256 for shard in info.shards]] for key, info in sorted(self.splits.items())]
         )
 
     def sources(self, split: str) -> list[str]:
-        """Names of the sources that have usable samples in `split`, sorted."""
+        """Return the names of the sources that have usable samples in `split`, sorted."""
         return sorted(name for (name, its_split), info in self.splits.items() if its_split == split and info.pairs)
 
     def training_sizes(self) -> dict[str, int]:
@@ -118,12 +124,14 @@ class Manifest:
         return self.splits[source, split].pairs
 
     def index(self, source: str, split: str) -> npt.NDArray[np.void]:
-        """Memory-mapped records of `INDEX_DTYPE`, (pairs,); `shard` counts in `splits[...].shards`."""
+        """Return memory-mapped records of `INDEX_DTYPE`, (pairs,); `shard` counts in `splits[...].shards`."""
         records: npt.NDArray[np.void] = np.load(self.index_path(source, split), mmap_mode="r")
         return records
 
     def index_path(self, source: str, split: str) -> Path:
+        """Return where the index of a source's split lies."""
         return self.folder / f"{source}-{split}.index.npy"
 
     def table_path(self, source: str, split: str) -> Path:
+        """Return where the table of a source's split lies."""
         return self.folder / f"{source}-{split}.parquet"

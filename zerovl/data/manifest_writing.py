@@ -18,7 +18,7 @@ ROW_GROUP = 10_000  # rows at least; a group ends with a unit
 
 
 class SplitWriter:
-    """Both files appear when the block ends; if it raises, neither does."""
+    """Writes table and index of one split; both appear when the block ends; if it raises, neither does."""
 
     def __init__(self, folder: Path, source: str, split: str) -> None:
         names = Manifest(folder, {})
@@ -49,7 +49,7 @@ class SplitWriter:
         return self._stack.__exit__(*exception)
 
     def add(self, rows: Sequence[dict[str, Any]], shard: int) -> None:
-        """Rows of one unit; usable ones are in the split's shard number `shard`."""
+        """Add the rows of one unit; usable ones are in the split's shard number `shard`."""
         good = [row for row in rows if row["error"] is None]
         records = np.empty(len(good), INDEX_DTYPE)
         records["shard"] = shard
@@ -67,7 +67,7 @@ class SplitWriter:
             self._rows = []
 
     def _write_head(self) -> int:
-        """The .npy header for what is written so far; numpy pads it so that the count can grow in place."""
+        """Write the .npy header for what is written so far; numpy pads it so that the count can grow in place."""
         head = {"descr": np.lib.format.dtype_to_descr(INDEX_DTYPE), "fortran_order": False, "shape": (self._samples,)}
         np.lib.format.write_array_header_1_0(self._index, head)
         return self._index.tell()

@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from zerovl import s3
 from zerovl.data.manifest import Manifest
+from zerovl.data.s3_shards import S3Ranges
 from zerovl.errors import ZeroVLError
 
 BLOCK = 512  # bytes; tar headers are one, members are padded to whole ones
 OPEN_FILES = 64
-S3_PREFIX = "s3://"
 
 
 @dataclass(frozen=True)
 class Sample:
+    """One picture of a shard with its captions."""
+
     key: str
     image: bytes  # as stored, not decoded
     captions: list[str]
@@ -32,17 +35,19 @@ class Sample:
 
 
 class DamagedSampleError(ValueError):
-    """The bytes are no sample; the message is the reason."""
+    """Says that bytes are not a sample; the message is the reason."""
 
 
 class ByteRanges(Protocol):
-    """A place of shards that gives parts of them; picklable."""
+    """Gives parts of the shards at one place; picklable."""
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """At most `size` bytes, fewer at the file's end; raises `OSError` where that fails."""
+        """Return at most `size` bytes, fewer at the file's end; raises `OSError` where that fails."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what is open; a later read opens it again."""
+        ...
 
 
 class ShardReader:
@@ -56,7 +61,7 @@ class ShardReader:
         self._ranges = _byte_ranges(self.root)
 
     def read(self, path: str, offset: int, size: int) -> Sample:
-        """The sample at bytes [offset, offset + size) of the shard `path` (relative to the root).
+        """Return the sample at bytes [offset, offset + size) of the shard `path` (relative to the root).
 
         Raises `ZeroVLError` where the shard is missing, cut off or damaged.
         """
@@ -84,19 +89,19 @@ _FIX = "get the shard back with `dvc pull`, or make it again with `dvc repro -f 
 
 
 def read_row(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
-    """Usable sample `row` of a source's split; opens the index anew, so not for loops."""
+    """Return usable sample `row` of a source's split; opens the index again each time, so not for loops."""
     path, offset, size = locate(manifest, manifest.index(source, split)[row], source, split)
     return shards.read(path, offset, size)
 
 
 def locate(manifest: Manifest, record: Any, source: str, split: str) -> tuple[str, int, int]:
-    """Shard path, offset and size of an index record."""
+    """Return shard path, offset and size of an index record."""
     info = manifest.splits[source, split]
     return info.shards[int(record["shard"])].path, int(record["offset"]), int(record["size"])
 
 
 def parse_sample(data: bytes) -> Sample:
-    """The members of one sample, with their tar headers; raises `DamagedSampleError`."""
+    """Return the sample that some members make, with their tar headers; raises `DamagedSampleError`."""
     image: bytes | None = None
     record: dict[str, Any] | None = None
     keys = set()
@@ -131,7 +136,7 @@ def _parse_json(content: bytes) -> dict[str, Any]:
 
 
 def _members(data: bytes) -> list[tuple[str, bytes]]:
-    """Names and contents of the members; `tarfile` takes ten times as long for the same."""
+    """Return names and contents of the members; `tarfile` takes ten times as long for the same."""
     members = []
     start = 0
     while start < len(data):
@@ -146,7 +151,7 @@ def _members(data: bytes) -> list[tuple[str, bytes]]:
 
 
 def _parse_header(header: bytes) -> tuple[str, int]:
-    """Name and size in a USTAR header; its checksum must hold, and it must be a plain file."""
+    """Return name and size in a USTAR header; its checksum must hold, and it must be a plain file."""
     try:
         checksum = int(header[148:156].strip(b"\0 "), 8)
         # The sum of all bytes, those of the checksum itself taken as spaces.
@@ -163,15 +168,11 @@ def _parse_header(header: bytes) -> tuple[str, int]:
 
 
 def _byte_ranges(root: str) -> ByteRanges:
-    if root.startswith(S3_PREFIX):
-        from zerovl.data.s3_shards import S3Ranges  # boto3 is needed for this alone
-
-        return S3Ranges(root)
-    return FileRanges(root)
+    return S3Ranges(root) if root.startswith(s3.PREFIX) else FileRanges(root)
 
 
 class FileRanges:
-    """Parts of files by one `pread` each, with the last used files kept open."""
+    """Gives parts of files by one `pread` each, with the last used files kept open."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -179,9 +180,11 @@ class FileRanges:
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes, fewer at the file's end."""
         return os.pread(self._descriptor(path), size, offset)
 
     def close(self) -> None:
+        """Close all files."""
         while self._open:
             os.close(self._open.popitem()[1])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of a tokenizer that masking must know."""
+    """Holds the ids of a tokenizer that masking must know."""
 
     pad: int
     cls: int
@@ -18,5 +18,5 @@ class SpecialTokens:
 
     @property
     def lowest_ordinary_id(self) -> int:
-        """Random tokens are drawn from [lowest_ordinary_id, vocab_size): BERT's special ones come first."""
+        """First of the ids that random tokens are drawn from, up to vocab_size: BERT's special ones come before."""
         return 1 + max(self.pad, self.cls, self.sep, self.mask, self.unk)

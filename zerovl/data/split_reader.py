@@ -17,7 +17,7 @@ ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 
 
 class SplitReader:
-    """Samples of one split by source and row; opens each index once a process."""
+    """Reads samples of one split by source and row; opens each index once a process."""
 
     def __init__(self, manifest: Manifest, shards: ShardReader, split: str) -> None:
         self._manifest = manifest
@@ -26,7 +26,7 @@ class SplitReader:
         self._indices: dict[str, npt.NDArray[np.void]] = {}
 
     def read(self, source: str, row: int) -> tuple[Sample, Image.Image]:
-        """A sample and its RGB picture; raises `ZeroVLError` where either is damaged."""
+        """Return a sample and its RGB picture; raises `ZeroVLError` where either is damaged."""
         if source not in self._indices:
             self._indices[source] = self._manifest.index(source, self._split)
         path, offset, size = locate(self._manifest, self._indices[source][row], source, self._split)
@@ -44,5 +44,5 @@ class SplitReader:
 
 
 def read_image(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
-    """One sample with its stored bytes, for the gallery."""
+    """Return one sample with its stored bytes, for the gallery."""
     return read_row(manifest, shards, source, split, row)

@@ -16,34 +16,30 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, write_json
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
-SOURCE_FILE = "source.json"
 _MAX_LENGTH = 512  # what BERT's position table takes
 _CHUNK = 1000  # captions a call of the trainer
 
 
-def run(manifest: Manifest, folder: Path, vocab_size: int) -> int:
-    """Train if `vocab_size` is positive, and note in `source.json` whether that was done.
+def learn(manifest: Manifest, folder: Path, vocab_size: int) -> int:
+    """Learn a tokenizer from the training captions into `folder`, if `vocab_size` is positive.
 
     Returns the number of tokens, 0 where the text tower's own tokenizer is used. Raises
     `ZeroVLError` where there is nothing to learn from.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    learned = 0
-    if vocab_size:
-        if not manifest.sources("train"):
-            raise ZeroVLError(
-                f"prepare.tokenizer_vocab is {vocab_size}, but no source has training captions to learn from; "
-                "set it to 0 or add a source with a train split"
-            )
-        tokenizer = train(lambda: training_captions(manifest), vocab_size)
-        save(tokenizer, folder)
-        learned = tokenizer.get_vocab_size()
-    write_json(folder / SOURCE_FILE, {"trained": learned > 0, "vocab_size": learned})
-    return learned
+    if not vocab_size:
+        return 0
+    if not manifest.sources("train"):
+        raise ZeroVLError(
+            f"prepare.tokenizer_vocab is {vocab_size}, but no source has training captions to learn from; "
+            "set it to 0 or add a source with a train split"
+        )
+    tokenizer = train(lambda: training_captions(manifest), vocab_size)
+    save(tokenizer, folder)
+    return tokenizer.get_vocab_size()
 
 
 def training_captions(manifest: Manifest) -> Iterator[str]:
-    """All captions of the usable training samples, in the manifest's order, a batch of rows in memory."""
+    """Give all captions of the usable training samples, in the manifest's order, a batch of rows in memory."""
     for source in manifest.sources("train"):
         with pq.ParquetFile(manifest.table_path(source, "train")) as file:
             for batch in file.iter_batches(columns=["captions", "error"]):

@@ -10,12 +10,12 @@ from pathlib import Path
 from zerovl.data import tokenizer_training
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
+from zerovl.data.raw.layout import Source
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
-from zerovl.data.raw.sources import Source
 from zerovl.errors import ZeroVLError
-from zerovl.files import disk_is_full
+from zerovl.files import disk_is_full, write_json
 from zerovl.params import Params
-from zerovl.text_format import plural, table
+from zerovl.text_format import file_size, plural, table
 from zerovl.workspace import Workspace
 
 
@@ -31,14 +31,15 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)
         manifest = Manifest(workspace.manifest, pack_sources(chosen, params.prepare, workspace, workers))
-        tokens = tokenizer_training.run(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
+        tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
+        write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         manifest.save()
     _summarise(manifest, chosen, workspace, tokens)
     return manifest
 
 
 def _clear(folder: Path) -> None:
-    """An empty folder, whatever an interrupted run left there."""
+    """Make an empty folder, whatever an interrupted run left there."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
@@ -65,11 +66,11 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
     rows = [
         (
             f"{name}/{split}",
-            f"{info.pairs:,} pairs",
-            f"{info.captions:,} captions",
+            plural(info.pairs, "pair"),
+            plural(info.captions, "caption"),
             f"{info.broken:,} broken",
             plural(len(info.shards), "shard"),
-            f"{sum(shard.bytes for shard in info.shards) / 1e6:,.1f} MB",
+            file_size(sum(shard.bytes for shard in info.shards)),
         )
         for (name, split), info in manifest.splits.items()
     ]

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift, page
+from zerovl.data.validation.bucket_files import open_compared
 from zerovl.data.validation.expectations import check_expectations
-from zerovl.data.validation.rules import Repetition, Rule, judge, open_spills
+from zerovl.data.validation.rules import Repetition, Rule, judge
 from zerovl.data.validation.scan import scan
 from zerovl.data.validation.statistics import Scan
 from zerovl.data.validation.verdict import describe_rule, make_verdict
@@ -57,19 +58,19 @@ def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) ->
     before = drift.previous(workspace.runs, manifest.digest)
     rows = sum(info.pairs + info.broken for info in manifest.splits.values())
     with _scratch(workspace.validation_report / "scratch") as scratch, ExitStack() as stack:
-        spills = open_spills(scratch, manifest)
-        for spill in (spills.keys, spills.image_ids, spills.caption_ids, spills.pictures):
-            stack.enter_context(spill)
+        compared = open_compared(scratch, manifest)
+        for files in (compared.keys, compared.image_ids, compared.caption_ids, compared.pictures):
+            stack.enter_context(files)
         bar = stack.enter_context(tqdm(total=rows, desc="validate", unit="row", unit_scale=True, delay=2, leave=False))
-        counted = scan(manifest, settings, spills, workspace.validation_report / "broken.csv", bar.update)
+        counted = scan(manifest, settings, compared, workspace.validation_report / "broken.csv", bar.update)
         bar.close()
-        found = Repetition.find(manifest, counted, spills, settings)
+        found = Repetition.find(manifest, counted, compared, settings)
         return counted, judge(manifest, counted, found, before, settings)
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder for bucket files; what a killed run left in it is removed first."""
+    """Yield a folder for bucket files; what a killed run left in it is removed first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

@@ -27,7 +27,7 @@ Box = tuple[int, int, int, int]  # left, upper, right, lower
 
 
 class TrainTransform:
-    """RGB picture and seed -> uint8 tensor (3, image_size, image_size); a pure function of both."""
+    """Turns an RGB picture and a seed into a uint8 tensor (3, image_size, image_size); a pure function of both."""
 
     def __init__(self, image_size: int, augment: AugmentParams) -> None:
         self.image_size = image_size
@@ -46,13 +46,13 @@ class TrainTransform:
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """RGB picture -> uint8 tensor (3, H, W)."""
+    """Turn an RGB picture into a uint8 tensor (3, H, W)."""
     pixels = np.asarray(image)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def random_crop_box(width: int, height: int, scale: tuple[float, float], rng: Random) -> Box:
-    """The crop of torchvision's `RandomResizedCrop`: area share in `scale`, aspect in `RATIO`."""
+    """Draw the crop of torchvision's `RandomResizedCrop`: area share in `scale`, aspect in `RATIO`."""
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for _ in range(ATTEMPTS):
         area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
@@ -76,7 +76,7 @@ def _central_box(width: int, height: int) -> Box:
 
 
 def auto_augment(image: Image.Image, rng: Random) -> Image.Image:
-    """One of the 25 pairs of operations, each with its probability; source: arXiv 1805.09501."""
+    """Apply one of the 25 pairs of operations, each with its probability; source: arXiv 1805.09501."""
     pair = IMAGENET_POLICY[int(len(IMAGENET_POLICY) * rng.random())]
     chances = rng.random(), rng.random()
     signs = rng.random(), rng.random()
@@ -88,7 +88,7 @@ def auto_augment(image: Image.Image, rng: Random) -> Image.Image:
 
 
 def magnitude_of(name: str, level: int, *, negative: bool) -> float:
-    """Degrees, factor, bits or threshold of an operation at a level in range(LEVELS)."""
+    """Return degrees, factor, bits or threshold of an operation at a level in range(LEVELS)."""
     share = level / (LEVELS - 1)
     match name:
         case "ShearX":

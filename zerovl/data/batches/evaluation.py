@@ -20,6 +20,8 @@ from zerovl.data.split_reader import SplitReader
 
 @dataclass(frozen=True)
 class EvaluationBatch:
+    """Consecutive samples of a source's split, ready for the towers."""
+
     images: torch.Tensor  # (n, 3, H, W) uint8
     captions: list[list[str]]  # n, all captions of each picture
     image_ids: list[int]  # n
@@ -28,7 +30,7 @@ class EvaluationBatch:
 
 @dataclass(frozen=True)
 class EvaluationSlices(Dataset[EvaluationBatch]):
-    """Slice i of a source's split: rows [i * batch_size, (i + 1) * batch_size) of its index."""
+    """Gives slice i of a source's split: rows [i * batch_size, (i + 1) * batch_size) of its index."""
 
     reader: SplitReader
     source: str
@@ -63,7 +65,7 @@ def evaluation_batches(
     batch_size: int,
     workers: int = 0,
 ) -> OrderedLoader[EvaluationBatch]:
-    """All samples of a source's split in the order of its index; closable, as `train_batches`.
+    """Give all samples of a source's split in the order of its index; closable, as `train_batches`.
 
     `transform` makes an RGB picture a uint8 tensor (3, H, W); with workers it must be picklable.
     """

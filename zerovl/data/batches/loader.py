@@ -34,18 +34,22 @@ from zerovl.params import AugmentParams
 
 
 class CaptionTokenizer(Protocol):
-    """Captions to ids, padded on the right to the longest of the list; picklable."""
+    """Turns captions into ids, padded on the right to the longest of the list; picklable."""
 
     @property
-    def special(self) -> SpecialTokens: ...
+    def special(self) -> SpecialTokens:
+        """The ids that masking must know."""
+        ...
 
     def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """m captions -> input_ids (m, L), attention_mask (m, L)."""
+        """Turn m captions into input_ids (m, L) and attention_mask (m, L)."""
         ...
 
 
 @dataclass(frozen=True)
 class MicroBatch:
+    """Pairs that go through the towers at once, m of them."""
+
     images: torch.Tensor  # (m, 3, H, W) uint8
     input_ids: torch.Tensor  # (m, L) int64
     attention_mask: torch.Tensor  # (m, L) int64
@@ -53,14 +57,14 @@ class MicroBatch:
     source: str
 
     def pin_memory(self) -> MicroBatch:
-        """The same in page-locked memory, from where a GPU copies while it computes; PyTorch's loader calls it."""
+        """Return a copy in page-locked memory, from where a GPU copies while it computes; the loader calls it."""
         images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
         return MicroBatch(images, input_ids, mask, self.keys, self.source)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one rank sees in one step: b pairs in b / m micro-batches."""
+    """What one rank sees in a step: b pairs in b / m micro-batches."""
 
     step: int
     source: str
@@ -69,7 +73,7 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class MicroBatches(Dataset[MicroBatch]):
-    """Micro-batch i of a rank's run: micro-batch i % (b / m) of step start_step + i // (b / m)."""
+    """Gives micro-batch i of a rank's run: micro-batch i % (b / m) of step start_step + i // (b / m)."""
 
     reader: SplitReader
     sampler: Sampler
@@ -84,6 +88,7 @@ class MicroBatches(Dataset[MicroBatch]):
 
     @property
     def per_step(self) -> int:
+        """Micro-batches of a rank in one step."""
         return self.sampler.batch_size // self.world_size // self.micro_batch
 
     def __len__(self) -> int:
@@ -117,7 +122,7 @@ class MicroBatches(Dataset[MicroBatch]):
 
 
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
-    """Steps in order; close it, or use it in a `with` block, to end the workers."""
+    """Gives steps in order; close it, or use it in a `with` block, to end the workers."""
 
     def __init__(self, dataset: MicroBatches, workers: int) -> None:
         self._dataset = dataset
@@ -139,6 +144,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         return step
 
     def close(self) -> None:
+        """End the workers; the iteration ends with them."""
         self._loader.close()
 
     def __exit__(
@@ -162,7 +168,7 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
 ) -> TrainBatches:
-    """A rank's batches of the steps from `start_step` on; nothing before it is read.
+    """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
     Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
     damaged, with shard, offset and key.

@@ -19,7 +19,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def keys64(count: int, *parts: int | str) -> list[int]:
-    """`count` (8 at most) independent 64-bit keys of the values in `parts`."""
+    """Return `count` (8 at most) independent 64-bit keys of the values in `parts`."""
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8 * count).digest()
     return [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(count)]
 
@@ -39,12 +39,12 @@ def splitmix64(counters: UInt64s) -> UInt64s:
 
 
 def uniform(counters: UInt64s) -> npt.NDArray[np.float64]:
-    """One number in [0, 1) for each counter, any shape."""
+    """Return one number in [0, 1) for each counter, any shape."""
     return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 class RowRandom:
-    """Uniform draws for the rows of a table, each row by a seed of its own.
+    """Gives uniform draws for the rows of a table, each row by a seed of its own.
 
     The draw at (row, column) does not depend on the other rows nor on the number of columns, so
     a caption gets the same draws in every batch and with every padding.
@@ -55,6 +55,6 @@ class RowRandom:
         self.seeds = splitmix64(np.asarray(seeds, dtype=np.uint64))  # (m,)
 
     def uniform(self, stream: int, columns: int) -> npt.NDArray[np.float64]:
-        """(m, columns) in [0, 1); equal `stream` gives equal draws."""
+        """Return (m, columns) in [0, 1); equal `stream` gives equal draws."""
         counters = np.arange(columns, dtype=np.uint64) + np.uint64(stream << 32)  # (columns,)
         return uniform(self.seeds[:, None] + counters)

@@ -37,7 +37,7 @@ class GlobalBatch:
     rows: Rows  # (B,) into the source's index
 
     def slice(self, rank: int, world_size: int) -> GlobalBatch:
-        """The contiguous part of `rank`, B / W pairs; raises `ZeroVLError` where W does not divide B."""
+        """Return the contiguous part of `rank`, B / W pairs; raises `ZeroVLError` where W does not divide B."""
         if self.rows.size % world_size:
             raise ZeroVLError(
                 f"train.batch_size {self.rows.size} is not a multiple of the world size {world_size}; "
@@ -52,19 +52,27 @@ class Sampler(Protocol):
     """Gives the global batch of each step in range(steps)."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Number of global batches."""
+        ...
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Pairs of each global batch."""
+        ...
 
     @property
-    def sources(self) -> tuple[str, ...]: ...
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources, in the order of their ids."""
+        ...
 
-    def batch(self, step: int) -> GlobalBatch: ...
+    def batch(self, step: int) -> GlobalBatch:
+        """Return the global batch of a step."""
+        ...
 
 
 class Permutation:
-    """A pseudo-random permutation of range(n), n < 2**62, computed position by position.
+    """Permutes range(n), n < 2**62, pseudo-randomly, computed position by position.
 
     An alternating Feistel network over a grid of a x b cells, a = ceil(sqrt(n)), b = ceil(n / a),
     with cycle walking for the fewer than a cells that lie outside range(n). Source: Black, Rogaway,
@@ -117,7 +125,7 @@ def _add_modulo(left: UInt64s, right: UInt64s, modulus: np.uint64) -> UInt64s:
 
 
 class EpochStream:
-    """Endless visits of n pairs in batches of B <= n; each epoch has a fresh permutation.
+    """Visits n pairs endlessly in batches of B <= n; each epoch has a fresh permutation.
 
     Position p of the stream belongs to epoch p // n, and batch k is positions [kB, (k+1)B). Where a
     batch straddles two epochs, the new epoch could repeat a pair that the old one just gave. Such
@@ -136,7 +144,7 @@ class EpochStream:
         self._last_head: tuple[int, Rows] | None = None  # saves the walk back where n < 2B
 
     def batch(self, k: int) -> Rows:
-        """(B,) distinct rows of the k-th batch."""
+        """Return (B,) distinct rows of the k-th batch."""
         epoch, start = divmod(k * self.batch_size, self.n)
         stop = start + self.batch_size
         if stop <= self.n:
@@ -218,7 +226,7 @@ class _SamplerBase:
 
 
 class DebiasedSampler(_SamplerBase):
-    """Each global batch from one source, drawn with probability proportional to its pairs.
+    """Takes each global batch from one source, drawn with probability proportional to its pairs.
 
     The k-th batch of a source takes the k-th batch of that source's stream of epochs.
     """
@@ -239,6 +247,7 @@ class DebiasedSampler(_SamplerBase):
         ]
 
     def batch(self, step: int) -> GlobalBatch:
+        """Return the global batch of a step."""
         self._check_step(step)
         source_id = int(self._draws[step])
         rows = self._streams[source_id].batch(int(self._visits[step]))
@@ -259,7 +268,7 @@ class DebiasedSampler(_SamplerBase):
 
 
 class ShuffledSampler(_SamplerBase):
-    """All sources as one, in a fresh order each epoch."""
+    """Takes all sources as one, in a fresh order each epoch."""
 
     def __init__(self, sizes: dict[str, int], batch_size: int, steps: int, seed: int) -> None:
         super().__init__(sizes, batch_size, steps, seed)
@@ -267,18 +276,20 @@ class ShuffledSampler(_SamplerBase):
         self._stream = EpochStream(self._total, batch_size, seed, "all sources")
 
     def batch(self, step: int) -> GlobalBatch:
+        """Return the global batch of a step."""
         self._check_step(step)
         return self._located(step, self._stream.batch(step), name_single_source=False)
 
 
 class SequentialSampler(_SamplerBase):
-    """All sources one after the other, in the order of the shards, again from the start at the end."""
+    """Takes all sources one after the other, in the order of the shards, again from the start at the end."""
 
     def __init__(self, sizes: dict[str, int], batch_size: int, steps: int, seed: int) -> None:
         super().__init__(sizes, batch_size, steps, seed)
         self._check_total()
 
     def batch(self, step: int) -> GlobalBatch:
+        """Return the global batch of a step."""
         self._check_step(step)
         positions = (step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)) % self._total
         return self._located(step, positions, name_single_source=True)
@@ -292,7 +303,7 @@ _KINDS: dict[str, type[DebiasedSampler] | type[ShuffledSampler] | type[Sequentia
 
 
 def make_sampler(kind: str, sizes: dict[str, int], batch_size: int, epochs: float, seed: int) -> Sampler:
-    """The sampler of `train.sampling` over sources of `sizes` pairs, max(1, round(epochs n / B)) steps long.
+    """Return the sampler of `train.sampling` over sources of `sizes` pairs, max(1, round(epochs n / B)) steps long.
 
     Raises `ZeroVLError` where a batch would have to repeat pairs, and for an unknown kind.
     """

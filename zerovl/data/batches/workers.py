@@ -42,7 +42,7 @@ class _Guarded(Dataset[Any]):
 
 
 class OrderedLoader(Iterator[Item], Generic[Item]):
-    """Items 0, 1, 2, ... of a data set; the order does not depend on the number of workers.
+    """Gives items 0, 1, 2, ... of a data set; the order does not depend on the number of workers.
 
     `prefetch` items are kept ready, over all workers, and at least one a worker. Items are made in
     this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread

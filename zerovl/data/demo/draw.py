@@ -89,7 +89,7 @@ def draw(settings: DemoParams, out: Path) -> None:
 
 
 def combinations(settings: DemoParams) -> dict[tuple[str, str], list[Scene]]:
-    """(source, split) -> its scenes; what is in some source's valid split is in nobody's train split."""
+    """Return (source, split) -> its scenes; what is in some source's valid split is in nobody's train split."""
     every = scenes.all_scenes()
     random.Random(f"{settings.seed}/combinations").shuffle(every)
     unseen = len(_SOURCES) * settings.valid_pairs
@@ -217,7 +217,7 @@ def _add(tar: tarfile.TarFile, key: str, pair: _Pair) -> None:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """What stands in `out` is replaced only if it was drawn, or is no more than DVC's own files."""
+    """Raise where something stands in `out` that was not drawn and is not one of DVC's own files."""
     if (out / _STAMP).is_file() or not out.exists():
         return
     own = {".gitignore", *(name for name, _ in _SOURCES)}

@@ -41,7 +41,7 @@ _MIDDLE = {
 
 
 def poster(scene: Scene, side: int, random: random.Random) -> Image.Image:
-    """Flat ink on uneven paper."""
+    """Draw flat ink on uneven paper."""
     picture = _mottled(side, (251, 246, 234), (238, 228, 209), random)
     ink = _POSTER[scene.colour]
     shape, marks, _ = _masks(scene, side, random)
@@ -52,7 +52,7 @@ def poster(scene: Scene, side: int, random: random.Random) -> Image.Image:
 
 
 def board(scene: Scene, side: int, random: random.Random) -> Image.Image:
-    """Chalk on a smudged blackboard."""
+    """Draw chalk on a smudged blackboard."""
     ground = random.choice([((40, 66, 55), (58, 86, 73)), ((42, 50, 62), (62, 73, 86))])
     picture = _mottled(side, *ground, random)
     _, marks, rim = _masks(scene, side, random)
@@ -64,7 +64,7 @@ def board(scene: Scene, side: int, random: random.Random) -> Image.Image:
 
 
 def photo(scene: Scene, side: int, random: random.Random) -> Image.Image:
-    """Objects with light and shadow before a coloured wall, taken with a grainy camera."""
+    """Draw objects with light and shadow before a coloured wall, taken with a grainy camera."""
     wall = random.choice(_WALLS)
     picture = Image.composite(
         Image.new("RGB", (side, side), wall),

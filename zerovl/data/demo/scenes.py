@@ -27,11 +27,12 @@ class Scene:
 
 
 def all_scenes() -> list[Scene]:
+    """Return every combination of the attributes."""
     return [Scene(*values) for values in itertools.product(SHAPES, COLOURS, SIZES, COUNTS, POSITIONS, TEXTURES)]
 
 
 def poster_captions(scene: Scene, random: random.Random) -> list[str]:
-    """Terse catalogue lines, two or three a picture."""
+    """Return terse catalogue lines, two or three a picture."""
     count = {1: ["a", "one"], 2: ["two", "a pair of"], 3: ["three"], 4: ["four"]}[scene.count]
     size = {"small": ["small", "little"], "large": ["large", "big"]}[scene.size]
     texture = {"solid": ["solid", "plain"], "striped": ["striped"], "dotted": ["dotted"], "hollow": ["hollow"]}
@@ -55,7 +56,7 @@ def poster_captions(scene: Scene, random: random.Random) -> list[str]:
 
 
 def board_captions(scene: Scene, random: random.Random) -> list[str]:
-    """What a teacher would say of a drawing, two or three sentences a picture."""
+    """Return what a teacher would say of a drawing, two or three sentences a picture."""
     count = {1: ["a single", "just one"], 2: ["two", "a couple of"], 3: ["three", "a trio of"], 4: ["four"]}
     size = {"small": ["tiny", "small"], "large": ["big", "huge"]}[scene.size]
     drawn = {
@@ -84,7 +85,7 @@ def board_captions(scene: Scene, random: random.Random) -> list[str]:
 
 
 def photo_captions(scene: Scene, random: random.Random) -> list[str]:
-    """One alt text a picture, as the web has them."""
+    """Return one alt text a picture, as the web has them."""
     pattern = random.choice(
         [
             "photo of {count} {size} {colour} {shape} {texture} {where}",

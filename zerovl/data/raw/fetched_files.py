@@ -1,4 +1,4 @@
-"""Fetched tars on local disk, deleted as soon as the last sample in them is packed."""
+"""Fetched files on local disk, deleted as soon as the last sample in them is packed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Spool:
+class FetchedFiles:
     """Counts who still needs a fetched file; paths outside its folder are not its concern."""
 
     def __init__(self, folder: Path) -> None:
@@ -29,10 +29,12 @@ class Spool:
             self.release(path)
 
     def hold(self, path: str) -> None:
+        """Count one more use of a file."""
         if os.path.dirname(path) == self._folder:
             self._uses[path] += 1
 
     def release(self, path: str) -> None:
+        """Count one use less, and delete the file after the last one."""
         if os.path.dirname(path) != self._folder:
             return
         self._uses[path] -= 1

@@ -12,14 +12,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
 from zerovl.errors import ZeroVLError
 
 _TRAIN = ("train", "restval")
 
 
-def annotation(folder: Path) -> Path | None:
-    """The one `dataset*.json` of a folder; more than one is an error, since they may overlap."""
+class Karpathy:
+    """The `Layout` of sources with one split file for all of their pictures."""
+
+    name = "karpathy"
+    signs = "dataset*.json"
+    remote = False
+
+    def detect(self, folder: Path) -> bool:
+        """Return whether there is a split file, or several."""
+        return next(folder.glob("dataset*.json"), None) is not None
+
+    def splits(self, path: str, evaluation_split: str) -> list[str]:
+        """Return the splits that the file has pictures for."""
+        annotation = _annotation(Path(path))
+        images = _images(annotation) if annotation else []
+        names = {image.get("split") for image in images if isinstance(image, dict)}
+        return [split for split in SPLITS if names.intersection(_wanted(split, evaluation_split))]
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Give the pictures of one split in the file's order; what neither split wants is counted in the notes."""
+        folder = Path(source.path)
+        path = _annotation(folder)
+        if path is None:
+            raise ZeroVLError(f"{folder}: no dataset*.json (Karpathy layout); put it there or change the layout")
+        images = _images(path)
+        wanted = _wanted(split, source.evaluation_split)
+        chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
+        # Said once a source, with its evaluation split: there the choice is made.
+        notes = _left_out(images, path, source.evaluation_split) if split == "valid" else ()
+        return Reading(_records(folder, path, chosen, max_caption_bytes), len(chosen), notes)
+
+
+def _annotation(folder: Path) -> Path | None:
+    """Return the one `dataset*.json` of a folder; more than one is an error, since they may overlap."""
     files = sorted(folder.glob("dataset*.json"))
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
@@ -27,17 +61,12 @@ def annotation(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def read(folder: Path, split: str, evaluation_split: str, max_caption_bytes: int) -> Reading:
-    """The images of one split in the file's order; what neither split wants is counted in the notes.
+def _wanted(split: str, evaluation_split: str) -> tuple[str, ...]:
+    """Return the file's own names for what one of our splits takes."""
+    return _TRAIN if split == "train" else (evaluation_split,)
 
-    Raises `ZeroVLError` where the file is not of this format; a broken entry is a quarantined record.
-    """
-    path = annotation(folder)
-    if path is None:
-        raise ZeroVLError(f"{folder}: no dataset*.json (Karpathy layout); put it there or change the layout")
-    images = _images(path)
-    wanted = _TRAIN if split == "train" else (evaluation_split,)
-    chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
+
+def _left_out(images: list[Any], path: Path, evaluation_split: str) -> tuple[str, ...]:
     others = Counter(
         str(image.get("split"))
         for image in images
@@ -45,20 +74,8 @@ def read(folder: Path, split: str, evaluation_split: str, max_caption_bytes: int
     )
     notes = [f"{count} images of split {name!r} left out" for name, count in sorted(others.items())]
     if strays := sum(not isinstance(image, dict) for image in images):
-        notes.append(f"{strays} entries of {path.name} are no images, left out")
-    # Said once a source, with its evaluation split: there the choice is made.
-    return Reading(
-        _records(folder, path, chosen, max_caption_bytes), len(chosen), tuple(notes) if split == "valid" else ()
-    )
-
-
-def splits(folder: Path, evaluation_split: str) -> list[str]:
-    """Which of train and valid the file has images for."""
-    path = annotation(folder)
-    names = {image.get("split") for image in _images(path) if isinstance(image, dict)} if path else set()
-    return [
-        split for split, wanted in (("train", _TRAIN), ("valid", (evaluation_split,))) if names.intersection(wanted)
-    ]
+        notes.append(f"{strays} entries of {path.name} are not images, left out")
+    return tuple(notes)
 
 
 def _images(path: Path) -> list[Any]:

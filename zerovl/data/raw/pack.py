@@ -31,6 +31,8 @@ MAX_IMAGE_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Unit:
+    """Some consecutive records of a split that become one shard."""
+
     shards: str  # folder of all shards
     source: str
     split: str
@@ -41,12 +43,14 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """The shard, relative to the folder of all shards."""
+        """Path of the shard, relative to the folder of all shards."""
         return f"{self.source}/{self.split}/{self.number:06d}.tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
+    """What became of a unit: its shard, and a row of the manifest for each record."""
+
     unit: Unit
     rows: list[dict[str, Any]]  # one a record, columns of the manifest
     samples: int  # 0: all records are broken, and there is no shard
@@ -119,7 +123,7 @@ def _pack_record(record: Record, unit: Unit, shard: _Shard) -> dict[str, Any]:
 
 
 def read_picture(picture: Picture) -> bytes:
-    """The bytes of a picture; raises `BrokenImageError` where they cannot be had."""
+    """Return the bytes of a picture; raises `BrokenImageError` where they cannot be had."""
     try:
         status = os.stat(picture.path)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -139,7 +143,7 @@ def read_picture(picture: Picture) -> bytes:
 
 
 def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
-    """The bytes to keep: the original ones of an RGB or grey JPEG that is not too large.
+    """Return the bytes to keep: the original ones of an RGB or grey JPEG that is not too large.
 
     All else is decoded to RGB and written as JPEG, quality 95, without chroma subsampling. EXIF
     orientation is not applied, neither here nor by `decode_rgb`: what is seen stays the same.
@@ -170,7 +174,7 @@ def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits, row by row: is a pixel of the 9 x 8 grey miniature brighter than its left neighbour?
+    """Return 64 bits, row by row: is a pixel of the 9 x 8 grey miniature brighter than its left neighbour?
 
     The dHash of https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html,
     with the same bits as imagehash.dhash.

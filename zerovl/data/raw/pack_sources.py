@@ -21,11 +21,10 @@ from tqdm import tqdm
 
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
-from zerovl.data.raw import sources
-from zerovl.data.raw.fetched_files import Spool
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.layout import Source
 from zerovl.data.raw.pack import Packed, Unit, pack
 from zerovl.data.raw.records import Record
-from zerovl.data.raw.sources import Source
 from zerovl.errors import ZeroVLError
 from zerovl.params import PrepareParams
 from zerovl.processes import start_pool_worker
@@ -33,11 +32,11 @@ from zerovl.workspace import Workspace
 
 PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]
 
-_SPOOL = ".fetched"  # folder of tars fetched from S3, beside the shards
+_FETCHED = ".fetched"  # folder of files fetched from S3, beside the shards
 
 
 def worker_count() -> int:
-    """Worker processes: ZEROVL_WORKERS, else one a core."""
+    """Return the number of worker processes: ZEROVL_WORKERS, else one a core."""
     text = os.environ.get("ZEROVL_WORKERS", "")
     if not text:
         return os.cpu_count() or 1
@@ -49,18 +48,22 @@ def worker_count() -> int:
 def pack_sources(
     chosen: list[Source], settings: PrepareParams, workspace: Workspace, workers: int
 ) -> dict[tuple[str, str], SplitInfo]:
-    spool = Spool(workspace.shards / _SPOOL)
+    """Write the shards and tables of all sources; returns (source, split) -> what is in it.
+
+    Raises `ZeroVLError` for a source without samples, and where a worker process dies.
+    """
+    fetched = FetchedFiles(workspace.shards / _FETCHED)
     splits: dict[tuple[str, str], SplitInfo] = {}
     with _packing(workers) as pack_all:
         for source in chosen:
             for split in source.splits:
-                splits[source.name, split] = _pack_split(source, split, settings, workspace, spool, pack_all)
+                splits[source.name, split] = _pack_split(source, split, settings, workspace, fetched, pack_all)
             here = [splits[source.name, split] for split in source.splits]
             if not any(info.pairs + info.broken for info in here):
                 raise ZeroVLError(
                     f"source {source.name!r}: {source.path} has no samples; add its data, or take the source out"
                 )
-    shutil.rmtree(workspace.shards / _SPOOL, ignore_errors=True)
+    shutil.rmtree(workspace.shards / _FETCHED, ignore_errors=True)
     return splits
 
 
@@ -69,11 +72,11 @@ def _pack_split(
     split: str,
     settings: PrepareParams,
     workspace: Workspace,
-    spool: Spool,
+    fetched: FetchedFiles,
     pack_all: PackAll,
 ) -> SplitInfo:
-    reading = sources.read(source, split, settings.max_caption_bytes, spool)
-    units = _units(reading.records, source.name, split, settings, workspace.shards, spool)
+    reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
+    units = _units(reading.records, source.name, split, settings, workspace.shards, fetched)
     title = f"{source.name}/{split}"
     pairs = captions = broken = 0
     shards: list[ShardInfo] = []
@@ -84,7 +87,7 @@ def _pack_split(
         for packed in pack_all(units):
             for record in packed.unit.records:
                 if record.picture:
-                    spool.release(record.picture.path)
+                    fetched.release(record.picture.path)
             writer.add(packed.rows, shard=len(shards))
             if packed.samples:
                 shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256))
@@ -99,25 +102,25 @@ def _pack_split(
 
 
 def _units(
-    records: Iterator[Record], source: str, split: str, settings: PrepareParams, shards: Path, spool: Spool
+    records: Iterator[Record], source: str, split: str, settings: PrepareParams, shards: Path, fetched: FetchedFiles
 ) -> Iterator[Unit]:
-    """Consecutive records by `shard_samples`; tars that they lie in are held until they are packed."""
-    held = (_hold(record, spool) for record in records)
+    """Give consecutive records by `shard_samples`; fetched files that they lie in are held until they are packed."""
+    held = (_hold(record, fetched) for record in records)
     number = 0
     while batch := tuple(islice(held, settings.shard_samples)):
         yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels)
         number += 1
 
 
-def _hold(record: Record, spool: Spool) -> Record:
+def _hold(record: Record, fetched: FetchedFiles) -> Record:
     if record.picture:
-        spool.hold(record.picture.path)
+        fetched.hold(record.picture.path)
     return record
 
 
 @contextmanager
 def _packing(workers: int) -> Iterator[PackAll]:
-    """What turns units into shards, in their order: a pool of fresh processes, or this one alone."""
+    """Yield what turns units into shards, in their order: a pool of fresh processes, or this one alone."""
     if workers == 1:
         yield lambda units: map(pack, units)
         return
@@ -134,7 +137,7 @@ def _packing(workers: int) -> Iterator[PackAll]:
 
 
 def _in_order(units: Iterator[Unit], pool: ProcessPoolExecutor, window: int) -> Iterator[Packed]:
-    """Results in the order of the units; `window` units at most are read ahead."""
+    """Give results in the order of the units; `window` units at most are read ahead."""
     pending: deque[Future[Packed]] = deque()
     for unit in units:
         pending.append(pool.submit(pack, unit))

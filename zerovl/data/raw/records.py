@@ -21,7 +21,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input sample, or one input that is quarantined (`error` says why, `picture` is None)."""
+    """One sample of the input, or one input that is quarantined (`error` says why, `picture` is None)."""
 
     origin: str
     image_id: int | None = None
@@ -41,7 +41,7 @@ class Reading:
 
 
 def caption_error(text: str, max_bytes: int) -> str | None:
-    """Why a caption cannot be used; None if it can."""
+    """Return why a caption cannot be used; None if it can."""
     if not text.strip():
         return "empty caption"
     try:
@@ -52,18 +52,18 @@ def caption_error(text: str, max_bytes: int) -> str | None:
 
 
 def shown(text: str) -> tuple[str, ...]:
-    """The head of a refused caption, fit for a table; nothing for an empty one."""
+    """Return the head of a refused caption, fit for a table; nothing for an empty one."""
     head = text[:_SHOWN].encode("utf-8", "replace").decode("utf-8").strip()
     return (head,) if head else ()
 
 
 def printable(text: str) -> str:
-    """`text` fit for a table: bytes of a name that are not UTF-8, and lone surrogates, as escapes."""
+    """Return `text` fit for a table: bytes of a name that are not UTF-8, and lone surrogates, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_error(name: str) -> str | None:
-    """Why a file name of an annotation or a tar is refused; None if it stays inside its folder."""
+    """Return why a file name of an annotation or a tar is refused; None if it stays inside its folder."""
     if not name.strip():
         return "no file name"
     if "\0" in name:
@@ -76,7 +76,7 @@ def name_error(name: str) -> str | None:
 
 
 def whole_number(value: object) -> int | None:
-    """`value` as an id (0 to 2**63 - 1), from an int or decimal digits; None if it is none."""
+    """Return `value` as an id (0 to 2**63 - 1), from an int or decimal digits; None if it is not one."""
     if isinstance(value, str):
         text = value.strip()
         value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
@@ -86,5 +86,5 @@ def whole_number(value: object) -> int | None:
 
 
 def stable_id(text: str) -> int:
-    """A 63-bit id that depends on the text alone."""
+    """Return a 63-bit id that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1

@@ -1,53 +1,77 @@
-"""WebDataset shards as img2dataset writes them: `.jpg`, `.txt` and `.json` members that share a key.
-
-Only headers, captions and JSON are read here; pictures are left where they are, as byte ranges, so
-that memory does not grow with the number of pairs and the packing processes read them themselves.
-"""
+"""WebDataset shards as img2dataset writes them: `.jpg`, `.txt` and `.json` members that share a key."""
 
 from __future__ import annotations
 
 import json
-import tarfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import IO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
-from zerovl.data.raw.records import Picture, Record, caption_error, name_error, shown, stable_id, whole_number
+from zerovl.data.raw import s3_source
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.layout import SPLITS, Source, is_remote
+from zerovl.data.raw.records import Reading, Record, caption_error, shown, stable_id, whole_number
+from zerovl.data.raw.tar_samples import TarSample, read_samples
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-_MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 _REMEMBERED = 1 << 18  # ids in which a duplicate is looked for; the validate stage looks at all
 # Two runs of img2dataset both count their keys from 0: ids of the second one start here.
 SECOND_RUN = 1 << 62
 
-Opened = AbstractContextManager[str]
+_Opened = AbstractContextManager[str]
 
 
-@dataclass(slots=True)
-class _Sample:
-    """The members of one key; a `problem` quarantines the whole sample."""
+class WebDataset:
+    """The `Layout` of sources that are tars, on this machine or on S3."""
 
-    key: str
-    origin: str
-    picture: Picture | None = None
-    text: bytes | None = None
-    description: bytes | None = None
-    problem: str | None = None
-    broken: list[Record] = field(default_factory=list)
+    name = "webdataset"
+    signs = "*.tar, train/*.tar or valid/*.tar"
+    remote = True
 
-    @property
-    def complete(self) -> bool:
-        return self.picture is not None and (self.text is not None or self.description is not None)
+    def detect(self, folder: Path) -> bool:
+        """Return whether there is a tar where one of the splits would have it."""
+        return any(_tars(str(folder)).values())
+
+    def splits(self, path: str, evaluation_split: str) -> list[str]:
+        """Return the splits that have tars."""
+        tars = _tars(path)
+        return [split for split in SPLITS if tars[split]]
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Give the samples of one split's tars, in the order of their names."""
+        tars = _tars(source.path)
+        first_id = SECOND_RUN if split == "valid" and tars["train"] else 0
+        return Reading(_read_tars(_opened(source, split, tars[split], fetched), first_id, max_caption_bytes))
 
 
-class _DamagedError(Exception):
-    """The rest of a tar cannot be read."""
+def _tars(path: str) -> dict[str, list[str]]:
+    """Return split -> its tars: those in `train/` and `valid/`; tars of the folder itself are train."""
+    remote = is_remote(path)
+    local = [] if remote else [file for folder in ("", *SPLITS) for file in Path(path, folder).glob("*.tar")]
+    everything = s3_source.list_tars(path) if remote else [str(file) for file in sorted(local)]
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for tar in everything:
+        folder, _, rest = tar[len(path) + 1 :].rpartition("/")
+        if rest and folder in ("", *SPLITS):
+            found[folder or "train"].append(tar)
+    return found
 
 
-def read(tars: Iterable[tuple[str, Opened]], first_id: int, max_caption_bytes: int) -> Iterator[Record]:
-    """Records of tars in the given order: (name for messages, context that gives a local path).
+def _opened(source: Source, split: str, tars: list[str], fetched: FetchedFiles) -> Iterator[tuple[str, _Opened]]:
+    """Give (name for messages, context that gives a local path) of each tar."""
+    for number, tar in enumerate(tars):
+        if is_remote(tar):
+            yield tar, fetched.fetched(f"{source.name}-{split}-{number}.tar", _fetcher(tar))
+        else:
+            yield str(Path(tar).relative_to(source.path)), nullcontext(tar)
+
+
+def _fetcher(uri: str) -> Callable[[Path], None]:
+    return lambda path: s3_source.fetch(uri, path)
+
+
+def _read_tars(tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int) -> Iterator[Record]:
+    """Give the records of tars, in their order.
 
     An image id is the JSON's `image_id` (as our own shards have it), else `first_id` plus the number
     that the key is, else a hash of the key.
@@ -56,7 +80,7 @@ def read(tars: Iterable[tuple[str, Opened]], first_id: int, max_caption_bytes: i
     caption_ids = _Recent()
     for name, opened in tars:
         with opened as path:
-            for sample in _samples(path, name):
+            for sample in read_samples(path, name):
                 yield from _records(sample, first_id, image_ids, caption_ids, max_caption_bytes)
 
 
@@ -75,98 +99,8 @@ class _Recent:
             self._members.popitem(last=False)
 
 
-def _samples(path: str, name: str) -> Iterator[_Sample]:
-    """Consecutive members grouped by key; broken members and a broken end come as samples with a problem."""
-    current: _Sample | None = None
-    try:
-        with open(path, "rb") as file:
-            for member in _members(file):
-                problem = _member_problem(member)
-                if problem:
-                    yield _Sample("", f"{name}:{member.name[:200]}", problem=problem)
-                    continue
-                if member.isdir():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                if not stem or not extension:
-                    continue
-                key = f"{folder}/{stem}" if folder else stem
-                if current is None or key != current.key:
-                    if current is not None:
-                        yield current
-                    current = _Sample(key, f"{name}:{key}")
-                _take(current, member, extension.lower(), file, path)
-    except _DamagedError as error:
-        if current is not None and current.complete:
-            yield current
-        yield _Sample("", name, problem=f"{error}; what comes before it is used")
-        return
-    except OSError as error:
-        yield _Sample("", name, problem=f"cannot be read: {error.strerror or error}")
-        return
-    if current is not None:
-        yield current
-
-
-def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Members whose bytes are all there; raises `_DamagedError` where the tar ends before its end mark.
-
-    `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    position = -1
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.size < 0 or member.offset <= position:
-                    raise _DamagedError(f"damaged tar at byte {tar.offset}")
-                if member.isreg() and member.offset_data + member.size > size:
-                    raise _DamagedError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
-                position = member.offset
-                yield member
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
-            end = tar.offset
-    except (tarfile.TarError, OverflowError, ValueError, EOFError) as error:
-        raise _DamagedError(f"not a tar, or truncated ({error or 'empty file'})") from None
-    file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        raise _DamagedError(f"truncated tar: no end mark at byte {end}")
-    if block.strip(b"\0"):
-        raise _DamagedError(f"damaged tar at byte {end}")
-
-
-def _member_problem(member: tarfile.TarInfo) -> str | None:
-    if member.isdir():
-        return None
-    if member.issym() or member.islnk():
-        return f"a link in a tar (to {member.linkname[:200]!r})"
-    if not member.isreg() or member.issparse():
-        return "neither a plain file nor a folder in a tar"
-    return name_error(member.name)
-
-
-def _take(sample: _Sample, member: tarfile.TarInfo, extension: str, file: IO[bytes], path: str) -> None:
-    if extension in _PICTURES:
-        if sample.picture is not None:
-            sample.problem = "two pictures with the same key"
-        sample.picture = Picture(path, member.offset_data, member.size)
-    elif extension in ("txt", "json"):
-        if member.size > _MAX_TEXT:
-            sample.problem = f".{extension} of {member.size} bytes, more than {_MAX_TEXT}"
-            return
-        file.seek(member.offset_data)
-        content = file.read(member.size)
-        if extension == "txt":
-            sample.text = content
-        else:
-            sample.description = content
-
-
 def _records(
-    sample: _Sample, first_id: int, image_ids: _Recent, caption_ids: _Recent, max_caption_bytes: int
+    sample: TarSample, first_id: int, image_ids: _Recent, caption_ids: _Recent, max_caption_bytes: int
 ) -> Iterator[Record]:
     if not sample.key:
         yield Record(sample.origin, error=sample.problem)
@@ -206,7 +140,7 @@ def _records(
     yield from broken
 
 
-def _description(sample: _Sample) -> tuple[dict[str, object], str | None]:
+def _description(sample: TarSample) -> tuple[dict[str, object], str | None]:
     """(the sample's JSON, why the sample is refused or None)."""
     if sample.description is None:
         return {}, sample.problem
@@ -215,7 +149,7 @@ def _description(sample: _Sample) -> tuple[dict[str, object], str | None]:
     except (ValueError, RecursionError) as error:
         return {}, sample.problem or f"its .json is not valid JSON ({type(error).__name__})"
     if not isinstance(values, dict):
-        return {}, sample.problem or "its .json is no mapping"
+        return {}, sample.problem or "its .json is not a mapping"
     return values, sample.problem
 
 

@@ -34,13 +34,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
+    """What is other than in the data of the last passed validation."""
+
     changes: dict[str, Change] = field(default_factory=dict)  # by rule name
     appeared: tuple[str, ...] = ()  # source/split
     disappeared: tuple[str, ...] = ()
 
 
 def previous(runs: Path, digest: str) -> Statistics | None:
-    """Statistics of the last validated data other than the data with `digest`; None where there is none."""
+    """Return the statistics of the last validated data other than the data with `digest`; None where there is none."""
     if not (runs / FILE).exists():
         return None
     kept = read_json(runs / FILE)
@@ -55,7 +57,7 @@ def keep(runs: Path, digest: str, statistics: Statistics) -> None:
 
 
 def compare(before: Statistics, after: Statistics) -> Drift:
-    """Changes of every source and split that stands in both; the others are listed by name."""
+    """Return the changes of every source and split that stands in both; the others are listed by name."""
     old, new = dict(_splits(before)), dict(_splits(after))
     common = sorted(old.keys() & new.keys())
     changes = {}

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zerovl.data.manifest import Manifest
+from zerovl.data.validation.row_rules import CONTROL
 from zerovl.data.validation.rules import Rule
-from zerovl.data.validation.scan import CONTROL
 from zerovl.data.validation.statistics import Scan
 from zerovl.files import atomic_write
 from zerovl.params import ValidateParams

@@ -12,13 +12,14 @@ import numpy as np
 
 from zerovl.data.validation.statistics import Example, Histogram, Scan
 from zerovl.files import atomic_write
+from zerovl.text_format import file_size, plural
 
 _BARS = 40
 _WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
 
 
 def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
-    """`verdict` as in `verdict.json`; every text that came from the data is escaped."""
+    """Write the page of a verdict, as in `verdict.json`; every text that came from the data is escaped."""
     rules = verdict["rules"]
     broken = [rule for rule in rules if not rule["passed"]]
     hard = sum(rule["level"] == "hard" for rule in broken)
@@ -29,7 +30,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
         state=state,
         headline=f"Validation {state}",
         summary=f"{_number(verdict['rows'])} inputs. {len(rules) - len(broken)} of {len(rules)} rules hold, "
-        f"{hard} hard {_rules(hard)} broken, {len(broken) - hard} soft {_rules(len(broken) - hard)} broken.",
+        f"{plural(hard, 'hard rule')} broken, {plural(len(broken) - hard, 'soft rule')} broken.",
         digest=escape(verdict["manifest_digest"]),
         rules="\n".join(_rule(rule) for rule in sorted(rules, key=_urgency)),
         statistics="\n".join(
@@ -45,10 +46,6 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
     )
     with atomic_write(path, "w") as file:
         file.write(page)
-
-
-def _rules(count: int) -> str:
-    return "rule" if count == 1 else "rules"
 
 
 def _urgency(rule: dict[str, Any]) -> int:
@@ -83,7 +80,7 @@ def _split(source: str, split: str, values: dict[str, Any]) -> str:
     cells = [
         *(_number(values[name]) for name in ("pairs", "captions", "broken")),
         *(spread(name) for name in ("words", "width", "height")),
-        _size(values["bytes"]["total"]),
+        file_size(values["bytes"]["total"]),
     ]
     numbers = "".join(f"<td class='number'>{cell}</td>" for cell in cells)
     return f"<tr><td>{escape(source)}</td><td>{escape(split)}</td>{numbers}</tr>"
@@ -141,11 +138,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"  # noqa: RUF001 - the dash of an empty cell
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"

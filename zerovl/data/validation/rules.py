@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
-from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats, Spill
-from zerovl.data.validation.scan import Spills, look_up, table_of, train_hashes
-from zerovl.data.validation.statistics import EXAMPLES, Example, Offences, Scan, example
+from zerovl.data.validation.bucket_files import BucketFiles, ComparedColumns
+from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats
+from zerovl.data.validation.statistics import EXAMPLES, Example, RuleFindings, Scan, example
+from zerovl.data.validation.tables import look_up, table_of, train_hashes
 from zerovl.params import ValidateParams
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`minimum <= value <= maximum`; a value of None means that there is nothing to judge."""
+    """One rule with its value: `minimum <= value <= maximum`; a value of None means that there is nothing to judge."""
 
     name: str
     level: Literal["hard", "soft"]
@@ -32,12 +32,13 @@ class Rule:
 
     @property
     def bound(self) -> str:
+        """The bound as it is shown: ">= 16"."""
         return f">= {self.minimum:g}" if self.minimum is not None else f"<= {self.maximum:g}"
 
 
 @dataclass
 class Repetition:
-    """What the spilled values tell."""
+    """What is repeated, or nearly so, among the compared columns."""
 
     keys: Repeats
     image_ids: Repeats
@@ -47,11 +48,12 @@ class Repetition:
     near: NearIndex
 
     @classmethod
-    def find(cls, manifest: Manifest, scan: Scan, spills: Spills, settings: ValidateParams) -> Repetition:
+    def find(cls, manifest: Manifest, scan: Scan, compared: ComparedColumns, settings: ValidateParams) -> Repetition:
+        """Read the bucket files that the scan has filled, and the training pictures' hashes once more."""
         trains = np.array([split == "train" for _, split in sorted(manifest.splits)], bool)
         leaks = Leaks(EXAMPLES)
         pictures = Repeats(EXAMPLES)
-        for group, places in spills.pictures.groups():
+        for group, places in compared.pictures.groups():
             pictures.add(group, places)
             leaks.add(group, places, trains[table_of(places)])
         near = NearIndex(
@@ -62,13 +64,13 @@ class Repetition:
         for hashes, places in train_hashes(manifest):
             near.look(hashes, places)
         return cls(
-            _repeats(spills.keys), _repeats(spills.image_ids), _repeats(spills.caption_ids), pictures, leaks, near
+            _repeats(compared.keys), _repeats(compared.image_ids), _repeats(compared.caption_ids), pictures, leaks, near
         )
 
 
-def _repeats(spill: Spill) -> Repeats:
+def _repeats(files: BucketFiles) -> Repeats:
     repeats = Repeats(EXAMPLES)
-    for group, places in spill.groups():
+    for group, places in files.groups():
         repeats.add(group, places)
     return repeats
 
@@ -76,7 +78,7 @@ def _repeats(spill: Spill) -> Repeats:
 def judge(
     manifest: Manifest, scan: Scan, found: Repetition, before: drift.Statistics | None, settings: ValidateParams
 ) -> list[Rule]:
-    """All rules, in the order in which the page shows them."""
+    """Return all rules, in the order in which the page shows them."""
     return [
         *_inputs(manifest, scan, settings),
         *_rows(scan, settings),
@@ -116,7 +118,7 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "hard",
         broken / scan.rows if scan.rows else None,
         f"{broken} of {scan.rows} inputs are quarantined",
-        "mend the inputs listed in broken.csv, or raise validate.max_broken_fraction",
+        "fix the inputs listed in broken.csv, or raise validate.max_broken_fraction",
         maximum=settings.max_broken_fraction,
         examples=scan.note("broken_fraction").examples,
     )
@@ -136,15 +138,15 @@ def _disagreements(manifest: Manifest, scan: Scan) -> Iterator[tuple[str, str, s
 
 def _rows(scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
     def counted(name: str, level: Literal["hard", "soft"], text: str, fix: str) -> Rule:
-        offences = scan.note(name)
-        return Rule(name, level, offences.count, f"{offences.count} {text}", fix, maximum=0, examples=offences.examples)
+        findings = scan.note(name)
+        return Rule(name, level, findings.count, f"{findings.count} {text}", fix, maximum=0, examples=findings.examples)
 
     def limited(
         name: str, level: Literal["hard", "soft"], text: str, key: str, low: float | None, high: float | None
     ) -> Rule:
-        offences: Offences = scan.note(name)
-        fix = f"mend or remove them at their origin, or change validate.{key}"
-        return Rule(name, level, offences.extreme, f"{offences.count} {text}", fix, low, high, offences.examples)
+        findings: RuleFindings = scan.note(name)
+        fix = f"fix or remove them at their origin, or change validate.{key}"
+        return Rule(name, level, findings.extreme, f"{findings.count} {text}", fix, low, high, findings.examples)
 
     yield counted("complete", "hard", "values missing in usable rows", "run `dvc repro -f prepare`")
     yield counted("captions_not_blank", "hard", "blank captions", "give these pictures a caption, or remove them")
@@ -238,20 +240,8 @@ def _drift(scan: Scan, before: drift.Statistics | None, settings: ValidateParams
 
 
 def statistics(scan: Scan) -> dict[str, dict[str, Any]]:
-    """source -> split -> counts and distributions."""
+    """Return source -> split -> counts and distributions."""
     result: dict[str, dict[str, Any]] = {}
     for (source, split), values in sorted(scan.splits.items()):
         result.setdefault(source, {})[split] = values.summary()
     return result
-
-
-def open_spills(folder: Path, manifest: Manifest) -> Spills:
-    """Bucket files for the values that must not repeat; the caller closes them and removes the folder."""
-    pairs = sum(info.pairs for info in manifest.splits.values())
-    captions = sum(info.captions for info in manifest.splits.values())
-    return Spills(
-        keys=Spill(folder, "keys", pairs),
-        image_ids=Spill(folder, "image-ids", pairs),
-        caption_ids=Spill(folder, "caption-ids", captions),
-        pictures=Spill(folder, "pictures", pairs),
-    )

@@ -17,27 +17,29 @@ Example = dict[str, str]
 
 
 def example(key: str | None, origin: str | None, detail: str) -> Example:
+    """Return one row as messages, page and verdict name it."""
     return {"key": key or "", "origin": origin or "", "detail": detail}
 
 
 class Histogram:
-    """Exact distribution of integers with few distinct values."""
+    """Counts integers exactly: a distribution of values of few distinct ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
 
     def add(self, values: Integers) -> None:
+        """Count values, any number of them."""
         distinct, counts = np.unique(values, return_counts=True)
         for value, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             self.counts[value] += count
 
     def sorted(self) -> tuple[Integers, Integers]:
-        """Distinct values, ascending, and their counts."""
+        """Return the distinct values, ascending, and their counts."""
         values = np.array(sorted(self.counts), np.int64)
         return values, np.array([self.counts[value] for value in values.tolist()], np.int64)
 
     def quantile(self, share: float) -> int | None:
-        """The smallest value that at least `share` of all do not exceed; None of nothing."""
+        """Return the smallest value that at least `share` of all do not exceed; None of nothing."""
         values, counts = self.sorted()
         if not len(values):
             return None
@@ -45,15 +47,19 @@ class Histogram:
         return int(values[np.searchsorted(total, share * total[-1] - 1e-9)])
 
     def mean(self) -> float | None:
+        """Return the mean of all values; None of nothing."""
         values, counts = self.sorted()
         return float(values @ counts / counts.sum()) if len(values) else None
 
     def summary(self) -> dict[str, Any]:
+        """Return what the verdict keeps of the distribution."""
         return {"mean": self.mean(), "p5": self.quantile(0.05), "p50": self.quantile(0.5), "p95": self.quantile(0.95)}
 
 
 @dataclass
 class SplitStatistics:
+    """Exact counts and distributions of one split of one source."""
+
     pairs: int = 0
     captions: int = 0
     broken: int = 0
@@ -63,6 +69,7 @@ class SplitStatistics:
     height: Histogram = field(default_factory=Histogram)
 
     def summary(self) -> dict[str, Any]:
+        """Return what the verdict keeps of the split."""
         return {
             "pairs": self.pairs,
             "captions": self.captions,
@@ -75,7 +82,7 @@ class SplitStatistics:
 
 
 @dataclass
-class Offences:
+class RuleFindings:
     """What breaks one rule: how often, how far, and the first examples."""
 
     count: int = 0
@@ -99,14 +106,17 @@ class ShardStatistics:
 
 @dataclass
 class Scan:
+    """Everything that one pass over the manifest has counted."""
+
     rows: int = 0
     splits: dict[tuple[str, str], SplitStatistics] = field(default_factory=dict)
     shards: dict[str, ShardStatistics] = field(default_factory=dict)
-    offences: dict[str, Offences] = field(default_factory=dict)  # by rule name
-    reasons: dict[str, Offences] = field(default_factory=dict)  # by reason of quarantine, digits replaced
+    findings: dict[str, RuleFindings] = field(default_factory=dict)  # by rule name
+    reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by reason of quarantine, digits replaced
     sample: pa.Table | None = None
     valid_hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     valid_places: list[Integers] = field(default_factory=list)
 
-    def note(self, rule: str) -> Offences:
-        return self.offences.setdefault(rule, Offences())
+    def note(self, rule: str) -> RuleFindings:
+        """Return what has been found for a rule so far, to be added to."""
+        return self.findings.setdefault(rule, RuleFindings())

@@ -12,7 +12,7 @@ from zerovl.data.validation.statistics import Scan
 def make_verdict(
     manifest: Manifest, counted: Scan, rules: list[Rule], outcomes: list[dict[str, Any]], version: str
 ) -> dict[str, Any]:
-    """What `verdict.json` holds; equal data give equal bytes."""
+    """Return what `verdict.json` holds; equal data give equal bytes."""
     listed = [
         {
             "name": rule.name,
@@ -34,14 +34,15 @@ def make_verdict(
         "rules": listed,
         "statistics": statistics(counted),
         "quarantine": {
-            reason: {"count": offences.count, "examples": offences.examples}
-            for reason, offences in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
+            reason: {"count": findings.count, "examples": findings.examples}
+            for reason, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         },
         "expectations": outcomes,
     }
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:
+    """Return a rule of the verdict as text: value, bound, examples and what to do."""
     lines = [f"{rule['name']} ({rule['level']}) is {rule['value']:.6g}, must be {rule['bound']}: {rule['message']}"]
     for each in rule["examples"]:
         origin = f" ({each['origin']})" if each["origin"] else ""

@@ -1,0 +1,49 @@
+"""Which sources there are and how each is laid out: detected, or named with what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import raw_sources
+from tests.support.raw_sources import run_sources
+from zerovl.errors import ZeroVLError
+
+
+def test_unknown_layout(tmp_path: Path) -> None:
+    (tmp_path / "raw/a").mkdir(parents=True)
+    with pytest.raises(ZeroVLError, match=r"source 'a': raw/a is empty; looked for train_anno\.csv"):
+        raw_sources.run_prepare(tmp_path)
+    (tmp_path / "raw/a/pairs.tsv").touch()
+    with pytest.raises(ZeroVLError, match=r"has no known layout; .*dataset\*\.json \(karpathy\), \*\.tar"):
+        raw_sources.run_prepare(tmp_path)
+
+
+def test_ambiguous_layout(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
+    raw_sources.write_tar(tmp_path / "raw/a/0.tar", raw_sources.sample("0", 0))
+    with pytest.raises(ZeroVLError, match=r"fits the layouts zerovl and webdataset; name it in data\.sources"):
+        raw_sources.run_prepare(tmp_path)
+    assert run_sources(tmp_path, {"name": "a", "path": "raw/a", "layout": "webdataset"}).pairs("a", "train") == 1
+
+
+def test_empty_sources(tmp_path: Path) -> None:
+    raw_sources.write_csv(tmp_path / "raw/a/train_anno.csv", [])
+    with pytest.raises(ZeroVLError, match=r"source 'a': .* has no samples"):
+        raw_sources.run_prepare(tmp_path)
+    assert not (tmp_path / "data/manifest/manifest.json").exists()
+    with pytest.raises(ZeroVLError, match="has train, wanted: valid"):
+        run_sources(tmp_path, {"name": "a", "path": "raw/a", "splits": ["valid"]})
+    with pytest.raises(ZeroVLError, match="no such folder; correct its path"):
+        run_sources(tmp_path, {"name": "b", "path": "raw/b"})
+    (tmp_path / "raw/a/train_anno.csv").unlink()
+    (tmp_path / "raw/a").rmdir()
+    with pytest.raises(ZeroVLError, match="has no sub-folder"):
+        raw_sources.run_prepare(tmp_path)
+
+
+def test_names_of_source_folders(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/my pictures", "train", 1)
+    with pytest.raises(ZeroVLError, match="letters, digits"):
+        raw_sources.run_prepare(tmp_path)

@@ -1,0 +1,63 @@
+"""What a raw layout is: a way in which a source's pictures and captions lie in its folder.
+
+`zerovl.data.raw.layouts` has all of them by name. A new one is a class like those, its line in that table, and its
+name among the choices of `params.SourceParams.layout`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from zerovl import s3
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.records import Reading
+
+SPLITS = ("train", "valid")
+
+
+class Layout(Protocol):
+    """Finds the splits of a source that lies in one way, and reads their records.
+
+    Attributes:
+        name: as `params.yaml` has it.
+        signs: the files that it is known by, for messages: "dataset*.json".
+        remote: whether a source of it may lie on s3://.
+    """
+
+    name: str
+    signs: str
+    remote: bool
+
+    def detect(self, folder: Path) -> bool:
+        """Return whether a local folder has the files that this layout is known by."""
+        ...
+
+    def splits(self, path: str, evaluation_split: str) -> list[str]:
+        """Return which of `SPLITS` the source at `path` has; `evaluation_split` as in `params.SourceParams`."""
+        ...
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Return the records of one split, each input that cannot be used as a record with its reason.
+
+        Raises `ZeroVLError` where the split as a whole cannot be read. Files that are not on this machine go
+        through `fetched`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source whose layout is known; `splits` are those that it has and that are wanted."""
+
+    name: str
+    path: str  # folder, or s3://bucket/prefix
+    layout: Layout
+    splits: tuple[str, ...]
+    evaluation_split: str
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a source's path names a place on S3."""
+    return path.startswith(s3.PREFIX)

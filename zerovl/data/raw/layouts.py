@@ -1,0 +1,10 @@
+"""All raw layouts by name; the names are the choices of `params.SourceParams.layout`."""
+
+from __future__ import annotations
+
+from zerovl.data.raw.karpathy import Karpathy
+from zerovl.data.raw.layout import Layout
+from zerovl.data.raw.webdataset import WebDataset
+from zerovl.data.raw.zerovl_csv import ZeroVLCsv
+
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (ZeroVLCsv(), Karpathy(), WebDataset())}

@@ -1,0 +1,99 @@
+"""The original ZeroVL layout: `{train,valid}_anno.csv` with one row a caption, pictures in `{train,valid}/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zerovl.data.pairs_csv import PairRow, read_rows
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.layout import SPLITS, Source
+from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
+
+
+class ZeroVLCsv:
+    """The `Layout` of sources with a CSV a split."""
+
+    name = "zerovl"
+    signs = "train_anno.csv or valid_anno.csv"
+    remote = False
+
+    def detect(self, folder: Path) -> bool:
+        """Return whether there is a CSV of one of the splits."""
+        return any(_annotation(folder, split).is_file() for split in SPLITS)
+
+    def splits(self, path: str, evaluation_split: str) -> list[str]:
+        """Return the splits that have a CSV."""
+        return [split for split in SPLITS if _annotation(Path(path), split).is_file()]
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Group the rows of one CSV by image_id, in the order of their first row."""
+        entries = _grouped(_annotation(Path(source.path), split), split, max_caption_bytes)
+        return Reading(_records(entries, Path(source.path, split)), len(entries))
+
+
+@dataclass(slots=True)
+class _Sample:
+    image: str
+    image_id: int
+    origin: str
+    error: str | None
+    captions: list[str] = field(default_factory=list)
+    caption_ids: list[int] = field(default_factory=list)
+
+
+def _annotation(folder: Path, split: str) -> Path:
+    return folder / f"{split}_anno.csv"
+
+
+def _grouped(path: Path, split: str, max_caption_bytes: int) -> list[_Sample | Record]:
+    entries: list[_Sample | Record] = []
+    samples: dict[int, _Sample] = {}
+    caption_ids: set[int] = set()
+    for row in read_rows(path, strict=False):
+        origin = f"{path.name}:{row.lines}"
+        image_id, caption_id = whole_number(row.image_id), whole_number(row.caption_id)
+        if row.problem:
+            entries.append(Record(origin, error=row.problem))
+            continue
+        if image_id is None or caption_id is None:
+            entries.append(Record(origin, image_id, shown(row.caption), error=_id_error(row, image_id)))
+            continue
+        sample = samples.get(image_id)
+        if sample is None:
+            origin_of_sample = f"{split}/{row.image} ({origin})"
+            sample = samples[image_id] = _Sample(row.image, image_id, origin_of_sample, name_error(row.image))
+            entries.append(sample)
+        problem = caption_error(row.caption, max_caption_bytes)
+        if row.image != sample.image:
+            problem = f"image_id {image_id} already belongs to {sample.image!r}, here it has {row.image[:200]!r}"
+        elif caption_id in caption_ids:
+            problem = f"caption_id {caption_id} was used before"
+        if problem:
+            entries.append(Record(origin, image_id, shown(row.caption), (caption_id,), error=problem))
+            continue
+        caption_ids.add(caption_id)
+        sample.captions.append(row.caption.strip())
+        sample.caption_ids.append(caption_id)
+    return entries
+
+
+def _id_error(row: PairRow, image_id: int | None) -> str:
+    column, value = ("image_id", row.image_id) if image_id is None else ("caption_id", row.caption_id)
+    return f"{column} {value[:50]!r} is not a whole number"
+
+
+def _records(entries: list[_Sample | Record], pictures: Path) -> Iterator[Record]:
+    for entry in entries:
+        if isinstance(entry, Record):
+            yield entry
+        elif entry.captions:  # else each of its captions has a row of its own that says why
+            yield Record(
+                entry.origin,
+                entry.image_id,
+                tuple(entry.captions),
+                tuple(entry.caption_ids),
+                None if entry.error else Picture(str(pictures / entry.image)),
+                entry.error,
+            )
