@@ -15,16 +15,24 @@ from zerovl.evaluation.retrieval import KS, METRICS, Ranking, chance_metrics, re
 
 
 def planted(images: int, captions_each: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Random image embeddings, noisy copies of them as captions, shuffled; ids from 0."""
+    """Random image embeddings, noisy copies of them as captions, shuffled; ids from 0.
+
+    All values are multiples of 1/256, so float32 holds their products and sums exactly, in whatever order a processor
+    adds them: two ways to the same score agree to the bit.
+    """
     generator = np.random.default_rng(seed)
-    image = generator.standard_normal((images, width)).astype(np.float32)
+    image = _multiples_of_256th(generator.standard_normal((images, width)))
     caption_image = generator.permutation(np.repeat(np.arange(images), captions_each))
-    noise = generator.standard_normal((len(caption_image), width)).astype(np.float32)
-    return image, image[caption_image] + 1.5 * noise, np.arange(images), caption_image
+    noise = generator.standard_normal((len(caption_image), width))
+    return image, _multiples_of_256th(image[caption_image] + 1.5 * noise), np.arange(images), caption_image
+
+
+def _multiples_of_256th(values: np.ndarray) -> np.ndarray:
+    return (np.round(256 * values) / 256).astype(np.float32)
 
 
 def reference(image: np.ndarray, text: np.ndarray, image_id: np.ndarray, text_id: np.ndarray) -> dict[str, float]:
-    """Python loops and a full sort; for data without ties."""
+    """Python loops and a full sort; for data where no wrong item ties with a right one."""
     first = [row for row, value in enumerate(image_id) if value not in image_id[:row]]
     image, image_id = image[first], image_id[first]
     values = {}
@@ -35,7 +43,8 @@ def reference(image: np.ndarray, text: np.ndarray, image_id: np.ndarray, text_id
         for k in KS:
             hits = 0
             for query, its_id in zip(queries, query_id, strict=True):
-                scored = sorted(range(len(items)), key=lambda row: -float(query @ items[row]))
+                scores = [float(query @ item) for item in items]
+                scored = sorted(range(len(items)), key=lambda row: -scores[row])
                 hits += any(item_id[row] == its_id for row in scored[:k])
             values[f"{name}_r{k}"] = 100 * hits / len(queries)
     return values | {"rsum": sum(values.values())}

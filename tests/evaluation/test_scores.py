@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.support.embeddings import ROUNDING, assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, World
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
@@ -22,7 +23,7 @@ def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
     assert [(pool.sources[s], int(r)) for s, r in zip(pool.image_source, pool.image_row, strict=True)] == rows
     texts = [text for source, row in rows for text in world.samples[source][row][1]]
     assert list(pool.captions) == texts
-    assert torch.equal(embeddings.text, encoder.encode_text(texts))
+    assert_same_embeddings(embeddings.text, encoder.encode_text(texts))
     assert [pool.keys[image].split("-")[1] for image in pool.caption_image] == [
         str(world.samples[source][row][2]) for source, row in rows for _ in world.samples[source][row][1]
     ]
@@ -32,8 +33,28 @@ def test_batch_size_changes_nothing(world: World) -> None:
     one, (small,) = world.encoded(FakeEncoder(), size=1)
     other, (large,) = world.encoded(FakeEncoder(), size=100)
     assert one.keys == other.keys
-    assert torch.allclose(small.image, large.image)
-    assert torch.equal(small.text, large.text)
+    assert_same_embeddings(small.image, large.image)
+    assert_same_embeddings(small.text, large.text)
+
+
+def test_what_counts_as_rounding_is_far_below_what_tells_two_rows_apart(world: World) -> None:
+    """Else `assert_same_embeddings` would let another picture, another caption or another order through."""
+    _, (embeddings,) = world.encoded(FakeEncoder())
+    for rows in (embeddings.image, embeddings.text.unique(dim=0)):
+        farthest = (rows[:, None] - rows[None]).abs().amax(-1)  # (n, n) largest difference of a coordinate
+        farthest.fill_diagonal_(torch.inf)
+        assert farthest.min() > 20 * ROUNDING
+        with pytest.raises(AssertionError, match="not close"):
+            assert_same_embeddings(rows.roll(1, 0), rows)
+
+
+def test_equal_captions_have_bit_equal_embeddings(world: World) -> None:
+    """So that they tie, whatever a batch rounds to."""
+    texts = [text for samples in world.samples.values() for _, captions, _ in samples for text in captions]
+    for size in (1, 5, 100):
+        pool, (embeddings,) = world.encoded(FakeEncoder(), size=size)
+        assert list(pool.captions) == texts
+        assert len(embeddings.text.unique(dim=0)) == len(set(texts)) < len(texts)
 
 
 def test_equal_ids_of_two_sources_are_two_pictures(world: World) -> None:
