@@ -36,15 +36,19 @@ class OneRank:
     world_size = 1
 
     def gather(self, local: Tensor) -> Tensor:
+        """Return the own rows, which are all there are."""
         return local
 
     def reduce_scatter(self, partial: Tensor) -> Tensor:
+        """Return the own part, which is the whole."""
         return partial
 
     def sum(self, local: Tensor) -> Tensor:
+        """Return the own value, which is the sum."""
         return local
 
     def start_sum(self, local: Tensor) -> Callable[[], object]:
+        """Return a function that waits for nothing."""
         return _nothing
 
 
@@ -57,23 +61,27 @@ class ProcessGroup:
         self._around = around
 
     def gather(self, local: Tensor) -> Tensor:
+        """Concatenate the rows of all ranks: (b, ...) -> (W b, ...)."""
         gathered = local.new_empty(self.world_size * local.shape[0], *local.shape[1:])
         with self._around():
             dist.all_gather_into_tensor(gathered, local.contiguous())
         return gathered
 
     def reduce_scatter(self, partial: Tensor) -> Tensor:
+        """Sum over ranks and keep the own slice: (W b, ...) -> (b, ...)."""
         local = partial.new_empty(partial.shape[0] // self.world_size, *partial.shape[1:])
         with self._around():
             dist.reduce_scatter_tensor(local, partial.contiguous())
         return local
 
     def sum(self, local: Tensor) -> Tensor:
+        """Sum over ranks, in place."""
         with self._around():
             dist.all_reduce(local)
         return local
 
     def start_sum(self, local: Tensor) -> Callable[[], object]:
+        """Begin to sum over ranks, in place; the returned function waits for the end."""
         work = dist.all_reduce(local, async_op=True)
         assert work is not None
 

@@ -22,6 +22,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is rank 0, which writes and speaks for all."""
         return self.rank == 0
 
     def any(self, *flags: bool) -> tuple[bool, ...]:

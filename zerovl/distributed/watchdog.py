@@ -55,6 +55,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
+        """Start the thread, and hear of signals that the main thread may not come to."""
         self._pipe = os.pipe()
         for end in self._pipe:
             os.set_blocking(end, False)

@@ -98,6 +98,7 @@ class Staging:
 
 
 def shard_name(rank: int, world_size: int) -> str:
+    """Return the name of a rank's file in a checkpoint."""
     return f"shard-{rank + 1:05d}-of-{world_size:05d}.safetensors"
 
 

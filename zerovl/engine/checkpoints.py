@@ -234,7 +234,7 @@ class Checkpoints:
         old = [other for other in known if other <= step][: -self.keep]
         for other in (other for other in old if not self._stays(other)):
             self._remove(other)
-        for other in (other for other in known if other > step):  # restoring passed them over; they may be mended
+        for other in (other for other in known if other > step):  # restoring passed them over; they may be repaired
             aside = self.folder / f"passed-over-{other:08d}"
             shutil.rmtree(aside, ignore_errors=True)
             with suppress(OSError):

@@ -26,13 +26,16 @@ class Inputs(Protocol):
     """A micro-batch; pixels are uint8, or normalised floats."""
 
     @property
-    def images(self) -> Tensor: ...  # (m, 3, H, W)
+    def images(self) -> Tensor:
+        """Pixels, (m, 3, H, W)."""
 
     @property
-    def input_ids(self) -> Tensor: ...  # (m, L)
+    def input_ids(self) -> Tensor:
+        """Token ids, (m, L)."""
 
     @property
-    def attention_mask(self) -> Tensor: ...  # (m, L)
+    def attention_mask(self) -> Tensor:
+        """1 where a token is, 0 where padding is, (m, L)."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class OwnGradients:
     """A world of one: the own gradient is the sum."""
 
     def last_backward(self) -> AbstractContextManager[object]:
+        """Return a block that does nothing."""
         return nullcontext()
 
     def finish(self) -> None:
@@ -63,6 +64,7 @@ class GradientSum:
 
     @contextmanager
     def last_backward(self) -> Iterator[None]:
+        """Send the buckets while the backward pass in the block runs."""
         self._reset()
         self._armed = True
         try:
@@ -71,6 +73,7 @@ class GradientSum:
             self._armed = False
 
     def finish(self) -> None:
+        """Send what is left and wait for all of it; `.grad` is then the sum over ranks."""
         self._leave(len(self._buckets))  # what this backward did not reach: a temperature, unused weights
         for wait in self._waits:
             wait()

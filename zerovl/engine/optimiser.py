@@ -30,6 +30,7 @@ class Schedule:
 
 
 def make_schedule(params: TrainParams, steps: int) -> Schedule:
+    """Return the schedule of `train` over so many steps."""
     return Schedule(params.lr, steps, round(params.warmup_fraction * steps), params.final_lr_fraction)
 
 

@@ -67,6 +67,7 @@ def blocks(tower: nn.Module) -> list[nn.Module]:
 
 
 def is_sharded(model: nn.Module) -> bool:
+    """Whether some of a model's modules are split over the ranks."""
     return any(True for _ in _sharded_modules(model))
 
 

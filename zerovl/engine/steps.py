@@ -28,6 +28,8 @@ from zerovl.objective.mixup import Mix
 
 
 class Step(Protocol):
+    """What turns a local batch into gradients."""
+
     def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
         """Add the gradient of this step to `.grad`; returns the loss over the global batch, a scalar."""
 

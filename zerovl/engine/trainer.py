@@ -33,13 +33,16 @@ class Batch(Protocol):
     """The local part of one step's global batch; `zerovl.data.batches.loader.StepBatch` is one."""
 
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Number of the step, from 0."""
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Name of the source, or "mixed"."""
 
     @property
-    def micro_batches(self) -> Sequence[Inputs]: ...
+    def micro_batches(self) -> Sequence[Inputs]:
+        """The rank's micro-batches, in order."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Cadence:
     minutes: float
 
     def due(self, step: int, last_time: float) -> bool:
+        """Whether a checkpoint is due after so many steps, `last_time` being when the last one was saved."""
         return step % self.steps == 0 or time.monotonic() - last_time > 60 * self.minutes
 
 
@@ -62,11 +66,14 @@ class PeriodicEvaluation:
     is_collective: bool = False  # a sharded model goes forward on all ranks together
 
     def due(self, done: int, steps: int) -> bool:
+        """Whether the sample is to be scored after `done` of `steps` steps."""
         return done % self.every == 0 or done == steps
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """How training ended, after which step, and whether that step is saved."""
+
     state: Literal["finished", "interrupted"]
     step: int
     saved: bool
@@ -80,6 +87,7 @@ class StopRequest:
         self.save_asked = False
 
     def install(self) -> None:
+        """Take over the three signals; in the main thread."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGUSR1, self._ask_save)
@@ -116,6 +124,7 @@ class Trainer:
     log: MetricsLog | None  # on rank 0
 
     def train(self, batches: Iterable[Batch], start_step: int, progress: Progress) -> Outcome:
+        """Train over `batches`, whose first one is that of `start_step`; raises `ZeroVLError`."""
         last_save = time.monotonic()
         self.state.model.train()
         for batch in self.ranks.activity.loading(batches, start_step):
@@ -214,6 +223,7 @@ def _memory_error(message: Callable[[RuntimeError], ZeroVLError]) -> Iterator[No
 
 
 def out_of_memory(batch: Batch, error: RuntimeError) -> ZeroVLError:
+    """Return the error of a forward or backward pass that ran out of memory, with the setting to change."""
     size = len(batch.micro_batches[0].images)
     if size > 1:
         fix = (

@@ -62,6 +62,18 @@ class CaptionTokenizer:
             if (self.folder / name).is_file():
                 (folder / name).write_bytes((self.folder / name).read_bytes())
 
+    def copy(self, folder: Path) -> None:
+        """Copy the tokenizer's files as they are, so that their digests stay; a folder without appears at once."""
+        if not (self.folder / "tokenizer.json").is_file():
+            self.save(folder)
+            return
+        aside = folder.with_name(f".{folder.name}.part")
+        aside.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            if (self.folder / name).is_file():
+                (aside / name).write_bytes((self.folder / name).read_bytes())
+        aside.rename(folder)
+
 
 def _load(folder: Path, max_tokens: int) -> Tokenizer:
     """From `tokenizer.json`, else through transformers from whatever vocabulary files there are."""

@@ -53,6 +53,7 @@ class Mixup:
     seed: int
 
     def draw(self, step: int) -> Mix:
+        """Return what a step mixes."""
         if self.mode == "none":
             return Mix()
         rng = np.random.default_rng([self.seed, _STREAM, step])

@@ -59,6 +59,7 @@ class TorchTiles:
     tile: int = TILE
 
     def log_sum_exps(self, image: Tensor, all_text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Tiles`."""
         row_lse = image.new_full((len(image),), -torch.inf)
         column_lse = image.new_full((len(all_text),), -torch.inf)
         exponentials = _exponentials(image, all_text, scale)
@@ -83,6 +84,7 @@ class TorchTiles:
         targets: Targets,
         first_column: int,
     ) -> tuple[Tensor, Tensor]:
+        """As in `Tiles`."""
         own = slice(first_column, first_column + len(image))
         grad_image = -2 * targets.mixed(all_text[own])  # -2 Y @ all_text
         grad_all_text = torch.zeros_like(all_text)

@@ -63,6 +63,7 @@ def log_sum_exp_partials(
     BLOCK_WIDTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Log-sum-exps of one block of logits, along its rows and along its columns."""
     row_block = tl.program_id(0)
     column_block = tl.program_id(1)
     rows = row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)

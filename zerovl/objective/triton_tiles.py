@@ -69,6 +69,7 @@ class TritonTiles:
     super_tile: int = SUPER_TILE
 
     def log_sum_exps(self, image: Tensor, all_text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Tiles`: one launch a super-tile of rows, its partial sums reduced by torch."""
         image, all_text = image.contiguous(), all_text.contiguous()
         row_lse = scale.new_empty(len(image))
         column_lse = scale.new_full((len(all_text),), -torch.inf)
@@ -102,6 +103,7 @@ class TritonTiles:
         targets: Targets,
         first_column: int,
     ) -> tuple[Tensor, Tensor]:
+        """As in `Tiles`: one launch and two matrix products a super-tile."""
         image, all_text = image.contiguous(), all_text.contiguous()
         grad_image = torch.zeros_like(image, dtype=scale.dtype)
         grad_all_text = torch.zeros_like(all_text, dtype=scale.dtype)

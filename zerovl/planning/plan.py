@@ -57,6 +57,7 @@ class Wire:
 
     @property
     def total(self) -> int:
+        """Bytes of all four."""
         return self.embeddings + self.log_sum_exps + self.loss_gradient + self.gradients
 
 
@@ -72,6 +73,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
+    """Pairs a second over all ranks, and what follows; the source says how it is known."""
+
     source: str
     pairs_per_second: float
     step_seconds: float
@@ -90,6 +93,8 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Plan:
+    """Everything that `zerovl plan` tells."""
+
     target: Target
     pairs: int | None  # of training
     steps: int | None
@@ -107,6 +112,7 @@ class Plan:
 
     @property
     def peak_memory(self) -> int:
+        """Bytes of a rank at the highest point, with libraries where they were measured."""
         return self.memory.total + (self.unseen_bytes or 0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -153,6 +159,7 @@ class Model:
 
     @property
     def size(self) -> ModelSize:
+        """Elements that take memory, and those of them that learn."""
         return ModelSize(self.parameters.total + self.parameters.buffers, self.parameters.learned)
 
 

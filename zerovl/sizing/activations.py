@@ -38,6 +38,7 @@ class Line:
 
     @classmethod
     def through(cls, sizes: Sequence[int], values: Sequence[int]) -> Line:
+        """Return the line through two points."""
         slope = (values[1] - values[0]) / (sizes[1] - sizes[0])
         return cls(values[0] - slope * sizes[0], slope)
 
@@ -55,10 +56,12 @@ class Meter(Protocol):
     """Bytes of tensors made since the block was entered."""
 
     @property
-    def live(self) -> int: ...
+    def live(self) -> int:
+        """Bytes that are held now."""
 
     @property
-    def peak(self) -> int: ...
+    def peak(self) -> int:
+        """The most bytes that were held at once."""
 
     def __enter__(self) -> Self: ...
 
@@ -116,10 +119,12 @@ class CudaAllocator:
 
     @property
     def live(self) -> int:
+        """Bytes that are held now, beyond those at the start."""
         return torch.cuda.memory_allocated(self._device) - self._before
 
     @property
     def peak(self) -> int:
+        """The most bytes that were held at once, beyond those at the start."""
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
     def __enter__(self) -> Self:
@@ -135,6 +140,7 @@ class CudaAllocator:
 
 
 def meter_of(device: torch.device) -> Meter:
+    """Return the meter for a device."""
     return CudaAllocator(device) if device.type == "cuda" else LiveTensors()
 
 
@@ -163,6 +169,7 @@ def _measure_one(run: Run, size: int, device: torch.device) -> tuple[int, int, i
 
 
 def run_backward(outputs: Sequence[Tensor]) -> None:
+    """Back-propagate ones from the outputs that learn."""
     learned = [output for output in outputs if output.requires_grad]
     torch.autograd.backward(learned, [torch.ones_like(output) for output in learned])
 
@@ -172,7 +179,7 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
     """In the block the model is in training mode without gradients; after it all is as before.
 
     Put back: random states, gradients, buffers (statistics of BatchNorm), mode, and CUDA's cache.
-    Compiled towers run uncompiled: each new m would be compiled anew.
+    Compiled towers run uncompiled: each new m would be compiled again.
     """
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]

@@ -107,6 +107,7 @@ def kept_graphs(budget: str, activations: Activations, micro_batch: int, micro_b
 
 
 def size_of(model: torch.nn.Module) -> ModelSize:
+    """Return the numbers of elements of a model."""
     total = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
     return ModelSize(total, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
 

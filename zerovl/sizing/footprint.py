@@ -59,6 +59,7 @@ class Footprint:
         return lasting + max(self.activations, with_kept, self.checks)
 
     def as_dict(self) -> dict[str, int]:
+        """Return the parts and their total, as plain values."""
         return {**asdict(self), "total": self.total}
 
     def __str__(self) -> str:

@@ -42,6 +42,7 @@ class Parameters:
 
     @property
     def total(self) -> int:
+        """All parameters of the model."""
         return self.image_tower + self.text_tower + self.projections
 
 
@@ -71,6 +72,8 @@ def apply_train_options(model: DualEncoder, frozen: Sequence[Literal["image", "t
 
 
 def count(model: nn.Module) -> Parameters:
+    """Return the numbers of parameters of a dual encoder."""
+
     def number(part: nn.Module) -> int:
         return sum(parameter.numel() for parameter in part.parameters())
 

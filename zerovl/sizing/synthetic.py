@@ -23,6 +23,7 @@ class SyntheticInputs:
     attention_mask: Tensor  # (m, L)
 
     def to(self, device: torch.device) -> SyntheticInputs:
+        """Return the same inputs on a device."""
         return SyntheticInputs(self.images.to(device), self.input_ids.to(device), self.attention_mask.to(device))
 
 

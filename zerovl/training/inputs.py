@@ -22,9 +22,9 @@ def check_verdict(workspace: Workspace, manifest: Manifest) -> None:
     path = workspace.validation_verdict
     verdict = read_json(path)
     if verdict["manifest_digest"] != manifest.digest:
-        raise ZeroVLError(f"{path}: judges other data than {manifest.folder}; run `dvc repro validate`")
+        raise ZeroVLError(f"{path}: is of other data than {manifest.folder}; run `dvc repro validate`")
     if not verdict["passed"]:
-        raise ZeroVLError(f"{path}: the data did not pass; mend them, or the bounds in params.yaml, and validate again")
+        raise ZeroVLError(f"{path}: the data did not pass; fix them, or the bounds in params.yaml, and validate again")
 
 
 def tokenizer_folder(params: Params, workspace: Workspace, start: Start | None) -> Path:

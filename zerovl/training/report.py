@@ -15,7 +15,7 @@ MAX_POINTS = 400  # a curve in DVC's plots
 
 
 def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_save_seconds: float = 0.0) -> None:
-    """Write the report anew; `last_save_seconds` is what the checkpoint after the last row cost."""
+    """Write the report, in place of the one before; `last_save_seconds` is what the last checkpoint cost."""
     rows = read_rows(run_folder / FILE)
     shutil.rmtree(report, ignore_errors=True)
     report.mkdir(parents=True)

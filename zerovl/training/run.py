@@ -138,7 +138,7 @@ def _describe(run: Run) -> None:
     """What others need to go on from this run's checkpoints, written before the first one."""
     write_json(run.folder / DESCRIPTION_FILE, run.spec.description)
     if not (run.folder / TOKENIZER_FOLDER).is_dir():
-        run.spec.tokenizer.save(run.folder / TOKENIZER_FOLDER)
+        run.spec.tokenizer.copy(run.folder / TOKENIZER_FOLDER)
 
 
 def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:

@@ -50,13 +50,16 @@ class BundleStart:
 
     @property
     def tokenizer(self) -> Path | None:
+        """The bundle's folder, which holds its tokenizer."""
         return self.folder
 
     @property
     def digest(self) -> str:
+        """The digest of the weights."""
         return sha256_file(self.folder / bundle.WEIGHTS)
 
     def load_into(self, model: DualEncoder) -> None:
+        """Fill the model with the bundle's weights."""
         bundle.load_weights(model, bundle.read_weights(self.folder / bundle.WEIGHTS), str(self.folder))
 
 
@@ -85,14 +88,17 @@ class Checkpoint:
 
     @property
     def tokenizer(self) -> Path | None:
+        """The copy that the run keeps; None in runs of before it did."""
         folder = self.run / TOKENIZER_FOLDER
         return folder if folder.is_dir() else None
 
     @property
     def digest(self) -> str:
+        """A name for the content: a run's checkpoint of a step is always the same."""
         return sha256_json([self.run.name, self.step])
 
     def load_into(self, model: DualEncoder) -> None:
+        """Fill the model with the checkpoint's weights, whatever number of ranks wrote it."""
         stored = StoredTensors(self.path)
         weights = {
             name.removeprefix(_WEIGHTS): torch.empty(found.size, dtype=found.properties.dtype)
