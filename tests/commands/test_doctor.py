@@ -4,6 +4,7 @@ import builtins
 import http.server
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
 from zerovl import params_file
 from zerovl.commands import doctor
 from zerovl.params import Params
@@ -46,16 +48,18 @@ def prefect_url() -> Iterator[str]:
     server.server_close()
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """RunSpec -> level, of what was printed."""
-    printed = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-    return {line[1]: line[0] for line in printed if line[0] in ("ok", "note", "FAIL")}
+def levels(printed: str) -> dict[str, str]:
+    """Subject -> level."""
+    lines = [line.split(maxsplit=2) for line in printed.splitlines()]
+    return {line[1]: line[0] for line in lines if line[0] in ("ok", "note", "FAIL")}
 
 
 def test_a_machine_that_is_ready(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "registry").mkdir()
     assert doctor.run(project / "params.yaml") == 0
-    found = lines(capsys)
+    printed = capsys.readouterr().out
+    assert printed.endswith("\nno problems found\n")
+    found = levels(printed)
     assert set(found) == {"python", "torch", "torchvision", "gpu", "disk", "params", "git", "dvc", "store", "prefect"}
     assert "FAIL" not in found.values()
     assert found["store"] == "ok"
@@ -76,11 +80,43 @@ def test_everything_missing_is_reported_without_a_crash(
     monkeypatch.setattr("zerovl.commands.doctor.shutil.which", lambda command, path=None: None)
     monkeypatch.setattr("zerovl.commands.doctor.shutil.disk_usage", lambda folder: 1 / 0)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert doctor.run(project / "no-such-file.yaml") == 1
-    found = lines(capsys)
-    for subject in ("torch", "disk", "params", "git", "dvc", "prefect"):
+    assert doctor.run(project / "params.yaml") == 1
+    printed = capsys.readouterr().out
+    found = levels(printed)
+    for subject in ("torch", "disk", "git", "dvc", "prefect"):
         assert found[subject] == "FAIL", subject
-    assert found["python"] == "ok"
+    assert found["python"] == found["params"] == "ok"
+    assert printed.endswith("\n5 to fix\n")
+
+
+@pytest.mark.parametrize("text", ["train: {lrr: 1}", None], ids=["wrong", "missing"])
+def test_what_the_parameters_name_is_looked_at_once_they_are_right(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    path = project / "params.yaml"
+    path.unlink()
+    if text:
+        path.write_text(text)
+    monkeypatch.setattr(doctor, "check_torch", lambda: pytest.fail("torch is imported for nothing"))
+    assert doctor.run(path) == 1
+    printed = capsys.readouterr().out
+    found = levels(printed)
+    assert {subject for subject, level in found.items() if level == "FAIL"} == {"params"}
+    assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", "store", "torch"}
+    for subject in ("store", "torch"):
+        assert f"note  {subject:<12} not looked at: fix {path} first, then run it again" in printed
+    assert printed.endswith("\n1 to fix\n")
+
+
+def test_missing_packages_hide_nothing_else(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "zerovl.params_file", None)
+    monkeypatch.delattr("zerovl.params_file")
+    doctor.run(project / "params.yaml")
+    found = levels(capsys.readouterr().out)
+    assert found["packages"] == "FAIL"
+    assert "torchvision" in found
 
 
 def test_a_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +174,6 @@ def test_prefect(prefect_url: str) -> None:
 
 def test_the_targets_of_make_that_it_names_exist() -> None:
     source = Path(doctor.__file__)
-    makefile = (source.parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"`make ([a-z0-9-]+)`", source.read_text()))
     assert named <= set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from zerovl.data.pairs_csv import COLUMNS, PairRow, read_rows
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
-from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.registry import fetch
+from zerovl.text_format import plural
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     }
     with atomic_write(out) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    print(f"{out}: {len(rows)} captions and {len(names)} pictures, {image_emb.shape[1]} wide")
+    print(f"{out}: {plural(len(rows), 'caption')} and {plural(len(names), 'picture')}, {image_emb.shape[1]} wide")
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -107,6 +107,8 @@ def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
 def _pixels(model: Model, names: Sequence[str], images: Path, pairs: Path, lines: dict[str, str]) -> torch.Tensor:
     """Return pictures through the evaluation transform, uint8 (n, 3, H, W)."""
     import torch
+
+    from zerovl.images import BrokenImageError, decode_rgb
 
     pixels = []
     for name in names:

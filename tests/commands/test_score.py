@@ -1,0 +1,49 @@
+"""`zerovl score` with every file that is not of embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zerovl.commands import score
+from zerovl.errors import ZeroVLError
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"image_embeddings": np.eye(2)}, "no array text_embeddings, image_id; found image_embeddings"),
+        (
+            {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2) * np.nan, "image_id": np.arange(2)},
+            r"file\.npz: text_embeddings: row 0 has NaN",
+        ),
+        (
+            {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2), "image_id": np.arange(3)},
+            r"image_id: shape \(3,\)",
+        ),
+        (
+            {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2), "image_id": np.array([{}, 1])},
+            "not a readable .npz",
+        ),
+    ],
+)
+def test_score_names_what_is_broken(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "file.npz", **arrays)
+    with pytest.raises(ZeroVLError, match=message):
+        score.run(tmp_path / "file.npz")
+
+
+def test_score_of_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ZeroVLError, match="no such file"):
+        score.run(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04torn")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("text", "zip", "empty"):
+        with pytest.raises(ZeroVLError, match=rf"{name}\.npz: not a readable .npz"):
+            score.run(tmp_path / f"{name}.npz")
+    np.save(tmp_path / "single.npy", np.eye(2))
+    with pytest.raises(ZeroVLError, match="a single array"):
+        score.run(tmp_path / "single.npy")
