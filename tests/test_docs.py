@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -174,6 +175,27 @@ def anchors(page: Path) -> frozenset[str]:
     """Headings as links name them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
+
+
+def test_the_architecture_page_has_every_folder() -> None:
+    """A new folder gets its sentence, and one that is gone loses it."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `((?:zerovl|flows)/[\w/]*)` \|", text, re.MULTILINE))
+    folders = {path.parent for path in SOURCES}
+    inner = {ROOT / "zerovl" / "evaluation" / "report", ROOT / "zerovl" / "registry" / "stores"}
+    assert named | {f"{by_name(path)}/" for path in inner} == {f"{by_name(path)}/" for path in folders | inner}
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=by_name)
+def test_a_recipe_says_command_data_cost_and_score(recipe: Path) -> None:
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    head = [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    commands = [part for line in head if line.startswith("zerovl ") for part in line.split("&&")]
+    assert any(by_name(recipe) in command for command in commands)
+    assert [problem for command in commands for problem in problems_of(command)] == []
+    for key in ("data:", "cost:", "score:"):
+        assert any(line.startswith(key) and line != key for line in head), f"{by_name(recipe)} does not say {key}"
+    assert f"`{by_name(recipe)}`" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # -- docstrings and messages
