@@ -6,22 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zerovl.data.validation import repeats as module
-from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats, Spill
+from zerovl.data.validation import bucket_files
+from zerovl.data.validation import repeats as repeats_module
+from zerovl.data.validation.bucket_files import BucketFiles
+from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats
 
 
 @pytest.mark.parametrize("bucket_rows", [1 << 20, 16, 1])
 def test_repeats_equal_a_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_rows: int) -> None:
-    monkeypatch.setattr(module, "BUCKET_ROWS", bucket_rows)
+    monkeypatch.setattr(bucket_files, "BUCKET_ROWS", bucket_rows)
     generator = np.random.default_rng(0)
     values = [f"key-{number}" for number in generator.integers(0, 700, 1000)]
     repeats = Repeats(limit=2000)
-    with Spill(tmp_path, "keys", 1000) as spill:
+    with BucketFiles(tmp_path, "keys", 1000) as files:
         assert len(list(tmp_path.iterdir())) == {1 << 20: 1, 16: 64, 1: 128}[bucket_rows]
         for start in range(0, 1000, 300):
             part = values[start : start + 300]
-            spill.add_strings(part, np.arange(start, start + len(part)))
-        for group, places in spill.groups():
+            files.add_strings(part, np.arange(start, start + len(part)))
+        for group, places in files.groups():
             repeats.add(group, places)
     first = {value: values.index(value) for value in values}
     assert repeats.count == sum(count - 1 for count in Counter(values).values())
@@ -32,23 +34,23 @@ def test_repeats_equal_a_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_integers_repeat_within_their_scope_only(tmp_path: Path) -> None:
     ids = np.array([-1, 0, 7, 2**62, 7], np.int64)
     repeats = Repeats(limit=9)
-    with Spill(tmp_path, "ids", 10) as spill:
-        spill.add_integers(ids, 0, np.arange(5))
-        spill.add_integers(ids[:4], 1, np.arange(5, 9))
-        for group, places in spill.groups():
+    with BucketFiles(tmp_path, "ids", 10) as files:
+        files.add_integers(ids, 0, np.arange(5))
+        files.add_integers(ids[:4], 1, np.arange(5, 9))
+        for group, places in files.groups():
             repeats.add(group, places)
     assert repeats.examples == [(4, 2)]
 
 
 def test_leaks_equal_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUCKET_ROWS", 32)
+    monkeypatch.setattr(bucket_files, "BUCKET_ROWS", 32)
     generator = np.random.default_rng(1)
     values = generator.integers(0, 600, 1000)
     in_train = generator.random(1000) < 0.7
     found = Leaks(limit=1000)
-    with Spill(tmp_path, "pictures", 1000) as spill:
-        spill.add_strings([str(value) for value in values], np.arange(1000))
-        for group, places in spill.groups():
+    with BucketFiles(tmp_path, "pictures", 1000) as files:
+        files.add_strings([str(value) for value in values], np.arange(1000))
+        for group, places in files.groups():
             found.add(group, places, in_train[places])
     trained = set(values[in_train])
     expected = [place for place in range(1000) if not in_train[place] and values[place] in trained]
@@ -61,7 +63,7 @@ def test_leaks_equal_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("distance", [0, 1, 2, 4, 7, 16])
 def test_near_pictures_equal_brute_force(monkeypatch: pytest.MonkeyPatch, distance: int) -> None:
-    monkeypatch.setattr(module, "_PAIRS", 50)  # several rounds a chunk
+    monkeypatch.setattr(repeats_module, "_PAIRS", 50)  # several rounds a chunk
     generator = np.random.default_rng(distance)
     train = generator.integers(0, 2**64, 400, dtype=np.uint64)
     train[:50] = 0  # plain pictures: many with one hash

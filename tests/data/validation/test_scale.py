@@ -21,10 +21,11 @@ import great_expectations, pandas
 from zerovl.stages import validate
 from zerovl.params import Params
 from zerovl.workspace import Workspace
-before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-validate.run(Params(), Workspace(Path(sys.argv[1])))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"before": before * 1024, "after": after * 1024, "seconds": time.monotonic() - started}))
+for root in sys.argv[1:]:  # the first sets the mark above which the others may not rise by much
+    started = time.monotonic()
+    validate.run(Params(), Workspace(Path(root)))
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"highest": highest, "seconds": time.monotonic() - started}))
 """
 
 
@@ -80,16 +81,14 @@ def write(folder: Path, train: int, valid: int) -> None:
 
 @pytest.mark.slow
 def test_a_million_rows_fit_in_little_memory(tmp_path: Path) -> None:
-    usage = {}
     for name, train in (("small", 50_000), ("large", 980_000)):
         write(tmp_path / name / "data/manifest", train, 20_000)
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, str(tmp_path / name)], capture_output=True, text=True, check=True
-        )
-        usage[name] = json.loads(child.stdout.splitlines()[-1])
-        print(name, usage[name])
+    folders = [str(tmp_path / "small"), str(tmp_path / "large")]
+    child = subprocess.run([sys.executable, "-c", CHILD, *folders], capture_output=True, text=True, check=True)
+    small, large = (json.loads(line) for line in child.stdout.splitlines() if line.startswith("{"))
+    print(small, large)
     # 930,000 rows more: their manifest in memory would be 0.5 GB and more.
-    assert usage["large"]["after"] - usage["small"]["after"] < 150e6
+    assert large["highest"] - small["highest"] < 150e6
     verdict = json.loads((tmp_path / "large/reports/validation/verdict.json").read_text())
     assert verdict["rows"] == 1_000_000
     assert verdict["sampled_rows"] == 20_000
