@@ -7,6 +7,9 @@ import pytest
 
 from tests.support.paths import SHARED
 
+# Fixtures for all: S3 servers, which start when a test asks for one, and registries in stores of each kind.
+pytest_plugins = ["tests.support.s3", "tests.support.registries"]
+
 # One thread a test process: tests run in parallel, and sums in one order are reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")

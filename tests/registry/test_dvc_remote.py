@@ -3,15 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
-
-SCRIPTS = Path(sys.executable).parent
-KEYS = ("tester", "tester-secret")  # those of the server in conftest.py
+from tests.support.s3 import SCRIPTS, variables
 
 
 @pytest.mark.skipif(shutil.which("make") is None or shutil.which("git") is None, reason="needs make and git")
@@ -23,10 +20,7 @@ def test_push_and_pull_with_bucket_and_endpoint_of_the_environment(
         **os.environ,
         "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
         "ZEROVL_S3_BUCKET": "team/dvc",
-        "AWS_ENDPOINT_URL": rclone_url,
-        "AWS_ACCESS_KEY_ID": KEYS[0],
-        "AWS_SECRET_ACCESS_KEY": KEYS[1],
-        "AWS_DEFAULT_REGION": "us-east-1",
+        **variables(rclone_url),
     }
 
     def run(*words: str) -> str:

@@ -1,31 +1,29 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.registries import Bundle, processes
+from zerovl import params_file
 from zerovl.errors import ZeroVLError
-from zerovl.registry import fetch
+from zerovl.registry import fetch, transfer
 from zerovl.registry.cache import cache_folder
+from zerovl.registry.records import Move, Version, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
+from zerovl.registry.stores.base import Store
 from zerovl.registry.stores.folder import FolderStore
-
-Bundle = Callable[..., dict[str, Path | bytes]]
 
 
 def release(uri: str, files: dict[str, Path | bytes]) -> None:
     registry = Registry(open_store(uri))
     version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
-    registry.promote(version, "production", why="", by="tester", after=0, check=lambda folder: "")
-    shutil.rmtree(cache_folder())  # the promotion has fetched it
+    assert registry.append(Move("zerovl", "production", 1, "promote", version.number, now(), "tester", "", None))
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def test_releases_from_a_bucket(moto_bucket: str, make_bundle: Bundle) -> None:
 def test_the_default_store(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert fetch.default_store() == "registry"
-    (tmp_path / "params.yaml").write_text("register:\n  store: store\n")
+    params_file.write(params_file.from_recipe({}, ["register.store=store"], "test"), tmp_path / "params.yaml")
     assert fetch.default_store() == "store"
     folder = fetch.resolve("zerovl@production")
     monkeypatch.setenv("ZEROVL_STORE", str(store))
@@ -142,7 +140,7 @@ def test_eight_processes_share_a_cache(store: Path, damaged: bool) -> None:
     reference = f"{store}/zerovl@production"
     if damaged:
         (fetch.resolve(reference) / "model.safetensors").write_bytes(b"broken")
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
+    with processes(8) as pool:
         found = pool.map(_fetch_and_read, [reference] * 8, chunksize=1)
     assert len(set(found)) == 1
     assert found[0][1] == b"a" * 5000
@@ -155,14 +153,14 @@ def test_without_file_locks_the_cache_stays_whole(store: Path, monkeypatch: pyte
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("zerovl.files.fcntl.flock", refuse)
-    fill, reference = Registry.fill, f"{store}/zerovl@1"
+    fill, reference = transfer.fill, f"{store}/zerovl@1"
 
-    def overtaken(self: Registry, version: object, aside: Path) -> None:
-        monkeypatch.setattr(Registry, "fill", fill)
+    def overtaken(store: Store, version: Version, aside: Path) -> None:
+        monkeypatch.setattr(transfer, "fill", fill)
         fetch.resolve(reference)  # another process, in the middle of our fetching
-        fill(self, version, aside)  # type: ignore[arg-type]
+        fill(store, version, aside)
 
-    monkeypatch.setattr(Registry, "fill", overtaken)
+    monkeypatch.setattr(transfer, "fill", overtaken)
     folder = fetch.resolve(reference)
     assert (folder / "model.safetensors").read_bytes() == b"a" * 5000
     assert os.listdir(folder.parent) == [folder.name]
@@ -171,7 +169,9 @@ def test_without_file_locks_the_cache_stays_whole(store: Path, monkeypatch: pyte
 def test_fetching_imports_neither_torch_nor_the_pipeline(store: Path) -> None:
     script = f"""
 import sys
-from zerovl.registry import commands, fetch, gate, model_card, registry, stage
+from zerovl.commands import registry
+from zerovl.registry import fetch
+from zerovl.release import gate, model_card, promote, publish
 fetch.resolve("{store}/zerovl@1")
 banned = {{"torch", "timm", "transformers", "dvc", "prefect", "psutil", "boto3", "pyarrow", "great_expectations"}}
 print(sorted(banned & set(sys.modules)))

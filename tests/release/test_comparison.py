@@ -13,9 +13,10 @@ import pytest
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import cli, params_file
 from zerovl.errors import ZeroVLError
+from zerovl.registry.records import Move, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
-from zerovl.release import holder, sample
+from zerovl.release import holder
 from zerovl.release.gate import Comparison, LostHolder
 from zerovl.release.holder import Holders
 from zerovl.stages import evaluate as evaluate_stage
@@ -47,7 +48,7 @@ def evaluate(workspace: Workspace, seed: int) -> None:
 def released(workspace: Workspace) -> dict[str, Any]:
     """Register what is evaluated, with the loosest bounds that still compare."""
     params = settings(workspace.root, "register.gate.max_drop=600")
-    register.run(params, workspace, Holders(params.evaluate, workspace), sample.check)
+    register.run(params, workspace)
     return dict(json.loads(workspace.release.read_text()))
 
 
@@ -120,7 +121,7 @@ def test_a_holder_that_cannot_be_loaded_is_a_reason_and_no_crash(workspace: Work
     registry = registry_of(workspace)
     files = {"model.safetensors": b"of years ago", "config.json": b"{}"}
     old = registry.publish("zerovl", files, metrics={"overall": {"rsum": 1.0}}, provenance={}, by="")
-    registry.promote(old, "production", why="", by="", after=1, check=lambda folder: "")
+    assert registry.append(Move("zerovl", "production", 2, "promote", old.number, now(), "", "", None))
     evaluate(workspace, seed=1)
     record = released(workspace)
     assert record["promoted"] is False

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import pytest
 from zerovl import cli, params, params_file
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
+from zerovl.registry import transfer
 from zerovl.registry.records import Version
-from zerovl.registry.registry import Check, Registry
+from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
-from zerovl.release import provenance
+from zerovl.release import promote as promoting
+from zerovl.release import publish
 from zerovl.release.gate import Compare, Comparison, LostHolder
 from zerovl.stages import register
 from zerovl.workspace import Workspace
@@ -33,8 +34,18 @@ def checked(folder: Path) -> str:
     return f"{len(list(folder.glob('sample/*')))} files in its sample"
 
 
-def run_stage(params: Params, workspace: Workspace, compare: Compare = compared, check: Check = checked) -> None:
-    register.run(params, workspace, compare, check)
+def run_stage(
+    params: Params, workspace: Workspace, compare: Compare = compared, check: Callable[[Path], str] = checked
+) -> None:
+    """Run the stage on files that are not models: `compare` and `check` stand for what would load them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(register, "Holders", lambda settings, workspace: compare)
+        patch.setattr(promoting, "check_release", check)
+        register.run(params, workspace)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(registry_environment: None) -> None: ...
 
 
 def settings(**register: Any) -> Params:
@@ -116,12 +127,13 @@ def test_the_first_release(
     assert "zerovl@production is version 1" in printed
     assert "  2 files in its sample" in printed
     assert '    model = zerovl.load("registry/zerovl@production")' in printed
-    registry.pull(version, tmp_path / "out")
+    transfer.pull(registry.store, version, tmp_path / "out")
     origin = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert origin == version.provenance
     assert origin["data_manifest"] == "data-digest"
     assert origin["params"]["train"]["batch_size"] == Params().train.batch_size
     assert origin["training"] == {"final_loss": 0.5, "steps": 10}
+    assert "run" not in origin
     assert origin["environment"]["torch"]
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert card.startswith("---\nlibrary_name: zerovl\n")
@@ -130,6 +142,13 @@ def test_the_first_release(
     assert "| 300.0 | 292.5 to 308.2 |" in card
     assert 'zerovl.load("registry/zerovl@VERSION")' in card
     assert card.count("contains 16 validation pairs as its fixed sample") == 1
+
+
+def test_the_run_that_trained_the_model_is_kept(workspace: Workspace, write: Write, registry: Registry) -> None:
+    run = {"fingerprint": "0123456789ab", "parent": {"run": "ba9876543210", "step": 40}}
+    workspace.training_run.write_text(json.dumps(run))
+    run_stage(settings(), workspace)
+    assert registry.resolve("zerovl@production").provenance["run"] == run
 
 
 def test_again_is_the_same_release(workspace: Workspace, write: Write, registry: Registry) -> None:
@@ -213,7 +232,7 @@ def test_a_release_without_a_sample(workspace: Workspace, write: Write, registry
     version = registry.resolve("zerovl@production")
     assert not [name for name in version.files if name.startswith("sample/")]
     folder = workspace.root / "out"
-    registry.pull(version, folder)
+    transfer.pull(registry.store, version, folder)
     assert "fixed sample" not in (folder / "MODEL_CARD.md").read_text()
 
 
@@ -240,22 +259,22 @@ def test_a_holder_that_changes_meanwhile_is_judged_against(
     workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stage(settings(), workspace)
-    promote = Registry.promote
+    promote = promoting.promote
 
-    def overtaken(self: Registry, *arguments: Any, **named: Any) -> Any:
+    def overtaken(registry: Registry, *arguments: Any, **named: Any) -> Any:
         """Someone else promotes a far better model between our judgement and our promotion."""
-        monkeypatch.setattr(Registry, "promote", promote)
-        better = self.publish(
+        monkeypatch.setattr(publish, "promote", promote)
+        better = registry.publish(
             "zerovl",
             {"model.safetensors": b"better", "config.json": b"{}"},
             metrics={"overall": {"rsum": 500.0}, "evaluation_digest": "data-1"},
             provenance={},
             by="",
         )
-        promote(self, better, "production", why="", by="", after=1, check=checked)
-        return promote(self, *arguments, **named)
+        promote(registry, better, "production", why="", by="", after=1)
+        return promote(registry, *arguments, **named)
 
-    monkeypatch.setattr(Registry, "promote", overtaken)
+    monkeypatch.setattr(publish, "promote", overtaken)
     write(b"second", rsum=301.0)
     run_stage(settings(), workspace)
     assert released(workspace)["promoted"] is False
@@ -307,42 +326,6 @@ def test_nothing_is_released_from_what_is_not_whole(
     assert not workspace.release.exists()
 
 
-def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    assert provenance.git_state(tmp_path) is None
-
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "code.py").write_text("a = 1")
-    (tmp_path / "dvc.lock").write_text("one")
-    git("add", ".")
-    git("commit", "-m", "first")
-    state = provenance.git_state(tmp_path)
-    assert state is not None
-    assert len(state["commit"]) == 40
-    assert state["dirty"] is False
-    (tmp_path / "dvc.lock").write_text("two")
-    assert provenance.git_state(tmp_path) == state
-    (tmp_path / "code.py").write_text("a = 2")
-    assert provenance.git_state(tmp_path) == {**state, "dirty": True}
-
-
-def test_who(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert provenance.who() == "test-run"
-    monkeypatch.delenv("ZEROVL_RUN")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "gitconfig").write_text("[user]\nname = A Person\nemail = a@b.c\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    assert provenance.who() == "A Person <a@b.c>"
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("LOGNAME", "login")
-    assert provenance.who().startswith("login@")
-
-
 def test_the_commands(
     workspace: Workspace,
     write: Write,
@@ -351,7 +334,7 @@ def test_the_commands(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "_check_release", checked)
+    monkeypatch.setattr(promoting, "check_release", checked)
     store = str(workspace.root / "registry")
 
     def run(*arguments: str) -> list[str]:

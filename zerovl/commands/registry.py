@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.registry import cache, fetch
+from zerovl.registry import cache, fetch, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
 from zerovl.registry.stores import open_store
-from zerovl.release import provenance
+from zerovl.release import promote, provenance
 from zerovl.release.gate import Reason, in_one_line
-from zerovl.text_format import table
+from zerovl.text_format import file_size, plural, table
 
 _WHAT = {"promote": "promoted", "rollback": "rolled back"}
 
@@ -95,30 +95,34 @@ def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> 
     version = registry.resolve(reference)
     if arguments.out:
         folder = Path(arguments.out)
-        registry.pull(version, folder)
+        transfer.pull(registry.store, version, folder)
     else:
-        folder = cache.cached(registry, version, cache.cache_folder())
-    print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
+        folder = cache.cached(registry.store, version)
+    _tell_right(version)
     print(folder)
 
 
 def _verify(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     version = registry.resolve(reference)
-    registry.verify(version)
-    print(f"{version.reference}: {len(version.files)} files, {version.size / 1e6:.1f} MB, all digests right")
+    transfer.verify(registry.store, version)
+    _tell_right(version)
+
+
+def _tell_right(version: Version) -> None:
+    print(f"{version.reference}: {plural(len(version.files), 'file')}, {file_size(version.size)}, all digests right")
 
 
 def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     before = registry.current(version.name, arguments.alias)
-    move = registry.promote(
+    move = promote.promote(
+        registry,
         version,
         arguments.alias,
         why=arguments.why,
         by=provenance.who(),
         verdict=version.verdict,
         after=before.number if before else 0,
-        check=_check_release,
     )
     if move is None:
         raise ZeroVLError(
@@ -133,13 +137,7 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     before = registry.current(name, alias)
-    _tell_move(before, registry.rollback(name, alias, why=arguments.why, by=provenance.who(), check=_check_release))
-
-
-def _check_release(folder: Path) -> str:
-    from zerovl.release import sample  # torch
-
-    return sample.check(folder)
+    _tell_move(before, promote.rollback(registry, name, alias, why=arguments.why, by=provenance.who()))
 
 
 def _tell_move(before: Move | None, move: Move) -> None:

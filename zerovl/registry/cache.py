@@ -12,24 +12,20 @@ the lock of a folder that is no longer there.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import locked, locked_if_free, shared
-from zerovl.registry import release_files
+from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
-
-if TYPE_CHECKING:
-    from zerovl.registry.registry import Registry
+from zerovl.registry.stores.base import Store
 
 FOLDER_VARIABLE = "ZEROVL_CACHE"
 SIZE_VARIABLE = "ZEROVL_CACHE_GB"
@@ -40,17 +36,18 @@ _ATTEMPTS = 5  # to hold what was fetched, in a cache that is far too small for 
 
 
 def cache_folder() -> Path:
+    """Return the folder of the cache, as the environment names it."""
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/zerovl").expanduser()
 
 
-def cached(registry: Registry, version: Version, cache: Path) -> Path:
-    """The folder of a version in the cache, fetched or repaired where it is not whole."""
+def cached(store: Store, version: Version) -> Path:
+    """Return the folder of a version in the cache, fetched or repaired where it is not whole."""
     limit = _limit_bytes()
-    folder = _place(registry, version, cache)
+    folder = _place(store, version)
     if _stamp_fits(folder, version):
         _touch(folder)
         return folder
-    with writing(version, folder):
+    with transfer.writing(version, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent) as alone:
             if _stamp_fits(folder, version):
@@ -58,20 +55,20 @@ def cached(registry: Registry, version: Version, cache: Path) -> Path:
             if _is_whole(folder, version):
                 _write_stamp(folder, version)
                 return folder
-            aside = aside_folder(folder, version, alone)
-            registry.fill(version, aside)
+            aside = transfer.aside_folder(folder, version, alone)
+            transfer.fill(store, version, aside)
             _write_stamp(aside, version)
             _put_in_place(aside, folder, version)
             if alone:
-                _make_room(cache.absolute(), folder.parent, limit)
+                _make_room(cache_folder().absolute(), folder.parent, limit)
     return folder
 
 
 @contextmanager
-def held(registry: Registry, version: Version, cache: Path) -> Iterator[Path]:
-    """As `cached`, and the folder stays until the block ends, whatever others fetch meanwhile."""
+def held(store: Store, version: Version) -> Iterator[Path]:
+    """Give the folder of a version as `cached` does; it stays until the block ends, whatever others fetch."""
     for attempt in range(1, _ATTEMPTS + 1):
-        folder = cached(registry, version, cache)
+        folder = cached(store, version)
         with shared(folder.parent) as locks:
             # Someone may have removed it in between; without locks nobody removes anything.
             if not locks or _stamp_fits(folder, version) or attempt == _ATTEMPTS:
@@ -80,34 +77,17 @@ def held(registry: Registry, version: Version, cache: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held_as_stored(registry: Registry, version: Version, cache: Path) -> Iterator[Path]:
-    """As `held`, and every byte in the store is read and compared, also of a version that is in the cache."""
-    if _place(registry, version, cache).exists():
-        registry.verify(version)
-    with held(registry, version, cache) as folder:
+def held_as_stored(store: Store, version: Version) -> Iterator[Path]:
+    """Give the folder as `held` does; every byte in the store is compared, also of a version that is in the cache."""
+    if _place(store, version).exists():
+        transfer.verify(store, version)
+    with held(store, version) as folder:
         yield folder
 
 
-def aside_folder(folder: Path, version: Version, alone: bool) -> Path:
-    """Where `Registry.fill` works: a known place, to go on there, unless others may be at it."""
-    tag = version.identity[:12] if alone else uuid.uuid4().hex
-    return folder.with_name(f".{folder.name}.{tag}.part")
-
-
-@contextmanager
-def writing(version: Version, folder: Path) -> Iterator[None]:
-    """Say which folder could not be written, and the fix."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        fix = f"free {version.size / 1e6:.0f} MB there" if full else "check the folder, or name another"
-        raise ZeroVLError(f"{folder}: cannot write {version.reference} there: {error}; {fix}") from None
-
-
-def _place(registry: Registry, version: Version, cache: Path) -> Path:
-    store = hashlib.sha256(registry.store.describe().encode()).hexdigest()[:16]
-    return cache.absolute() / store / version.identity / version.name
+def _place(store: Store, version: Version) -> Path:
+    digest = hashlib.sha256(store.describe().encode()).hexdigest()[:16]
+    return cache_folder().absolute() / digest / version.identity / version.name
 
 
 def _put_in_place(aside: Path, folder: Path, version: Version) -> None:

@@ -1,4 +1,4 @@
-"""From a reference to a folder on this machine: `zerovl.load`'s first half.
+"""From a reference to a model's folder on this machine: the first half of `zerovl.load`.
 
 References:
 
@@ -25,7 +25,7 @@ from zerovl.registry.stores import open_store
 
 @contextmanager
 def opened(reference: str) -> Iterator[Path]:
-    """The folder of a bundle; a release is fetched first, and stays in the cache until the block ends.
+    """Give the folder of a bundle; a release is fetched first, and stays in the cache until the block ends.
 
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
@@ -39,13 +39,13 @@ def opened(reference: str) -> Iterator[Path]:
     if "@" not in reference:
         raise _no_such_model(reference)
     uri, name = split_store(reference)
-    registry = Registry(open_store(uri))
-    with cache.held(registry, registry.resolve(name), cache.cache_folder()) as release:
+    store = open_store(uri)
+    with cache.held(store, Registry(store).resolve(name)) as release:
         yield release
 
 
 def check_reference(reference: str) -> None:
-    """Raises `ZeroVLError` where `opened` would find nothing; reads no weights, and no large library.
+    """Raise `ZeroVLError` where `opened` would find nothing; reads no weights, and imports no large library.
 
     Where params.yaml names the store, the whole file is checked.
     """
@@ -61,13 +61,13 @@ def check_reference(reference: str) -> None:
 
 
 def resolve(reference: str) -> Path:
-    """As `opened`, for a look at the files; nothing keeps a release from being removed later."""
+    """Return the folder that `opened` gives, for a look at it; nothing keeps a release from being removed later."""
     with opened(reference) as folder:
         return folder
 
 
 def split_store(reference: str) -> tuple[str, str]:
-    """`STORE/NAME@LABEL` -> (store, "NAME@LABEL"); without a store the default one."""
+    """Return store and NAME@LABEL of `STORE/NAME@LABEL`; without a store the default one."""
     place, _, label = reference.rpartition("@")
     store, separator, name = place.rpartition("/")
     if separator and not store:
@@ -85,7 +85,7 @@ def _no_such_model(reference: str) -> ZeroVLError:
 
 
 def default_store() -> str:
-    """`ZEROVL_STORE`, else `register.store` of ./params.yaml, else ./registry."""
+    """Return `ZEROVL_STORE`, else `register.store` of ./params.yaml, else "registry"."""
     if store := os.environ.get("ZEROVL_STORE"):
         return store
     path = Path("params.yaml")

@@ -33,6 +33,7 @@ class Version:
 
     @property
     def reference(self) -> str:
+        """The version as commands take it, `NAME@NUMBER`."""
         return f"{self.name}@{self.number}"
 
     @property
@@ -41,6 +42,7 @@ class Version:
         return sum(info.size for info in self.files.values())
 
     def to_bytes(self) -> bytes:
+        """Return the record as it is stored: JSON with a stable layout."""
         return _to_bytes(asdict(self))
 
 
@@ -60,11 +62,12 @@ class Move:
     check: str = ""  # what the check of the release found, before the move
 
     def to_bytes(self) -> bytes:
+        """Return the record as it is stored: JSON with a stable layout."""
         return _to_bytes(asdict(self))
 
 
 def version_from(data: bytes, origin: str) -> Version:
-    """Raises `ZeroVLError` for anything that a publisher of ours does not write."""
+    """Read a version's record; raises `ZeroVLError` for anything that a publisher of ours does not write."""
 
     def build(values: dict[str, Any]) -> Version:
         version = Version(**{**values, "files": {name: FileInfo(**info) for name, info in values["files"].items()}})
@@ -77,17 +80,26 @@ def version_from(data: bytes, origin: str) -> Version:
 
 
 def move_from(data: bytes, origin: str) -> Move:
+    """Read a move's record; raises `ZeroVLError` for anything that is not one."""
     return _read(data, origin, lambda values: Move(**values))
 
 
 def check_name(name: str, what: str) -> str:
-    """Names of models and aliases: letters, digits, "_" and "-"."""
+    """Return the name of a model or an alias; raises `ZeroVLError` where it has more than letters, digits, "_", "-"."""
     if not _NAME.fullmatch(name):
         raise ZeroVLError(f"{what} {name!r}: use letters, digits, '_' and '-' only")
     return name
 
 
+def check_alias(alias: str) -> str:
+    """Return an alias that may be given to a version; raises `ZeroVLError` for one that looks like a version."""
+    if alias.isdecimal():
+        raise ZeroVLError(f"alias {alias!r}: a number would look like a version; use a name such as 'production'")
+    return check_name(alias, "alias")
+
+
 def now() -> str:
+    """Return the time as records have it: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -104,5 +116,5 @@ def _read(data: bytes, origin: str, build: Callable[[dict[str, Any]], T]) -> T:
         return build(json.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ZeroVLError(
-            f"{origin}: not a record of this registry ({error}); it was changed by something else"
+            f"{origin}: this is not a record of this registry ({error}); it was changed by something else"
         ) from None

@@ -17,7 +17,9 @@ PROVENANCE = "provenance.json"
 MODEL_CARD = "MODEL_CARD.md"
 QUERIES = "queries.parquet"  # ranks by query, for paired comparisons with later candidates
 SAMPLE = "sample"  # folder: validation pairs with their embeddings, to check the release when an alias moves
-SAMPLE_FILES = (f"{SAMPLE}/pairs.tar", f"{SAMPLE}/embeddings.safetensors")
+SAMPLE_PAIRS = "pairs.tar"
+SAMPLE_EMBEDDINGS = "embeddings.safetensors"
+SAMPLE_FILES = (f"{SAMPLE}/{SAMPLE_PAIRS}", f"{SAMPLE}/{SAMPLE_EMBEDDINGS}")
 
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
 # Written about the model, with dates, machines and roundings in them; the same model stays the same without them.
@@ -26,16 +28,19 @@ _ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, *SAMPLE_FILES)
 
 @dataclass(frozen=True)
 class FileInfo:
+    """What a version says of one file: its content and its length."""
+
     sha256: str
     size: int  # bytes
 
 
 def is_bundle(folder: Path) -> bool:
+    """Return whether a folder has the config and the weights of a model."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def collect(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder by their names in the release (POSIX paths); hidden ones are left out.
+    """Return the files of a model's folder by their names in the release (POSIX paths), without hidden ones.
 
     Raises:
         ZeroVLError: weights or config are missing or empty, or a file may hold a pickle.
@@ -47,7 +52,7 @@ def collect(folder: Path) -> dict[str, Path]:
     files = {name: path for name, path in files.items() if not any(p.startswith(".") for p in name.split("/"))}
     for name in (WEIGHTS, CONFIG):
         if name not in files or files[name].stat().st_size == 0:
-            raise ZeroVLError(f"{folder / name}: missing or empty, so the folder is no bundle; train again")
+            raise ZeroVLError(f"{folder / name}: missing or empty, so the folder is not a bundle; train again")
     check_names(files, str(folder))
     return files
 
@@ -66,11 +71,12 @@ def check_names(names: Mapping[str, object], origin: str) -> None:
 
 
 def describe_file(source: Path | bytes) -> FileInfo:
+    """Return digest and length of a file or of bytes."""
     if isinstance(source, bytes):
         return FileInfo(hashlib.sha256(source).hexdigest(), len(source))
     return FileInfo(sha256_file(source), source.stat().st_size)
 
 
 def identity(files: Mapping[str, FileInfo]) -> str:
-    """One digest over the model's own files and its metrics; what is written about the model does not count."""
+    """Return one digest over the model's own files and its metrics; what is written about the model does not count."""
     return sha256_json({name: info.sha256 for name, info in files.items() if name not in _ABOUT})

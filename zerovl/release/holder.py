@@ -19,9 +19,10 @@ from zerovl.evaluation.validation_set import validation_batches
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
 from zerovl.params import EvaluateParams
-from zerovl.registry import cache, release_files
+from zerovl.registry import cache, release_files, transfer
 from zerovl.registry.records import Version
-from zerovl.registry.registry import DamagedError, Registry
+from zerovl.registry.registry import Registry
+from zerovl.registry.transfer import DamagedError
 from zerovl.release.gate import Comparison, LostHolder
 from zerovl.workspace import Workspace
 
@@ -49,7 +50,7 @@ class Holders:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / release_files.QUERIES
             try:
-                registry.fetch_file(holder, release_files.QUERIES, path)
+                transfer.fetch_file(registry.store, holder, release_files.QUERIES, path)
             except DamagedError as error:
                 return self._score_anew(registry, holder, ours, str(error))
             try:
@@ -68,7 +69,7 @@ class Holders:
 
         with ExitStack() as stack:
             try:
-                folder = stack.enter_context(cache.held(registry, holder, cache.cache_folder()))
+                folder = stack.enter_context(cache.held(registry.store, holder))
             except DamagedError as error:
                 return lost(error)
             try:

@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "transformers", "webdataset", "nump
 
 
 def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """Everything that is needed to make the release again, as JSON.
+    """Return what is needed to make the release again, as JSON.
 
     Args:
         root: the checkout.
@@ -37,7 +37,7 @@ def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any]) -> dict
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """Commit, and whether files differ from it (`dvc.lock` aside, which a run writes); None without git."""
+    """Return the commit, and whether files differ from it (not `dvc.lock`, which a run writes); None without git."""
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if not commit:
         return None
@@ -46,7 +46,7 @@ def git_state(root: Path) -> dict[str, Any] | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what computes the numbers, and the machine that registers."""
+    """Return the versions of what computes the numbers, and the machine that registers."""
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
@@ -57,12 +57,12 @@ def environment() -> dict[str, Any]:
 
 
 def gpu_names() -> list[str]:
-    """As the driver names them; empty without a driver. No torch: it takes seconds to import."""
+    """Return the GPUs as the driver names them; empty without a driver. No torch: it takes seconds to import."""
     return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
 
 
 def who() -> str:
-    """For the history: the run that `ZEROVL_RUN` names, else git's user, else the login name."""
+    """Return who acts, for the history: the run that `ZEROVL_RUN` names, else git's user, else the login name."""
     if run := os.environ.get(RUN_VARIABLE):
         return run
     if name := _output(["git", "config", "user.name"]):
@@ -74,9 +74,8 @@ def who() -> str:
         return f"uid {os.getuid()}@{platform.node()}"
 
 
-def training_summary(folder: Path) -> dict[str, Any]:
-    """The last metrics of `reports/training/`; empty where there are none."""
-    path = folder / "metrics.json"
+def report(path: Path) -> dict[str, Any]:
+    """Return what a stage reported as JSON; empty where it did not, or not as a mapping."""
     values = read_json(path) if path.is_file() else {}
     return values if isinstance(values, dict) else {}
 

@@ -1,4 +1,4 @@
-"""A model and its reports become a release: assembled, judged by the gate, published, promoted."""
+"""Making a release of a model and its reports: assembled, judged by the gate, published, promoted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
-from zerovl.release import model_card, provenance, sample
+from zerovl.release import model_card, provenance
 from zerovl.release.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
+from zerovl.release.promote import promote
 from zerovl.workspace import Workspace
 
 _ATTEMPTS = 10  # of a decision, where others keep moving the alias
@@ -22,7 +23,7 @@ _ATTEMPTS = 10  # of a decision, where others keep moving the alias
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is about to be published."""
+    """A release that is about to be published."""
 
     files: dict[str, Path | bytes]
     metrics: dict[str, Any]
@@ -30,7 +31,11 @@ class Candidate:
 
 
 def assemble(params: Params, workspace: Workspace) -> Candidate:
-    """Collect the files of the release; the reports must fit the data of the manifest."""
+    """Collect the files of the release.
+
+    Raises:
+        ZeroVLError: a report is missing or broken, or is not of the data of the manifest.
+    """
     manifest = read_json(workspace.manifest_file)
     _require_valid_data(workspace.validation_verdict, manifest)
     metrics_path = workspace.evaluation_metrics
@@ -38,15 +43,18 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("overall"), dict):
         raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
     origin = provenance.gather(workspace.root, as_dict(params), manifest)
-    origin["training"] = provenance.training_summary(workspace.training_report)
+    origin["training"] = provenance.report(workspace.training_metrics)
+    if run := provenance.report(workspace.training_run):
+        origin["run"] = run
     # The number is not known yet, and the alias may stay with another version.
     usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
     usage += usage_lines(params.register_, "VERSION")
     card = model_card.render(params, metrics, manifest, origin, usage=usage)
     files: dict[str, Path | bytes] = dict(release_files.collect(workspace.model))
     files[release_files.METRICS] = metrics_path
-    evidence = (release_files.QUERIES, *(release_files.SAMPLE_FILES if params.evaluate.sample else ()))
-    files |= {name: _require(workspace.evaluation_report / name) for name in evidence}
+    files[release_files.QUERIES] = _require(workspace.evaluation_queries)
+    if params.evaluate.sample:
+        files |= {name: _require(workspace.evaluation_report / name) for name in release_files.SAMPLE_FILES}
     files[release_files.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()
     files[release_files.MODEL_CARD] = card.encode()
     return Candidate(files, metrics, origin)
@@ -55,7 +63,15 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
 def publish_and_judge(
     registry: Registry, candidate: Candidate, section: RegisterParams, compare: Compare
 ) -> tuple[Version, Verdict, Move | None]:
-    """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile."""
+    """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile.
+
+    Returns:
+        The version, the verdict that it was published with, and the move of the alias; None where it did not move.
+
+    Raises:
+        ZeroVLError: the release does not pass the check before the promotion (it is published all the same), or
+            others kept moving the alias.
+    """
     by = provenance.who()
     identity = release_files.identity(
         {name: release_files.describe_file(source) for name, source in candidate.files.items()}
@@ -74,14 +90,14 @@ def publish_and_judge(
         )
         if not section.alias or not verdict.passed:
             return version, verdict, None
-        move = registry.promote(
+        move = promote(
+            registry,
             version,
             section.alias,
             why=f"gate passed, RSUM {candidate.metrics['overall']['rsum']:.2f}",
             by=by,
             verdict=verdict.to_json(),
             after=current.number if current else 0,
-            check=sample.check,
         )
         if move:
             return version, verdict, move
@@ -118,6 +134,7 @@ def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def usage_lines(section: RegisterParams, label: str) -> str:
+    """Return the Python that loads a release by its alias or number."""
     return (
         "import zerovl\n"
         f'model = zerovl.load("{section.store.rstrip("/")}/{section.name}@{label}")\n'

@@ -28,15 +28,13 @@ from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.files import atomic_write
 from zerovl.images import decode_rgb
 from zerovl.model.encoder import Encoder
+from zerovl.registry.release_files import SAMPLE, SAMPLE_EMBEDDINGS, SAMPLE_PAIRS
 
-PAIRS = "pairs.tar"
-EMBEDDINGS = "embeddings.safetensors"
-FOLDER = "sample"
 TOLERANCE = 1e-2  # of a cosine
 
 
 def draw(pool: Pool, count: int, seed: int) -> Ints:
-    """Rows of at most `count` images of the pool, ascending; the same seed draws the same ones."""
+    """Return the rows of at most `count` images of the pool, ascending; the same seed draws the same ones."""
     images = len(pool.keys)
     return np.sort(np.random.default_rng(seed).permutation(images)[:count]).astype(np.int64)
 
@@ -47,7 +45,10 @@ def write(folder: Path, pool: Pool, embeddings: Embeddings, images: Ints, fetch:
     `fetch` gives the stored sample of a row.
     """
     captions = np.searchsorted(pool.caption_image, images)  # the first caption of each
-    with atomic_write(folder / PAIRS) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        atomic_write(folder / SAMPLE_PAIRS) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for number, image in enumerate(images):
             stored = fetch(int(image))
             record = {
@@ -61,7 +62,7 @@ def write(folder: Path, pool: Pool, embeddings: Embeddings, images: Ints, fetch:
                 member = tarfile.TarInfo(f"{number:06d}.{suffix}")  # time, user and group 0: the same bytes each time
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-    with atomic_write(folder / EMBEDDINGS) as file:
+    with atomic_write(folder / SAMPLE_EMBEDDINGS) as file:
         file.write(
             save(
                 {
@@ -80,10 +81,10 @@ def check(folder: Path) -> str:
             `TOLERANCE`; names the worst pair.
     """
     encoder = Encoder.load(folder)
-    if not (folder / FOLDER / PAIRS).is_file():
+    if not (folder / SAMPLE / SAMPLE_PAIRS).is_file():
         return "note: the release has no sample, so it was loaded but not scored"
-    keys, pictures, captions = _read_pairs(folder / FOLDER / PAIRS)
-    stored = _read_embeddings(folder / FOLDER / EMBEDDINGS, len(keys))
+    keys, pictures, captions = _read_pairs(folder / SAMPLE / SAMPLE_PAIRS)
+    stored = _read_embeddings(folder / SAMPLE / SAMPLE_EMBEDDINGS, len(keys))
     if not keys:
         return "note: the release's sample is empty, so it was loaded but not scored"
     pixels = torch.stack([encoder.transform(picture) for picture in pictures])
@@ -132,7 +133,7 @@ def _read_embeddings(path: Path, count: int) -> Embeddings:
         raise ZeroVLError(f"{path}: no readable embeddings ({error!r}); register the model again") from None
     if not len(embeddings.image) == len(embeddings.text) == count:
         raise ZeroVLError(
-            f"{path}: {len(embeddings.image)} pictures and {len(embeddings.text)} captions, but {PAIRS} has {count} "
-            "pairs; register the model again"
+            f"{path}: {len(embeddings.image)} pictures and {len(embeddings.text)} captions, but {SAMPLE_PAIRS} has "
+            f"{count} pairs; register the model again"
         )
     return embeddings

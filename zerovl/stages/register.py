@@ -1,17 +1,16 @@
-"""The stage `register`: publishes the model with its reports, passes it through the gate, moves the alias."""
+"""Run the stage `register`: publish the model with its reports, pass it through the gate, move the alias."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from zerovl.files import write_json
 from zerovl.params import Params, RegisterParams
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
-from zerovl.registry.stores import open_store
+from zerovl.registry.stores import open_store, store_uri
 from zerovl.release.gate import Verdict
 from zerovl.release.holder import Holders
 from zerovl.release.publish import assemble, publish_and_judge, usage_lines
+from zerovl.text_format import file_size, plural
 from zerovl.workspace import Workspace
 
 
@@ -21,10 +20,10 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     A candidate that the gate refuses is a version all the same: the alias stays, the reasons are printed.
 
     Raises:
-        ZeroVLError: a report is missing or of other data, the model is no bundle, or the store cannot be used.
+        ZeroVLError: a report is missing or of other data, the model is not a bundle, or the store cannot be used.
     """
     section = params.register_
-    registry = Registry(open_store(_store_uri(section.store, workspace)))
+    registry = Registry(open_store(store_uri(section.store, workspace.root)))
     candidate = assemble(params, workspace)
     version, verdict, move = publish_and_judge(registry, candidate, section, Holders(params.evaluate, workspace))
     write_json(
@@ -43,15 +42,9 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     _tell(version, verdict, move, section)
 
 
-def _store_uri(store: str, workspace: Workspace) -> str:
-    """A relative folder is meant from the workspace's root."""
-    return store if "://" in store else str(workspace.root / Path(store).expanduser())
-
-
 def _tell(version: Version, verdict: Verdict, move: Move | None, section: RegisterParams) -> None:
-    print(
-        f"registered {version.reference} in {section.store} ({len(version.files)} files, {version.size / 1e6:.1f} MB)"
-    )
+    contents = f"{plural(len(version.files), 'file')}, {file_size(version.size)}"
+    print(f"registered {version.reference} in {section.store} ({contents})")
     if move:
         print(f"gate passed; {version.name}@{section.alias} is version {version.number} (move {move.number})")
         if move.check:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.registries import processes
 from zerovl.errors import ZeroVLError
 from zerovl.registry.stores import open_store
 from zerovl.registry.stores.base import MissingKeyError
@@ -41,7 +41,7 @@ def _race(arguments: tuple[Path, int]) -> list[int]:
 
 
 def test_of_eight_processes_one_creates_each_key(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
+    with processes(8) as pool:
         won = pool.map(_race, [(tmp_path / "store", number) for number in range(8)], chunksize=1)
     assert sorted(key for keys in won for key in keys) == list(range(50))
     store = FolderStore(tmp_path / "store")

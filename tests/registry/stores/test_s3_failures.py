@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.flaky_proxy import CUT, DROP, HANG, INTERNAL, LOST, UNAVAILABLE, FlakyProxy
+from tests.support.registries import Bundle, promote
 from zerovl.errors import ZeroVLError
+from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.s3 import S3Store
 
-Bundle = Callable[..., dict[str, Path | bytes]]
 Through = Callable[[str, list[str]], FlakyProxy]
 
 
@@ -29,7 +30,7 @@ def through(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Through]
 
     # The pauses between attempts are botocore's; seconds of them would tell nothing here.
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.01)
-    monkeypatch.setattr("zerovl.registry.stores.s3._ANSWER_SECONDS", 1)
+    monkeypatch.setattr("zerovl.s3.ANSWER_SECONDS", 1)
     yield open_proxy
     for proxy in opened:
         proxy.close()
@@ -83,6 +84,7 @@ def test_a_server_that_stays_away_is_told(moto_bucket: str, through: Through) ->
         S3Store(moto_bucket).keys("")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_write_whose_answer_is_lost_is_done_once(moto_bucket: str, through: Through, make_bundle: Bundle) -> None:
     """The repeated write meets its own key; it is neither a second version nor a lost move."""
     files = make_bundle("a")
@@ -92,19 +94,20 @@ def test_a_write_whose_answer_is_lost_is_done_once(moto_bucket: str, through: Th
     through("PUT", [""] * (2 + count) + [LOST, LOST])
     registry = Registry(S3Store(moto_bucket))
     version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
-    move = registry.promote(version, "production", why="", by="tester", after=0, check=lambda folder: "")
+    move = promote(registry, version)
     assert (version.number, registry.numbers("zerovl")) == (1, [1])
     assert registry.history("zerovl", "production") == [move]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_publishing_and_promoting_through_all_of_it(moto_bucket: str, through: Through, make_bundle: Bundle) -> None:
     through("PUT", [UNAVAILABLE, LOST, HANG, "", INTERNAL, DROP, "", LOST, UNAVAILABLE, LOST])
     registry = Registry(S3Store(moto_bucket))
     versions = [
         registry.publish("zerovl", make_bundle(content), metrics={}, provenance={}, by="tester") for content in "ab"
     ]
-    for number, version in enumerate(versions):
-        assert registry.promote(version, "production", why="", by="", after=number, check=lambda folder: "")
+    for version in versions:
+        assert promote(registry, version)
     assert [move.version for move in registry.history("zerovl", "production")] == [2, 1]
     for version in versions:
-        registry.verify(version)
+        transfer.verify(registry.store, version)

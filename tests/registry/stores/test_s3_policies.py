@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tests.support.paths import ROOT
+from tests.support.registries import Bundle, promote
 from zerovl.errors import ZeroVLError
+from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.s3 import S3Store
+from zerovl.release.promote import rollback
 
 PAGE = ROOT / "docs" / "s3.md"
 ACTIONS = {
@@ -30,8 +32,9 @@ ACTIONS = {
     "ListObjectsV2": "s3:ListBucket",
     "DeleteObject": "s3:DeleteObject",
 }
-Bundle = Callable[..., dict[str, Path | bytes]]
 Call = tuple[str, str]  # action, key or listed prefix
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def policy(title: str, bucket: str) -> list[dict[str, Any]]:
@@ -81,8 +84,8 @@ def test_the_publisher(moto_bucket: str, make_bundle: Bundle, tmp_path: Path, mo
     for content in "ab":
         files = {**make_bundle(content), "large.safetensors": large}
         version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
-        registry.promote(version, "production", why="", by="", after=version.number - 1, check=lambda folder: "")
-    registry.rollback("zerovl", "production", why="", by="", check=lambda folder: "")
+        promote(registry, version)
+    rollback(registry, "zerovl", "production", why="", by="")
     with monkeypatch.context() as patch:
 
         def broken(*_: object) -> None:
@@ -98,12 +101,12 @@ def test_the_publisher(moto_bucket: str, make_bundle: Bundle, tmp_path: Path, mo
 def test_the_reader(moto_bucket: str, make_bundle: Bundle, tmp_path: Path) -> None:
     registry = Registry(S3Store(moto_bucket, "team"))
     version = registry.publish("zerovl", make_bundle("a"), metrics={}, provenance={}, by="tester")
-    registry.promote(version, "production", why="", by="", after=0, check=lambda folder: "")
+    promote(registry, version)
     store = S3Store(moto_bucket, "team")
     calls, reader = recorded(store), Registry(store)
     found = reader.resolve("zerovl@production")
-    reader.verify(found)
-    reader.pull(found, tmp_path / "out")
+    transfer.verify(store, found)
+    transfer.pull(store, found, tmp_path / "out")
     assert reader.names() == ["zerovl"]
     assert reader.versions("zerovl") == [found]
     assert len(reader.history("zerovl", "production")) == 1

@@ -1,27 +1,43 @@
-"""Stores of releases: a folder, or a bucket of S3."""
+"""Stores of releases: a folder, or a bucket of S3.
+
+Another kind of store is a module beside these with the methods of `base.Store`, and a line in `_KINDS`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from zerovl.errors import ZeroVLError
 from zerovl.registry.stores.base import Store
+from zerovl.registry.stores.folder import FolderStore
+from zerovl.registry.stores.s3 import S3Store
+from zerovl.s3 import parse
 
 
 def open_store(uri: str) -> Store:
     """Open a folder or `s3://bucket/prefix`; endpoint and keys of S3 come from the environment."""
     if not uri:
         raise ZeroVLError("the store is empty; name a folder or s3://bucket/prefix")
-    if "://" not in uri:
-        from zerovl.registry.stores.folder import FolderStore
+    scheme, separator, _ = uri.partition("://")
+    kind = scheme if separator else "folder"
+    if kind not in _KINDS or (separator and kind == "folder"):
+        raise ZeroVLError(f"store {uri!r} is not a folder and not of the form s3://bucket/prefix")
+    return _KINDS[kind](uri)
 
-        return FolderStore(Path(uri).expanduser())
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise ZeroVLError(f"store {uri!r}: not a folder and not of the form s3://bucket/prefix")
-    try:
-        from zerovl.registry.stores.s3 import S3Store
-    except ModuleNotFoundError as error:
-        raise ZeroVLError(f"store {uri}: {error.name} is not installed; run `pip install boto3`") from None
-    return S3Store(parts.netloc, parts.path.strip("/"))
+
+def store_uri(store: str, folder: Path) -> str:
+    """Return the URI of a store whose name, where it is a relative folder, is meant from `folder`."""
+    return store if "://" in store else str(folder / Path(store).expanduser())
+
+
+def _open_folder(uri: str) -> Store:
+    return FolderStore(Path(uri).expanduser())
+
+
+def _open_s3(uri: str) -> Store:
+    place = parse(uri)
+    return S3Store(place.bucket, place.path.strip("/"))
+
+
+_KINDS: dict[str, Callable[[str], Store]] = {"folder": _open_folder, "s3": _open_s3}  # by scheme

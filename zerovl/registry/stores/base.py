@@ -18,7 +18,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*
 
 
 class MissingKeyError(ZeroVLError):
-    """There is no such key in the store."""
+    """A key is asked for that is not in the store."""
 
 
 class Store(Protocol):
@@ -35,32 +35,33 @@ class Store(Protocol):
             True if this call created it, False if it existed; then it is left as it is.
         """
 
-    def exists(self, key: str) -> bool: ...
+    def exists(self, key: str) -> bool:
+        """Return whether there is such a key."""
 
     def read(self, key: str) -> bytes:
-        """All bytes of a small key; raises `MissingKeyError`."""
+        """Return all bytes of a small key; raises `MissingKeyError`."""
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        """The bytes of a key, of any size, block by block; raises `MissingKeyError`."""
+        """Yield the bytes of a key, of any size, block by block; raises `MissingKeyError`."""
 
     def download(self, key: str, path: Path) -> None:
         """Write a key to `path`, which is whole or absent; raises `MissingKeyError`."""
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys that begin with `prefix`, sorted."""
+        """Return all keys that begin with `prefix`, sorted."""
 
     def folders(self, prefix: str) -> list[str]:
-        """Names directly below `prefix` ("" or ending in "/") that have keys below them, sorted."""
+        """Return the names directly below `prefix` ("" or ending in "/") that have keys below them, sorted."""
 
     def check(self) -> str:
-        """Try that the store can be written and that creation is exclusive; returns a sentence on it."""
+        """Try whether the store can be written and creation is exclusive; returns a sentence on it."""
 
     def describe(self) -> str:
-        """The store as messages name it; differs for different stores."""
+        """Return the store as messages name it; differs for different stores."""
 
 
 def check_key(key: str) -> str:
-    """Keys are plain names joined by "/": nothing that could leave the store's folder."""
+    """Return a key that is plain names joined by "/"; raises `ZeroVLError` for what could leave the store's folder."""
     if not _KEY.fullmatch(key):
         raise ZeroVLError(f"key {key!r}: use letters, digits, '.', '_' and '-' in names joined by '/'")
     return key

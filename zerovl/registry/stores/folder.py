@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder
+from zerovl.files import disk_is_full, sync_folder
 from zerovl.registry.stores.base import BLOCK, MissingKeyError, check_key
 
 _ASIDE = ".aside"
@@ -28,9 +28,11 @@ class FolderStore:
 
     @property
     def uri(self) -> str:
+        """What `open_store` takes to open this store again."""
         return str(self._folder)
 
     def create(self, key: str, source: Path | bytes) -> bool:
+        """Write a key that does not exist yet, whole or not at all; returns False where it existed."""
         target = self._path(key)
         if target.exists():
             return False
@@ -48,17 +50,21 @@ class FolderStore:
         return True
 
     def exists(self, key: str) -> bool:
+        """Return whether there is such a key."""
         return self._path(key).is_file()
 
     def read(self, key: str) -> bytes:
+        """Return all bytes of a small key; raises `MissingKeyError`."""
         return b"".join(self.blocks(key))
 
     def blocks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes of a key block by block; raises `MissingKeyError`."""
         with self._explained("read", key), open(self._path(key), "rb") as file:
             while block := file.read(BLOCK):
                 yield block
 
     def download(self, key: str, path: Path) -> None:
+        """Write a key to `path`, which is whole or absent; raises `MissingKeyError`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         try:
@@ -72,6 +78,7 @@ class FolderStore:
             aside.unlink(missing_ok=True)
 
     def keys(self, prefix: str) -> list[str]:
+        """Return all keys that begin with `prefix`, sorted."""
         start = self._folder / prefix.rpartition("/")[0]
         found = []
         for folder, folders, names in os.walk(start):
@@ -81,12 +88,14 @@ class FolderStore:
         return sorted(key for key in found if key.startswith(prefix))
 
     def folders(self, prefix: str) -> list[str]:
+        """Return the names directly below `prefix` that have keys below them, sorted."""
         folder = self._folder / prefix
         if not folder.is_dir():
             return []
         return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
     def check(self) -> str:
+        """Write a probe twice; returns a sentence on it, or raises where the second one succeeds."""
         key = f"probe-{uuid.uuid4().hex}"
         created = self.create(key, b"probe")
         try:
@@ -98,6 +107,7 @@ class FolderStore:
         return "can be written, creation is exclusive"
 
     def describe(self) -> str:
+        """Return the whole path, as messages name the store."""
         return f"folder {self._folder.absolute()}"
 
     def _path(self, key: str) -> Path:
@@ -140,7 +150,7 @@ class FolderStore:
             where = f"{self.describe()}: cannot {action} {key}"
             if isinstance(error, FileNotFoundError) and action == "read":
                 raise MissingKeyError(f"{self.describe()}: there is no {key}") from None
-            if error.errno == errno.ENOSPC:
+            if disk_is_full(error):
                 raise ZeroVLError(f"{where}: the disk is full; free some space and run it again") from None
             if error.errno in _NO_LINKS and error.filename2:
                 raise ZeroVLError(
