@@ -15,9 +15,8 @@ from prefect.artifacts import (
 )
 
 from flows.runtime.paths import REPORTS_VARIABLE
-from zerovl.engine.metrics_log import FILE, read_rows
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
-from zerovl.files import read_json
+from zerovl.files import read_json, read_json_lines
 from zerovl.workspace import Workspace
 
 # Of a chart outside the report, whose style sheet it has there.
@@ -28,7 +27,7 @@ _CHART_STYLE = (
 
 
 def validation(workspace: Workspace) -> None:
-    """A table of rules, the broken ones first."""
+    """Send a table of rules, the broken ones first."""
     verdict = read_json(workspace.validation_report / "verdict.json")
     rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["level"] != "hard"))
     table = [
@@ -45,14 +44,14 @@ def validation(workspace: Workspace) -> None:
 
 
 def training(workspace: Workspace) -> None:
-    """The curves of the loss and, where it was looked at on the way, of RSUM."""
-    drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_rows(workspace.training_report / FILE))]
+    """Send the curves of the loss and, where training scored it, of RSUM."""
+    drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_json_lines(workspace.training_log))]
     if drawn:
         create_markdown_artifact("\n\n".join(drawn), key="curves", description="What training did, step by step")
 
 
 def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    """(title, SVG) for each curve that the rows of a training log give."""
+    """Give (title, SVG) for each curve that the rows of a training log have."""
     loss = [(float(row["step"]), float(row["loss"])) for row in rows]
     scores = [(float(row["step"]), float(row["valid_rsum"])) for row in rows if "valid_rsum" in row]
     if loss:
@@ -64,7 +63,7 @@ def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
 
 
 def gallery(workspace: Workspace) -> None:
-    """Queries and what the model found."""
+    """Send the picture of queries and what the model found."""
     path = workspace.evaluation_report / "gallery.png"
     if path.is_file():
         picture = _picture(path.read_bytes(), "png", "Queries, and what the model finds among pictures it never saw")
@@ -77,7 +76,7 @@ def _standalone(chart: str) -> bytes:
 
 
 def _picture(data: bytes, kind: str, title: str) -> str:
-    """Markdown with the picture inside, so that it shows wherever the UI is opened.
+    """Return markdown with the picture inside, so that it shows wherever the UI is opened.
 
     Prefect's own image artifact would print the whole address, which here is the picture, below it.
     """
@@ -85,7 +84,7 @@ def _picture(data: bytes, kind: str, title: str) -> str:
 
 
 def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> None:
-    """Scores with the difference to `before` (metrics of production), the gate's verdict, how to load the model."""
+    """Send scores beside `before` (metrics of production), the gate's verdict, and how to load the model."""
     metrics = read_json(workspace.evaluation_report / "metrics.json")
     release = read_json(workspace.release) if workspace.release.is_file() else None
     create_markdown_artifact(
@@ -94,7 +93,7 @@ def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> No
 
 
 def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
-    """The markdown of `summary`."""
+    """Return the markdown of `summary`."""
     comparable = before is not None and before.get("evaluation_digest") == metrics.get("evaluation_digest")
     lines = [
         "## Scores",
@@ -111,7 +110,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
     if before is None:
         lines += ["", "No model is in production yet."]
     elif not comparable:
-        lines += ["", "The model in production was evaluated on other data; the gate measures it anew where it can."]
+        lines += ["", "The model in production was evaluated on other data; the gate scores it again where it can."]
     if release is None:
         return "\n".join([*lines, "", "Not registered: the run was asked to do nothing after the evaluation."])
     lines += [
@@ -133,7 +132,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
 
 
 def links(folder: Path) -> None:
-    """Links to the reports that were kept, where `make ui` (or another server) serves them."""
+    """Send links to the reports that were kept, where `make ui` (or another server) serves them."""
     base = os.environ.get(REPORTS_VARIABLE)
     if not base:
         return

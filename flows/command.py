@@ -15,7 +15,7 @@ TAG = "zerovl"  # as the deployments have it: the automation for lost runs looks
 
 
 def main(flow: Flow[..., Any]) -> None:
-    """Run a flow here and now and print what it returns; exits with 1 where it fails and 130 after Ctrl-C."""
+    """Run a flow here and now and print what it returns; exits with 1 where it fails and with 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=(flow.description or "").partition("\n\nArgs:")[0]
     )

@@ -17,5 +17,5 @@ Why = Annotated[str, Field(min_length=3)]
 
 
 def recipe_file(recipe: Recipe) -> str:
-    """What `zerovl recipe` takes."""
+    """Return the name of a recipe as `zerovl recipe` takes it."""
     return recipe if recipe in ("params.yaml", "demo") else f"recipes/{recipe}.yaml"

@@ -15,7 +15,7 @@ from flows.runtime import checkout as checkouts
 from flows.runtime import process
 from flows.runtime.checkout import Checkout
 from flows.runtime.liveness import follow_worker
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from flows.stores import open_registry
 from zerovl import params_file
 from zerovl.files import read_json
@@ -23,20 +23,22 @@ from zerovl.params import Params
 from zerovl.workspace import Workspace
 
 
-class Quiet:
+class Silent:
     """Hears a short command whose output is of no interest unless it fails."""
 
-    def line(self, text: str) -> None: ...
+    def line(self, text: str) -> None:
+        """Drop the line; the message of a failure has the last ones."""
 
-    def bar(self, bar: process.Bar) -> None: ...
+    def bar(self, bar: process.Bar) -> None:
+        """Drop the bar."""
 
 
 def open_checkout(revision: str) -> Checkout:
-    """The checkout of the flow run that calls; made, or found where the run is tried again."""
+    """Return the checkout of the flow run that calls; made, or found where the run is tried again."""
     follow_worker(runtime.flow_run.id)
-    if warning := checkouts.fetch(Home.here()):
+    if warning := checkouts.fetch(Paths.here()):
         get_run_logger().warning(warning)
-    checkout = checkouts.make(Home.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
+    checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
     get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])
     return checkout
 
@@ -45,7 +47,7 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
     command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", recipe_file(recipe), *overrides, *alias]
-    process.run(command, checkout.path, checkout.environment, Quiet())
+    process.run(command, checkout.path, checkout.environment, Silent())
     checkout.commit(f"Parameters of run {checkout.name}")
     settings = params_file.load(checkout.path / "params.yaml")
     checkout.share_store(settings.register_.store)
@@ -53,7 +55,7 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
 
 
 def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, Any] | None:
-    """All stages, the pages, DVC push and the commit; returns `release.json`, None where nothing was registered."""
+    """Run all stages, show pages, commit and push; returns `release.json`, None where nothing was registered."""
     workspace = Workspace(checkout.path)
     stages.prepare(checkout, checkout.start_file(settings.train.init_from))
     stages.validate(checkout)
@@ -75,7 +77,7 @@ def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, 
 
 @stages.stage_task("look up production", "Reads the scores of the model that has the alias", retries=3)
 def in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
-    """Of the holder of the alias before this run; None where there is no alias or no holder."""
+    """Return the metrics of the alias's holder before this run; None where there is no alias or no holder."""
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
     move = registry.current(section.name, section.alias) if section.alias else None
@@ -83,7 +85,7 @@ def in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None
 
 
 def _push_branch(checkout: Checkout) -> None:
-    """A remote that takes no push from here (a plain clone of someone else's) is no reason to fail: all is local."""
+    """Push the branch; a remote that takes no push from here (someone else's) does not fail the run: all is local."""
     state = stages.push_branch(checkout, return_state=True)
     if state.is_failed():
         get_run_logger().warning("branch %s stays on this machine: %s", checkout.branch, state.message)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from flows import command, forms, pipeline, stages
 from flows.runtime.checkout import Checkout
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from flows.stores import user_registry
 from zerovl import params_file
 from zerovl.files import read_json
@@ -24,12 +24,12 @@ from zerovl.workspace import Workspace
 
 
 class CannotReproduceError(Exception):
-    """The release does not say enough of where it comes from, or this machine lacks it."""
+    """A release cannot be made again: it does not say enough of its origin, or this machine lacks it."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a release with what was made again."""
+    """A release beside what was made again."""
 
     data_equal: bool
     largest_difference: float | None  # over all weights; None where names or shapes differ
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "equal", "within tolerance" or "different"."""
+        """Return "equal", "within tolerance" or "different"."""
         if self.data_equal and self.largest_difference == 0.0 and self.rsum[0] == self.rsum[1]:
             return "equal"
         near = self.largest_difference is not None and abs(self.rsum[0] - self.rsum[1]) <= self.tolerance
@@ -56,15 +56,15 @@ def reproduce(
         release: NAME@VERSION or NAME@ALIAS
         tolerance: difference of RSUM that still counts as the same model
     """
-    registry = user_registry(Home.here())
+    registry = user_registry(Paths.here())
     version = registry.resolve(release)
     checkout = pipeline.open_checkout(commit_of(version))
     start_from_nothing(checkout, version)
     init_from = params_file.load(checkout.path / "params.yaml").train.init_from
     stages.prepare(checkout, checkout.start_file(init_from))
     stages.validate(checkout)
-    stages.train_anew(checkout)
-    stages.evaluate_anew(checkout)
+    stages.train_again(checkout)
+    stages.evaluate_again(checkout)
     compared = compare(registry, version, Workspace(checkout.path), tolerance)
     create_markdown_artifact(render(version, compared), key="reproduced", description=f"{release} made again")
     get_run_logger().info("%s made again: %s", release, compared.verdict)
@@ -74,7 +74,7 @@ def reproduce(
 
 
 def commit_of(version: Version) -> str:
-    """The commit that a release was made from; raises where that is not enough to make it again."""
+    """Return the commit that a release was made from; raises where that is not enough to make it again."""
     state = version.provenance.get("git") or {}
     if not state.get("commit"):
         raise CannotReproduceError(f"{version.reference} was made outside git: nobody knows of which code")
@@ -99,10 +99,10 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
 
 
 def compare(registry: Registry, version: Version, workspace: Workspace, tolerance: float) -> Comparison:
-    """Weights and metrics of the release against those in the workspace."""
+    """Compare weights and metrics of the release with those in the workspace."""
     manifest = read_json(workspace.manifest / "manifest.json")
     metrics = read_json(workspace.evaluation_report / "metrics.json")
-    with cache.held(registry, version, cache.cache_folder()) as released:
+    with cache.held(registry.store, version) as released:
         difference = _difference(released / release_files.WEIGHTS, workspace.model / release_files.WEIGHTS)
     return Comparison(
         data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
@@ -113,7 +113,7 @@ def compare(registry: Registry, version: Version, workspace: Workspace, toleranc
 
 
 def render(version: Version, compared: Comparison) -> str:
-    """The markdown that the UI shows."""
+    """Return the markdown that the UI shows."""
     difference = compared.largest_difference
     weights = "names or shapes differ" if difference is None else f"largest difference {difference:.3g}"
     return "\n".join(

@@ -11,11 +11,13 @@ from prefect.states import Completed
 
 from flows import command, pipeline, stages
 from flows.forms import After, Overrides, Recipe
+from flows.progress import ProgressReporter
 from flows.runtime import changes, process
 from flows.runtime.checkout import STARTS, Checkout
 from flows.stores import open_registry
 from zerovl.files import read_json
 from zerovl.params import Params
+from zerovl.registry import transfer
 
 
 @flow(name="retrain")
@@ -46,36 +48,40 @@ def retrain(
     refresh(checkout)
     if unwatched := changes.unwatched_sources(checkout.path, settings):
         repack(checkout, unwatched)
-    if not force and (known := look_for_news(checkout, settings)):
+    if not force and (known := compare_with_releases(checkout, settings)):
         checkout.discard()
         return Completed(name="NothingNew", message=known)
-    if from_production and (override := fetch_start(checkout, settings)):
+    if from_production and (override := fetch_production_model(checkout, settings)):
         settings = pipeline.write_params(checkout, recipe, [*overrides, override], after)
     return pipeline.run_stages(checkout, settings, after)
 
 
 @stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)
 def refresh(checkout: Checkout) -> None:
-    with stages.Narrator("refresh") as narrator:
-        update_imports(checkout, narrator)
+    """Update imported data and commit what DVC then knows of them."""
+    with ProgressReporter("refresh") as reporter:
+        update_imports(checkout, reporter)
     checkout.commit(f"New data of run {checkout.name}")
 
 
 def update_imports(checkout: Checkout, listener: process.Listener) -> None:
+    """Run `dvc update` for everything that was imported."""
     for path in changes.imports(checkout.path):
         stages.run_dvc(checkout, ["update", path], listener)
 
 
-@stages.stage_task("repack", "Reads sources anew where DVC does not see whether they changed", retries=3)
+@stages.stage_task("repack", "Reads sources again where DVC does not see whether they changed", retries=3)
 def repack(checkout: Checkout, sources: list[str]) -> None:
+    """Pack all sources whatever DVC has of them, so that the manifest tells whether they changed."""
     get_run_logger().info("packing %s to see whether it changed", ", ".join(sources))
-    with stages.Narrator("prepare") as narrator:
-        stages.run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], narrator)
+    with ProgressReporter("prepare") as reporter:
+        stages.write_code_digests(checkout, reporter)
+        stages.run_dvc(checkout, ["repro", "--force", "--single-item", "prepare"], reporter)
 
 
-@stages.stage_task("look for news", "Compares data, code and parameters with the releases before", retries=3)
-def look_for_news(checkout: Checkout, settings: Params) -> str | None:
-    """Why there is nothing to do; None where there is."""
+@stages.stage_task("compare with releases", "Compares data, code and parameters with the releases before", retries=3)
+def compare_with_releases(checkout: Checkout, settings: Params) -> str | None:
+    """Return why there is nothing to do; None where there is something."""
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
     versions = registry.versions(section.name)
@@ -83,7 +89,7 @@ def look_for_news(checkout: Checkout, settings: Params) -> str | None:
     if known is None:
         return None
     moves = registry.history(section.name, section.alias) if section.alias else None
-    if left := changes.unfinished(checkout.home, known, moves):
+    if left := changes.unfinished(checkout.paths, known, moves):
         get_run_logger().info("nothing is new, but %s: going on", left)
         return None
     if changes.unwatched_sources(checkout.path, settings):
@@ -93,8 +99,8 @@ def look_for_news(checkout: Checkout, settings: Params) -> str | None:
     return f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"
 
 
-@stages.stage_task("fetch start", "Fetches the model in production", retries=3)
-def fetch_start(checkout: Checkout, settings: Params) -> str | None:
+@stages.stage_task("fetch production model", "Fetches the model in production", retries=3)
+def fetch_production_model(checkout: Checkout, settings: Params) -> str | None:
     """Fetch the model in production to a folder named by its content, which the run's parameters then name.
 
     DVC keeps it like any data, so a release that started from another is made again wherever that is pulled.
@@ -109,12 +115,12 @@ def fetch_start(checkout: Checkout, settings: Params) -> str | None:
     folder = f"{STARTS}/{version.identity[:16]}"
     if not (checkout.path / folder).is_dir():
         # What an interrupted download leaves must not lie where a run commits.
-        aside = checkout.home.downloads / f"{checkout.name}-{version.identity[:16]}"
+        aside = checkout.paths.downloads / f"{checkout.name}-{version.identity[:16]}"
         if not aside.is_dir():
-            registry.pull(version, aside)
+            transfer.pull(registry.store, version, aside)
         (checkout.path / STARTS).mkdir(exist_ok=True)
         os.replace(aside, checkout.path / folder)
-    stages.run_dvc(checkout, ["add", folder], pipeline.Quiet())
+    stages.run_dvc(checkout, ["add", folder], pipeline.Silent())
     get_run_logger().info("starting from %s", version.reference)
     return f"train.init_from={folder}"
 

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from uuid import UUID
+from typing import Any
 
-import httpx
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from flows import artifacts
+from flows.progress import ProgressReporter, send_page
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
-from flows.runtime.gpu_lock import gpu_lease
-from flows.runtime.process import Bar
+from flows.runtime.gpu_lock import hold_gpu_lock
+from zerovl import params_file
 from zerovl.files import read_json
 from zerovl.workspace import Workspace
 
-# What DVC says to someone at a terminal; a run commits and pushes by itself.
-_HINTS = (
-    "To track the changes with git",
-    "git add",
-    "To enable auto staging",
-    "dvc config core.autostage",
-    "Use `dvc push`",
-)
-_EVERY = 2.0  # seconds between updates of a progress artifact
-_RETRY_DELAYS = [5.0, 20.0, 60.0]  # seconds before another attempt where input or output failed
+RETRY_VARIABLE = "ZEROVL_RETRY_SECONDS"
+RETRY_SECONDS = "5 20 60"  # before another attempt where input or output failed
 
 
 def stage_task(name: str, text: str, retries: int = 0) -> Callable[[Callable[..., Any]], Any]:
-    """A Prefect task without cache of its own: what is up to date is DVC's to know."""
+    """Return the decorator of a Prefect task without a cache of its own: what is up to date is DVC's to know."""
+    delays = [float(seconds) for seconds in os.environ.get(RETRY_VARIABLE, RETRY_SECONDS).split()]
     return task(
         name=name,
         task_run_name=name,
@@ -48,89 +36,96 @@ def stage_task(name: str, text: str, retries: int = 0) -> Callable[[Callable[...
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=retries,
-        retry_delay_seconds=_RETRY_DELAYS[:retries] or None,
+        retry_delay_seconds=delays[:retries] or None,
     )
 
 
 @stage_task("prepare", "Fetches the raw data and packs it into shards", retries=3)
 def prepare(checkout: Checkout, start: str | None = None) -> None:
-    # Not `-s`: what lies before `prepare` is the data itself, drawn, imported or in the cache or a remote.
-    with Narrator("prepare") as narrator:
-        run_dvc(checkout, ["repro", "--pull", "prepare"], narrator)
+    """Make or fetch data and tokenizer, the model to start from, and what the stages after it compare code with."""
+    # Not `-s`: what lies before `prepare` is the stage `code`, whose files all stages need, and the data itself,
+    # drawn, imported or in the cache or a remote.
+    with ProgressReporter("prepare") as reporter:
+        run_dvc(checkout, ["repro", "--pull", "prepare"], reporter)
         if start:  # the model to start from
-            run_dvc(checkout, ["pull" if checkout.has_dvc_remote() else "checkout", start], narrator)
+            run_dvc(checkout, ["pull" if checkout.has_dvc_remote() else "checkout", start], reporter)
 
 
 @stage_task("validate", "Checks the data against the rules of params.yaml")
 def validate(checkout: Checkout) -> None:
-    with Narrator("validate") as narrator:
+    """Check the data; the page of rules is shown of broken data above all."""
+    with ProgressReporter("validate") as reporter:
         try:
-            run_dvc(checkout, ["repro", "-s", "validate"], narrator)
+            run_dvc(checkout, ["repro", "-s", "validate"], reporter)
         finally:
             if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
-                show(artifacts.validation, checkout)  # of broken data above all
+                show(artifacts.validation, checkout)
 
 
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
 def train(checkout: Checkout) -> None:
+    """Train, or resume the interrupted run of the same parameters, data and code."""
     _on_gpu(checkout, "train", artifacts.training)
 
 
 @stage_task("evaluate", "Scores the model on the validation splits")
 def evaluate(checkout: Checkout) -> None:
+    """Score the model and show what it finds."""
     _on_gpu(checkout, "evaluate", artifacts.gallery)
 
 
-@stage_task("train anew", "Trains from nothing, whatever DVC has of it already")
-def train_anew(checkout: Checkout) -> None:
+@stage_task("train again", "Trains from nothing, whatever DVC has of it already")
+def train_again(checkout: Checkout) -> None:
+    """Train from nothing, whatever DVC has of it already."""
     _on_gpu(checkout, "train", artifacts.training, "--force", "--no-run-cache")
 
 
-@stage_task("evaluate anew", "Scores the model, whatever DVC has of it already")
-def evaluate_anew(checkout: Checkout) -> None:
+@stage_task("evaluate again", "Scores the model, whatever DVC has of it already")
+def evaluate_again(checkout: Checkout) -> None:
+    """Score the model, whatever DVC has of it already."""
     _on_gpu(checkout, "evaluate", artifacts.gallery, "--force", "--no-run-cache")
 
 
 def _on_gpu(checkout: Checkout, stage: str, page: Callable[[Workspace], None], *options: str) -> None:
-    with Narrator(stage) as narrator:
-        with gpu_lease(f"run {checkout.name}", narrator.line) as lease:
-            run_dvc(checkout, ["repro", *options, "-s", stage], narrator, keep=[lease])
+    with ProgressReporter(stage) as reporter:
+        with hold_gpu_lock(f"run {checkout.name}", reporter.line) as lock:
+            run_dvc(checkout, ["repro", *options, "-s", stage], reporter, keep=[lock])
         show(page, checkout)
 
 
 def show(page: Callable[[Workspace], None], checkout: Checkout) -> None:
-    """Make a page of the UI; one that does not arrive is no reason to lose the work that it is about."""
-    try:
-        page(Workspace(checkout.path))
-    except httpx.HTTPError as error:
-        get_run_logger().warning("a page of the Artifacts tab could not be sent: %s", error)
+    """Make a page of the UI from the checkout's reports and send it."""
+    send_page(partial(page, Workspace(checkout.path)))
 
 
 @stage_task("register", "Publishes the model, passes it through the gate, moves the alias", retries=3)
 def register(checkout: Checkout) -> None:
-    with Narrator("register") as narrator:
-        run_dvc(checkout, ["repro", "-s", "register"], narrator)
+    """Publish the model; the gate decides on the alias."""
+    with ProgressReporter("register") as reporter:
+        run_dvc(checkout, ["repro", "-s", "register"], reporter)
 
 
 @stage_task("push", "Sends data and model to the DVC remote, where there is one", retries=3)
 def push_data(checkout: Checkout) -> None:
-    with Narrator("push") as narrator:
+    """Push to the DVC remote; without one, say that everything stays in the cache."""
+    with ProgressReporter("push") as reporter:
         if checkout.has_dvc_remote():
-            run_dvc(checkout, ["push"], narrator)
+            run_dvc(checkout, ["push"], reporter)
         else:
-            narrator.line(
+            reporter.line(
                 "no default remote is configured (`dvc remote default NAME`): data and model stay in the cache"
             )
 
 
 @stage_task("commit", "Commits parameters and DVC's records on the run's branch")
 def commit_run(checkout: Checkout, message: str) -> None:
+    """Commit, and tag the commit's release where tags are wanted."""
     checkout.commit(message)
     get_run_logger().info("branch %s is at %s", checkout.branch, checkout.head()[:12])
     release = Workspace(checkout.path).release
     if tags.wanted() and release.is_file():
         values = read_json(release)
-        root, name, version = checkout.home.root, values["name"], values["version"]
+        root, name, version = checkout.paths.root, values["name"], values["version"]
         tags.tag_version(root, name, version, checkout.head())
         if values["promoted"]:
             tags.tag_alias(root, name, version, values["alias"])
@@ -138,85 +133,32 @@ def commit_run(checkout: Checkout, message: str) -> None:
 
 @stage_task("push branch", "Pushes the run's branch and tags to the git remote, where there is one", retries=3)
 def push_branch(checkout: Checkout) -> None:
+    """Push branch and tags; without a git remote there is nothing to do."""
     remote = checkout.push()
     release = Workspace(checkout.path).release
     if remote and tags.wanted() and release.is_file():
         # Of the version's own commit: an earlier run may have made the same one.
         values = read_json(release)
-        if commit := tags.commit_of(checkout.home.root, values["name"], values["version"]):
-            tags.push(checkout.home.root, remote, commit)
+        if commit := tags.commit_of(checkout.paths.root, values["name"], values["version"]):
+            tags.push(checkout.paths.root, remote, commit)
     if remote:
         get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 
 
+def write_code_digests(checkout: Checkout, listener: process.Listener) -> None:
+    """Run the stage `code`, whose files every other stage needs, for a stage that is then run alone."""
+    if (checkout.path / "reports" / "code").is_dir() or not _has_stage(checkout, "code"):
+        return
+    run_dvc(checkout, ["repro", "-s", "code"], listener)
+
+
+def _has_stage(checkout: Checkout, stage: str) -> bool:
+    """Return whether the checkout's dvc.yaml has a stage: a commit of before has no `code`."""
+    return stage in params_file.read_yaml(checkout.path / "dvc.yaml").get("stages", {})
+
+
 def run_dvc(checkout: Checkout, words: Sequence[str], listener: process.Listener, keep: Sequence[int] = ()) -> str:
-    """`dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path."""
+    """Run `dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**checkout.environment, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     return process.run([sys.executable, "-m", "dvc", *words], checkout.path, environment, listener, keep)
-
-
-class Narrator:
-    """Lines to the run's log, bars to one progress artifact; never holds up the command.
-
-    The artifact is written from a thread of its own: where the server is away, only the newest state waits.
-    """
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-        self._logger = get_run_logger()
-        self._newest: Bar | None = None
-        self._ended = threading.Event()
-        # The thread writes in the name of this task run.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._write,), daemon=True)
-        self._last = Bar(stage, 0.0, "started")
-
-    def line(self, text: str) -> None:
-        if not text.strip().startswith(_HINTS):
-            self._logger.info(text)
-
-    def bar(self, bar: Bar) -> None:
-        self._newest = bar
-
-    def __enter__(self) -> Self:
-        self._since = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        took = f"{time.monotonic() - self._since:.0f} s"
-        self._newest = Bar("", 100.0, f"done in {took}") if kind is None else self._stopped(took)
-        self._ended.set()
-        self._thread.join(timeout=10.0)
-
-    def _stopped(self, took: str) -> Bar:
-        last = self._newest or self._last
-        return Bar(last.title, last.percent, f"stopped after {took}; {last.text}")
-
-    def _write(self) -> None:
-        artifact: UUID | None = None
-        while True:
-            ended = self._ended.wait(_EVERY if artifact else 0.0)
-            bar, self._newest = self._newest or (None if artifact else self._last), None
-            if bar:
-                self._last = bar
-                try:
-                    artifact = self._send(artifact, bar)
-                except httpx.HTTPError as error:
-                    self._newest = self._newest or bar
-                    self._logger.debug("progress of %s not sent: %s", self._stage, error)
-            if ended:
-                return
-
-    def _send(self, artifact: UUID | None, bar: Bar) -> UUID:
-        title = f"{bar.title}: " if bar.title not in ("", self._stage) else ""
-        description = f"**{self._stage}** {title}{bar.text}"
-        if artifact is None:
-            made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
-            assert isinstance(made, UUID)
-            return made
-        update_progress_artifact(artifact, bar.percent, description=description)
-        return artifact

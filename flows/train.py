@@ -33,7 +33,7 @@ def train(
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     if unwatched := changes.unwatched_sources(checkout.path, settings):
         get_run_logger().warning(
-            "%s: DVC does not see whether it changed; the flow retrain reads it anew", ", ".join(unwatched)
+            "%s: DVC does not see whether it changed; the flow retrain reads it again", ", ".join(unwatched)
         )
     return pipeline.run_stages(checkout, settings, after)
 

@@ -1,4 +1,4 @@
-"""Is there anything new to train on? Compares a checkout with the releases that were made before."""
+"""What is new in a checkout: its data, code and parameters compared with the releases that were made before."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from flows.runtime.checkout import STARTS, CheckoutError, git
-from flows.runtime.paths import Home
-from zerovl import params
-from zerovl.params import Params
+from flows.runtime.paths import Paths
+from zerovl import params, params_file
+from zerovl.params import MachineParams, Params
 from zerovl.registry.records import Move, Version
 
 LOOKED_AT = 20  # newest releases
@@ -20,10 +20,12 @@ _MADE_FROM = (
     *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
     *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md", f":(exclude){STARTS}"),
 )
+# Of the section `train`: what a run from production sets each time, and what older releases name there.
+_NOT_COMPARED = {"init_from", *MachineParams.model_fields}
 
 
 def imports(checkout: Path) -> list[str]:
-    """Paths of the `.dvc` files that `dvc update` can refresh: those of import-url and import."""
+    """Return the paths of the `.dvc` files that `dvc update` can refresh: those of import-url and import."""
     found = []
     for path in git(checkout, "ls-files", "*.dvc").splitlines():
         content = yaml.safe_load((checkout / path).read_text(encoding="utf-8"))
@@ -33,14 +35,14 @@ def imports(checkout: Path) -> list[str]:
 
 
 def unwatched_sources(checkout: Path, settings: Params) -> list[str]:
-    """Raw data that lie outside the checkout (for example s3://): neither git nor DVC sees a change there."""
+    """Return the raw data outside the checkout (for example s3://), where neither git nor DVC sees a change."""
     raw = settings.data.raw
     places = [source.path for source in settings.data.sources] or [raw]
     return [place for place in places if not _inside(checkout, raw, place)]
 
 
 def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Version | None:
-    """The newest release of the same data, code and parameters as the checkout has now, if any.
+    """Return the newest release of the same data, code and parameters as the checkout has now, if any.
 
     `train.init_from` does not count: a run that starts from production differs in it every time.
     """
@@ -53,14 +55,14 @@ def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Ve
     return None
 
 
-def unfinished(home: Home, version: Version, moves: list[Move] | None) -> str:
-    """What a run has still to do about a release of the same data, code and parameters; "" where nothing.
+def unfinished(paths: Paths, version: Version, moves: list[Move] | None) -> str:
+    """Return what a run has still to do about a release of the same data, code and parameters; "" where nothing.
 
     Args:
         moves: of the alias that the run is to move; None where it is to move none.
     """
     run = version.by.removeprefix("run ")
-    if run != version.by and (home.checkouts / run).is_dir():
+    if run != version.by and (paths.checkouts / run).is_dir():
         return f"{version.reference} was registered by run {run}, which has not come to its end"
     passed = bool((version.verdict or {}).get("passed"))
     if moves is not None and passed and all(move.version != version.number for move in moves):
@@ -69,9 +71,13 @@ def unfinished(home: Home, version: Version, moves: list[Move] | None) -> str:
 
 
 def _trained(sections: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that a model depends on."""
-    kept = {name: section for name, section in sections.items() if name != "register"}
-    kept["train"] = {name: value for name, value in (kept.get("train") or {}).items() if name != "init_from"}
+    """Return the parameters that a model depends on.
+
+    What a release of before did not know yet takes its default, and `train` had then what is now in `machine`.
+    """
+    known = params_file.merge(params.as_dict(Params()), sections)
+    kept = {name: section for name, section in known.items() if name not in ("register", "machine")}
+    kept["train"] = {name: value for name, value in known["train"].items() if name not in _NOT_COMPARED}
     return kept
 
 
@@ -87,7 +93,7 @@ def _same_files(checkout: Path, commit: str | None) -> bool:
 
 
 def _inside(checkout: Path, raw: str, place: str) -> bool:
-    """Whether `place` is in `data.raw`, and that in the checkout."""
+    """Return whether `place` is in `data.raw`, and that in the checkout."""
     if "://" in place or not (checkout / raw).is_relative_to(checkout):
         return False
     return (checkout / place).is_relative_to(checkout / raw)

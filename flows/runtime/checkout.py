@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
+from zerovl.files import locked
 
 BRANCHES = "runs"
 STARTS = "data/start"  # models that runs start from, by identity; DVC has them
@@ -24,26 +25,27 @@ _NOBODY = ("zerovl flows", "flows@localhost")
 
 
 class CheckoutError(Exception):
-    """git refused; the text says what and why."""
+    """A checkout cannot be made or used; the text says what git refused and why."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """`path` is the worktree, on branch `runs/<name>`."""
+    """A run's git worktree at `path`, on branch `runs/<name>`."""
 
-    home: Home
+    paths: Paths
     name: str
     path: Path
 
     @property
     def branch(self) -> str:
+        """Return the branch that keeps what the run did."""
         return f"{BRANCHES}/{self.name}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """For commands in the checkout: its own code first, and this run's name in the registry's history."""
-        paths = [str(self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"PYTHONPATH": os.pathsep.join(paths), "ZEROVL_RUN": f"run {self.name}"}
+        """Return variables for commands here: the checkout's own code, this run's name in the registry's history."""
+        places = [str(self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(places), "ZEROVL_RUN": f"run {self.name}"}
 
     def commit(self, message: str) -> bool:
         """Commit what a run writes into git's files: parameters and DVC's records. False where nothing changed."""
@@ -57,7 +59,7 @@ class Checkout:
 
     def push(self) -> str | None:
         """Push the branch to the remote of the user's checkout; None where it has none."""
-        remote = remote_of(self.home)
+        remote = remote_of(self.paths)
         if remote is None:
             return None
         target = f"HEAD:refs/heads/{self.branch}"
@@ -65,7 +67,7 @@ class Checkout:
         return remote
 
     def share_store(self, store: str) -> None:
-        """A registry in a folder of the checkout is that of the user's checkout, for all runs.
+        """Make a registry in a folder of the checkout that of the user's checkout, for all runs.
 
         Raises:
             CheckoutError: git has files in that folder, so the run has one of its own.
@@ -78,17 +80,18 @@ class Checkout:
                 f"register.store: git has files in {store}, so releases of a run would go with its checkout; name "
                 "another folder, or a whole path"
             )
-        _link(self.home.root / store, link)
+        _link(self.paths.root / store, link)
         _exclude(self.path, store)
 
     def has_dvc_remote(self) -> bool:
+        """Return whether DVC has a default remote here."""
         from dvc.repo import Repo
 
         with Repo(str(self.path)) as repo:
             return bool(repo.config["core"].get("remote"))
 
     def start_file(self, init_from: str) -> str | None:
-        """The `.dvc` file of the model that the run starts from; None where DVC does not have it.
+        """Return the `.dvc` file of the model that the run starts from; None where DVC does not have it.
 
         Raises:
             CheckoutError: the model is in the user's checkout at most, and not in the run's.
@@ -106,11 +109,12 @@ class Checkout:
         return None
 
     def head(self) -> str:
+        """Return the commit that is checked out."""
         return git(self.path, "rev-parse", "HEAD")
 
     def keep_reports(self) -> Path:
         """Copy the reports to where they outlive the checkout."""
-        target = self.home.reports / self.name
+        target = self.paths.reports / self.name
         aside = target.with_name(f".{target.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(self.path / "reports", aside, dirs_exist_ok=True)
@@ -120,39 +124,44 @@ class Checkout:
 
     def remove(self) -> None:
         """Remove the worktree; its branch, the cache and the reports that were kept stay."""
-        git(self.home.root, "worktree", "remove", "--force", str(self.path))
+        git(self.paths.root, "worktree", "remove", "--force", str(self.path))
 
     def discard(self) -> None:
         """Remove the worktree and the branch, which has nothing that anyone would look for."""
         self.remove()
-        git(self.home.root, "branch", "--quiet", "-D", self.branch)
+        git(self.paths.root, "branch", "--quiet", "-D", self.branch)
 
 
-def make(home: Home, name: str, run_id: str, revision: str) -> Checkout:
-    """A checkout of `revision` for a run; the one that an earlier attempt of the same run left, if any.
+def make(paths: Paths, name: str, run_id: str, revision: str) -> Checkout:
+    """Return a checkout of `revision` for a run; the one that an earlier attempt of the same run left, if any.
 
     It is called as the run is, or with a piece of the run's id where an earlier run had the same name.
 
     Raises:
         CheckoutError: there is no such revision, or git cannot make a worktree.
     """
-    home.checkouts.mkdir(parents=True, exist_ok=True)
-    git(home.root, "worktree", "prune")
+    paths.checkouts.mkdir(parents=True, exist_ok=True)
+    with locked(paths.checkouts):  # git refuses a second process that changes its settings
+        return _make(paths, name, run_id, revision)
+
+
+def _make(paths: Paths, name: str, run_id: str, revision: str) -> Checkout:
+    git(paths.root, "worktree", "prune")
     for candidate in (safe_name(name), f"{safe_name(name)}-{run_id[:8]}"):
-        checkout = Checkout(home, candidate, home.checkouts / candidate)
-        owner = _owner(home, checkout.branch)
+        checkout = Checkout(paths, candidate, paths.checkouts / candidate)
+        owner = _owner(paths, checkout.branch)
         if owner is None:
-            commit = resolve(home, revision)
-            git(home.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
-            git(home.root, "config", _owner_key(checkout.branch), run_id)
+            commit = resolve(paths, revision)
+            git(paths.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
+            git(paths.root, "config", _owner_key(checkout.branch), run_id)
         elif owner != run_id:
             continue
         elif not checkout.path.exists():
-            git(home.root, "worktree", "add", "--quiet", str(checkout.path), checkout.branch)
-        _share(home, checkout.path)
+            git(paths.root, "worktree", "add", "--quiet", str(checkout.path), checkout.branch)
+        _share(paths, checkout.path)
         return checkout
     raise CheckoutError(
-        f"{home.root}: other runs have the branches {BRANCHES}/{safe_name(name)}...; name the run otherwise"
+        f"{paths.root}: other runs have the branches {BRANCHES}/{safe_name(name)}...; name the run otherwise"
     )
 
 
@@ -161,54 +170,54 @@ def _owner_key(branch: str) -> str:
     return f"branch.{branch}.zerovl-run"
 
 
-def _owner(home: Home, branch: str) -> str | None:
-    """The id of the run that a branch belongs to, "" where nobody knows; None where there is no such branch."""
-    if not git(home.root, "branch", "--list", branch):
+def _owner(paths: Paths, branch: str) -> str | None:
+    """Return the id of the run that a branch belongs to, "" where nobody knows; None where there is no such branch."""
+    if not git(paths.root, "branch", "--list", branch):
         return None
-    return git(home.root, "config", "--default", "", "--get", _owner_key(branch))
+    return git(paths.root, "config", "--default", "", "--get", _owner_key(branch))
 
 
-def fetch(home: Home) -> str:
+def fetch(paths: Paths) -> str:
     """Look for new commits at the remote; returns a warning where that failed, "" otherwise."""
-    remote = remote_of(home)
+    remote = remote_of(paths)
     try:
         if remote:
-            git(home.root, "fetch", "--quiet", remote, seconds=_NETWORK_SECONDS)
+            git(paths.root, "fetch", "--quiet", remote, seconds=_NETWORK_SECONDS)
     except CheckoutError as error:
         return f"{error}; going on with the commits that are here"
     return ""
 
 
-def resolve(home: Home, revision: str) -> str:
-    """The commit of a branch, tag or hash; of a branch that the remote has gone on with, the remote's."""
-    local = _commit(home, revision)
-    remote = _commit(home, f"{remote_of(home)}/{revision}")
-    if local and remote and git(home.root, "branch", "--list", revision):
-        return remote if git(home.root, "merge-base", local, remote) == local else local
+def resolve(paths: Paths, revision: str) -> str:
+    """Return the commit of a branch, tag or hash; of a branch that the remote has gone on with, the remote's."""
+    local = _commit(paths, revision)
+    remote = _commit(paths, f"{remote_of(paths)}/{revision}")
+    if local and remote and git(paths.root, "branch", "--list", revision):
+        return remote if git(paths.root, "merge-base", local, remote) == local else local
     if found := local or remote:
         return found
-    raise CheckoutError(f"{home.root}: git knows no revision {revision!r}; name a branch, a tag or a hash")
+    raise CheckoutError(f"{paths.root}: git knows no revision {revision!r}; name a branch, a tag or a hash")
 
 
-def _commit(home: Home, revision: str) -> str | None:
+def _commit(paths: Paths, revision: str) -> str | None:
     with suppress(CheckoutError):
-        return git(home.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        return git(paths.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     return None
 
 
-def remote_of(home: Home) -> str | None:
-    """Where branches and tags of runs are pushed: origin, or the only other one; None without a remote."""
-    remotes = git(home.root, "remote").split()
+def remote_of(paths: Paths) -> str | None:
+    """Return the remote for branches and tags of runs: origin, or the only other one; None without a remote."""
+    remotes = git(paths.root, "remote").split()
     return "origin" if "origin" in remotes else next(iter(remotes), None)
 
 
 def safe_name(name: str) -> str:
-    """A run's name as folder and branch; Prefect's own names ("tacky-heron") are left as they are."""
+    """Return a run's name as folder and branch; Prefect's own names ("tacky-heron") are left as they are."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
 
 
 def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
-    """Output of a git command, without the user's hooks (one by DVC would check data out) and without questions."""
+    """Run git without the user's hooks (one by DVC would check data out) and without questions; returns its output."""
     command = ["git", "-c", "core.hooksPath=/dev/null", *words]
     said = f"{folder}: `git {' '.join(words)}` failed"
     try:
@@ -230,7 +239,7 @@ def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None,
 
 
 def identity(folder: Path) -> tuple[str, str]:
-    """Name and address for commits and tags, which a service's account may not have set."""
+    """Return name and address for commits and tags, which a service's account may not have set."""
 
     def setting(key: str, variable: str, fallback: str) -> str:
         done = subprocess.run(["git", "config", key], cwd=folder, capture_output=True, text=True, check=False)
@@ -250,14 +259,14 @@ def _author(folder: Path) -> dict[str, str]:
     }
 
 
-def _share(home: Home, path: Path) -> None:
-    """One cache, one run state and one local registry for all checkouts of this machine."""
+def _share(paths: Paths, path: Path) -> None:
+    """Give the checkout cache, remotes and run state of the user's checkout."""
     from dvc.repo import Repo
 
-    local = home.root / ".dvc" / "config.local"
+    local = paths.root / ".dvc" / "config.local"
     if local.is_file():
         shutil.copyfile(local, path / ".dvc" / "config.local")
-    with Repo(str(home.root)) as repo, Repo(str(path)) as own:
+    with Repo(str(paths.root)) as repo, Repo(str(path)) as own:
         # A remote in a folder is named relative to the checkout, or was when it was configured.
         folders = {
             name: url for name in repo.config["remote"] if "://" not in (url := repo.config["remote"][name]["url"])
@@ -268,7 +277,7 @@ def _share(home: Home, path: Path) -> None:
             config["cache"].setdefault("type", ["reflink", "hardlink", "copy"])
             for name, url in folders.items():
                 config["remote"].setdefault(name, {})["url"] = url
-    _link(home.runs, path / "runs")
+    _link(paths.runs, path / "runs")
 
 
 def _exclude(folder: Path, path: str) -> None:

@@ -6,7 +6,6 @@ counts would have to find out. So the guard of the job's processes holds it too,
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
@@ -15,24 +14,26 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-VARIABLE = "ZEROVL_LEASE"
+from zerovl.files import try_lock
+
+VARIABLE = "ZEROVL_LEASE"  # the name of before, which systemd units and shells have
 _POLL = 1.0  # seconds
 
 
-def lease_file() -> Path:
-    """The same for all users and checkouts of a machine, unless `ZEROVL_LEASE` names another."""
+def lock_file() -> Path:
+    """Return the file, the same for all users and checkouts of a machine unless `ZEROVL_LEASE` names another."""
     return Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir(), "zerovl-gpu.lease"))
 
 
 @contextmanager
-def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
-    """Wait for the lease and hold it; gives its file descriptor, to be kept by the job's processes.
+def hold_gpu_lock(holder: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Wait for the lock and hold it; gives its file descriptor, to be kept by the job's processes.
 
     Args:
         holder: a name for those who wait meanwhile.
         say: hears once for whom this one waits.
     """
-    path = lease_file()
+    path = lock_file()
     descriptor = _take(path, say)
     try:
         os.ftruncate(descriptor, 0)
@@ -43,19 +44,19 @@ def gpu_lease(holder: str, say: Callable[[str], None]) -> Iterator[int]:
 
 
 def _take(path: Path, say: Callable[[str], None]) -> int:
-    """A descriptor that holds the lock of the file that has the name."""
+    """Return a descriptor that holds the lock of the file that has the name."""
     waiting = False
     while True:
         descriptor = _open(path)
-        while not _try(descriptor):
+        while not try_lock(descriptor):
             if not waiting:
-                say(f"waiting for the GPU lease {path}: {_holder(descriptor)} has it")
+                say(f"waiting for the GPU lock {path}: {_holder(descriptor)} has it")
                 waiting = True
             time.sleep(_POLL)
         # Temporary files are cleaned away by their age: then the lock is that of a file which nobody else finds.
         if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
             if waiting:
-                say("the GPU lease is free: going on")
+                say("the GPU lock is free: going on")
             return descriptor
         os.close(descriptor)
 
@@ -68,14 +69,6 @@ def _open(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         os.fchmod(descriptor, 0o666)  # whatever the umask says: it is for all users
         return descriptor
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _holder(descriptor: int) -> str:

@@ -29,7 +29,7 @@ _POLL = 0.2  # seconds between looks at who is left
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """All processes of this user that carry the mark, but not this one."""
+    """Return all processes of this user that carry the mark, but not this one."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -40,6 +40,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def main(arguments: list[str]) -> int:
+    """Run the command to its end or until the flow is gone; returns the status to exit with."""
     grace, mark, command = float(arguments[0]), arguments[1], arguments[2:]
     asked = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the flow, which then closes our input
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def wait_for_all(mark: str, grace: float) -> None:
-    """Until no process carries the mark; what is there after `grace` seconds gets SIGKILL."""
+    """Wait until no process carries the mark; what is there after `grace` seconds gets SIGKILL."""
     deadline = time.monotonic() + grace
     while left := marked(mark):
         if time.monotonic() >= deadline:
@@ -79,6 +80,7 @@ def wait_for_all(mark: str, grace: float) -> None:
 
 
 def signal_all(processes: list[psutil.Process], number: int) -> None:
+    """Send a signal to those of the processes that are still there."""
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)

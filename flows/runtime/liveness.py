@@ -1,4 +1,4 @@
-"""A flow and the world that it hangs on: its worker, and what the server believes of it."""
+"""Whether a flow's worker is alive, and whether the server knows that the flow is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.states import Cancelled, Running
 
-LOST = "no sign of life from its process for 90 s"  # the automation's word, see flows.server.deploy
+LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
 _POLL = 1.0  # seconds
 _SECONDS_BETWEEN_LOOKS = 30.0  # at the server
 
@@ -28,7 +28,7 @@ def follow_worker(run: str | None) -> None:
     if run is None:
         return
     if "PREFECT__FLOW_RUN_ID" in os.environ:
-        threading.Thread(target=_watch_parent, name="lifeline", daemon=True).start()
+        threading.Thread(target=_watch_parent, name="liveness", daemon=True).start()
     if get_current_settings().api.url:
         threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True).start()
 
@@ -43,7 +43,7 @@ def _watch_parent() -> None:
 
 
 def _say_alive(run: UUID) -> None:
-    """After a time without a server two things go wrong, which this mends.
+    """Correct two things that go wrong after a time without a server.
 
     The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
     the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never

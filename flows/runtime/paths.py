@@ -11,33 +11,34 @@ REPORTS_VARIABLE = "ZEROVL_REPORTS_URL"
 
 
 @dataclass(frozen=True)
-class Home:
-    """`root` is the user's checkout: its git history, DVC cache, run state and registry are shared by all runs."""
+class Paths:
+    """Folders of the flows; `root` is the user's checkout, whose history, cache, run state and registry all share."""
 
     root: Path
     state: Path  # the flows' own: checkouts of runs, their reports, the server's files
 
     @classmethod
-    def here(cls) -> Home:
-        """The checkout of this file, or the one in `ZEROVL_ROOT`; state in `ZEROVL_FLOWS` (default: `.flows`)."""
+    def here(cls) -> Paths:
+        """Return the paths of this checkout or that in `ZEROVL_ROOT`; state: `ZEROVL_FLOWS`, else `.flows`."""
         root = Path(os.environ.get("ZEROVL_ROOT") or Path(__file__).parents[2]).resolve()
         return cls(root, Path(os.environ.get(STATE_VARIABLE) or root / ".flows").resolve())
 
     @property
     def checkouts(self) -> Path:
+        """Return the folder of the runs' own checkouts."""
         return self.state / "checkouts"
 
     @property
     def reports(self) -> Path:
-        """Of finished runs, one folder each; served by `make ui`."""
+        """Return the folder of finished runs' reports, one folder each; served by `make ui`."""
         return self.state / "reports"
 
     @property
     def downloads(self) -> Path:
-        """Models on their way into a checkout."""
+        """Return the folder of models on their way into a checkout."""
         return self.state / "downloads"
 
     @property
     def runs(self) -> Path:
-        """Run state of training by fingerprint: what another run with the same fingerprint resumes from."""
+        """Return the folder of training's run state by fingerprint, from which an equal run resumes."""
         return self.root / "runs"

@@ -40,11 +40,13 @@ class Bar:
 
 
 class Listener(Protocol):
-    """What hears a command."""
+    """Hears the output of a command while it runs."""
 
-    def line(self, text: str) -> None: ...
+    def line(self, text: str) -> None:
+        """Hear a line without its end."""
 
-    def bar(self, bar: Bar) -> None: ...
+    def bar(self, bar: Bar) -> None:
+        """Hear a new state of a progress bar."""
 
 
 def run(
@@ -93,7 +95,7 @@ def run(
 
 
 def _end_without_guard(mark: str, grace: float) -> None:
-    """A guard ends when nothing is left, unless it was killed itself."""
+    """End what is left of a command where its guard was killed itself."""
     if left := marked(mark):
         signal_all(left, signal.SIGINT)
         wait_for_all(mark, grace)
@@ -111,12 +113,13 @@ def _listen(guard: subprocess.Popen[bytes], listener: Listener, lines: list[str]
 
 
 def bar_of(match: re.Match[str]) -> Bar:
+    """Return the state that a line of tqdm shows."""
     parts = [part for part in (match["count"], *re.split(r",\s*", match["rest"])) if part]
     return Bar((match["title"] or "").strip(), float(match["percent"]), ", ".join(parts))
 
 
 def _pieces(guard: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Text between line ends, a bar's carriage returns included."""
+    """Give the text between line ends, a bar's carriage returns included."""
     assert guard.stdout is not None
     rest = b""
     while block := os.read(guard.stdout.fileno(), 1 << 16):

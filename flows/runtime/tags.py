@@ -15,6 +15,7 @@ VARIABLE = "ZEROVL_GIT_TAGS"
 
 
 def wanted() -> bool:
+    """Return whether releases are to be tagged."""
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
@@ -41,7 +42,7 @@ def tag_alias(root: Path, name: str, version: int, alias: str) -> None:
 
 
 def commit_of(root: Path, name: str, version: int) -> str | None:
-    """What a version's tag names; None where it has none."""
+    """Return the commit that a version's tag names; None where it has none."""
     tag = _tag(name, version)
     return git(root, "rev-parse", f"{tag}^{{commit}}") if git(root, "tag", "--list", tag) else None
 

@@ -22,7 +22,7 @@ from prefect.settings import get_current_settings
 
 from flows.command import TAG
 from flows.runtime.liveness import LOST
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 
 POOL = "zerovl"
 LOST_RUNS = "zerovl: lost runs"
@@ -32,7 +32,7 @@ _ENDS = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crash
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
 
 
-def deploy(home: Home) -> list[str]:
+def deploy(paths: Paths) -> list[str]:
     """Apply everything to the server of `PREFECT_API_URL`; returns one line a change.
 
     Raises:
@@ -50,7 +50,7 @@ def deploy(home: Home) -> list[str]:
             )
         changes = _pool(client)
         before, automations = snapshot(client), _automations(client)
-        _apply(home)
+        _apply(paths)
         _keep_paused(client, before, automations)
         _mark_lost_runs(client, automations.get(LOST_RUNS))
         changes += differences("deployment", before, snapshot(client))
@@ -58,7 +58,7 @@ def deploy(home: Home) -> list[str]:
 
 
 def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
-    """What is compared of each deployment, by FLOW/NAME."""
+    """Return what is compared of each deployment, by FLOW/NAME."""
     found = {}
     for name, deployment in _deployments(client).items():
         values = {name: getattr(deployment, name) for name in _COMPARED}
@@ -72,13 +72,13 @@ def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
 
 
 def _deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
-    """All deployments of the server by FLOW/NAME."""
+    """Return all deployments of the server by FLOW/NAME."""
     flows = {flow.id: flow.name for flow in client.read_flows()}
     return {f"{flows.get(each.flow_id, '?')}/{each.name}": each for each in client.read_deployments()}
 
 
 def differences(kind: str, before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
-    """One line for each that is new or differs."""
+    """Return one line for each that is new or differs."""
     lines = [f"{kind} {name}: created" for name in after if name not in before]
     for name in after.keys() & before.keys():
         changed = [key for key, value in after[name].items() if before[name][key] != value]
@@ -96,28 +96,28 @@ def _pool(client: SyncPrefectClient) -> list[str]:
     return []
 
 
-def _apply(home: Home) -> None:
+def _apply(paths: Paths) -> None:
     # Prefect's own command reads prefect.yaml; called here so that its templates see ZEROVL_ROOT.
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"],
-        cwd=home.root,
-        env={**os.environ, "ZEROVL_ROOT": str(home.root)},
+        cwd=paths.root,
+        env={**os.environ, "ZEROVL_ROOT": str(paths.root)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        sys.exit(f"{home.root / 'prefect.yaml'}: Prefect refused it:\n{done.stdout}\n{done.stderr}")
+        sys.exit(f"{paths.root / 'prefect.yaml'}: Prefect refused it:\n{done.stdout}\n{done.stderr}")
 
 
 def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
-    """All automations of this project as the server describes them, by name."""
+    """Return all automations of this project as the server describes them, by name."""
     answer = client.request("POST", "/automations/filter", json={"limit": 200})
     return {each["name"]: each for each in answer.json() if each["name"].startswith("zerovl: ")}
 
 
 def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What is compared: not the ids, which are new each time, nor the order, which the server's sets have not."""
+    """Return what is compared: not the ids, which are new each time, nor an order, which sets lack."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -133,7 +133,7 @@ def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
 def _keep_paused(
     client: SyncPrefectClient, before: dict[str, dict[str, Any]], automations: dict[str, dict[str, Any]]
 ) -> None:
-    """What someone switched off in the UI stays off; Prefect's deployment switches all on."""
+    """Switch off again what someone switched off in the UI; Prefect's deployment switches all on."""
     for name, now in _deployments(client).items():
         for schedule in now.schedules:
             active, _ = before.get(name, {}).get("schedules", {}).get(schedule.slug, (True, None))
@@ -145,7 +145,7 @@ def _keep_paused(
 
 
 def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -> None:
-    """A run of ours that was beating and falls silent without having ended is marked as crashed."""
+    """Apply the automation that marks a run of ours as crashed: one whose heartbeats stop before it has ended."""
     wanted = Automation(
         name=LOST_RUNS,
         description="Marks a run as crashed when its process has been silent for 90 s",
@@ -170,7 +170,8 @@ def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -
 
 
 def main() -> None:
-    changes = deploy(Home.here())
+    """Apply everything and print what changed."""
+    changes = deploy(Paths.here())
     print("\n".join(changes) if changes else "deployments are up to date, nothing changed")
 
 

@@ -18,23 +18,25 @@ from pathlib import Path
 import psutil
 
 from flows.runtime.checkout import CheckoutError, git
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 
 _DAY = 86400.0
 
 
 @dataclass(frozen=True)
 class Leftover:
+    """A folder that a run of long ago left."""
+
     kind: str
     path: Path
     days: float  # since anything in it was written
     size: int  # bytes on disk that nothing else has a link to
 
-    def remove(self, home: Home) -> None:
-        """A folder is renamed first, so that what is half removed is never taken for whole."""
+    def remove(self, paths: Paths) -> None:
+        """Remove the folder; it is renamed first, so that what is half removed is never taken for whole."""
         if self.kind == "checkout":
             with suppress(CheckoutError):  # git may not know it any more
-                git(home.root, "worktree", "remove", "--force", str(self.path))
+                git(paths.root, "worktree", "remove", "--force", str(self.path))
                 return
         aside = self.path.with_name(f".{self.path.name}.gone")
         shutil.rmtree(aside, ignore_errors=True)
@@ -42,15 +44,15 @@ class Leftover:
         shutil.rmtree(aside)
 
 
-def leftovers(home: Home, days: float) -> list[Leftover]:
-    """What nobody has written to for so many days and no process works in, the oldest first."""
+def leftovers(paths: Paths, days: float) -> list[Leftover]:
+    """Return what nobody has written to for so many days and no process works in, the oldest first."""
     busy = _working_folders()
     found = []
     places = {
-        "checkout": home.checkouts,
-        "reports": home.reports,
-        "download": home.downloads,
-        "run state": home.runs,
+        "checkout": paths.checkouts,
+        "reports": paths.reports,
+        "download": paths.downloads,
+        "run state": paths.runs,
     }
     for kind, folder in places.items():
         for path in _folders(folder):
@@ -87,17 +89,18 @@ def _working_folders() -> list[Path]:
 
 
 def main() -> None:
+    """List leftovers, or remove them."""
     parser = argparse.ArgumentParser(prog="python -m flows.server.prune", description=__doc__)
     parser.add_argument("--days", type=float, default=30.0, help="not written to for as long (default: 30)")
     parser.add_argument("--yes", action="store_true", help="remove it; without, it is only listed")
     arguments = parser.parse_args()
     if arguments.days < 1:
         parser.error(f"--days {arguments.days:g}: at least 1, since training in progress may write as seldom as that")
-    home = Home.here()
-    found = leftovers(home, arguments.days)
+    paths = Paths.here()
+    found = leftovers(paths, arguments.days)
     for each in found:
         if arguments.yes:
-            each.remove(home)
+            each.remove(paths)
         word = "removed" if arguments.yes else "would remove"
         print(f"{word} {each.kind} {each.path}: {each.days:.0f} days old, {each.size / 2**20:.0f} MiB")
     total = sum(each.size for each in found) / 2**20

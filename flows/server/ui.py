@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
-from flows.runtime.paths import REPORTS_VARIABLE, Home
+from flows.runtime.paths import REPORTS_VARIABLE, Paths
 from flows.runtime.process import GRACE_SECONDS, GRACE_VARIABLE
 
 HOST = "127.0.0.1"
@@ -29,10 +29,11 @@ _START_SECONDS = 180.0  # SQLite on a slow disk
 
 
 class StoppedError(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Someone asked for the end: Ctrl-C or SIGTERM."""
 
 
 def main() -> int:
+    """Serve until the end; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m flows.server.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=4200, help="of the UI on 127.0.0.1 (default: 4200)")
     parser.add_argument("--reports-port", type=int, help="of the reports (default: the next one)")
@@ -40,26 +41,26 @@ def main() -> int:
     for number in _ENDS:
         signal.signal(number, _stop)
     try:
-        return serve(Home.here(), arguments.port, arguments.reports_port or arguments.port + 1)
+        return serve(Paths.here(), arguments.port, arguments.reports_port or arguments.port + 1)
     except StoppedError:
         return 0
 
 
-def serve(home: Home, port: int, reports_port: int) -> int:
-    """Run until stopped or until one of the processes ends, which is an error."""
+def serve(paths: Paths, port: int, reports_port: int) -> int:
+    """Run until stopped or until one of the processes ends, which is an error; returns the exit status."""
     for wanted in (port, reports_port):
         _require_free(wanted)
-    home.state.mkdir(parents=True, exist_ok=True)
-    environment, mark = _environment(home, port, reports_port)
-    reports = _serve_reports(home.reports, reports_port)
+    paths.state.mkdir(parents=True, exist_ok=True)
+    environment, mark = _environment(paths, port, reports_port)
+    reports = _serve_reports(paths.reports, reports_port)
     processes: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
-        with open(home.state / "server.log", "ab") as log:
+        with open(paths.state / "server.log", "ab") as log:
             server = _start(["server", "start", "--host", HOST, "--port", str(port)], environment, log)
         processes.append(("server", server))
-        print(f"starting Prefect's server (log: {home.state / 'server.log'})", flush=True)
-        _wait_until_healthy(f"http://{HOST}:{port}/api/health", server, home.state / "server.log")
-        subprocess.run([sys.executable, "-m", "flows.server.deploy"], cwd=home.root, env=environment, check=True)
+        print(f"starting Prefect's server (log: {paths.state / 'server.log'})", flush=True)
+        _wait_until_healthy(f"http://{HOST}:{port}/api/health", server, paths.state / "server.log")
+        subprocess.run([sys.executable, "-m", "flows.server.deploy"], cwd=paths.root, env=environment, check=True)
         processes.append(
             ("worker", _start(["worker", "start", "--pool", "zerovl", "--name", "zerovl"], environment, None))
         )
@@ -81,18 +82,18 @@ def serve(home: Home, port: int, reports_port: int) -> int:
         reports.shutdown()
 
 
-def _environment(home: Home, port: int, reports_port: int) -> tuple[dict[str, str], str]:
+def _environment(paths: Paths, port: int, reports_port: int) -> tuple[dict[str, str], str]:
     mark = uuid.uuid4().hex
     values = {
         **os.environ,
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "ZEROVL_ROOT": str(home.root),
+        "ZEROVL_ROOT": str(paths.root),
         REPORTS_VARIABLE: f"http://{HOST}:{reports_port}",
         MARK_VARIABLE: mark,
     }
-    values.setdefault("PREFECT_HOME", str(home.state / "prefect"))
+    values.setdefault("PREFECT_HOME", str(paths.state / "prefect"))
     if password := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         values.setdefault("PREFECT_API_AUTH_STRING", password)
     return values, mark
@@ -111,7 +112,7 @@ def _start(words: list[str], environment: dict[str, str], log: IO[bytes] | None)
 
 
 def _end(processes: list[tuple[str, subprocess.Popen[bytes]]], mark: str) -> None:
-    """The worker first, then what its runs still do, then the server, so that last states arrive."""
+    """End the worker first, then what its runs still do, then the server, so that last states arrive."""
     grace = float(os.environ.get(GRACE_VARIABLE) or GRACE_SECONDS)
     servers = {process.pid for name, process in processes if name == "server"}
     for name, process in processes:
@@ -132,7 +133,7 @@ def _end(processes: list[tuple[str, subprocess.Popen[bytes]]], mark: str) -> Non
 
 
 def _below(process: Any, servers: set[int]) -> bool:
-    """Whether it is a helper of the server."""
+    """Return whether it is a helper of the server."""
     with suppress(Exception):
         return any(parent.pid in servers for parent in process.parents())
     return False
@@ -165,7 +166,7 @@ def _tail(log: Path) -> str:
 
 class _Reports(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Quiet: the terminal is for the worker."""
+        """Say nothing: the terminal is for the worker."""
 
 
 def _serve_reports(folder: Path, port: int) -> ThreadingHTTPServer:

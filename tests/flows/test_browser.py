@@ -152,10 +152,10 @@ def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page) -
 
 def test_the_cancel_button(factory: Factory, page: Page) -> None:
     known = {row["id"] for row in factory.api("POST", "/flow_runs/filter", {})}
-    before = len(list(factory.home.runs.glob("*/metrics.jsonl")))
+    before = len(list(factory.paths.runs.glob("*/metrics.jsonl")))
     factory.run("train/train", overrides=["train.epochs=600"], after="nothing")
     run = newest_run(factory, known)
-    wait_for("training", lambda: len(list(factory.home.runs.glob("*/metrics.jsonl"))) > before, 300)
+    wait_for("training", lambda: len(list(factory.paths.runs.glob("*/metrics.jsonl"))) > before, 300)
     page.goto(f"{factory.url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel", exact=True).first.click()
     page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True).click()

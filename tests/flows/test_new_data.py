@@ -1,4 +1,4 @@
-"""Data that was imported from S3 with DVC: new, changed and removed objects are news, nothing else is."""
+"""Data that was imported from S3 with DVC: new, changed and removed objects are noticed, nothing else is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import boto3
 import pytest
+from dvc.cli import main as dvc_command
 
-from flows.pipeline import Quiet
+from flows import stages
+from flows.pipeline import Silent
 from flows.retrain import update_imports
 from flows.runtime import changes
 from flows.runtime.checkout import make
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from tests.support.factory import free_port, wait_for
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
@@ -52,13 +54,18 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def dvc(folder: Path, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], cwd=folder, capture_output=True, text=True, env=os.environ, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A DVC command in this process, which imports DVC and its S3 client once."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert dvc_command(list(words)) == 0
+    finally:
+        os.chdir(before)
 
 
-def test_objects_that_come_change_and_go(tmp_path: Path, s3: object) -> None:
+def test_objects_that_come_change_and_go(tmp_path: Path, s3: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "run_dvc", lambda checkout, words, _listener: dvc(checkout.path, *words))
+
     def put(key: str, text: str) -> None:
         s3.put_object(Bucket="crawl", Key=f"raw/{key}", Body=text.encode())  # type: ignore[attr-defined]
 
@@ -72,11 +79,11 @@ def test_objects_that_come_change_and_go(tmp_path: Path, s3: object) -> None:
         "git": {"commit": git(root, "rev-parse", "HEAD"), "dirty": False},
     }
     made = Version("zerovl", 1, "0" * 64, "2026-01-01T00:00:00Z", "test", {}, {}, origin, None)
-    home = Home(root, tmp_path / "state")
+    paths = Paths(root, tmp_path / "state")
 
     def is_new(name: str) -> bool:
-        checkout = make(home, name, name, "HEAD")
-        update_imports(checkout, Quiet())
+        checkout = make(paths, name, name, "HEAD")
+        update_imports(checkout, Silent())
         return changes.made_before(checkout.path, settings, [made]) is None
 
     assert not is_new("unchanged")

@@ -64,8 +64,8 @@ def test_a_run_from_the_form_to_the_release(factory: Factory) -> None:
     assert "evaluate" in git(factory.root, "show", f"runs/{name}:dvc.lock")
     # The user's checkout is as it was, the run's own is gone, its reports stay.
     assert git(factory.root, "status", "--porcelain") == ""
-    assert not (factory.home.checkouts / name).exists()
-    assert (factory.home.reports / name / "evaluation" / "report.html").is_file()
+    assert not (factory.paths.checkouts / name).exists()
+    assert (factory.paths.reports / name / "evaluation" / "report.html").is_file()
 
 
 def test_deploying_again_changes_nothing(factory: Factory) -> None:
@@ -185,7 +185,7 @@ def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(factory: Facto
     first = factory.run("train/train", overrides=LONG, after="register")
     factory.wait_for_steps(before + 20)
     second = factory.run("train/train", overrides=["train.epochs=3"], after="register")
-    wait_for("the second to wait", lambda: "waiting for the GPU lease" in factory.logs(second), 200)
+    wait_for("the second to wait", lambda: "waiting for the GPU lock" in factory.logs(second), 200)
     ranks = [each for each in factory.of_run("zerovl.training.worker") if each.name() != "pt_data_worker"]
     assert len(ranks) == 2
     kill(ranks[0])

@@ -6,7 +6,7 @@ import pytest
 from dvc.repo import Repo
 
 from flows.runtime.checkout import CheckoutError, fetch, make, resolve, safe_name
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
 
 
@@ -16,120 +16,120 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(root: Path, tmp_path: Path) -> Home:
-    return Home(root, tmp_path / "state")
+def paths(root: Path, tmp_path: Path) -> Paths:
+    return Paths(root, tmp_path / "state")
 
 
-def test_a_checkout_shares_cache_remote_and_run_state_but_no_files(home: Home) -> None:
-    (home.root / "untracked").write_text("the user's")
-    first, second = make(home, "one", "id-1", "HEAD"), make(home, "two", "id-2", "main")
+def test_a_checkout_shares_cache_remote_and_run_state_but_no_files(paths: Paths) -> None:
+    (paths.root / "untracked").write_text("the user's")
+    first, second = make(paths, "one", "id-1", "HEAD"), make(paths, "two", "id-2", "main")
     assert not (first.path / "untracked").exists()
     (first.path / "params.yaml").write_text("changed: true\n")
-    assert (second.path / "params.yaml").read_text() == (home.root / "params.yaml").read_text()
+    assert (second.path / "params.yaml").read_text() == (paths.root / "params.yaml").read_text()
     (first.path / "runs" / "state").write_text("shared")
     assert (second.path / "runs" / "state").read_text() == "shared"
-    with Repo(str(home.root)) as user, Repo(str(first.path)) as own:
+    with Repo(str(paths.root)) as user, Repo(str(first.path)) as own:
         assert own.cache.local_cache_dir == user.cache.local_cache_dir
         assert own.config["remote"]["local"]["url"] == user.config["remote"]["local"]["url"]
         assert own.tmp_dir != user.tmp_dir  # DVC's locks
     first.share_store("registry")
     (first.path / "registry" / "release").write_text("kept")
-    assert (home.root / "registry" / "release").read_text() == "kept"
+    assert (paths.root / "registry" / "release").read_text() == "kept"
     assert git(first.path, "status", "--porcelain") == "M params.yaml"  # links are ignored: a release is not "dirty"
 
 
-def test_a_store_of_another_name_is_shared_and_no_change_to_git(home: Home) -> None:
-    (home.root / ".git" / "info" / "exclude").write_text("/mine\n/releases/")  # a folder's pattern; no line end
-    checkout = make(home, "store", "id", "HEAD")
+def test_a_store_of_another_name_is_shared_and_no_change_to_git(paths: Paths) -> None:
+    (paths.root / ".git" / "info" / "exclude").write_text("/mine\n/releases/")  # a folder's pattern; no line end
+    checkout = make(paths, "store", "id", "HEAD")
     checkout.share_store("releases")
     checkout.share_store("releases")
     (checkout.path / "releases" / "kept").write_text("")
-    assert (home.root / "releases" / "kept").exists()
+    assert (paths.root / "releases" / "kept").exists()
     assert git(checkout.path, "status", "--porcelain") == ""
-    assert (home.root / ".git" / "info" / "exclude").read_text() == "/mine\n/releases/\n/releases\n"
+    assert (paths.root / ".git" / "info" / "exclude").read_text() == "/mine\n/releases/\n/releases\n"
     with pytest.raises(CheckoutError, match="git has files in docs, so releases of a run would go with"):
         checkout.share_store("docs")
 
 
-def test_a_model_to_start_from_must_be_in_the_commit(home: Home) -> None:
-    checkout = make(home, "start", "id", "HEAD")
+def test_a_model_to_start_from_must_be_in_the_commit(paths: Paths) -> None:
+    checkout = make(paths, "start", "id", "HEAD")
     with pytest.raises(CheckoutError, match=r"train.init_from: start is not in commit .*`dvc add start` and commit"):
         checkout.start_file("start")
     (checkout.path / "start.dvc").write_text("outs:\n- path: start\n")
     assert checkout.start_file("start") == checkout.start_file("start/") == "start.dvc"
     assert checkout.start_file("") is None
-    assert checkout.start_file(str(home.root / "zerovl")) is None  # by its whole path
+    assert checkout.start_file(str(paths.root / "zerovl")) is None  # by its whole path
 
 
-def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not(home: Home) -> None:
-    first = make(home, "tacky heron!", "0000-1", "HEAD")
+def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not(paths: Paths) -> None:
+    first = make(paths, "tacky heron!", "0000-1", "HEAD")
     assert first.name == "tacky-heron"
     (first.path / "half-done").write_text("")
-    assert make(home, "tacky heron!", "0000-1", "HEAD") == first
+    assert make(paths, "tacky heron!", "0000-1", "HEAD") == first
     assert (first.path / "half-done").exists()
-    other = make(home, "tacky heron!", "11112222-3", "HEAD")
+    other = make(paths, "tacky heron!", "11112222-3", "HEAD")
     assert other.branch == "runs/tacky-heron-11112222"
     first.remove()
-    assert make(home, "tacky heron!", "33334444-5", "HEAD").name == "tacky-heron-33334444"  # its branch is kept
-    again = make(home, "tacky heron!", "0000-1", "HEAD")  # retried after it was removed: on the branch that it has
+    assert make(paths, "tacky heron!", "33334444-5", "HEAD").name == "tacky-heron-33334444"  # its branch is kept
+    again = make(paths, "tacky heron!", "0000-1", "HEAD")  # retried after it was removed: on the branch that it has
     assert (again.name, again.path.exists()) == ("tacky-heron", True)
     again.discard()
-    assert git(home.root, "branch", "--list", "runs/tacky-heron") == ""
+    assert git(paths.root, "branch", "--list", "runs/tacky-heron") == ""
 
 
-def test_a_run_that_was_killed_while_its_checkout_was_made(home: Home) -> None:
-    checkout = make(home, "cut", "id", "HEAD")
+def test_a_run_that_was_killed_while_its_checkout_was_made(paths: Paths) -> None:
+    checkout = make(paths, "cut", "id", "HEAD")
     (checkout.path / "runs").unlink()  # not yet shared
-    assert (make(home, "cut", "id", "HEAD").path / "runs").is_dir()
+    assert (make(paths, "cut", "id", "HEAD").path / "runs").is_dir()
 
 
 def test_a_branch_that_the_remote_has_gone_on_with(root: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--bare", str(root), "remote.git")
     git(tmp_path, "clone", "--quiet", "remote.git", "here")
     git(tmp_path, "clone", "--quiet", "remote.git", "elsewhere")
-    home = Home(tmp_path / "here", tmp_path / "state")
-    local = git(home.root, "rev-parse", "HEAD")
-    assert resolve(home, "main") == local
+    paths = Paths(tmp_path / "here", tmp_path / "state")
+    local = git(paths.root, "rev-parse", "HEAD")
+    assert resolve(paths, "main") == local
     (tmp_path / "elsewhere" / "data" / "raw.dvc").write_text("outs: []\n")
     newer = commit(tmp_path / "elsewhere", "new data")
     git(tmp_path / "elsewhere", "push", "--quiet", "origin", "main", "HEAD:refs/heads/crawl")
-    assert fetch(home) == ""
-    assert resolve(home, "main") == newer
-    assert resolve(home, "crawl") == newer
-    assert resolve(home, "HEAD") == local
-    git(home.root, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
-    assert "going on with the commits that are here" in fetch(home)
-    assert resolve(home, "main") == newer
+    assert fetch(paths) == ""
+    assert resolve(paths, "main") == newer
+    assert resolve(paths, "crawl") == newer
+    assert resolve(paths, "HEAD") == local
+    git(paths.root, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
+    assert "going on with the commits that are here" in fetch(paths)
+    assert resolve(paths, "main") == newer
 
 
-def test_a_run_commits_parameters_and_locks_and_nothing_else(home: Home) -> None:
-    checkout = make(home, "commits", "id", "HEAD")
+def test_a_run_commits_parameters_and_locks_and_nothing_else(paths: Paths) -> None:
+    checkout = make(paths, "commits", "id", "HEAD")
     assert not checkout.commit("nothing")
     (checkout.path / "dvc.lock").write_text("schema: '2.0'\n")
     (checkout.path / "scratch.txt").write_text("not a record")
-    before = git(home.root, "rev-parse", "HEAD")
+    before = git(paths.root, "rev-parse", "HEAD")
     assert checkout.commit("Run commits")
     assert git(checkout.path, "show", "--name-only", "--format=%s", "HEAD").split() == ["Run", "commits", "dvc.lock"]
-    assert git(home.root, "rev-parse", "HEAD") == before  # the user's branch stays
+    assert git(paths.root, "rev-parse", "HEAD") == before  # the user's branch stays
     checkout.remove()
     assert not checkout.path.exists()
-    assert git(home.root, "log", "-1", "--format=%s", "runs/commits") == "Run commits"
+    assert git(paths.root, "log", "-1", "--format=%s", "runs/commits") == "Run commits"
 
 
-def test_commits_need_no_name_in_gits_settings(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_commits_need_no_name_in_gits_settings(paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    checkout = make(home, "nameless", "id", "HEAD")
+    checkout = make(paths, "nameless", "id", "HEAD")
     (checkout.path / "dvc.lock").write_text("a: 1\n")
     assert checkout.commit("Run")
     assert git(checkout.path, "log", "-1", "--format=%an <%ae>") == "zerovl flows <flows@localhost>"
 
 
-def test_the_branch_goes_to_the_remote_if_there_is_one(home: Home, tmp_path: Path) -> None:
-    checkout = make(home, "pushed", "id", "HEAD")
+def test_the_branch_goes_to_the_remote_if_there_is_one(paths: Paths, tmp_path: Path) -> None:
+    checkout = make(paths, "pushed", "id", "HEAD")
     assert checkout.push() is None
     git(tmp_path, "init", "--quiet", "--bare", "remote.git")
-    git(home.root, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    git(paths.root, "remote", "add", "origin", str(tmp_path / "remote.git"))
     try:
         assert checkout.push() == "origin"
         (checkout.path / "dvc.lock").write_text("b: 2\n")
@@ -137,28 +137,28 @@ def test_the_branch_goes_to_the_remote_if_there_is_one(home: Home, tmp_path: Pat
         assert checkout.push() == "origin"
         assert git(tmp_path / "remote.git", "rev-parse", "runs/pushed") == checkout.head()
     finally:
-        git(home.root, "remote", "remove", "origin")
+        git(paths.root, "remote", "remove", "origin")
 
 
-def test_reports_outlive_the_checkout(home: Home) -> None:
-    checkout = make(home, "reports", "id", "HEAD")
+def test_reports_outlive_the_checkout(paths: Paths) -> None:
+    checkout = make(paths, "reports", "id", "HEAD")
     for text in ("old", "new"):
         (checkout.path / "reports").mkdir(exist_ok=True)
         (checkout.path / "reports" / "page.html").write_text(text)
-        assert checkout.keep_reports() == home.reports / "reports"
+        assert checkout.keep_reports() == paths.reports / "reports"
     checkout.remove()
-    assert (home.reports / "reports" / "page.html").read_text() == "new"
+    assert (paths.reports / "reports" / "page.html").read_text() == "new"
 
 
-def test_an_older_revision(home: Home) -> None:
-    old = git(home.root, "rev-parse", "HEAD")
-    (home.root / "params.yaml").write_text((home.root / "params.yaml").read_text() + "# newer\n")
-    commit(home.root, "newer")
-    assert not (make(home, "old", "id", old).path / "params.yaml").read_text().endswith("# newer\n")
+def test_an_older_revision(paths: Paths) -> None:
+    old = git(paths.root, "rev-parse", "HEAD")
+    (paths.root / "params.yaml").write_text((paths.root / "params.yaml").read_text() + "# newer\n")
+    commit(paths.root, "newer")
+    assert not (make(paths, "old", "id", old).path / "params.yaml").read_text().endswith("# newer\n")
     with pytest.raises(CheckoutError, match="git knows no revision 'no-such'; name a branch"):
-        make(home, "new", "id", "no-such")
+        make(paths, "new", "id", "no-such")
     with pytest.raises(CheckoutError, match="--output"):
-        make(home, "new", "id", "--output=/tmp/x")
+        make(paths, "new", "id", "--output=/tmp/x")
 
 
 @pytest.mark.parametrize(("name", "safe"), [("a b/c", "a-b-c"), ("../..", "run"), ("tacky-heron", "tacky-heron")])

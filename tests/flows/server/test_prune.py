@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.runtime.checkout import make
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from flows.server import prune
 from tests.support.project_copy import copy_project, git
 
@@ -25,24 +25,26 @@ def age(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
     root = copy_project(tmp_path_factory.mktemp("factory") / "project")
-    home = Home(root, root / ".flows")
-    (home.runs / "abc" / "checkpoints").mkdir(parents=True)
-    (home.runs / "abc" / "checkpoints" / "weights").write_bytes(b"x" * 2**20)
-    (home.runs / "new").mkdir()
+    paths = Paths(root, root / ".flows")
+    (paths.runs / "abc" / "checkpoints").mkdir(parents=True)
+    (paths.runs / "abc" / "checkpoints" / "weights").write_bytes(b"x" * 2**20)
+    (paths.runs / "new").mkdir()
     for name in ("old", "busy", "fresh"):
-        make(home, name, name, "HEAD")
-    (home.reports / "old").mkdir(parents=True)
-    for path in (home.runs / "abc", home.reports / "old", home.checkouts / "old", home.checkouts / "busy"):
+        make(paths, name, name, "HEAD")
+    (paths.reports / "old").mkdir(parents=True)
+    for path in (paths.runs / "abc", paths.reports / "old", paths.checkouts / "old", paths.checkouts / "busy"):
         age(path)
-    with subprocess.Popen([sys.executable, "-c", "input()"], cwd=home.checkouts / "busy" / "zerovl", stdin=-1) as works:
-        yield home
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], cwd=paths.checkouts / "busy" / "zerovl", stdin=-1
+    ) as works:
+        yield paths
         works.communicate(b"\n")
 
 
-def command(home: Home, *words: str) -> str:
-    environment = {**os.environ, "ZEROVL_ROOT": str(home.root)}
+def command(paths: Paths, *words: str) -> str:
+    environment = {**os.environ, "ZEROVL_ROOT": str(paths.root)}
     done = subprocess.run(
         [sys.executable, "-m", "flows.server.prune", *words],
         env=environment,
@@ -53,32 +55,32 @@ def command(home: Home, *words: str) -> str:
     return done.stdout
 
 
-def test_old_things_are_listed_then_removed_and_branches_stay(home: Home) -> None:
-    old = {home.runs / "abc", home.reports / "old", home.checkouts / "old"}
-    assert {each.path for each in prune.leftovers(home, 30)} == old
-    said = command(home)
-    assert f"would remove run state {home.runs / 'abc'}: 40 days old, 1 MiB" in said
+def test_old_things_are_listed_then_removed_and_branches_stay(paths: Paths) -> None:
+    old = {paths.runs / "abc", paths.reports / "old", paths.checkouts / "old"}
+    assert {each.path for each in prune.leftovers(paths, 30)} == old
+    said = command(paths)
+    assert f"would remove run state {paths.runs / 'abc'}: 40 days old, 1 MiB" in said
     assert "3 older than 30 days" in said
     assert all(path.is_dir() for path in old)
-    assert "3 older than 30 days" in command(home, "--yes")
+    assert "3 older than 30 days" in command(paths, "--yes")
     assert not any(path.exists() for path in old)
-    assert (home.runs / "new").is_dir()
-    assert sorted(path.name for path in home.checkouts.iterdir()) == ["busy", "fresh"]
-    assert git(home.root, "branch", "--list", "runs/old", "--format=%(refname:short)") == "runs/old"
-    assert "checkouts/old" not in git(home.root, "worktree", "list")
-    assert command(home) == "0 older than 30 days, 0 MiB\n"
+    assert (paths.runs / "new").is_dir()
+    assert sorted(path.name for path in paths.checkouts.iterdir()) == ["busy", "fresh"]
+    assert git(paths.root, "branch", "--list", "runs/old", "--format=%(refname:short)") == "runs/old"
+    assert "checkouts/old" not in git(paths.root, "worktree", "list")
+    assert command(paths) == "0 older than 30 days, 0 MiB\n"
 
 
-def test_what_may_be_in_use_is_not_asked_for(home: Home) -> None:
+def test_what_may_be_in_use_is_not_asked_for(paths: Paths) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
-        command(home, "--days", "0", "--yes")
+        command(paths, "--days", "0", "--yes")
     assert "--days 0: at least 1" in refused.value.stderr
 
 
-def test_a_checkout_that_git_has_forgotten_is_removed_too(home: Home) -> None:
-    path = home.checkouts / "alien"
+def test_a_checkout_that_git_has_forgotten_is_removed_too(paths: Paths) -> None:
+    path = paths.checkouts / "alien"
     path.mkdir()
     age(path)
-    (found,) = prune.leftovers(home, 30)
-    found.remove(home)
+    (found,) = prune.leftovers(paths, 30)
+    found.remove(paths)
     assert not path.exists()

@@ -36,7 +36,7 @@ def start(factory: Factory, reports_port: int) -> subprocess.Popen[str]:
 
 
 def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factory) -> None:
-    page = factory.home.reports / "an-earlier-run" / "page.html"
+    page = factory.paths.reports / "an-earlier-run" / "page.html"
     page.parent.mkdir(parents=True)
     page.write_text("what the links point to")
     reports_port = free_port()
@@ -67,7 +67,7 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factor
         rest, _ = ui.communicate(timeout=120)
         assert ui.returncode == 0, rest
         assert not factory.processes()
-        assert list(factory.home.runs.glob("*/checkpoints/*")), "training saved no checkpoint"
+        assert list(factory.paths.runs.glob("*/checkpoints/*")), "training saved no checkpoint"
     finally:
         ui.kill()
         factory.stop()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.runtime import changes
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
 from zerovl.params import Params
@@ -32,7 +32,7 @@ def test_the_same_is_nothing_new(root: Path) -> None:
     settings = settings_of(root)
     made = release(settings, git(root, "rev-parse", "HEAD"))
     assert changes.made_before(root, settings, [made]) == made
-    # What a run or a promotion changes is no news, nor is documentation.
+    # What a run or a promotion changes is not new to anyone, nor is documentation.
     (root / "dvc.lock").write_text("schema: '2.0'\n")
     (root / "README.md").write_text("other words\n")
     (root / "data" / "start").mkdir()
@@ -45,7 +45,7 @@ def test_the_same_is_nothing_new(root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["data/raw.dvc", "raw.dvc", "zerovl/data/raw/pack.py", "dvc.yaml"])
-def test_other_data_or_code_is_news(root: Path, path: str) -> None:
+def test_other_data_or_code_is_new(root: Path, path: str) -> None:
     settings = settings_of(root)
     made = release(settings, git(root, "rev-parse", "HEAD"))
     with open(root / path, "a", encoding="utf-8") as file:
@@ -58,7 +58,7 @@ def test_other_data_or_code_is_news(root: Path, path: str) -> None:
     assert changes.made_before(root, settings, [again, made]) == again
 
 
-def test_other_parameters_are_news_and_so_is_what_cannot_be_compared(root: Path) -> None:
+def test_other_parameters_are_new_and_so_is_what_cannot_be_compared(root: Path) -> None:
     settings, head = settings_of(root), git(root, "rev-parse", "HEAD")
     assert changes.made_before(root, settings_of(root, "train.lr=0.5"), [release(settings, head)]) is None
     assert changes.made_before(root, settings, [release(settings, head, dirty=True)]) is None
@@ -67,20 +67,37 @@ def test_other_parameters_are_news_and_so_is_what_cannot_be_compared(root: Path)
     assert changes.made_before(root, settings, []) is None
 
 
+def test_settings_of_the_machine_are_nothing_new(root: Path) -> None:
+    settings, head = settings_of(root), git(root, "rev-parse", "HEAD")
+    other = settings_of(root, "machine.ranks=2", "machine.checkpoint_steps=7", "machine.restarts=0")
+    made = release(settings, head)
+    assert changes.made_before(root, other, [made]) == made
+    # A release of before there was the section has those settings in `train`, and lacks what came later.
+    sections = params.as_dict(settings)
+    machine = sections.pop("machine")
+    machine.pop("threads")
+    sections["train"] |= machine | {"ranks": 4}
+    del sections["train"]["continue_from"]
+    origin = {"params": sections, "git": {"commit": head, "dirty": False}}
+    old = replace(made, provenance=origin)
+    assert changes.made_before(root, settings, [old]) == old
+    assert changes.made_before(root, settings_of(root, "train.lr=0.5"), [old]) is None
+
+
 def test_a_release_that_somebody_has_not_finished_with(root: Path, tmp_path: Path) -> None:
-    home = Home(root, tmp_path / "state")
+    paths = Paths(root, tmp_path / "state")
     made = replace(release(settings_of(root), None), by="run tacky-heron", verdict={"passed": True})
     held = Move("zerovl", "production", 1, "promote", 1, "2026-01-01T00:00:00Z", "", "", None)
-    assert changes.unfinished(home, made, [held]) == ""
-    assert changes.unfinished(home, made, None) == ""  # no alias is to move
-    assert changes.unfinished(home, made, []) == "zerovl@1 passed the gate and never had the alias"
-    assert changes.unfinished(home, made, [replace(held, version=2)]) != ""
+    assert changes.unfinished(paths, made, [held]) == ""
+    assert changes.unfinished(paths, made, None) == ""  # no alias is to move
+    assert changes.unfinished(paths, made, []) == "zerovl@1 passed the gate and never had the alias"
+    assert changes.unfinished(paths, made, [replace(held, version=2)]) != ""
     assert (
-        changes.unfinished(home, replace(made, verdict={"passed": False}), []) == ""
+        changes.unfinished(paths, replace(made, verdict={"passed": False}), []) == ""
     )  # refused: that is the end of it
-    (home.checkouts / "tacky-heron").mkdir(parents=True)  # as a run that failed while it pushed leaves it
-    assert "registered by run tacky-heron, which has not come" in changes.unfinished(home, made, [held])
-    assert changes.unfinished(home, replace(made, by="someone"), [held]) == ""
+    (paths.checkouts / "tacky-heron").mkdir(parents=True)  # as a run that failed while it pushed leaves it
+    assert "registered by run tacky-heron, which has not come" in changes.unfinished(paths, made, [held])
+    assert changes.unfinished(paths, replace(made, by="someone"), [held]) == ""
 
 
 def test_only_imports_are_refreshed(root: Path) -> None:

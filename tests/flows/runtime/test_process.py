@@ -140,7 +140,7 @@ def test_what_ignores_the_signal_is_killed_after_the_grace(tmp_path: Path, monke
 ENGINE = """
 import sys
 from pathlib import Path
-from test_child import FAMILY, Heard, run
+from test_process import FAMILY, Heard, run
 run(FAMILY, Path(sys.argv[1]), Heard(), sys.argv[1], sys.argv[2])
 """
 

@@ -1,0 +1,121 @@
+"""What a run tells the server while it works: lines of its log, its progress, pages of the Artifacts tab."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+
+from flows.runtime.process import Bar
+
+# What is not for a run's log: what DVC says to someone at a terminal (a run commits and pushes by itself), and the
+# stage `code`, which every run of DVC begins with.
+_NOISE = (
+    "To track the changes with git",
+    "git add",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+    "Running stage 'code'",
+    "> zerovl code",
+)
+_EVERY = 2.0  # seconds between updates of a progress artifact
+_END_SECONDS = 15.0  # how long the last state of a progress artifact may hold up a stage's end
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a page is sent again
+_PATIENCE = 60.0  # seconds after which a page is not sent again
+
+
+def send_page(send: Callable[[], None]) -> None:
+    """Send a page of the Artifacts tab, again where the server does not take it; never raises because of the server.
+
+    A server on SQLite refuses requests while it is busy. What it has not taken after a minute is left out with a
+    warning: the work that the page is about must not be lost with it.
+    """
+    began = time.monotonic()
+    for pause in (*_PAUSES, None):
+        try:
+            return send()
+        except httpx.HTTPError as error:
+            if pause is None or time.monotonic() - began + pause > _PATIENCE:
+                get_run_logger().warning("a page of the Artifacts tab could not be sent: %s", error)
+                return None
+            get_run_logger().debug("a page of the Artifacts tab is sent again in %.0f s: %s", pause, error)
+        time.sleep(pause)
+
+
+class ProgressReporter:
+    """Sends lines to the run's log and bars to one progress artifact; never holds up the command.
+
+    The artifact is written from a thread of its own: where the server is away, only the newest state waits. The last
+    state is sent until the server takes it, for `_END_SECONDS` at most.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._logger = get_run_logger()
+        self._newest: Bar | None = None
+        self._ended = threading.Event()
+        # The thread writes in the name of this task run.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._write,), daemon=True)
+        self._last = Bar(stage, 0.0, "started")
+
+    def line(self, text: str) -> None:
+        """Write a line of the command's output to the run's log, if it says something about the run."""
+        if not text.strip().startswith(_NOISE):
+            self._logger.info(text)
+
+    def bar(self, bar: Bar) -> None:
+        """Keep the newest state of a bar for the thread that sends it."""
+        self._newest = bar
+
+    def __enter__(self) -> Self:
+        self._since = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = f"{time.monotonic() - self._since:.0f} s"
+        self._newest = Bar("", 100.0, f"done in {took}") if kind is None else self._stopped(took)
+        self._ended.set()
+        self._thread.join(timeout=_END_SECONDS)
+
+    def _stopped(self, took: str) -> Bar:
+        last = self._newest or self._last
+        return Bar(last.title, last.percent, f"stopped after {took}; {last.text}")
+
+    def _write(self) -> None:
+        artifact: UUID | None = None
+        while True:
+            ended = self._ended.wait(_EVERY if artifact else 0.0)
+            bar, self._newest = self._newest or (None if artifact else self._last), None
+            if bar:
+                self._last = bar
+                try:
+                    artifact = self._send(artifact, bar)
+                except httpx.HTTPError as error:
+                    self._newest = self._newest or bar
+                    self._logger.debug("progress of %s not sent: %s", self._stage, error)
+                    time.sleep(_EVERY / 2)
+            if ended and self._newest is None:
+                return
+
+    def _send(self, artifact: UUID | None, bar: Bar) -> UUID:
+        title = f"{bar.title}: " if bar.title not in ("", self._stage) else ""
+        description = f"**{self._stage}** {title}{bar.text}"
+        if artifact is None:
+            made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
+            assert isinstance(made, UUID)
+            return made
+        update_progress_artifact(artifact, bar.percent, description=description)
+        return artifact
