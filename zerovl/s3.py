@@ -141,6 +141,7 @@ class Bucket:
 
         `where` is what the message begins with, as in "s3://models: cannot read zerovl/versions/1.json".
         """
+        _require_boto3(self.name)
         from boto3.exceptions import Boto3Error
         from botocore import exceptions as its
 
@@ -196,17 +197,14 @@ class Bucket:
 
 def _make_client(bucket: str) -> tuple[Any, Any]:
     """A session of boto3 and its client, with the settings that all uses share."""
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        raise ZeroVLError(
-            f"{PREFIX}{bucket}: addresses on S3 need boto3, which is not installed; run `pip install boto3`"
-        ) from None
+    _require_boto3(bucket)
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
     session = boto3.session.Session()
     config = Config(
-        retries={"mode": "standard", "max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=CONNECT_SECONDS,
         read_timeout=ANSWER_SECONDS,
         max_pool_connections=_CONNECTIONS,
@@ -218,3 +216,12 @@ def _make_client(bucket: str) -> tuple[Any, Any]:
         return session, session.client("s3", config=config)
     except (ValueError, BotoCoreError) as error:
         raise ZeroVLError(f"{PREFIX}{bucket}: {error}; check AWS_ENDPOINT_URL and the AWS_ variables") from None
+
+
+def _require_boto3(bucket: str) -> None:
+    try:
+        import boto3  # noqa: F401
+    except ImportError:
+        raise ZeroVLError(
+            f"{PREFIX}{bucket}: addresses on S3 need boto3, which is not installed; run `pip install boto3`"
+        ) from None
