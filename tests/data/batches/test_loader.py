@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import pickle
 import signal
@@ -5,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -243,50 +246,92 @@ def test_a_worker_that_dies_while_the_loader_closes_is_no_error(written: Written
     assert not children()
 
 
-PARENT = """
-import signal, sys
+# Imports once, and forks a process for each request; a forked one goes on to the end of the script, so that it ends
+# as any Python does.
+PARENTS = """
+import json, os, signal, sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {project!r}]
-import test_loader
+from tests.data.batches import test_loader
 from tests.support.shard_fixture import Written
 from zerovl.data.manifest import Manifest
-root = Path({root!r})
+for request in iter(sys.stdin.readline, ""):
+    root, ending = json.loads(request)
+    said, go = os.open(f"{root}/said", os.O_WRONLY), os.open(f"{root}/go", os.O_RDONLY)
+    pid = os.fork()
+    if pid == 0:
+        break
+    os.close(said), os.close(go)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.setsid()
+os.dup2(go, 0), os.dup2(said, 1), os.close(go), os.close(said)
+root = Path(root)
 batches = test_loader.batches_of(Written(Manifest.load(root / "manifest"), root / "shards"), workers=2, epochs=500.0)
 next(batches)
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 sys.stdin.readline()
-{ending}
+exec(ending)
 """
 
 
-def start_parent(root: Path, ending: str) -> subprocess.Popen[str]:
+class Parent:
     """A process with two workers that waits for a line, then does `ending`."""
-    script = PARENT.format(tests=str(Path(__file__).parent), project=str(ROOT), root=str(root), ending=ending)
+
+    def __init__(self, parents: subprocess.Popen[str], root: Path, ending: str) -> None:
+        self._parents = parents
+        for name in ("said", "go"):
+            os.mkfifo(root / name)
+        assert parents.stdin is not None
+        parents.stdin.write(json.dumps([str(root), ending]) + "\n")
+        parents.stdin.flush()
+        self.said, self.go = open(root / "said"), open(root / "go", "w")  # noqa: SIM115 - closed by `end`
+        self.pid = int(self.said.readline())
+
+    def tell(self) -> None:
+        """Give it the line that it waits for."""
+        self.go.write("\n")
+        self.go.flush()
+
+    def status(self) -> int:
+        """The exit status, when it has ended."""
+        assert self._parents.stdout is not None
+        return int(self._parents.stdout.readline())
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.said.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.go.close()
+
+
+@pytest.fixture(scope="module")
+def parents() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        [sys.executable, "-c", PARENTS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    yield process
+    process.kill()
+    process.communicate()
 
 
 @pytest.mark.parametrize("ending", ["raise SystemExit(0)", "raise ValueError", "SIGTERM", "SIGKILL"])
-def test_no_orphans_however_the_parent_ends(written: Written, ending: str, tmp_path: Path) -> None:
-    process = start_parent(tmp_path, ending)
+def test_no_orphans_however_the_parent_ends(
+    parents: subprocess.Popen[str], written: Written, ending: str, tmp_path: Path
+) -> None:
+    parent = Parent(parents, tmp_path, ending)
     try:
-        workers = children_of(process.pid)
+        workers = children_of(parent.pid)
         assert len(workers) == 2
         if ending.startswith("SIG"):
-            process.send_signal(getattr(signal, ending))
-        process.communicate("\n", timeout=120)
+            os.kill(parent.pid, getattr(signal, ending))
+        else:
+            parent.tell()
         expected = {"raise SystemExit(0)": 0, "raise ValueError": 1}
-        assert process.returncode == (expected[ending] if ending in expected else -getattr(signal, ending))
+        assert parent.status() == (expected[ending] if ending in expected else -getattr(signal, ending))
     finally:
-        process.kill()
+        parent.end()
     deadline = time.monotonic() + 30
     while (alive := [pid for pid in workers if is_alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -300,9 +345,12 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_workers_outlive_a_signal_to_the_group(written: Written, tmp_path: Path) -> None:
+def test_workers_outlive_a_signal_to_the_group(
+    parents: subprocess.Popen[str], written: Written, tmp_path: Path
+) -> None:
     """A scheduler may signal every process of a job; the trainer needs its batches until it has saved."""
-    process = start_parent(
+    parent = Parent(
+        parents,
         tmp_path,
         "for name in (signal.SIGINT, signal.SIGTERM): signal.signal(name, lambda *_: None)\n"
         "print('deaf', flush=True)\n"
@@ -310,18 +358,16 @@ def test_workers_outlive_a_signal_to_the_group(written: Written, tmp_path: Path)
         "print(sum(1 for _ in zip(range(100), batches)))\n"
         "batches.close()",
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "deaf\n"
-        os.killpg(process.pid, signal.SIGINT)
-        os.killpg(process.pid, signal.SIGTERM)
-        output, _ = process.communicate("\n", timeout=120)
-        assert (output, process.returncode) == ("100\n", 0)
+        parent.tell()
+        assert parent.said.readline() == "deaf\n"
+        os.killpg(parent.pid, signal.SIGINT)
+        os.killpg(parent.pid, signal.SIGTERM)
+        parent.tell()
+        assert parent.status() == 0
+        assert parent.said.read() == "100\n"
     finally:
-        process.kill()
+        parent.end()
 
 
 def test_dataset_can_be_pickled_for_spawned_workers(written: Written) -> None:
