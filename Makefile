@@ -17,6 +17,17 @@ help: ## this list
 
 setup: $(VENV)/.ready ## .venv with everything of requirements.lock
 
+# Programs in .venv/bin have its path in their first line, and do not start where the checkout was moved. A link that
+# someone made of .venv is left alone.
+MOVED := $(shell test -f $(VENV)/bin/activate -a ! -L $(VENV) && ! grep -qF '$(CURDIR)/$(VENV)' $(VENV)/bin/activate && echo yes)
+ifeq ($(MOVED),yes)
+.PHONY: moved
+moved:
+	@echo "$(VENV) was made for another folder: it is made again for $(CURDIR)"
+	rm -rf $(VENV)
+$(VENV)/.ready: moved
+endif
+
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {v[0]}.{v[1]}: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,12 +40,9 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	dvc repro
 	@zerovl summary
 
-# By file, in the order of tests/conftest.py: tests of the flows share a server, and go on where the one before stopped.
+# By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
-
-bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
-	$(BIN)/python -m benchmarks.plan
 
 ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
 	$(BIN)/python -m flows.server.ui --port $(or $(PORT),4200)
@@ -47,11 +55,21 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup ## let ruff mend what it can
+format: setup ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: setup ## resolve pyproject.toml anew into requirements.lock (hashes, no addresses)
+remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
+	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }
+	dvc remote modify --local s3 url "s3://$$ZEROVL_S3_BUCKET"
+	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
+	dvc remote modify --local s3 verify true
+	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
+
+clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
+	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports
+
+lock: setup ## resolve pyproject.toml again into requirements.lock (hashes, no addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --python-version 3.11 --extra pipeline --extra dev --custom-compile-command "make lock" \
 		pyproject.toml --output-file requirements.lock
@@ -73,15 +91,8 @@ bench-step: setup $(PEERS)/.ready ## CPU time of a training step against open_cl
 bench-memory: setup $(PEERS)/.ready ## peak memory of a training step by batch size
 	$(BIN)/python -m benchmarks.bench_memory
 
+bench-plan: setup ## memory and time: what `zerovl plan` says against what training then takes
+	$(BIN)/python -m benchmarks.plan
+
 bench-gpu: setup $(PEERS)/.ready ## one GPU: pairs/s, matrix rate, memory; MINUTES=9 stops early, again goes on
 	$(BIN)/python -m benchmarks.bench_gpu --minutes $(or $(MINUTES),30)
-
-remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
-	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }
-	dvc remote modify --local s3 url "s3://$$ZEROVL_S3_BUCKET"
-	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
-	dvc remote modify --local s3 verify true
-	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
-
-clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
-	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports
