@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import zerovl
@@ -15,6 +18,9 @@ from zerovl import params_file
 from zerovl.files import read_json
 
 STAGES = ["prepare", "validate", "train", "evaluate", "register"]
+# The demo's RSUM differs by processor as its weights do: 93.0 on one with AVX-512, 45.4 and 78.9 on
+# others, with 6 untrained and 5 by chance. A model that learned nothing stays below this, and all of those lie above.
+TIMES_UNTRAINED = TIMES_CHANCE = 4.0
 
 
 def command(*words: str) -> str:
@@ -30,18 +36,84 @@ def stages_of(printed: str) -> list[str]:
 
 
 def change(*overrides: str) -> None:
+    """Write params.yaml: the demo's with these overrides."""
     params_file.write(params_file.from_recipe({}, list(overrides), "check"), "params.yaml")
+
+
+@contextmanager
+def restored(*files: str) -> Iterator[None]:
+    """Put files back as they were, or remove them where there were none, whatever happens in the block."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in map(Path, files)}
+    try:
+        yield
+    finally:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+            else:
+                path.write_bytes(content)
+
+
+def append(path: str, text: str) -> None:
+    """Add text to a file, which is made where there is none."""
+    Path(path).parent.mkdir(exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def stale() -> list[str]:
+    """The stages that DVC would run because of what they read themselves."""
+    command("dvc", "repro", "-s", "code")
+    (line,) = (line for line in command("dvc", "status", "--json").splitlines() if line.startswith("{"))
+    status = json.loads(line)
+    return [stage for stage in STAGES if stage in status]
+
+
+def check_what_reruns() -> None:
+    """A change reruns what it touches: nothing, the gate's interval, or training and what follows."""
+    comment = "\n# a comment\n"
+    code = "\nCHANGED = True\n"
+    harmless = {
+        "zerovl/engine/trainer.py": comment,
+        "zerovl/evaluation/bootstrap.py": comment,
+        "zerovl/stages/prepare.py": comment,
+        "zerovl/planning/plan.py": code,
+        "zerovl/commands/plan.py": code,
+        "zerovl/interop/original.py": code,
+        "zerovl/.DS_Store": "junk",
+        "zerovl/engine/.trainer.py.swp": "junk",
+        "zerovl/.ipynb_checkpoints/trainer-checkpoint.py": code,
+    }
+    with restored("params.yaml", *harmless):
+        change("machine.ranks=2", "machine.restarts=1", "machine.checkpoint_minutes=3.0")
+        for path, text in harmless.items():
+            append(path, text)
+        assert stale() == [], "a change that shapes no output makes stages stale"
+    for path, stages in (
+        ("zerovl/evaluation/bootstrap.py", ["evaluate", "register"]),
+        ("zerovl/engine/trainer.py", ["train"]),
+    ):
+        with restored(path):
+            append(path, code)
+            assert stale() == stages, path
+            rerun = stages_of(command("dvc", "repro", "--dry", "--force", "--downstream", stages[0]))
+            assert rerun == STAGES[STAGES.index(stages[0]) :], rerun
+    assert stale() == []
 
 
 def main() -> None:
     scores = read_json("reports/evaluation/metrics.json")["overall"]
-    assert scores["rsum"] >= 10 * scores["untrained_rsum"], scores
+    assert scores["rsum"] >= TIMES_UNTRAINED * scores["untrained_rsum"], scores
+    assert scores["rsum"] >= TIMES_CHANCE * scores["chance_rsum"], scores
     release = read_json("reports/release.json")
     assert release["promoted"], release
     page = Path("reports/evaluation/report.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=[\"']?https?:", page), "the report reaches for the network"
 
     again = command("make", "demo")
+    assert "Running stage 'code'" in again, again  # always: it compares
     assert stages_of(again) == [], again
     assert "report.html" in again
 
@@ -51,8 +123,8 @@ def main() -> None:
         shutil.copy("reports/evaluation/gallery.png", picture)
         assert (model.encode_text(["a red star"]) @ model.encode_image([picture]).T).shape == (1, 1)
 
-    before = Path("params.yaml").read_bytes()
-    try:
+    check_what_reruns()
+    with restored("params.yaml"):
         for stage, overrides in (("prepare", "prepare.shard_samples=999"), ("train", "train.lr=0.003")):
             change(overrides)
             assert f"{stage}:" in command("dvc", "status"), f"{overrides} goes unnoticed"
@@ -61,11 +133,9 @@ def main() -> None:
         change("evaluate.bootstrap=500")
         assert stages_of(command("dvc", "repro")) == ["evaluate", "register"]
         assert read_json("reports/release.json")["version"] == release["version"] + 1  # other metrics, other release
-    finally:
-        Path("params.yaml").write_bytes(before)
-    restored = command("dvc", "repro")
-    assert stages_of(restored)[-1] == "register", restored
-    assert "train" not in stages_of(restored), restored
+    last = command("dvc", "repro")
+    assert stages_of(last)[-1] == "register", last
+    assert "train" not in stages_of(last), last
     assert read_json("reports/release.json")["version"] == release["version"], "the same model got another version"
     print("the demo keeps its promises")
 
