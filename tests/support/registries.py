@@ -47,7 +47,7 @@ def damage(registry: Registry, version: Version, path: str) -> Path:
 def processes(count: int) -> Pool:
     """Processes of their own with this one's environment; what they import is imported once, by their fork server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "boto3.session", "botocore.endpoint"])
     return context.Pool(count, initializer=_take_over, initargs=(dict(os.environ),))
 
 
