@@ -39,19 +39,21 @@ def save(
 
 
 def load_architecture(folder: Path) -> Architecture:
+    """Return what a bundle's model is made of; raises `ZeroVLError` where the folder is not a bundle."""
     if not (folder / CONFIG).is_file():
-        raise ZeroVLError(f"{folder}: no {CONFIG} in it, so it is no model; name a bundle's folder or train one")
+        raise ZeroVLError(f"{folder}: no {CONFIG} in it, so it is not a model; name a bundle's folder or train one")
     return Architecture.from_json(read_json(folder / CONFIG), str(folder / CONFIG))
 
 
 def load_model(folder: Path) -> DualEncoder:
-    """The model of a bundle on the CPU; raises `ZeroVLError` for anything missing, left over or damaged."""
+    """Return the model of a bundle on the CPU; raises `ZeroVLError` for anything missing, left over or damaged."""
     model = from_architecture(load_architecture(folder))
     load_weights(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name; raises `ZeroVLError` where it is missing or damaged."""
     try:
         weights: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:

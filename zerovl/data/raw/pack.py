@@ -174,7 +174,7 @@ def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """Return 64 bits, row by row: is a pixel of the 9 x 8 grey miniature brighter than its left neighbour?
+    """Return 64 bits, row by row: whether a pixel of the 9 x 8 grey miniature is brighter than its left neighbour.
 
     The dHash of https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html,
     with the same bits as imagehash.dhash.
