@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MANIFEST_FILE = "manifest.json"
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -55,7 +57,7 @@ class Workspace:
     @property
     def manifest_file(self) -> Path:
         """Counts and digests of all shards; written last by prepare."""
-        return self.manifest / "manifest.json"
+        return self.manifest / MANIFEST_FILE
 
     @property
     def tokenizer_source(self) -> Path:

@@ -15,20 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import webdataset
 from PIL import Image
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from tests.support import raw_sources
 from tests.support.paths import SHARED
 from zerovl.data.manifest import Manifest
-from zerovl.data.raw import pack
-from zerovl.data.raw.pack_sources import worker_count
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, sha256_file
+from zerovl.files import sha256_file
 from zerovl.params import DataParams, Params, PrepareParams, SourceParams
 from zerovl.stages import prepare
 from zerovl.workspace import Workspace
@@ -153,47 +148,6 @@ def test_own_shards_are_a_source_again(tmp_path: Path) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize(
-    ("image", "kind", "reason"),
-    [
-        (raw_sources.picture(1, mode="CMYK"), "JPEG", "JPEG CMYK"),
-        (raw_sources.picture(1, mode="P"), "PNG", "PNG P"),
-        (raw_sources.picture(1, mode="RGBA"), "PNG", "PNG RGBA"),
-        (raw_sources.picture(1), "WEBP", "WEBP RGB"),
-        (raw_sources.picture(1, mode="P"), "GIF", "GIF P"),
-        (Image.fromarray(np.full((30, 40), 0x80FF, np.uint16)), "PNG", "PNG I;16"),
-        (raw_sources.picture(1, mode="L"), "JPEG", None),
-    ],
-)
-def test_other_pictures_become_jpeg(image: Image.Image, kind: str, reason: str | None) -> None:
-    data = raw_sources.encoded(image, kind)
-    stored = pack.store_picture(data, max_side=0, max_pixels=10_000)
-    assert stored.recoded == reason
-    assert (stored.data == data) == (reason is None)
-    with Image.open(io.BytesIO(stored.data)) as opened:
-        assert (opened.format, opened.mode, opened.size) == ("JPEG", "L" if reason is None else "RGB", (40, 30))
-        if kind == "PNG" and reason == "PNG I;16":
-            assert abs(int(np.asarray(opened).mean()) - 0x80) <= 1
-        if reason == "PNG RGBA":
-            error = np.asarray(opened, int) - np.asarray(raw_sources.picture(1), int)
-            assert np.abs(error).mean() < 4
-
-
-def test_large_pictures_are_reduced_on_demand() -> None:
-    data = raw_sources.jpeg(1, (200, 100))
-    assert pack.store_picture(data, 200, 10**6).data == data
-    stored = pack.store_picture(data, 50, 10**6)
-    assert (stored.width, stored.height, stored.recoded) == (50, 25, "200x100 to 50x25")
-
-
-def test_difference_hash_bits() -> None:
-    rising = Image.fromarray(np.tile(np.arange(0, 180, 2, dtype=np.uint8), (80, 1)))
-    assert pack.difference_hash(rising) == 2**64 - 1
-    assert pack.difference_hash(rising.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == 0
-    lower_half = Image.fromarray(np.vstack([np.asarray(rising)[:40, ::-1], np.asarray(rising)[40:]]))
-    assert pack.difference_hash(lower_half) == 2**32 - 1
-
-
 def test_one_split_is_enough_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/only_train", "train", 2)
     raw_sources.write_zerovl(tmp_path / "raw/only_valid", "valid", 2, first=5)
@@ -289,71 +243,6 @@ def test_full_disk_while_writing_the_manifest(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ZeroVLError, match="No space left on device"):
         raw_sources.run_prepare(tmp_path)
     assert list((tmp_path / "data/manifest").iterdir()) == []
-
-
-def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZEROVL_WORKERS", "3")
-    assert worker_count() == 3
-    for wrong in ("0", "many", "-1"):
-        monkeypatch.setenv("ZEROVL_WORKERS", wrong)
-        with pytest.raises(ZeroVLError, match="ZEROVL_WORKERS"):
-            worker_count()
-    monkeypatch.delenv("ZEROVL_WORKERS")
-    assert worker_count() == os.cpu_count()
-
-
-def test_tokenizer_is_learned_from_usable_training_captions(tmp_path: Path) -> None:
-    rows = [(f"{n}.jpg", n, f"Striped hearts und Bäume {n}", n) for n in range(9)]
-    raw_sources.write_csv(tmp_path / "raw/a/train_anno.csv", [*rows, ("9.jpg", 9, "xylophone", 9)])
-    raw_sources.write_csv(tmp_path / "raw/a/valid_anno.csv", [("9.jpg", 10, "zeppelin", 10)])
-    for n in range(9):
-        for split in ("train", "valid"):
-            place = tmp_path / f"raw/a/{split}/{n}.jpg"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(raw_sources.jpeg(n))
-    raw_sources.run_prepare(tmp_path, tokenizer_vocab=80)
-    folder = tmp_path / "data/tokenizer"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    assert [tokenizer.id_to_token(n) for n in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert read_json(folder / "source.json") == {"trained": True, "vocab_size": tokenizer.get_vocab_size()}
-    assert tokenizer.get_vocab_size() <= 80
-    assert tokenizer.encode("STRIPED hearts").tokens == ["[CLS]", "striped", "hearts", "[SEP]"]
-    assert not {"x", "y", "z", "##x", "##z"} & set(tokenizer.get_vocab()), "learned from broken or valid captions"
-    loaded = AutoTokenizer.from_pretrained(folder)
-    texts = ["Striped hearts, Bäume 7", "[MASK] hearts", "", "unknown 中文 words"]
-    assert loaded(texts)["input_ids"] == [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    assert (loaded.pad_token_id, loaded.mask_token_id, len(loaded)) == (0, 4, tokenizer.get_vocab_size())
-    assert loaded.decode(loaded("striped hearts")["input_ids"], skip_special_tokens=True) == "striped hearts"
-    assert (folder / "vocab.txt").read_text().splitlines()[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-_TRAIN_TWICE = """
-import sys
-from zerovl.data.tokenizer_training import train
-words = [f"{a}{b}{a} {b}{c}" for a in "abcdefgh" for b in "stuvw" for c in "xyz"]
-print(train(lambda: words, 90).to_str())
-"""
-
-
-def test_tokenizer_is_the_same_in_every_process() -> None:
-    """Many ties on purpose: the library alone numbers tokens by a hash that changes from run to run."""
-    made = {
-        subprocess.run([sys.executable, "-c", _TRAIN_TWICE], capture_output=True, text=True, check=True).stdout
-        for _ in range(4)
-    }
-    assert len(made) == 1
-
-
-def test_no_tokenizer(tmp_path: Path) -> None:
-    raw_sources.write_zerovl(tmp_path / "raw/a", "valid", 2)
-    raw_sources.run_prepare(tmp_path, tokenizer_vocab=0)
-    assert raw_sources.all_bytes(tmp_path / "data/tokenizer").keys() == {"source.json"}
-    assert read_json(tmp_path / "data/tokenizer/source.json") == {"trained": False, "vocab_size": 0}
-    with pytest.raises(ZeroVLError, match=r"prepare\.tokenizer_vocab is 100, but no source has training captions"):
-        raw_sources.run_prepare(tmp_path, tokenizer_vocab=100)
-    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2, first=5)
-    with pytest.raises(ZeroVLError, match=r"prepare\.tokenizer_vocab is 7, the captions' letters alone need 9"):
-        raw_sources.run_prepare(tmp_path, tokenizer_vocab=7)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real sources are not beside the checkout")

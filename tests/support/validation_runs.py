@@ -1,6 +1,7 @@
 """The stage `validate` over small manifests; where a test is not about Great Expectations, without it."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def judge_by_bounds(
     expectations._write_tables(report / "tables", manifest, counted, rules)
     outcomes = [{"table": "rules", "rule": rule.name, "success": is_inside(rule)} for rule in rules]
     return outcomes, "none"
+
+
+def refuse_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validate opens no connection: whoever tries fails the test."""
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError(f"validate opened a connection: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ import pyarrow as pa
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_json, write_json
+from zerovl.workspace import MANIFEST_FILE
 
 VERSION = 1
-FILE = "manifest.json"
 
 SCHEMA = pa.schema(
     [
@@ -82,10 +82,10 @@ class Manifest:
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         """Read `manifest.json`; raises `ZeroVLError` where it is missing or of another version."""
-        values = read_json(folder / FILE)
+        values = read_json(folder / MANIFEST_FILE)
         if values.get("version") != VERSION:
             raise ZeroVLError(
-                f"{folder / FILE}: version {values.get('version')!r}, this code reads {VERSION}; "
+                f"{folder / MANIFEST_FILE}: version {values.get('version')!r}, this code reads {VERSION}; "
                 "run `dvc repro -f prepare`"
             )
         splits = {
@@ -102,7 +102,7 @@ class Manifest:
         sources: dict[str, dict[str, Any]] = {}
         for (source, split), info in sorted(self.splits.items()):
             sources.setdefault(source, {})[split] = asdict(info)
-        write_json(self.folder / FILE, {"version": VERSION, "digest": self.digest, "sources": sources})
+        write_json(self.folder / MANIFEST_FILE, {"version": VERSION, "digest": self.digest, "sources": sources})
 
     @property
     def digest(self) -> str:

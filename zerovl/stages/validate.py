@@ -26,6 +26,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
 from zerovl.log import logger
 from zerovl.params import Params, ValidateParams
+from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
 
@@ -90,4 +91,5 @@ def _tell(verdict: dict[str, Any], rules: list[Rule], workspace: Workspace) -> N
     if hard:
         lines = "\n".join(describe_rule(rule, fixes[rule["name"]]) for rule in hard)
         raise ZeroVLError(f"{len(hard)} of {len(rules)} rules broken; all numbers: {page_file}\n{lines}")
-    print(f"validation passed: {len(rules)} rules, {len(broken)} warnings, {verdict['rows']} rows; see {page_file}")
+    counts = ", ".join((plural(len(rules), "rule"), plural(len(broken), "warning"), plural(verdict["rows"], "row")))
+    print(f"validation passed: {counts}; see {page_file}")

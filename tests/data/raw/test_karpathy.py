@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from zerovl import log
 from zerovl.errors import ZeroVLError
 
 
@@ -39,11 +40,12 @@ def test_karpathy_splits_and_places(tmp_path: Path, capsys: pytest.CaptureFixtur
     for place in ("train2014/0.jpg", "images/1.jpg", "images/2.jpg", "3.jpg", "images/val2014/4.jpg"):
         (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).write_bytes(raw_sources.jpeg(5))
+    log.setup()
     manifest = raw_sources.run_prepare(tmp_path)
     ids = {split: [row["image_id"] for row in raw_sources.rows(manifest, "k", split)] for split in ("train", "valid")}
     assert ids == {"train": [77, 1], "valid": [3, 4]}
     assert raw_sources.errors(manifest, "k", "train") == raw_sources.errors(manifest, "k", "valid") == {}
-    assert "k/valid: 1 images of split 'val' left out" in capsys.readouterr().out
+    assert "k/valid: 1 image of split 'val' left out" in capsys.readouterr().err
     manifest = run_sources(tmp_path, {"name": "k", "path": "raw/k", "evaluation_split": "val", "splits": ["valid"]})
     assert list(manifest.splits) == [("k", "valid")]
     assert [row["image_id"] for row in raw_sources.rows(manifest, "k", "valid")] == [2]

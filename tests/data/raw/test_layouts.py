@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from zerovl import log
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Layout, Source
 from zerovl.data.raw.layouts import LAYOUTS
@@ -68,6 +69,7 @@ def test_a_layout_of_the_table_is_recognised_and_prepared(
     write_tsv(tmp_path / "raw/t", "train", ["one", " ", "three"])
     write_tsv(tmp_path / "raw/t", "valid", ["four"])
     raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
+    log.setup()
     manifest = raw_sources.run_prepare(tmp_path)
     assert {key: (info.pairs, info.broken) for key, info in manifest.splits.items()} == {
         ("a", "train"): (2, 0),
@@ -81,7 +83,7 @@ def test_a_layout_of_the_table_is_recognised_and_prepared(
     ]
     assert raw_sources.errors(manifest, "t") == {"train.tsv:2": "empty caption"}
     assert [shard.path for shard in manifest.splits["t", "train"].shards] == ["t/train/000000.tar"]
-    assert "t/train: read as a toy" in capsys.readouterr().out
+    assert "t/train: read as a toy" in capsys.readouterr().err
 
 
 def test_messages_follow_from_the_table(with_tsv: Layout, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.support import validation_broken_rows as change_rows
 from tests.support.validation_broken_rows import BROKEN, GROUPS
 from tests.support.validation_manifests import clean_rows, write_manifest
-from tests.support.validation_runs import broken, is_inside, row, settings, validate
+from tests.support.validation_runs import broken, is_inside, refuse_connections, row, settings, validate
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation.expectations import check_expectations
 from zerovl.files import read_json
@@ -26,6 +26,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clean")
     write_manifest(Workspace(root).manifest, clean_rows())
     with pytest.MonkeyPatch.context() as patch, open(root / "out", "w") as out, open(root / "err", "w") as err:
+        refuse_connections(patch)
         patch.chdir(root)
         with redirect_stdout(out), redirect_stderr(err):
             stage.run(settings(), Workspace())

@@ -16,6 +16,7 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
 from zerovl.errors import ZeroVLError
+from zerovl.text_format import plural
 
 _TRAIN = ("train", "restval")
 
@@ -72,9 +73,9 @@ def _left_out(images: list[Any], path: Path, evaluation_split: str) -> tuple[str
         for image in images
         if isinstance(image, dict) and image.get("split") not in (*_TRAIN, evaluation_split)
     )
-    notes = [f"{count} images of split {name!r} left out" for name, count in sorted(others.items())]
+    notes = [f"{plural(count, 'image')} of split {name!r} left out" for name, count in sorted(others.items())]
     if strays := sum(not isinstance(image, dict) for image in images):
-        notes.append(f"{strays} entries of {path.name} are not images, left out")
+        notes.append(f"{plural(strays, 'entry', 'entries')} of {path.name} left out: not an image")
     return tuple(notes)
 
 

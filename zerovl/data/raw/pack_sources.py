@@ -26,6 +26,7 @@ from zerovl.data.raw.layout import Source
 from zerovl.data.raw.pack import Packed, Unit, pack
 from zerovl.data.raw.records import Record
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.params import PrepareParams
 from zerovl.processes import start_pool_worker
 from zerovl.workspace import Workspace
@@ -97,7 +98,7 @@ def _pack_split(
             broken += len(packed.rows) - len(good)
             bar.update(len(packed.rows))
     for note in reading.notes:
-        print(f"{title}: {note}")
+        logger().info(f"{title}: {note}")
     return SplitInfo(pairs, captions, broken, tuple(shards))
 
 
