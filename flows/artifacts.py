@@ -15,6 +15,7 @@ from prefect.artifacts import (
 )
 
 from flows.runtime.paths import REPORTS_VARIABLE
+from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
 from zerovl.files import read_json, read_json_lines
 from zerovl.workspace import Workspace
@@ -111,6 +112,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
         lines += ["", "No model is in production yet."]
     elif not comparable:
         lines += ["", "The model in production was evaluated on other data; the gate scores it again where it can."]
+    lines[-1] += further_tables(metrics)
     if release is None:
         return "\n".join([*lines, "", "Not registered: the run was asked to do nothing after the evaluation."])
     lines += [

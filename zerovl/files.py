@@ -130,3 +130,15 @@ def read_json(path: Path | str) -> Any:
         raise ZeroVLError(f"{path}: no such file; run the stage that makes it first (`dvc repro`)") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ZeroVLError(f"{path}: not valid JSON ({error}); delete it and make it again") from None
+
+
+def read_json_lines(path: Path | str) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines, none where there is no file; a last line cut by a kill is left out."""
+    path = Path(path)
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

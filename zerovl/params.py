@@ -280,6 +280,12 @@ class GateParams(Section):
     min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
         default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
     )
+    min_metrics: dict[
+        Annotated[str, Field(pattern=r"^[^.@]+\.[^.@]+(@.+)?$")], Annotated[float, Field(strict=False)]
+    ] = Field(
+        default={},
+        description="what others must reach, as {EVALUATOR.METRIC: VALUE} or {EVALUATOR.METRIC@SOURCE: VALUE}",
+    )
     max_drop: float = Field(
         5.0, ge=0, strict=False, description="RSUM that a source or the whole may lose against the holder of the alias"
     )

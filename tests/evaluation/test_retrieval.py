@@ -100,7 +100,7 @@ def test_hits_are_the_share_over_all_orders_of_ties() -> None:
         first = np.array([better + 1 + int(np.argmax(generator.permutation(tied))) for _ in range(20_000)])
         for k in KS:
             assert ranking.hits(k)[0] == pytest.approx((first <= k).mean(), abs=0.015)
-        assert ranking.expected_rank[0] == pytest.approx(first.mean(), rel=0.02)
+        assert ranking.expected_place[0] == pytest.approx(first.mean(), rel=0.02)
 
 
 def test_equal_captions_of_different_images_tie_exactly_at_any_place() -> None:

@@ -11,8 +11,9 @@ from tests.support.embeddings import ROUNDING, assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, World
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
+from zerovl.evaluation.metrics import HEADLINE, OVERALL
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
-from zerovl.evaluation.scores import OVERALL, by_source, read_clusters, score, write_queries
+from zerovl.evaluation.scores import read_clusters, score, table, write_queries
 
 
 def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
@@ -60,19 +61,21 @@ def test_equal_captions_have_bit_equal_embeddings(world: World) -> None:
 def test_equal_ids_of_two_sources_are_two_pictures(world: World) -> None:
     pool, (embeddings,) = world.encoded(FakeEncoder())
     scores = score(pool, embeddings, embeddings, chunk=3, resamples=20, seed=0)
-    assert scores[OVERALL].to_json()["images"] == 28
-    assert {name: its.to_json()["images"] for name, its in by_source(pool, scores).items()} == {"alpha": 14, "beta": 14}
+    found = table(pool, scores).to_json()
+    assert found["overall"]["images"] == 28
+    assert {name: block["images"] for name, block in found["sources"].items()} == {"alpha": 14, "beta": 14}
 
 
 def test_blocks_equal_direct_retrieval(world: World) -> None:
     pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
     scores = score(pool, trained, untrained, chunk=4, resamples=50, seed=0)
-    block = by_source(pool, scores)["beta"].to_json()
+    block = table(pool, scores).to_json()["sources"]["beta"]
     samples = world.samples["beta"]
     text_id = [image_id for _, texts, image_id in samples for _ in texts]
     direct = retrieval_metrics(trained.image[14:], trained.text[-len(text_id) :], range(14), text_id)
     assert {name: block[name] for name in METRICS} == {name: round(direct.metrics[name], 4) for name in METRICS}
     assert block["captions"] == len(text_id)
+    assert block[HEADLINE.name] == round(sum(direct.metrics[name] for name in METRICS), 4)
     assert block["chance_rsum"] == round(direct.chance["rsum"], 4)
     assert block["rsum_low"] < block["rsum"] < block["rsum_high"]
     assert block["rsum"] > block["untrained_rsum"] > 0
@@ -92,8 +95,8 @@ def test_queries_are_enough_for_a_paired_comparison(world: World, tmp_path) -> N
         assert difference.value == pytest.approx(ours[name].result.rsum - theirs[name].result.rsum)
         direct = Clusters.of(ours[name].result)
         assert sorted(clusters.captions) == sorted(direct.captions)
-    table = pq.read_table(tmp_path / "ours.parquet").to_pylist()
-    text_rows = [row for row in table if row["pool"] == OVERALL and row["direction"] == "t2i"]
+    queries = pq.read_table(tmp_path / "ours.parquet").to_pylist()
+    text_rows = [row for row in queries if row["pool"] == OVERALL and row["direction"] == "t2i"]
     assert [row["caption"] for row in text_rows[:6]] == [0, 0, 1, 0, 1, 2]
     assert np.mean([row["r1"] for row in text_rows]) * 100 == pytest.approx(ours[OVERALL].result.metrics["t2i_r1"])
 

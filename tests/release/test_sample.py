@@ -15,13 +15,18 @@ import webdataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.support.fake_world import FakeEncoder, World
+from tests.support.fake_world import FakeEncoder, World, make_world
 from tests.support.real_world import make_model, make_project, settings
 from zerovl.errors import ZeroVLError
 from zerovl.model.encoder import Encoder
 from zerovl.release import sample
 from zerovl.stages import evaluate
 from zerovl.workspace import Workspace
+
+
+@pytest.fixture
+def world() -> World:
+    return make_world()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support.fake_world import FakeEncoder, World
+from tests.support.fake_world import FakeEncoder, World, make_world
 from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation import validation_set
 from zerovl.files import sha256_file
 from zerovl.params import EvaluateParams, Params
 from zerovl.stages import evaluate
@@ -29,6 +30,11 @@ def manifest_of(world: World, folder: Path, digest: str = "d") -> Manifest:
 
 
 @pytest.fixture
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture
 def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     space = Workspace(tmp_path)
     space.model.mkdir()
@@ -43,7 +49,7 @@ def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             self.clear()
 
     monkeypatch.setattr(
-        evaluate,
+        validation_set,
         "evaluation_batches",
         lambda manifest, shards, source, split, transform, size, workers: Batches(
             world.batches(source, transform, size)

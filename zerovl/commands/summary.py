@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zerovl.evaluation.metrics import HEADLINE, cell, further_evaluators, metric_names
 from zerovl.files import read_json
 from zerovl.workspace import Workspace
 
@@ -9,17 +10,22 @@ from zerovl.workspace import Workspace
 def show(workspace: Workspace) -> None:
     """Print scores, the registered version and where the report is; raises `ZeroVLError` before a first run."""
     release = read_json(workspace.release)
-    scores = read_json(workspace.evaluation_metrics)["overall"]
-    interval = f"[{scores['rsum_low']:.1f}, {scores['rsum_high']:.1f}]"
-    ratio = scores["rsum_over_untrained"]
+    metrics = read_json(workspace.evaluation_metrics)
+    scores = metrics["overall"]
+    interval = f"[{scores[HEADLINE.low]:.1f}, {scores[HEADLINE.high]:.1f}]"
+    ratio = scores[HEADLINE.over_untrained]
     held = ""
     if release["alias"]:
         held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
     print()
-    print(f"  RSUM      {scores['rsum']:.1f} {interval} of 600 over {scores['images']} unseen pictures")
+    of = f"of {HEADLINE.maximum:.0f} over {scores['images']} unseen pictures"
+    print(f"  {HEADLINE.label:<9} {scores[HEADLINE.name]:.1f} {interval} {of}")
     print(
-        f"            untrained {scores['untrained_rsum']:.1f}, chance {scores['chance_rsum']:.1f}"
+        f"            untrained {scores[HEADLINE.untrained]:.1f}, chance {scores[HEADLINE.chance]:.1f}"
         + (f": {ratio:.0f} times the untrained model" if ratio else "")
     )
+    for evaluator, table in further_evaluators(metrics).items():
+        shown = (f"{name} {cell(table['overall'], name)[0]}" for name in metric_names(table))
+        print(f"  {evaluator:<9} {', '.join(shown)}")
     print(f"  release   {release['name']}@{release['version']}{held} in {release['store']}")
     print(f"  report    {workspace.evaluation_page.resolve().as_uri()}")

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zerovl.files import atomic_write
+from zerovl.files import atomic_write, read_json_lines
 from zerovl.log import logger
 
 FILE = "metrics.jsonl"
@@ -25,7 +25,7 @@ class MetricsLog:
     def __init__(self, folder: Path, start_step: int, before: Path | None = None) -> None:
         """`before` is the folder of the run that this one goes on from: its rows are the first where there are none."""
         self.path = folder / FILE
-        known = read_rows(self.path) or (read_rows(before / FILE) if before else [])
+        known = read_json_lines(self.path) or (read_json_lines(before / FILE) if before else [])
         rows = [row for row in known if row["step"] < start_step]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -46,16 +46,3 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file; what still waits for space is lost."""
         self._file.close()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the whole rows of a log, none where there is no file; a last line cut by a kill is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows

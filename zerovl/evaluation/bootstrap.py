@@ -1,4 +1,4 @@
-"""95% intervals of RSUM by the bootstrap over images.
+"""Compute 95% intervals of RSUM by the bootstrap over images.
 
 An image and its captions are drawn together (a cluster bootstrap), because captions of one image are
 not independent. The hits of the queries are computed once; a resample only weighs them, so nothing is
@@ -25,6 +25,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
+    """A value with its 95% interval."""
+
     value: float  # of the data as they are
     low: float
     high: float
@@ -32,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Clusters:
-    """What a resample needs to know of each image, (I,) each; hits are summed over k = 1, 5, 10."""
+    """Hits of each image and its captions, all that a resample needs: (I,) each, summed over k = 1, 5, 10."""
 
     image_hits: Floats  # of the image as a query
     caption_hits: Floats  # of its captions as queries, summed
@@ -40,11 +42,12 @@ class Clusters:
 
     @classmethod
     def of(cls, result: RetrievalResult) -> Clusters:
+        """Make clusters of a ranking both ways."""
         return cls.of_hits(summed_hits(result.i2t), summed_hits(result.t2i), result.caption_image)
 
     @classmethod
     def of_hits(cls, image_hits: Floats, caption_hits: Floats, caption_image: npt.NDArray[np.int64]) -> Clusters:
-        """From hits of images (I,) and of captions (M,), and each caption's image (M,)."""
+        """Make clusters of the hits of images (I,) and of captions (M,), and of each caption's image (M,)."""
         images = len(image_hits)
         return cls(
             image_hits,
@@ -53,7 +56,7 @@ class Clusters:
         )
 
     def rsum(self, weights: Floats | None = None) -> float:
-        """RSUM with each image counted `weights` (I,) times."""
+        """Compute RSUM with each image counted `weights` (I,) times."""
         if weights is None:
             weights = np.ones(len(self.image_hits))
         i2t = weights @ self.image_hits / weights.sum()
@@ -62,22 +65,25 @@ class Clusters:
 
 
 def summed_hits(ranking: Ranking) -> Floats:
-    """Hits at 1, 5 and 10 added up: (Q,), from 0 to 3."""
+    """Add up the hits at 1, 5 and 10: (Q,), from 0 to 3."""
     total: Floats = np.sum([ranking.hits(k) for k in KS], axis=0)
     return total
 
 
 def rsum_interval(clusters: Clusters, resamples: int, seed: int) -> Interval:
-    """RSUM with its 95% percentile interval; the same seed gives the same interval."""
+    """Compute RSUM with its 95% percentile interval; the same seed gives the same interval."""
     draws = [clusters.rsum(weights) for weights in _weights(len(clusters.image_hits), resamples, seed)]
     return _percentiles(clusters.rsum(), draws)
 
 
 def paired_difference(candidate: Clusters, holder: Clusters, resamples: int, seed: int) -> Interval:
-    """RSUM of the candidate minus that of the holder on the same queries, with its 95% interval.
+    """Compute RSUM of the candidate minus that of the holder on the same queries, with its 95% interval.
 
     Both are measured on the same resamples, so what is hard for both cancels: the interval is far
     narrower than two separate ones. Image i must be the same in both.
+
+    Raises:
+        ZeroVLError: both do not have the same number of captions an image, so the queries differ.
     """
     if not np.array_equal(candidate.captions, holder.captions):
         raise ZeroVLError(
@@ -91,7 +97,7 @@ def paired_difference(candidate: Clusters, holder: Clusters, resamples: int, see
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each image is drawn, (I,) a resample; one at a time, so memory is O(I)."""
+    """Draw how often each image counts, (I,) a resample; one at a time, so memory is O(I)."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(generator.integers(images, size=images), minlength=images).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The pictures and captions of all validation splits, and what models make of them.
+"""Embed the pictures and captions of all validation splits with one or more models.
 
 Pictures are streamed from the shards; only embeddings and captions are kept.
 Shapes: `I` images, `M` captions, `D` embedding width.
@@ -25,27 +25,41 @@ class Model(Protocol):
     """The part of `zerovl.model.encoder.Encoder` that an evaluation needs."""
 
     @property
-    def transform(self) -> Callable[[Image.Image], torch.Tensor]: ...
+    def transform(self) -> Callable[[Image.Image], torch.Tensor]:
+        """Return what turns a picture into pixels, uint8 (3, H, W)."""
+        ...
 
-    def encode_pixels(self, images: torch.Tensor) -> torch.Tensor: ...
+    def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed pixels, uint8 (n, 3, H, W); (n, D)."""
+        ...
 
-    def encode_text(self, captions: Sequence[str], batch_size: int = ...) -> torch.Tensor: ...
+    def encode_text(self, captions: Sequence[str], batch_size: int = ...) -> torch.Tensor:
+        """Embed captions; (n, D)."""
+        ...
 
 
 class Batch(Protocol):
     """Some samples of one split, as `zerovl.data.batches.loader.evaluation_batches` gives them."""
 
     @property
-    def images(self) -> torch.Tensor: ...  # uint8 (n, 3, H, W)
+    def images(self) -> torch.Tensor:
+        """Return pixels, uint8 (n, 3, H, W)."""
+        ...
 
     @property
-    def captions(self) -> Sequence[Sequence[str]]: ...
+    def captions(self) -> Sequence[Sequence[str]]:
+        """Return the captions of each sample."""
+        ...
 
     @property
-    def image_ids(self) -> Sequence[int]: ...
+    def image_ids(self) -> Sequence[int]:
+        """Return each picture's number in its source."""
+        ...
 
     @property
-    def keys(self) -> Sequence[str]: ...
+    def keys(self) -> Sequence[str]:
+        """Return each sample's name in its shard."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,19 +76,23 @@ class Pool:
 
     @cached_property
     def group(self) -> Ints:
-        """(I,) a number for each distinct (source, image_id): equal ids of two sources are two pictures."""
+        """Return (I,) a number for each distinct (source, image_id): equal ids of two sources are two pictures."""
         pairs = np.stack([self.image_source, self.image_id], axis=1)
         return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def images_of(self, source: str) -> Ints:
+        """Return the rows of a source's images."""
         return np.flatnonzero(self.image_source == self.sources.index(source))
 
     def captions_of(self, source: str) -> Ints:
+        """Return the rows of a source's captions."""
         return np.flatnonzero(self.image_source[self.caption_image] == self.sources.index(source))
 
 
 @dataclass(frozen=True)
 class Embeddings:
+    """A model's embeddings of a pool, normalised, on the CPU."""
+
     image: torch.Tensor  # (I, D)
     text: torch.Tensor  # (M, D)
 
@@ -114,7 +132,7 @@ def encode(
 
 
 def _encode_captions(captions: list[str], models: Sequence[Model], batch_size: int) -> list[torch.Tensor]:
-    """(M, D) a model, over distinct captions sorted by length, so that a batch pads little."""
+    """Embed captions, (M, D) a model, distinct ones alone, sorted by length so that a batch pads little."""
     distinct = sorted(set(captions), key=lambda text: (len(text), text))
     place = {text: row for row, text in enumerate(distinct)}
     rows = torch.tensor([place[text] for text in captions])

@@ -1,4 +1,4 @@
-"""Image-text retrieval: R@1/5/10 both ways, RSUM and the median rank.
+"""Compute image-text retrieval: R@1/5/10 both ways, RSUM and the median place of the right item.
 
 The metric is that of the original ZeroVL code: images are deduplicated by `image_id`, and a query
 counts at k when any item with its `image_id` is among the first k.
@@ -24,6 +24,7 @@ from zerovl.errors import ZeroVLError
 
 KS = (1, 5, 10)
 METRICS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)
+RSUM = "rsum"  # the sum of METRICS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,14 +32,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where the best right item of each query stands among all items."""
+    """The place of the best right item of each query among all items."""
 
     better: Ints  # (Q,) wrong items with a higher score than the best right item
     right: Ints  # (Q,) right items that share the best right score, at least 1
     wrong: Ints  # (Q,) wrong items that tie with them
 
     def hits(self, k: int) -> Floats:
-        """Probability (Q,) that a right item is among the first k, over random orders of ties.
+        """Return the probability (Q,) that a right item is among the first k, over random orders of ties.
 
         Of the k - better places left to the tied items, none is right with the hypergeometric
         probability prod_t (wrong - t) / (right + wrong - t).
@@ -52,13 +53,15 @@ class Ranking:
         return 1.0 - missed
 
     @property
-    def expected_rank(self) -> Floats:
-        """Expected place (Q,) of the first right item, from 1."""
+    def expected_place(self) -> Floats:
+        """Return the expected place (Q,) of the first right item, from 1."""
         return self.better + (self.right + self.wrong + 1) / (self.right + 1)
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
+    """Rankings both ways, and which picture each row and caption belongs to."""
+
     image_ids: Ints  # (I,) distinct, in order of first appearance
     image_rows: Ints  # (I,) row of each one's embedding in the input
     caption_image: Ints  # (M,) position in `image_ids` of each caption's image
@@ -67,19 +70,20 @@ class RetrievalResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """`i2t_r1 ... t2i_r10` in percent, `rsum` (their sum, at most 600), and both median ranks."""
+        """Return `i2t_r1 ... t2i_r10` in percent, `rsum` (their sum, at most 600), and both median places."""
         values = _recalls(self.i2t, self.t2i)
-        values["i2t_median_rank"] = float(np.median(self.i2t.expected_rank))
-        values["t2i_median_rank"] = float(np.median(self.t2i.expected_rank))
+        values["i2t_median_rank"] = float(np.median(self.i2t.expected_place))
+        values["t2i_median_rank"] = float(np.median(self.t2i.expected_place))
         return values
 
     @property
     def rsum(self) -> float:
-        return self.metrics["rsum"]
+        """Return the sum of the six recalls in percent, at most 600."""
+        return _recalls(self.i2t, self.t2i)[RSUM]
 
     @property
     def chance(self) -> dict[str, float]:
-        """Exact expectation of the recalls and `rsum` for a random order of all items."""
+        """Return the exact expectation of the recalls and `rsum` for a random order of all items."""
         captions = np.bincount(self.caption_image, minlength=len(self.image_ids))  # (I,) captions of an image
         return chance_metrics(captions.astype(np.int64))
 
@@ -120,13 +124,15 @@ def retrieval_metrics(
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))  # place in the sorted ids -> place by first appearance
     found = np.searchsorted(sorted_ids, caption_ids).clip(max=len(sorted_ids) - 1)
-    strangers = caption_ids[sorted_ids[found] != caption_ids]
-    if len(strangers):
-        raise ZeroVLError(f"text_image_id {strangers[0]} is not in image_id; give every caption its image")
+    captions_without_image = caption_ids[sorted_ids[found] != caption_ids]
+    if len(captions_without_image):
+        raise ZeroVLError(f"text_image_id {captions_without_image[0]} is not in image_id; give every caption its image")
     caption_image = place[found]
-    mute = np.setdiff1d(np.arange(len(image_rows)), caption_image)
-    if len(mute):
-        raise ZeroVLError(f"image_id {ids[image_rows[mute[0]]]} has no caption; leave it out or give it one")
+    images_without_caption = np.setdiff1d(np.arange(len(image_rows)), caption_image)
+    if len(images_without_caption):
+        raise ZeroVLError(
+            f"image_id {ids[image_rows[images_without_caption[0]]]} has no caption; leave it out or give it one"
+        )
 
     images = images[torch.from_numpy(image_rows)]
     own = np.arange(len(images))
@@ -171,14 +177,14 @@ def rank(queries: torch.Tensor, items: torch.Tensor, query_group: Ints, item_gro
 
 
 def top_items(query: torch.Tensor, items: torch.Tensor, k: int) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """The k best of items (M, D) for one query (D,): rows and scores, best first, ties in row order."""
+    """Return the k best of items (M, D) for one query (D,): rows and scores, best first, ties in row order."""
     scores = (items @ query).numpy()
     rows = np.argsort(-scores, kind="stable")[:k]
     return rows.astype(np.int64), scores[rows]
 
 
 def chance_metrics(captions: Ints) -> dict[str, float]:
-    """Expected recalls and `rsum` of a random order; `captions` (I,): how many each image has."""
+    """Return the expected recalls and `rsum` of a random order; `captions` (I,): how many each image has."""
     images, total = len(captions), int(captions.sum())
     i2t = Ranking(np.zeros_like(captions), captions, total - captions)
     # All caption queries are alike: one right image among all.
@@ -189,7 +195,7 @@ def chance_metrics(captions: Ints) -> dict[str, float]:
 def _recalls(i2t: Ranking, t2i: Ranking) -> dict[str, float]:
     values = {f"i2t_r{k}": 100.0 * float(i2t.hits(k).mean()) for k in KS}
     values |= {f"t2i_r{k}": 100.0 * float(t2i.hits(k).mean()) for k in KS}
-    return values | {"rsum": sum(values.values())}
+    return values | {RSUM: sum(values.values())}
 
 
 def _distinct_rows(items: torch.Tensor) -> tuple[torch.Tensor, Ints, Ints]:

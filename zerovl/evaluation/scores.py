@@ -1,11 +1,11 @@
-"""Retrieval scores of a pool, a source at a time and over all, and their figures by query."""
+"""Score retrieval in a pool, a source at a time and over all, and keep the figures by query."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, Interval, rsum_interval
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, Block, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.evaluation.retrieval import KS, METRICS, Ranking, RetrievalResult, retrieval_metrics
 from zerovl.files import atomic_write
 
-OVERALL = "overall"
 AnyRanked = TypeVar("AnyRanked", bound="Ranked")
 
 QUERIES_SCHEMA = pa.schema(
@@ -35,7 +35,7 @@ QUERIES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Ranked:
-    """One pool of candidates and its ranking by a model."""
+    """A pool of candidates and its ranking by a model."""
 
     images: Ints  # rows of the pool's images that were searched, (I',)
     captions: Ints  # rows of the pool's captions that were searched, (M',)
@@ -49,25 +49,24 @@ class Scores(Ranked):
     interval: Interval
     untrained_rsum: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The block of `metrics.json`; recalls and RSUM in percent, rounded to four places."""
-        metrics = self.result.metrics
-        rsum = metrics["rsum"]
-        values: dict[str, Any] = {"images": len(self.result.image_ids), "captions": len(self.captions)}
-        numbers = {name: metrics[name] for name in (*METRICS, "rsum")} | {
-            "rsum_low": self.interval.low,
-            "rsum_high": self.interval.high,
-            "untrained_rsum": self.untrained_rsum,
-            "chance_rsum": self.result.chance["rsum"],
+    def block(self) -> Block:
+        """Return the metrics by name: what was searched, recalls and RSUM in percent, what RSUM is held against."""
+        result = self.result
+        rsum = result.rsum
+        ratio = rsum / self.untrained_rsum if self.untrained_rsum else None  # none where that finds nothing at all
+        return {
+            "images": Score(len(result.image_ids)),
+            "captions": Score(len(self.captions)),
+            **{name: Score(result.metrics[name]) for name in METRICS},
+            HEADLINE.name: Score(rsum, self.interval.low, self.interval.high),
+            HEADLINE.untrained: Score(self.untrained_rsum),
+            HEADLINE.chance: Score(result.chance[HEADLINE.name]),
+            HEADLINE.over_untrained: Score(ratio),
         }
-        values |= {name: round(number, 4) for name, number in numbers.items()}
-        # Null where the untrained model finds nothing at all.
-        values["rsum_over_untrained"] = round(rsum / self.untrained_rsum, 4) if self.untrained_rsum else None
-        return values
 
 
 def rank(pool: Pool, embeddings: Embeddings, chunk: int) -> dict[str, Ranked]:
-    """Rankings over all sources (`OVERALL`), then by source."""
+    """Rank over all sources (`OVERALL`), then by source."""
     every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
     pools = {OVERALL: (every_image, every_caption)}
     pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
@@ -82,8 +81,8 @@ def rank(pool: Pool, embeddings: Embeddings, chunk: int) -> dict[str, Ranked]:
 def score(
     pool: Pool, trained: Embeddings, untrained: Embeddings, chunk: int, resamples: int, seed: int
 ) -> dict[str, Scores]:
-    """Scores over all sources (`OVERALL`), then by source."""
-    baseline = {name: its.result.metrics["rsum"] for name, its in rank(pool, untrained, chunk).items()}
+    """Score over all sources (`OVERALL`), then by source."""
+    baseline = {name: its.result.rsum for name, its in rank(pool, untrained, chunk).items()}
     scores = {}
     for name, its in rank(pool, trained, chunk).items():
         interval = rsum_interval(Clusters.of(its.result), resamples, seed)
@@ -92,11 +91,18 @@ def score(
 
 
 def by_source(pool: Pool, scores: Mapping[str, AnyRanked]) -> dict[str, AnyRanked]:
+    """Return the scores of each source alone."""
     return {source: scores[_name(source)] for source in pool.sources}
 
 
+def table(pool: Pool, scores: Mapping[str, Scores]) -> Table:
+    """Return the named metrics of retrieval."""
+    sources = {source: its.block() for source, its in by_source(pool, scores).items()}
+    return Table(scores[OVERALL].block(), sources)
+
+
 def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
-    """Ranks by query, for paired comparisons with another model on the same queries."""
+    """Write places by query, for paired comparisons with another model on the same queries."""
     tables = []
     for name, its in scores.items():
         pictures = its.images[its.result.image_rows]
@@ -109,21 +115,24 @@ def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
 
 
 def read_clusters(path: Path) -> dict[str, Clusters]:
-    """What `bootstrap.paired_difference` needs, by pool ("overall", "source:<name>"), from `write_queries`.
+    """Read what `bootstrap.paired_difference` needs, by pool ("overall", "source:<name>"), from `write_queries`.
 
     Images stand in the order of (source, image_id), so files of two models fit each other.
+
+    Raises:
+        ZeroVLError: there is no such file, or it is not a table of queries.
     """
     try:
-        table = pq.read_table(path, schema=QUERIES_SCHEMA)
+        found = pq.read_table(path, schema=QUERIES_SCHEMA)
     except FileNotFoundError:
         raise ZeroVLError(f"{path}: no such file; run `dvc repro evaluate`") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ZeroVLError(f"{path}: not a table of queries ({error}); run `dvc repro -f evaluate`") from None
-    pools = table["pool"].to_numpy()
-    sources, ids = table["source"].to_numpy().astype(str), table["image_id"].to_numpy().astype(str)
+    pools = found["pool"].to_numpy()
+    sources, ids = found["source"].to_numpy().astype(str), found["image_id"].to_numpy().astype(str)
     names = np.char.add(np.char.add(sources, "/"), ids)
-    is_image = table["direction"].to_numpy() == "i2t"
-    hits = sum(table[f"r{k}"].to_numpy() for k in KS)
+    is_image = found["direction"].to_numpy() == "i2t"
+    hits = sum(found[f"r{k}"].to_numpy() for k in KS)
     clusters = {}
     for name in dict.fromkeys(pools):
         images, captions = (pools == name) & is_image, (pools == name) & ~is_image
@@ -148,7 +157,7 @@ def _query_table(
         sources[pool.image_source[images]],
         pool.image_id[images],
         pa.nulls(count, pa.int32()) if captions is None else captions.astype(np.int32),
-        ranking.expected_rank,
+        ranking.expected_place,
         *(ranking.hits(k) for k in KS),
     ]
     return pa.table(dict(zip(QUERIES_SCHEMA.names, columns, strict=True)), schema=QUERIES_SCHEMA)

@@ -1,7 +1,7 @@
-"""The gate: may this candidate take the alias? Metrics in, verdict with its numbers out.
+"""Judge whether a candidate may take the alias: metrics in, verdict with its numbers out.
 
-Metrics are those of `reports/evaluation/metrics.json`:
-`{"overall": {"rsum": ...}, "sources": {NAME: {"rsum": ...}}, "evaluation_digest": ...}`, RSUM in [0, 600].
+Metrics are those of `reports/evaluation/metrics.json` (see `evaluation.metrics`). Bounds and comparison are of the
+headline metric; `min_metrics` sets a bound for any other that an evaluator gives.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import HEADLINE, find, known_names, value_of
 
 if TYPE_CHECKING:
     from zerovl.params import GateParams
@@ -22,7 +23,7 @@ _ROUNDING = 1e-9  # of sums of recalls
 
 @dataclass(frozen=True)
 class Comparison:
-    """The holder of the alias on the candidate's queries; RSUM is candidate - holder, over all sources."""
+    """The holder of the alias on the candidate's queries; differences are candidate - holder, over all sources."""
 
     holder: Mapping[str, Any]  # metrics
     difference: float
@@ -48,7 +49,9 @@ class LostHolder:
 class Compare(Protocol):
     """Measures the holder of an alias against the candidate in the workspace."""
 
-    def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder: ...
+    def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder:
+        """Return how the two compare, or why the holder cannot be measured any more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Reason:
 
     @property
     def numbers(self) -> str:
+        """Return value, interval and bound as text; empty where nothing was compared."""
         if self.value is None or self.bound is None:
             return ""
         interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
@@ -78,10 +82,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
+    """Whether the candidate may take the alias, and by which rules."""
+
     passed: bool
     reasons: tuple[Reason, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the verdict as `release.json` and the registry keep it."""
         return {"passed": self.passed, "reasons": [asdict(reason) for reason in self.reasons]}
 
 
@@ -91,19 +98,20 @@ def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHold
     Raises:
         ZeroVLError: the candidate's metrics lack a score that a rule needs.
     """
-    rsum = _rsum(candidate.get("overall"))
-    if rsum is None:
-        raise ZeroVLError("the candidate's metrics have no overall.rsum; run `dvc repro evaluate` again")
+    score = _score(candidate.get("overall"))
+    if score is None:
+        raise ZeroVLError(f"the candidate's metrics have no overall.{HEADLINE.name}; run `dvc repro evaluate` again")
     reasons = (
-        _reaches("min_rsum", rsum, gate.min_rsum),
+        _reaches("min_rsum", score, gate.min_rsum),
         *(_source_reaches(candidate, source, bound) for source, bound in sorted(gate.min_source_rsum.items())),
+        *(_metric_reaches(candidate, name, bound) for name, bound in sorted(gate.min_metrics.items())),
         *_against(candidate, holder, gate),
     )
     return Verdict(all(reason.passed for reason in reasons), reasons)
 
 
 def in_one_line(verdict: Mapping[str, Any] | None) -> str:
-    """A verdict as its JSON has it: what failed, else the scores that the candidate passed with."""
+    """Return a verdict as its JSON has it in a line: what failed, else the scores that the candidate passed with."""
     if verdict is None:
         return "-"
     reasons = [Reason(**reason) for reason in verdict["reasons"]]
@@ -120,11 +128,11 @@ def _against(
     if not isinstance(holder, Comparison):
         yield Reason("max_drop", None, gate.max_drop, isinstance(holder, NoHolder), holder.why)
         return
-    before, after = _rsum(holder.holder.get("overall")), _rsum(candidate.get("overall"))
+    before, after = _score(holder.holder.get("overall")), _score(candidate.get("overall"))
     yield _drop("max_drop overall", before, after, gate.max_drop, holder.note)
     for source, scores in sorted(holder.holder.get("sources", {}).items()):
-        after = _rsum(candidate.get("sources", {}).get(source))
-        yield _drop(f"max_drop {source}", _rsum(scores), after, gate.max_drop)
+        after = _score(candidate.get("sources", {}).get(source))
+        yield _drop(f"max_drop {source}", _score(scores), after, gate.max_drop)
     if gate.difference != "none":
         passed = holder.high >= 0 if gate.difference == "not_worse" else holder.low > 0  # NaN fails
         yield Reason("difference", holder.difference, 0.0, passed, gate.difference, holder.low, holder.high)
@@ -136,10 +144,19 @@ def _reaches(rule: str, value: float, bound: float) -> Reason:
 
 def _source_reaches(candidate: Mapping[str, Any], source: str, bound: float) -> Reason:
     sources = candidate.get("sources", {})
-    rule, value = f"min_source_rsum {source}", _rsum(sources.get(source))
+    rule, value = f"min_source_rsum {source}", _score(sources.get(source))
     if value is None:
         known = ", ".join(sorted(sources)) or "none"
         note = f"no such source in the evaluation, which has {known}; correct register.gate.min_source_rsum"
+        return Reason(rule, None, bound, False, note)
+    return _reaches(rule, value, bound)
+
+
+def _metric_reaches(candidate: Mapping[str, Any], name: str, bound: float) -> Reason:
+    rule, value = f"min_metrics {name}", find(candidate, name)
+    if value is None:
+        known = ", ".join(known_names(candidate))
+        note = f"no such metric in the evaluation, which has {known}; correct register.gate.min_metrics"
         return Reason(rule, None, bound, False, note)
     return _reaches(rule, value, bound)
 
@@ -152,7 +169,5 @@ def _drop(rule: str, before: float | None, after: float | None, bound: float, no
     return Reason(rule, before - after, bound, before - after <= bound + _ROUNDING, note)
 
 
-def _rsum(scores: Any) -> float | None:
-    """Of the block "overall" or of a source."""
-    value = scores.get("rsum") if isinstance(scores, Mapping) else None
-    return float(value) if isinstance(value, int | float) else None
+def _score(block: Any) -> float | None:
+    return value_of(block, HEADLINE.name)

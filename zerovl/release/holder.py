@@ -1,4 +1,4 @@
-"""The gate's comparison: the holder of the alias on the queries of the candidate in the workspace."""
+"""Compare for the gate: the holder of the alias on the queries of the candidate in the workspace."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, RETRIEVAL, Block, Score, Table, metrics_json
 from zerovl.evaluation.pool import encode
-from zerovl.evaluation.scores import OVERALL, by_source, rank, read_clusters, write_queries
+from zerovl.evaluation.scores import Ranked, by_source, rank, read_clusters, write_queries
 from zerovl.evaluation.validation_set import validation_batches
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
@@ -29,42 +30,42 @@ from zerovl.workspace import Workspace
 
 @dataclass(frozen=True)
 class Holders:
-    """`registry.gate.Compare` on the validation data of a workspace."""
+    """Compares holders with the candidate on the validation data of a workspace (a `gate.Compare`)."""
 
     settings: EvaluateParams
     workspace: Workspace
 
     def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder:
-        """From the ranks that both kept where they were evaluated on the same data; else scores the holder anew.
+        """Compare the places by query that both kept where both saw the same data; else score the holder again.
 
         Raises:
             ZeroVLError: the candidate's own reports or the validation data are missing or damaged; or the store
-                or the disk fails for now, which is no verdict on anyone.
+                or the disk fails for now, which says nothing about either model.
         """
         digest = read_json(self.workspace.evaluation_metrics).get("evaluation_digest")
         ours = read_clusters(self.workspace.evaluation_queries)[OVERALL]
         if digest is None or digest != holder.metrics.get("evaluation_digest"):
-            return self._score_anew(registry, holder, ours, "its evaluation was of other data")
+            return self._score_again(registry, holder, ours, "its evaluation was of other data")
         if release_files.QUERIES not in holder.files:
-            return self._score_anew(registry, holder, ours, "it was released without its ranks by query")
+            return self._score_again(registry, holder, ours, "it was released without its ranks by query")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / release_files.QUERIES
             try:
                 transfer.fetch_file(registry.store, holder, release_files.QUERIES, path)
             except DamagedError as error:
-                return self._score_anew(registry, holder, ours, str(error))
+                return self._score_again(registry, holder, ours, str(error))
             try:
                 return self._compared(ours, read_clusters(path)[OVERALL], holder.metrics, "")
             except ZeroVLError as error:
-                return self._score_anew(registry, holder, ours, str(error))
+                return self._score_again(registry, holder, ours, str(error))
 
-    def _score_anew(self, registry: Registry, holder: Version, ours: Clusters, why: str) -> Comparison | LostHolder:
+    def _score_again(self, registry: Registry, holder: Version, ours: Clusters, why: str) -> Comparison | LostHolder:
         manifest, shards = Manifest.load(self.workspace.manifest), ShardReader(self.workspace.shards)
 
         def lost(error: Exception) -> LostHolder:
             return LostHolder(
                 f"holder {holder.reference} had to be scored again ({why}), but cannot be loaded: {error}; "
-                "mend it, or move the alias by hand with `zerovl registry promote`"
+                "fix it, or move the alias by hand with `zerovl registry promote`"
             )
 
         with ExitStack() as stack:
@@ -79,12 +80,10 @@ class Holders:
         batches = validation_batches(manifest, shards, encoder, self.settings.batch_size)
         pool, (embeddings,) = encode(batches, [encoder], self.settings.batch_size)
         ranked = rank(pool, embeddings, self.settings.chunk)
-        metrics = {
-            "overall": {"rsum": ranked[OVERALL].result.rsum},
-            "sources": {source: {"rsum": its.result.rsum} for source, its in by_source(pool, ranked).items()},
-        }
-        with tempfile.TemporaryDirectory() as folder_of_ranks:  # through the file, for one order of images
-            path = Path(folder_of_ranks) / release_files.QUERIES
+        sources = {source: _headline_block(its) for source, its in by_source(pool, ranked).items()}
+        metrics = metrics_json({RETRIEVAL: Table(_headline_block(ranked[OVERALL]), sources)}, {})
+        with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
+            path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)
             theirs = read_clusters(path)[OVERALL]
         return self._compared(ours, theirs, metrics, f"holder {holder.reference} re-scored: {why}")
@@ -92,3 +91,8 @@ class Holders:
     def _compared(self, ours: Clusters, theirs: Clusters, metrics: Mapping[str, Any], note: str) -> Comparison:
         found = paired_difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
         return Comparison(metrics, found.value, found.low, found.high, note)
+
+
+def _headline_block(ranked: Ranked) -> Block:
+    """All that the gate compares of a holder."""
+    return {HEADLINE.name: Score(ranked.result.metrics[HEADLINE.name])}

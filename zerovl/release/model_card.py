@@ -1,10 +1,12 @@
-"""`MODEL_CARD.md`: what a release is, how good, from what, and how to load it."""
+"""Write `MODEL_CARD.md`: what a release is, how good, from what, and how to load it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from zerovl.evaluation.markdown import further_tables
+from zerovl.evaluation.metrics import HEADLINE, blocks
 from zerovl.params import ModelParams, Params
 
 _HEAD = """\
@@ -39,12 +41,12 @@ def render(
     *,
     usage: str,
 ) -> str:
-    """The card as Markdown; `usage` is the Python that loads the release."""
+    """Write the card as Markdown; `usage` is the Python that loads the release."""
     sections = [
         _HEAD + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
         f"## How to use it\n\n```python\n{usage}\n```",
         "## Training data\n\n" + _data_table(manifest),
-        "## Scores\n\n" + _scores_table(metrics) + _sample_line(params.evaluate.sample, metrics),
+        "## Scores\n\n" + _scores(metrics, params.evaluate.sample),
         "## Limits\n\n"
         + _LIMITS.format(
             max_tokens=params.model.max_tokens,
@@ -80,17 +82,22 @@ def _data_table(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scores_table(metrics: Mapping[str, Any]) -> str:
+def _scores(metrics: Mapping[str, Any], sample: int) -> str:
+    return _retrieval_table(metrics) + further_tables(metrics) + _sample_line(sample, metrics)
+
+
+def _retrieval_table(metrics: Mapping[str, Any]) -> str:
+    label = HEADLINE.label
     lines = [
-        "Retrieval on the validation splits. R@K in percent; RSUM is the sum of the six, at most 600, with its 95% "
-        "interval.",
+        f"Retrieval on the validation splits. R@K in percent; {label} is the sum of the six, at most "
+        f"{HEADLINE.maximum:.0f}, with its 95% interval.",
         "",
-        "| | " + " | ".join(_title(name) for name in _SCORES) + " | RSUM | 95% interval |",
+        "| | " + " | ".join(_title(name) for name in _SCORES) + f" | {label} | 95% interval |",
         "|---|" + "---:|" * (len(_SCORES) + 2),
     ]
-    for name, scores in [("all", metrics.get("overall", {})), *sorted(metrics.get("sources", {}).items())]:
-        cells = [_number(scores.get(key)) for key in (*_SCORES, "rsum")]
-        low, high = scores.get("rsum_low"), scores.get("rsum_high")
+    for name, scores in blocks(metrics):
+        cells = [_number(scores.get(key)) for key in (*_SCORES, HEADLINE.name)]
+        low, high = scores.get(HEADLINE.low), scores.get(HEADLINE.high)
         interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {interval} |")
     return "\n".join(lines)

@@ -1,109 +1,142 @@
-"""`zerovl evaluate`: retrieval on every validation split, against an untrained model and chance."""
+"""Run the stage `evaluate`: score the model on every validation split, against an untrained model and chance."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import Sample, ShardReader
 from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.pool import Pool, encode
-from zerovl.evaluation.report import gallery, page
-from zerovl.evaluation.scores import OVERALL, Scores, by_source, score, write_queries
-from zerovl.evaluation.validation_set import evaluation_digest, validation_batches
+from zerovl.evaluation.base import Evaluation
+from zerovl.evaluation.evaluators import run_all
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, blocks, cell, further_evaluators, metric_names, metrics_json
+from zerovl.evaluation.report import content, gallery, page
+from zerovl.evaluation.report.gallery_picture import draw_gallery
+from zerovl.evaluation.scores import write_queries
+from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, sha256_file, write_json
+from zerovl.model import bundle
 from zerovl.model.encoder import Encoder
 from zerovl.params import EvaluateParams, Params
+from zerovl.registry import release_files
 from zerovl.release import sample
+from zerovl.text_format import table
 from zerovl.workspace import Workspace
 
 PICTURE_BUDGET = 2_900_000  # characters of pictures in report.html
 
 
 def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008  (frozen)
-    """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `sample/`, `report.html`, `gallery.png`."""
+    """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `sample/`, `report.html`, `gallery.png`.
+
+    Raises:
+        ZeroVLError: there is no validation split or no model, or the shards do not fit the manifest.
+    """
     settings = params.evaluate
     manifest = Manifest.load(workspace.manifest)
-    sources = manifest.sources("valid")
-    if not sources:
+    if not manifest.sources("valid"):
         raise ZeroVLError(
             f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
-    shards = ShardReader(workspace.shards)
-    trained = Encoder.load(workspace.model)
-    untrained = Encoder.untrained(workspace.model, settings.seed)
-    batches = validation_batches(manifest, shards, trained, settings.batch_size)
-    pool, (ours, baseline) = encode(batches, [trained, untrained], settings.batch_size)
-    scores = score(pool, ours, baseline, settings.chunk, settings.bootstrap, settings.seed)
-    metrics = {
-        "overall": scores[OVERALL].to_json(),
-        "sources": {source: its.to_json() for source, its in by_source(pool, scores).items()},
+    trained, untrained = Encoder.load(workspace.model), Encoder.untrained(workspace.model, settings.seed)
+    evaluation = Evaluation.run(settings, manifest, ShardReader(workspace.shards), trained, untrained)
+    digests = {
         "evaluation_digest": evaluation_digest(manifest),
-        "model_digest": sha256_file(workspace.model / "model.safetensors"),
+        "model_digest": sha256_file(workspace.model / bundle.WEIGHTS),
     }
-
-    def fetch_sample(image: int) -> Sample:
-        source = pool.sources[pool.image_source[image]]
-        found = read_image(manifest, shards, source, "valid", int(pool.image_row[image]))
-        if found.key != pool.keys[image]:
-            raise ZeroVLError(
-                f"{source}: row {pool.image_row[image]} is {found.key}, expected {pool.keys[image]}; the manifest "
-                "and the shards do not belong together, run `dvc repro -f prepare`"
-            )
-        return found
-
-    def fetch(image: int) -> bytes:
-        return fetch_sample(image).image
-
-    folder = workspace.evaluation_report
-    chosen = gallery.choose(pool, ours, scores[OVERALL], settings.gallery, settings.seed)
-    _write_report(folder, workspace, settings, metrics, chosen, fetch)
-    write_queries(workspace.evaluation_queries, pool, scores)
-    sample.write(folder / "sample", pool, ours, sample.draw(pool, settings.sample, settings.seed), fetch_sample)
-    write_json(workspace.evaluation_metrics, metrics)
-    print(summary(pool, scores))
+    metrics = metrics_json(run_all(evaluation), digests)
+    stored = StoredPairs(evaluation)
+    _write_report(workspace, settings, evaluation, metrics, stored)
+    write_queries(workspace.evaluation_queries, evaluation.pool, evaluation.scores)
+    drawn = sample.draw(evaluation.pool, settings.sample, settings.seed)
+    folder = workspace.evaluation_report / release_files.SAMPLE
+    sample.write(folder, evaluation.pool, evaluation.embeddings, drawn, stored.sample)
+    write_json(workspace.evaluation_metrics, metrics)  # last: it says that the stage ran
+    print(summary(metrics))
     print(f"report: {workspace.evaluation_page}")
 
 
-def summary(pool: Pool, scores: dict[str, Scores]) -> str:
-    """A table for the terminal."""
-    blocks = [*by_source(pool, scores).items()]
-    if len(blocks) > 1:
-        blocks.append(("all", scores[OVERALL]))
-    width = max(6, *(len(name) for name, _ in blocks))
-    lines = [f"{'source':{width}}  images  captions    RSUM  [95% interval]  untrained  chance"]
-    for name, its in blocks:
-        block = its.to_json()
-        interval = f"[{block['rsum_low']:.1f}, {block['rsum_high']:.1f}]"
-        lines.append(
-            f"{name:{width}}  {block['images']:6}  {block['captions']:8}  {block['rsum']:6.1f}  {interval:14}"
-            f"  {block['untrained_rsum']:9.1f}  {block['chance_rsum']:6.1f}"
+@dataclass(frozen=True)
+class StoredPairs:
+    """Reads the pool's pairs from the shards again, where their pictures are shown or released."""
+
+    evaluation: Evaluation
+
+    def sample(self, image: int) -> Sample:
+        """Read the pair of a row of the pool; raises `ZeroVLError` where the shards hold another one there."""
+        pool = self.evaluation.pool
+        source, row = pool.sources[pool.image_source[image]], int(pool.image_row[image])
+        found = read_image(self.evaluation.manifest, self.evaluation.shards, source, "valid", row)
+        if found.key != pool.keys[image]:
+            raise ZeroVLError(
+                f"{source}: row {row} is {found.key}, expected {pool.keys[image]}; the manifest and the shards do not "
+                "belong together, run `dvc repro -f prepare`"
+            )
+        return found
+
+    def picture(self, image: int) -> bytes:
+        """Read the picture of a row of the pool, as its file's bytes."""
+        return self.sample(image).image
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Return the scores as tables for the terminal: retrieval first, then each further evaluator."""
+    parts = list(metrics["sources"].items())
+    if len(parts) > 1:
+        parts.append(("all", metrics[OVERALL]))
+    head = ("source", "images", "captions", HEADLINE.label, "[95% interval]", "untrained", "chance")
+    rows = [
+        (
+            name,
+            f"{block['images']}",
+            f"{block['captions']}",
+            f"{block[HEADLINE.name]:.1f}",
+            f"[{block[HEADLINE.low]:.1f}, {block[HEADLINE.high]:.1f}]",
+            f"{block[HEADLINE.untrained]:.1f}",
+            f"{block[HEADLINE.chance]:.1f}",
         )
-    return "\n".join(lines)
+        for name, block in parts
+    ]
+    text = table([head, *rows], right=frozenset({1, 2, 3, 5, 6}))
+    for evaluator, its in further_evaluators(metrics).items():
+        text += "\n" + _further_summary(evaluator, its)
+    return text
+
+
+def _further_summary(evaluator: str, its: Mapping[str, Any]) -> str:
+    """A value with its interval a cell."""
+    names = metric_names(its)
+    rows = []
+    for source, block in blocks(its):
+        cells = (cell(block, name) for name in names)
+        rows.append((source, *(f"{value} [{interval}]" if interval else value for value, interval in cells)))
+    return table([(evaluator, *names), *rows], right=frozenset(range(1, len(names) + 1)))
 
 
 def _write_report(
-    folder: Path,
     workspace: Workspace,
     settings: EvaluateParams,
+    evaluation: Evaluation,
     metrics: dict[str, Any],
-    chosen: gallery.Gallery,
-    fetch: gallery.Fetch,
+    stored: StoredPairs,
 ) -> None:
-    fitted, pictures = gallery.fit(chosen, fetch, PICTURE_BUDGET)
+    overall = evaluation.scores[OVERALL]
+    chosen = gallery.choose(evaluation.pool, evaluation.embeddings, overall, settings.gallery, settings.seed)
+    fitted, pictures = gallery.fit(chosen, stored.picture, PICTURE_BUDGET)
     text = page.render(
-        page.Content(
+        content.Content(
             metrics=metrics,
             resamples=settings.bootstrap,
-            curves=page.read_curves(workspace.training_log),
-            verdict=page.read_verdict(workspace.validation_verdict),
+            curves=content.read_curves(workspace.training_log),
+            verdict=content.read_verdict(workspace.validation_verdict),
             gallery=fitted,
             pictures=pictures,
         )
     )
     with atomic_write(workspace.evaluation_page, "w") as file:
         file.write(text)
-    page.draw_gallery(chosen, fetch, metrics["overall"], workspace.evaluation_gallery)
+    draw_gallery(chosen, stored.picture, metrics[OVERALL], workspace.evaluation_gallery)

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from zerovl.engine.metrics_log import FILE, read_rows
-from zerovl.files import write_json
+from zerovl.engine.metrics_log import FILE
+from zerovl.files import read_json_lines, write_json
 
 PLOTTED = ("loss", "lr", "temperature", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
 MAX_POINTS = 400  # a curve in DVC's plots
@@ -16,7 +16,7 @@ MAX_POINTS = 400  # a curve in DVC's plots
 
 def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_save_seconds: float = 0.0) -> None:
     """Write the report, in place of the one before; `last_save_seconds` is what the last checkpoint cost."""
-    rows = read_rows(run_folder / FILE)
+    rows = read_json_lines(run_folder / FILE)
     shutil.rmtree(report, ignore_errors=True)
     report.mkdir(parents=True)
     _plots(rows, report)

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from PIL import Image
 
 from tests.support.fake_world import HOSTILE, FakeEncoder, World
+from zerovl.evaluation.metrics import OVERALL, RETRIEVAL, Score, Table, metrics_json
 from zerovl.evaluation.report import charts, gallery
-from zerovl.evaluation.report import page as report
+from zerovl.evaluation.report.content import Content, Curves, read_curves, read_verdict
 from zerovl.evaluation.report.drawing import GREEN, RED, Row, Tile, draw
-from zerovl.evaluation.scores import OVERALL, by_source, score
+from zerovl.evaluation.report.gallery_picture import draw_gallery
+from zerovl.evaluation.report.page import render
+from zerovl.evaluation.scores import score, table
 
 
 class Page(HTMLParser):
@@ -49,27 +53,23 @@ class Page(HTMLParser):
         return [attributes for _, attributes in self.tags if name in (attributes.get("class") or "").split()]
 
 
-def content(world: World, count: int = 8, **changes: Any) -> report.Content:
+def content(world: World, count: int = 8, **changes: Any) -> Content:
     pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
     scores = score(pool, trained, untrained, 100, 20, 0)
     fitted, pictures = gallery.fit(
         gallery.choose(pool, trained, scores[OVERALL], count, 0), world.fetch(pool), 2_000_000
     )
-    metrics = {
-        "overall": scores[OVERALL].to_json(),
-        "sources": {name: its.to_json() for name, its in by_source(pool, scores).items()},
-        "evaluation_digest": "e" * 64,
-        "model_digest": "m" * 64,
-    }
-    curves = report.Curves(
+    digests = {"evaluation_digest": "e" * 64, "model_digest": "m" * 64}
+    metrics = metrics_json({RETRIEVAL: table(pool, scores)}, digests)
+    curves = Curves(
         [(step, 5 / (1 + step / 50)) for step in range(1200)], [(step, step / 4) for step in range(0, 1200, 200)]
     )
     values = {"metrics": metrics, "resamples": 20, "curves": curves, "verdict": None, "gallery": fitted}
-    return report.Content(**{**values, "pictures": pictures, **changes})
+    return Content(**{**values, "pictures": pictures, **changes})
 
 
 def test_page_is_self_contained_escaped_and_whole(world: World) -> None:
-    text = report.render(content(world, count=28))
+    text = render(content(world, count=28))
     page = Page(text)
     assert page.open == []
     tags = {tag for tag, _ in page.tags}
@@ -87,7 +87,7 @@ def test_page_is_self_contained_escaped_and_whole(world: World) -> None:
 
 def test_every_picture_decodes_and_is_marked_without_colour_alone(world: World) -> None:
     made = content(world)
-    page = Page(report.render(made))
+    page = Page(render(made))
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(sources) >= 8 * 5 + 8
     for uri in set(sources):
@@ -100,14 +100,14 @@ def test_every_picture_decodes_and_is_marked_without_colour_alone(world: World) 
     assert sum("right" in (tile["class"] or "").split() for tile in tiles) == len(right) + missed
     assert sum("target" in (tile["class"] or "").split() for tile in tiles) == missed
     assert {uri["alt"].split(":")[0] for tag, uri in page.tags if tag == "img" and uri["alt"]} >= {"right", "wrong"}
-    style = report.files("zerovl.evaluation.report").joinpath("report.css").read_text()
+    style = files("zerovl.evaluation.report").joinpath("report.css").read_text()
     assert '.tile.right .frame::after { content: "\\2713"' in style
     assert '.tile.wrong .frame::after { content: "\\2717"' in style
 
 
 def test_page_shows_the_figures(world: World) -> None:
     made = content(world)
-    page = Page(report.render(made))
+    page = Page(render(made))
     overall = made.metrics["overall"]
     for figure in (overall["rsum"], overall["rsum_low"], overall["rsum_high"], overall["chance_rsum"]):
         assert f"{figure:.1f}" in page.text
@@ -117,12 +117,29 @@ def test_page_shows_the_figures(world: World) -> None:
     assert len([tag for tag, _ in page.tags if tag == "tr"]) == 2 + 3
 
 
+def test_a_further_evaluator_has_a_table_with_the_names_that_it_gives(world: World) -> None:
+    made = content(world)
+    block = {"top1": Score(41.25, 30.5, 50.0), "classes": Score(1200), "<b>odd</b>": Score(None)}
+    further = Table(block, {"alpha": {"top1": Score(0.5)}})
+    made.metrics["evaluators"] = {"class <i>": further.to_json()}
+    text = render(made)
+    page = Page(text)
+    assert "class <i>" in page.text
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", text[text.index("class &lt;i&gt;") :].partition("</section>")[0])
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    assert cells == [
+        ["Source", "top1", "classes", "&lt;b&gt;odd&lt;/b&gt;"],
+        ["All sources", '41.25<span class="range">30.5 to 50</span>', "1,200", "&ndash;"],
+        ["alpha", "0.5", "&ndash;", "&ndash;"],
+    ]
+
+
 def test_same_input_same_bytes(world: World) -> None:
-    assert report.render(content(world)) == report.render(content(world))
+    assert render(content(world)) == render(content(world))
 
 
 def test_page_without_curves_verdict_and_gallery(world: World) -> None:
-    page = Page(report.render(content(world, count=0, curves=report.Curves([], []))))
+    page = Page(render(content(world, count=0, curves=Curves([], []))))
     assert "not validated" in page.text
     assert not page.of("chart")
     assert not page.of("tile")
@@ -133,32 +150,32 @@ def test_verdicts(world: World) -> None:
         {"name": "broken_fraction", "level": "hard", "bound": "<= 0.01", "value": 0.0, "passed": True},
         {"name": "<b>aspect</b>", "level": "soft", "bound": "<= 8", "value": 9.25, "passed": False},
     ]
-    passed = Page(report.render(content(world, verdict={"passed": True, "rules": rules})))
+    passed = Page(render(content(world, verdict={"passed": True, "rules": rules})))
     assert "Data validation passed, 1 of 2 rules kept" in passed.text
     assert "<b>aspect</b>: 9.25, bound <= 8" in passed.text
     assert passed.of("good")
-    failed = Page(report.render(content(world, verdict={"passed": False, "rules": rules})))
+    failed = Page(render(content(world, verdict={"passed": False, "rules": rules})))
     assert failed.of("bad")
 
 
 def test_untrained_zero_has_no_ratio(world: World) -> None:
     made = content(world)
     made.metrics["overall"]["rsum_over_untrained"] = None
-    assert "\N{EN DASH}" in Page(report.render(made)).text
+    assert "\N{EN DASH}" in Page(render(made)).text
 
 
 def test_curves_are_read_and_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert report.read_curves(path) == report.Curves([], [])
+    assert read_curves(path) == Curves([], [])
     rows = [{"step": 0, "loss": 4.5}, {"step": 1, "loss": 4.0, "valid_rsum": 12.5, "source": "alpha"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 2, "lo')
-    assert report.read_curves(path) == report.Curves([(0, 4.5), (1, 4.0)], [(1, 12.5)])
+    assert read_curves(path) == Curves([(0, 4.5), (1, 4.0)], [(1, 12.5)])
 
 
 def test_a_verdict_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    assert report.read_verdict(tmp_path / "none.json") is None
+    assert read_verdict(tmp_path / "none.json") is None
     (tmp_path / "torn.json").write_text('{"passed": tr')
-    assert report.read_verdict(tmp_path / "torn.json") is None
+    assert read_verdict(tmp_path / "torn.json") is None
 
 
 def test_gallery_groups_and_ranks(world: World) -> None:
@@ -168,8 +185,8 @@ def test_gallery_groups_and_ranks(world: World) -> None:
     for queries in (chosen.text_queries, chosen.image_queries):
         assert [query.group for query in queries] == ["drawn"] * 4 + ["best"] * 2 + ["worst"] * 2
     assert {query.source for query in chosen.text_queries if query.group == "best"} == {"alpha", "beta"}
-    worst = [query.rank for query in chosen.text_queries if query.group == "worst"]
-    assert worst[0] == scores.result.t2i.expected_rank.max()
+    worst = [query.place for query in chosen.text_queries if query.group == "worst"]
+    assert worst[0] == scores.result.t2i.expected_place.max()
     captions = [query.caption for query in chosen.text_queries]
     assert len(set(captions)) == 8
     for query in chosen.text_queries:
@@ -177,7 +194,7 @@ def test_gallery_groups_and_ranks(world: World) -> None:
         assert values == sorted(values, reverse=True)
         assert query.caption in [pool.captions[row] for row in np.flatnonzero(pool.caption_image == query.image)]
         assert [found.image for found in query.found if found.right] in ([], [query.image])
-        if query.rank == 1:
+        if query.place == 1:
             assert query.found[0].right
     for image_query in chosen.image_queries:
         assert len({found.text for found in image_query.found}) == len(image_query.found) == 5
@@ -217,10 +234,11 @@ def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
 
 def test_png_is_the_same_every_time(world: World, tmp_path: Path) -> None:
     pool, (embeddings,) = world.encoded(FakeEncoder())
-    scores = score(pool, embeddings, embeddings, 100, 20, 0)[OVERALL]
+    scores = score(pool, embeddings, embeddings, 100, 20, 0)
+    overall = table(pool, scores).to_json()["overall"]
     for name in ("a.png", "b.png"):
-        chosen = gallery.choose(pool, embeddings, scores, 8, 0)
-        report.draw_gallery(chosen, world.fetch(pool), scores.to_json(), tmp_path / name)
+        chosen = gallery.choose(pool, embeddings, scores[OVERALL], 8, 0)
+        draw_gallery(chosen, world.fetch(pool), overall, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

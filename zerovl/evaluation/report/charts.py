@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no script, no request, colours from the page's style sheet."""
+"""Draw line charts as inline SVG: no script, no request, colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
+
+from zerovl.text_format import short
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 34
@@ -17,13 +19,15 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Line:
+    """A curve and how it is drawn."""
+
     points: Points
     style: str  # class in report.css
     dots: bool = False
 
 
 def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: bool) -> str:
-    """An SVG of (x, y) lines; `summary` is what a screen reader says. Points that are not finite are left out."""
+    """Draw (x, y) lines as an SVG; `summary` is what a screen reader says. Points that are not finite are left out."""
     drawn = [Line(_thin(_finite(line.points)), line.style, line.dots) for line in lines]
     drawn = [line for line in drawn if line.points]
     if not drawn:
@@ -44,12 +48,12 @@ def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: 
     for value in y_ticks:
         y = at(x_range[0], value)[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
     for value in x_ticks:
         if x_range[0] <= value <= x_range[1]:
             x = at(value, y_range[0])[0]
             anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{number(value)}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{short(value)}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>'
     )
@@ -63,7 +67,7 @@ def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: 
 
 
 def smooth(points: Points, reach: int) -> list[tuple[float, float]]:
-    """Mean of each point and `reach` neighbours on both sides, fewer at the ends: it does not lag."""
+    """Take the mean of each point and `reach` neighbours on both sides, fewer at the ends: it does not lag."""
     kept = _finite(points)
     sums = [0.0, *accumulate(y for _, y in kept)]
     smoothed = []
@@ -74,7 +78,7 @@ def smooth(points: Points, reach: int) -> list[tuple[float, float]]:
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers that enclose [low, high]."""
+    """Choose round numbers that enclose [low, high]."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     raw = (high - low) / about
@@ -84,20 +88,12 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
-def number(value: float) -> str:
-    """Short: 1200 -> 1.2k, 0.25 -> 0.25, 3.0 -> 3."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.4g}"
-
-
 def _finite(points: Points) -> list[tuple[float, float]]:
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def _thin(points: Points) -> list[tuple[float, float]]:
-    """Means of neighbours, at most MAX_POINTS of them."""
+    """Take means of neighbours, at most MAX_POINTS of them."""
     size = -(-len(points) // MAX_POINTS)
     if size <= 1:
         return list(points)

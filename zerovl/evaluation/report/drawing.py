@@ -1,4 +1,4 @@
-"""Queries and the pictures found for them, drawn as one PNG."""
+"""Draw queries and the pictures found for them as one PNG."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
+    """A picture with its mark and a label below."""
+
     picture: Image.Image
     mark: Mark
     label: str
@@ -34,6 +36,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
+    """A query and what was found for it."""
+
     title: str
     note: str
     tiles: Sequence[Tile]
@@ -67,7 +71,7 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, path: Path, columns: in
 def _page(
     title: str, subtitle: str, rows: Sequence[Row], columns: int, side: int
 ) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    """A blank page that is high enough, with its head; also where the first row starts."""
+    """Make a blank page that is high enough, with its head; also says where the first row starts."""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     width = WIDTH - 2 * MARGIN
     height = 2 * MARGIN + _height(probe, title, 34, width, 2, bold=True) + _height(probe, subtitle, 18, width, 2) + 50
@@ -108,7 +112,7 @@ def _draw_tile(image: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sid
 
 
 def _draw_mark(pen: ImageDraw.ImageDraw, x: int, y: int, colour: str, *, right: bool) -> None:
-    """A tick or a cross in a disc, drawn, since not every font has the signs."""
+    """Draw a tick or a cross in a disc, since not every font has the signs."""
     pen.ellipse([_at(x - 14, y - 14), _at(x + 14, y + 14)], fill=colour, outline=PAPER, width=2 * SCALE)
     width = 3 * SCALE
     if right:
@@ -147,7 +151,7 @@ def _text(
 
 
 def _wrap(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int, lines: int) -> list[str]:
-    """At most `lines` lines of at most `width` pixels; what does not fit ends in an ellipsis."""
+    """Break text into at most `lines` lines of `width` pixels; what does not fit ends in an ellipsis."""
     wrapped: list[str] = []
     words = text.split() or [""]
     while words and len(wrapped) < lines:

@@ -1,4 +1,4 @@
-"""Which queries the report shows, and what the model found for them.
+"""Choose the queries that the report shows, with what the model found for them.
 
 Three groups a direction: drawn at random (how it is on the whole), the best, and the worst cases.
 """
@@ -32,6 +32,8 @@ Fetch = Callable[[int], bytes]  # row of a picture in the pool -> its file's byt
 
 @dataclass(frozen=True)
 class FoundPicture:
+    """A picture that was found for a caption."""
+
     image: int  # row in the pool
     right: bool
     score: float  # cosine
@@ -39,6 +41,8 @@ class FoundPicture:
 
 @dataclass(frozen=True)
 class FoundCaption:
+    """A text that was found for a picture."""
+
     text: str
     right: bool
     score: float
@@ -47,43 +51,49 @@ class FoundCaption:
 
 @dataclass(frozen=True)
 class TextQuery:
+    """A caption as a query, and the pictures that came first."""
+
     group: Group
     caption: str
     source: str
     image: int  # the right picture, row in the pool
-    rank: float
+    place: float  # expected place of the first right item, from 1
     found: tuple[FoundPicture, ...]
 
 
 @dataclass(frozen=True)
 class ImageQuery:
+    """A picture as a query, and the texts that came first."""
+
     group: Group
     image: int  # row in the pool
     source: str
     captions: tuple[str, ...]  # its own
-    rank: float
+    place: float  # expected place of the first right item, from 1
     found: tuple[FoundCaption, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
+    """The chosen queries of both directions."""
+
     text_queries: tuple[TextQuery, ...]
     image_queries: tuple[ImageQuery, ...]
 
     def images(self) -> list[int]:
-        """Rows of all pictures to be shown, each once, in order of first appearance."""
+        """Return the rows of all pictures to be shown, each once, in order of first appearance."""
         shown = [query.image for query in self.image_queries]
         for query in self.text_queries:
             shown += [query.image, *(found.image for found in query.found)]
         return list(dict.fromkeys(shown))
 
     def shortened(self) -> Gallery:
-        """Without the last query of each direction."""
+        """Return the gallery without the last query of each direction."""
         return Gallery(self.text_queries[:-1], self.image_queries[:-1])
 
 
 def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed: int) -> Gallery:
-    """`count` queries a direction out of `scores`, half of them drawn, a quarter best, a quarter worst."""
+    """Choose `count` queries a direction out of `scores`, half of them drawn, a quarter best, a quarter worst."""
     result = scores.result
     pictures = scores.images[result.image_rows]  # (I,) rows in the pool
     owners = pictures[result.caption_image]  # (M,) right picture of each caption
@@ -100,7 +110,7 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
         )
         owner = int(owners[query])
         text_queries.append(
-            TextQuery(group, keys[query], _source(pool, owner), owner, float(result.t2i.expected_rank[query]), found)
+            TextQuery(group, keys[query], _source(pool, owner), owner, float(result.t2i.expected_place[query]), found)
         )
 
     best_own = np.full(len(pictures), -np.inf)  # (I,)
@@ -116,7 +126,7 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
                 picture,
                 _source(pool, picture),
                 tuple(dict.fromkeys(pool.captions[row] for row in own)),
-                float(result.i2t.expected_rank[query]),
+                float(result.i2t.expected_place[query]),
                 found_captions,
             )
         )
@@ -126,7 +136,7 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
 def _top_captions(
     pool: Pool, embeddings: Embeddings, scores: Scores, picture: int, own: set[int]
 ) -> tuple[FoundCaption, ...]:
-    """The TOP best texts; equal texts, which tie, are shown as one."""
+    """Return the TOP best texts; equal texts, which tie, are shown as one."""
     rows, values = top_items(embeddings.image[picture], embeddings.text[scores.captions], CANDIDATES)
     best: dict[str, FoundCaption] = {}
     for row, value in zip(scores.captions[rows], values, strict=True):
@@ -149,16 +159,16 @@ def _pick(
     count: int,
     seed: int,
 ) -> Iterator[tuple[Group, int]]:
-    """Queries by group, none twice; the best ones come from all sources in turn."""
-    rank = ranking.expected_rank
+    """Pick queries by group, none twice; the best ones come from all sources in turn."""
+    place = ranking.expected_place
     key_of = list(keys)
     edge = count // 4
     sizes: dict[Group, int] = {"drawn": count - 2 * edge, "best": edge, "worst": edge}
-    best_first = np.lexsort((-own_score, rank))
+    best_first = np.lexsort((-own_score, place))
     orders: dict[Group, npt.NDArray[np.intp]] = {
-        "drawn": np.random.default_rng(seed).permutation(len(rank)),
+        "drawn": np.random.default_rng(seed).permutation(len(place)),
         "best": best_first[np.argsort(_turns(sources[best_first]), kind="stable")],
-        "worst": np.lexsort((own_score, -rank)),
+        "worst": np.lexsort((own_score, -place)),
     }
     seen: set[object] = set()
     for group, order in orders.items():
@@ -173,7 +183,7 @@ def _pick(
 
 
 def _turns(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How often each value occurred before: [a, a, b, a] -> [0, 1, 0, 2]."""
+    """Count how often each value occurred before: [a, a, b, a] -> [0, 1, 0, 2]."""
     turns = np.zeros(len(values), np.int64)
     for value in np.unique(values):
         mask = values == value
@@ -186,7 +196,7 @@ def _source(pool: Pool, image: int) -> str:
 
 
 def thumbnails(images: Iterable[int], fetch: Fetch, side: int) -> dict[int, str]:
-    """Pictures as data URIs: the original bytes where they are small, else a JPEG of at most `side` pixels."""
+    """Make data URIs of pictures: the original bytes where they are small, else a JPEG of at most `side` pixels."""
     return {image: _thumbnail(fetch(image), side) for image in images}
 
 
@@ -202,14 +212,14 @@ def _thumbnail(data: bytes, side: int) -> str:
 
 
 def _kind(data: bytes) -> str | None:
-    """Of the formats that every browser shows."""
+    """Name the format, where every browser shows it."""
     if data.startswith(b"\xff\xd8"):
         return "jpeg"
     return "png" if data.startswith(b"\x89PNG") else None
 
 
 def fit(gallery: Gallery, fetch: Fetch, budget: int) -> tuple[Gallery, dict[int, str]]:
-    """Data URIs of all pictures in at most `budget` characters: smaller pictures first, then fewer queries."""
+    """Make data URIs of all pictures in at most `budget` characters: smaller pictures first, then fewer queries."""
     while True:
         for side in SIDES:
             uris = thumbnails(gallery.images(), fetch, side)
