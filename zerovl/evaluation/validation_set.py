@@ -1,4 +1,4 @@
-"""The validation splits as batches for a model, and what makes two evaluations comparable."""
+"""Read the validation splits in batches for a model, and say what makes two evaluations comparable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_WORKERS = 8
 def validation_batches(
     manifest: Manifest, shards: ShardReader, model: Encoder, batch_size: int
 ) -> dict[str, tuple[int, Iterator[EvaluationBatch]]]:
-    """What `pool.encode` takes: by source the number of pictures, and the batches with `model`'s preprocessing."""
+    """Return what `pool.encode` takes: by source the number of pictures, and batches with `model`'s preprocessing."""
     return {
         source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size))
         for source in manifest.sources("valid")
@@ -28,7 +28,7 @@ def validation_batches(
 def _batches(
     manifest: Manifest, shards: ShardReader, source: str, model: Encoder, batch_size: int
 ) -> Iterator[EvaluationBatch]:
-    """A split's batches; its worker processes start when the first one is asked for."""
+    """Give a split's batches; its worker processes start when the first one is asked for."""
     # On a CPU the encoder itself is what all cores are busy with.
     workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, os.cpu_count() or 1)
     with evaluation_batches(manifest, shards, source, "valid", model.transform, batch_size, workers) as batches:
@@ -36,7 +36,7 @@ def _batches(
 
 
 def evaluation_digest(manifest: Manifest) -> str:
-    """Equal when and only when scores of two models can be compared: same valid shards, same metric.
+    """Return a digest, equal when and only when scores of two models can be compared: same valid shards, same metric.
 
     Settings that move neither recalls nor RSUM (chunk, batch size, resamples, gallery) are left out.
     """

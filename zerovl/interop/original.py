@@ -41,7 +41,7 @@ def import_checkpoint(file: Path, image_tower: str, text_tower: str, out: Path) 
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The `state_dict` of a checkpoint, by torch's restricted unpickler: tensors and plain values only."""
+    """Read the `state_dict` of a checkpoint, by torch's restricted unpickler: tensors and plain values only."""
     try:
         with torch.serialization.safe_globals([TorchVersion]):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -58,7 +58,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def rename(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """The original's keys to ours. A key that fits nowhere is an error; a constant temperature is added."""
+    """Rename the original's keys to ours. A key that fits nowhere is an error; a constant temperature is added."""
     renamed: dict[str, Tensor] = {}
     for original_key, tensor in weights.items():
         key = original_key.removeprefix("module.")
@@ -74,7 +74,7 @@ def rename(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
 
 
 def build(weights: dict[str, Tensor], image_tower: str, text_tower: str, image_size: int = IMAGE_SIZE) -> DualEncoder:
-    """The dual encoder that such weights (already renamed) were trained in."""
+    """Build the dual encoder that such weights (already renamed) were trained in, with random ones."""
     if (projection := weights.get("image_projection.weight")) is None:
         raise ZeroVLError("checkpoint: missing image_projection.linear.weight; is it of the original ZeroVL code?")
     try:

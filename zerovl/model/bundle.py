@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors`, `config.json` and the tokenizer's files. No pickles."""
+"""Write and read a model on disk: `model.safetensors`, `config.json` and the tokenizer's files. No pickles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = "config.json"
 def save(
     model: DualEncoder, tokenizer: CaptionTokenizer, folder: Path, weights: dict[str, Tensor] | None = None
 ) -> None:
-    """Write a bundle; `config.json` comes last, so a folder without it is no bundle.
+    """Write a bundle; `config.json` comes last, so a folder without it is not a bundle.
 
     `weights` are those of a model that holds only a part of them itself, whole and on the CPU.
     """
@@ -64,7 +64,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Strict: a missing key, a left-over key or another shape is an error that names them."""
+    """Load weights strictly: a missing key, a left-over key or another shape is an error that names them."""
     expected = model.state_dict()
     problems = [f"missing {name}" for name in sorted(set(expected) - set(weights))]
     problems += [f"left over {name}" for name in sorted(set(weights) - set(expected))]

@@ -41,32 +41,32 @@ class DualEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 pixels (m, 3, H, W) to the towers' input; doing it here keeps batches small on the way."""
+        """Turn uint8 pixels (m, 3, H, W) into the towers' input; doing it here keeps batches small on the way."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (m, 3, H, W) to projected features (m, D)."""
+        """Turn normalised pixels (m, 3, H, W) into projected features (m, D)."""
         features: Tensor = self.image_projection(self.image_tower(pixels))
         return features
 
     def text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (m, L) to projected features (m, D), from token 0 of the last hidden state."""
+        """Turn token ids and mask (m, L) into projected features (m, D), from token 0 of the last hidden state."""
         features: Tensor = self.text_projection(self.text_hidden(input_ids, attention_mask))
         return features
 
     def text_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (m, L) to what the text tower makes of token 0, (m, w)."""
+        """Turn token ids and mask (m, L) into what the text tower makes of token 0, (m, w)."""
         hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
         first: Tensor = hidden[:, 0]
         return first
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """uint8 or normalised float pixels (m, 3, H, W) to normalised embeddings (m, D)."""
+        """Embed uint8 or normalised float pixels (m, 3, H, W); normalised, (m, D)."""
         pixels = self.normalise(images) if images.dtype == torch.uint8 else images
         return l2_normalise(self.image_features(pixels))
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (m, L) to normalised embeddings (m, D)."""
+        """Embed token ids with their mask (m, L); normalised, (m, D)."""
         return l2_normalise(self.text_features(input_ids, attention_mask))
 
     def freeze(self, side: Literal["image", "text"]) -> None:
@@ -75,7 +75,7 @@ class DualEncoder(nn.Module):
         tower.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As in PyTorch, but a frozen tower stays as it is used: no dropout, and no running statistics that move."""
+        """Set the mode as in PyTorch, but a frozen tower stays in evaluation: no dropout, no statistics that move."""
         super().train(mode)
         for tower in (self.image_tower, self.text_tower):
             if is_frozen(tower):
@@ -89,7 +89,7 @@ class DualEncoder(nn.Module):
 
 
 def l2_normalise(features: Tensor) -> Tensor:
-    """x / (|x| + 1e-8) along the last dimension, in float32 or better; (m, D) -> (m, D)."""
+    """Return x / (|x| + 1e-8) along the last dimension, in float32 or better; (m, D) -> (m, D)."""
     if features.dtype in (torch.float16, torch.bfloat16):
         features = features.float()
     embeddings: Tensor = features / (features.norm(dim=-1, keepdim=True) + 1e-8)
@@ -97,10 +97,10 @@ def l2_normalise(features: Tensor) -> Tensor:
 
 
 def is_frozen(tower: nn.Module) -> bool:
-    """Whether nothing in a tower learns."""
+    """Return whether nothing in a tower learns."""
     return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def image_width(tower: Any) -> int:
-    """Width of what a timm model without classifier gives."""
+    """Return the width of what a timm model without classifier gives."""
     return int(getattr(tower, "head_hidden_size", tower.num_features))

@@ -1,4 +1,4 @@
-"""A trained model in use: pictures and captions in, embeddings out."""
+"""Use a trained model: pictures and captions in, embeddings out."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> Encoder:
-        """Load a bundle's folder; raises `ZeroVLError` where it is none or is damaged."""
+        """Load a bundle's folder; raises `ZeroVLError` where it is not one or is damaged."""
         folder = Path(folder)
         model = bundle.load_model(folder)
         return cls(model, CaptionTokenizer(folder, model.architecture.max_tokens), device)
 
     @classmethod
     def untrained(cls, folder: Path | str, seed: int, device: str = "auto") -> Encoder:
-        """The architecture of a bundle with random weights: the baseline of an evaluation."""
+        """Build the architecture of a bundle with random weights: the baseline of an evaluation."""
         architecture = bundle.load_architecture(Path(folder))
         return cls(from_architecture(architecture, seed), CaptionTokenizer(folder, architecture.max_tokens), device)
 
     def encode_image(self, items: Sequence[Picture], batch_size: int = 128) -> Tensor:
-        """Embed paths or PIL pictures; (N, D). Raises `ZeroVLError` naming a file that is no picture."""
+        """Embed paths or PIL pictures; (N, D). Raises `ZeroVLError` naming a file that is not a picture."""
         return self._in_batches(
             items,
             batch_size,
@@ -80,7 +80,7 @@ class Encoder:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the first GPU, else the CPU."""
+    """Return a device by name; "auto" is the first GPU, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,4 @@
-"""The evaluation transform of the recipe."""
+"""Transform pictures for evaluation, as the recipe does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EvaluationTransform:
     resize_size: int
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An RGB picture to uint8 pixels (3, image_size, image_size)."""
+        """Turn an RGB picture into uint8 pixels (3, image_size, image_size)."""
         size = self.resize_size
         resized = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
         edge = round((size - self.image_size) / 2)

@@ -1,4 +1,4 @@
-"""Captions to token ids."""
+"""Turn captions into token ids."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CaptionTokenizer:
         self._tokenizer.enable_padding(pad_id=self.special.pad, pad_token="[PAD]")
 
     def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Token ids and attention mask, both (m, L), L at most `max_tokens`."""
+        """Return token ids and attention mask of captions, both (m, L), L at most `max_tokens`."""
         encodings = self._tokenizer.encode_batch(captions)
         input_ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
         attention_mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
@@ -76,7 +76,7 @@ class CaptionTokenizer:
 
 
 def _load(folder: Path, max_tokens: int) -> Tokenizer:
-    """From `tokenizer.json`, else through transformers from whatever vocabulary files there are."""
+    """Load `tokenizer.json`, else a tokenizer through transformers from whatever vocabulary files there are."""
     try:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -24,7 +24,7 @@ tags:
 _LIMITS = """\
 - The scores hold for the validation data above. Other pictures or other wording can score far lower.
 - The model has learned what its sources show, with their gaps and their bias. It has not been checked for fairness,
-  and is no ground for decisions about people.
+  and is not a ground for decisions about people.
 - Captions longer than {max_tokens} tokens are cut. Pictures are resized to {resize_size} x {resize_size} pixels
   without regard to their shape, and the centre of {image_size} x {image_size} is used.
 - The licence of this model follows from its training data and its start weights; name it before you publish.

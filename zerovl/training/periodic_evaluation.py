@@ -1,4 +1,4 @@
-"""The score curve: retrieval on a small fixed sample of the validation pairs, while training."""
+"""Score a small fixed sample of the validation pairs while training: the score curve."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
 def _sample(
     params: Params, manifest: Manifest, shards: ShardReader, sources: list[str]
 ) -> tuple[torch.Tensor, list[str]]:
-    """Pixels (n, 3, H, W) and first captions of pairs evenly spread over the sources' validation splits."""
+    """Return pixels (n, 3, H, W) and first captions of pairs evenly spread over the sources' validation splits."""
     transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
     wanted = max(1, params.train.valid_pairs // len(sources))
     pixels, captions = [], []
@@ -73,6 +73,6 @@ def _scorer(
             image_emb = torch.cat([embed(model.encode_image, part) for part in images.split(_PASS)])  # (n, D)
             parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
             text_emb = torch.cat([embed(model.encode_text, *part) for part in parts])  # (n, D)
-        return retrieval_metrics(image_emb.float().cpu(), text_emb.float().cpu(), ids, ids).metrics["rsum"]
+        return retrieval_metrics(image_emb.float().cpu(), text_emb.float().cpu(), ids, ids).rsum
 
     return score
