@@ -12,10 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 
 
 class Section(BaseModel):
+    """A section of the file: frozen, with strict types, and without room for an unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class DemoParams(Section):
+    """What the demo draws."""
+
     train_pairs: int = Field(1600, ge=10, description="training pairs a source")
     valid_pairs: int = Field(200, ge=10, description="validation pairs a source, of combinations never trained on")
     side: int = Field(64, ge=32, description="width and height of a picture in pixels")
@@ -33,6 +37,8 @@ class SourceParams(Section):
 
 
 class DataParams(Section):
+    """Which sources there are."""
+
     raw: str = Field("data/demo/raw", description="folder whose sub-folders are the sources (layouts: data/README.md)")
     sources: list[SourceParams] = Field(
         default=[], description="sources by name instead: [{name, path, layout, splits, evaluation_split}, ...]"
@@ -47,6 +53,8 @@ class DataParams(Section):
 
 
 class PrepareParams(Section):
+    """How sources are packed into shards."""
+
     shard_samples: int = Field(1000, ge=1, description="input samples a shard")
     max_side: int = Field(0, ge=0, description="larger pictures are reduced to this longest side; 0 keeps all bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="pictures with more pixels are quarantined unread")
@@ -57,6 +65,8 @@ class PrepareParams(Section):
 
 
 class ValidateParams(Section):
+    """Bounds of the rules over the manifest; a hard one stops the pipeline, a soft one warns."""
+
     max_broken_fraction: float = Field(0.01, ge=0, le=1, description="hard: share of quarantined inputs")
     max_duplicate_fraction: float = Field(0.1, ge=0, le=1, description="soft: share of pictures seen before (sha256)")
     min_caption_words: int = Field(1, ge=1, description="soft: words in a caption")
@@ -76,6 +86,8 @@ class ValidateParams(Section):
 
 
 class ImageTowerParams(Section):
+    """The tower of pictures."""
+
     name: str = Field("resnet18", description="timm model name")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
     options: dict[str, Any] = Field(
@@ -90,6 +102,8 @@ class ImageTowerParams(Section):
 
 
 class TextTowerParams(Section):
+    """The tower of captions."""
+
     name: str = Field("", description="Hugging Face name or folder; empty: a BERT from `config`")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
     config: dict[str, Any] = Field(
@@ -107,6 +121,8 @@ class TextTowerParams(Section):
 
 
 class ModelParams(Section):
+    """What the model is made of, and what it sees."""
+
     image_tower: ImageTowerParams = ImageTowerParams()
     text_tower: TextTowerParams = TextTowerParams()
     embed_dim: int = Field(128, ge=2, description="width of the shared space")
@@ -137,6 +153,8 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
+    """What happens to a pair before it is trained on."""
+
     crop_scale: tuple[float, float] = Field((0.8, 1.0), strict=False, description="area of the random crop")
     auto_augment: bool = Field(
         False, description="AutoAugment, ImageNet policy (off here: it changes the colours that captions name)"
@@ -161,6 +179,8 @@ MicroBatch = Annotated[int | Literal["auto"], PlainValidator(_micro_batch)]
 
 
 class TrainParams(Section):
+    """What shapes the weights; a change of it is another run."""
+
     init_from: str = Field(
         "",
         description="weights to start from, with their tokenizer: a bundle's folder, or RUN@STEP of runs/; empty: the "
@@ -265,6 +285,8 @@ class MachineParams(Section):
 
 
 class EvaluateParams(Section):
+    """How the model is scored, and what its report shows."""
+
     batch_size: int = Field(128, ge=1, description="pictures or captions encoded at once")
     chunk: int = Field(1024, ge=1, description="queries ranked at once; bounds the memory")
     bootstrap: int = Field(1000, ge=10, description="resamples of the 95% interval")
@@ -276,6 +298,8 @@ class EvaluateParams(Section):
 
 
 class GateParams(Section):
+    """What a candidate must reach to take the alias."""
+
     min_rsum: float = Field(0.0, ge=0, le=600, strict=False, description="RSUM over all sources must reach this")
     min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
         default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
@@ -297,6 +321,8 @@ class GateParams(Section):
 
 
 class RegisterParams(Section):
+    """Where releases go, and which alias moves."""
+
     name: str = Field("zerovl", pattern=r"^[A-Za-z0-9_-]+$", description="of the model in the registry")
     store: str = Field("registry", description="folder or s3://bucket/prefix; endpoint and keys: environment")
     alias: str = Field(
@@ -306,6 +332,8 @@ class RegisterParams(Section):
 
 
 class Params(Section):
+    """All sections of `params.yaml`."""
+
     demo: DemoParams = DemoParams()
     data: DataParams = DataParams()
     prepare: PrepareParams = PrepareParams()
