@@ -9,31 +9,35 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.fork_server import server
 from tests.support.ports import free_port
-from tests.support.tiny_project import copy_project, make_project, run_folder, set_params, train, wait_for_step
+from tests.support.tiny_project import Process, copy_project, make_project, run_folder, set_params, train, wait_for_step
 from zerovl.engine.checkpoints import saved_steps
 from zerovl.workspace import Workspace
 
 
-def start_agent(workspace: Workspace, port: int) -> subprocess.Popen[str]:
+def start_agent(workspace: Workspace, port: int, *, forked: bool) -> Process:
     options = f"--nnodes 2 --nproc-per-node 1 --max-restarts 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
-    command = [sys.executable, "-m", "torch.distributed.run", *options.split(), "--local-addr", "127.0.0.1"]
+    arguments = [*options.split(), "--local-addr", "127.0.0.1", "-m", "zerovl.training.worker", "params.yaml"]
+    env = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1800"}
+    if forked:
+        return server().start("torch.distributed.run:main", *arguments, cwd=workspace.root, env=env, merge=True)
     return subprocess.Popen(
-        [*command, "-m", "zerovl.training.worker", "params.yaml"],
+        [sys.executable, "-m", "torch.distributed.run", *arguments],
         cwd=workspace.root,
-        env={**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1800"},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def start_nodes(workspace: Workspace) -> list[subprocess.Popen[str]]:
+def start_nodes(workspace: Workspace, *, forked: bool) -> list[Process]:
     port = free_port()
-    return [start_agent(workspace, port), start_agent(workspace, port)]
+    return [start_agent(workspace, port, forked=forked) for _ in range(2)]
 
 
-def ranks_of(nodes: list[subprocess.Popen[str]]) -> list[psutil.Process]:
+def ranks_of(nodes: list[Process]) -> list[psutil.Process]:
     return [process for node in nodes for process in psutil.Process(node.pid).children()]
 
 
@@ -46,7 +50,7 @@ def test_two_nodes_start_again_after_a_kill_and_stop_together_when_one_is_told_t
 
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, "train.epochs=24.0")
-    nodes = start_nodes(workspace)
+    nodes = start_nodes(workspace, forked=True)
     wait_for_step(workspace, 6, nodes[0])
     first = ranks_of(nodes)
     os.kill(first[1].pid, signal.SIGKILL)
@@ -65,7 +69,7 @@ def test_two_nodes_start_again_after_a_kill_and_stop_together_when_one_is_told_t
     assert step > 20
     assert f"after step {step}: saved" in together
 
-    nodes = start_nodes(workspace)
+    nodes = start_nodes(workspace, forked=False)  # the commands as one types them
     said = [node.communicate(timeout=200)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert f"resumes after step {step}" in "".join(said)

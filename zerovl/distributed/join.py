@@ -65,6 +65,7 @@ def join(watchdog_minutes: float = 15.0) -> Iterator[Ranks]:
         )
         yield Ranks(rank, world_size, device, ProcessGroup(activity.collective), activity)
     except BaseException as error:
+        watchdog.let_end()
         first = exits.peer_is_gone(error) or watchdog.announce(*_last_word(error))
         _abort()
         if isinstance(error, ZeroVLError) and not first:

@@ -30,6 +30,7 @@ from zerovl.distributed.heartbeats import STORE_SECONDS, Heartbeat, Heartbeats, 
 
 BEAT_SECONDS = 2.0
 MISSED_BEATS = 4  # as many without a new one, and a rank counts as silent
+ENDING_SECONDS = 60.0  # after which a watchdog that found its group stuck has ended its process
 SAVING_SECONDS = 20.0  # that a checkpoint on its way is waited for; torchrun kills after 30
 
 
@@ -50,6 +51,7 @@ class Watchdog:
         self._seen: dict[int, tuple[int, float, bool]] = {}  # a peer's last beat, since when, and was there a newer one
         self._terminated = False
         self._stopping = False
+        self._ending = False  # the group is stuck: this process is about to end by that finding
         self._pipe: tuple[int, int] | None = None
         self._old_wakeup = -1
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -103,8 +105,17 @@ class Watchdog:
             return True  # the store is gone with its host: nobody is left to tell
         return bool(held["rank"] == self._rank or held["text"] != text)
 
+    def let_end(self) -> None:
+        """Wait where the watchdog is about to end this process, which it does: its finding names who is to blame.
+
+        A rank that it kills breaks the collective that this rank waits in; that error alone would hide the cause.
+        """
+        if self._ending:
+            self._thread.join(timeout=ENDING_SECONDS)
+
     def _run(self) -> None:
         assert self._pipe is not None
+        self._tick()  # at once: a rank that stops soon after is known by its host and process id
         while not self._stopping:
             if select.select([self._pipe[0]], [], [], self._beat_seconds)[0]:
                 numbers = os.read(self._pipe[0], 256)
@@ -225,6 +236,7 @@ class Watchdog:
                 return
             exits.write_error_file(f"rank {self._rank} leaves: rank {end['rank']} failed", consequence=True)
             exits.leave(end["status"] if end["status"] in exits.FINAL else exits.LOST_PEER)
+        self._ending = True
         if self._rank in end["blamed_ranks"]:
             self._dump()
         else:
