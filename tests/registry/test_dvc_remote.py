@@ -13,13 +13,12 @@ from tests.support.s3 import SCRIPTS, variables
 
 @pytest.mark.skipif(shutil.which("make") is None or shutil.which("git") is None, reason="needs make and git")
 def test_push_and_pull_with_bucket_and_endpoint_of_the_environment(
-    rclone_url: str, rclone_folder: Path, tmp_path: Path
+    rclone_url: str, rclone_bucket: str, tmp_path: Path
 ) -> None:
-    (rclone_folder / "team").mkdir(exist_ok=True)
     environment = {
         **os.environ,
         "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "ZEROVL_S3_BUCKET": "team/dvc",
+        "ZEROVL_S3_BUCKET": f"{rclone_bucket}/dvc",
         **variables(rclone_url),
     }
 
@@ -32,7 +31,7 @@ def test_push_and_pull_with_bucket_and_endpoint_of_the_environment(
     run("dvc", "init", "--quiet")
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
     before = (tmp_path / ".dvc" / "config").read_text()
-    assert "s3://team/dvc" in run("make", "-f", str(ROOT / "Makefile"), "-o", "setup", "remote-s3")
+    assert f"s3://{rclone_bucket}/dvc" in run("make", "-f", str(ROOT / "Makefile"), "-o", "setup", "remote-s3")
     assert (tmp_path / ".dvc" / "config").read_text() == before  # the setting is this checkout's alone
     shard = tmp_path / "shards" / "000000.tar"
     shard.parent.mkdir()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, blocks, value_of
 from zerovl.registry import cache, fetch, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
 from zerovl.registry.stores import open_store
-from zerovl.release import promote, provenance
+from zerovl.release import provenance
 from zerovl.release.gate import Reason, in_one_line
+from zerovl.release.promote import promote, rollback
 from zerovl.text_format import file_size, plural, table
 
 _WHAT = {"promote": "promoted", "rollback": "rolled back"}
@@ -44,7 +46,7 @@ def _list(registry: Registry, _: str, __: argparse.Namespace) -> None:
     if not names:
         print(f"no models in {registry.store.describe()}; `dvc repro register` publishes one")
         return
-    rows: list[tuple[str, ...]] = [("MODEL", "VERSION", "CREATED (UTC)", "RSUM", "MB", "GATE", "ALIASES", "BY")]
+    rows: list[tuple[str, ...]] = [("MODEL", "VERSION", "CREATED (UTC)", HEADLINE.label, "MB", "GATE", "ALIASES", "BY")]
     for name in names:
         holders: dict[int, list[str]] = {}
         for alias, move in sorted(registry.aliases(name).items()):
@@ -58,7 +60,7 @@ def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
         version.name,
         str(version.number),
         _minute(version.created),
-        _rsum(version.metrics),
+        _headline(version.metrics.get(OVERALL)),
         f"{version.size / 1e6:.1f}",
         _gate(version.verdict),
         ", ".join(aliases) or "-",
@@ -86,7 +88,7 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
         )
     )
     print("".join(f"\n    {line}" for line in _verdict_lines(version.verdict)) + "\n")
-    print(table([("SCORES", "RSUM", "95% INTERVAL"), *_score_rows(version.metrics)]) + "\n")
+    print(table([("SCORES", HEADLINE.label, "95% INTERVAL"), *_score_rows(version.metrics)]) + "\n")
     files = [(name, f"{info.size:,}", info.sha256) for name, info in version.files.items()]
     print(table([("FILE", "BYTES", "SHA256"), *files]))
 
@@ -115,7 +117,7 @@ def _tell_right(version: Version) -> None:
 def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     before = registry.current(version.name, arguments.alias)
-    move = promote.promote(
+    move = promote(
         registry,
         version,
         arguments.alias,
@@ -137,7 +139,7 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     before = registry.current(name, alias)
-    _tell_move(before, promote.rollback(registry, name, alias, why=arguments.why, by=provenance.who()))
+    _tell_move(before, rollback(registry, name, alias, why=arguments.why, by=provenance.who()))
 
 
 def _tell_move(before: Move | None, move: Move) -> None:
@@ -171,12 +173,11 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
 
 
 def _score_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    parts = [("all", metrics.get("overall", {})), *sorted(metrics.get("sources", {}).items())]
     rows: list[tuple[str, ...]] = []
-    for name, scores in parts:
-        low, high = scores.get("rsum_low"), scores.get("rsum_high")
+    for name, block in blocks(metrics):
+        low, high = value_of(block, HEADLINE.low), value_of(block, HEADLINE.high)
         interval = "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
-        rows.append((name, _rsum({"overall": scores}), interval))
+        rows.append((name, _headline(block), interval))
     return rows
 
 
@@ -190,9 +191,9 @@ def _gate(verdict: dict[str, Any] | None) -> str:
     return "passed" if verdict["passed"] else "FAILED"
 
 
-def _rsum(metrics: dict[str, Any]) -> str:
-    value = metrics.get("overall", {}).get("rsum")
-    return f"{value:.1f}" if isinstance(value, int | float) else "-"
+def _headline(block: Any) -> str:
+    value = value_of(block, HEADLINE.name)
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _minute(when: str) -> str:

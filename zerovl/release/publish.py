@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import HEADLINE, OVERALL
 from zerovl.files import read_json
 from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
@@ -40,7 +41,7 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
     _require_valid_data(workspace.validation_verdict, manifest)
     metrics_path = workspace.evaluation_metrics
     metrics = read_json(metrics_path)
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("overall"), dict):
+    if not isinstance(metrics, dict) or not isinstance(metrics.get(OVERALL), dict):
         raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
     origin = provenance.gather(workspace.root, as_dict(params), manifest)
     origin["training"] = provenance.report(workspace.training_metrics)
@@ -94,7 +95,7 @@ def publish_and_judge(
             registry,
             version,
             section.alias,
-            why=f"gate passed, RSUM {candidate.metrics['overall']['rsum']:.2f}",
+            why=f"gate passed, {HEADLINE.label} {candidate.metrics[OVERALL][HEADLINE.name]:.2f}",
             by=by,
             verdict=verdict.to_json(),
             after=current.number if current else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zerovl.evaluation.metrics import OVERALL
 from zerovl.files import write_json
 from zerovl.params import Params, RegisterParams
 from zerovl.registry.records import Move, Version
@@ -35,7 +36,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             "alias": section.alias,
             "promoted": move is not None,
             "verdict": verdict.to_json(),
-            "metrics": candidate.metrics["overall"],
+            "metrics": candidate.metrics[OVERALL],
             "files": {name: info.sha256 for name, info in version.files.items()},
         },
     )
