@@ -113,18 +113,27 @@ def test_channels_last_reaches_the_convolutions() -> None:
     assert_same(found, expected, rtol=1e-9, atol=1e-12)
 
 
+def shallow() -> DualEncoder:
+    """A text tower as it is, and the least image tower with dropout: half a minute of compilation less."""
+    dual = model()
+    torch.manual_seed(2)
+    layers = nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.Dropout(0.2), nn.GELU()
+    dual.image_tower = nn.Sequential(*layers)
+    return dual
+
+
 @pytest.mark.slow
 def test_compiled_towers_draw_the_masks_of_eager_ones_for_all_lengths() -> None:
     """Both steps, so a graph without backward and one with; text not compiled for each length."""
-    parts = batch()
-    for part, length in zip(parts, (8, 5, 7, 6), strict=True):
+    parts = batch(3)
+    for part, length in zip(parts, (8, 5, 7), strict=True):
         part.input_ids = part.input_ids[:, :length].contiguous()  # as a tokenizer makes them
         part.attention_mask = part.attention_mask[:, :length].contiguous()
-    expected = stepped(model(depth=2).train(), plain_step, parts)
+    expected = stepped(shallow().train(), plain_step, parts)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    dual = prepared(model(depth=2), compile=True)
-    assert set(dual.state_dict()) == set(model(depth=2).state_dict())
+    dual = prepared(shallow(), compile=True)
+    assert set(dual.state_dict()) == set(shallow().state_dict())
     for kind in (plain_step, decoupled_step):
         dual.zero_grad(set_to_none=True)
         assert_same(stepped(dual, kind, parts), expected, rtol=1e-4, atol=1e-5)
