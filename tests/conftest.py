@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import SHARED
+from tests.support.paths import ROOT, SHARED
+
+# Tests of the flows that share one Prefect server and worker, in this order: each goes on where the one before ended.
+FACTORY_FILES = (
+    "tests/flows/test_browser.py",
+    "tests/flows/test_runs.py",
+    "tests/flows/test_releases.py",
+    "tests/flows/test_kills.py",
+    "tests/flows/server/test_ui.py",
+)
 
 # Fixtures for all: S3 servers, which start when a test asks for one, and registries in stores of each kind.
 pytest_plugins = ["tests.support.s3", "tests.support.registries"]
@@ -36,10 +45,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no GPU"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """By file, and all files that share the factory of the flows on one worker, one after the other."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneFactory(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "the factory" if file in FACTORY_FILES else file
+
+    return OneFactory(config, log)
+
+
 def longest_first(items: list[pytest.Item]) -> None:
     """Files with the longest time limits first: one that starts last would have a worker to itself at the end."""
     limits: dict[Path, float] = {}
     for item in items:
         marker = item.get_closest_marker("timeout")
         limits[item.path] = max(limits.get(item.path, 0.0), marker.args[0] if marker else 0.0)
-    items.sort(key=lambda item: -limits[item.path])
+    order = {ROOT / file: number for number, file in enumerate(FACTORY_FILES)}
+    items.sort(key=lambda item: (-limits[item.path], order.get(item.path, 0)))

@@ -17,7 +17,8 @@ from prefect.states import Cancelled, Running
 
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
 _POLL = 1.0  # seconds
-_SECONDS_BETWEEN_LOOKS = 30.0  # at the server
+LOOK_VARIABLE = "ZEROVL_LOOK_SECONDS"
+LOOK_SECONDS = 30.0  # between two looks at what the server says of the run
 
 
 def follow_worker(run: str | None) -> None:
@@ -49,9 +50,9 @@ def _say_alive(run: UUID) -> None:
     the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never
     had one): a run that is still being cancelled at a second look ends itself.
     """
-    cancelling = False
+    cancelling, pause = False, float(os.environ.get(LOOK_VARIABLE) or LOOK_SECONDS)
     while True:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(pause)
         # No retries: their growing pauses would outlast the server's return by minutes.
         alone = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
         with suppress(httpx.HTTPError, OSError), alone, get_client(sync_client=True) as client:

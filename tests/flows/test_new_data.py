@@ -18,7 +18,8 @@ from flows.retrain import update_imports
 from flows.runtime import changes
 from flows.runtime.checkout import make
 from flows.runtime.paths import Paths
-from tests.support.factory import free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.prefect_api import wait_for
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
 from zerovl.registry.records import Version

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.factory import Factory, free_port, wait_for
+from tests.support.factory import Factory
+from tests.support.ports import free_port
+from tests.support.prefect_api import wait_for
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = [

@@ -5,62 +5,83 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 
-from flows.runtime.paths import Home
+from flows.runtime.paths import Paths
 from tests.support.ports import free_port
+from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
 
-T = TypeVar("T")
-DONE = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# Laid over the trainer of the project's copy: from the step that a file names on, each takes a while. So a training
+# has steps left for whoever interrupts it, however slow or fast the machine is.
+SLOW_STEPS = """
+
+def _slow(update):
+    import os
+    from pathlib import Path
+
+    def slowly(self, batch, lr):
+        file, began = Path(os.environ["ZEROVL_ROOT"], "slow-from-step"), time.monotonic()
+        while file.is_file() and batch.step >= int(file.read_text() or 0) and time.monotonic() < began + 1.0:
+            time.sleep(0.05)
+        return update(self, batch, lr)
+
+    return slowly
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float) -> T:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.3)
-    return found
+Trainer._update = _slow(Trainer._update)
+"""
+# Prefect's own pauses, of which a run has a dozen.
+_PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+    "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+}
 
 
-class Factory:
+class Factory(PrefectApi):
     """`overrides` make the demo small; `environment` is that of server, worker and all they start."""
 
     def __init__(self, folder: Path, overrides: tuple[str, ...] = SMALL) -> None:
+        super().__init__(f"http://127.0.0.1:{free_port()}")
+        self.folder = folder
         self.root = copy_project(folder / "project")
-        self.home = Home(self.root, self.root / ".flows")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.paths = Paths(self.root, self.root / ".flows")
         self.s3_endpoint = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "processes.log"
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(self.root),
+            **_PREFECT,
+            "PYTHONPATH": f"{self.root}{os.pathsep}{self.root / 'tests' / 'support' / 'light_imports'}",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_API_URL": f"{self.url}/api",
             "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "ZEROVL_ROOT": str(self.root),
             "ZEROVL_REPORTS_URL": "http://reports.test",
             "ZEROVL_LEASE": str(folder / "lease"),
             "ZEROVL_CACHE": str(folder / "cache"),
-            "ZEROVL_GRACE_SECONDS": "12",
+            "ZEROVL_GRACE_SECONDS": "20",
+            "ZEROVL_RETRY_SECONDS": "1",
+            "ZEROVL_LOOK_SECONDS": "3",
             "AWS_ENDPOINT_URL": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": "tester",
             "AWS_SECRET_ACCESS_KEY": "tester-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+        with open(self.root / "zerovl" / "engine" / "trainer.py", "a", encoding="utf-8") as trainer:
+            trainer.write(SLOW_STEPS)
+        with open(self.root / ".git" / "info" / "exclude", "a", encoding="utf-8") as exclude:
+            exclude.write("/slow-from-step\n")
         self.command("-m", "zerovl.cli", "recipe", "demo", *overrides)
         commit(self.root, "small")
         self.server: subprocess.Popen[bytes] | None = None
@@ -89,14 +110,9 @@ class Factory:
             )
 
     def start_server(self) -> None:
-        self.server = self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-
-        def healthy() -> bool:
-            with suppress(httpx.HTTPError):
-                return httpx.get(f"{self.url}/api/health", timeout=5).status_code == 200
-            return False
-
-        wait_for("a healthy server", healthy, 180)
+        port = self.url.rpartition(":")[2]
+        self.server = self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+        wait_for("a healthy server", self.healthy, 180)
 
     def start_worker(self) -> None:
         self.worker = self.start("prefect", "worker", "start", "--pool", "zerovl", "--name", "test")
@@ -130,102 +146,66 @@ class Factory:
             with suppress(psutil.Error):
                 process.kill()
 
-    def processes(self) -> list[psutil.Process]:
-        """Everything that was started here, whatever its parent is by now; not the zombies."""
+    def processes(self, **variables: str) -> list[psutil.Process]:
+        """What was started here, or what has these variables too, whatever its parent is by now; not the zombies."""
+        wanted = {"ZEROVL_ROOT": str(self.root), **variables}
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                ours = process.environ().get("ZEROVL_ROOT") == str(self.root)
+                environment = process.environ()
+                ours = all(environment.get(name) == value for name, value in wanted.items())
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
-    def of_run(self, *words: str) -> list[psutil.Process]:
-        """Processes of a run (not server and worker) with all `words` in their command line."""
+    def of_run(self, run: str | None = None, *words: str) -> list[psutil.Process]:
+        """Processes of a run, or of any run, with all `words` in their command line; not server and worker."""
         kept = {process.pid for process in (self.server, self.worker) if process}
-        kept |= {child.pid for pid in list(kept) for child in _helpers(pid, self.server)}
+        kept |= {child.pid for child in _children(self.server)}
         found = []
-        for process in self.processes():
+        for process in self.processes(**({"PREFECT__FLOW_RUN_ID": run} if run else {})):
             with suppress(psutil.Error):
                 line = " ".join(process.cmdline())
                 if process.pid not in kept and all(word in line for word in words):
                     found.append(process)
         return found
 
-    def engine(self) -> psutil.Process:
-        return next(
-            iter(self.of_run("flow_engine") or self.of_run("prefect", "flow-run") or self.of_run("prefect.engine"))
-        )
+    def engine(self, run: str) -> psutil.Process:
+        """The process of a worker's run in which the flow itself runs."""
+        names = ("flow_engine", "prefect flow-run", "prefect.engine")
+        return next(process for name in names for process in self.of_run(run, name))
 
-    # -- the API, as the UI uses it
+    def ranks(self) -> list[psutil.Process]:
+        return [each for each in self.of_run(None, "zerovl.training.worker") if each.name() != "pt_data_worker"]
 
-    def api(self, method: str, path: str, content: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.url}/api{path}", json=content, timeout=30)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def run(self, deployment: str, **parameters: Any) -> str:
-        found = self.api("GET", f"/deployments/name/{deployment}")
-        made = self.api("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
-        return str(made["id"])
-
-    def state(self, run: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.api("GET", f"/flow_runs/{run}")["state"]
-        return state
-
-    def name(self, run: str) -> str:
-        return str(self.api("GET", f"/flow_runs/{run}")["name"])
-
-    def wait(self, run: str, seconds: float = 800) -> dict[str, Any]:
-        """Until the run is at its end; returns its last state."""
-
-        def ended() -> dict[str, Any] | None:
-            with suppress(httpx.HTTPError):
-                state = self.state(run)
-                return state if state["type"] in DONE else None
-            return None
-
-        return wait_for(f"an end of run {run}", ended, seconds)
-
-    def completed(self, run: str, seconds: float = 800) -> None:
-        state = self.wait(run, seconds)
-        assert state["type"] == "COMPLETED", f"{state['name']}: {state['message']}\n{self.logs(run)}"
-
-    def logs(self, run: str) -> str:
-        rows: list[dict[str, Any]] = []
-        while True:
-            page = self.api(
-                "POST",
-                "/logs/filter",
-                {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "offset": len(rows), "limit": 200},
-            )
-            rows += page
-            if len(page) < 200:
-                return "\n".join(row["message"] for row in rows)
-
-    def said(self, run: str, pattern: str) -> None:
-        """Wait for a line of a run's log: lines are sent every two seconds, so the last ones come after its state."""
-        wait_for(f"{pattern!r} in the log of run {run}", lambda: re.search(pattern, self.logs(run)), 60)
-
-    def artifacts(self, run: str) -> dict[str, Any]:
-        rows = self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200})
-        return {row["key"]: row for row in rows if row["key"]}
+    def gone(self, seconds: float, run: str | None = None) -> None:
+        """No process of a run, or of any, is left, and then nobody holds the GPU lock."""
+        wait_for("no process of a run", lambda: not self.of_run(run), seconds)
+        if run is None:
+            with open(self.environment["ZEROVL_LEASE"], "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     # -- training
 
+    def slow_from(self, step: int | None) -> None:
+        """From this step on, each takes a second; None: all are as fast as they can be."""
+        file = self.root / "slow-from-step"
+        if step is None:
+            file.unlink(missing_ok=True)
+        else:
+            aside = file.with_suffix(".part")
+            aside.write_text(str(step))
+            aside.replace(file)
+
+    def logs_of_training(self) -> dict[Path, int]:
+        """Steps that each training in progress, or ended, has logged."""
+        return {log: len(log.read_bytes().splitlines()) for log in self.paths.runs.glob("*/metrics.jsonl")}
+
     def steps(self) -> int:
-        """Steps that any training in progress, or ended, has logged at most."""
-        logs = self.home.runs.glob("*/metrics.jsonl")
-        return max((len(log.read_bytes().splitlines()) for log in logs), default=0)
+        return max(self.logs_of_training().values(), default=0)
 
-    def wait_for_steps(self, steps: int) -> None:
-        wait_for(f"{steps} steps of training", lambda: self.steps() >= steps, 500)
-
-    def gone(self, seconds: float) -> None:
-        """No process of a run is left, and nobody holds the lease."""
-        wait_for("no process of a run", lambda: not self.of_run(), seconds)
-        with open(self.environment["ZEROVL_LEASE"], "a") as lease:
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def wait_for_steps(self, run: str, steps: int) -> None:
+        self.wait_while(run, f"{steps} steps of training", lambda: self.steps() >= steps, 300)
 
     def version(self, number: int) -> dict[str, Any]:
         path = self.root / "registry" / "zerovl" / "versions" / f"{number}.json"
@@ -233,11 +213,10 @@ class Factory:
         return record
 
 
-def _helpers(pid: int, server: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
-    if server is None or pid != server.pid:
-        return []
-    with suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=True)
+def _children(process: subprocess.Popen[bytes] | None) -> list[psutil.Process]:
+    if process:
+        with suppress(psutil.Error):
+            return psutil.Process(process.pid).children(recursive=True)
     return []
 
 

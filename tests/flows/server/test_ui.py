@@ -10,24 +10,26 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.factory import Factory, free_port
+from tests.support.factory import Factory
+from tests.support.ports import free_port
+from tests.support.prefect_api import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PASSWORD = "team:a-long-password"
 
 
-@pytest.fixture
-def factory(tmp_path: Path) -> Factory:
-    made = Factory(tmp_path)
-    made.environment["PREFECT_SERVER_API_AUTH_STRING"] = PASSWORD
-    return made
-
-
-def start(factory: Factory, reports_port: int) -> subprocess.Popen[str]:
+def start(project: Factory, port: int, reports_port: int) -> subprocess.Popen[str]:
+    """`make ui` with a password and a database of its own."""
+    environment = {
+        **project.environment,
+        "PREFECT_HOME": str(project.folder / "prefect-of-ui"),
+        "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+    }
+    environment.pop("PREFECT_API_URL")
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.server.ui", "--port", str(factory.port), "--reports-port", str(reports_port)],
-        cwd=factory.root,
-        env=factory.environment,
+        [sys.executable, "-m", "flows.server.ui", "--port", str(port), "--reports-port", str(reports_port)],
+        cwd=project.root,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -35,12 +37,14 @@ def start(factory: Factory, reports_port: int) -> subprocess.Popen[str]:
     )
 
 
-def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factory) -> None:
-    page = factory.paths.reports / "an-earlier-run" / "page.html"
+def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factory) -> None:
+    project.stop()  # of the tests before
+    before = set(project.logs_of_training())
+    page = project.paths.reports / "an-earlier-run" / "page.html"
     page.parent.mkdir(parents=True)
     page.write_text("what the links point to")
-    reports_port = free_port()
-    ui = start(factory, reports_port)
+    port, reports_port = free_port(), free_port()
+    ui = start(project, port, reports_port)
     try:
         assert ui.stdout is not None
         said = ""
@@ -48,36 +52,42 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(factory: Factor
             line = ui.stdout.readline()
             assert line, said
             said += line
-        assert f"the UI        http://127.0.0.1:{factory.port}" in said
+        assert f"the UI        http://127.0.0.1:{port}" in said
         assert "deployment train/train: created" in said
-        url = f"http://127.0.0.1:{factory.port}/api/deployments/name/train/train"
+        url = f"http://127.0.0.1:{port}/api/deployments/name/train/train"
         assert httpx.get(url).status_code == 401
         linked = httpx.get(f"http://127.0.0.1:{reports_port}/an-earlier-run/page.html").raise_for_status()
         assert linked.text == "what the links point to"
         header = {"Authorization": f"Basic {base64.b64encode(PASSWORD.encode()).decode()}"}
         deployment = httpx.get(url, headers=header).raise_for_status().json()
+        project.slow_from(3)
         made = httpx.post(
-            f"http://127.0.0.1:{factory.port}/api/deployments/{deployment['id']}/create_flow_run",
+            f"http://127.0.0.1:{port}/api/deployments/{deployment['id']}/create_flow_run",
             headers=header,
-            json={"parameters": {"overrides": ["train.epochs=200", "machine.checkpoint_steps=100000"]}},
+            json={"parameters": {"overrides": ["train.epochs=40", "machine.checkpoint_steps=100000"]}},
         )
         made.raise_for_status()
-        factory.wait_for_steps(10)
+
+        def trains() -> list[Path]:
+            return [log for log, steps in project.logs_of_training().items() if log not in before and steps >= 4]
+
+        (log,) = wait_for("training", trains, 240)
         ui.send_signal(signal.SIGINT)
         rest, _ = ui.communicate(timeout=120)
         assert ui.returncode == 0, rest
-        assert not factory.processes()
-        assert list(factory.paths.runs.glob("*/checkpoints/*")), "training saved no checkpoint"
+        assert not project.processes()
+        assert list(log.parent.glob("checkpoints/*")), "training saved no checkpoint"
     finally:
         ui.kill()
-        factory.stop()
+        project.stop()
 
 
-def test_a_port_that_is_taken(factory: Factory) -> None:
+def test_a_port_that_is_taken(project: Factory) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", factory.port))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ui = start(factory, free_port())
+        port = taken.getsockname()[1]
+        ui = start(project, port, free_port())
         said, _ = ui.communicate(timeout=120)
     assert ui.returncode == 1
-    assert f"port {factory.port} on 127.0.0.1: Address already in use; is `make ui` running already?" in said
+    assert f"port {port} on 127.0.0.1: Address already in use; is `make ui` running already?" in said

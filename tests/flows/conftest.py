@@ -1,0 +1,63 @@
+"""One factory and one browser for all tests that need them, started by the first and ended after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.conftest import FACTORY_FILES
+from tests.support.browser import CHROMIUM, SCREENSHOTS, open_browser, press_quick_run
+from tests.support.factory import Factory
+from tests.support.paths import ROOT
+from tests.support.project_copy import SMALL
+
+_started: list[Factory] = []
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
+    """A factory of which nothing runs yet."""
+    overrides = () if SCREENSHOTS else SMALL  # pictures for the README are of the demo as it is
+    made = Factory(tmp_path_factory.mktemp("factory"), overrides)
+    _started.append(made)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def factory(project: Factory) -> Factory:
+    """Project, server, worker and deployments; each test leaves server and worker running and no run."""
+    project.start_server()
+    assert "deployment train/train: created" in project.command("-m", "flows.server.deploy")
+    project.start_worker()
+    return project
+
+
+@pytest.fixture(scope="session")
+def page(factory: Factory) -> Iterator[Page | None]:
+    """The UI in a browser; None on a machine without one."""
+    if CHROMIUM is None:
+        yield None
+        return
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def first_run(factory: Factory, page: Page | None) -> str:
+    """The run of the UI's button, in the middle of its training, which is slow until someone lets it go on."""
+    factory.slow_from(5)
+    run = press_quick_run(factory, page) if page else factory.run("train/train")
+    factory.wait_for_steps(run, 3)
+    return run
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The factory must not run on beside the tests of other files."""
+    files = {ROOT / file for file in FACTORY_FILES}
+    if item.path in files and (nextitem is None or nextitem.path not in files):
+        for made in _started:
+            made.stop()

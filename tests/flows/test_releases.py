@@ -1,0 +1,118 @@
+"""Publishing where a disk is full or a store is down, and what follows a release: retrain, promote, roll back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.factory import Factory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STORE = "s3://models"
+
+
+def mount(folder: Path, *options: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "zerovl-test", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def small_disk(factory: Factory) -> Iterator[Path | None]:
+    """A folder on a disk that is too small for a release; None without the right to mount one."""
+    folder = factory.folder / "small-disk"
+    folder.mkdir()
+    if not mount(folder, "size=64k"):
+        yield None
+        return
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def lost(factory: Factory, first_run: str, small_disk: Path | None) -> dict[str, str]:
+    """Runs at the same time whose release cannot be published: to a full disk, to a server that is down."""
+    factory.slow_from(None)
+    factory.completed(first_run)  # the same model: all but its publishing comes from DVC's cache
+    stores = [STORE, *([str(small_disk)] if small_disk else [])]
+    return {store: factory.run("train/train", overrides=[f"register.store={store}"]) for store in stores}
+
+
+def test_a_disk_that_fills_while_publishing(factory: Factory, lost: dict[str, str], small_disk: Path | None) -> None:
+    if small_disk is None:
+        pytest.skip("a small disk needs the right to mount one")
+    run = lost[str(small_disk)]
+    state = factory.wait(run)
+    assert state["type"] == "FAILED", state
+    assert f"{small_disk}: " in state["message"]
+    assert "free some space and run it again" in state["message"]
+    factory.said(run, "Retry 3/3")
+    assert not list(small_disk.rglob("versions/*.json"))
+    assert mount(small_disk, "remount", "size=512m")
+    factory.completed(factory.run("train/train", overrides=[f"register.store={small_disk}"]))
+    record = json.loads((small_disk / "zerovl" / "versions" / "1.json").read_text())
+    weights = "model.safetensors"
+    assert record["files"][weights]["sha256"] == factory.version(1)["files"][weights]["sha256"]
+    factory.environment["ZEROVL_STORE"] = str(small_disk)
+    try:
+        factory.command("-m", "zerovl.cli", "registry", "verify", "zerovl@production")
+    finally:
+        factory.environment.pop("ZEROVL_STORE")
+
+
+# As on a machine that has no more than torch and boto3 of all this.
+CLEAN = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("dvc", "prefect", "great_expectations", "dvclive", "gto", "flows"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+import zerovl
+model = zerovl.load(sys.argv[1])
+print(tuple((model.encode_text(["a red star", "two blue squares"]) @ model.encode_text(["a red star"]).T).shape))
+"""
+
+
+def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factory, lost: dict[str, str]) -> None:
+    state = factory.wait(lost[STORE])
+    assert state["type"] == "FAILED"
+    assert STORE in state["message"]
+    assert factory.s3_endpoint in state["message"]
+    factory.said(lost[STORE], "Retry 3/3")
+    factory.start_s3("models")
+    first = factory.run("train/train", overrides=[f"register.store={STORE}"])
+    factory.completed(first)
+    factory.said(first, "is cached - skipping run")  # what was finished is not done again
+    factory.said(first, "registered zerovl@1 in s3://models")
+    again = factory.run("train/train", overrides=[f"register.store={STORE}"])
+    other = factory.run(
+        "retrain/retrain-weekly",
+        overrides=["train.epochs=1", f"register.store={STORE}"],
+        after="register",
+        from_production=True,
+        force=True,
+    )
+    factory.completed(again)
+    factory.said(again, "registered zerovl@1 in s3://models")
+    factory.completed(other)
+    factory.said(other, "starting from zerovl@1")
+    factory.environment["ZEROVL_STORE"] = STORE
+    try:
+        # Made again in a checkout that has never seen the model it started from.
+        made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2"))
+        assert made_again["verdict"] == "equal"
+        assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
+        factory.command("-m", "flows.promote", "--release", "zerovl@2", "--why", "by hand")
+        assert "zerovl@2" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")
+        assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
+        factory.command("-m", "flows.rollback", "--why", "worse in search")
+        history = factory.command("-m", "zerovl.cli", "registry", "history", "zerovl@production")
+        assert history.index("worse in search") < history.index("by hand")
+        assert f"run {factory.name(first)}" in history
+        assert "zerovl@1" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")
+    finally:
+        factory.environment.pop("ZEROVL_STORE")

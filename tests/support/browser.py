@@ -1,0 +1,92 @@
+"""Prefect's UI in a real browser. `SCREENSHOTS=folder` keeps pictures of what the tests look at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.support.factory import Factory
+from tests.support.prefect_api import wait_for
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+_FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@contextmanager
+def open_browser() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 860})
+            page.set_default_timeout(60_000)
+            expect.set_options(timeout=60_000)
+            yield page
+        finally:
+            browser.close()
+
+
+def keep(page: Page, name: str) -> None:
+    if SCREENSHOTS:
+        page.wait_for_timeout(1500)  # animations
+        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(SCREENSHOTS, f"{name}.png")))
+
+
+def open_deployment(factory: Factory, page: Page, name: str) -> None:
+    page.goto(f"{factory.url}/deployments")
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).wait_for()
+
+
+def press_quick_run(factory: Factory, page: Page) -> str:
+    """Start the deployment `train` by its button; returns the run."""
+    known = {row["id"] for row in factory.api("POST", "/flow_runs/filter", {})}
+    open_deployment(factory, page, "train")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Quick run", exact=True).click()
+
+    def started() -> str | None:
+        rows = factory.api("POST", "/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
+        new = [row["id"] for row in rows if row["id"] not in known and not row["auto_scheduled"]]
+        return str(new[0]) if new else None
+
+    run = wait_for("a run that the browser started", started, 60)
+    page.goto("about:blank")  # what moves on the page costs a core without a GPU
+    return run
+
+
+def press_cancel(factory: Factory, page: Page, run: str) -> None:
+    page.goto(f"{factory.url}/runs/flow-run/{run}")
+    page.get_by_role("button", name="Cancel", exact=True).first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True).click()
+
+
+def shows(page: Page, text: str, exact: bool = False) -> None:
+    """The page has the text somewhere where it can be seen; others may be hidden behind tabs."""
+    expect(page.get_by_text(text, exact=exact).locator("visible=true").first).to_be_visible()
+
+
+def scroll_to(page: Page, text: str) -> None:
+    """The list of artifacts loads as one scrolls."""
+    page.mouse.move(760, 700)
+    card = page.get_by_text(text, exact=True).locator("visible=true").first
+    for _ in range(30):
+        if card.count():
+            break
+        page.mouse.wheel(0, 600)
+        page.wait_for_timeout(500)
+    expect(card).to_be_visible()
+    page.mouse.wheel(0, -20_000)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_text(name, exact=True).locator("visible=true").first.click()
