@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder
 from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
@@ -44,8 +45,8 @@ def test_embed_one_row_a_caption_row_and_a_picture_once(
     assert np.array_equal(images[0], images[2])
     green = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     green[:, 1] = 250
-    assert np.allclose(images[0], encoder.encode_pixels(green)[0])
-    assert np.allclose(arrays["text_embeddings"][3], encoder.encode_text(["colour 0\n0 250"])[0])
+    assert_same_embeddings(torch.from_numpy(images[:1]), encoder.encode_pixels(green))
+    assert_same_embeddings(torch.from_numpy(arrays["text_embeddings"][3:]), encoder.encode_text(["colour 0\n0 250"]))
     assert "4 captions and 3 pictures" in capsys.readouterr().out
 
     score.run(out)

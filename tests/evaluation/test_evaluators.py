@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.real_world import make_model, make_project, settings
+from zerovl.commands import summary
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.evaluators import EVALUATORS
@@ -25,6 +26,7 @@ from zerovl.evaluation.metrics import (
     metrics_json,
 )
 from zerovl.evaluation.retrieval import RSUM
+from zerovl.files import write_json
 from zerovl.release import model_card
 from zerovl.release.gate import NoHolder, judge
 from zerovl.stages import evaluate
@@ -88,7 +90,9 @@ def test_metrics_json_keeps_its_form_and_gets_a_key(
     assert json.loads(alone.evaluation_metrics.read_text()) == metrics
 
 
-def test_page_terminal_card_and_ui_show_it(evaluated: tuple[Workspace, dict[str, Any]]) -> None:
+def test_page_terminal_card_and_ui_show_it(
+    evaluated: tuple[Workspace, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     from flows.artifacts import render_summary  # Prefect takes seconds to import
 
     workspace, metrics = evaluated
@@ -108,6 +112,12 @@ def test_page_terminal_card_and_ui_show_it(evaluated: tuple[Workspace, dict[str,
     card = model_card.render(settings(workspace.root), metrics, {}, {}, usage="")
     assert row in card[card.index("### spread") : card.index("## Limits")]
     assert row in render_summary(metrics, None, None)
+
+    write_json(workspace.release, {"name": "zerovl", "version": 1, "alias": "", "store": "registry"})
+    capsys.readouterr()
+    summary.show(workspace)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  spread ")]
+    assert line.endswith(", pictures 24")
 
 
 @pytest.mark.parametrize(

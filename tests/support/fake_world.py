@@ -19,10 +19,12 @@ WIDTH = 32
 
 
 def caption(colour: tuple[int, int, int]) -> str:
+    """Name a colour by its numbers."""
     return "colour {} {} {}".format(*colour)
 
 
 def png(colour: tuple[int, int, int], side: int = 16) -> bytes:
+    """Make a picture of one colour."""
     out = io.BytesIO()
     Image.new("RGB", (side, side), colour).save(out, "PNG")
     return out.getvalue()
@@ -40,15 +42,18 @@ class FakeEncoder:
         self.encoded_pictures = 0
 
     def transform(self, image: Image.Image) -> torch.Tensor:
+        """Turn a picture into uint8 pixels (3, 4, 4)."""
         return torch.from_numpy(np.array(image.resize((4, 4)))).permute(2, 0, 1).contiguous()
 
     def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed pixels (n, 3, 4, 4), and count them."""
         assert images.dtype == torch.uint8
         assert images.shape[1:] == (3, 4, 4)
         self.encoded_pictures += len(images)
         return self._embed(images.float().mean((2, 3)), self.weights)
 
     def encode_text(self, captions: Sequence[str], batch_size: int = 128) -> torch.Tensor:
+        """Embed captions by the numbers in them."""
         colours = [([float(word) for word in text.split() if word.isdigit()] + [0.0] * 3)[:3] for text in captions]
         return self._embed(torch.tensor(colours), self.other)
 
@@ -58,6 +63,8 @@ class FakeEncoder:
 
 @dataclass
 class FakeBatch:
+    """Some samples of a source, as the loader gives them."""
+
     images: torch.Tensor
     captions: list[list[str]]
     image_ids: list[int]
@@ -71,6 +78,7 @@ class World:
     samples: dict[str, list[tuple[bytes, list[str], int]]] = field(default_factory=dict)
 
     def batches(self, source: str, transform: Callable[[Image.Image], torch.Tensor], size: int) -> list[FakeBatch]:
+        """Return a source's samples in batches."""
         rows = self.samples[source]
         return [
             FakeBatch(
@@ -83,12 +91,14 @@ class World:
         ]
 
     def encoded(self, *models: FakeEncoder, size: int = 5) -> tuple[Pool, list[Embeddings]]:
+        """Embed all sources with each model."""
         batches = {
             name: (len(rows), self.batches(name, models[0].transform, size)) for name, rows in self.samples.items()
         }
         return encode(batches, models, size)
 
     def fetch(self, pool: Pool) -> Callable[[int], bytes]:
+        """Return what gives the picture of a row of the pool."""
         return lambda image: self.samples[pool.sources[pool.image_source[image]]][int(pool.image_row[image])][0]
 
 

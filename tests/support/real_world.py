@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.support import tiny_project
 from zerovl import params_file
 from zerovl.files import write_json
 from zerovl.model import bundle
@@ -18,32 +19,15 @@ from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 
 PAIRS = 12  # a source
-COLOURS = ["red", "green", "blue", "black", "orange", "purple", "grey", "brown"]
 RECIPE = {
-    "prepare": {"tokenizer_vocab": 80},
-    "model": {
-        "image_tower": {
-            "name": "vit_tiny_patch16_224",
-            "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
-        },
-        "text_tower": {
-            "config": {
-                "hidden_size": 32,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "intermediate_size": 32,
-                "max_position_embeddings": 32,
-            }
-        },
-        "embed_dim": 16,
-        "image_size": 32,
-        "resize_size": 36,
-    },
+    "prepare": tiny_project.RECIPE["prepare"],
+    "model": tiny_project.RECIPE["model"],
     "evaluate": {"bootstrap": 50, "gallery": 2, "batch_size": 8, "sample": 6},
 }
 
 
 def settings(root: Path, *overrides: str) -> Params:
+    """Return the parameters of a project, with overrides as a user types them."""
     return params_file.from_recipe(RECIPE, [f"data.raw={root / 'raw'}", *overrides], "test")
 
 
@@ -54,7 +38,7 @@ def make_project(root: Path, sources: tuple[str, ...] = ("alpha", "beta"), first
             _write_split(root / "raw" / source, split, first_id + 100 * (split == "valid"))
     workspace = Workspace(root)
     manifest = prepare.run(settings(root), workspace)
-    write_json(workspace.validation_report / "verdict.json", {"passed": True, "manifest_digest": manifest.digest})
+    write_json(workspace.validation_verdict, {"passed": True, "manifest_digest": manifest.digest})
     return workspace
 
 
@@ -74,5 +58,5 @@ def _write_split(folder: Path, split: str, first_id: int) -> None:
             seed = np.random.default_rng([number, *folder.name.encode()])
             grid = seed.integers(0, 256, (4, 4, 3), dtype=np.uint8)
             Image.fromarray(grid).resize((40, 40)).save(folder / split / f"{number}.jpg")
-            words = " ".join(str(word) for word in seed.choice(COLOURS, 4))
+            words = " ".join(str(word) for word in seed.choice(tiny_project.COLOURS, 4))
             rows.writerow([f"{number}.jpg", number, f"{words} {number}", number])
