@@ -66,6 +66,13 @@ def stop(ranks: Ranks) -> None:
 
 
 @watched
+def stop_at_once(ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    together(ranks)
+
+
+@watched
 def fail(ranks: Ranks) -> None:
     together(ranks)
     if ranks.rank == 1:
@@ -134,6 +141,7 @@ JOBS: list[tuple[int, Callable[..., Any]]] = [
     (3, hang_while_loading),
     (1, hang_alone),
     (2, stop),
+    (2, stop_at_once),
     (2, fail),
     (2, fail_alike),
     (2, fail_in_nccl),
@@ -145,28 +153,28 @@ JOBS: list[tuple[int, Callable[..., Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def gangs() -> dict[str, Group]:
+def groups() -> dict[str, Group]:
     ended = run_groups([(size, function, ()) for size, function in JOBS])
-    return {function.__name__: gang for (_, function), gang in zip(JOBS, ended, strict=True)}
+    return {function.__name__: group for (_, function), group in zip(JOBS, ended, strict=True)}
 
 
-def test_a_hanging_loader_is_named_once_with_its_stack(gangs: dict[str, Group]) -> None:
-    gang = gangs["hang_while_loading"]
-    assert set(gang.statuses) <= {exits.STUCK, 1}  # 1: gloo told it first that the others had left
-    assert exits.STUCK in gang.statuses
-    said = [line for line in gang.said.splitlines() if line.startswith("zerovl train:")]
+def test_a_hanging_loader_is_named_once_with_its_stack(groups: dict[str, Group]) -> None:
+    group = groups["hang_while_loading"]
+    assert set(group.statuses) <= {exits.STUCK, 1}  # 1: gloo told it first that the others had left
+    assert exits.STUCK in group.statuses
+    said = [line for line in group.said.splitlines() if "zerovl train:" in line]
     assert len(said) == 1
     assert "no progress for 0.1 minutes (machine.watchdog_minutes): rank 1 (host" in said[0]
     assert "step 4: loading data) is stuck; 2 others wait for it" in said[0]
-    assert "stacks of rank 1" in gang.said
-    assert "in batches" in gang.said
+    assert "stacks of rank 1" in group.said
+    assert "in batches" in group.said
 
 
-def test_one_rank_alone_reports_and_leaves(gangs: dict[str, Group]) -> None:
-    gang = gangs["hang_alone"]
-    assert gang.statuses == [exits.STUCK]
-    assert "step 0: saving) is stuck\n" in gang.said
-    assert "in hang_alone" in gang.said
+def test_one_rank_alone_reports_and_leaves(groups: dict[str, Group]) -> None:
+    group = groups["hang_alone"]
+    assert group.statuses == [exits.STUCK]
+    assert "step 0: saving) is stuck\n" in group.said
+    assert "in hang_alone" in group.said
 
 
 HANG = """
@@ -219,40 +227,46 @@ def test_a_process_without_an_output_ends_too(monkeypatch: pytest.MonkeyPatch) -
     assert left == [exits.STUCK]
 
 
-def test_a_stopped_rank_is_found_by_the_others_and_killed(gangs: dict[str, Group]) -> None:
-    gang = gangs["stop"]
-    assert gang.statuses == [exits.STUCK, -signal.SIGKILL]
-    assert "rank 1 (host" in gang.said
-    assert "step 7: " in gang.said
-    assert "does not answer" in gang.said
+def test_a_stopped_rank_is_found_by_the_others_and_killed(groups: dict[str, Group]) -> None:
+    group = groups["stop"]
+    assert group.statuses == [exits.STUCK, -signal.SIGKILL]
+    assert "rank 1 (host" in group.said
+    assert "step 7: " in group.said
+    assert "does not answer" in group.said
 
 
-def test_a_failed_rank_takes_the_waiting_ones_with_it(gangs: dict[str, Group]) -> None:
-    gang = gangs["fail"]
-    assert gang.statuses == [exits.FAILED, 1]  # gang.py ends with 1 after any exception
-    assert "shard 3 is damaged" in gang.said
+def test_a_rank_that_stopped_before_its_second_beat_is_named_too(groups: dict[str, Group]) -> None:
+    group = groups["stop_at_once"]
+    assert group.statuses == [exits.STUCK, -signal.SIGKILL]
+    assert "rank 1 (host" in group.said
 
 
-def test_a_failure_inside_nccl_is_told_to_the_others(gangs: dict[str, Group]) -> None:
-    gang = gangs["fail_in_nccl"]
-    assert gang.statuses == [exits.LOST_PEER, 1]
-    assert "out of memory" in gang.said
+def test_a_failed_rank_takes_the_waiting_ones_with_it(groups: dict[str, Group]) -> None:
+    group = groups["fail"]
+    assert group.statuses == [exits.FAILED, 1]  # rank_groups ends with 1 after any exception
+    assert "shard 3 is damaged" in group.said
 
 
-def test_a_message_that_all_ranks_have_is_said_once(gangs: dict[str, Group]) -> None:
-    assert gangs["fail_alike"].said.count("ZeroVLError: no verdict") == 1
-    assert gangs["fail_alike"].said.count("SystemExit: 2") <= 1  # none where its watchdog ends a rank that lags
+def test_a_failure_inside_nccl_is_told_to_the_others(groups: dict[str, Group]) -> None:
+    group = groups["fail_in_nccl"]
+    assert group.statuses == [exits.LOST_PEER, 1]
+    assert "out of memory" in group.said
 
 
-def test_sigterm_does_not_wait_for_a_dead_rank(gangs: dict[str, Group]) -> None:
-    assert gangs["die_while_others_are_told_to_end"].statuses == [exits.LOST_PEER, -signal.SIGKILL]
+def test_a_message_that_all_ranks_have_is_said_once(groups: dict[str, Group]) -> None:
+    assert groups["fail_alike"].said.count("ZeroVLError: no verdict") == 1
+    assert groups["fail_alike"].said.count("SystemExit: 2") <= 1  # none where its watchdog ends a rank that lags
 
 
-def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(gangs: dict[str, Group]) -> None:
-    gang = gangs["lose_the_store"]
-    assert gang.statuses == [-signal.SIGKILL, exits.STUCK]
-    assert "the store of the run is gone" in gang.said
-    assert "network" not in gang.said
+def test_sigterm_does_not_wait_for_a_dead_rank(groups: dict[str, Group]) -> None:
+    assert groups["die_while_others_are_told_to_end"].statuses == [exits.LOST_PEER, -signal.SIGKILL]
+
+
+def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(groups: dict[str, Group]) -> None:
+    group = groups["lose_the_store"]
+    assert group.statuses == [-signal.SIGKILL, exits.STUCK]
+    assert "the store of the run is gone" in group.said
+    assert "network" not in group.said
 
 
 class GoneStore:
@@ -281,21 +295,21 @@ def test_a_verdict_holds_where_the_store_goes_at_that_moment(capfd: pytest.Captu
     assert "network" not in capfd.readouterr().err
 
 
-def test_sigterm_waits_for_living_ranks_that_save(gangs: dict[str, Group]) -> None:
-    gang = gangs["end_slowly_after_sigterm"]
-    assert (gang.statuses, gang.results) == ([0, 0], [0, 1]), gang.said
+def test_sigterm_waits_for_living_ranks_that_save(groups: dict[str, Group]) -> None:
+    group = groups["end_slowly_after_sigterm"]
+    assert (group.statuses, group.results) == ([0, 0], [0, 1]), group.said
 
 
-def test_ranks_that_wait_for_a_moving_one_are_left_in_peace(gangs: dict[str, Group]) -> None:
-    gang = gangs["wait_for_one_that_moves"]
-    assert (gang.statuses, gang.results) == ([0, 0], [1, 1]), gang.said
+def test_ranks_that_wait_for_a_moving_one_are_left_in_peace(groups: dict[str, Group]) -> None:
+    group = groups["wait_for_one_that_moves"]
+    assert (group.statuses, group.results) == ([0, 0], [1, 1]), group.said
 
 
 def beat(rank: int, step: int, calls: int, waiting: bool = False) -> Heartbeat:
     return Heartbeat(rank, "node", 100 + rank, 1, step, calls, "computing", waiting, 900.0)
 
 
-def test_culprits() -> None:
+def test_blamed_ranks() -> None:
     assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 8), beat(2, 5, 9, True)], set()) == [1]
     assert blamed_ranks([beat(0, 5, 9), beat(1, 4, 8), beat(2, 5, 8)], set()) == [1]
     assert blamed_ranks([beat(0, 5, 8, True), beat(1, 5, 9)], set()) == [1]  # who waits is not to blame
@@ -308,7 +322,7 @@ def test_verdict_names_a_rank_that_was_never_heard_of_and_the_network() -> None:
     assert "network between the hosts" in stuck_message([beat(0, 1, 1, True), beat(1, 1, 1, True)], set(), set(), 15)
 
 
-def test_headway_marks() -> None:
+def test_activity_marks() -> None:
     activity = Activity()
     seen = [(activity.phase, activity.step) for _ in activity.loading(range(2), start_step=3)]
     assert seen == [("computing", 3), ("computing", 4)]
@@ -324,7 +338,7 @@ def test_headway_marks() -> None:
     assert activity.marks == before + 2
 
 
-def test_last_words(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_word_in_the_error_file_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
     exits.write_error_file("first", consequence=True)

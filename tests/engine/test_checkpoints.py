@@ -334,7 +334,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def on_two_ranks(ranks: Ranks, folder: Path) -> dict[str, object]:
-    """Everything that needs a gang, in one: starting it is what costs."""
+    """Everything that needs a group, in one: starting it is what costs."""
     torch.manual_seed(0)
     found: dict[str, object] = {}
     plain = under(folder / "plain", ranks=ranks)

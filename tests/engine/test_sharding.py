@@ -128,7 +128,7 @@ def full_state(dual: DualEncoder) -> dict[str, Tensor]:
     return {name: whole(p.detach()).clone() for name, p in dual.named_parameters()}
 
 
-def in_gang(ranks: Ranks) -> dict[str, Any]:
+def on_ranks(ranks: Ranks) -> dict[str, Any]:
     torch.manual_seed(ranks.rank)
     return {
         "plain": one_step(ranks, plain_step),
@@ -147,28 +147,28 @@ def in_gang(ranks: Ranks) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gang() -> list[dict[str, Any]]:
-    return run_group(2, in_gang)
+def group() -> list[dict[str, Any]]:
+    return run_group(2, on_ranks)
 
 
 @pytest.mark.parametrize(
     ("case", "frozen"),
     [("plain", []), ("decoupled", []), ("graph kept", []), ("frozen", ["image"]), ("with others", [])],
 )
-def test_gradients_are_those_of_a_whole_model(gang: list[dict[str, Any]], case: str, frozen: list[str]) -> None:
+def test_gradients_are_those_of_a_whole_model(group: list[dict[str, Any]], case: str, frozen: list[str]) -> None:
     dual, train, machine = still(freeze=frozen)
     dual.double()
     prepare_model(dual, train.freeze, machine, ONE)
     loss = plain_step(dual.train(), ONE, Precision("float32", CPU), 0)(batch(), MIX, 0)
     expected = {"loss": loss, **gradients(dual)}
-    for found in gang:
+    for found in group:
         assert found[case].keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[case][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def test_towers_are_reduced_once_a_step(gang: list[dict[str, Any]]) -> None:
-    assert [found["reductions"] for found in gang] == [6, 6]  # 3 blocks, 2 towers, the loss
+def test_towers_are_reduced_once_a_step(group: list[dict[str, Any]]) -> None:
+    assert [found["reductions"] for found in group] == [6, 6]  # 3 blocks, 2 towers, the loss
 
 
 @pytest.mark.parametrize(
@@ -176,17 +176,17 @@ def test_towers_are_reduced_once_a_step(gang: list[dict[str, Any]]) -> None:
     [("steps", "float32", 0.0, 1e-5), ("clipped", "float32", 0.05, 1e-4), ("bf16", "bf16", 0.0, 2e-2)],
 )
 def test_several_steps_have_the_losses_of_a_whole_model(
-    gang: list[dict[str, Any]], case: str, precision: str, clip_norm: float, tolerance: float
+    group: list[dict[str, Any]], case: str, precision: str, clip_norm: float, tolerance: float
 ) -> None:
     expected = several_steps(ONE, precision, clip_norm)
-    assert gang[0][case] == gang[1][case]
-    assert gang[0][case] == pytest.approx(expected, rel=tolerance)
+    assert group[0][case] == group[1][case]
+    assert group[0][case] == pytest.approx(expected, rel=tolerance)
     assert len(set(expected)) == len(expected)  # something was learnt in between
 
 
 @pytest.mark.parametrize("case", ["overflow", "overflow, clipped", "overflow everywhere"])
-def test_an_overflow_skips_the_step_on_all(gang: list[dict[str, Any]], case: str) -> None:
-    for found in gang:
+def test_an_overflow_skips_the_step_on_all(group: list[dict[str, Any]], case: str) -> None:
+    for found in group:
         scales, moved = found[case]
         assert scales == [64.0, 64.0]
         assert moved == [False, True]

@@ -79,15 +79,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Group, Wor
     for world_size, stop_after in ((2, 4), (1, 8), (4, 1000)):
         jobs[f"changing to {world_size}"] = (world_size, train_until, (workspaces["changing"].root, stop_after))
     first, *later = list(jobs.values())[-3:]
-    gangs = run_groups([*list(jobs.values())[:-3], first], *([job] for job in later))
-    return {name: (gang, workspaces[name.split()[0]]) for name, gang in zip(jobs, gangs, strict=True)}
+    groups = run_groups([*list(jobs.values())[:-3], first], *([job] for job in later))
+    return {name: (group, workspaces[name.split()[0]]) for name, group in zip(jobs, groups, strict=True)}
 
 
 @pytest.mark.slow
 def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Group, Workspace]]) -> None:
     for name in ("1", "2", "8"):
-        gang, _ = runs[name]
-        assert gang.results == [0] * int(name), gang.said
+        group, _ = runs[name]
+        assert group.results == [0] * int(name), group.said
     expected = losses(runs["1"][1])
     assert len(expected) == 12
     assert min(expected[-3:]) < expected[0]  # it did train
@@ -98,8 +98,8 @@ def test_losses_agree_over_world_sizes(runs: dict[str, tuple[Group, Workspace]])
 @pytest.mark.slow
 def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[Group, Workspace]]) -> None:
     for world_size, status in ((2, 3), (1, 3), (4, 0)):
-        gang, workspace = runs[f"changing to {world_size}"]
-        assert gang.results == [status] * world_size, gang.said
+        group, workspace = runs[f"changing to {world_size}"]
+        assert group.results == [status] * world_size, group.said
     assert losses(workspace) == pytest.approx(losses(runs["1"][1]), abs=1e-5)
     same = "the same pairs in the same order"
     assert f"resumes after step 4, saved on 2 ranks, now 1: {same}" in runs["changing to 1"][0].said
@@ -108,8 +108,8 @@ def test_a_changed_world_size_resumes_with_the_same_pairs(runs: dict[str, tuple[
 
 @pytest.mark.slow
 def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tuple[Group, Workspace]]) -> None:
-    gang, workspace = runs["sharded"]
-    assert gang.results == [0, 0], gang.said
+    group, workspace = runs["sharded"]
+    assert group.results == [0, 0], group.said
     assert losses(workspace) == pytest.approx(losses(runs["2"][1]), abs=1e-5)
     assert rows(workspace)[-1]["valid_rsum"] > 0
     found, expected = (load_file(its.model / "model.safetensors") for its in (workspace, runs["2"][1]))
@@ -121,8 +121,8 @@ def test_a_sharded_model_trains_alike_and_is_whole_in_the_end(runs: dict[str, tu
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "kept"])
 def test_plain_and_decoupled_agree(runs: dict[str, tuple[Group, Workspace]], name: str) -> None:
-    gang, workspace = runs[name]
-    assert gang.results == [0], gang.said
+    group, workspace = runs[name]
+    assert group.results == [0], group.said
     assert losses(workspace) == pytest.approx(losses(runs["1"][1]), abs=1e-5)
 
 

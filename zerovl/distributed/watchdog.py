@@ -301,4 +301,6 @@ def _parent(pid: int) -> int | None:
 
 
 def _say(text: str) -> None:
-    exits.say(f"\nzerovl train: {text}")
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write("\n")  # a progress bar has no end yet; the time belongs before the words
+    exits.say(f"zerovl train: {text}")
