@@ -73,7 +73,7 @@ def find_all(finders: Mapping[str, Callable[[], Found]]) -> tuple[dict[str, Foun
 def interleaved(
     variants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float], warm_ups: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each call, round by round: each variant once a round, in an order drawn anew.
+    """Seconds of each call, round by round: each variant once a round, in a newly drawn order.
 
     So a machine that slows down slows all of them, and none always runs after the same neighbour, whose
     freed memory can make the next call dearer or cheaper.
@@ -102,7 +102,7 @@ def surviving(
 ) -> tuple[dict[str, list[float]], dict[str, Record]]:
     """As `interleaved`, of the variants that do not fail, and the records of those that do.
 
-    After a failure the rounds begin anew without the one that failed, so that the others were timed alike.
+    After a failure the rounds begin again without the one that failed, so that the others were timed alike.
     """
     left, failed = dict(variants), dict[str, Record]()
     while left:
@@ -158,7 +158,7 @@ def peak_resident() -> int:
 
 
 def forget_peak() -> None:
-    """Let `peak_resident` begin anew, where the kernel allows it; else an earlier peak stays, which never flatters."""
+    """Let `peak_resident` begin again, where the kernel allows it; else an earlier peak stays, which never flatters."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -226,7 +226,7 @@ def code_digest() -> str:
 
 
 class Results:
-    """A result file, written anew after each record: a run that is cut off leaves what it had."""
+    """A result file, written again after each record: a run that is cut off leaves what it had."""
 
     def __init__(self, file: Path, settings: Record) -> None:
         self.file = file

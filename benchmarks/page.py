@@ -1,4 +1,4 @@
-"""Writes the tables of `benchmarks/README.md` anew from the result files: `python -m benchmarks.page`.
+"""Writes the tables of `benchmarks/README.md` from the result files: `python -m benchmarks.page`.
 
 A table stands between `<!-- NAME -->` and `<!-- end NAME -->`, with NAME a key of `TABLES`; all else is
 written by hand and stays.
@@ -33,7 +33,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
 
 
 def render(text: str, results: Path) -> str:
-    """The page with its tables made anew; raises `ValueError` where a table has no place or a place no table."""
+    """The page with the results' tables in it; raises `ValueError` where a table has no place or a place no table."""
     places = re.findall(r"<!-- end (.+?) -->", text)
     if sorted(places) != sorted(TABLES):
         raise ValueError(f"the page has places for {sorted(places)}, the tables are {sorted(TABLES)}")

@@ -65,7 +65,7 @@ class OpenClipStep:
 
     One micro-batch is its plain step. For several (`accum_freq`), features are computed first without
     graph; then each micro-batch goes forward again, its features take the place of the cached ones,
-    and the loss of the whole batch is computed and back-propagated anew. As there, inputs stay on the
+    and the loss of the whole batch is computed and back-propagated again. As there, inputs stay on the
     device from the first pass to the second, the loss is under autocast, and dropout is not replayed.
     """
 

@@ -149,7 +149,7 @@ def test_a_stage_s_code_is_what_its_process_imports() -> None:
     for stage in ("prepare", "register"):
         code = script.format(module=code_closure.STAGES[stage])
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        assert set(done.stdout.split()) - code_closure.modules(stage) == set()
+        assert set(done.stdout.split()) - code_closure.modules(stage) <= code_closure.NOT_COUNTED.keys()
 
 
 def test_nothing_is_imported_by_a_name_that_is_computed() -> None:

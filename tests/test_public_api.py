@@ -62,7 +62,7 @@ def test_loss_without_targets_and_ranks_is_that_of_matching_rows() -> None:
 def test_the_version_stands_in_one_place() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "zerovl.__version__"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "zerovl.version.__version__"}
     assert f"\n## [{zerovl.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion: {zerovl.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zerovl.errors import ZeroVLError
+from zerovl.version import __version__
 
 __all__ = ["Encoder", "ZeroVLError", "__version__", "contrastive_loss", "load"]
-__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder

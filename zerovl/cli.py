@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerovl.errors import ZeroVLError
+from zerovl.version import __version__
 
 if TYPE_CHECKING:
     from zerovl.params import Params
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zerovl", description="Train, version and release image-text models by the ZeroVL recipe."
     )
-    parser.add_argument("--version", action="version", version=f"zerovl {_version()}")
+    parser.add_argument("--version", action="version", version=f"zerovl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
@@ -75,12 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
-
-
-def _version() -> str:
-    from zerovl import __version__
-
-    return __version__
 
 
 def _command(commands: Subparsers, name: str, text: str, run: Run, examples: str = "") -> argparse.ArgumentParser:

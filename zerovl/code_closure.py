@@ -36,6 +36,7 @@ NOT_COUNTED = {
     "zerovl.params": _PARAMETERS,
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,
+    "zerovl.version": _WORDS,
     "zerovl.workspace": "where a stage reads and writes stands in its dependencies and outputs",
     "zerovl.distributed.activity": _SUPERVISION,
     "zerovl.distributed.exits": _SUPERVISION,
@@ -68,7 +69,7 @@ def modules(stage: str) -> set[str]:
 
 
 def _with_packages(parts: list[str]) -> set[str]:
-    """A module and the packages around it, which Python runs first; `zerovl` itself has nothing but its version."""
+    """A module and the packages around it, which Python runs first; `zerovl` itself is nothing but names."""
     return {".".join(parts[:end]) for end in range(2, len(parts) + 1)}
 
 

@@ -193,6 +193,9 @@ class TrainParams(Section):
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
     )
+    loss: Literal["softmax"] = Field(
+        "softmax", description="softmax: the paper's, each pair against all others of the global batch, both ways"
+    )
     step: Literal["plain", "decoupled"] = Field(
         "decoupled",
         description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",

@@ -46,7 +46,7 @@ class PairwiseSigmoid:
 
 
 def test_the_paper_s_loss_is_found_by_name() -> None:
-    assert isinstance(LOSSES["softmax"](), SoftmaxLoss)
+    assert isinstance(LOSSES[Params().train.loss], SoftmaxLoss)
 
 
 @pytest.mark.parametrize("loss", [SoftmaxLoss(), PairwiseSigmoid()])

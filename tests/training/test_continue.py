@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,11 +135,15 @@ def test_other_settings_are_named_and_trained_with(
 def test_it_resumes_by_its_own_checkpoint(
     whole: tuple[Workspace, Path], workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    origin = f"train.continue_from={whole[1].name}@6"
+    parent = workspace.runs / whole[1].name
+    parent.unlink()
+    shutil.copytree(whole[1], parent)
+    origin = f"train.continue_from={parent.name}@6"
     run = train(workspace, origin, stop=StopAfter(2))
     assert not workspace.model.exists()
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000008"]
     capsys.readouterr()
+    shutil.rmtree(parent / "checkpoints")  # pruned: it is needed no more
     train(workspace, origin)
     assert "resumes after step 8" in capsys.readouterr().out
     assert same(weights(workspace), weights(whole[0]))

@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Self
 
 from zerovl.errors import ZeroVLError
+from zerovl.version import __version__
 
 FORMAT = "zerovl-1"
 _FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
@@ -55,7 +56,7 @@ class Architecture:
         missing = sorted(field.name for field in fields(cls) if field.name not in values and not _is_later(field))
         if unknown := sorted(set(values) - known):
             raise ZeroVLError(
-                f"{origin}: keys {unknown} are not known to this zerovl ({_version()}); they come from a newer one: "
+                f"{origin}: keys {unknown} are not known to this zerovl ({__version__}); they come from a newer one: "
                 f"install {_wanted(needs)}"
             )
         if missing:
@@ -74,19 +75,10 @@ def _default(field: Field[Any]) -> Any:
 
 def _wrong_format(found: object, needs: object) -> str:
     if isinstance(found, str) and found.startswith("zerovl-"):
-        own = f"this zerovl ({_version()}) reads {FORMAT!r}"
+        own = f"this zerovl ({__version__}) reads {FORMAT!r}"
         return f"format {found!r} is of a newer zerovl, {own}; install {_wanted(needs)}"
     return f"format {found!r}, expected {FORMAT!r}; is this a ZeroVL bundle?"
 
 
 def _wanted(needs: object) -> str:
     return f"zerovl {needs} or newer" if isinstance(needs, str) else "the newest zerovl"
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("zerovl")
-    except PackageNotFoundError:
-        return "unknown version"

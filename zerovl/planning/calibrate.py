@@ -40,7 +40,7 @@ from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import from_architecture
-from zerovl.objective.loss import Loss, SoftmaxLoss
+from zerovl.objective.loss import LOSSES, Loss
 from zerovl.objective.targets import Targets
 from zerovl.params import Params
 from zerovl.planning.planned_model import planned_architecture
@@ -54,7 +54,6 @@ from zerovl.training.inputs import tokenizer_folder
 from zerovl.training.start import find_start
 from zerovl.workspace import Workspace
 
-LOSS: Loss = SoftmaxLoss()
 _REPEATS = 5
 _MICRO_BATCHES = 4  # pushed through in the longest step that is timed
 _LOADER_SECONDS = 5.0
@@ -117,7 +116,9 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     timed = BatchLayout(
         layout.world_size * layout.micro_batch * micro_batches, layout.world_size, layout.micro_batch, 0
     )
-    larger_loss = _loss_seconds(model, layout) - _loss_seconds(model, timed) if timed.batch < layout.batch else 0.0
+    loss, larger_loss = LOSSES[params.train.loss], 0.0
+    if timed.batch < layout.batch:
+        larger_loss = _loss_seconds(loss, model, layout) - _loss_seconds(loss, model, timed)
     return Calibration(
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -151,7 +152,7 @@ def _tensors(
     params: Params, model: DualEncoder, activations: Activations, layout: BatchLayout, micro_batches: int, kept: int
 ) -> int:
     """Bytes that the timed steps should take: the larger of those with and without kept graphs."""
-    workload = replace(Workload.of(params, LOSS), evaluated=False)
+    workload = replace(Workload.of(params, LOSSES[params.train.loss]), evaluated=False)
     batch = layout.world_size * layout.micro_batch * micro_batches
     size, kind = size_of(model), model.temperature.device.type
     return max(
@@ -177,7 +178,8 @@ class _Steps:
         self._plain, self._precision, self._optimiser = params.train.step == "plain", precision, optimiser
         ranks = Ranks(0, layout.world_size, precision.device, _Repeated(layout.world_size))
         gradients = gradient_sum(model, ranks.collectives)
-        self._context = StepContext(model, ranks, precision, LOSS, params.train.seed, gradients)
+        loss = LOSSES[params.train.loss]
+        self._context = StepContext(model, ranks, precision, loss, params.train.seed, gradients)
         self._mix = make_mix(params.train.mixup)
         self._inputs = make_inputs(model, layout.micro_batch, tokens)
 
@@ -224,19 +226,19 @@ def _interleaved(*runs: Callable[[], None], device: torch.device) -> list[float]
     return [statistics.median(found) for found in seconds]
 
 
-def _loss_seconds(model: DualEncoder, layout: BatchLayout) -> float:
+def _loss_seconds(loss: Loss, model: DualEncoder, layout: BatchLayout) -> float:
     """Of forward and backward of the loss of a whole local batch; scaled up where that would take too long."""
     device = model.temperature.device
     width, local = model.architecture.embed_dim, layout.local
-    while device.type == "cpu" and 8.0 * local * local * layout.world_size * width > _LOSS_FLOPS:
+    while device.type == "cpu" and local * loss.operations(local * layout.world_size, width) > _LOSS_FLOPS:
         local //= 2
     image, text = (torch.nn.functional.normalize(torch.randn(local, width, device=device)) for _ in range(2))
 
     def once() -> None:
         leaves = image.clone().requires_grad_(), text.clone().requires_grad_()
         ranks = _Repeated(layout.world_size)
-        scalars = {name: getattr(model, name).detach() for name in LOSS.parameters}
-        LOSS(*leaves, scalars, Targets(), ranks).backward()
+        scalars = {name: getattr(model, name).detach() for name in loss.parameters}
+        loss(*leaves, scalars, Targets(), ranks).backward()
 
     (seconds,) = _interleaved(once, device=device)
     return seconds * (layout.local / local) ** 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from zerovl.errors import ZeroVLError
+from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning import plan as planning
 from zerovl.planning.calibrate import calibrate
@@ -49,7 +50,9 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
         layout=layout,
         parameters=model.parameters,
         work=work,
-        memory=footprint(Workload.of(params, planning.LOSS), model.size, model.activations, layout, target.kind),
+        memory=footprint(
+            Workload.of(params, LOSSES[params.train.loss]), model.size, model.activations, layout, target.kind
+        ),
         unseen_bytes=calibration.unseen_bytes if calibration else None,
         wire=planning.wire(params, model.parameters, layout),
         suggestion=suggestion,

@@ -15,7 +15,7 @@ from zerovl.data.batches.sampling import count_steps
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 from zerovl.memory import MARGIN, free_host_memory
-from zerovl.objective.loss import Loss, SoftmaxLoss
+from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning import gpus
 from zerovl.planning.calibrate import Calibration
@@ -29,7 +29,6 @@ from zerovl.sizing.shape_only_model import Parameters, TowerFlops
 from zerovl.text_format import parse_size
 from zerovl.workspace import Workspace
 
-LOSS: Loss = SoftmaxLoss()
 _FLOAT = 4  # bytes
 # A larger micro-batch brings no speed, memory is better spent on kept graphs. Assumed, measured by micro_batch: auto.
 _LARGEST_MICRO_BATCH = {"cuda": 256, "cpu": 64}
@@ -177,7 +176,7 @@ def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:
     """The largest micro-batch that fits, up to where size brings no speed, then the graphs that fit beside it."""
     world, batch = target.world_size, params.train.batch_size
     room = int(MARGIN[target.kind] * target.memory)
-    workload = Workload.of(params, LOSS)
+    workload = Workload.of(params, LOSSES[params.train.loss])
     for micro in reversed(candidates(batch // world)):
         bare = footprint(workload, model.size, model.activations, BatchLayout(batch, world, micro, 0), target.kind)
         if micro > _LARGEST_MICRO_BATCH[target.kind] or bare.total > room:
@@ -198,7 +197,7 @@ def planned_layout(params: Params, target: Target, model: Model, suggestion: Sug
     micro = train.micro_batch
     if micro == "auto":
         micro = suggestion.micro_batch if suggestion else candidates(local)[0]
-    workload = Workload.of(params, LOSS)
+    workload = Workload.of(params, LOSSES[params.train.loss])
     bare = footprint(
         workload, model.size, model.activations, BatchLayout(train.batch_size, world, micro, 0), target.kind
     )
@@ -218,7 +217,7 @@ def work(params: Params, flops: TowerFlops, layout: BatchLayout) -> Work:
     frozen = flops.image + flops.text - learned
     again = learned if params.machine.activation_checkpointing else 0.0
     plain = 3 * learned + frozen + again
-    loss = LOSS.operations(layout.batch, params.model.embed_dim)
+    loss = LOSSES[params.train.loss].operations(layout.batch, params.model.embed_dim)
     return Work(learned + frozen, plain, plain + share * learned, loss)
 
 

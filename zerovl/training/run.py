@@ -32,7 +32,7 @@ from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import build
-from zerovl.objective.loss import Loss, SoftmaxLoss
+from zerovl.objective.loss import LOSSES, Loss
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
@@ -50,7 +50,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     check_ranks(params, ranks.world_size)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     with _locked(run.folder, ranks):
-        loss = SoftmaxLoss()
+        loss = LOSSES[params.train.loss]
         state, precision = _make_state(run)
         sizing = choose(params, state.model, loss, precision, ranks, run.folder)
         checkpoints = Checkpoints(
@@ -129,6 +129,7 @@ def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState) -> int:
     step = checkpoints.restore_newest(state, logger().info)
     parent = run.spec.parent
     if not step and parent:
+        parent.require("continue_from")
         checkpoints.restore_other(state, parent.path, parent.step)
         return parent.step
     return step

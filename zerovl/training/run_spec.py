@@ -9,6 +9,7 @@ from typing import Any
 from zerovl.data.batches.sampling import Sampler, make_sampler
 from zerovl.data.manifest import Manifest
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.checkpoints import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.model.text import CaptionTokenizer
 from zerovl.params import Params
@@ -72,4 +73,7 @@ def make_spec(params: Params, workspace: Workspace) -> RunSpec:
         )
     tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace, start or parent), params.model.max_tokens)
     description = fingerprint.describe(params, manifest, tokenizer.folder, start, parent)
-    return RunSpec(manifest, sampler, tokenizer, start, parent, description)
+    spec = RunSpec(manifest, sampler, tokenizer, start, parent, description)
+    if parent and not saved_steps(workspace.runs / spec.name / "checkpoints"):
+        parent.require("continue_from")
+    return spec

@@ -65,7 +65,7 @@ class BundleStart:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint of a run."""
+    """A checkpoint of a run. One that is no longer there still tells which weights a run began with."""
 
     run: Path  # folder in runs/
     step: int
@@ -79,6 +79,16 @@ class Checkpoint:
     def path(self) -> Path:
         """The checkpoint's folder."""
         return checkpoint_path(self.run / "checkpoints", self.step)
+
+    def require(self, key: str) -> None:
+        """Raise `ZeroVLError` that lists the run's checkpoints where this one is not among them (any more)."""
+        steps = saved_steps(self.run / "checkpoints")
+        if self.step not in steps:
+            raise ZeroVLError(
+                f"train.{key}: {self.reference}: the run {self.run.name} has checkpoints of the steps "
+                f"{', '.join(map(str, steps)) or 'none'}; name one of them, as "
+                f"{self.run.name}@{max(steps, default=100)}"
+            )
 
     @property
     def description(self) -> dict[str, Any]:
@@ -121,11 +131,11 @@ def find_start(params: Params, workspace: Workspace) -> Start | None:
     if (folder / bundle.CONFIG).is_file():
         return BundleStart(folder)
     if folder.name.startswith("step-") and folder.parent.name == "checkpoints":  # as a path of runs/
-        return find_checkpoint(
-            f"{folder.parent.parent.name}@{folder.name.removeprefix('step-')}", workspace, "init_from"
-        )
+        reference = f"{folder.parent.parent.name}@{folder.name.removeprefix('step-')}"
     if "/" not in reference and "@" in reference:
-        return find_checkpoint(reference, workspace, "init_from")
+        checkpoint = find_checkpoint(reference, workspace, "init_from")
+        checkpoint.require("init_from")
+        return checkpoint
     raise ZeroVLError(
         f"train.init_from: {reference} is not a bundle; name a bundle's folder (a release: `zerovl registry pull "
         "NAME@ALIAS --out FOLDER`), or RUN@STEP for a checkpoint in runs/"
@@ -133,13 +143,16 @@ def find_start(params: Params, workspace: Workspace) -> Start | None:
 
 
 def find_parent(params: Params, workspace: Workspace) -> Checkpoint | None:
-    """Return the checkpoint that `train.continue_from` names, None where it is empty; raises `ZeroVLError`."""
+    """Return the checkpoint that `train.continue_from` names, None where it is empty.
+
+    It need not be there any more: a run that has checkpoints of its own goes on without.
+    """
     reference = params.train.continue_from
     return find_checkpoint(reference, workspace, "continue_from") if reference else None
 
 
 def find_checkpoint(reference: str, workspace: Workspace, key: str) -> Checkpoint:
-    """Return the checkpoint RUN@STEP; raises `ZeroVLError` that lists what there is."""
+    """Return the checkpoint RUN@STEP, there or not any more; raises `ZeroVLError` that lists what runs there are."""
     name, _, text = reference.partition("@")
     known = sorted(path for path in workspace.runs.glob("*") if (path / DESCRIPTION_FILE).is_file())
     fitting = [path for path in known if name and path.name.startswith(name)]
@@ -147,11 +160,6 @@ def find_checkpoint(reference: str, workspace: Workspace, key: str) -> Checkpoin
         listed = ", ".join(path.name for path in fitting or known) or "none"
         problem = f"{len(fitting)} runs begin so" if fitting else "there is no such run"
         raise ZeroVLError(f"train.{key}: {reference}: {problem} in {workspace.runs}/; name one of: {listed}")
-    steps = saved_steps(fitting[0] / "checkpoints")
-    step = int(text) if text.isdecimal() else max(steps, default=0) if not text else -1
-    if step not in steps:
-        raise ZeroVLError(
-            f"train.{key}: {reference}: the run {fitting[0].name} has checkpoints of the steps "
-            f"{', '.join(map(str, steps)) or 'none'}; name one of them, as {fitting[0].name}@{max(steps, default=100)}"
-        )
-    return Checkpoint(fitting[0], step)
+    if text and not text.isdecimal():
+        raise ZeroVLError(f"train.{key}: {reference}: {text!r} is not a step; write RUN@STEP with a number")
+    return Checkpoint(fitting[0], int(text) if text else max(saved_steps(fitting[0] / "checkpoints"), default=0))
