@@ -130,15 +130,17 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     packages = ", ".join(
         f"{name} {machine[name]}" for name in ("python", "torch", "timm", "transformers") if machine.get(name)
     )
-    return "\n".join(
-        [
-            f"- code: {code}",
-            f"- data manifest: {provenance.get('data_manifest')}",
-            f"- dvc.lock: {provenance.get('dvc_lock')}",
-            f"- environment: {packages}; {machine.get('cpu')}" + "".join(f", {gpu}" for gpu in machine.get("gpus", [])),
-            "- all parameters: `provenance.json`",
-        ]
-    )
+    parent = provenance.get("run", {}).get("parent")
+    lines = [
+        f"- code: {code}",
+        f"- data manifest: {provenance.get('data_manifest')}",
+        f"- dvc.lock: {provenance.get('dvc_lock')}",
+        f"- environment: {packages}; {machine.get('cpu')}" + "".join(f", {gpu}" for gpu in machine.get("gpus", [])),
+        "- all parameters: `provenance.json`",
+    ]
+    if parent:
+        lines.insert(0, f"- goes on from: run {parent['run']} after its step {parent['step']}, with other settings")
+    return "\n".join(lines)
 
 
 def _title(name: str) -> str:
