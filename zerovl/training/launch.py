@@ -64,7 +64,7 @@ def run(params: Params, path: str) -> int:
 
 @dataclass(frozen=True)
 class Cause:
-    """Which rank ended the gang, and how."""
+    """Return which rank ended the group, and how."""
 
     rank: int
     status: int  # negative: the signal
