@@ -64,7 +64,7 @@ def run(params: Params, path: str) -> int:
 
 @dataclass(frozen=True)
 class Cause:
-    """Return which rank ended the group, and how."""
+    """The rank that ended the group, and how."""
 
     rank: int
     status: int  # negative: the signal
