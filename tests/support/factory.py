@@ -30,7 +30,9 @@ def _slow(update):
 
     def slowly(self, batch, lr):
         file, began = Path(os.environ["ZEROVL_ROOT"], "slow-from-step"), time.monotonic()
-        while file.is_file() and batch.step >= int(file.read_text() or 0) and time.monotonic() < began + 1.0:
+        while file.is_file() and batch.step >= int(file.read_text()) and time.monotonic() < began + 10.0:
+            if self.stop.name:
+                break
             time.sleep(0.05)
         return update(self, batch, lr)
 
@@ -188,7 +190,7 @@ class Factory(PrefectApi):
     # -- training
 
     def slow_from(self, step: int | None) -> None:
-        """From this step on, each takes a second; None: all are as fast as they can be."""
+        """From this step on, each takes ten seconds unless it is interrupted; None: all are as fast as they can be."""
         file = self.root / "slow-from-step"
         if step is None:
             file.unlink(missing_ok=True)

@@ -19,6 +19,11 @@ class _Nothing:
     def __call__(self, *arguments: object, **_: object) -> object:
         return arguments[0] if arguments and callable(arguments[0]) else self
 
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
     def __enter__(self) -> "_Nothing":
         return self
 
