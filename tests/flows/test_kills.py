@@ -167,7 +167,7 @@ def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(
     made = factory.version(2)
     assert made["by"] == f"run {factory.name(first)}"
     assert made["provenance"]["params"]["train"]["epochs"] == 16.0
-    factory.environment["ZEROVL_FLOWS"] = str(factory.root / ".apart")
-    made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2"))
+    apart = {"ZEROVL_FLOWS": str(factory.root / ".apart")}
+    made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2", **apart))
     assert made_again == {"release": "zerovl@2", "verdict": "equal", "largest_difference": 0.0}
     assert {run["state"]["type"] for run in factory.runs_of("reproduce")} == {"COMPLETED"}

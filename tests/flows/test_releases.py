@@ -53,11 +53,7 @@ def test_a_disk_that_fills_while_publishing(factory: Factory, lost: dict[str, st
     record = json.loads((small_disk / "zerovl" / "versions" / "1.json").read_text())
     weights = "model.safetensors"
     assert record["files"][weights]["sha256"] == factory.version(1)["files"][weights]["sha256"]
-    factory.environment["ZEROVL_STORE"] = str(small_disk)
-    try:
-        factory.command("-m", "zerovl.cli", "registry", "verify", "zerovl@production")
-    finally:
-        factory.environment.pop("ZEROVL_STORE")
+    factory.command("-m", "zerovl.cli", "registry", "verify", "zerovl@production", ZEROVL_STORE=str(small_disk))
 
 
 # As on a machine that has no more than torch and boto3 of all this.
