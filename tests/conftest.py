@@ -12,7 +12,7 @@ FACTORY_FILES = (
     "tests/flows/test_browser.py",
     "tests/flows/test_runs.py",
     "tests/flows/test_releases.py",
-    "tests/flows/test_kills.py",
+    "tests/flows/test_killed_runs.py",
     "tests/flows/server/test_ui.py",
 )
 

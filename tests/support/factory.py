@@ -64,7 +64,7 @@ class Factory(PrefectApi):
         self.environment = {
             **os.environ,
             **_PREFECT,
-            "PYTHONPATH": f"{self.root}{os.pathsep}{self.root / 'tests' / 'support' / 'light_imports'}",
+            "PYTHONPATH": str(self.root),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_API_URL": f"{self.url}/api",
             "PREFECT_HOME": str(folder / "prefect"),
