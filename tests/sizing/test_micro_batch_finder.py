@@ -314,7 +314,6 @@ def test_local_ranks_share_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_that_runs_out_of_memory_is_as_before() -> None:
     device = torch.device("cuda", 0)
     dual = model("resnet18").to(device)
