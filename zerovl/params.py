@@ -118,6 +118,10 @@ class TextTowerParams(Section):
         },
         description="fields of transformers.BertConfig for a tower from scratch",
     )
+    pooling: Literal["auto", "first", "mean", "last"] = Field(
+        "auto",
+        description="what becomes of the tokens: the first, the last, the mean; auto: as the tower was trained",
+    )
 
 
 class ModelParams(Section):

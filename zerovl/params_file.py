@@ -19,7 +19,15 @@ from zerovl.text_format import plural
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {"threads"}
 # Settings that came later than the file's form: a file without them means their defaults.
-_LATER = frozenset({"train.continue_from", "train.loss", "machine", "register.gate.min_metrics"})
+_LATER = frozenset(
+    {
+        "train.continue_from",
+        "train.loss",
+        "machine",
+        "register.gate.min_metrics",
+        "model.text_tower.pooling",
+    }
+)
 
 
 class _Loader(yaml.SafeLoader):

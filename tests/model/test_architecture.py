@@ -26,7 +26,7 @@ def description() -> dict[str, object]:
 class Newer(Architecture):
     """As a later version may have it."""
 
-    pooling: str = "first"
+    activation: str = "none"
 
 
 def test_the_frozen_bundle_of_the_first_version_is_read_and_gives_its_embeddings() -> None:
@@ -46,10 +46,10 @@ def test_what_was_written_by_the_first_version_is_written_the_same_today() -> No
 
 def test_a_later_field_takes_its_default_and_is_written_where_it_differs() -> None:
     old = Newer.from_json(description(), "config.json")
-    assert old.pooling == "first"
+    assert old.activation == "none"
     assert json.loads(json.dumps(old.to_json())) == description()
-    changed = dataclasses.replace(old, pooling="mean")
-    assert changed.to_json()["pooling"] == "mean"
+    changed = dataclasses.replace(old, activation="tanh")
+    assert changed.to_json()["activation"] == "tanh"
     assert Newer.from_json(json.loads(json.dumps(changed.to_json())), "config.json") == changed
 
 
@@ -61,8 +61,8 @@ def test_a_newer_format_says_which_zerovl_reads_it() -> None:
 
 
 def test_unknown_and_missing_keys_are_told_apart() -> None:
-    with pytest.raises(ZeroVLError, match=r"keys \['pooling'\] are not known .*install zerovl 0\.3\.0 or newer"):
-        Architecture.from_json(description() | {"pooling": "mean", "needs_zerovl": "0.3.0"}, "config.json")
+    with pytest.raises(ZeroVLError, match=r"keys \['activation'\] are not known .*install zerovl 0\.3\.0 or newer"):
+        Architecture.from_json(description() | {"activation": "tanh", "needs_zerovl": "0.3.0"}, "config.json")
     values = description()
     del values["embed_dim"]
     with pytest.raises(ZeroVLError, match=r"missing keys \['embed_dim'\]; fetch the bundle again"):

@@ -2,9 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.support.tiny_project import copy_project, make_project, set_params, train
+from tests.support.towers import model
+from zerovl.data import tokenizer_training
+from zerovl.errors import ZeroVLError
+from zerovl.model import bundle
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.towers import from_architecture
+from zerovl.training.start import BundleStart
 from zerovl.workspace import Workspace
 
 
@@ -37,3 +47,13 @@ def test_the_tokenizer_comes_with_the_model_to_start_from(tmp_path: Path) -> Non
     )
     assert trained == json.loads((first.model / "tokenizer.json").read_text())["model"]["vocab"]
     assert trained != prepared
+
+
+def test_weights_that_learned_with_another_pooling_are_refused(tmp_path: Path) -> None:
+    dual = model()
+    tokenizer_training.save(tokenizer_training.train(lambda: ["a red box"], 40), tmp_path / "tokenizer")
+    bundle.save(dual, CaptionTokenizer(tmp_path / "tokenizer", 8), tmp_path / "model")
+    BundleStart(tmp_path / "model").load_into(dual)
+    other = from_architecture(replace(dual.architecture, pooling="mean"))
+    with pytest.raises(ZeroVLError, match=r"pooling 'first', model\.text_tower\.pooling comes to 'mean'; set it to"):
+        BundleStart(tmp_path / "model").load_into(other)

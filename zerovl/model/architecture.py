@@ -32,6 +32,7 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     max_tokens: int
+    pooling: str = "first"  # of the text tower, a name of zerovl/model/pooling.py
 
     def to_json(self) -> dict[str, Any]:
         """Return what `config.json` holds; fields that were added later are there where they are not their default."""

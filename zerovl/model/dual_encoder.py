@@ -1,6 +1,6 @@
 """The dual encoder: an image tower, a text tower, two projections, one temperature.
 
-Shapes: m pairs a call, D embedding width, L tokens, H = W image side.
+Shapes: m pairs a call, D embedding width, L tokens, w width of a tower, H = W image side.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
 
 MIN_TEMPERATURE = 0.001
@@ -31,6 +32,7 @@ class DualEncoder(nn.Module):
         self.architecture = architecture
         self.image_tower = image_tower
         self.text_tower = text_tower
+        self.pool = pooling.by_name(architecture.pooling)  # (m, L, w) and (m, L) -> (m, w)
         width = architecture.embed_dim
         self.image_projection = nn.Linear(image_width(image_tower), width, bias=False)
         self.text_projection = nn.Linear(architecture.text_config["hidden_size"], width, bias=False)
@@ -50,15 +52,14 @@ class DualEncoder(nn.Module):
         return features
 
     def text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Turn token ids and mask (m, L) into projected features (m, D), from token 0 of the last hidden state."""
+        """Turn token ids and mask (m, L) into projected features (m, D)."""
         features: Tensor = self.text_projection(self.text_hidden(input_ids, attention_mask))
         return features
 
     def text_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Turn token ids and mask (m, L) into what the text tower makes of token 0, (m, w)."""
+        """Turn token ids and mask (m, L) into what the text tower makes of each caption, pooled over tokens, (m, w)."""
         hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
-        first: Tensor = hidden[:, 0]
-        return first
+        return self.pool(hidden, attention_mask)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embed uint8 or normalised float pixels (m, 3, H, W); normalised, (m, D)."""

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
+from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import ModelParams
@@ -51,6 +52,7 @@ def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Arc
         mean=params.mean,
         std=params.std,
         max_tokens=params.max_tokens,
+        pooling=pooling.resolve(params.text_tower, text_config),
     )
 
 
@@ -126,7 +128,7 @@ def pretrained_text_tower(name: str) -> nn.Module:
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """Token 0 of the last hidden state is used: a pooler would be weights that never learn."""
+    """The last hidden state is used (`pooling`): a pooler of the tower's own would be weights that never learn."""
     return {"add_pooling_layer": False} if config.model_type in _POOLED else {}
 
 

@@ -14,20 +14,28 @@ from typing import Any
 from zerovl import code_closure
 from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
+from zerovl.model.architecture import Architecture
 from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import Params, as_dict
 from zerovl.training.start import Checkpoint, Start
 
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
+# Settings of the towers that came after fingerprints: left out where they are what runs before them had.
+_LATER = {"text_tower.pooling": "first"}
 
 
 def describe(
-    params: Params, manifest: Manifest, tokenizer: Path, start: Start | None, parent: Checkpoint | None
+    params: Params,
+    architecture: Architecture,
+    manifest: Manifest,
+    tokenizer: Path,
+    start: Start | None,
+    parent: Checkpoint | None,
 ) -> dict[str, Any]:
     """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
     train = {key: value for key, value in as_dict(params.train).items() if key not in _NOT_SHAPING}
     return {
-        "model": as_dict(params.model),
+        "model": _model(params, architecture),
         "train": train,
         "data": manifest.digest,
         "tokenizer": sha256_json(
@@ -37,6 +45,17 @@ def describe(
         "parent": {"run": parent.run.name, "step": parent.step} if parent else None,
         "code": code_closure.digests("train"),
     }
+
+
+def _model(params: Params, architecture: Architecture) -> dict[str, Any]:
+    """The section `model`, with what `auto` stands for."""
+    values = as_dict(params.model)
+    values["text_tower"]["pooling"] = architecture.pooling
+    for path, before in _LATER.items():
+        section, key = path.split(".")
+        if values[section][key] == before:
+            del values[section][key]
+    return values
 
 
 def digest(description: dict[str, Any]) -> str:
@@ -50,7 +69,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     for section in ("model", "train"):
         old, new = (dict(_leaves(description.get(section, {}))) for description in (before, after))
         found += [
-            f"{section}.{key}: {old.get(key)} -> {new.get(key)}"
+            f"{section}.{key}: {old.get(key, _LATER.get(key))} -> {new.get(key, _LATER.get(key))}"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]

@@ -12,6 +12,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.model.text import CaptionTokenizer
+from zerovl.model.towers import make_architecture, resolve_text_config
 from zerovl.params import Params
 from zerovl.training import fingerprint
 from zerovl.training.inputs import check_verdict, tokenizer_folder
@@ -72,7 +73,8 @@ def make_spec(params: Params, workspace: Workspace) -> RunSpec:
             f"{parent.step} lie behind; raise train.epochs (now {train.epochs:g})"
         )
     tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace, start or parent), params.model.max_tokens)
-    description = fingerprint.describe(params, manifest, tokenizer.folder, start, parent)
+    architecture = make_architecture(params.model, resolve_text_config(params.model, tokenizer.vocab_size))
+    description = fingerprint.describe(params, architecture, manifest, tokenizer.folder, start, parent)
     spec = RunSpec(manifest, sampler, tokenizer, start, parent, description)
     if parent and not saved_steps(workspace.runs / spec.name / "checkpoints"):
         parent.require("continue_from")

@@ -60,6 +60,7 @@ class BundleStart:
 
     def load_into(self, model: DualEncoder) -> None:
         """Fill the model with the bundle's weights."""
+        _check_pooling(bundle.load_architecture(self.folder).pooling, model, str(self.folder))
         bundle.load_weights(model, bundle.read_weights(self.folder / bundle.WEIGHTS), str(self.folder))
 
 
@@ -109,6 +110,7 @@ class Checkpoint:
 
     def load_into(self, model: DualEncoder) -> None:
         """Fill the model with the checkpoint's weights, whatever number of ranks wrote it."""
+        _check_pooling(self.description["model"]["text_tower"].get("pooling", "first"), model, self.reference)
         stored = StoredTensors(self.path)
         weights = {
             name.removeprefix(_WEIGHTS): torch.empty(found.size, dtype=found.properties.dtype)
@@ -117,6 +119,15 @@ class Checkpoint:
         }
         stored.read_into({f"{_WEIGHTS}{name}": tensor for name, tensor in weights.items()})
         bundle.load_weights(model, weights, str(self.path))
+
+
+def _check_pooling(learned: str, model: DualEncoder, origin: str) -> None:
+    """Weights fit any pooling by their shapes, but mean something with the one that they learned with alone."""
+    if learned != model.architecture.pooling:
+        raise ZeroVLError(
+            f"train.init_from: {origin} was trained with the pooling {learned!r}, model.text_tower.pooling comes to "
+            f"{model.architecture.pooling!r}; set it to {learned}"
+        )
 
 
 def find_start(params: Params, workspace: Workspace) -> Start | None:
