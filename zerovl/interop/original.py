@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.torch_version import TorchVersion
 from transformers import AutoConfig
 
 from zerovl.errors import ZeroVLError
@@ -16,6 +14,7 @@ from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import from_architecture
+from zerovl.model.weight_files import read_pickle
 
 IMAGE_SIZE, RESIZE_SIZE, MAX_TOKENS = 224, 256, 25
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,17 +41,8 @@ def import_checkpoint(file: Path, image_tower: str, text_tower: str, out: Path) 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
     """Read the `state_dict` of a checkpoint, by torch's restricted unpickler: tensors and plain values only."""
-    try:
-        with torch.serialization.safe_globals([TorchVersion]):
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ZeroVLError(f"{file}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ZeroVLError(
-            f"{file}: not a checkpoint of tensors and plain values ({first}); nothing of it was run"
-        ) from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+    checkpoint = read_pickle(file)
+    if not isinstance(checkpoint.get("state_dict"), dict):
         raise ZeroVLError(f"{file}: no 'state_dict' in it; expected a checkpoint of the original ZeroVL code")
     return dict(checkpoint["state_dict"])
 

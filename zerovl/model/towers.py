@@ -18,6 +18,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
 
 _POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
@@ -25,12 +26,14 @@ FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or se
 
 
 def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
-    """Return a new model: published weights where `pretrained` says so, else random ones from `seed`."""
+    """Return a new model: published weights where `pretrained` or `weights` says so, else random ones from `seed`."""
     text_config = resolve_text_config(params, vocab_size)
     architecture = make_architecture(params, text_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image_tower = create_image_tower(architecture, params.image_tower.pretrained)
+        if params.image_tower.weights:
+            load_image_weights(image_tower, Path(params.image_tower.weights))
         if params.text_tower.pretrained:
             text_tower = pretrained_text_tower(params.text_tower.name)
         else:

@@ -21,7 +21,7 @@ from zerovl.training.start import Checkpoint, Start
 
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
 # Settings of the towers that came after fingerprints: left out where they are what runs before them had.
-_LATER = {"text_tower.pooling": "first"}
+_LATER = {"image_tower.weights": "", "text_tower.pooling": "first"}
 
 
 def describe(

@@ -91,6 +91,9 @@ def without_effect(params: Params) -> list[str]:
         notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
     if train.init_from and params.prepare.tokenizer_vocab:
         notes.append(f"the tokenizer of prepare has no effect: that of train.init_from {train.init_from} is used")
+    image_weights = params.model.image_tower.weights
+    if image_weights and (start := train.init_from or train.continue_from):
+        notes.append(f"model.image_tower.weights {image_weights} has no effect: the weights of {start} are used")
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     return notes
