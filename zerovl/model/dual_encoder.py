@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
+from zerovl.model.text_towers import text_width
 
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 0.5
@@ -35,7 +36,7 @@ class DualEncoder(nn.Module):
         self.pool = pooling.by_name(architecture.pooling)  # (m, L, w) and (m, L) -> (m, w)
         width = architecture.embed_dim
         self.image_projection = nn.Linear(image_width(image_tower), width, bias=False)
-        self.text_projection = nn.Linear(architecture.text_config["hidden_size"], width, bias=False)
+        self.text_projection = nn.Linear(text_width(text_tower), width, bias=False)
         self.temperature = nn.Parameter(
             torch.tensor(architecture.temperature), requires_grad=architecture.learn_temperature
         )

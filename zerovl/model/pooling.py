@@ -41,7 +41,13 @@ def last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return hidden.gather(1, index)[:, 0]
 
 
-POOLS: dict[str, Pool] = {"first": first, "mean": mean, "last": last}
+def end(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return what the tower makes of the last place, be it padding; (m, P, w) -> (m, w)."""
+    return hidden[:, -1]
+
+
+POOLS: dict[str, Pool] = {"first": first, "mean": mean, "last": last, "end": end}
+_CHOICES = ("first", "mean", "last")  # of params.yaml
 
 
 def by_name(name: str) -> Pool:
@@ -51,9 +57,10 @@ def by_name(name: str) -> Pool:
     return POOLS[name]
 
 
-# Families whose published weights were trained for another place than token 0. CLIP reads the end-of-text token, which
-# the tokenizer puts last; SigLIP the last place of a row of fixed length.
-_FAMILIES = {"clip_text_model": "last", "siglip_text_model": "last"}
+# Families whose published weights were trained for another place than token 0: CLIP reads the end-of-text token, which
+# the tokenizer puts last.
+_FAMILIES = {"clip_text_model": "last"}
+_FIXED_LENGTH = "siglip_text_model"  # reads the last place of a row in which padding counts
 # Ways of sentence-transformers, by the keys of its `1_Pooling/config.json` (its modules/pooling.py).
 _SENTENCE_MODES = {
     "pooling_mode_cls_token": "first",
@@ -65,8 +72,16 @@ _SENTENCE_MODES = {
 def resolve(tower: TextTowerParams, config: PreTrainedConfig) -> str:
     """Return the name of the pooling that `model.text_tower` asks for; `auto` is what its weights were trained for.
 
-    Raises `ZeroVLError` where a folder of sentence-transformers asks for a way that is not here.
+    Raises `ZeroVLError` where a folder of sentence-transformers asks for a way that is not here, or the tower cannot
+    do what is asked.
     """
+    if config.model_type == _FIXED_LENGTH:
+        if tower.pooling not in ("auto", "last"):
+            raise ZeroVLError(
+                f"model.text_tower.pooling: {tower.pooling} does not fit SigLIP's text tower, which reads the last "
+                "place of a row of fixed length; set it to auto"
+            )
+        return "end"
     if tower.pooling != "auto":
         return tower.pooling
     if tower.name and (modules := _published_file(tower.name, "modules.json")):
@@ -92,7 +107,9 @@ def _asked_modes(values: dict[str, Any]) -> list[str]:
 
 
 def _unknown(path: str, problem: str) -> ZeroVLError:
-    return ZeroVLError(f"{path}: {problem}; set model.text_tower.pooling to one of {', '.join(POOLS)} instead of auto")
+    return ZeroVLError(
+        f"{path}: {problem}; set model.text_tower.pooling to one of {', '.join(_CHOICES)} instead of auto"
+    )
 
 
 def _published_file(name: str, file: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,18 @@ from transformers import AutoTokenizer
 
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
+from zerovl.files import read_json
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+
+# What a token is called in a tokenizer's own files, and the names that are looked for where they say nothing.
+_ROLES = {
+    "pad": (("pad_token",), ("[PAD]", "<pad>")),
+    "cls": (("cls_token", "bos_token"), ("[CLS]", "<s>", "<|startoftext|>")),
+    "sep": (("sep_token", "eos_token"), ("[SEP]", "</s>", "<|endoftext|>")),
+    "mask": (("mask_token",), ("[MASK]", "<mask>")),
+    "unk": (("unk_token",), ("[UNK]", "<unk>")),
+}
 
 
 class CaptionTokenizer:
@@ -26,21 +37,19 @@ class CaptionTokenizer:
         self.folder = Path(folder)
         self.max_tokens = max_tokens
         self._tokenizer = _load(self.folder, max_tokens)
-        token = self._tokenizer.token_to_id
-        found = {name: token(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
-        if missing := [name for name, number in found.items() if number is None]:
-            raise ZeroVLError(f"{self.folder}: the vocabulary lacks {missing}; a BERT-like tokenizer is needed")
-        named = {name: number for name, number in found.items() if number is not None}
         self.vocab_size = self._tokenizer.get_vocab_size()
+        names = _special_names(self.folder, self._tokenizer)
+        if names["pad"] is None:
+            raise ZeroVLError(
+                f"{self.folder}: the tokenizer has no token for padding; name one as pad_token in tokenizer_config.json"
+            )
+        number = {role: None if name is None else self._tokenizer.token_to_id(name) for role, name in names.items()}
+        pad = number["pad"]
+        assert pad is not None  # names are of tokens that there are
         self.special = SpecialTokens(
-            pad=named["[PAD]"],
-            cls=named["[CLS]"],
-            sep=named["[SEP]"],
-            mask=named["[MASK]"],
-            unk=named["[UNK]"],
-            vocab_size=self.vocab_size,
+            pad, number["cls"], number["sep"], number["mask"], number["unk"], vocab_size=self.vocab_size
         )
-        self._tokenizer.enable_padding(pad_id=self.special.pad, pad_token="[PAD]")
+        self._tokenizer.enable_padding(pad_id=pad, pad_token=names["pad"])
 
     def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return token ids and attention mask of captions, both (m, L), L at most `max_tokens`."""
@@ -58,7 +67,7 @@ class CaptionTokenizer:
         tokenizer = _load(self.folder, self.max_tokens)
         tokenizer.no_truncation()
         tokenizer.save(str(folder / "tokenizer.json"))
-        for name in ("tokenizer_config.json", "vocab.txt"):
+        for name in FILES[1:]:
             if (self.folder / name).is_file():
                 (folder / name).write_bytes((self.folder / name).read_bytes())
 
@@ -87,3 +96,18 @@ def _load(folder: Path, max_tokens: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
+
+
+def _special_names(folder: Path, tokenizer: Tokenizer) -> dict[str, str | None]:
+    """The token of each role: by the tokenizer's own config, else by a usual name; None where there is none."""
+    said: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            said |= read_json(folder / file)
+    names: dict[str, str | None] = {}
+    for role, (keys, usual) in _ROLES.items():
+        asked = (said.get(key) for key in keys)
+        candidates = [value.get("content") if isinstance(value, dict) else value for value in asked]
+        present = (name for name in (*candidates, *usual) if name and tokenizer.token_to_id(name) is not None)
+        names[role] = next(present, None)
+    return names

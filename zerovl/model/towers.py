@@ -12,17 +12,22 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.text_towers import (
+    FETCH_HINT,
+    check_positions,
+    create_text_tower,
+    pretrained_text_tower,
+    resolve_text_config,
+    text_config_from,
+)
 from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
-
-_POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
-FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or set pretrained to false"
 
 
 def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
@@ -42,7 +47,11 @@ def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
 
 
 def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Architecture:
-    """Return the description of the model that `params` ask for, with the whole config of the text tower."""
+    """Return the description of the model that `params` ask for, with the whole config of the text tower.
+
+    Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling that it cannot have.
+    """
+    check_positions(params, text_config)
     return Architecture(
         image_tower=params.image_tower.name,
         image_options=params.image_tower.options,
@@ -108,77 +117,6 @@ def timm_tower(name: str, options: dict[str, Any], pretrained: bool) -> nn.Modul
 
 # Image towers by kind; one of another library is a function here and a name in params.yaml.
 IMAGE_BUILDERS: dict[str, Builder] = {"timm": timm_tower}
-
-
-def create_text_tower(config: PreTrainedConfig) -> nn.Module:
-    """Return a text tower with random weights; any family of transformers, by its config."""
-    tower: nn.Module = AutoModel.from_config(config, dtype=torch.float32, **_without_pooler(config))
-    return tower
-
-
-def pretrained_text_tower(name: str) -> nn.Module:
-    """Return a text tower with the published weights in a folder, or in the local cache of Hugging Face."""
-    config = named_text_config(name)
-    try:
-        tower: nn.Module = AutoModel.from_pretrained(
-            name, local_files_only=True, use_safetensors=True, dtype=torch.float32, **_without_pooler(config)
-        )
-    except OSError as error:
-        raise ZeroVLError(
-            f"model.text_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
-        ) from None
-    return tower
-
-
-def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """The last hidden state is used (`pooling`): a pooler of the tower's own would be weights that never learn."""
-    return {"add_pooling_layer": False} if config.model_type in _POOLED else {}
-
-
-def named_text_config(name: str) -> PreTrainedConfig:
-    """Return the config of a text tower in a folder or in the local cache; raises `ZeroVLError` where it is neither."""
-    try:
-        return AutoConfig.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        place = "has no usable config.json" if Path(name).is_dir() else f"is not on this machine; {FETCH_HINT}"
-        raise ZeroVLError(f"model.text_tower.name: {name} {place} ({error})") from None
-
-
-def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfig:
-    """Return the text tower's config; one from scratch takes the tokenizer's vocabulary."""
-    tower = params.text_tower
-    if tower.name:
-        config = named_text_config(tower.name)
-        if config.vocab_size < vocab_size:
-            raise ZeroVLError(
-                f"the tokenizer has {vocab_size} tokens, {tower.name} embeds {config.vocab_size}; "
-                "set prepare.tokenizer_vocab to 0 to use the tower's own tokenizer"
-            )
-        return config
-    known = set(BertConfig().to_dict())
-    if unknown := sorted(set(tower.config) - known):
-        raise ZeroVLError(f"model.text_tower.config: unknown keys {unknown}; see the fields of transformers.BertConfig")
-    try:
-        config = BertConfig(**{**tower.config, "vocab_size": vocab_size})
-        if config.hidden_size % config.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {config.hidden_size} is not a multiple of "
-                f"num_attention_heads {config.num_attention_heads}"
-            )
-    except (TypeError, ValueError) as error:
-        raise ZeroVLError(f"model.text_tower.config: {error}") from None
-    if config.max_position_embeddings < params.max_tokens:
-        raise ZeroVLError(
-            f"model.max_tokens {params.max_tokens} is more than max_position_embeddings "
-            f"{config.max_position_embeddings} of the text tower; lower one or raise the other"
-        )
-    return config
-
-
-def text_config_from(values: dict[str, Any]) -> PreTrainedConfig:
-    """Return the config that an architecture holds as plain values."""
-    values = dict(values)
-    return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
 @contextmanager

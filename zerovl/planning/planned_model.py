@@ -8,7 +8,8 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.text import CaptionTokenizer
-from zerovl.model.towers import make_architecture, resolve_text_config
+from zerovl.model.text_towers import resolve_text_config
+from zerovl.model.towers import make_architecture
 from zerovl.params import Params
 from zerovl.training.inputs import NO_TOKENIZER
 from zerovl.training.start import find_parent, find_start

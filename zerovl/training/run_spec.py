@@ -12,7 +12,8 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.model.text import CaptionTokenizer
-from zerovl.model.towers import make_architecture, resolve_text_config
+from zerovl.model.text_towers import check_padding, resolve_text_config
+from zerovl.model.towers import make_architecture
 from zerovl.params import Params
 from zerovl.training import fingerprint
 from zerovl.training.inputs import check_verdict, tokenizer_folder
@@ -73,7 +74,9 @@ def make_spec(params: Params, workspace: Workspace) -> RunSpec:
             f"{parent.step} lie behind; raise train.epochs (now {train.epochs:g})"
         )
     tokenizer = CaptionTokenizer(tokenizer_folder(params, workspace, start or parent), params.model.max_tokens)
-    architecture = make_architecture(params.model, resolve_text_config(params.model, tokenizer.vocab_size))
+    text_config = resolve_text_config(params.model, tokenizer.vocab_size)
+    check_padding(text_config, tokenizer.special.pad)
+    architecture = make_architecture(params.model, text_config)
     description = fingerprint.describe(params, architecture, manifest, tokenizer.folder, start, parent)
     spec = RunSpec(manifest, sampler, tokenizer, start, parent, description)
     if parent and not saved_steps(workspace.runs / spec.name / "checkpoints"):

@@ -1,8 +1,9 @@
 """Caption augmentation of the recipe, on token ids in a batch.
 
 Each ordinary token is chosen with the given probability; of the chosen ones half become [MASK],
-one in ten a random token, and the rest are dropped. Working on ids costs about 2 us a caption and
-never splits a word's pieces, unlike rebuilding text from word pieces.
+one in ten a random token, and the rest are dropped; where a tokenizer has no [MASK], what would
+become one is dropped too. Working on ids costs about 2 us a caption and never splits a word's pieces,
+unlike rebuilding text from word pieces.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ def mask_tokens(
     """
     columns = input_ids.shape[1]
     attended = attention_mask.astype(bool)  # (m, L)
-    ordinary = attended & (input_ids != special.cls) & (input_ids != special.sep) & (input_ids != special.pad)
+    ordinary = attended & ~np.isin(input_ids, special.never_chosen)
     chosen = ordinary & (rng.uniform(CHOICE, columns) < probability)
     action = rng.uniform(ACTION, columns)  # (m, L)
-    masked = chosen & (action < MASKED_SHARE)
-    dropped = chosen & (action >= MASKED_SHARE + REPLACED_SHARE)
-    replaced = chosen & ~masked & ~dropped
+    replaced = chosen & (action >= MASKED_SHARE) & (action < MASKED_SHARE + REPLACED_SHARE)
+    masked = chosen & (action < MASKED_SHARE) if special.mask is not None else np.zeros_like(chosen)
+    dropped = chosen & ~masked & ~replaced
 
     emptied = np.flatnonzero(ordinary.any(axis=1) & (dropped == ordinary).all(axis=1))
     kept_column = np.where(ordinary, action, 2.0).argmin(axis=1)  # (m,)
     dropped[emptied, kept_column[emptied]] = False
 
-    ordinary_ids = special.vocab_size - special.lowest_ordinary_id
-    random_ids = special.lowest_ordinary_id + (rng.uniform(REPLACEMENT, columns) * ordinary_ids).astype(np.int64)
-    changed = np.where(masked, special.mask, np.where(replaced, random_ids, input_ids))
+    random_ids = special.ordinary.start + (rng.uniform(REPLACEMENT, columns) * len(special.ordinary)).astype(np.int64)
+    changed = np.where(replaced, random_ids, input_ids)
+    if special.mask is not None:
+        changed = np.where(masked, special.mask, changed)
 
     kept = attended & ~dropped
     order = np.argsort(~kept, axis=1, kind="stable")  # kept tokens first, in their order

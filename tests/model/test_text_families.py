@@ -1,0 +1,294 @@
+"""Text towers that people have: each family with its kind of tokenizer, from a folder to a step and a bundle."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextModel,
+    PreTrainedConfig,
+    SiglipConfig,
+    SiglipModel,
+    SiglipTextModel,
+)
+
+import zerovl
+from tests.support.towers import CPU, RANKS, MicroInputs, decoupled_step, gradients, plain_step
+from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.randomness import RowRandom
+from zerovl.engine.precision import Precision
+from zerovl.errors import ZeroVLError
+from zerovl.model import bundle
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.text_towers import check_padding
+from zerovl.model.towers import build
+from zerovl.objective.mixup import Mix
+from zerovl.params import ModelParams
+
+CAPTIONS = ["a red circle", "two blue stars on the left", "a small green square with stripes", "a dog"]
+TOKENS, VOCABULARY = 12, 120
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def word_piece(folder: Path) -> None:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(CAPTIONS, trainers.WordPieceTrainer(vocab_size=80, special_tokens=special))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def byte_bpe(folder: Path) -> None:
+    """RoBERTa's and MPNet's names, with the mask behind all words."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(CAPTIONS, trainers.BpeTrainer(vocab_size=80, special_tokens=special))
+    tokenizer.add_special_tokens(["<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    mask = {"content": "<mask>", "lstrip": True}
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "mask_token": mask, "unk_token": "<unk>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+
+
+def sentence_piece(folder: Path) -> None:
+    """XLM-R's: Unigram over pieces with a mark for the space."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    tokenizer.add_special_tokens(["<mask>"])
+    pair = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=pair)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def clip_bpe(folder: Path) -> None:
+    """No mask, no padding of its own: rows are filled with the end of text."""
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(CAPTIONS, trainers.BpeTrainer(vocab_size=80, end_of_word_suffix="</w>"))
+    tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
+    pair = [(name, tokenizer.token_to_id(name)) for name in ("<|startoftext|>", "<|endoftext|>")]
+    single = "<|startoftext|> $A <|endoftext|>"
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=pair)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**names, "unk_token": "<|endoftext|>"}))
+
+
+def siglip_piece(folder: Path) -> None:
+    """Ends with </s>, which fills the row too; nothing at the beginning."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=["<unk>", "</s>"], unk_token="<unk>")
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+
+
+Train = Callable[[Path], None]
+FAMILIES: dict[str, tuple[Train, dict[str, Any]]] = {
+    "bert": (word_piece, {**SIZES, **QUIET, "max_position_embeddings": 12}),
+    "distilbert": (
+        word_piece,
+        {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 16, "max_position_embeddings": 12, "dropout": 0.0},
+    ),
+    "mpnet": (byte_bpe, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
+    "roberta": (byte_bpe, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
+    "xlm-roberta": (sentence_piece, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
+    "clip_text_model": (clip_bpe, {**SIZES, "max_position_embeddings": 12}),
+    "siglip_text_model": (
+        siglip_piece,
+        {**SIZES, "max_position_embeddings": 16, "pad_token_id": 1, "projection_size": 16},
+    ),
+}
+SPECIAL_IDS = {"bos_token_id": 0, "eos_token_id": 1}
+
+
+def config_of(family: str) -> PreTrainedConfig:
+    return AutoConfig.for_model(family, vocab_size=VOCABULARY, **{**SPECIAL_IDS, **FAMILIES[family][1]})
+
+
+def make_folder(family: str, folder: Path) -> Path:
+    """A published tower as people have it: config, safetensors, tokenizer."""
+    folder.mkdir()
+    torch.manual_seed(2)
+    own = {"clip_text_model": CLIPTextModel, "siglip_text_model": SiglipTextModel}
+    config = config_of(family)
+    tower = own[family](config) if family in own else AutoModel.from_config(config)
+    tower.save_pretrained(folder)
+    FAMILIES[family][0](folder)
+    return folder
+
+
+def settings(folder: Path, **changes: Any) -> ModelParams:
+    options = {"img_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    values = {
+        "image_tower": {"name": "vit_tiny_patch16_224", "options": options},
+        "text_tower": {"name": str(folder), "pretrained": True, "config": {}},
+        "embed_dim": 8,
+        "image_size": 32,
+        "resize_size": 32,
+        "max_tokens": TOKENS,
+    }
+    return ModelParams.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, make_folder(request.param, tmp_path_factory.mktemp(request.param) / "tower")
+
+
+def test_a_family_embeds_as_its_own_library_does(published: tuple[str, Path]) -> None:
+    """The reference: the library's model for one caption alone, with no padding but SigLIP's own."""
+    family, folder = published
+    tokenizer = CaptionTokenizer(folder, TOKENS)
+    dual = build(settings(folder), tokenizer.vocab_size, seed=1).eval()
+    with torch.no_grad():
+        together = dual.text_hidden(*map(torch.from_numpy, tokenizer(CAPTIONS)))
+        for caption, vector in zip(CAPTIONS, together, strict=True):
+            ids = torch.from_numpy(tokenizer([caption])[0])
+            if family == "siglip_text_model":
+                model = SiglipTextModel.from_pretrained(folder)
+                row = torch.cat([ids, torch.full((1, 16 - ids.shape[1]), 1)], 1)
+                expected = model(input_ids=row).last_hidden_state[0, -1]
+            elif family == "clip_text_model":
+                expected = CLIPTextModel.from_pretrained(folder)(input_ids=ids).last_hidden_state[0, -1]
+            else:
+                expected = AutoModel.from_pretrained(folder)(input_ids=ids).last_hidden_state[0, 0]
+            torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_learns_alike_in_both_steps_and_comes_back_from_a_bundle(
+    published: tuple[str, Path], tmp_path: Path
+) -> None:
+    family, folder = published
+    tokenizer = CaptionTokenizer(folder, TOKENS)
+    ids, mask = (torch.from_numpy(array) for array in tokenizer(CAPTIONS))
+    images = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    parts = [MicroInputs(images[i : i + 2], ids[i : i + 2], mask[i : i + 2]) for i in (0, 2)]
+    first, second = (build(settings(folder), tokenizer.vocab_size, seed=1).train() for _ in range(2))
+    for dual, make in ((first, plain_step), (second, decoupled_step)):
+        make(dual, RANKS, Precision("float32", CPU), 3)(parts, Mix("text", 0.4), 0)
+    found = gradients(first)
+    for name, gradient in gradients(second).items():
+        torch.testing.assert_close(gradient, found[name], rtol=1e-3, atol=1e-6)
+    learning = {name for name, parameter in first.named_parameters() if parameter.requires_grad}
+    assert learning == found.keys(), "no weight is left that never learns"
+
+    bundle.save(first, tokenizer, tmp_path / "model")
+    again = zerovl.load(str(tmp_path / "model"), device="cpu")
+    assert again.tokenizer.special == tokenizer.special
+    with torch.no_grad():
+        expected = first.eval().encode_text(ids, mask)
+    torch.testing.assert_close(again.encode_text(CAPTIONS), expected, rtol=1e-4, atol=1e-5)
+    assert family == again.model.architecture.text_config["model_type"]
+
+
+def test_special_tokens_go_by_the_tokenizer_s_own_config(published: tuple[str, Path]) -> None:
+    family, folder = published
+    tokenizer = CaptionTokenizer(folder, TOKENS)
+    special, token = tokenizer.special, tokenizer._tokenizer.token_to_id
+    if family in ("bert", "distilbert"):
+        assert (special.pad, special.unk, special.cls, special.sep, special.mask) == (0, 1, 2, 3, 4)
+        assert special.ordinary == range(5, special.vocab_size)
+    elif family == "clip_text_model":
+        assert special.pad == special.sep == token("<|endoftext|>")
+        assert special.mask is None
+        assert special.ordinary == range(special.vocab_size - 2)
+    elif family == "siglip_text_model":
+        assert (special.pad, special.cls, special.sep, special.mask, special.unk) == (1, None, 1, None, 0)
+    else:
+        assert (special.cls, special.pad, special.sep, special.unk) == (0, 1, 2, 3)
+        assert special.mask == token("<mask>")
+        assert special.ordinary == range(4, special.mask)
+
+
+def test_captions_are_augmented_with_any_tokenizer(published: tuple[str, Path]) -> None:
+    """The ends stay, the mask is the tokenizer's own, and where there is none the token goes."""
+    _, folder = published
+    tokenizer = CaptionTokenizer(folder, TOKENS)
+    special = tokenizer.special
+    ids, mask = tokenizer([CAPTIONS[2]] * 300)
+    new_ids, new_mask = mask_tokens(ids, mask, special, 0.6, RowRandom(np.arange(300, dtype=np.uint64)))
+    lengths = new_mask.sum(1)
+    assert (new_ids[np.arange(300), lengths - 1] == special.sep).all()
+    assert (new_mask == (np.arange(ids.shape[1]) < lengths[:, None])).all()
+    assert (new_ids[new_mask == 0] == special.pad).all()
+    words = new_ids[(new_mask == 1) & ~np.isin(new_ids, special.never_chosen)]
+    if special.mask is None:
+        assert lengths.mean() < 0.6 * mask[0].sum()
+    else:
+        assert 0.1 < (words == special.mask).mean() < 0.6
+    others = words[(words != special.mask) & ~np.isin(words, ids[0])]
+    assert len(others)
+    assert np.isin(others, np.array(special.ordinary)).all()
+
+
+def test_the_text_part_of_a_whole_clip_or_siglip_is_taken(tmp_path: Path) -> None:
+    text = {**SIZES, "vocab_size": VOCABULARY, **SPECIAL_IDS, "pad_token_id": 1, "max_position_embeddings": 16}
+    vision = {**SIZES, "image_size": 32, "patch_size": 16}
+    for family, config, whole in (("clip", CLIPConfig, CLIPModel), ("siglip", SiglipConfig, SiglipModel)):
+        folder = tmp_path / family
+        folder.mkdir()
+        torch.manual_seed(3)
+        model = whole(config(text_config=text, vision_config=vision, projection_dim=16))
+        model.save_pretrained(folder)
+        FAMILIES[f"{family}_text_model"][0](folder)
+        tokenizer = CaptionTokenizer(folder, TOKENS)
+        dual = build(settings(folder), tokenizer.vocab_size, seed=1)
+        assert dual.architecture.text_config["model_type"] == f"{family}_text_model"
+        theirs = model.text_model.state_dict()
+        for name, tensor in dual.text_tower.state_dict().items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
+
+
+def test_captions_longer_than_the_tower_reads_are_refused(published: tuple[str, Path]) -> None:
+    family, folder = published
+    places = 16 if family == "siglip_text_model" else TOKENS
+    build(settings(folder, max_tokens=places), 60, seed=1)
+    with pytest.raises(ZeroVLError, match=rf"max_tokens {places + 1} is more than .*lower it to {places}$"):
+        build(settings(folder, max_tokens=places + 1), 60, seed=1)
+
+
+def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+    folder = make_folder("siglip_text_model", tmp_path / "siglip")
+    tower = {"name": str(folder), "config": {}, "pooling": "mean"}
+    with pytest.raises(ZeroVLError, match=r"pooling: mean does not fit SigLIP's text tower.*set it to auto"):
+        build(settings(folder, text_tower=tower), 60, seed=1)
+    with pytest.raises(ZeroVLError, match=r"the tokenizer pads with token 0, .* siglip_text_model knows padding by 1;"):
+        check_padding(config_of("siglip_text_model"), 0)
+    for family in FAMILIES:
+        check_padding(config_of(family), 1 if family.startswith(("mp", "ro", "xl", "si")) else 0)
+    (tmp_path / "t5").mkdir()
+    AutoConfig.for_model("t5").save_pretrained(tmp_path / "t5")
+    with pytest.raises(ZeroVLError, match="t5 is of the family t5, which is not an encoder of text; name one"):
+        build(settings(tmp_path / "t5"), 60, seed=1)
+    word_piece(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    said["added_tokens"] = []
+    said["model"]["vocab"]["padding"] = said["model"]["vocab"].pop("[PAD]")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(ZeroVLError, match=r"no token for padding; name one as pad_token in tokenizer_config\.json"):
+        CaptionTokenizer(tmp_path, TOKENS)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pad_token": "padding"}))
+    assert CaptionTokenizer(tmp_path, TOKENS).special.pad == 0
