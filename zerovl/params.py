@@ -123,7 +123,8 @@ class TextTowerParams(Section):
     )
     pooling: Literal["auto", "first", "mean", "last"] = Field(
         "auto",
-        description="what becomes of the tokens: the first, the last, the mean; auto: as the tower was trained",
+        description="what becomes of the tokens: the first, the last, the mean; auto: as the tower was trained, the mean for "
+        "one from scratch",
     )
 
 
@@ -133,10 +134,10 @@ class ModelParams(Section):
     image_tower: ImageTowerParams = ImageTowerParams()
     text_tower: TextTowerParams = TextTowerParams()
     embed_dim: int = Field(128, ge=2, description="width of the shared space")
-    temperature: float = Field(0.1, ge=0.001, le=0.5, description="start value, 0.001 to 0.5")
+    temperature: float = Field(0.07, ge=0.001, le=0.5, description="start value, 0.001 to 0.5")
     learn_temperature: bool = Field(True, description="learn it, clamped to [0.001, 0.5]; else it is constant")
-    image_size: int = Field(64, ge=8, description="side of the square that the image tower sees")
-    resize_size: int = Field(72, ge=8, description="evaluation resizes both sides to this, then crops the centre")
+    image_size: int = Field(48, ge=8, description="side of the square that the image tower sees")
+    resize_size: int = Field(54, ge=8, description="evaluation resizes both sides to this, then crops the centre")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), strict=False, description="of the input, RGB")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), strict=False, description="of the input, RGB")
     max_tokens: int = Field(25, ge=3, description="longer captions are cut")
@@ -218,7 +219,7 @@ class TrainParams(Section):
     )
     freeze: list[Literal["image", "text"]] = Field(default=[], description="towers that do not learn")
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
-    lr: float = Field(2e-3, gt=0, strict=False, description="peak learning rate")
+    lr: float = Field(1e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
     beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")
     eps: float = Field(1e-6, gt=0, description="of AdamW")

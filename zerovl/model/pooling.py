@@ -72,6 +72,9 @@ _SENTENCE_MODES = {
 def resolve(tower: TextTowerParams, config: PreTrainedConfig) -> str:
     """Return the name of the pooling that `model.text_tower` asks for; `auto` is what its weights were trained for.
 
+    A tower from scratch has learned no place yet, and `auto` is the mean: each word reaches the loss from the first step
+    on, where token 0 of an untrained tower holds next to nothing of them.
+
     Raises `ZeroVLError` where a folder of sentence-transformers asks for a way that is not here, or the tower cannot
     do what is asked.
     """
@@ -84,7 +87,9 @@ def resolve(tower: TextTowerParams, config: PreTrainedConfig) -> str:
         return "end"
     if tower.pooling != "auto":
         return tower.pooling
-    if tower.name and (modules := _published_file(tower.name, "modules.json")):
+    if not tower.name:
+        return "mean"
+    if modules := _published_file(tower.name, "modules.json"):
         return _of_sentence_model(tower.name, modules)
     return _FAMILIES.get(config.model_type, "first")
 
