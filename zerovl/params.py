@@ -182,6 +182,28 @@ class AugmentParams(Section):
         return self
 
 
+class FineTuningParams(Section):
+    """How far each part of a model may move from the weights that it starts from; the defaults are the paper's."""
+
+    image_lr_scale: float = Field(1.0, gt=0, strict=False, description="the image tower's share of lr")
+    text_lr_scale: float = Field(1.0, gt=0, strict=False, description="the text tower's share of lr")
+    projection_lr_scale: float = Field(
+        1.0, gt=0, strict=False, description="share of lr of the projections and the temperature"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, strict=False, description="lr of a tower's block: times this for each step from its top"
+    )
+    freeze_image_blocks: int = Field(
+        0, ge=0, description="first blocks of the image tower that do not learn, with its stem; 0: none"
+    )
+    freeze_text_blocks: int = Field(
+        0, ge=0, description="first blocks of the text tower that do not learn, with its embeddings; 0: none"
+    )
+    decay_biases: bool = Field(
+        True, description="weight decay also on biases, norms and the temperature, as the paper has it"
+    )
+
+
 def _micro_batch(value: object) -> object:
     if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{value!r} is not accepted: give a whole number of pairs from 1, or auto")
@@ -233,6 +255,7 @@ class TrainParams(Section):
     mixup_alpha: float = Field(0.1, gt=0, description="share of the mix ~ Beta(alpha, alpha), one draw a step")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
     augment: AugmentParams = AugmentParams()
+    fine_tuning: FineTuningParams = FineTuningParams()
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
     valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
     valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")

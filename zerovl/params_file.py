@@ -23,6 +23,7 @@ _LATER = frozenset(
     {
         "train.continue_from",
         "train.loss",
+        "train.fine_tuning",
         "machine",
         "register.gate.min_metrics",
         "model.image_tower.weights",

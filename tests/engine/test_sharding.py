@@ -17,7 +17,8 @@ from zerovl.engine.clipping import clip_gradients
 from zerovl.engine.model_options import prepare_model
 from zerovl.engine.optimiser import make_optimiser
 from zerovl.engine.precision import Precision
-from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, blocks, is_sharded
+from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
+from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.mixup import Mix
 from zerovl.params import MachineParams, TrainParams

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tests.support.towers import model
 from zerovl.engine.precision import Precision
 from zerovl.model.dual_encoder import DualEncoder
+from zerovl.params import TrainParams
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.activations import Activations, LiveTensors, measure, untouched
 from zerovl.sizing.synthetic import make_mix, tower_pass
@@ -55,8 +56,8 @@ def test_weights_that_autocast_copies_are_the_fixed_part() -> None:
 def test_frozen_towers_and_checkpointing_keep_less() -> None:
     whole = measured(model(depth=4)).kept(16)
     frozen, checkpointed = model(depth=4), model(depth=4)
-    shape_only_model.apply_train_options(frozen, ["image"], False)
-    shape_only_model.apply_train_options(checkpointed, [], True)
+    shape_only_model.apply_train_options(frozen, TrainParams(freeze=["image"]), False)
+    shape_only_model.apply_train_options(checkpointed, TrainParams(), True)
     assert measured(frozen).kept(16) < 0.4 * whole
     lighter = measured(checkpointed)
     assert lighter.kept(16) < 0.6 * whole

@@ -17,3 +17,10 @@ def test_batch_norm_under_debiased_sampling_is_said() -> None:
     assert "BatchNorm" in note
     assert batch_normalisation(Params(), model()) == []
     assert batch_normalisation(from_recipe({}, ["train.sampling=shuffled"], "x"), model("test_resnet")) == []
+
+
+def test_rates_of_a_frozen_tower_are_said_to_have_no_effect() -> None:
+    changed = ["train.freeze=[text]", "train.fine_tuning.text_lr_scale=0.5", "train.fine_tuning.image_lr_scale=0.5"]
+    assert without_effect(from_recipe({}, changed, "x")) == [
+        "train.fine_tuning.text_lr_scale 0.5 has no effect: train.freeze names that tower"
+    ]

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.sharding import shard
 from zerovl.errors import ZeroVLError
+from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
-from zerovl.params import MachineParams, TrainParams
+from zerovl.params import FineTuningParams, MachineParams, TrainParams
 
 Side = Literal["image", "text"]
 
@@ -41,6 +42,26 @@ def prepare_model(model: DualEncoder, freeze: Sequence[Side], machine: MachinePa
     if sharded:
         shard(model, ranks)  # from the host's memory: a device never holds a whole tower
     model.to(ranks.device)
+
+
+def freeze_first_blocks(model: DualEncoder, fine_tuning: FineTuningParams) -> None:
+    """Freeze the stem and the first blocks of the towers, as many as are asked for; before `prepare_model`.
+
+    Raises `ZeroVLError` where a tower has fewer blocks.
+    """
+    counts: tuple[tuple[Side, int], ...] = (
+        ("image", fine_tuning.freeze_image_blocks),
+        ("text", fine_tuning.freeze_text_blocks),
+    )
+    for side, count in counts:
+        there = len(blocks(getattr(model, f"{side}_tower")))
+        if count > there:
+            raise ZeroVLError(
+                f"train.fine_tuning.freeze_{side}_blocks: {count}, and the {side} tower has {there} blocks; set it to "
+                f"{there} at most, or name the tower in train.freeze"
+            )
+        if count:
+            model.freeze_blocks(side, count)
 
 
 def set_float32_arithmetic(train: TrainParams) -> None:

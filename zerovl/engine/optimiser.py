@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor
 
+from zerovl.engine.parameter_groups import learned_parameters
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import TrainParams
 
@@ -35,16 +37,30 @@ def make_schedule(params: TrainParams, steps: int) -> Schedule:
 
 
 def make_optimiser(model: DualEncoder, params: TrainParams) -> torch.optim.AdamW:
-    """AdamW over everything that learns; weight decay on all of it, as the recipe has it."""
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Fused AdamW takes sharded and plain parameters, but not in one call: a group is a call.
-    sharded = [parameter for parameter in learned if isinstance(parameter, DTensor)]
-    whole = [parameter for parameter in learned if not isinstance(parameter, DTensor)]
+    """AdamW over everything that learns, in groups of one share of the learning rate (`lr_scale`) and one weight decay.
+
+    The paper's settings make one group, or two where the model is sharded. Checkpoints know parameters by their
+    names: how they are grouped here is nowhere stored. Raises `ZeroVLError` as `learned_parameters` does.
+    """
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for item in learned_parameters(model, params):
+        # Fused AdamW takes sharded and plain parameters, but not in one call: a group is a call.
+        kind = not isinstance(item.parameter, DTensor), item.lr_scale, item.weight_decay
+        groups.setdefault(kind, []).append(item.parameter)
     return torch.optim.AdamW(
-        [{"params": parameters} for parameters in (sharded, whole) if parameters],
+        [
+            {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+            for (_, scale, decay), parameters in sorted(groups.items(), key=lambda group: group[0])
+        ],
         lr=params.lr,
         betas=(params.beta1, params.beta2),
         eps=params.eps,
         weight_decay=params.weight_decay,
         fused=True,
     )
+
+
+def set_lr(optimiser: torch.optim.AdamW, lr: float) -> None:
+    """Give each group its share of a learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -2,7 +2,8 @@
 
 Each rank keeps 1/W of every tower's parameter, as a DTensor sharded along dimension 0. A block's
 weights are gathered before its forward, freed after it, gathered again for its backward and freed.
-Projections and temperature are small and stay whole on every rank.
+Projections and temperature are small and stay whole on every rank, and so do frozen blocks, which have
+neither gradient nor moments.
 
 Memory a rank, in float32 and P parameters of the towers: 12 P / W bytes for weights and moments, 4 P
 for gradients between the first and the last backward of a step (they are summed once, at its end),
@@ -16,7 +17,6 @@ Shapes: W ranks, P parameters.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,9 +29,8 @@ from torch.distributed.tensor import DTensor
 
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.gradients import GradientSum
+from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
-
-_BLOCKS = re.compile(r"(blocks|stages|layers?\d*)$")  # how timm and transformers name lists of blocks
 
 
 def shard(model: DualEncoder, ranks: Ranks) -> None:
@@ -41,10 +40,11 @@ def shard(model: DualEncoder, ranks: Ranks) -> None:
         if is_frozen(tower):
             continue  # it has no moments to split, and FSDP tidies up in a backward that it never has
         tower.register_forward_hook(_own_output)
-        for part in [*blocks(tower), tower]:
+        still = {parameter for parameter in tower.parameters() if not parameter.requires_grad}
+        for part in [*(block for block in blocks(tower) if not is_frozen(block)), tower]:
             # The whole tower's, too: outside of a forward and backward `parameters()` are then always
             # the sharded ones that the optimiser knows.
-            sharded = fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            sharded = fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=still or None)
             sharded.set_gradient_divide_factor(1.0)  # gradients are sums over ranks (see `contrastive_loss`)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
@@ -52,18 +52,6 @@ def shard(model: DualEncoder, ranks: Ranks) -> None:
 def _own_output(_tower: nn.Module, _inputs: Any, output: Any) -> Any:
     """FSDP hangs a hook on the output, which it warns may get lost on a view (timm gives token 0 as one)."""
     return output.clone() if isinstance(output, Tensor) else output
-
-
-def blocks(tower: nn.Module) -> list[nn.Module]:
-    """Blocks that are gathered one at a time, innermost lists of them; empty where a tower has no such list."""
-    named = {
-        name: module
-        for name, module in tower.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and _BLOCKS.search(name)
-    }
-    innermost = [module for name, module in named.items() if not any(other.startswith(f"{name}.") for other in named)]
-    found = [block for module in innermost for block in module]
-    return [block for block in found if not isinstance(block, nn.ModuleList) and any(True for _ in block.parameters())]
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.clipping import clip_gradients
 from zerovl.engine.forward import Inputs
 from zerovl.engine.metrics_log import MetricsLog
-from zerovl.engine.optimiser import Schedule
+from zerovl.engine.optimiser import Schedule, set_lr
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
 from zerovl.engine.state import TrainingState
@@ -164,8 +164,7 @@ class Trainer:
         Raises `ZeroVLError` where the loss is not finite or memory runs out.
         """
         optimiser, scaler = self.state.optimiser, self.precision.scaler
-        for group in optimiser.param_groups:
-            group["lr"] = lr
+        set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=True)
         with _memory_error(partial(out_of_memory, batch)):
             loss = float(self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step))

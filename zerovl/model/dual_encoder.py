@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
+from zerovl.model.blocks import first_modules, layers
 from zerovl.model.text_towers import text_width
 
 MIN_TEMPERATURE = 0.001
@@ -34,6 +35,7 @@ class DualEncoder(nn.Module):
         self.image_tower = image_tower
         self.text_tower = text_tower
         self.pool = pooling.by_name(architecture.pooling)  # (m, L, w) and (m, L) -> (m, w)
+        self._still: list[nn.Module] = []  # parts of learning towers that stay in evaluation mode
         width = architecture.embed_dim
         self.image_projection = nn.Linear(image_width(image_tower), width, bias=False)
         self.text_projection = nn.Linear(text_width(text_tower), width, bias=False)
@@ -76,12 +78,24 @@ class DualEncoder(nn.Module):
         tower: nn.Module = getattr(self, f"{side}_tower")
         tower.requires_grad_(False).eval()
 
+    def freeze_blocks(self, side: Literal["image", "text"], count: int) -> None:
+        """Stop a tower's stem and its first `count` blocks, 1 or more, from learning; as `freeze` for these alone."""
+        tower: nn.Module = getattr(self, f"{side}_tower")
+        of_layer = layers(tower)
+        for name, parameter in tower.named_parameters():
+            if of_layer[name] <= count:
+                parameter.requires_grad_(False)
+        self._still += first_modules(tower, count)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """Set the mode as in PyTorch, but a frozen tower stays in evaluation: no dropout, no statistics that move."""
+        """Set the mode as in PyTorch, but what is frozen stays in evaluation: no dropout, no statistics that move."""
         super().train(mode)
         for tower in (self.image_tower, self.text_tower):
             if is_frozen(tower):
                 tower.eval()
+        for module in self._still:
+            module.training = False
         return self
 
     @torch.no_grad()

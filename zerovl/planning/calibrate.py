@@ -98,7 +98,7 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     loader_rate, tokens = _loader(params, layout, workspace)
     architecture, _ = planned_architecture(params, workspace)
     model = from_architecture(architecture)
-    apply_train_options(model, params.train.freeze, params.machine.activation_checkpointing)
+    apply_train_options(model, params.train, params.machine.activation_checkpointing)
     model.to(device).train()
     precision = Precision(params.train.precision, device)
     optimiser = make_optimiser(model, params.train)

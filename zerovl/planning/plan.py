@@ -167,7 +167,7 @@ def imagine_model(params: Params, target: Target, workspace: Workspace) -> Model
     architecture, notes = planned_architecture(params, workspace)
     model = shape_only_model.imagine(architecture)
     train, tokens = params.train, params.model.max_tokens
-    shape_only_model.apply_train_options(model, train.freeze, params.machine.activation_checkpointing)
+    shape_only_model.apply_train_options(model, train, params.machine.activation_checkpointing)
     measured = shape_only_model.activations(model, target.kind, train.precision, tokens, train.mixup)
     return Model(shape_only_model.count(model), shape_only_model.forward_flops(model, tokens), measured, notes)
 

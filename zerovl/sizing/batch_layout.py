@@ -124,7 +124,7 @@ def _activations(params: Params, model: DualEncoder, run: Run, ranks: Ranks) -> 
         return measure(model, run, ranks.device)
     train = params.train
     whole = shape_only_model.imagine(model.architecture)
-    shape_only_model.apply_train_options(whole, train.freeze, params.machine.activation_checkpointing)
+    shape_only_model.apply_train_options(whole, train, params.machine.activation_checkpointing)
     return shape_only_model.activations(whole, ranks.device.type, train.precision, params.model.max_tokens, train.mixup)
 
 

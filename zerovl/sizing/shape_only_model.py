@@ -6,11 +6,11 @@ data types, none gives numbers. A ViT-B takes seconds and no memory, for a GPU t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from zerovl.engine.model_options import checkpoint_activations
+from zerovl.engine.model_options import checkpoint_activations, freeze_first_blocks
 from zerovl.engine.precision import Precision
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import from_architecture
+from zerovl.params import TrainParams
 from zerovl.sizing.activations import SIZES, Activations, Line, LiveTensors, measure, untouched
 from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
 
@@ -63,9 +64,10 @@ def imagine(architecture: Architecture) -> DualEncoder:
         return from_architecture(architecture).to("meta")
 
 
-def apply_train_options(model: DualEncoder, frozen: Sequence[Literal["image", "text"]], checkpointed: bool) -> None:
-    """Freeze towers and turn activation checkpointing on, in place, as training will."""
-    for side in frozen:
+def apply_train_options(model: DualEncoder, train: TrainParams, checkpointed: bool) -> None:
+    """Freeze towers and blocks and turn activation checkpointing on, in place, as training will."""
+    freeze_first_blocks(model, train.fine_tuning)
+    for side in train.freeze:
         model.freeze(side)
     if checkpointed:
         checkpoint_activations(model)

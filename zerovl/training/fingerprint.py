@@ -16,9 +16,11 @@ from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.text import FILES as TOKENIZER_FILES
-from zerovl.params import Params, as_dict
+from zerovl.params import FineTuningParams, Params, as_dict
 from zerovl.training.start import Checkpoint, Start
 
+# Settings that came later: at these values a run is what it was before there was such a setting.
+_LATER: dict[str, Any] = {"fine_tuning": as_dict(FineTuningParams())}
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
 # Settings of the towers that came after fingerprints: left out where they are what runs before them had.
 _LATER = {"image_tower.weights": "", "text_tower.pooling": "first"}
@@ -33,7 +35,11 @@ def describe(
     parent: Checkpoint | None,
 ) -> dict[str, Any]:
     """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
-    train = {key: value for key, value in as_dict(params.train).items() if key not in _NOT_SHAPING}
+    train = {
+        key: value
+        for key, value in as_dict(params.train).items()
+        if key not in _NOT_SHAPING and not (key in _LATER and value == _LATER[key])
+    }
     return {
         "model": _model(params, architecture),
         "train": train,
@@ -66,8 +72,8 @@ def digest(description: dict[str, Any]) -> str:
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return what two descriptions differ in, one "key: old -> new" each; of the code the files."""
     found = []
-    for section in ("model", "train"):
-        old, new = (dict(_leaves(description.get(section, {}))) for description in (before, after))
+    for section, later in (("model", {}), ("train", _LATER)):
+        old, new = (dict(_leaves(later | description.get(section, {}))) for description in (before, after))
         found += [
             f"{section}.{key}: {old.get(key, _LATER.get(key))} -> {new.get(key, _LATER.get(key))}"
             for key in sorted(old.keys() | new.keys())

@@ -17,7 +17,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.metrics_log import MetricsLog
-from zerovl.engine.model_options import prepare_model, set_float32_arithmetic
+from zerovl.engine.model_options import freeze_first_blocks, prepare_model, set_float32_arithmetic
 from zerovl.engine.optimiser import make_optimiser, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
@@ -113,6 +113,7 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision]:
     model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed)
     if run.spec.start:
         run.spec.start.load_into(model)
+    freeze_first_blocks(model, train.fine_tuning)
     prepare_model(model, train.freeze, run.params.machine, ranks)
     set_float32_arithmetic(train)
     precision = Precision(train.precision, ranks.device)

@@ -8,8 +8,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.model_options import options_without_effect
+from zerovl.engine.parameter_groups import describe, learned_parameters
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import Params
+from zerovl.params import FineTuningParams, Params
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
 from zerovl.training import fingerprint
@@ -41,6 +42,8 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
         ("memory", str(sizing.memory)),
     ]
+    if train.freeze or train.fine_tuning != FineTuningParams():
+        lines += [("learns", part) for part in describe(learned_parameters(model, train), train.lr)]
     if spec.parent:
         changes = fingerprint.differences(spec.parent.description, spec.description) or ["nothing"]
         lines += [("differs", change) for change in changes]
@@ -94,6 +97,11 @@ def without_effect(params: Params) -> list[str]:
     image_weights = params.model.image_tower.weights
     if image_weights and (start := train.init_from or train.continue_from):
         notes.append(f"model.image_tower.weights {image_weights} has no effect: the weights of {start} are used")
+    for side in train.freeze:
+        for name in (f"{side}_lr_scale", f"freeze_{side}_blocks"):
+            value, default = getattr(train.fine_tuning, name), FineTuningParams.model_fields[name].default
+            if value != default:
+                notes.append(f"train.fine_tuning.{name} {value:g} has no effect: train.freeze names that tower")
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     return notes
