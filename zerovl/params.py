@@ -247,6 +247,13 @@ class TrainParams(Section):
     eps: float = Field(1e-6, gt=0, description="of AdamW")
     weight_decay: float = Field(0.001, ge=0, strict=False, description="on all parameters")
     clip_norm: float = Field(0.0, ge=0, strict=False, description="largest norm of the whole gradient; 0: no clipping")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        strict=False,
+        description="of a moving average of the weights, which is scored and written in their place; 0: no average",
+    )
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps with linear warm-up")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="half a cosine ends at this share of lr")
     mixup: Literal["none", "coin", "image", "text"] = Field(

@@ -24,6 +24,7 @@ _LATER = frozenset(
         "train.continue_from",
         "train.loss",
         "train.fine_tuning",
+        "train.ema_decay",
         "machine",
         "register.gate.min_metrics",
         "model.image_tower.weights",

@@ -61,6 +61,6 @@ def make_optimiser(model: DualEncoder, params: TrainParams) -> torch.optim.AdamW
 
 
 def set_lr(optimiser: torch.optim.AdamW, lr: float) -> None:
-    """Give each group its share of a learning rate."""
+    """Give each group its share of a learning rate, all of it where none is said."""
     for group in optimiser.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -181,6 +181,7 @@ class Trainer:
             scaler.step(optimiser)
             scaler.update()
         self.state.model.clamp_temperature()
+        self.state.average.update()
         return loss, facts
 
     def _row(self, batch: Batch, loss: float, lr: float, rate: float) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class Trainer:
         if self.evaluation is None or not (self.ranks.is_first or self.evaluation.is_collective):
             return {}
         self.state.model.eval()
-        with self.ranks.activity.during("scoring validation pairs"):
+        with self.ranks.activity.during("scoring validation pairs"), self.state.average.applied():
             score = self.evaluation.score()
         self.state.model.train()
         progress.pause()

@@ -117,6 +117,8 @@ def _training(params: Params, summary: Mapping[str, Any]) -> str:
         f"mixup {train.mixup}, {train.precision}, seed {train.seed}",
         f"- AdamW, peak learning rate {train.lr:g}, weight decay {train.weight_decay:g}",
     ]
+    if train.ema_decay:
+        lines.append(f"- the weights are a moving average over the steps, decay {train.ema_decay:g}")
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float | str)}
     lines += [
         f"- {key}: {value:g}" if isinstance(value, float) else f"- {key}: {value}" for key, value in numbers.items()

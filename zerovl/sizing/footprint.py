@@ -50,11 +50,12 @@ class Footprint:
     kept_graphs: int
     loss: int
     checks: int  # scoring a sample of the validation pairs
+    average: int = 0  # of the weights over the steps
 
     @property
     def total(self) -> int:
         """The highest point: kept graphs are there in the loss and until their backward, then come the others."""
-        lasting = self.weights + self.gradients + self.moments + self.embeddings + self.inputs
+        lasting = self.weights + self.gradients + self.moments + self.embeddings + self.inputs + self.average
         with_kept = self.kept_graphs + max(self.loss, self.backward if self.kept_graphs else 0)
         return lasting + max(self.activations, with_kept, self.checks)
 
@@ -69,6 +70,7 @@ class Footprint:
                 ("weights", self.weights),
                 ("gradients", self.gradients),
                 ("AdamW", self.moments),
+                ("averaged weights", self.average),
                 ("activations", self.activations),
                 ("kept graphs", self.kept_graphs),
                 ("embeddings", self.embeddings),
@@ -99,6 +101,7 @@ class Workload:
     sharded: bool
     evaluated: bool  # a sample of the validation pairs is scored on the way
     loss: Loss
+    averaged: bool = False  # an average of the weights is kept
 
     @classmethod
     def of(cls, params: Params, loss: Loss) -> Workload:
@@ -111,6 +114,7 @@ class Workload:
             params.machine.shard_model,
             params.train.valid_checks > 0,
             loss,
+            params.train.ema_decay > 0,
         )
 
 
@@ -121,6 +125,7 @@ def footprint(
     shards = layout.world_size if workload.sharded else 1
     inputs = layout.local if kind == "cpu" else min(layout.local, 2 * layout.micro_batch)
     width = workload.embed_dim
+    average = _FLOAT * size.learned // shards if workload.averaged else 0
     return Footprint(
         weights=_FLOAT * size.total // shards,
         gradients=_FLOAT * size.learned,  # whole until the end of a step, sharded or not
@@ -132,7 +137,8 @@ def footprint(
         backward=activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch),
         kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),
         loss=workload.loss.memory(layout.local, layout.batch, width, kind),
-        checks=activations.forward(_CHECKED) if workload.evaluated else 0,
+        checks=activations.forward(_CHECKED) + average if workload.evaluated else 0,  # the weights, set aside
+        average=average,
     )
 
 

@@ -19,11 +19,12 @@ from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import FineTuningParams, Params, as_dict
 from zerovl.training.start import Checkpoint, Start
 
-# Settings that came later: at these values a run is what it was before there was such a setting.
-_LATER: dict[str, Any] = {"fine_tuning": as_dict(FineTuningParams())}
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
-# Settings of the towers that came after fingerprints: left out where they are what runs before them had.
-_LATER = {"image_tower.weights": "", "text_tower.pooling": "first"}
+# Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
+_LATER: dict[str, dict[str, Any]] = {
+    "model": {"image_tower.weights": "", "text_tower.pooling": "first"},
+    "train": {"fine_tuning": as_dict(FineTuningParams()), "ema_decay": 0.0},
+}
 
 
 def describe(
@@ -35,14 +36,13 @@ def describe(
     parent: Checkpoint | None,
 ) -> dict[str, Any]:
     """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
-    train = {
-        key: value
-        for key, value in as_dict(params.train).items()
-        if key not in _NOT_SHAPING and not (key in _LATER and value == _LATER[key])
-    }
+    model, train = as_dict(params.model), as_dict(params.train)
+    model["text_tower"]["pooling"] = architecture.pooling  # what `auto` stands for
+    for key in _NOT_SHAPING:
+        del train[key]
     return {
-        "model": _model(params, architecture),
-        "train": train,
+        "model": _as_before("model", model),
+        "train": _as_before("train", train),
         "data": manifest.digest,
         "tokenizer": sha256_json(
             {name: sha256_file(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).is_file()}
@@ -53,14 +53,15 @@ def describe(
     }
 
 
-def _model(params: Params, architecture: Architecture) -> dict[str, Any]:
-    """The section `model`, with what `auto` stands for."""
-    values = as_dict(params.model)
-    values["text_tower"]["pooling"] = architecture.pooling
-    for path, before in _LATER.items():
-        section, key = path.split(".")
-        if values[section][key] == before:
-            del values[section][key]
+def _as_before(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what came later and has the value that runs before it had."""
+    for path, before in _LATER[section].items():
+        *outer, key = path.split(".")
+        place = values
+        for name in outer:
+            place = place[name]
+        if place[key] == before:
+            del place[key]
     return values
 
 
@@ -72,10 +73,12 @@ def digest(description: dict[str, Any]) -> str:
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return what two descriptions differ in, one "key: old -> new" each; of the code the files."""
     found = []
-    for section, later in (("model", {}), ("train", _LATER)):
-        old, new = (dict(_leaves(later | description.get(section, {}))) for description in (before, after))
+    for section, later in _LATER.items():
+        old, new = (
+            dict(_leaves(later)) | dict(_leaves(description.get(section, {}))) for description in (before, after)
+        )
         found += [
-            f"{section}.{key}: {old.get(key, _LATER.get(key))} -> {new.get(key, _LATER.get(key))}"
+            f"{section}.{key}: {old.get(key)} -> {new.get(key)}"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]

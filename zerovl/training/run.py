@@ -14,6 +14,7 @@ from zerovl.data.batches.loader import TrainBatches, train_batches
 from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.metrics_log import MetricsLog
@@ -64,7 +65,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
         outcome = _train(run, state, loss, precision, sizing, checkpoints, start_step, stop)
         if outcome.state == "finished":
             with ranks.activity.during("writing the model"):
-                _finish(run, state.model, memory_before, checkpoints.take_blocked())
+                _finish(run, state, memory_before, checkpoints.take_blocked())
     return _exit_status(run, outcome, stop)
 
 
@@ -119,7 +120,8 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision]:
     precision = Precision(train.precision, ranks.device)
     if is_sharded(model):
         precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
-    return TrainingState(model, make_optimiser(model, train), precision.scaler), precision
+    average = make_average(model, train.ema_decay)
+    return TrainingState(model, make_optimiser(model, train), precision.scaler, average), precision
 
 
 def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState) -> int:
@@ -161,13 +163,15 @@ def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:
     )
 
 
-def _finish(run: Run, model: DualEncoder, memory_before: int, last_save_seconds: float) -> None:
+def _finish(run: Run, state: TrainingState, memory_before: int, last_save_seconds: float) -> None:
     """Write the bundle, then the report; a collective where the model is sharded."""
-    weights = full_weights(model)
+    workspace, spec = run.workspace, run.spec
+    with state.average.applied():
+        weights = full_weights(state.model)  # in the model's own memory where that is the host's
+        if run.ranks.is_first:
+            bundle.save(state.model, spec.tokenizer, workspace.model, weights)
     if not run.ranks.is_first:
         return
-    workspace, spec = run.workspace, run.spec
-    bundle.save(model, spec.tokenizer, workspace.model, weights)
     summary = {
         "fingerprint": spec.name,
         "steps": spec.steps,

@@ -42,6 +42,9 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
         ("memory", str(sizing.memory)),
     ]
+    if train.ema_decay:
+        said = f"a moving average of the weights, decay {train.ema_decay:g}, is scored and written in their place"
+        lines.append(("average", said))
     if train.freeze or train.fine_tuning != FineTuningParams():
         lines += [("learns", part) for part in describe(learned_parameters(model, train), train.lr)]
     if spec.parent:
