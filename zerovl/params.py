@@ -123,8 +123,8 @@ class TextTowerParams(Section):
     )
     pooling: Literal["auto", "first", "mean", "last"] = Field(
         "auto",
-        description="what becomes of the tokens: the first, the last, the mean; auto: as the tower was trained, the mean for "
-        "one from scratch",
+        description="what becomes of the tokens: the first, the last, the mean; auto: as the tower was trained, the "
+        "mean for one from scratch",
     )
 
 

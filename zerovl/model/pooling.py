@@ -72,8 +72,8 @@ _SENTENCE_MODES = {
 def resolve(tower: TextTowerParams, config: PreTrainedConfig) -> str:
     """Return the name of the pooling that `model.text_tower` asks for; `auto` is what its weights were trained for.
 
-    A tower from scratch has learned no place yet, and `auto` is the mean: each word reaches the loss from the first step
-    on, where token 0 of an untrained tower holds next to nothing of them.
+    A tower from scratch has learned no place yet, and `auto` is the mean: each word reaches the loss from the first
+    step on, where token 0 of an untrained tower holds next to nothing of them.
 
     Raises `ZeroVLError` where a folder of sentence-transformers asks for a way that is not here, or the tower cannot
     do what is asked.
