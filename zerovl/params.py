@@ -228,8 +228,10 @@ class TrainParams(Section):
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
     )
-    loss: Literal["softmax"] = Field(
-        "softmax", description="softmax: the paper's, each pair against all others of the global batch, both ways"
+    loss: Literal["softmax", "sigmoid"] = Field(
+        "softmax",
+        description="softmax: the paper's, each pair against all others of the global batch, both ways; sigmoid: "
+        "SigLIP's, each pair of the batch a yes or no of its own, with a learned bias",
     )
     step: Literal["plain", "decoupled"] = Field(
         "decoupled",

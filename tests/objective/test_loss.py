@@ -12,7 +12,7 @@ from tests.support.towers import CPU, RANKS, batch, gradients, model, step_conte
 from zerovl.distributed.collectives import Collectives
 from zerovl.engine.precision import Precision
 from zerovl.engine.steps import DecoupledStep, PlainStep
-from zerovl.objective.loss import LOSSES, Loss, SoftmaxLoss
+from zerovl.objective.loss import LOSSES, Loss, SigmoidLoss, SoftmaxLoss, start_bias
 from zerovl.objective.mixup import Mix
 from zerovl.objective.targets import Targets
 from zerovl.params import Params
@@ -49,19 +49,26 @@ def test_the_paper_s_loss_is_found_by_name() -> None:
     assert isinstance(LOSSES[Params().train.loss], SoftmaxLoss)
 
 
-@pytest.mark.parametrize("loss", [SoftmaxLoss(), PairwiseSigmoid()])
+def test_a_bias_is_the_model_s_only_where_the_loss_reads_one() -> None:
+    assert start_bias(LOSSES["softmax"]) is None
+    assert start_bias(LOSSES["sigmoid"]) == -10.0
+    assert "logit_bias" not in dict(model().named_parameters())
+    assert model(logit_bias=-10.0).logit_bias.item() == -10.0
+
+
+@pytest.mark.parametrize("loss", [SoftmaxLoss(), SigmoidLoss(), PairwiseSigmoid()])
 @pytest.mark.parametrize("side", ["none", "image", "text"])
 def test_both_steps_leave_the_same_gradient_for_any_loss(loss: Loss, side: str) -> None:
     found = []
     for make in (PlainStep, lambda context: DecoupledStep(context, kept_graphs=1)):
-        dual = model().double().train()
+        dual = model(logit_bias=start_bias(loss)).double().train()
         context = replace(step_context(dual, RANKS, Precision("float32", CPU), seed=3), loss=loss)
         value = make(context)(batch(), Mix(side, 0.4), 7)  # type: ignore[arg-type]
         found.append((float(value), gradients(dual)))
     (plain, expected), (decoupled, gradient) = found
     assert plain == pytest.approx(decoupled, rel=1e-12)
     assert gradient.keys() == expected.keys()
-    assert "temperature" in expected
+    assert set(loss.parameters) <= expected.keys()
     for name in expected:
         torch.testing.assert_close(gradient[name], expected[name], rtol=1e-9, atol=1e-12)
 

@@ -40,7 +40,7 @@ class MicroInputs:
     keys: tuple[str, ...] = ("a-1", "a-2")
 
 
-def model(image_tower: str = "vit_tiny_patch16_224", **options: object) -> DualEncoder:
+def model(image_tower: str = "vit_tiny_patch16_224", logit_bias: float | None = None, **options: object) -> DualEncoder:
     if image_tower.startswith("vit"):
         options = {"img_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2, "proj_drop_rate": 0.2, **options}
     defaults = ModelParams(text_tower={"config": {"hidden_size": 16}})  # type: ignore[arg-type]
@@ -56,6 +56,7 @@ def model(image_tower: str = "vit_tiny_patch16_224", **options: object) -> DualE
         mean=defaults.mean,
         std=defaults.std,
         max_tokens=8,
+        logit_bias=logit_bias,
     )
     return from_architecture(architecture, seed=1)
 

@@ -185,11 +185,13 @@ class Trainer:
         return loss, facts
 
     def _row(self, batch: Batch, loss: float, lr: float, rate: float) -> dict[str, Any]:
+        model = self.state.model
         return {
             "step": batch.step,
             "loss": loss,
             "lr": lr,
-            "temperature": float(self.state.model.temperature.detach()),
+            "temperature": float(model.temperature.detach()),
+            **({} if model.architecture.logit_bias is None else {"logit_bias": float(model.logit_bias.detach())}),
             "source": batch.source,
             "pairs_per_second": round(rate, 1),
         }

@@ -33,6 +33,7 @@ class Architecture:
     std: tuple[float, float, float]
     max_tokens: int
     pooling: str = "first"  # of the text tower, a name of zerovl/model/pooling.py
+    logit_bias: float | None = None  # start value of a learned bias of the logits; None: the model has none
 
     def to_json(self) -> dict[str, Any]:
         """Return what `config.json` holds; fields that were added later are there where they are not their default."""

@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower, a text tower, two projections, one temperature.
+"""The dual encoder: an image tower, a text tower, two projections, one temperature, and a bias where a loss has one.
 
 Shapes: m pairs a call, D embedding width, L tokens, w width of a tower, H = W image side.
 """
@@ -42,6 +42,8 @@ class DualEncoder(nn.Module):
         self.temperature = nn.Parameter(
             torch.tensor(architecture.temperature), requires_grad=architecture.learn_temperature
         )
+        if architecture.logit_bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias))
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
 

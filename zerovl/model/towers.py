@@ -30,10 +30,13 @@ from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
 
 
-def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
-    """Return a new model: published weights where `pretrained` or `weights` says so, else random ones from `seed`."""
+def build(params: ModelParams, vocab_size: int, seed: int, logit_bias: float | None = None) -> DualEncoder:
+    """Return a new model: published weights where `pretrained` or `weights` says so, else random ones from `seed`.
+
+    `logit_bias` is the start value of the bias that some losses learn; None: the model has none.
+    """
     text_config = resolve_text_config(params, vocab_size)
-    architecture = make_architecture(params, text_config)
+    architecture = make_architecture(params, text_config, logit_bias)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image_tower = create_image_tower(architecture, params.image_tower.pretrained)
@@ -46,10 +49,13 @@ def build(params: ModelParams, vocab_size: int, seed: int) -> DualEncoder:
         return DualEncoder(architecture, image_tower, text_tower)
 
 
-def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Architecture:
+def make_architecture(
+    params: ModelParams, text_config: PreTrainedConfig, logit_bias: float | None = None
+) -> Architecture:
     """Return the description of the model that `params` ask for, with the whole config of the text tower.
 
-    Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling that it cannot have.
+    `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling that
+    it cannot have.
     """
     check_positions(params, text_config)
     return Architecture(
@@ -65,6 +71,7 @@ def make_architecture(params: ModelParams, text_config: PreTrainedConfig) -> Arc
         std=params.std,
         max_tokens=params.max_tokens,
         pooling=pooling.resolve(params.text_tower, text_config),
+        logit_bias=logit_bias,
     )
 
 

@@ -1,4 +1,4 @@
-"""The contrastive loss as the textbook writes it: the slow reference of `tiled`.
+"""The losses as the papers write them: the slow references of `tiled` and `sigmoid`.
 
 Shapes: b local pairs, B = W b pairs of all ranks, D embedding width.
 """
@@ -33,3 +33,30 @@ def dense_contrastive_loss(image_emb: Tensor, text_emb: Tensor, temperature: Ten
 
 def _both_ways(logits: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def dense_sigmoid_loss(
+    image_emb: Tensor, text_emb: Tensor, temperature: Tensor, bias: Tensor, targets: Targets
+) -> Tensor:
+    """-1/B sum_ij log sigmoid(z_ij (image_i . text_j / temperature + bias)) of one rank's whole batch.
+
+    Source: arXiv 2303.15343, sec. 3.2, with z_ij = 1 where i and j belong together, else -1; 1 / temperature is its t.
+
+    Args:
+        image_emb, text_emb: normalised, (B, D).
+        temperature, bias: scalars.
+        targets: who belongs to whom. With mixup, weight x loss(own) + (1 - weight) x loss(partner).
+
+    Returns:
+        A scalar; autograd does the rest. Memory O(B^2).
+    """
+    logits = image_emb @ text_emb.T / temperature + bias  # (B, B)
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    loss = targets.weight * _yes_or_no(logits, own)
+    if targets.partner is not None:
+        loss = loss + (1 - targets.weight) * _yes_or_no(logits, own[targets.partner])
+    return loss
+
+
+def _yes_or_no(logits: Tensor, together: Tensor) -> Tensor:
+    return -F.logsigmoid(torch.where(together, logits, -logits)).sum() / len(logits)

@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from zerovl.distributed.collectives import Collectives
+from zerovl.objective.sigmoid import START_BIAS, sigmoid_loss
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiled import contrastive_loss
 from zerovl.objective.tiles import CUDA_TILE, TILE
@@ -75,10 +76,44 @@ class SoftmaxLoss:
 
     def memory(self, local: int, batch: int, width: int, kind: str) -> int:
         """Gathered captions, the gradients that the tiles sum up, and two tiles."""
-        tile = TILE if kind == "cpu" else CUDA_TILE
-        gathered = batch * width if batch > local else 0
-        gradients = (local + batch) * width
-        return _FLOAT * (gathered + gradients + 2 * min(tile, local) * min(tile, batch))
+        return _tiled_memory(local, batch, width, kind)
 
 
-LOSSES: Mapping[str, Loss] = {"softmax": SoftmaxLoss()}  # by the names of train.loss
+@dataclass(frozen=True)
+class SigmoidLoss:
+    """SigLIP's loss (arXiv 2303.15343): every pair of the batch is a yes or no of its own, in tiles (see `sigmoid`)."""
+
+    parameters: tuple[str, ...] = ("temperature", "logit_bias")
+
+    def __call__(
+        self,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        parameters: Mapping[str, Tensor],
+        targets: Targets,
+        ranks: Collectives,
+    ) -> Tensor:
+        return sigmoid_loss(image_emb, text_emb, parameters["temperature"], parameters["logit_bias"], targets, ranks)
+
+    def operations(self, batch: int, width: int) -> float:
+        """Four products of 2 b B D operations, each shared by b pairs, as softmax has."""
+        return 8.0 * batch * width
+
+    def memory(self, local: int, batch: int, width: int, kind: str) -> int:
+        """Gathered captions, the gradients that the tiles sum up, and two tiles."""
+        return _tiled_memory(local, batch, width, kind)
+
+
+def _tiled_memory(local: int, batch: int, width: int, kind: str) -> int:
+    tile = TILE if kind == "cpu" else CUDA_TILE
+    gathered = batch * width if batch > local else 0
+    gradients = (local + batch) * width
+    return _FLOAT * (gathered + gradients + 2 * min(tile, local) * min(tile, batch))
+
+
+def start_bias(loss: Loss) -> float | None:
+    """Return the start value of the model's `logit_bias`; None where the loss reads none, and the model has none."""
+    return START_BIAS if "logit_bias" in loss.parameters else None
+
+
+LOSSES: Mapping[str, Loss] = {"softmax": SoftmaxLoss(), "sigmoid": SigmoidLoss()}  # by the names of train.loss

@@ -25,17 +25,16 @@ Cost on a rank, forward and backward:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from zerovl.distributed.collectives import Collectives, OneRank
+from zerovl.distributed.collectives import Collectives
+from zerovl.objective.over_ranks import loss_over_ranks, own_columns
 from zerovl.objective.targets import Targets
-from zerovl.objective.tiles import CUDA_TILE, Tiles, TorchTiles, spans
-
-_ROWS = 8192  # of embeddings taken to float32 at once where only a sum is wanted
+from zerovl.objective.tiles import CUDA_TILE, Tiles, TorchTiles
 
 
 def contrastive_loss(
@@ -62,9 +61,8 @@ def contrastive_loss(
         through all ranks' logits (gathering with gradient); the gradients of parameters must
         therefore be summed over ranks, not averaged.
     """
-    tiles = tiles or fastest_tiles(image_emb, text_emb)
-    loss: Tensor = _TiledLoss.apply(image_emb, text_emb, temperature, targets or Targets(), ranks or OneRank(), tiles)
-    return loss
+    sweep = SoftmaxSweep(tiles or fastest_tiles(image_emb, text_emb))
+    return loss_over_ranks(sweep, image_emb, text_emb, temperature, None, targets, ranks)
 
 
 def fastest_tiles(image_emb: Tensor, text_emb: Tensor) -> Tiles:
@@ -79,66 +77,36 @@ def fastest_tiles(image_emb: Tensor, text_emb: Tensor) -> Tiles:
     return TorchTiles(exact, CUDA_TILE) if image_emb.is_cuda else TorchTiles(exact)
 
 
-class _TiledLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        image_emb: Tensor,
-        text_emb: Tensor,
-        temperature: Tensor,
+@dataclass(frozen=True)
+class SoftmaxSweep:
+    """`Sweep` of the softmax loss: half of both log-sum-exps, and P + Q."""
+
+    tiles: Tiles
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As in `Sweep`."""
+        return self.tiles.dtype
+
+    def value(
+        self, image: Tensor, all_text: Tensor, scale: Tensor, bias: Tensor | None, ranks: Collectives
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As in `Sweep`; a bias would change nothing, so there is none."""
+        row_lse, column_lse = self.tiles.log_sum_exps(image, all_text, scale)  # (b,), (B,) over the own rows
+        if ranks.world_size > 1:
+            column_lse = torch.logsumexp(ranks.gather(column_lse[None]), dim=0)  # (W, B) -> (B,)
+        return 0.5 * (row_lse.sum() + column_lse[own_columns(image, ranks)].sum()), (row_lse, column_lse)
+
+    def gradients(
+        self,
+        image: Tensor,
+        all_text: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        kept: tuple[Tensor, ...],
         targets: Targets,
-        ranks: Collectives,
-        tiles: Tiles,
-    ) -> Tensor:
-        with torch.autocast(image_emb.device.type, enabled=False):
-            image, text = image_emb.to(tiles.dtype), text_emb.to(tiles.dtype)  # (b, D)
-            scale = 1 / temperature.to(_sum_dtype(image))
-            all_text = ranks.gather(text)  # (B, D)
-            row_lse, column_lse = tiles.log_sum_exps(image, all_text, scale)  # (b,), (B,) over the own rows
-            if ranks.world_size > 1:
-                column_lse = torch.logsumexp(ranks.gather(column_lse[None]), dim=0)  # (W, B) -> (B,)
-            own = _own_columns(image, ranks)
-            positive = targets.weight * _dot(image, text)
-            if targets.partner is not None:
-                positive = positive + (1 - targets.weight) * _dot(image, text, targets.partner)
-            total = 0.5 * (row_lse.sum() + column_lse[own].sum()) - positive * scale
-            ctx.save_for_backward(image, all_text, row_lse, column_lse, temperature)
-            ctx.targets, ctx.ranks, ctx.tiles = targets, ranks, tiles
-            ctx.dtypes = image_emb.dtype, text_emb.dtype
-            return ranks.sum(total / len(all_text))
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        image, all_text, row_lse, column_lse, temperature = ctx.saved_tensors
-        with torch.autocast(image.device.type, enabled=False):
-            scale = 1 / temperature.to(row_lse.dtype)
-            first_column = _own_columns(image, ctx.ranks).start
-            grad_image, grad_all_text = ctx.tiles.gradients(
-                image, all_text, scale, row_lse, column_lse, ctx.targets, first_column
-            )
-            grad_text = ctx.ranks.reduce_scatter(grad_all_text)  # (B, D) -> (b, D)
-            factor = upstream[0] * scale / (2 * len(all_text))
-            grad_image.mul_(factor)
-            grad_text.mul_(factor)
-            # Each rank contributes its own rows; the sum over ranks is the whole.
-            grad_temperature = (-_dot(image, grad_image) * scale).to(temperature.dtype)
-            image_dtype, text_dtype = ctx.dtypes
-            return grad_image.to(image_dtype), grad_text.to(text_dtype), grad_temperature, None, None, None
-
-
-def _sum_dtype(embeddings: Tensor) -> torch.dtype:
-    return torch.float64 if embeddings.dtype == torch.float64 else torch.float32
-
-
-def _own_columns(image: Tensor, ranks: Collectives) -> slice:
-    return slice(ranks.rank * len(image), (ranks.rank + 1) * len(image))
-
-
-def _dot(left: Tensor, right: Tensor, order: Tensor | None = None) -> Tensor:
-    """sum(left * right[order]) of two (b, D), in float32 at least, without a copy of either."""
-    dtype = _sum_dtype(left)
-    parts = []
-    for rows in spans(len(left), _ROWS):
-        other = right[rows] if order is None else right[order[rows]]
-        parts.append((left[rows].to(dtype) * other.to(dtype)).sum())
-    return torch.stack(parts).sum()
+        first_column: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As in `Sweep`."""
+        row_lse, column_lse = kept
+        return *self.tiles.gradients(image, all_text, scale, row_lse, column_lse, targets, first_column), None

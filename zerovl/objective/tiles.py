@@ -2,11 +2,13 @@
 
 Shapes: b local rows (images), B columns (texts of all ranks), D embedding width, R x C a tile of logits.
 
-`Tiles` is what `tiled.contrastive_loss` needs; `TorchTiles` runs anywhere, `triton_tiles.TritonTiles` on CUDA.
+`Tiles` is what `tiled.contrastive_loss` needs; `TorchTiles` runs anywhere, `triton_tiles.TritonTiles` on CUDA. The
+loops themselves, `logit_tiles` and `weighted_sums`, serve `sigmoid` too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,15 +65,10 @@ class TorchTiles:
         row_lse = image.new_full((len(image),), -torch.inf)
         column_lse = image.new_full((len(all_text),), -torch.inf)
         exponentials = _exponentials(image, all_text, scale)
-        buffers = _Buffers(image, all_text, self.tile)
-        for rows in spans(len(image), self.tile):
-            scaled = image[rows] * scale
-            for columns in spans(len(all_text), self.tile):
-                logits, spare = buffers.tiles(rows, columns)  # (R, C) each; one product serves both directions
-                torch.mm(scaled, all_text[columns].T, out=logits)
-                of_rows, of_columns = exponentials.log_sums(logits, spare)  # (R,), (C,)
-                row_lse[rows] = torch.logaddexp(row_lse[rows], of_rows)
-                column_lse[columns] = torch.logaddexp(column_lse[columns], of_columns)
+        for rows, columns, logits, spare in logit_tiles(image, all_text, scale, self.tile):
+            of_rows, of_columns = exponentials.log_sums(logits, spare)  # (R,), (C,); one product serves both
+            row_lse[rows] = torch.logaddexp(row_lse[rows], of_rows)
+            column_lse[columns] = torch.logaddexp(column_lse[columns], of_columns)
         return row_lse, column_lse
 
     def gradients(
@@ -85,21 +82,46 @@ class TorchTiles:
         first_column: int,
     ) -> tuple[Tensor, Tensor]:
         """As in `Tiles`."""
-        own = slice(first_column, first_column + len(image))
-        grad_image = -2 * targets.mixed(all_text[own])  # -2 Y @ all_text
-        grad_all_text = torch.zeros_like(all_text)
-        grad_all_text[own] = -2 * targets.mixed(image)  # -2 Y.T @ image
         exponentials = _exponentials(image, all_text, scale)
-        buffers = _Buffers(image, all_text, self.tile)
-        for rows in spans(len(image), self.tile):
-            scaled = image[rows] * scale
-            for columns in spans(len(all_text), self.tile):
-                logits, spare = buffers.tiles(rows, columns)  # (R, C) each
-                torch.mm(scaled, all_text[columns].T, out=logits)
-                weights = exponentials.softmaxes(logits, spare, row_lse[rows], column_lse[columns])  # P + Q
-                grad_image[rows].addmm_(weights, all_text[columns])
-                grad_all_text[columns].addmm_(weights.T, image[rows])
-        return grad_image, grad_all_text
+        weights = (
+            (rows, columns, exponentials.softmaxes(logits, spare, row_lse[rows], column_lse[columns]))  # P + Q
+            for rows, columns, logits, spare in logit_tiles(image, all_text, scale, self.tile)
+        )
+        return weighted_sums(image, all_text, targets, first_column, weights)
+
+
+def logit_tiles(
+    image: Tensor, all_text: Tensor, scale: Tensor, tile: int
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Give (rows, columns, logits, spare), the last two (R, C): scale x image[rows] @ all_text[columns].T, and room.
+
+    Both may be overwritten; their memory is used again for the next tile.
+    """
+    buffers = _Buffers(image, all_text, tile)
+    for rows in spans(len(image), tile):
+        scaled = image[rows] * scale
+        for columns in spans(len(all_text), tile):
+            logits, spare = buffers.tiles(rows, columns)
+            torch.mm(scaled, all_text[columns].T, out=logits)
+            yield rows, columns, logits, spare
+
+
+def weighted_sums(
+    image: Tensor,
+    all_text: Tensor,
+    targets: Targets,
+    first_column: int,
+    weights: Iterable[tuple[slice, slice, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """(V - 2Y) @ all_text, (b, D), and (V - 2Y).T @ image, (B, D), for V (b, B) given as (rows, columns, tile)."""
+    own = slice(first_column, first_column + len(image))
+    grad_image = -2 * targets.mixed(all_text[own])  # -2 Y @ all_text
+    grad_all_text = torch.zeros_like(all_text)
+    grad_all_text[own] = -2 * targets.mixed(image)  # -2 Y.T @ image
+    for rows, columns, tile in weights:
+        grad_image[rows].addmm_(tile, all_text[columns])
+        grad_all_text[columns].addmm_(tile.T, image[rows])
+    return grad_image, grad_all_text
 
 
 class _Buffers:

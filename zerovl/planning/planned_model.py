@@ -10,6 +10,7 @@ from zerovl.model.architecture import Architecture
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import resolve_text_config
 from zerovl.model.towers import make_architecture
+from zerovl.objective.loss import LOSSES, start_bias
 from zerovl.params import Params
 from zerovl.training.inputs import NO_TOKENIZER
 from zerovl.training.start import find_parent, find_start
@@ -30,7 +31,7 @@ def planned_architecture(params: Params, workspace: Workspace) -> tuple[Architec
             raise ZeroVLError(f"{error}; a plan needs only its config.json: name a folder that holds it") from None
         config = BertConfig()
         notes.append(f"{name} is not on this machine: 12 layers of width 768 and 30,522 tokens are assumed")
-    return make_architecture(params.model, config), notes
+    return make_architecture(params.model, config, start_bias(LOSSES[params.train.loss])), notes
 
 
 def _vocabulary(params: Params, workspace: Workspace) -> tuple[int, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json_lines, write_json
 
-PLOTTED = ("loss", "lr", "temperature", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
+PLOTTED = ("loss", "lr", "temperature", "logit_bias", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
 MAX_POINTS = 400  # a curve in DVC's plots
 
 

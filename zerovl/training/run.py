@@ -33,7 +33,7 @@ from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import build
-from zerovl.objective.loss import LOSSES, Loss
+from zerovl.objective.loss import LOSSES, Loss, start_bias
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
@@ -111,7 +111,8 @@ def _train(
 def _make_state(run: Run) -> tuple[TrainingState, Precision]:
     """The model on its device with its options, its optimiser, and the scale of its loss."""
     train, ranks = run.params.train, run.ranks
-    model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed)
+    bias = start_bias(LOSSES[train.loss])
+    model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed, bias)
     if run.spec.start:
         run.spec.start.load_into(model)
     freeze_first_blocks(model, train.fine_tuning)

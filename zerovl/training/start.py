@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from zerovl.engine.checkpoint_files import StoredTensors
 from zerovl.engine.checkpoints import checkpoint_path, saved_steps
@@ -24,6 +25,7 @@ from zerovl.workspace import Workspace
 
 DESCRIPTION_FILE = "fingerprint.json"
 TOKENIZER_FOLDER = "tokenizer"
+_BIAS = "logit_bias"
 _WEIGHTS = "model."  # what the names of weights begin with in a checkpoint
 
 
@@ -61,7 +63,8 @@ class BundleStart:
     def load_into(self, model: DualEncoder) -> None:
         """Fill the model with the bundle's weights."""
         _check_pooling(bundle.load_architecture(self.folder).pooling, model, str(self.folder))
-        bundle.load_weights(model, bundle.read_weights(self.folder / bundle.WEIGHTS), str(self.folder))
+        weights = bundle.read_weights(self.folder / bundle.WEIGHTS)
+        bundle.load_weights(model, _for_its_loss(weights, model), str(self.folder))
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,16 @@ class Checkpoint:
             if name.startswith(_WEIGHTS)
         }
         stored.read_into({f"{_WEIGHTS}{name}": tensor for name, tensor in weights.items()})
-        bundle.load_weights(model, weights, str(self.path))
+        bundle.load_weights(model, _for_its_loss(weights, model), str(self.path))
+
+
+def _for_its_loss(weights: dict[str, Tensor], model: DualEncoder) -> dict[str, Tensor]:
+    """Weights of a training with another loss fit too: the bias is of the loss and not of the towers.
+
+    One that the weights lack keeps its start value, one that the model lacks is left out.
+    """
+    own = {name: value for name, value in model.state_dict().items() if name == _BIAS}
+    return own | {name: value for name, value in weights.items() if name != _BIAS or name in own}
 
 
 def _check_pooling(learned: str, model: DualEncoder, origin: str) -> None:
