@@ -66,6 +66,7 @@ class MicroBatch:
     images: Tensor  # (m, 3, H, W) uint8
     input_ids: Tensor  # (m, L)
     attention_mask: Tensor  # (m, L)
+    identities: None = None  # no two pairs are equal
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.images, self.input_ids, self.attention_mask

@@ -233,6 +233,11 @@ class TrainParams(Section):
         description="softmax: the paper's, each pair against all others of the global batch, both ways; sigmoid: "
         "SigLIP's, each pair of the batch a yes or no of its own, with a learned bias",
     )
+    equal_pairs: Literal["negatives", "positives"] = Field(
+        "negatives",
+        description="pairs of a batch with an equal caption or an equal picture: negatives of each other, as the paper "
+        "has it, or positives",
+    )
     step: Literal["plain", "decoupled"] = Field(
         "decoupled",
         description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",

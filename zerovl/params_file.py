@@ -23,6 +23,7 @@ _LATER = frozenset(
     {
         "train.continue_from",
         "train.loss",
+        "train.equal_pairs",
         "train.fine_tuning",
         "train.ema_decay",
         "machine",

@@ -93,6 +93,7 @@ class MicroInputs:
     images: Tensor
     input_ids: Tensor
     attention_mask: Tensor
+    identities: None = None
 
 
 def micro_batches(ranks: Ranks) -> list[MicroInputs]:

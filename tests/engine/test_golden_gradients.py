@@ -32,6 +32,7 @@ class MicroInputs:
     images: Tensor
     input_ids: Tensor
     attention_mask: Tensor
+    identities: None = None
 
 
 def gradients(ranks: Ranks, step_name: str, mode: str, parity: Path) -> tuple[float, float, float]:

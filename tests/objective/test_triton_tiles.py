@@ -50,6 +50,16 @@ CASES["bfloat16 fitted"] = {
     "super_tile": 128,
     "noise": 0.1,
 }
+# What equal pairs add to the targets is subtracted after the rounding, in float32.
+CASES["bfloat16 equal pairs"] = {
+    "batch": 60,
+    "width": 24,
+    "dtype": "bfloat16",
+    "temperature": 0.05,
+    "mixed": True,
+    "super_tile": 128,
+    "equal": True,
+}
 # Of the loss, a difference of logits up to 1000 in float32; and of the gradients, whose weights and results are
 # rounded to the dtype of the embeddings.
 LOSS_TOLERANCE = 1e-4

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"
@@ -15,7 +16,7 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from tests.support.pairs import embeddings, mixed_targets, relative_errors, tiled_and_dense
+from tests.support.pairs import embeddings, equal_identities, mixed_targets, relative_errors, tiled_and_dense
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiles import TorchTiles
 from zerovl.objective.triton_tiles import TritonTiles
@@ -34,11 +35,20 @@ def dot_of_bfloat16(dot: Callable[..., TensorHandle]) -> Callable[..., TensorHan
 
 
 def errors_of_loss(
-    batch: int, width: int, dtype: str, temperature: float, mixed: bool, super_tile: int, noise: float = 2.0
+    batch: int,
+    width: int,
+    dtype: str,
+    temperature: float,
+    mixed: bool,
+    super_tile: int,
+    noise: float = 2.0,
+    equal: bool = False,
 ) -> list[float]:
     image, text = embeddings(batch, DTYPES[dtype], width, noise)
     tiles = TritonTiles(DTYPES[dtype], "ieee", super_tile)
     targets = mixed_targets(batch) if mixed else Targets()
+    if equal:
+        targets = replace(targets, identities=equal_identities(batch))
     return relative_errors(*tiled_and_dense(tiles, image, text, temperature, targets))
 
 

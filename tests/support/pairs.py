@@ -1,5 +1,7 @@
 """Embeddings and the one comparison that the tests of the contrastive loss share."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,19 @@ def mixed_targets(batch: int) -> Targets:
     return Targets(0.3, torch.cat([first, second]))
 
 
+def equal_identities(batch: int) -> Tensor:
+    """Captions and pictures, about half of them alone; some pairs are equal to one by this, to another by that."""
+    generator = torch.Generator().manual_seed(batch)
+    drawn = torch.randint(0, max(1, batch // 2), (batch, 2), generator=generator)
+    alone = torch.arange(2 * batch).reshape(batch, 2) + batch
+    return torch.where(torch.rand(batch, 2, generator=generator) < 0.5, drawn, alone) * 2**40 - 2**50
+
+
+def on_cpu(targets: Targets) -> Targets:
+    partner, identities = (None if each is None else each.cpu() for each in (targets.partner, targets.identities))
+    return replace(targets, partner=partner, identities=identities)
+
+
 def gradients(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
@@ -44,8 +59,7 @@ def tiled_and_dense(
     t = torch.tensor(temperature, dtype=torch.promote_types(image.dtype, torch.float32), requires_grad=True)
     found = gradients(contrastive_loss(image, text, t, targets, ranks, tiles), image, text, t)
     double = [tensor.detach().cpu().double().requires_grad_() for tensor in (image, text, t)]
-    on_cpu = Targets(targets.weight, None if targets.partner is None else targets.partner.cpu())
-    expected = gradients(dense_contrastive_loss(*double, on_cpu), *double)
+    expected = gradients(dense_contrastive_loss(*double, on_cpu(targets)), *double)
     return [value.cpu() for value in found], expected
 
 

@@ -38,6 +38,7 @@ class MicroInputs:
     input_ids: Tensor
     attention_mask: Tensor
     keys: tuple[str, ...] = ("a-1", "a-2")
+    identities: Tensor | None = None
 
 
 def model(image_tower: str = "vit_tiny_patch16_224", logit_bias: float | None = None, **options: object) -> DualEncoder:

@@ -37,6 +37,10 @@ class Inputs(Protocol):
     def attention_mask(self) -> Tensor:
         """1 where a token is, 0 where padding is, (m, L)."""
 
+    @property
+    def identities(self) -> Tensor | None:
+        """Integers of caption and picture, (m, 2) int64; None where equal ones are negatives of each other."""
+
 
 @dataclass(frozen=True)
 class Hidden:

@@ -50,13 +50,17 @@ class StepContext:
         seeds = random_seeds(self.seed, step, self.ranks.rank, micro_batches)
         return Forward(self.model, mix, self.precision, self.ranks.device, seeds)
 
-    def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return the loss over the global batch from the local embeddings, (m, D) each, of micro-batches."""
+    def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]], batch: Sequence[Inputs]) -> Tensor:
+        """Return the loss over the global batch from the local embeddings, (m, D) each, of the batch."""
         image_emb = torch.cat([image for image, _ in pairs])  # (b, D)
         text_emb = torch.cat([text for _, text in pairs])  # (b, D)
-        targets = mix.targets([len(image) for image, _ in pairs], image_emb.device)
+        targets = mix.targets([len(image) for image, _ in pairs], image_emb.device, self._identities(batch))
         scalars = {name: getattr(self.model, name) for name in self.loss.parameters}
         return self.loss(image_emb, text_emb, scalars, targets, self.ranks.collectives)
+
+    def _identities(self, batch: Sequence[Inputs]) -> Tensor | None:
+        known = [inputs.identities for inputs in batch if inputs.identities is not None]
+        return torch.cat(known).to(self.ranks.device) if known else None  # (b, 2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class PlainStep:
         forward = self.context.forward(mix, step, len(batch))
         pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
         self.context.ranks.activity.mark("computing")
-        loss = self.context.compute_loss(mix, pairs)
+        loss = self.context.compute_loss(mix, pairs, batch)
         # Activation checkpointing goes forward once more in there.
         statistics = BatchStatistics(self.context.model)
         with self.context.gradients.last_backward(), statistics.frozen():
@@ -106,7 +110,7 @@ class DecoupledStep:
         kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, batch[again:], again)
 
         leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
-        loss = self.context.compute_loss(mix, leaves)
+        loss = self.context.compute_loss(mix, leaves, batch)
         self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
 
         gradients = [[image.grad, text.grad] for image, text in leaves]

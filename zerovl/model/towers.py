@@ -54,8 +54,8 @@ def make_architecture(
 ) -> Architecture:
     """Return the description of the model that `params` ask for, with the whole config of the text tower.
 
-    `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling that
-    it cannot have.
+    `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling
+    that it cannot have.
     """
     check_positions(params, text_config)
     return Architecture(

@@ -33,15 +33,15 @@ class Mix:
     def _mixed(self, own: Tensor) -> Tensor:
         return self.weight * own + (1 - self.weight) * own.flip(0)
 
-    def targets(self, sizes: list[int], device: torch.device) -> Targets:
-        """Targets of a local batch made of micro-batches of these sizes."""
+    def targets(self, sizes: list[int], device: torch.device, identities: Tensor | None = None) -> Targets:
+        """Targets of a local batch made of micro-batches of these sizes; `identities` (b, 2) as in `Targets`."""
         if self.side == "none":
-            return Targets()
+            return Targets(identities=identities)
         starts = np.cumsum([0, *sizes[:-1]])
         partner = np.concatenate(
             [np.arange(start + size - 1, start - 1, -1) for start, size in zip(starts, sizes, strict=True)]
         )
-        return Targets(self.weight, torch.from_numpy(partner).to(device))
+        return Targets(self.weight, torch.from_numpy(partner).to(device), self.side, identities)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ where f sums over all logits: half of the row and column log-sum-exps for softma
 `Sweep` computes f and (2 f' - 2Y) times the embeddings; the rest is here.
 
     dL/dt = -sum(I * dL/dI) / t           dL/dbias = sum(f' - Y) / B
+
+A sweep knows of the own pairs and their mixup partners; what equal pairs add to Y is sparse, and added here.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from zerovl.distributed.collectives import Collectives, OneRank
+from zerovl.objective.equal_pairs import EqualPairs, extra_targets
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiles import spans
 
@@ -52,6 +55,9 @@ class Sweep(Protocol):
 
         Row i belongs to column first_column + i, and to its partner's.
         """
+
+    def positives(self, equal: EqualPairs, values: Tensor) -> Tensor:
+        """Return what pairs that belong together give each other of `values`, (k, D); see `equal_pairs`."""
 
 
 def loss_over_ranks(
@@ -101,11 +107,15 @@ class _LossOverRanks(torch.autograd.Function):
             positive = targets.weight * _dot(image, text)
             if targets.partner is not None:
                 positive = positive + (1 - targets.weight) * _dot(image, text, targets.partner)
+            extra = extra_targets(targets, ranks)
+            if extra is not None:
+                positive = positive + extra.product(image, all_text, sweep.positives)
             total = total - positive * scale
             if offset is not None:
-                total = total - offset * len(image)
+                mass = len(image) + (extra.mass(sweep.positives).to(offset.dtype) if extra is not None else 0.0)
+                total = total - offset * mass
             ctx.save_for_backward(image, all_text, temperature, bias, *kept)
-            ctx.targets, ctx.ranks, ctx.sweep = targets, ranks, sweep
+            ctx.targets, ctx.ranks, ctx.sweep, ctx.extra = targets, ranks, sweep, extra
             ctx.dtypes = image_emb.dtype, text_emb.dtype
             return ranks.sum(total / len(all_text))
 
@@ -119,6 +129,8 @@ class _LossOverRanks(torch.autograd.Function):
             grad_image, grad_all_text, grad_bias = ctx.sweep.gradients(
                 image, all_text, scale, offset, tuple(kept), ctx.targets, first_column
             )
+            if ctx.extra is not None:
+                ctx.extra.subtract(2.0, grad_image, grad_all_text, (image, all_text), ctx.sweep.positives)
             grad_text = ctx.ranks.reduce_scatter(grad_all_text)  # (B, D) -> (b, D)
             factor = upstream[0] * scale / (2 * len(all_text))
             grad_image.mul_(factor)
@@ -126,6 +138,8 @@ class _LossOverRanks(torch.autograd.Function):
             # Each rank contributes its own rows; the sum over ranks is the whole.
             grad_temperature = (-_dot(image, grad_image) * scale).to(temperature.dtype)
             if grad_bias is not None:
+                if ctx.extra is not None:
+                    grad_bias = grad_bias - 2 * ctx.extra.mass(ctx.sweep.positives).to(grad_bias.dtype)
                 grad_bias = (upstream[0] * grad_bias / (2 * len(all_text))).to(bias.dtype)
             image_dtype, text_dtype = ctx.dtypes
             return grad_image.to(image_dtype), grad_text.to(text_dtype), grad_temperature, grad_bias, None, None, None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zerovl.distributed.collectives import Collectives
+from zerovl.objective.equal_pairs import EqualPairs
 from zerovl.objective.over_ranks import loss_over_ranks
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiles import CUDA_TILE, TILE, logit_tiles, weighted_sums
@@ -95,6 +96,10 @@ class SigmoidSweep:
 
         grad_image, grad_all_text = weighted_sums(image, all_text, targets, first_column, weights())
         return grad_image, grad_all_text, torch.stack(sums).sum() - 2 * len(image)
+
+    def positives(self, equal: EqualPairs, values: Tensor) -> Tensor:
+        """As in `Sweep`: each of them is a whole yes."""
+        return equal.sums(values)
 
 
 def _shifted(logits: Tensor, bias: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from zerovl.distributed.collectives import Collectives
+from zerovl.objective.equal_pairs import EqualPairs
 from zerovl.objective.over_ranks import loss_over_ranks, own_columns
 from zerovl.objective.targets import Targets
 from zerovl.objective.tiles import CUDA_TILE, Tiles, TorchTiles
@@ -110,3 +111,7 @@ class SoftmaxSweep:
         """As in `Sweep`."""
         row_lse, column_lse = kept
         return *self.tiles.gradients(image, all_text, scale, row_lse, column_lse, targets, first_column), None
+
+    def positives(self, equal: EqualPairs, values: Tensor) -> Tensor:
+        """As in `Sweep`: they share the mass of one equally, in rows and in columns."""
+        return equal.shares(values)

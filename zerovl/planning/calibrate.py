@@ -26,6 +26,7 @@ from torch import Tensor
 
 from zerovl import params_file
 from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import make_sampler
 from zerovl.data.manifest import Manifest
@@ -265,6 +266,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         rank=0,
         world_size=layout.world_size,
         workers=params.machine.loader_workers,
+        identify=identify_by(train.equal_pairs),
     )
     tokens, pairs, start = 1, 0, 0.0
     with batches:

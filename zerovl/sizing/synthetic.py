@@ -21,6 +21,7 @@ class SyntheticInputs:
     images: Tensor  # (m, 3, H, W) uint8
     input_ids: Tensor  # (m, L)
     attention_mask: Tensor  # (m, L)
+    identities: None = None  # no two pairs are equal
 
     def to(self, device: torch.device) -> SyntheticInputs:
         """Return the same inputs on a device."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches, train_batches
 from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
@@ -161,6 +162,7 @@ def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:
         world_size=run.ranks.world_size,
         start_step=start_step,
         workers=run.params.machine.loader_workers,
+        identify=identify_by(train.equal_pairs),
     )
 
 

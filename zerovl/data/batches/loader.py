@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.identities import Identify, no_identities
 from zerovl.data.batches.randomness import RowRandom, keys64
 from zerovl.data.batches.sampling import GlobalBatch, Sampler
 from zerovl.data.batches.workers import OrderedLoader
@@ -55,11 +56,12 @@ class MicroBatch:
     attention_mask: torch.Tensor  # (m, L) int64
     keys: list[str]  # m
     source: str
+    identities: torch.Tensor | None = None  # (m, 2) int64, of caption and picture; None: nobody asks which are equal
 
     def pin_memory(self) -> MicroBatch:
         """Return a copy in page-locked memory, from where a GPU copies while it computes; the loader calls it."""
         images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
-        return MicroBatch(images, input_ids, mask, self.keys, self.source)
+        return MicroBatch(images, input_ids, mask, self.keys, self.source, self.identities)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class MicroBatches(Dataset[MicroBatch]):
     rank: int
     world_size: int
     start_step: int
+    identify: Identify
 
     @property
     def per_step(self) -> int:
@@ -101,7 +104,7 @@ class MicroBatches(Dataset[MicroBatch]):
         return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
 
     def _make(self, batch: GlobalBatch, positions: range) -> MicroBatch:
-        images, captions, keys, mask_seeds = [], [], [], []
+        images, captions, keys, mask_seeds, stored = [], [], [], [], []
         for position in positions:
             source = batch.sources[int(batch.source_ids[position])]
             sample, picture = self.reader.read(source, int(batch.rows[position]))
@@ -109,16 +112,17 @@ class MicroBatches(Dataset[MicroBatch]):
             images.append(self.transform(picture, image_seed))
             captions.append(sample.captions[caption_seed % len(sample.captions)])
             keys.append(sample.key)
+            stored.append(sample.image)
             mask_seeds.append(mask_seed)
         input_ids, attention_mask = self.tokenize(captions)
+        identities = self.identify(input_ids, attention_mask, stored)
         if self.augment.mask_probability:
             draws = RowRandom(np.array(mask_seeds, dtype=np.uint64))
             input_ids, attention_mask = mask_tokens(
                 input_ids, attention_mask, self.tokenize.special, self.augment.mask_probability, draws
             )
-        return MicroBatch(
-            torch.stack(images), torch.from_numpy(input_ids), torch.from_numpy(attention_mask), keys, batch.source
-        )
+        ids, mask = torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
+        return MicroBatch(torch.stack(images), ids, mask, keys, batch.source, identities)
 
 
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
@@ -167,6 +171,7 @@ def train_batches(
     world_size: int,
     start_step: int = 0,
     workers: int = 0,
+    identify: Identify = no_identities,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
@@ -180,6 +185,6 @@ def train_batches(
         )
     reader = SplitReader(manifest, shards, "train")
     dataset = MicroBatches(
-        reader, sampler, tokenize, transform, augment, micro_batch, seed, rank, world_size, start_step
+        reader, sampler, tokenize, transform, augment, micro_batch, seed, rank, world_size, start_step, identify
     )
     return TrainBatches(dataset, workers)
