@@ -1,9 +1,15 @@
 """What a run says at its start."""
 
+from itertools import combinations
+
+import numpy as np
+import pytest
+
 from tests.support.towers import model
+from zerovl.data.batches.sampling import make_sampler
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
-from zerovl.training.start_block import batch_normalisation, without_effect
+from zerovl.training.start_block import batch_normalisation, equal_pairs, without_effect
 
 
 def test_settings_without_effect_are_said() -> None:
@@ -24,3 +30,37 @@ def test_rates_of_a_frozen_tower_are_said_to_have_no_effect() -> None:
     assert without_effect(from_recipe({}, changed, "x")) == [
         "train.fine_tuning.text_lr_scale 0.5 has no effect: train.freeze names that tower"
     ]
+
+
+@pytest.mark.parametrize("sampling", ["debiased", "shuffled"])
+def test_the_expected_equal_pairs_are_the_mean_of_what_batches_hold(sampling: str) -> None:
+    sizes = {"art": 30, "web": 90}
+    words = {name: np.arange(size) % (size // 3) for name, size in sizes.items()}  # each caption is that of three pairs
+    statistics = {name: {"train": {"captions": size, "equals": _equals(words[name])}} for name, size in sizes.items()}
+    params = from_recipe({}, [f"train.sampling={sampling}", "train.batch_size=16", "train.micro_batch=16"], "x")
+    ((name, text),) = equal_pairs(params, sizes, statistics)
+    assert name == "equal"
+    assert text.startswith("100% of the captions and 0% of the pictures are also another pair's of the source; about ")
+    assert text.endswith(" equal pairs a batch, as negatives")
+    expected = float(text.split("about ")[1].split()[0])
+    sampler = make_sampler(sampling, sizes, 16, 400.0, seed=0)
+    found = []
+    for step in range(sampler.steps):
+        batch = sampler.batch(step)
+        drawn = [
+            (source, words[batch.sources[source]][row])
+            for source, row in zip(batch.source_ids, batch.rows, strict=True)
+        ]
+        found.append(sum(one == other for one, other in combinations(drawn, 2)))
+    assert np.mean(found) == pytest.approx(expected, rel=0.05)
+
+
+def _equals(words: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(words)
+    pairs = int((counts * (counts - 1) // 2).sum())
+    return {"captions": int(counts[counts > 1].sum()), "caption_pairs": pairs, "pictures": 0, "picture_pairs": 0}
+
+
+def test_equal_pairs_are_not_said_of_data_that_were_validated_before_they_were_counted() -> None:
+    assert equal_pairs(Params(), {"art": 30}, {}) == []
+    assert equal_pairs(Params(), {"art": 30}, {"art": {"train": {"captions": 30}}}) == []

@@ -141,7 +141,8 @@ def extra_targets(targets: Targets, ranks: Collectives) -> ExtraTargets | None:
 
 def _numbered(values: Tensor) -> Tensor:
     """(n,) integers -> (n,) numbers from 0, equal for equal values."""
-    return torch.unique(values, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(values, return_inverse=True)[1]
+    return numbers
 
 
 def _sizes(classes: Tensor) -> Tensor:

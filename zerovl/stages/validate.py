@@ -60,7 +60,7 @@ def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) ->
     rows = sum(info.pairs + info.broken for info in manifest.splits.values())
     with _scratch(workspace.validation_report / "scratch") as scratch, ExitStack() as stack:
         compared = open_compared(scratch, manifest)
-        for files in (compared.keys, compared.image_ids, compared.caption_ids, compared.pictures):
+        for files in vars(compared).values():
             stack.enter_context(files)
         bar = stack.enter_context(tqdm(total=rows, desc="validate", unit="row", unit_scale=True, delay=2, leave=False))
         counted = scan(manifest, settings, compared, workspace.validation_report / "broken.csv", bar.update)

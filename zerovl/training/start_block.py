@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -9,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
+from zerovl.files import read_json
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params
 from zerovl.sizing.batch_layout import Sizing
@@ -39,6 +42,7 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
             f"{sizing.said}",
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
+        *equal_pairs(params, sizes, read_json(run.workspace.validation_verdict).get("statistics", {})),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
         ("memory", str(sizing.memory)),
     ]
@@ -57,6 +61,37 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
     ]
     lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def equal_pairs(params: Params, sizes: dict[str, int], statistics: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many pairs have an equal one, and how many equal pairs a batch is to be expected to hold.
+
+    `statistics` are those of the verdict; none where a source's validation was before they were counted. The number is
+    that of drawing a batch without order; a pair is taken to have its source's mean number of captions, and one that is
+    equal by both counts twice. Pairs of different sources are not compared.
+    """
+    train, total = params.train, sum(sizes.values())
+    counted = {name: statistics.get(name, {}).get("train", {}) for name in sizes}
+    if not all("equals" in values for values in counted.values()):
+        return []
+    batch = train.batch_size * (train.batch_size - 1)
+    captions, pictures, expected = 0, 0, 0.0
+    for name, values in counted.items():
+        pairs, equals = sizes[name], values["equals"]
+        captions += equals["captions"]
+        pictures += equals["pictures"]
+        # Of the source's pairs of pairs, those that are equal when each has one caption drawn.
+        equal = equals["caption_pairs"] / (values["captions"] / pairs) ** 2 + equals["picture_pairs"]
+        if train.sampling == "debiased":  # all of the batch from this source, in its share of the steps
+            expected += pairs / total * equal * batch / max(1, pairs * (pairs - 1))
+        else:
+            expected += equal * batch / max(1, total * (total - 1))
+    of_captions = captions / sum(values["captions"] for values in counted.values())
+    text = (
+        f"{100 * of_captions:.3g}% of the captions and {100 * pictures / total:.3g}% of the pictures are also another "
+        f"pair's of the source; about {expected:.3g} equal pairs a batch, as {train.equal_pairs}"
+    )
+    return [("equal", text)]
 
 
 def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None) -> str:

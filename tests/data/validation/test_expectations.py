@@ -43,6 +43,10 @@ def test_clean_data_passes_every_rule(clean: Path) -> None:
     statistics = verdict["statistics"]["alpha"]["train"]
     assert (statistics["pairs"], statistics["captions"], statistics["broken"]) == (30, 60, 0)
     assert statistics["width"] == {"mean": 65.0, "p5": 64, "p50": 65, "p95": 66}
+    # "two blue dots" stands under each of the 30 pictures
+    assert statistics["equals"] == {"captions": 30, "caption_pairs": 435, "pictures": 0, "picture_pairs": 0}
+    assert "equals" not in verdict["statistics"]["alpha"]["valid"]
+    assert "<td class='number'>50%</td><td class='number'>0%</td>" in Workspace(clean).validation_page.read_text()
     assert statistics["words"] == {"mean": 5.0, "p5": 3, "p50": 3, "p95": 7}
     assert (clean / "out").read_text().startswith("validation passed: 20 rules, 0 warnings, 120 rows; see ")
     assert (clean / "err").read_text() == ""

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zerovl.data.validation import bucket_files
+from zerovl.data.validation import bucket_files, tables
 from zerovl.data.validation import repeats as repeats_module
 from zerovl.data.validation.bucket_files import BucketFiles
-from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats
+from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
 
 
 @pytest.mark.parametrize("bucket_rows", [1 << 20, 16, 1])
@@ -94,3 +94,24 @@ def test_near_with_nothing_to_compare() -> None:
         index = NearIndex(np.arange(3, dtype=np.uint64), np.arange(3), distance)
         index.look(none, np.empty(0, np.int64))
         assert index.examples(5) == []
+
+
+@pytest.mark.parametrize("bucket_rows", [1 << 20, 16])
+def test_equal_rows_equal_a_counter_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket_rows: int) -> None:
+    monkeypatch.setattr(bucket_files, "BUCKET_ROWS", bucket_rows)
+    generator = np.random.default_rng(2)
+    rows_of: list[dict[str, set[int]]] = [{}, {}]
+    found = EqualRows(2)
+    with BucketFiles(tmp_path, "captions", 1000) as files:
+        for table in (0, 1):
+            values = [str(number) for number in generator.integers(0, 300, 500)]
+            rows = np.repeat(np.arange(250), 2)  # two captions each, now and then the same one twice
+            files.add_strings(values, tables.place(table, 0) + rows)
+            for value, row in zip(values, rows.tolist(), strict=True):
+                rows_of[table].setdefault(value, set()).add(row)
+        for group, places in files.groups():
+            found.add(group, places)
+    for table in (0, 1):
+        sizes = [len(rows) for rows in rows_of[table].values()]
+        assert found.values[table] == sum(size for size in sizes if size > 1)
+        assert found.pairs[table] == sum(size * (size - 1) // 2 for size in sizes)

@@ -24,7 +24,7 @@ Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 
 BUCKET_ROWS = 1 << 17
-BUCKETS = 1 << 7  # at most; four columns keep their files open at once, and 1024 are commonly allowed
+BUCKETS = 1 << 7  # at most; five columns keep their files open at once, and 1024 are commonly allowed
 RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<i8")])
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplication by it is a bijection of 64-bit integers
 
@@ -95,12 +95,13 @@ class BucketFiles:
 
 @dataclass(frozen=True)
 class ComparedColumns:
-    """The columns whose values must not repeat, where the scan leaves them."""
+    """The columns whose values are compared, where the scan leaves them."""
 
     keys: BucketFiles
     image_ids: BucketFiles
     caption_ids: BucketFiles
     pictures: BucketFiles
+    captions: BucketFiles  # of training pairs
 
 
 def open_compared(folder: Path, manifest: Manifest) -> ComparedColumns:
@@ -112,4 +113,5 @@ def open_compared(folder: Path, manifest: Manifest) -> ComparedColumns:
         image_ids=BucketFiles(folder, "image-ids", pairs),
         caption_ids=BucketFiles(folder, "caption-ids", captions),
         pictures=BucketFiles(folder, "pictures", pairs),
+        captions=BucketFiles(folder, "captions", captions),
     )

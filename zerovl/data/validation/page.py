@@ -79,11 +79,21 @@ def _split(source: str, split: str, values: dict[str, Any]) -> str:
 
     cells = [
         *(_number(values[name]) for name in ("pairs", "captions", "broken")),
+        *_equal_shares(values),
         *(spread(name) for name in ("words", "width", "height")),
         file_size(values["bytes"]["total"]),
     ]
     numbers = "".join(f"<td class='number'>{cell}</td>" for cell in cells)
     return f"<tr><td>{escape(source)}</td><td>{escape(split)}</td>{numbers}</tr>"
+
+
+def _equal_shares(values: dict[str, Any]) -> list[str]:
+    """Of the captions and of the pictures, those that another training pair has too."""
+    if "equals" not in values:
+        return [_number(None)] * 2
+    equals = values["equals"]
+    shares = equals["captions"] / max(1, values["captions"]), equals["pictures"] / max(1, values["pairs"])
+    return [f"{100 * share:.3g}%" for share in shares]
 
 
 def _quarantine(reasons: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerovl.data.validation.bucket_files import Places, Words
+from zerovl.data.validation.tables import table_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -34,6 +35,26 @@ class Repeats:
         for index in repeated[: max(0, self._limit - len(self.examples))]:
             first = np.searchsorted(group, group[index])
             self.examples.append((int(place[index]), int(place[first])))
+
+
+class EqualRows:
+    """Counts, table by table, the values that another row of the same table has, and the pairs of such rows."""
+
+    def __init__(self, tables: int) -> None:
+        self.values = np.zeros(tables, np.int64)  # a value that a row has twice counts once
+        self.pairs = np.zeros(tables, np.int64)  # unordered; n equal rows make n (n - 1) / 2
+
+    def add(self, group: npt.NDArray[np.int64], place: Places) -> None:
+        """Count one bucket, as `BucketFiles.groups` gives it: (n,) each."""
+        table = table_of(place)
+        is_new_group = np.append(True, group[1:] != group[:-1])
+        kept = is_new_group | np.append(True, place[1:] != place[:-1])
+        starts = np.flatnonzero((is_new_group | np.append(True, table[1:] != table[:-1]))[kept])
+        ends = np.append(starts[1:], np.count_nonzero(kept))
+        sizes: Places = ends - starts  # (c,) rows of a table with the same value
+        its_table = table[kept][starts]
+        np.add.at(self.values, its_table, np.where(sizes > 1, sizes, 0))
+        np.add.at(self.pairs, its_table, sizes * (sizes - 1) // 2)
 
 
 class Leaks:

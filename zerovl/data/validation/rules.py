@@ -11,8 +11,8 @@ import numpy as np
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
 from zerovl.data.validation.bucket_files import BucketFiles, ComparedColumns
-from zerovl.data.validation.repeats import Leaks, NearIndex, Repeats
-from zerovl.data.validation.statistics import EXAMPLES, Example, RuleFindings, Scan, example
+from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
+from zerovl.data.validation.statistics import EXAMPLES, Equals, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up, table_of, train_hashes
 from zerovl.params import ValidateParams
 
@@ -53,9 +53,12 @@ class Repetition:
         trains = np.array([split == "train" for _, split in sorted(manifest.splits)], bool)
         leaks = Leaks(EXAMPLES)
         pictures = Repeats(EXAMPLES)
+        equal_pictures = EqualRows(len(trains))
         for group, places in compared.pictures.groups():
             pictures.add(group, places)
+            equal_pictures.add(group, places)
             leaks.add(group, places, trains[table_of(places)])
+        _note_equals(manifest, scan, compared, equal_pictures)
         near = NearIndex(
             np.concatenate([np.empty(0, np.uint64), *scan.valid_hashes]),
             np.concatenate([np.empty(0, np.int64), *scan.valid_places]),
@@ -66,6 +69,17 @@ class Repetition:
         return cls(
             _repeats(compared.keys), _repeats(compared.image_ids), _repeats(compared.caption_ids), pictures, leaks, near
         )
+
+
+def _note_equals(manifest: Manifest, scan: Scan, compared: ComparedColumns, pictures: EqualRows) -> None:
+    """Give the training splits of the scan their equal captions and pictures."""
+    captions = EqualRows(len(manifest.splits))
+    for group, places in compared.captions.groups():
+        captions.add(group, places)
+    counted = (captions.values, captions.pairs, pictures.values, pictures.pairs)
+    for table, (source, split) in enumerate(sorted(manifest.splits)):
+        if split == "train":
+            scan.splits[source, split].equals = Equals(*(int(each[table]) for each in counted))
 
 
 def _repeats(files: BucketFiles) -> Repeats:

@@ -74,6 +74,8 @@ def scan(
                 _note_values(compared, rows, source_numbers[source])
                 if split == "valid":
                     _keep_hashes(result, rows)
+                else:
+                    compared.captions.add_strings(_plain(rows.text), rows.places[rows.parent])
                 first, last = np.searchsorted(chosen, [seen, seen + len(rows.places)])
                 pieces.append(sample_table(rows, chosen[first:last] - seen, (source, split)))
                 seen += len(rows.places)
@@ -148,6 +150,13 @@ def _note_values(compared: ComparedColumns, rows: MeasuredRows, source_number: i
     owner = owner[flat.is_valid().to_numpy(zero_copy_only=False)]
     flat = flat.drop_null().to_numpy(zero_copy_only=False)
     compared.caption_ids.add_integers(flat, source_number, rows.places[owner])
+
+
+def _plain(captions: pa.Array) -> list[str]:
+    """Captions (c,) without what tells no picture from another: letter case and the number of spaces."""
+    lower = pc.utf8_lower(captions)
+    plain: list[str] = pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, r"\s+", " ")).to_pylist()
+    return plain
 
 
 def _keep_hashes(result: Scan, rows: MeasuredRows) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,16 @@ class Histogram:
 
 
 @dataclass
+class Equals:
+    """Captions and pictures of training pairs that another pair of the same source has, and the pairs of such."""
+
+    captions: int
+    caption_pairs: int  # unordered; letter case and spaces do not count
+    pictures: int
+    picture_pairs: int
+
+
+@dataclass
 class SplitStatistics:
     """Exact counts and distributions of one split of one source."""
 
@@ -67,6 +77,7 @@ class SplitStatistics:
     words: Histogram = field(default_factory=Histogram)
     width: Histogram = field(default_factory=Histogram)
     height: Histogram = field(default_factory=Histogram)
+    equals: Equals | None = None  # in training
 
     def summary(self) -> dict[str, Any]:
         """Return what the verdict keeps of the split."""
@@ -78,6 +89,7 @@ class SplitStatistics:
             "width": self.width.summary(),
             "height": self.height.summary(),
             "bytes": {"total": self.bytes, "mean": self.bytes / self.pairs if self.pairs else None},
+            **({"equals": asdict(self.equals)} if self.equals else {}),
         }
 
 
