@@ -16,6 +16,7 @@ from prefect.artifacts import (
 
 from flows.runtime.paths import REPORTS_VARIABLE
 from zerovl.evaluation.markdown import further_tables
+from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_of
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
 from zerovl.files import read_json, read_json_lines
 from zerovl.workspace import Workspace
@@ -45,7 +46,7 @@ def validation(workspace: Workspace) -> None:
 
 
 def training(workspace: Workspace) -> None:
-    """Send the curves of the loss and, where training scored it, of RSUM."""
+    """Send the curves of the loss and, where training scored it, of the headline metric."""
     drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_json_lines(workspace.training_log))]
     if drawn:
         create_markdown_artifact("\n\n".join(drawn), key="curves", description="What training did, step by step")
@@ -54,12 +55,13 @@ def training(workspace: Workspace) -> None:
 def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
     """Give (title, SVG) for each curve that the rows of a training log have."""
     loss = [(float(row["step"]), float(row["loss"])) for row in rows]
-    scores = [(float(row["step"]), float(row["valid_rsum"])) for row in rows if "valid_rsum" in row]
+    column = f"valid_{HEADLINE.name}"
+    scores = [(float(row["step"]), float(row[column])) for row in rows if column in row]
     if loss:
         lines = [Line(loss, "raw"), Line(smooth(loss, len(loss) // 30), "main")]
         yield "Training loss", _standalone(line_chart(lines, "step", "Training loss", from_zero=False))
     if scores:
-        title = "RSUM on a sample of the validation pairs"
+        title = f"{HEADLINE.label} on a sample of the validation pairs, mean over sources"
         yield title, _standalone(line_chart([Line(scores, "main")], "step", title, from_zero=True))
 
 
@@ -99,15 +101,19 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
     lines = [
         "## Scores",
         "",
-        "| source | RSUM | 95% interval | untrained | against production |",
+        f"| source | {HEADLINE.label} | 95% interval | untrained | against production |",
         "|---|---|---|---|---|",
     ]
-    for name, block in (("all", metrics["overall"]), *sorted(metrics["sources"].items())):
-        held = (before or {}).get("overall" if name == "all" else "sources", {})
-        held = held if name == "all" else held.get(name, {})
-        change = f"{block['rsum'] - held['rsum']:+.1f}" if comparable and "rsum" in held else "-"
-        interval = f"{block['rsum_low']:.1f} to {block['rsum_high']:.1f}"
-        lines.append(f"| {name} | {block['rsum']:.1f} | {interval} | {block['untrained_rsum']:.1f} | {change} |")
+    # By the same titles, so a mean is held against a mean, and a pool against a pool.
+    unseen = {UNSEEN: metrics.get(UNSEEN, ())}
+    held = dict(retrieval_blocks({**before, **unseen})) if before is not None and comparable else {}
+    for name, block in retrieval_blocks(metrics):
+        value, low, high, untrained = (
+            block[key] for key in (HEADLINE.name, HEADLINE.low, HEADLINE.high, HEADLINE.untrained)
+        )
+        production = value_of(held.get(name), HEADLINE.name)
+        change = "-" if production is None else f"{value - production:+.1f}"
+        lines.append(f"| {name} | {value:.1f} | {low:.1f} to {high:.1f} | {untrained:.1f} | {change} |")
     if before is None:
         lines += ["", "No model is in production yet."]
     elif not comparable:

@@ -18,6 +18,7 @@ from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stores import open_registry
 from zerovl import params_file
+from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.workspace import Workspace
@@ -92,10 +93,11 @@ def _push_branch(checkout: Checkout) -> None:
 
 
 def _outcome(workspace: Workspace) -> str:
-    rsum = read_json(workspace.evaluation_report / "metrics.json")["overall"]["rsum"]
+    score = headline_block(read_json(workspace.evaluation_metrics))[1][HEADLINE.name]
+    scored = f"{HEADLINE.label} {score:.1f}"
     if not workspace.release.is_file():
-        return f"RSUM {rsum:.1f}, not registered"
+        return f"{scored}, not registered"
     release = read_json(workspace.release)
-    return f"RSUM {rsum:.1f}, {release['name']}@{release['version']}" + (
+    return f"{scored}, {release['name']}@{release['version']}" + (
         f", {release['alias']}" if release["promoted"] else ""
     )

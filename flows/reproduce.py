@@ -16,6 +16,7 @@ from flows.runtime.checkout import Checkout
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 from zerovl import params_file
+from zerovl.evaluation.metrics import HEADLINE, MEAN, OVERALL, POOL, headline_block
 from zerovl.files import read_json
 from zerovl.registry import cache, release_files
 from zerovl.registry.records import Version
@@ -33,15 +34,16 @@ class Comparison:
 
     data_equal: bool
     largest_difference: float | None  # over all weights; None where names or shapes differ
-    rsum: tuple[float, float]  # released, made again
+    score: tuple[float, float]  # the headline metric: released, made again
+    of: str  # "mean", or "pool" for a release without a mean
     tolerance: float
 
     @property
     def verdict(self) -> str:
         """Return "equal", "within tolerance" or "different"."""
-        if self.data_equal and self.largest_difference == 0.0 and self.rsum[0] == self.rsum[1]:
+        if self.data_equal and self.largest_difference == 0.0 and self.score[0] == self.score[1]:
             return "equal"
-        near = self.largest_difference is not None and abs(self.rsum[0] - self.rsum[1]) <= self.tolerance
+        near = self.largest_difference is not None and abs(self.score[0] - self.score[1]) <= self.tolerance
         return "within tolerance" if self.data_equal and near else "different"
 
 
@@ -101,13 +103,16 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
 def compare(registry: Registry, version: Version, workspace: Workspace, tolerance: float) -> Comparison:
     """Compare weights and metrics of the release with those in the workspace."""
     manifest = read_json(workspace.manifest / "manifest.json")
-    metrics = read_json(workspace.evaluation_report / "metrics.json")
+    of, released_block = headline_block(version.metrics)
+    metrics = read_json(workspace.evaluation_metrics)
+    made_again = metrics[OVERALL] if of == POOL else metrics[MEAN]  # like with like
     with cache.held(registry.store, version) as released:
         difference = _difference(released / release_files.WEIGHTS, workspace.model / release_files.WEIGHTS)
     return Comparison(
         data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
         largest_difference=difference,
-        rsum=(version.metrics["overall"]["rsum"], metrics["overall"]["rsum"]),
+        score=(released_block[HEADLINE.name], made_again[HEADLINE.name]),
+        of=of,
         tolerance=tolerance,
     )
 
@@ -124,10 +129,10 @@ def render(version: Version, compared: Comparison) -> str:
             "|---|---|---|",
             f"| data | {version.provenance.get('data_manifest')} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
             f"| weights | {version.files[release_files.WEIGHTS].sha256[:12]} | {weights} |",
-            f"| RSUM | {compared.rsum[0]:.2f} | {compared.rsum[1]:.2f} |",
+            f"| {HEADLINE.label}, {compared.of} | {compared.score[0]:.2f} | {compared.score[1]:.2f} |",
             "",
-            f"Tolerance: {compared.tolerance:g} RSUM. Bit-equal weights need CPUs, the same kind of machine "
-            "and the same number of ranks.",
+            f"Tolerance: {compared.tolerance:g} {HEADLINE.label}. Bit-equal weights need CPUs, the same kind of "
+            "machine and the same number of ranks.",
         ]
     )
 

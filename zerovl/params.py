@@ -350,10 +350,24 @@ class EvaluateParams(Section):
     seed: int = Field(0, ge=0, description="of the bootstrap, of the sample and of the untrained baseline")
 
 
+def _min_rsum(value: object) -> object:
+    if value == "above_chance":
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 600:
+        raise ValueError(f"{value!r} is not accepted: give a number from 0 to 600, or above_chance")
+    return float(value)
+
+
+MinRsum = Annotated[float | Literal["above_chance"], PlainValidator(_min_rsum)]
+
+
 class GateParams(Section):
     """What a candidate must reach to take the alias."""
 
-    min_rsum: float = Field(0.0, ge=0, le=600, strict=False, description="RSUM over all sources must reach this")
+    min_rsum: MinRsum = Field(
+        "above_chance",
+        description="RSUM, mean over sources, must reach this; above_chance: its 95% interval must lie above chance",
+    )
     min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
         default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
     )
@@ -364,12 +378,16 @@ class GateParams(Section):
         description="what others must reach, as {EVALUATOR.METRIC: VALUE} or {EVALUATOR.METRIC@SOURCE: VALUE}",
     )
     max_drop: float = Field(
-        5.0, ge=0, strict=False, description="RSUM that a source or the whole may lose against the holder of the alias"
+        5.0,
+        ge=0,
+        strict=False,
+        description="RSUM that a source or the mean may lose against the holder of the alias; more is refused where "
+        "the 95% interval of the paired drop lies above 0",
     )
     difference: Literal["none", "not_worse", "better"] = Field(
         "not_worse",
-        description="95% interval of the paired difference to the holder: not_worse: it reaches 0 or more; better: it "
-        "lies above 0",
+        description="95% interval of the mean's paired difference to the holder: not_worse: it reaches 0 or more; "
+        "better: it lies above 0",
     )
 
 

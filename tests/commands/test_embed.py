@@ -51,7 +51,9 @@ def test_embed_one_row_a_caption_row_and_a_picture_once(
 
     score.run(out)
     metrics = json.loads(capsys.readouterr().out)
-    assert list(metrics) == [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)] + ["rsum"]
+    assert list(metrics) == [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)] + [
+        *("rsum", "rsum_low", "rsum_high", "chance_rsum")
+    ]
     assert metrics["i2t_r1"] == 100
     assert metrics["t2i_r10"] == 100
 

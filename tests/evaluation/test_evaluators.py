@@ -21,9 +21,12 @@ from zerovl.evaluation.metrics import (
     Table,
     cell,
     find,
+    headline_block,
+    headline_title,
     known_names,
     metric_names,
     metrics_json,
+    retrieval_blocks,
 )
 from zerovl.evaluation.retrieval import RSUM
 from zerovl.files import write_json
@@ -74,7 +77,7 @@ def test_metrics_json_keeps_its_form_and_gets_a_key(
     evaluated: tuple[Workspace, dict[str, Any]], tmp_path: Path
 ) -> None:
     workspace, metrics = evaluated[0], dict(evaluated[1])
-    assert list(metrics) == ["overall", "sources", "evaluation_digest", "model_digest", "evaluators"]
+    assert list(metrics) == ["mean", "overall", "sources", "unseen", "evaluation_digest", "model_digest", "evaluators"]
     table = metrics["evaluators"]
     assert list(table) == ["spread"]
     assert list(table["spread"]["sources"]) == ["alpha", "beta"]
@@ -104,8 +107,11 @@ def test_page_terminal_card_and_ui_show_it(
     assert f'<td>{value}<span class="range">{interval}</span></td><td>12</td>' in page
 
     lines = evaluate.summary(metrics).splitlines()
-    assert [line.split()[0] for line in lines] == ["source", "alpha", "beta", "all", "spread", "all", "alpha", "beta"]
-    assert lines[4].split() == ["spread", "distance", "pictures"]
+    assert [line.split()[0] for line in lines] == [
+        *("source", "mean", "pool", "alpha", "beta"),
+        *("spread", "all", "alpha", "beta"),
+    ]
+    assert lines[5].split() == ["spread", "distance", "pictures"]
     assert f"{value} [{interval}]" in lines[-1]
 
     row = f"| beta | {value} ({interval}) | 12 |"
@@ -135,7 +141,7 @@ def test_the_gate_takes_a_bound_for_it(
     evaluated: tuple[Workspace, dict[str, Any]], name: str, bound: float, passed: bool
 ) -> None:
     workspace, metrics = evaluated
-    params = settings(workspace.root, f"register.gate.min_metrics={{{name}: {bound}}}")
+    params = settings(workspace.root, "register.gate.min_rsum=0", f"register.gate.min_metrics={{{name}: {bound}}}")
     verdict = judge(metrics, NoHolder("first"), params.register_.gate)
     (reason,) = [reason for reason in verdict.reasons if reason.rule == f"min_metrics {name}"]
     assert (reason.passed, verdict.passed) == (passed, passed)
@@ -146,7 +152,8 @@ def test_a_bound_for_a_metric_that_is_not_there_fails_and_names_those_that_are(
     evaluated: tuple[Workspace, dict[str, Any]],
 ) -> None:
     workspace, metrics = evaluated
-    params = settings(workspace.root, "register.gate.min_metrics={spread.gone: 1, labels.top1: 1}")
+    bounds = ("register.gate.min_rsum=0", "register.gate.min_metrics={spread.gone: 1, labels.top1: 1}")
+    params = settings(workspace.root, *bounds)
     failed = [reason for reason in judge(metrics, NoHolder("first"), params.register_.gate).reasons if reason.note]
     assert [reason.rule for reason in failed] == ["min_metrics labels.top1", "min_metrics spread.gone", "max_drop"]
     assert "retrieval.rsum" in failed[0].note
@@ -173,3 +180,19 @@ def test_names_of_metrics() -> None:
         *[None] * 5,
     ]
     assert find({"overall": {"rsum": 5.0}, "sources": {}}, "retrieval.rsum") == 5.0  # a release of before
+
+
+def test_the_headline_is_the_mean_and_the_pool_for_releases_without_one() -> None:
+    before: dict[str, Any] = {"overall": {"rsum": 5.0}, "sources": {"a": {"rsum": 7.0}}}
+    assert headline_block(before) == ("pool", {"rsum": 5.0})
+    assert [name for name, _ in retrieval_blocks(before)] == ["pool", "a"]
+    assert headline_title(before) == "RSUM, pool of all sources"
+    now = {**before, "mean": {"rsum": 8.0}, "unseen": ["b"], "sources": {"a": {"rsum": 7.0}, "b": {"rsum": 9.0}}}
+    assert headline_block(now) == ("mean", {"rsum": 8.0})
+    assert [name for name, _ in retrieval_blocks(now)] == ["mean", "pool", "a", "b (unseen)"]
+    assert headline_title(now) == "RSUM, mean over 2 sources"
+    assert [find(now, f"retrieval.rsum{at}") for at in ("", "@pool", "@b")] == [8.0, 5.0, 9.0]
+    alone = {**now, "sources": {"pool": {"rsum": 7.0}}}
+    assert [name for name, _ in retrieval_blocks(alone)] == ["mean", "pool"]  # the source of this name
+    assert find(alone, "retrieval.rsum@pool") == 7.0
+    assert (headline_title(alone), headline_block({})) == ("RSUM", ("pool", {}))

@@ -13,7 +13,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
 from zerovl.evaluation.metrics import HEADLINE, OVERALL
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
-from zerovl.evaluation.scores import read_clusters, score, table, write_queries
+from zerovl.evaluation.scores import by_source, read_clusters, score, table, write_queries
 
 
 def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
@@ -61,7 +61,7 @@ def test_equal_captions_have_bit_equal_embeddings(world: World) -> None:
 def test_equal_ids_of_two_sources_are_two_pictures(world: World) -> None:
     pool, (embeddings,) = world.encoded(FakeEncoder())
     scores = score(pool, embeddings, embeddings, chunk=3, resamples=20, seed=0)
-    found = table(pool, scores).to_json()
+    found = table(pool, scores, 20, 0).to_json()
     assert found["overall"]["images"] == 28
     assert {name: block["images"] for name, block in found["sources"].items()} == {"alpha": 14, "beta": 14}
 
@@ -69,7 +69,7 @@ def test_equal_ids_of_two_sources_are_two_pictures(world: World) -> None:
 def test_blocks_equal_direct_retrieval(world: World) -> None:
     pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
     scores = score(pool, trained, untrained, chunk=4, resamples=50, seed=0)
-    block = table(pool, scores).to_json()["sources"]["beta"]
+    block = table(pool, scores, 50, 0).to_json()["sources"]["beta"]
     samples = world.samples["beta"]
     text_id = [image_id for _, texts, image_id in samples for _ in texts]
     direct = retrieval_metrics(trained.image[14:], trained.text[-len(text_id) :], range(14), text_id)
@@ -82,18 +82,39 @@ def test_blocks_equal_direct_retrieval(world: World) -> None:
     assert block["rsum_over_untrained"] == pytest.approx(block["rsum"] / block["untrained_rsum"], rel=1e-4)
 
 
+def test_the_mean_over_sources_and_the_pool(world: World) -> None:
+    pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    scores = score(pool, trained, untrained, chunk=100, resamples=50, seed=0)
+    found = table(pool, scores, 50, 0).to_json()
+    assert list(found) == ["mean", "overall", "sources"]
+    mean, sources = found["mean"], found["sources"].values()
+    for name in (*METRICS, "rsum", "untrained_rsum", "chance_rsum"):
+        assert mean[name] == pytest.approx(np.mean([block[name] for block in sources]), abs=1e-3)
+    assert (mean["images"], mean["captions"]) == (28, sum(block["captions"] for block in sources))
+    assert mean["rsum_low"] < mean["rsum"] < mean["rsum_high"]
+    assert mean["chance_rsum"] > found["overall"]["chance_rsum"]  # half as many candidates
+
+
+def test_with_one_source_mean_and_pool_are_the_same(world: World) -> None:
+    del world.samples["beta"]
+    pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    found = table(pool, score(pool, trained, untrained, 100, 50, 0), 50, 0).to_json()
+    assert found["mean"] == found["overall"] == found["sources"]["alpha"]
+
+
 def test_queries_are_enough_for_a_paired_comparison(world: World, tmp_path) -> None:
     pool, (trained, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
     ours, theirs = (score(pool, a, b, 100, 20, 0) for a, b in ((trained, untrained), (untrained, trained)))
     write_queries(tmp_path / "ours.parquet", pool, ours)
     write_queries(tmp_path / "theirs.parquet", pool, theirs)
     candidate, holder = read_clusters(tmp_path / "ours.parquet"), read_clusters(tmp_path / "theirs.parquet")
-    assert list(candidate) == [OVERALL, "source:alpha", "source:beta"]
+    assert list(candidate) == ["alpha", "beta"]
+    ours_by, theirs_by = by_source(pool, ours), by_source(pool, theirs)
     for name, clusters in candidate.items():
-        assert clusters.rsum() == pytest.approx(ours[name].result.rsum)
+        assert clusters.rsum() == pytest.approx(ours_by[name].result.rsum)
         difference = paired_difference(clusters, holder[name], 100, seed=0)
-        assert difference.value == pytest.approx(ours[name].result.rsum - theirs[name].result.rsum)
-        direct = Clusters.of(ours[name].result)
+        assert difference.value == pytest.approx(ours_by[name].result.rsum - theirs_by[name].result.rsum)
+        direct = Clusters.of(ours_by[name].result)
         assert sorted(clusters.captions) == sorted(direct.captions)
     queries = pq.read_table(tmp_path / "ours.parquet").to_pylist()
     text_rows = [row for row in queries if row["pool"] == OVERALL and row["direction"] == "t2i"]

@@ -6,7 +6,13 @@ from typing import Any
 from flows.artifacts import curves, render_summary
 
 BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
-METRICS: dict[str, Any] = {"overall": BLOCK, "sources": {"web": {**BLOCK, "rsum": 90.0}}, "evaluation_digest": "a"}
+METRICS: dict[str, Any] = {
+    "mean": BLOCK,
+    "overall": {**BLOCK, "rsum": 50.0},
+    "sources": {"web": {**BLOCK, "rsum": 90.0}, "new": {**BLOCK, "rsum": 96.0}},
+    "unseen": ["new"],
+    "evaluation_digest": "a",
+}
 RELEASE: dict[str, Any] = {
     "name": "zerovl",
     "version": 4,
@@ -15,27 +21,34 @@ RELEASE: dict[str, Any] = {
     "promoted": True,
     "verdict": {
         "passed": True,
-        "reasons": [
-            {"rule": "max_drop overall", "value": -3.0, "bound": 5.0, "passed": True, "note": "over 3 sources"}
-        ],
+        "reasons": [{"rule": "max_drop mean", "value": -3.0, "bound": 5.0, "passed": True, "note": "over 3 sources"}],
     },
 }
 
 
 def test_the_difference_to_production_is_that_of_the_same_evaluation() -> None:
-    before = {**METRICS, "overall": {**BLOCK, "rsum": 90.5}}
+    before = {**METRICS, "mean": {**BLOCK, "rsum": 90.5}, "unseen": []}
     text = render_summary(METRICS, RELEASE, before)
-    assert "| all | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
+    assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
+    assert "| pool | 50.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
+    assert "| new (unseen) | 96.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
     assert "| web | 90.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
     text = render_summary(METRICS, RELEASE, {**before, "evaluation_digest": "b"})
-    assert "| all | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
+    assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
     assert "was evaluated on other data" in text
+
+
+def test_a_mean_is_never_held_against_the_pool_of_an_older_release() -> None:
+    before = {name: value for name, value in METRICS.items() if name not in ("mean", "unseen")}
+    text = render_summary(METRICS, RELEASE, before)
+    assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
+    assert "| pool | 50.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
 
 
 def test_what_became_of_the_model() -> None:
     text = render_summary(METRICS, RELEASE, None)
     assert "`zerovl@4` in `s3://models`: promoted to `production`." in text
-    assert "| max_drop overall | passed | -3 | 5 | over 3 sources |" in text
+    assert "| max_drop mean | passed | -3 | 5 | over 3 sources |" in text
     assert 'zerovl.load("s3://models/zerovl@production")' in text
     reasons = [{**RELEASE["verdict"]["reasons"][0], "passed": False}]
     refused = {**RELEASE, "promoted": False, "verdict": {"passed": False, "reasons": reasons}}
@@ -53,7 +66,7 @@ def test_curves_are_pictures_of_their_own() -> None:
         for step in range(20)
     ]
     pictures = dict(curves(rows))
-    assert list(pictures) == ["Training loss", "RSUM on a sample of the validation pairs"]
+    assert list(pictures) == ["Training loss", "RSUM on a sample of the validation pairs, mean over sources"]
     for picture in pictures.values():
         root = ElementTree.fromstring(picture)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

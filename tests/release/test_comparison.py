@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.real_world import make_model, make_project, settings
@@ -22,6 +23,8 @@ from zerovl.release.holder import Holders
 from zerovl.stages import evaluate as evaluate_stage
 from zerovl.stages import register
 from zerovl.workspace import Workspace
+
+SOURCES = ("alpha", "beta")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def evaluate(workspace: Workspace, seed: int) -> None:
 
 def released(workspace: Workspace) -> dict[str, Any]:
     """Register what is evaluated, with the loosest bounds that still compare."""
-    params = settings(workspace.root, "register.gate.max_drop=600")
+    params = settings(workspace.root, "register.gate.max_drop=600", "register.gate.min_rsum=0")
     register.run(params, workspace)
     return dict(json.loads(workspace.release.read_text()))
 
@@ -62,7 +65,7 @@ def registry_of(workspace: Workspace) -> Registry:
 
 
 def rsum(workspace: Workspace) -> float:
-    return float(json.loads((workspace.evaluation_report / "metrics.json").read_text())["overall"]["rsum"])
+    return float(json.loads((workspace.evaluation_report / "metrics.json").read_text())["mean"]["rsum"])
 
 
 def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +76,14 @@ def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeyp
     monkeypatch.setattr(holder, "encode", lambda *_: pytest.fail("the holder was scored again"))
     found = compare(workspace)
     assert isinstance(found, Comparison)
-    assert found.difference == pytest.approx(rsum(workspace) - before, abs=1e-3)
-    assert found.low < found.difference < found.high
-    assert (found.note, found.holder["overall"]["rsum"]) == ("", before)
+    assert found.mean.value == pytest.approx(rsum(workspace) - before, abs=1e-3)
+    assert found.mean.low < found.mean.value < found.mean.high
+    assert (found.note, list(found.sources)) == ("", ["alpha", "beta"])
+    assert np.mean([its.value for its in found.sources.values()]) == pytest.approx(found.mean.value)
 
 
 def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(workspace: Workspace) -> None:
     released(workspace)
-    kept = json.loads((workspace.evaluation_report / "metrics.json").read_text())
     evaluate(workspace, seed=1)
     paired = compare(workspace)
     registry = registry_of(workspace)
@@ -90,13 +93,8 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(workspace: 
     assert isinstance(paired, Comparison)
     assert isinstance(again, Comparison)
     assert again.note == "holder zerovl@1 re-scored: it was released without its ranks by query"
-    assert (again.difference, again.low, again.high) == pytest.approx(
-        (paired.difference, paired.low, paired.high), abs=1e-9
-    )
-    assert again.holder["overall"]["rsum"] == pytest.approx(kept["overall"]["rsum"], abs=1e-3)
-    assert {name: its["rsum"] for name, its in again.holder["sources"].items()} == pytest.approx(
-        {name: its["rsum"] for name, its in kept["sources"].items()}, abs=1e-3
-    )
+    for ours, theirs in ((again.mean, paired.mean), *((again.sources[name], paired.sources[name]) for name in SOURCES)):
+        assert astuple(ours) == pytest.approx(astuple(theirs), abs=1e-9)
 
 
 def test_on_other_data_the_holder_is_scored_again_and_the_verdict_says_so(
@@ -110,8 +108,8 @@ def test_on_other_data_the_holder_is_scored_again_and_the_verdict_says_so(
     assert isinstance(found, Comparison)
     assert found.note == "holder zerovl@1 re-scored: its evaluation was of other data"
     record = released(other)
-    notes = [reason["note"] for reason in record["verdict"]["reasons"] if reason["rule"] == "max_drop overall"]
-    assert notes == [found.note]
+    notes = [reason["note"] for reason in record["verdict"]["reasons"] if reason["rule"] == "max_drop mean"]
+    assert [note.partition(";")[0] for note in notes] == [found.note]
     assert found.note in capsys.readouterr().out
     assert registry_of(other).version("zerovl", 2).verdict == record["verdict"]
 
@@ -171,7 +169,7 @@ def test_alias_moves_by_command_score_the_sample(
 ) -> None:
     released(workspace)
     evaluate(workspace, seed=1)
-    bounds = ["register.gate.max_drop=600", "register.gate.difference=none"]
+    bounds = ["register.gate.min_rsum=0", "register.gate.max_drop=600", "register.gate.difference=none"]
     params_file.write(settings(workspace.root, *bounds), workspace.root / "params.yaml")
     monkeypatch.chdir(workspace.root)
     capsys.readouterr()

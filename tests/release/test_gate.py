@@ -6,20 +6,26 @@ from typing import Any
 import pytest
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import Interval, more_than_chance
 from zerovl.params import GateParams
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, in_one_line, judge
 
 FIRST = NoHolder("the alias has no holder yet")
 
 
-def metrics(overall: float | None, /, **sources: float) -> dict[str, Any]:
-    return {"overall": {"rsum": overall}, "sources": {name: {"rsum": value} for name, value in sources.items()}}
+def metrics(mean: float | None, /, spread: float = 5.0, chance: float = 16.0, **sources: float) -> dict[str, Any]:
+    block = {"rsum": mean, "chance_rsum": chance}
+    if mean is not None:
+        block |= {"rsum_low": mean - spread, "rsum_high": mean + spread}
+    return {"mean": block, "overall": {"rsum": 1.0}, "sources": {name: {"rsum": its} for name, its in sources.items()}}
 
 
-def against(
-    overall: float, /, difference: float = 0.0, low: float = -1.0, high: float = 1.0, note: str = "", **sources: float
-) -> Comparison:
-    return Comparison(metrics(overall, **sources), difference, low, high, note)
+def around(value: float, spread: float = 1.0) -> Interval:
+    return Interval(value, value - spread, value + spread)
+
+
+def against(mean: Interval, note: str = "", /, **sources: Interval) -> Comparison:
+    return Comparison(mean, sources, note)
 
 
 @pytest.mark.parametrize(
@@ -28,22 +34,22 @@ def against(
         (metrics(100.0), FIRST, []),
         (metrics(99.99), FIRST, ["min_rsum"]),
         (metrics(math.nan), FIRST, ["min_rsum"]),
-        (metrics(300.0), against(305.0), []),
-        (metrics(300.0), against(305.01), ["max_drop overall"]),
-        (metrics(304.9, a=0.3), against(300.0, a=5.3), []),
-        (metrics(300.0, a=200.0, b=100.0), against(300.0, a=206.0, b=90.0), ["max_drop a"]),
-        (metrics(300.0, a=200.0), against(300.0, a=200.0, b=1.0), ["max_drop b"]),
-        (metrics(300.0, a=200.0, new=0.0), against(300.0, a=200.0), []),
-        (metrics(90.0, a=1.0), against(300.0, a=200.0), ["min_rsum", "max_drop overall", "max_drop a"]),
-        (metrics(300.0, a=math.nan), against(300.0, a=200.0), ["max_drop a"]),
-        (metrics(300.0, overall=1.0), against(300.0, overall=200.0), ["max_drop overall"]),  # a source of this name
+        (metrics(300.0), against(around(-5.0)), []),
+        (metrics(300.0), against(around(-5.01)), ["max_drop mean"]),
+        (metrics(300.0), against(around(-50.0, spread=50.0)), []),  # the interval reaches 0: it may be chance
+        (metrics(300.0), against(around(-50.0, spread=49.9)), ["max_drop mean"]),
+        (metrics(300.0), against(around(-4.0, spread=0.1)), []),  # surely a drop, but within the bound
+        (metrics(300.0), against(around(0.0), a=around(-6.0), b=around(10.0)), ["max_drop a"]),
+        (metrics(90.0), against(around(-200.0), a=around(-199.0)), ["min_rsum", "max_drop mean", "max_drop a"]),
+        (metrics(300.0), against(around(0.0), a=around(math.nan)), ["max_drop a"]),
+        (metrics(300.0), against(around(0.0), mean=around(-200.0)), ["max_drop mean"]),  # a source of this name
         (metrics(500.0), LostHolder("holder zerovl@3 cannot be loaded"), ["max_drop"]),
     ],
 )
 def test_absolute_bounds_and_drops(
     candidate: dict[str, Any], holder: Comparison | LostHolder | NoHolder, failed_rules: list[str]
 ) -> None:
-    verdict = judge(candidate, holder, GateParams(min_rsum=100.0, max_drop=5.0))
+    verdict = judge(candidate, holder, GateParams(min_rsum=100.0, max_drop=5.0, difference="none"))
     assert [reason.rule for reason in verdict.reasons if not reason.passed] == failed_rules
     assert verdict.passed is (not failed_rules)
     assert verdict.to_json()["passed"] is verdict.passed
@@ -65,7 +71,7 @@ def test_absolute_bounds_and_drops(
 )
 def test_the_paired_difference(rule: Any, low: float, high: float, passed: bool) -> None:
     gate = GateParams(max_drop=100.0, difference=rule)
-    verdict = judge(metrics(300.0), against(300.0, (low + high) / 2, low, high), gate)
+    verdict = judge(metrics(300.0), against(Interval((low + high) / 2, low, high)), gate)
     assert verdict.passed is passed
     told = [reason for reason in verdict.reasons if reason.rule == "difference"]
     assert len(told) == (rule != "none")
@@ -85,22 +91,68 @@ def test_bounds_of_single_sources() -> None:
 
 
 def test_what_is_not_compared_is_said() -> None:
-    reason = judge(metrics(1.0), FIRST, GateParams()).reasons[-1]
+    reason = judge(metrics(90.0), FIRST, GateParams()).reasons[-1]
     assert str(reason) == "skipped  max_drop (the alias has no holder yet)"
-    lost = judge(metrics(1.0), LostHolder("holder zerovl@3 cannot be loaded: no weights"), GateParams()).reasons[-1]
+    lost = judge(metrics(90.0), LostHolder("holder zerovl@3 cannot be loaded: no weights"), GateParams()).reasons[-1]
     assert str(lost) == "FAILED   max_drop (holder zerovl@3 cannot be loaded: no weights)"
-    again = judge(metrics(9.0), against(9.0, note="holder zerovl@3 re-scored: other data"), GateParams())
-    assert "holder zerovl@3 re-scored: other data" in str(again.reasons[1])
+    again = judge(metrics(90.0), against(around(-9.0, 12.0), "holder zerovl@3 re-scored: other data"), GateParams())
+    assert str(again.reasons[1]) == (
+        "passed   max_drop mean: 9.00 [-3.00, 21.00], bound 5.00 (holder zerovl@3 re-scored: other data; "
+        "above the bound, but its interval reaches 0: it may be chance)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "spread", "chance", "passed"),
+    [
+        (193.0, 9.0, 16.0, True),
+        (18.0, 1.0, 16.0, False),  # above chance, but no more than untrained models may be
+        (60.0, 40.0, 16.0, False),  # a few queries tell nothing
+        (math.nan, 0.0, 16.0, False),
+        (600.0, 0.0, 600.0, False),  # a split with one picture
+        (600.0, 0.0, 500.0, True),  # two pictures, both found
+        (8.0, 1.0, 0.6, False),
+        (20.0, 1.0, 0.6, True),  # among 5,000 pictures
+    ],
+)
+def test_by_default_a_candidate_must_have_learned_something(
+    score: float, spread: float, chance: float, passed: bool
+) -> None:
+    candidate = metrics(score, spread, chance)
+    reason = judge(candidate, FIRST, GateParams()).reasons[0]
+    assert (reason.rule, reason.bound, reason.passed) == ("min_rsum", more_than_chance(chance), passed)
+    assert ("Train longer" in reason.note) is not passed
+    assert judge(metrics(9.0), FIRST, GateParams(min_rsum=9.0)).passed  # a bound of one's own
+
+
+@pytest.mark.parametrize("value", [-1, 600.5, True, "chance", None])
+def test_other_bounds_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="give a number from 0 to 600, or above_chance"):
+        GateParams(min_rsum=value)
+
+
+def test_a_release_without_a_mean_is_judged_by_its_pool() -> None:
+    pool = {"overall": metrics(90.0)["mean"], "sources": {}}
+    reason = judge(pool, FIRST, GateParams()).reasons[0]
+    assert (reason.value, reason.passed) == (90.0, True)
 
 
 def test_numbers_are_kept() -> None:
-    holder = against(310.0, -10.0, -12.5, -7.0, a=201.0)
+    holder = against(Interval(-10.0, -12.5, -7.0), a=Interval(-1.0, -2.0, 0.5))
     verdict = judge(metrics(300.0, a=200.0), holder, GateParams(min_rsum=10.0, max_drop=5.0))
     nothing = {"note": "", "low": None, "high": None}
     assert verdict.to_json()["reasons"] == [
         {"rule": "min_rsum", "value": 300.0, "bound": 10.0, "passed": True, **nothing},
-        {"rule": "max_drop overall", "value": 10.0, "bound": 5.0, "passed": False, **nothing},
-        {"rule": "max_drop a", "value": 1.0, "bound": 5.0, "passed": True, **nothing},
+        {
+            "rule": "max_drop mean",
+            "value": 10.0,
+            "bound": 5.0,
+            "passed": False,
+            "note": "",
+            "low": 7.0,
+            "high": 12.5,
+        },
+        {"rule": "max_drop a", "value": 1.0, "bound": 5.0, "passed": True, "note": "", "low": -0.5, "high": 2.0},
         {
             "rule": "difference",
             "value": -10.0,
@@ -111,10 +163,10 @@ def test_numbers_are_kept() -> None:
             "high": -7.0,
         },
     ]
-    assert str(verdict.reasons[1]) == "FAILED   max_drop overall: 10.00, bound 5.00"
+    assert str(verdict.reasons[1]) == "FAILED   max_drop mean: 10.00 [7.00, 12.50], bound 5.00"
     assert str(verdict.reasons[3]) == "FAILED   difference: -10.00 [-12.50, -7.00], bound 0.00 (not_worse)"
     assert in_one_line(verdict.to_json()) == (
-        "FAILED, max_drop overall: 10.00, bound 5.00; difference: -10.00 [-12.50, -7.00], bound 0.00"
+        "FAILED, max_drop mean: 10.00 [7.00, 12.50], bound 5.00; difference: -10.00 [-12.50, -7.00], bound 0.00"
     )
     passed = judge(metrics(300.0), FIRST, GateParams(min_rsum=10.0))
     assert in_one_line(passed.to_json()) == "passed, min_rsum: 300.00, bound 10.00"
@@ -123,5 +175,5 @@ def test_numbers_are_kept() -> None:
 
 @pytest.mark.parametrize("candidate", [{}, {"overall": {}}, {"overall": {"rsum": "high"}}, metrics(None)])
 def test_metrics_without_a_score_are_an_error(candidate: dict[str, Any]) -> None:
-    with pytest.raises(ZeroVLError, match=r"no overall.rsum"):
+    with pytest.raises(ZeroVLError, match=r"no (chance_)?rsum in their (mean|pool); run `dvc repro -f evaluate`"):
         judge(candidate, FIRST, GateParams())

@@ -79,17 +79,28 @@ def test_writes_all_files_and_says_the_scores(workspace: Workspace, capsys: pyte
     sample = {"sample/pairs.tar", "sample/embeddings.safetensors"}
     assert files == {"metrics.json", "queries.parquet", "report.html", "gallery.png"} | sample
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert list(metrics) == ["overall", "sources", "evaluation_digest", "model_digest"]
+    assert list(metrics) == ["mean", "overall", "sources", "unseen", "evaluation_digest", "model_digest"]
+    assert metrics["unseen"] == []
     assert list(metrics["sources"]) == ["alpha", "beta"]
     expected = ["images", "captions", *(f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)), "rsum"]
     expected += ["rsum_low", "rsum_high", "untrained_rsum", "chance_rsum", "rsum_over_untrained"]
-    assert list(metrics["overall"]) == expected
+    assert list(metrics["mean"]) == list(metrics["overall"]) == expected
     assert metrics["model_digest"] == sha256_file(workspace.model / "model.safetensors")
     said = capsys.readouterr().out
     assert str(folder / "report.html") in said
-    for name in ("alpha", "beta", "all"):
+    for name in ("mean", "pool", "alpha", "beta"):
         assert any(line.startswith(name) for line in said.splitlines())
-    assert f"{metrics['overall']['rsum']:.1f}" in said
+    assert f"{metrics['mean']['rsum']:.1f}" in said
+
+
+def test_a_source_without_training_pairs_is_marked(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = Manifest.load(workspace.manifest)
+    splits = {key: info for key, info in manifest.splits.items() if key != ("beta", "train")}
+    Manifest(workspace.manifest, splits).save()
+    evaluate.run(PARAMS, workspace)
+    assert json.loads(workspace.evaluation_metrics.read_text())["unseen"] == ["beta"]
+    assert any(line.startswith("beta (unseen) ") for line in capsys.readouterr().out.splitlines())
+    assert "beta (unseen)" in workspace.evaluation_page.read_text()
 
 
 def test_same_input_same_files(workspace: Workspace) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from zerovl import cli, params, params_file
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import Interval, headline_block
 from zerovl.params import Params
 from zerovl.registry import transfer
 from zerovl.registry.records import Version
@@ -26,8 +27,8 @@ Write = Callable[..., None]
 def compared(registry: Registry, holder: Version) -> Comparison | LostHolder:
     """In place of ranks by query: the difference of the RSUM in both metrics, 10 either way."""
     ours = json.loads((Path(registry.store.uri).parent / "reports" / "evaluation" / "metrics.json").read_text())
-    difference = ours["overall"]["rsum"] - holder.metrics["overall"]["rsum"]
-    return Comparison(holder.metrics, difference, difference - 10.0, difference + 10.0)
+    difference = headline_block(ours)[1]["rsum"] - headline_block(holder.metrics)[1]["rsum"]
+    return Comparison(Interval(difference, difference - 10.0, difference + 10.0), {})
 
 
 def checked(folder: Path) -> str:
@@ -73,10 +74,15 @@ def write(workspace: Workspace) -> Write:
         (workspace.model / "config.json").write_text("{}")
         (workspace.model / "tokenizer.json").write_text("{}")
         (workspace.model / ".gitignore").write_text("not part of it")
-        scores = {"i2t_r1": 40.123, "rsum": rsum, "rsum_low": rsum - 7.5, "rsum_high": rsum + 8.25}
+        scores = {"i2t_r1": 40.123, "rsum": rsum, "rsum_low": rsum - 7.5, "rsum_high": rsum + 8.25, "chance_rsum": 16.0}
         write_json(
             workspace.evaluation_report / "metrics.json",
-            {"overall": scores, "sources": {"shapes": {"rsum": rsum}}, "evaluation_digest": evaluation},
+            {
+                "mean": scores,
+                "overall": {**scores, "rsum": 100.0},
+                "sources": {"shapes": {"rsum": rsum}, "web": {"rsum": rsum}},
+                "evaluation_digest": evaluation,
+            },
         )
         (workspace.evaluation_report / "queries.parquet").write_bytes(b"ranks of " + weights)
         (workspace.evaluation_report / "sample").mkdir(exist_ok=True)
@@ -111,7 +117,7 @@ def test_the_first_release(
         *("sample/pairs.tar", "sample/embeddings.safetensors"),
     }
     assert (version.number, version.by) == (1, "test-run")
-    assert version.metrics["overall"]["rsum"] == 300.0
+    assert version.metrics["mean"]["rsum"] == 300.0
     record = released(workspace)
     assert record["files"] == {name: info.sha256 for name, info in version.files.items()}
     assert (record["version"], record["store"], record["alias"], record["promoted"]) == (
@@ -138,7 +144,8 @@ def test_the_first_release(
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert card.startswith("---\nlibrary_name: zerovl\n")
     assert "| shapes | 1,600 | 200 | 3 |" in card
-    assert "| all | 40.1 |" in card
+    assert "| mean | 40.1 |" in card
+    assert "| pool | 40.1 |" in card
     assert "| 300.0 | 292.5 to 308.2 |" in card
     assert 'zerovl.load("registry/zerovl@VERSION")' in card
     assert card.count("contains 16 validation pairs as its fixed sample") == 1
@@ -176,7 +183,7 @@ def test_a_worse_candidate_is_kept_but_not_promoted(
     assert (record["version"], record["promoted"], record["verdict"]["passed"]) == (2, False, False)
     printed = capsys.readouterr().out
     assert "gate FAILED; zerovl@production stays as it is" in printed
-    assert "FAILED   max_drop overall: 50.00, bound 5.00" in printed
+    assert "FAILED   max_drop mean: 50.00 [40.00, 60.00], bound 5.00" in printed
     assert 'zerovl.load("registry/zerovl@2")' in printed
     assert registry.resolve("zerovl@2").verdict == record["verdict"]
 
@@ -267,7 +274,7 @@ def test_a_holder_that_changes_meanwhile_is_judged_against(
         better = registry.publish(
             "zerovl",
             {"model.safetensors": b"better", "config.json": b"{}"},
-            metrics={"overall": {"rsum": 500.0}, "evaluation_digest": "data-1"},
+            metrics={"mean": {"rsum": 500.0}, "evaluation_digest": "data-1"},
             provenance={},
             by="",
         )
@@ -278,7 +285,7 @@ def test_a_holder_that_changes_meanwhile_is_judged_against(
     write(b"second", rsum=301.0)
     run_stage(settings(), workspace)
     assert released(workspace)["promoted"] is False
-    assert registry.resolve("zerovl@production").metrics["overall"]["rsum"] == 500.0
+    assert registry.resolve("zerovl@production").metrics["mean"]["rsum"] == 500.0
 
 
 def test_promotion_reads_the_release_back(
@@ -305,7 +312,7 @@ def test_promotion_reads_the_release_back(
         (lambda w: (w.model / "last.pth").write_bytes(b"x"), "last.pth may hold a pickle"),
         (lambda w: (w.evaluation_report / "metrics.json").unlink(), "metrics.json: no such file"),
         (lambda w: (w.evaluation_report / "metrics.json").write_text("{}"), "no overall scores"),
-        (lambda w: (w.evaluation_report / "metrics.json").write_text('{"overall": {}}'), "no overall.rsum"),
+        (lambda w: (w.evaluation_report / "metrics.json").write_text('{"overall": {}}'), "no rsum in their pool"),
         (lambda w: (w.evaluation_report / "queries.parquet").unlink(), "queries.parquet: no such file"),
         (lambda w: (w.evaluation_report / "sample" / "pairs.tar").unlink(), "pairs.tar: no such file"),
         (lambda w: (w.manifest / "manifest.json").write_text("{"), "manifest.json: not valid JSON"),
@@ -347,12 +354,21 @@ def test_the_commands(
     write(b"worse", rsum=250.0)
     run_stage(settings(), workspace)
     head, worse, first = run("list")
-    assert head.split() == ["MODEL", "VERSION", "CREATED", "(UTC)", "RSUM", "MB", "GATE", "ALIASES", "BY"]
-    assert worse.split()[:2] + worse.split()[4:] == ["zerovl", "2", "250.0", "0.0", "FAILED", "-", "test-run"]
-    assert first.split()[:2] + first.split()[4:] == ["zerovl", "1", "300.0", "0.0", "passed", "production", "test-run"]
+    assert head.split() == ["MODEL", "VERSION", "CREATED", "(UTC)", "RSUM", "OF", "MB", "GATE", "ALIASES", "BY"]
+    assert worse.split()[:2] + worse.split()[4:] == ["zerovl", "2", "250.0", "mean", "0.0", "FAILED", "-", "test-run"]
+    assert first.split()[:2] + first.split()[4:] == [
+        *("zerovl", "1", "300.0", "mean", "0.0", "passed", "production", "test-run")
+    ]
     assert head.index("GATE") == worse.index("FAILED") == first.index("passed")
     shown = run("show", "zerovl@production")
     assert shown[0] == "version zerovl@1 (production)"
+    (at,) = [place for place, line in enumerate(shown) if line.startswith("SCORES")]
+    assert [line.split() for line in shown[at : at + 4]] == [
+        ["SCORES", "mean", "pool", "shapes", "web"],
+        ["rsum", "300", "[292.5", "to", "308.2]", "100", "[292.5", "to", "308.2]", "300", "300"],
+        ["chance_rsum", "16", "16", "-", "-"],
+        ["i2t_r1", "40.12", "40.12", "-", "-"],
+    ]
     assert any(line.split()[:1] == ["model.safetensors"] and len(line.split()[2]) == 64 for line in shown)
     assert "all digests right" in run("verify", "zerovl@2")[0]
     assert run("pull", "zerovl@2", "--out", str(tmp_path / "out"))[-1] == str(tmp_path / "out")
@@ -375,10 +391,12 @@ def test_the_commands(
     assert history[1].startswith("Date:")
     assert history[1].endswith(" UTC")
     assert history[3].split() == ["By:", "test-run"]
-    assert history[4].startswith("Gate:       passed, min_rsum: 300.00, bound 0.00")
+    assert history[4].startswith("Gate:       passed, min_rsum: 300.00 [292.50, 308.25], bound 27.68")
     assert history[5].endswith("2 files in its sample")
     assert history[6:9] == ["", "    it was worse", ""]
-    assert any(line.startswith("Gate:       FAILED, max_drop overall: 50.00, bound 5.00") for line in history)
+    assert any(
+        line.startswith("Gate:       FAILED, max_drop mean: 50.00 [40.00, 60.00], bound 5.00") for line in history
+    )
 
 
 def test_commands_that_fail_say_why(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, blocks, value_of
+from zerovl.evaluation.metrics import (
+    HEADLINE,
+    blocks,
+    cell,
+    further_evaluators,
+    headline_block,
+    metric_names,
+    retrieval_blocks,
+    value_of,
+)
 from zerovl.registry import cache, fetch, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
@@ -46,7 +55,8 @@ def _list(registry: Registry, _: str, __: argparse.Namespace) -> None:
     if not names:
         print(f"no models in {registry.store.describe()}; `dvc repro register` publishes one")
         return
-    rows: list[tuple[str, ...]] = [("MODEL", "VERSION", "CREATED (UTC)", HEADLINE.label, "MB", "GATE", "ALIASES", "BY")]
+    head = ("MODEL", "VERSION", "CREATED (UTC)", HEADLINE.label, "OF", "MB", "GATE", "ALIASES", "BY")
+    rows: list[tuple[str, ...]] = [head]
     for name in names:
         holders: dict[int, list[str]] = {}
         for alias, move in sorted(registry.aliases(name).items()):
@@ -56,11 +66,13 @@ def _list(registry: Registry, _: str, __: argparse.Namespace) -> None:
 
 
 def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
+    of, block = headline_block(version.metrics)
     return (
         version.name,
         str(version.number),
         _minute(version.created),
-        _headline(version.metrics.get(OVERALL)),
+        _headline(block),
+        of if block else "-",
         f"{version.size / 1e6:.1f}",
         _gate(version.verdict),
         ", ".join(aliases) or "-",
@@ -88,7 +100,7 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
         )
     )
     print("".join(f"\n    {line}" for line in _verdict_lines(version.verdict)) + "\n")
-    print(table([("SCORES", HEADLINE.label, "95% INTERVAL"), *_score_rows(version.metrics)]) + "\n")
+    print(_score_tables(version.metrics) + "\n")
     files = [(name, f"{info.size:,}", info.sha256) for name, info in version.files.items()]
     print(table([("FILE", "BYTES", "SHA256"), *files]))
 
@@ -172,13 +184,27 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
         print(f"\n    {move.why or '(no reason given)'}\n")
 
 
-def _score_rows(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, block in blocks(metrics):
-        low, high = value_of(block, HEADLINE.low), value_of(block, HEADLINE.high)
-        interval = "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
-        rows.append((name, _headline(block), interval))
-    return rows
+def _score_tables(metrics: dict[str, Any]) -> str:
+    """Every metric by name, a row each: retrieval's, the headline first, then those of further evaluators."""
+    names = metric_names(metrics)
+    first = [HEADLINE.name] if HEADLINE.name in names else []
+    names = [*first, *(name for name in names if name not in first)]
+    tables = [_score_table("SCORES", retrieval_blocks(metrics), names)]
+    for evaluator, its in further_evaluators(metrics).items():
+        tables.append(_score_table(evaluator, blocks(its), metric_names(its)))
+    return "\n\n".join(tables)
+
+
+def _score_table(title: str, parts: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> str:
+    """A column for each part: the mean, the pool, the sources."""
+    rows = [(title, *(part for part, _ in parts))]
+    rows += [(name, *(_with_interval(block, name) for _, block in parts)) for name in names]
+    return table(rows)
+
+
+def _with_interval(block: Mapping[str, Any], name: str) -> str:
+    value, interval = cell(block, name)
+    return f"{value} [{interval}]" if interval else value or "-"
 
 
 def _verdict_lines(verdict: dict[str, Any] | None) -> list[str]:

@@ -62,7 +62,7 @@ class PeriodicEvaluation:
     """Scores a sample of the validation pairs every so many steps and after the last one."""
 
     every: int
-    score: Callable[[], float]
+    score: Callable[[], dict[str, float]]  # by column of the log
     is_collective: bool = False  # a sharded model goes forward on all ranks together
 
     def due(self, done: int, steps: int) -> bool:
@@ -197,15 +197,15 @@ class Trainer:
         }
 
     def _score(self, progress: Progress) -> dict[str, float]:
-        """RSUM of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
+        """Scores of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
         if self.evaluation is None or not (self.ranks.is_first or self.evaluation.is_collective):
             return {}
         self.state.model.eval()
         with self.ranks.activity.during("scoring validation pairs"), self.state.average.applied():
-            score = self.evaluation.score()
+            scores = self.evaluation.score()
         self.state.model.train()
         progress.pause()
-        return {"valid_rsum": score}
+        return scores
 
     def _save_cost(self) -> dict[str, float]:
         """Seconds that checkpoints held up training since the last row."""

@@ -1,35 +1,29 @@
 """Compute 95% intervals of RSUM by the bootstrap over images.
 
 An image and its captions are drawn together (a cluster bootstrap), because captions of one image are
-not independent. The hits of the queries are computed once; a resample only weighs them, so nothing is
-ranked again. The interval says how much the score would move with other queries of the same kind
-against the same pool of candidates; it says nothing about other training seeds.
+not independent. With several sources the images of each are drawn within it (a stratified bootstrap), and
+the value is the mean of the sources' RSUM. The hits of the queries are computed once; a resample only
+weighs them, so nothing is ranked again. The interval says how much the score would move with other
+queries of the same kind against the same pool of candidates; it says nothing about other training seeds.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (percentile interval).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import Interval
 from zerovl.evaluation.retrieval import KS, Ranking, RetrievalResult
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95% interval."""
-
-    value: float  # of the data as they are
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,16 @@ def summed_hits(ranking: Ranking) -> Floats:
 
 def rsum_interval(clusters: Clusters, resamples: int, seed: int) -> Interval:
     """Compute RSUM with its 95% percentile interval; the same seed gives the same interval."""
-    draws = [clusters.rsum(weights) for weights in _weights(len(clusters.image_hits), resamples, seed)]
-    return _percentiles(clusters.rsum(), draws)
+    return mean_interval([clusters], resamples, seed)
+
+
+def mean_interval(sources: Sequence[Clusters], resamples: int, seed: int) -> Interval:
+    """Compute the mean over sources of RSUM with its 95% interval, the images of each source drawn within it."""
+    draws = [
+        fmean(its.rsum(weights) for its, weights in zip(sources, drawn, strict=True))
+        for drawn in _weights([len(its.image_hits) for its in sources], resamples, seed)
+    ]
+    return _percentiles(fmean(its.rsum() for its in sources), draws)
 
 
 def paired_difference(candidate: Clusters, holder: Clusters, resamples: int, seed: int) -> Interval:
@@ -85,22 +87,36 @@ def paired_difference(candidate: Clusters, holder: Clusters, resamples: int, see
     Raises:
         ZeroVLError: both do not have the same number of captions an image, so the queries differ.
     """
-    if not np.array_equal(candidate.captions, holder.captions):
-        raise ZeroVLError(
-            f"candidate and holder were measured on different queries ({len(candidate.captions)} and "
-            f"{len(holder.captions)} images); evaluate both on the same validation splits"
-        )
+    return paired_mean_difference([candidate], [holder], resamples, seed)
+
+
+def paired_mean_difference(
+    candidate: Sequence[Clusters], holder: Sequence[Clusters], resamples: int, seed: int
+) -> Interval:
+    """Compute the same for the mean over sources: source by source in the same order, each drawn within itself.
+
+    Raises:
+        ZeroVLError: a source of one is not the same queries as that of the other.
+    """
+    pairs = list(zip(candidate, holder, strict=True))
+    for ours, theirs in pairs:
+        if not np.array_equal(ours.captions, theirs.captions):
+            raise ZeroVLError(
+                f"candidate and holder were measured on different queries ({len(ours.captions)} and "
+                f"{len(theirs.captions)} images); evaluate both on the same validation splits"
+            )
     draws = [
-        candidate.rsum(weights) - holder.rsum(weights) for weights in _weights(len(candidate.captions), resamples, seed)
+        fmean(ours.rsum(weights) - theirs.rsum(weights) for (ours, theirs), weights in zip(pairs, drawn, strict=True))
+        for drawn in _weights([len(ours.captions) for ours, _ in pairs], resamples, seed)
     ]
-    return _percentiles(candidate.rsum() - holder.rsum(), draws)
+    return _percentiles(fmean(ours.rsum() - theirs.rsum() for ours, theirs in pairs), draws)
 
 
-def _weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Draw how often each image counts, (I,) a resample; one at a time, so memory is O(I)."""
+def _weights(images: Sequence[int], resamples: int, seed: int) -> Iterator[list[Floats]]:
+    """Draw how often each image of each source counts, (I,) a source; one resample at a time, so memory is O(I)."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
-        yield np.bincount(generator.integers(images, size=images), minlength=images).astype(np.float64)
+        yield [np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64) for n in images]
 
 
 def _percentiles(value: float, draws: list[float]) -> Interval:

@@ -18,7 +18,8 @@ class Retrieval:
 
     def evaluate(self, evaluation: Evaluation) -> Table:
         """Return the metrics of `evaluation.scores`."""
-        return scores.table(evaluation.pool, evaluation.scores)
+        settings = evaluation.settings
+        return scores.table(evaluation.pool, evaluation.scores, settings.bootstrap, settings.seed)
 
 
 EVALUATORS: dict[str, Evaluator] = {evaluator.name: evaluator for evaluator in (Retrieval(),)}

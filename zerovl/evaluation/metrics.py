@@ -1,22 +1,30 @@
 """Named metrics: what an evaluator gives, how `metrics.json` holds it, and how readers find a value in it.
 
     {
-      "overall": {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, ...},   retrieval, the one that always runs
-      "sources": {SOURCE: {...}},
+      "mean": {"rsum": 193.0, "rsum_low": 184.3, "rsum_high": 203.2, ...},   retrieval: the mean of the sources' blocks
+      "overall": {"rsum": 93.0, ...},      the pool: all sources searched as one
+      "sources": {SOURCE: {...}},          each source searched alone
+      "unseen": [SOURCE, ...],             those of them that have no training pairs
       "evaluation_digest": ..., "model_digest": ...,
       "evaluators": {NAME: {"overall": {...}, "sources": {SOURCE: {...}}}}    the others, where there are any
     }
+
+The headline of a model is the mean: a pool of several sources rewards telling sources apart. Releases of before there
+was a mean have the pool alone, and are shown with it, by that name. With one source both are the same.
 
 A block is a mapping of names to numbers; the 95% interval of a metric stands beside it as `NAME_low` and `NAME_high`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 OVERALL = "overall"
+MEAN = "mean"
+POOL = "pool"  # what people read for OVERALL of retrieval
+UNSEEN = "unseen"
 RETRIEVAL = "retrieval"  # the evaluator whose blocks stand at the top of metrics.json
 _DIGITS = 4  # after the point, in metrics.json
 
@@ -30,20 +38,31 @@ class Score:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% interval."""
+
+    value: float  # of the data as they are
+    low: float
+    high: float
+
+
 Block = Mapping[str, Score]  # by name of the metric
 
 
 @dataclass(frozen=True)
 class Table:
-    """Metrics over all sources, and of each source alone."""
+    """Metrics over all sources, of each source alone, and their mean where the evaluator gives one."""
 
     overall: Block
     sources: Mapping[str, Block]
+    mean: Block | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the two keys that `metrics.json` has for an evaluator."""
+        """Return the keys that `metrics.json` has for an evaluator."""
         sources = {source: _block_to_json(block) for source, block in self.sources.items()}
-        return {OVERALL: _block_to_json(self.overall), "sources": sources}
+        mean = {} if self.mean is None else {MEAN: _block_to_json(self.mean)}
+        return {**mean, OVERALL: _block_to_json(self.overall), "sources": sources}
 
 
 @dataclass(frozen=True)
@@ -81,9 +100,19 @@ class Headline:
 
 
 HEADLINE = Headline("rsum", "RSUM", 600.0)
+_LEAST_LEARNED = 0.02  # of the way from chance to the best possible
 
 
-def metrics_json(tables: Mapping[str, Table], facts: Mapping[str, str]) -> dict[str, Any]:
+def more_than_chance(chance: float) -> float:
+    """Return what the lower end of the headline's interval lies above for a model that learned anything.
+
+    The interval covers the choice of queries alone. Untrained models differ among each other too: a little more than
+    chance is asked for, a fiftieth of the way to the best possible.
+    """
+    return chance + _LEAST_LEARNED * (HEADLINE.maximum - chance)
+
+
+def metrics_json(tables: Mapping[str, Table], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of `metrics.json`: retrieval at the top, then `facts`, then the other evaluators' tables."""
     others = {name: table.to_json() for name, table in tables.items() if name != RETRIEVAL}
     return {**tables[RETRIEVAL].to_json(), **facts, **({"evaluators": others} if others else {})}
@@ -94,8 +123,39 @@ def further_evaluators(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     return dict(metrics.get("evaluators") or {})
 
 
+def headline_block(metrics: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return what stands for a model, with its name: the mean over sources, the pool for releases without one."""
+    name, key = (MEAN, MEAN) if MEAN in metrics else (POOL, OVERALL)
+    block = metrics.get(key)
+    return name, block if isinstance(block, Mapping) else {}
+
+
+def headline_title(metrics: Mapping[str, Any]) -> str:
+    """Return what the headline is of, for titles: "RSUM, mean over 3 sources", or "RSUM, pool of all sources"."""
+    sources = len(metrics.get("sources", {}))
+    if MEAN not in metrics:
+        return f"{HEADLINE.label}, pool of all sources"
+    return HEADLINE.label if sources == 1 else f"{HEADLINE.label}, mean over {sources} sources"
+
+
+def retrieval_blocks(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the blocks of retrieval by the names that people read: "mean", "pool", then each source.
+
+    A source without training pairs is marked as unseen; with one source, which both are equal to, the pool is left out.
+    """
+    sources = sorted(metrics.get("sources", {}).items())
+    unseen = metrics.get(UNSEEN, ())
+    pool = [(POOL, metrics.get(OVERALL, {}))] if MEAN in metrics and len(sources) != 1 else []
+    return [headline_block(metrics), *pool, *((source_title(name, unseen), block) for name, block in sources)]
+
+
+def source_title(source: str, unseen: Collection[str]) -> str:
+    """Return a source's name, marked where the model was not trained on it."""
+    return f"{source} (unseen)" if source in unseen else source
+
+
 def blocks(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the blocks of an evaluator as `metrics.json` has them: "all", then the sources by name."""
+    """Return the blocks of a further evaluator as `metrics.json` has them: "all", then the sources by name."""
     return [("all", table.get(OVERALL, {})), *sorted(table.get("sources", {}).items())]
 
 
@@ -107,11 +167,17 @@ def metric_names(table: Mapping[str, Any]) -> list[str]:
 
 
 def find(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Return the value of EVALUATOR.METRIC, or of EVALUATOR.METRIC@SOURCE; None where there is no such number."""
+    """Return the value of EVALUATOR.METRIC, or of EVALUATOR.METRIC@SOURCE; None where there is no such number.
+
+    Without a source retrieval's is that of the mean, and `@pool` that of the pool.
+    """
     metric, _, source = name.partition("@")
     evaluator, _, metric = metric.partition(".")
     table = metrics if evaluator == RETRIEVAL else further_evaluators(metrics).get(evaluator, {})
-    return value_of(table.get("sources", {}).get(source) if source else table.get(OVERALL), metric)
+    sources = table.get("sources", {})
+    if source == POOL and POOL not in sources:
+        return value_of(table.get(OVERALL), metric)
+    return value_of(sources.get(source) if source else headline_block(table)[1], metric)
 
 
 def value_of(block: Any, name: str) -> float | None:

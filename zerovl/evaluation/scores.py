@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -12,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters, Interval, rsum_interval
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, Block, Score, Table
+from zerovl.evaluation.bootstrap import Clusters, mean_interval, rsum_interval
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.evaluation.retrieval import KS, METRICS, Ranking, RetrievalResult, retrieval_metrics
 from zerovl.files import atomic_write
 
 AnyRanked = TypeVar("AnyRanked", bound="Ranked")
+_SOURCE = "source:"  # in the names of pools, so that a source may be called "overall"
 
 QUERIES_SCHEMA = pa.schema(
     [
@@ -65,6 +67,26 @@ class Scores(Ranked):
         }
 
 
+def mean_block(sources: Sequence[Scores], resamples: int, seed: int) -> Block:
+    """Return the mean over sources of each metric; pictures and captions are counted over all of them."""
+    found = [its.block() for its in sources]
+    interval = mean_interval([Clusters.of(its.result) for its in sources], resamples, seed)
+
+    def mean(name: str) -> float:
+        return fmean(block[name].value or 0.0 for block in found)
+
+    untrained = mean(HEADLINE.untrained)
+    return {
+        "images": Score(sum(len(its.result.image_ids) for its in sources)),
+        "captions": Score(sum(len(its.captions) for its in sources)),
+        **{name: Score(mean(name)) for name in METRICS},
+        HEADLINE.name: Score(interval.value, interval.low, interval.high),
+        HEADLINE.untrained: Score(untrained),
+        HEADLINE.chance: Score(mean(HEADLINE.chance)),
+        HEADLINE.over_untrained: Score(interval.value / untrained if untrained else None),
+    }
+
+
 def rank(pool: Pool, embeddings: Embeddings, chunk: int) -> dict[str, Ranked]:
     """Rank over all sources (`OVERALL`), then by source."""
     every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
@@ -95,10 +117,11 @@ def by_source(pool: Pool, scores: Mapping[str, AnyRanked]) -> dict[str, AnyRanke
     return {source: scores[_name(source)] for source in pool.sources}
 
 
-def table(pool: Pool, scores: Mapping[str, Scores]) -> Table:
-    """Return the named metrics of retrieval."""
-    sources = {source: its.block() for source, its in by_source(pool, scores).items()}
-    return Table(scores[OVERALL].block(), sources)
+def table(pool: Pool, scores: Mapping[str, Scores], resamples: int, seed: int) -> Table:
+    """Return the named metrics of retrieval: the pool's, each source's, and their mean with its interval."""
+    its_scores = by_source(pool, scores)
+    sources = {source: its.block() for source, its in its_scores.items()}
+    return Table(scores[OVERALL].block(), sources, mean_block(list(its_scores.values()), resamples, seed))
 
 
 def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
@@ -115,7 +138,7 @@ def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
 
 
 def read_clusters(path: Path) -> dict[str, Clusters]:
-    """Read what `bootstrap.paired_difference` needs, by pool ("overall", "source:<name>"), from `write_queries`.
+    """Read what `bootstrap.paired_mean_difference` needs, by source, from a file of `write_queries`.
 
     Images stand in the order of (source, image_id), so files of two models fit each other.
 
@@ -135,15 +158,17 @@ def read_clusters(path: Path) -> dict[str, Clusters]:
     hits = sum(found[f"r{k}"].to_numpy() for k in KS)
     clusters = {}
     for name in dict.fromkeys(pools):
+        if name == OVERALL:
+            continue
         images, captions = (pools == name) & is_image, (pools == name) & ~is_image
         order = np.argsort(names[images])
         owners = np.searchsorted(names[images][order], names[captions])
-        clusters[name] = Clusters.of_hits(hits[images][order], hits[captions], owners)
+        clusters[name.removeprefix(_SOURCE)] = Clusters.of_hits(hits[images][order], hits[captions], owners)
     return clusters
 
 
 def _name(source: str) -> str:
-    return f"source:{source}"  # so that a source may be called "overall"
+    return f"{_SOURCE}{source}"
 
 
 def _query_table(

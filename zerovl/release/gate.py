@@ -1,7 +1,7 @@
 """Judge whether a candidate may take the alias: metrics in, verdict with its numbers out.
 
 Metrics are those of `reports/evaluation/metrics.json` (see `evaluation.metrics`). Bounds and comparison are of the
-headline metric; `min_metrics` sets a bound for any other that an evaluator gives.
+headline, the mean over sources of RSUM; `min_metrics` sets a bound for any other that an evaluator gives.
 """
 
 from __future__ import annotations
@@ -11,24 +11,31 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import HEADLINE, find, known_names, value_of
+from zerovl.evaluation.metrics import (
+    HEADLINE,
+    Interval,
+    find,
+    headline_block,
+    known_names,
+    more_than_chance,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from zerovl.params import GateParams
     from zerovl.registry.records import Version
     from zerovl.registry.registry import Registry
 
+ABOVE_CHANCE = "above_chance"  # the default of `min_rsum`
 _ROUNDING = 1e-9  # of sums of recalls
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The holder of the alias on the candidate's queries; differences are candidate - holder, over all sources."""
+    """Candidate - holder on the same queries, each with the 95% interval of the paired difference."""
 
-    holder: Mapping[str, Any]  # metrics
-    difference: float
-    low: float  # of the 95% interval of the paired difference
-    high: float
+    mean: Interval  # over sources
+    sources: Mapping[str, Interval]
     note: str = ""  # where the holder had to be measured again, and why
 
 
@@ -98,14 +105,11 @@ def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHold
     Raises:
         ZeroVLError: the candidate's metrics lack a score that a rule needs.
     """
-    score = _score(candidate.get("overall"))
-    if score is None:
-        raise ZeroVLError(f"the candidate's metrics have no overall.{HEADLINE.name}; run `dvc repro evaluate` again")
     reasons = (
-        _reaches("min_rsum", score, gate.min_rsum),
+        _learned(candidate) if gate.min_rsum == "above_chance" else _headline_reaches(candidate, gate.min_rsum),
         *(_source_reaches(candidate, source, bound) for source, bound in sorted(gate.min_source_rsum.items())),
         *(_metric_reaches(candidate, name, bound) for name, bound in sorted(gate.min_metrics.items())),
-        *_against(candidate, holder, gate),
+        *_against(holder, gate),
     )
     return Verdict(all(reason.passed for reason in reasons), reasons)
 
@@ -122,20 +126,47 @@ def in_one_line(verdict: Mapping[str, Any] | None) -> str:
     return ("passed, " if verdict["passed"] else "FAILED, ") + words
 
 
-def _against(
-    candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder, gate: GateParams
-) -> Iterator[Reason]:
+def _against(holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> Iterator[Reason]:
     if not isinstance(holder, Comparison):
         yield Reason("max_drop", None, gate.max_drop, isinstance(holder, NoHolder), holder.why)
         return
-    before, after = _score(holder.holder.get("overall")), _score(candidate.get("overall"))
-    yield _drop("max_drop overall", before, after, gate.max_drop, holder.note)
-    for source, scores in sorted(holder.holder.get("sources", {}).items()):
-        after = _score(candidate.get("sources", {}).get(source))
-        yield _drop(f"max_drop {source}", _score(scores), after, gate.max_drop)
+    yield _drop("max_drop mean", holder.mean, gate.max_drop, holder.note)
+    for source, difference in sorted(holder.sources.items()):
+        yield _drop(f"max_drop {source}", difference, gate.max_drop)
     if gate.difference != "none":
-        passed = holder.high >= 0 if gate.difference == "not_worse" else holder.low > 0  # NaN fails
-        yield Reason("difference", holder.difference, 0.0, passed, gate.difference, holder.low, holder.high)
+        mean = holder.mean
+        passed = mean.high >= 0 if gate.difference == "not_worse" else mean.low > 0  # NaN fails
+        yield Reason("difference", mean.value, 0.0, passed, gate.difference, mean.low, mean.high)
+
+
+def _learned(candidate: Mapping[str, Any]) -> Reason:
+    """Ask for an interval that lies above chance: a model that learned nothing does not get there."""
+    value, low, high, chance = (
+        _headline(candidate, name) for name in (HEADLINE.name, HEADLINE.low, HEADLINE.high, HEADLINE.chance)
+    )
+    bound = more_than_chance(chance)
+    passed = low > bound  # NaN fails
+    note = f"{ABOVE_CHANCE}: the lower end counts, chance is {chance:.2f}"
+    if not passed:
+        note = (
+            f"no better than chance, which is {chance:.2f}: the lower end of the interval must lie above the bound. "
+            "Train longer, on more pairs or from pretrained towers (`zerovl recipe auto` suggests settings); where the "
+            "validation splits have few pictures, give them more. A number as register.gate.min_rsum is a bound of "
+            "your own"
+        )
+    return Reason("min_rsum", value, bound, passed, note, low, high)
+
+
+def _headline_reaches(candidate: Mapping[str, Any], bound: float) -> Reason:
+    return _reaches("min_rsum", _headline(candidate, HEADLINE.name), bound)
+
+
+def _headline(candidate: Mapping[str, Any], name: str) -> float:
+    of, block = headline_block(candidate)
+    value = value_of(block, name)
+    if value is None:
+        raise ZeroVLError(f"the candidate's metrics have no {name} in their {of}; run `dvc repro -f evaluate`")
+    return value
 
 
 def _reaches(rule: str, value: float, bound: float) -> Reason:
@@ -161,12 +192,13 @@ def _metric_reaches(candidate: Mapping[str, Any], name: str, bound: float) -> Re
     return _reaches(rule, value, bound)
 
 
-def _drop(rule: str, before: float | None, after: float | None, bound: float, note: str = "") -> Reason:
-    if before is None:
-        return Reason(rule, None, bound, True, "the holder has no score here")
-    if after is None:
-        return Reason(rule, None, bound, False, f"the holder has {before:.2f}, the candidate no score")
-    return Reason(rule, before - after, bound, before - after <= bound + _ROUNDING, note)
+def _drop(rule: str, difference: Interval, bound: float, note: str = "") -> Reason:
+    """Refuse a drop that is above the bound and surely one: its whole interval lies above 0. NaN fails."""
+    drop, low, high = -difference.value, -difference.high, -difference.low
+    small, unsure = drop <= bound + _ROUNDING, low <= 0
+    if unsure and not small:
+        note = "; ".join(filter(None, (note, "above the bound, but its interval reaches 0: it may be chance")))
+    return Reason(rule, drop, bound, small or unsure, note, low, high)
 
 
 def _score(block: Any) -> float | None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters, paired_difference
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, RETRIEVAL, Block, Score, Table, metrics_json
+from zerovl.evaluation.bootstrap import Clusters, paired_difference, paired_mean_difference
 from zerovl.evaluation.pool import encode
-from zerovl.evaluation.scores import Ranked, by_source, rank, read_clusters, write_queries
+from zerovl.evaluation.scores import rank, read_clusters, write_queries
 from zerovl.evaluation.validation_set import validation_batches
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
@@ -43,7 +40,7 @@ class Holders:
                 or the disk fails for now, which says nothing about either model.
         """
         digest = read_json(self.workspace.evaluation_metrics).get("evaluation_digest")
-        ours = read_clusters(self.workspace.evaluation_queries)[OVERALL]
+        ours = read_clusters(self.workspace.evaluation_queries)
         if digest is None or digest != holder.metrics.get("evaluation_digest"):
             return self._score_again(registry, holder, ours, "its evaluation was of other data")
         if release_files.QUERIES not in holder.files:
@@ -55,11 +52,13 @@ class Holders:
             except DamagedError as error:
                 return self._score_again(registry, holder, ours, str(error))
             try:
-                return self._compared(ours, read_clusters(path)[OVERALL], holder.metrics, "")
+                return self._compared(ours, read_clusters(path), "")
             except ZeroVLError as error:
                 return self._score_again(registry, holder, ours, str(error))
 
-    def _score_again(self, registry: Registry, holder: Version, ours: Clusters, why: str) -> Comparison | LostHolder:
+    def _score_again(
+        self, registry: Registry, holder: Version, ours: dict[str, Clusters], why: str
+    ) -> Comparison | LostHolder:
         manifest, shards = Manifest.load(self.workspace.manifest), ShardReader(self.workspace.shards)
 
         def lost(error: Exception) -> LostHolder:
@@ -80,19 +79,20 @@ class Holders:
         batches = validation_batches(manifest, shards, encoder, self.settings.batch_size)
         pool, (embeddings,) = encode(batches, [encoder], self.settings.batch_size)
         ranked = rank(pool, embeddings, self.settings.chunk)
-        sources = {source: _headline_block(its) for source, its in by_source(pool, ranked).items()}
-        metrics = metrics_json({RETRIEVAL: Table(_headline_block(ranked[OVERALL]), sources)}, {})
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)
-            theirs = read_clusters(path)[OVERALL]
-        return self._compared(ours, theirs, metrics, f"holder {holder.reference} re-scored: {why}")
+            theirs = read_clusters(path)
+        return self._compared(ours, theirs, f"holder {holder.reference} re-scored: {why}")
 
-    def _compared(self, ours: Clusters, theirs: Clusters, metrics: Mapping[str, Any], note: str) -> Comparison:
-        found = paired_difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
-        return Comparison(metrics, found.value, found.low, found.high, note)
-
-
-def _headline_block(ranked: Ranked) -> Block:
-    """All that the gate compares of a holder."""
-    return {HEADLINE.name: Score(ranked.result.metrics[HEADLINE.name])}
+    def _compared(self, ours: dict[str, Clusters], theirs: dict[str, Clusters], note: str) -> Comparison:
+        """Compare source by source; raises `ZeroVLError` where they are not the same queries."""
+        if ours.keys() != theirs.keys():
+            raise ZeroVLError(
+                f"the candidate was measured on the sources {', '.join(sorted(ours))}, the holder on "
+                f"{', '.join(sorted(theirs))}; run `dvc repro -f evaluate`"
+            )
+        names, settings = sorted(ours), (self.settings.bootstrap, self.settings.seed)
+        mean = paired_mean_difference([ours[name] for name in names], [theirs[name] for name in names], *settings)
+        sources = {name: paired_difference(ours[name], theirs[name], *settings) for name in names}
+        return Comparison(mean, sources, note)

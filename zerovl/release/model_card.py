@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zerovl.evaluation.markdown import further_tables
-from zerovl.evaluation.metrics import HEADLINE, blocks
+from zerovl.evaluation.metrics import HEADLINE, headline_block, retrieval_blocks
 from zerovl.params import ModelParams, Params
 
 _HEAD = """\
@@ -90,21 +90,23 @@ def _retrieval_table(metrics: Mapping[str, Any]) -> str:
     label = HEADLINE.label
     lines = [
         f"Retrieval on the validation splits. R@K in percent; {label} is the sum of the six, at most "
-        f"{HEADLINE.maximum:.0f}, with its 95% interval.",
+        f"{HEADLINE.maximum:.0f}, with its 95% interval. The mean over sources, each searched alone, stands for the "
+        "model; the pool is all sources searched as one. Unseen: a source without training pairs.",
         "",
-        "| | " + " | ".join(_title(name) for name in _SCORES) + f" | {label} | 95% interval |",
-        "|---|" + "---:|" * (len(_SCORES) + 2),
+        "| | " + " | ".join(_title(name) for name in _SCORES) + f" | {label} | 95% interval | untrained | chance |",
+        "|---|" + "---:|" * (len(_SCORES) + 4),
     ]
-    for name, scores in blocks(metrics):
+    for name, scores in retrieval_blocks(metrics):
         cells = [_number(scores.get(key)) for key in (*_SCORES, HEADLINE.name)]
         low, high = scores.get(HEADLINE.low), scores.get(HEADLINE.high)
         interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {interval} |")
+        cells += [interval, _number(scores.get(HEADLINE.untrained)), _number(scores.get(HEADLINE.chance))]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _sample_line(count: int, metrics: Mapping[str, Any]) -> str:
-    pairs = min(count, metrics.get("overall", {}).get("images", count))
+    pairs = min(count, headline_block(metrics)[1].get("images", count))
     if not pairs:
         return ""
     return f"\n\nThe release contains {pairs} validation pairs as its fixed sample (`sample/`), by which it is checked."

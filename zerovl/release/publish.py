@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import HEADLINE, OVERALL
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
@@ -95,7 +95,7 @@ def publish_and_judge(
             registry,
             version,
             section.alias,
-            why=f"gate passed, {HEADLINE.label} {candidate.metrics[OVERALL][HEADLINE.name]:.2f}",
+            why=f"gate passed, {HEADLINE.label} {headline_block(candidate.metrics)[1][HEADLINE.name]:.2f}",
             by=by,
             verdict=verdict.to_json(),
             after=current.number if current else 0,

@@ -12,7 +12,17 @@ from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.evaluators import run_all
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, blocks, cell, further_evaluators, metric_names, metrics_json
+from zerovl.evaluation.metrics import (
+    HEADLINE,
+    OVERALL,
+    UNSEEN,
+    blocks,
+    cell,
+    further_evaluators,
+    metric_names,
+    metrics_json,
+    retrieval_blocks,
+)
 from zerovl.evaluation.report import content, gallery, page
 from zerovl.evaluation.report.gallery_picture import draw_gallery
 from zerovl.evaluation.scores import write_queries
@@ -44,11 +54,13 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
         )
     trained, untrained = Encoder.load(workspace.model), Encoder.untrained(workspace.model, settings.seed)
     evaluation = Evaluation.run(settings, manifest, ShardReader(workspace.shards), trained, untrained)
-    digests = {
+    trained_on = manifest.training_sizes()
+    facts = {
+        UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],
         "evaluation_digest": evaluation_digest(manifest),
         "model_digest": sha256_file(workspace.model / bundle.WEIGHTS),
     }
-    metrics = metrics_json(run_all(evaluation), digests)
+    metrics = metrics_json(run_all(evaluation), facts)
     stored = StoredPairs(evaluation)
     _write_report(workspace, settings, evaluation, metrics, stored)
     write_queries(workspace.evaluation_queries, evaluation.pool, evaluation.scores)
@@ -85,9 +97,7 @@ class StoredPairs:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """Return the scores as tables for the terminal: retrieval first, then each further evaluator."""
-    parts = list(metrics["sources"].items())
-    if len(parts) > 1:
-        parts.append(("all", metrics[OVERALL]))
+    parts = retrieval_blocks(metrics)
     head = ("source", "images", "captions", HEADLINE.label, "[95% interval]", "untrained", "chance")
     rows = [
         (
@@ -139,4 +149,4 @@ def _write_report(
     )
     with atomic_write(workspace.evaluation_page, "w") as file:
         file.write(text)
-    draw_gallery(chosen, stored.picture, metrics[OVERALL], workspace.evaluation_gallery)
+    draw_gallery(chosen, stored.picture, metrics, workspace.evaluation_gallery)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zerovl.evaluation.metrics import OVERALL
+from zerovl.evaluation.metrics import headline_block
 from zerovl.files import write_json
 from zerovl.params import Params, RegisterParams
 from zerovl.registry.records import Move, Version
@@ -36,7 +36,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             "alias": section.alias,
             "promoted": move is not None,
             "verdict": verdict.to_json(),
-            "metrics": candidate.metrics[OVERALL],
+            "metrics": headline_block(candidate.metrics)[1],
             "files": {name: info.sha256 for name, info in version.files.items()},
         },
     )

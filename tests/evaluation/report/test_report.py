@@ -60,7 +60,7 @@ def content(world: World, count: int = 8, **changes: Any) -> Content:
         gallery.choose(pool, trained, scores[OVERALL], count, 0), world.fetch(pool), 2_000_000
     )
     digests = {"evaluation_digest": "e" * 64, "model_digest": "m" * 64}
-    metrics = metrics_json({RETRIEVAL: table(pool, scores)}, digests)
+    metrics = metrics_json({RETRIEVAL: table(pool, scores, 20, 0)}, {"unseen": ["beta"], **digests})
     curves = Curves(
         [(step, 5 / (1 + step / 50)) for step in range(1200)], [(step, step / 4) for step in range(0, 1200, 200)]
     )
@@ -108,13 +108,14 @@ def test_every_picture_decodes_and_is_marked_without_colour_alone(world: World) 
 def test_page_shows_the_figures(world: World) -> None:
     made = content(world)
     page = Page(render(made))
-    overall = made.metrics["overall"]
-    for figure in (overall["rsum"], overall["rsum_low"], overall["rsum_high"], overall["chance_rsum"]):
+    mean = made.metrics["mean"]
+    assert f"{mean['rsum']:.1f}RSUM, mean over 2 sources, of 600" in page.text
+    for figure in (mean["rsum_low"], mean["rsum_high"], mean["chance_rsum"], made.metrics["overall"]["rsum"]):
         assert f"{figure:.1f}" in page.text
-    for source in ("alpha", "beta"):
-        assert source in page.text
+    rows = re.findall(r'<th scope="row">(.*?)</th>', render(made))
+    assert rows == ["mean", "pool", "alpha", "beta (unseen)"]
     assert len(page.of("chart")) == 2
-    assert len([tag for tag, _ in page.tags if tag == "tr"]) == 2 + 3
+    assert len([tag for tag, _ in page.tags if tag == "tr"]) == 2 + 4
 
 
 def test_a_further_evaluator_has_a_table_with_the_names_that_it_gives(world: World) -> None:
@@ -160,7 +161,7 @@ def test_verdicts(world: World) -> None:
 
 def test_untrained_zero_has_no_ratio(world: World) -> None:
     made = content(world)
-    made.metrics["overall"]["rsum_over_untrained"] = None
+    made.metrics["mean"]["rsum_over_untrained"] = None
     assert "\N{EN DASH}" in Page(render(made)).text
 
 
@@ -235,10 +236,10 @@ def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
 def test_png_is_the_same_every_time(world: World, tmp_path: Path) -> None:
     pool, (embeddings,) = world.encoded(FakeEncoder())
     scores = score(pool, embeddings, embeddings, 100, 20, 0)
-    overall = table(pool, scores).to_json()["overall"]
+    metrics = metrics_json({RETRIEVAL: table(pool, scores, 20, 0)}, {})
     for name in ("a.png", "b.png"):
         chosen = gallery.choose(pool, embeddings, scores[OVERALL], 8, 0)
-        draw_gallery(chosen, world.fetch(pool), overall, tmp_path / name)
+        draw_gallery(chosen, world.fetch(pool), metrics, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

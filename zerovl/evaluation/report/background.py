@@ -50,7 +50,7 @@ def curves_section(curves: Curves) -> str:
         title = f"{HEADLINE.label} during training"
         line = charts.Line(curves.score, "main", dots=len(curves.score) <= _MAX_DOTS)
         chart = charts.line_chart([line], "step", f"{title}, last {curves.score[-1][1]:.1f}", from_zero=True)
-        panels.append((chart, title, "on a fixed sample of validation pairs, a pool of its own"))
+        panels.append((chart, title, "on a fixed sample of validation pairs, mean over sources"))
     figures = "".join(
         f'<figure class="panel"><figcaption>{title} <span>{note}</span></figcaption>{chart}</figure>'
         for chart, title, note in panels

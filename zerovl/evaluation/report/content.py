@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zerovl.evaluation.metrics import HEADLINE
 from zerovl.evaluation.report.gallery import Gallery
 from zerovl.files import read_json_lines
 
@@ -34,7 +35,7 @@ class Content:
 def read_curves(path: Path) -> Curves:
     """Read the curves of a training log; empty where there is none."""
     rows = read_json_lines(path)
-    return Curves(_points(rows, "loss"), _points(rows, "valid_rsum"))
+    return Curves(_points(rows, "loss"), _points(rows, f"valid_{HEADLINE.name}"))
 
 
 def read_verdict(path: Path) -> dict[str, Any] | None:

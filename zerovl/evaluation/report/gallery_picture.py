@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.split_reader import ANY_PIXELS
-from zerovl.evaluation.metrics import HEADLINE
+from zerovl.evaluation.metrics import HEADLINE, headline_block, headline_title
 from zerovl.evaluation.report.drawing import Row, Tile, draw
 from zerovl.evaluation.report.gallery import Fetch, Gallery
 from zerovl.evaluation.report.queries import text_note
@@ -16,7 +16,7 @@ from zerovl.images import decode_rgb
 MAX_ROWS = 6
 
 
-def draw_gallery(gallery: Gallery, fetch: Fetch, overall: Mapping[str, Any], path: Path) -> None:
+def draw_gallery(gallery: Gallery, fetch: Fetch, metrics: Mapping[str, Any], path: Path) -> None:
     """Draw the text queries that were chosen at random, with their first five pictures."""
     rows = []
     for query in [query for query in gallery.text_queries if query.group == "drawn"][:MAX_ROWS]:
@@ -29,10 +29,12 @@ def draw_gallery(gallery: Gallery, fetch: Fetch, overall: Mapping[str, Any], pat
             for place, found in enumerate(query.found, 1)
         ]
         rows.append(Row(f"“{query.caption}”", text_note(query), tiles))
-    title = f"{HEADLINE.label} {overall[HEADLINE.name]:.1f}: queries drawn at random"
+    block = headline_block(metrics)[1]
+    title = f"{headline_title(metrics)}: {block[HEADLINE.name]:.1f}. Queries drawn at random"
     subtitle = (
-        f"{overall['images']:,} validation pictures, {overall['captions']:,} captions; "
-        f"untrained {overall[HEADLINE.untrained]:.1f}, chance {overall[HEADLINE.chance]:.1f}, "
+        f"95% interval {block[HEADLINE.low]:.1f} to {block[HEADLINE.high]:.1f}; "
+        f"{block['images']:,} validation pictures, {block['captions']:,} captions; "
+        f"untrained {block[HEADLINE.untrained]:.1f}, chance {block[HEADLINE.chance]:.1f}, "
         f"best possible {HEADLINE.maximum:.0f}"
     )
     draw(rows, title, subtitle, path)

@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from zerovl.evaluation.metrics import HEADLINE, blocks, cell, further_evaluators, metric_names
+from zerovl.evaluation.metrics import HEADLINE, blocks, cell, further_evaluators, metric_names, retrieval_blocks
 
 Block = Mapping[str, Any]
 
 
 def retrieval_section(metrics: Block) -> str:
-    """Write recalls and the headline metric, of all sources and of each alone."""
-    parts = [("All sources", metrics["overall"]), *metrics["sources"].items()]
+    """Write recalls and the headline metric: the mean, the pool, and each source alone."""
+    parts = retrieval_blocks(metrics)
     rows = "".join(_row(name, block, overall=not place) for place, (name, block) in enumerate(parts))
     recalls = "".join(f"<th>R@{k}</th>" for k in (1, 5, 10) * 2)
     bars = "".join(_bars(name, block) for name, block in parts)
     return (
         "<section><h2>Scores</h2><p>Share of queries, in percent, with a right answer among the first 1, 5 and 10. "
-        f"{HEADLINE.label} is their sum. A source is searched alone; all sources are one large pool, which is harder."
+        f"{HEADLINE.label} is their sum. A source is searched alone, and the mean over sources is the headline. "
+        "The pool is all sources searched as one, where telling sources apart helps. Unseen: a source without "
+        "training pairs."
         '</p><div class="scroll"><table><thead><tr><th></th><th colspan="4"></th>'
         '<th colspan="3">picture → text</th><th colspan="3">text → picture</th><th colspan="2"></th></tr>'
         f"<tr><th>Source</th><th>{HEADLINE.label}</th>"
