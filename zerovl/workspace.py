@@ -86,7 +86,7 @@ class Workspace:
 
     @property
     def training_run(self) -> Path:
-        """Which run trained the model: its fingerprint, and the run that it went on from."""
+        """Which run trained the model: its fingerprint, the run that it went on from, and what it warns of."""
         return self.training_report / "run.json"
 
     @property

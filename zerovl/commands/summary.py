@@ -11,6 +11,7 @@ from zerovl.evaluation.metrics import (
     metric_names,
     retrieval_blocks,
 )
+from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.files import read_json
 from zerovl.workspace import Workspace
 
@@ -42,4 +43,6 @@ def show(workspace: Workspace) -> None:
         shown = (f"{name} {cell(table['overall'], name)[0]}" for name in metric_names(table))
         print(f"  {evaluator:<9} {', '.join(shown)}")
     print(f"  release   {release['name']}@{release['version']}{held} in {release['store']}")
+    for text in read_warnings(workspace.training_run):
+        print(f"  warning   {text}")
     print(f"  report    {workspace.evaluation_page.resolve().as_uri()}")

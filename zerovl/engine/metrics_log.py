@@ -2,9 +2,10 @@
 
 `runs/<fingerprint>/metrics.jsonl` has one object a step: `step`, `loss`, `lr`, `temperature`, `logit_bias`
 where the loss learns one, `source`, `pairs_per_second`; with clipping `gradient_norm`, of the whole gradient
-before it (absent where fp16 overflowed: that step is skipped); in fp16 `loss_scale`; now and then
-`valid_rsum`, and `save_seconds`, how long checkpoints held up training since the row before. It outlives the
-outputs that DVC deletes; the report in `reports/training/` is made from it, so a resumed run has whole curves.
+before it (absent where fp16 overflowed: that step is skipped); in fp16 `loss_scale`; now and then the scores of
+a sample of the validation pairs (`valid_*`), and `save_seconds`, how long checkpoints held up training since the
+row before. It outlives the outputs that DVC deletes; the report in `reports/training/` is made from it, so a
+resumed run has whole curves.
 """
 
 from __future__ import annotations

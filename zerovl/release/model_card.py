@@ -46,7 +46,7 @@ def render(
         _HEAD + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
         f"## How to use it\n\n```python\n{usage}\n```",
         "## Training data\n\n" + _data_table(manifest),
-        "## Scores\n\n" + _scores(metrics, params.evaluate.sample),
+        "## Scores\n\n" + _warnings(provenance) + _scores(metrics, params.evaluate.sample),
         "## Limits\n\n"
         + _LIMITS.format(
             max_tokens=params.model.max_tokens,
@@ -84,6 +84,11 @@ def _data_table(manifest: Mapping[str, Any]) -> str:
 
 def _scores(metrics: Mapping[str, Any], sample: int) -> str:
     return _retrieval_table(metrics) + further_tables(metrics) + _sample_line(sample, metrics)
+
+
+def _warnings(provenance: Mapping[str, Any]) -> str:
+    texts = provenance.get("run", {}).get("warnings") or ()
+    return "".join(f"**Warning of the training:** {text}\n\n" for text in texts)
 
 
 def _retrieval_table(metrics: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from zerovl.evaluation.metrics import (
 from zerovl.evaluation.report import content, gallery, page
 from zerovl.evaluation.report.gallery_picture import draw_gallery
 from zerovl.evaluation.scores import write_queries
+from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.model import bundle
@@ -145,6 +146,7 @@ def _write_report(
             verdict=content.read_verdict(workspace.validation_verdict),
             gallery=fitted,
             pictures=pictures,
+            warnings=read_warnings(workspace.training_run),
         )
     )
     with atomic_write(workspace.evaluation_page, "w") as file:

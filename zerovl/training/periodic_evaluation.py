@@ -29,6 +29,7 @@ _RESAMPLES = 200  # of the curve's interval
 COLUMN = f"valid_{HEADLINE.name}"
 LOW, HIGH = f"{COLUMN}_low", f"{COLUMN}_high"
 CHANCE, IN_POOL = f"valid_{HEADLINE.chance}", f"valid_{POOL}_{HEADLINE.name}"
+SCORES = (COLUMN, LOW, HIGH, CHANCE, IN_POOL)
 
 
 def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation | None:

@@ -9,8 +9,12 @@ from typing import Any
 
 from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json_lines, write_json
+from zerovl.training.learning import tail
+from zerovl.training.periodic_evaluation import COLUMN, IN_POOL, SCORES
 
-PLOTTED = ("loss", "lr", "temperature", "logit_bias", "pairs_per_second", "valid_rsum", "gradient_norm", "loss_scale")
+PLOTTED = (
+    "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, "gradient_norm", "loss_scale",
+)  # fmt: skip
 MAX_POINTS = 400  # a curve in DVC's plots
 
 
@@ -21,18 +25,17 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_s
     report.mkdir(parents=True)
     _plots(rows, report)
     shutil.copyfile(run_folder / FILE, report / FILE)
-    tail = rows[-max(1, len(rows) // 20) :]
-    scores = [row["valid_rsum"] for row in rows if "valid_rsum" in row]
+    scores = [row for row in rows if COLUMN in row]
     values: dict[str, Any] = dict(summary)
     if rows:  # a power cut can lose the log of a run whose checkpoint is whole
         values |= {
             "first_loss": rows[0]["loss"],
-            "final_loss": fmean(row["loss"] for row in tail),
+            "final_loss": fmean(row["loss"] for row in tail(rows)),
             "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
             "save_seconds": round(sum(row.get("save_seconds", 0.0) for row in rows) + last_save_seconds, 3),
         }
     if scores:
-        values["valid_rsum"] = scores[-1]
+        values |= {name: scores[-1][name] for name in SCORES if name in scores[-1]}
     write_json(report / "metrics.json", values)
 
 
@@ -44,7 +47,7 @@ def _plots(rows: list[dict[str, Any]], report: Path) -> None:
     every = max(1, len(rows) // MAX_POINTS)
     with Live(str(report), resume=False, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
         for row in rows:
-            if row["step"] % every and "valid_rsum" not in row and row is not rows[-1]:
+            if row["step"] % every and COLUMN not in row and row is not rows[-1]:
                 continue
             live.step = row["step"]
             for name in PLOTTED:

@@ -18,6 +18,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.gradients import gradient_sum
+from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.engine.metrics_log import MetricsLog
 from zerovl.engine.model_options import freeze_first_blocks, prepare_model, set_float32_arithmetic
 from zerovl.engine.optimiser import make_optimiser, make_schedule
@@ -28,7 +29,7 @@ from zerovl.engine.state import TrainingState, full_weights
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
 from zerovl.engine.trainer import Cadence, Outcome, StopRequest, Trainer
 from zerovl.errors import ZeroVLError
-from zerovl.files import try_lock, write_json
+from zerovl.files import read_json_lines, try_lock, write_json
 from zerovl.log import logger
 from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model import bundle
@@ -38,6 +39,7 @@ from zerovl.objective.loss import LOSSES, Loss, start_bias
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
+from zerovl.training import learning
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.report import write_report
 from zerovl.training.run_spec import Run, make_spec
@@ -63,6 +65,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             _describe(run)
             decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step))
             print(start_block(run, state.model, sizing, decision), flush=True)
+            _warn(learning.foreseen(params, run.spec))
         outcome = _train(run, state, loss, precision, sizing, checkpoints, start_step, stop)
         if outcome.state == "finished":
             with ranks.activity.during("writing the model"):
@@ -183,8 +186,17 @@ def _finish(run: Run, state: TrainingState, memory_before: int, last_save_second
         "memory_before_bytes": memory_before,
     }
     write_report(run.folder, workspace.training_report, summary, last_save_seconds)
-    write_json(workspace.training_run, {"fingerprint": spec.name, "parent": spec.description["parent"]})
+    unlearned = learning.found(run.params.train, read_json_lines(run.folder / METRICS_FILE))
+    _warn(unlearned)
+    warnings = [*(learning.foreseen(run.params, spec) if unlearned else ()), *unlearned]
+    described = {"fingerprint": spec.name, "parent": spec.description["parent"], "warnings": warnings}
+    write_json(workspace.training_run, described)
     print(f"trained {spec.steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
+
+
+def _warn(texts: list[str]) -> None:
+    for text in texts:
+        logger().warning(text)
 
 
 def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress: Progress) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -35,6 +36,14 @@ def verdict_section(verdict: dict[str, Any] | None) -> str:
         f'<div class="verdict {kind}"><span class="sign">{sign}</span><div>{text}'
         f"{f'<ul>{items}</ul>' if items else ''}</div></div>"
     )
+
+
+def warnings_section(warnings: Sequence[str]) -> str:
+    """Write what the training warned of; nothing where it did not."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    if not items:
+        return ""
+    return f'<div class="verdict bad"><span class="sign">!</span><div>The training warns:<ul>{items}</ul></div></div>'
 
 
 def curves_section(curves: Curves) -> str:

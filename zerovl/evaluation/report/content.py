@@ -30,6 +30,7 @@ class Content:
     verdict: dict[str, Any] | None  # of the validation of the data
     gallery: Gallery
     pictures: dict[int, str]  # data URIs by row in the pool
+    warnings: tuple[str, ...] = ()  # of the training
 
 
 def read_curves(path: Path) -> Curves:
