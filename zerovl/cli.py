@@ -228,9 +228,10 @@ def _recipe(commands: Subparsers) -> None:
 
         recipe.apply(arguments.recipe, arguments.overrides, Path(arguments.out))
 
-    examples = "example: zerovl recipe recipes/small-real.yaml train.seed=1"
+    examples = "examples: zerovl recipe auto data.raw=data/raw; zerovl recipe recipes/small-real.yaml train.seed=1"
     recipe = _command(commands, "recipe", "write params.yaml from a recipe", run, examples)
-    recipe.add_argument("recipe", metavar="FILE", help="a recipe, or 'demo' for the defaults")
+    what = "a recipe; 'demo' for the defaults; 'auto' for settings chosen for the data of data.raw, with reasons"
+    recipe.add_argument("recipe", metavar="FILE", help=what)
     recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe, as in train.lr=1e-3")
     recipe.add_argument("--out", default="params.yaml", metavar="FILE", help="default: params.yaml")
 

@@ -1,18 +1,69 @@
-"""`zerovl recipe`: write `params.yaml` from the demo's values and what a recipe changes."""
+"""`zerovl recipe`: write `params.yaml` from the demo's values and what a recipe changes, or from what the data are."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from zerovl import params_file
+from zerovl.text_format import plural, table
+from zerovl.workspace import Workspace
+
+AUTO = "auto"
+OWN_RAW = "data/raw"  # where README.md says that one's own sources go
 
 
 def apply(recipe: str, overrides: list[str], out: Path) -> None:
-    """Write `out`; always starts from the demo's values, so nothing of an earlier recipe stays behind."""
+    """Write `out`; always starts from the demo's values, so nothing of an earlier recipe stays behind.
+
+    Raises:
+        ZeroVLError: there is no such recipe, an override is wrong, or `auto` finds no data to choose for.
+    """
+    if recipe == AUTO:
+        _apply_chosen(overrides, out)
+        return
     changes = {} if recipe == "demo" else params_file.read_yaml(recipe)
+    _write(changes, recipe, overrides, out, [])
+
+
+def _apply_chosen(overrides: list[str], out: Path) -> None:
+    """Write settings for the data that there are; each choice is printed and stands with its reason in the head."""
+    from zerovl.data.survey import survey
+    from zerovl.planning import first_try
+
+    workspace = Workspace()
+    keys = {override.partition("=")[0] for override in overrides}
+    own = {"data": {"raw": OWN_RAW}} if Path(OWN_RAW).is_dir() and not keys & {"data.raw", "data.sources"} else {}
+    found = survey(params_file.from_recipe(own, overrides, AUTO), workspace)
+    towers = first_try.find_towers(workspace.root)
+    chosen = [choice for choice in first_try.choose(found, towers) if choice.key not in keys]
+    changes: dict[str, Any] = own
+    for choice in chosen:
+        changes = params_file.merge(changes, _nested(choice.key, choice.value))
+    origin = f"{found.pairs:,} training pairs of {plural(len(found.train), 'source')} ({found.origin})"
+    reasons = [f"{choice.key}: {_text(choice.value)}: {choice.reason}" for choice in chosen]
+    _write(changes, AUTO, overrides, out, ["", f"Chosen for {origin}:", *reasons])
+    print(f"chosen for {origin}:")
+    print(table([(f"  {choice.key}", _text(choice.value), choice.reason) for choice in chosen]))
+    for note in first_try.notes(found, towers):
+        print(f"note: {note}")
+
+
+def _write(changes: dict[str, Any], recipe: str, overrides: list[str], out: Path, reasons: list[str]) -> None:
     settings = params_file.from_recipe(changes, overrides, recipe)
     origin = " ".join([recipe, *overrides])
-    params_file.write(
-        settings, out, head=f"Written by: zerovl recipe {origin}\nEvery key is needed; its sentence says what it does."
-    )
+    head = [f"Written by: zerovl recipe {origin}", "Every key is needed; its sentence says what it does.", *reasons]
+    params_file.write(settings, out, head="\n".join(head))
     print(f"{out}: written from {origin}; next: dvc repro")
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _text(value: Any) -> str:
+    """A mapping is too long for a line: the file has it."""
+    return "see below" if isinstance(value, dict) and value else json.dumps(value)

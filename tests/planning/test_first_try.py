@@ -1,0 +1,193 @@
+"""`zerovl recipe auto`: settings that can train, for data of any size, with what stands on the machine."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.support import tiny_project
+from zerovl import cli, params_file
+from zerovl.data import survey as looking
+from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.survey import Survey, survey
+from zerovl.errors import ZeroVLError
+from zerovl.params import DataParams, ImageTowerParams, Params, SourceParams
+from zerovl.planning import first_try
+from zerovl.planning.first_try import Choice, Towers, choose, find_towers, notes
+from zerovl.training.learning import STEPS_FROM_SCRATCH, STEPS_FROM_WEIGHTS
+from zerovl.workspace import Workspace
+
+TOWERS = Towers(Path("towers/image.safetensors"), Path("towers/text"))
+
+
+def data(side: int = 300, **train: int) -> Survey:
+    return Survey("here", train, dict.fromkeys(train, 200), words=3000, long_caption=12, side=side)
+
+
+def settings(chosen: list[Choice]) -> Params:
+    """The demo with the choices that this version's params have."""
+    known = [choice for choice in chosen if choice.key != "model.image_tower.weights"]
+    changes: dict[str, Any] = {}
+    for choice in known:
+        value: Any = choice.value
+        for part in reversed(choice.key.split(".")):
+            value = {part: value}
+        changes = params_file.merge(changes, value)
+    return params_file.from_recipe(changes, [], "auto")
+
+
+@pytest.mark.parametrize("towers", [None, TOWERS])
+@pytest.mark.parametrize("pairs", [3, 40, 700, 6_000, 100_000, 3_000_000, 100_000_000])
+def test_data_of_any_size_can_be_trained_on(pairs: int, towers: Towers | None) -> None:
+    for sizes in ({"a": pairs}, {"a": pairs, "b": max(2, pairs // 30), "c": pairs}):
+        found = data(**sizes)
+        chosen = choose(found, towers)
+        assert len({choice.key for choice in chosen}) == len(chosen)
+        assert all(choice.reason for choice in chosen)
+        train = settings(chosen).train
+        sampler = make_sampler(train.sampling, found.train, train.batch_size, min(train.epochs, 2.0), 0)  # no repeats
+        steps = train.epochs * found.pairs / train.batch_size
+        if pairs >= 700:
+            assert steps >= (STEPS_FROM_WEIGHTS if towers else STEPS_FROM_SCRATCH)
+            assert train.warmup_fraction * steps >= 10
+        assert sampler.steps >= 1
+        assert 1 <= train.epochs <= 200
+
+
+def test_the_papers_size_gets_the_papers_numbers() -> None:
+    train = settings(choose(data(a=7_000_000, b=7_200_000), TOWERS)).train
+    assert (train.batch_size, train.epochs, train.lr, train.warmup_fraction) == (16384, 20.0, 1e-4, 0.025)
+    assert (train.sampling, train.mixup) == ("debiased", "coin")
+    model = settings(choose(data(a=7_000_000), TOWERS)).model
+    assert (model.image_size, model.resize_size) == (224, 256)
+
+
+@pytest.mark.parametrize(
+    ("side", "pairs", "towers", "expected"),
+    [
+        (64, 700, None, 64),
+        (50, 700, None, 48),
+        (10, 700, None, 32),
+        (1000, 700, None, 64),
+        (1000, 50_000, None, 128),
+        (1000, 700, TOWERS, 224),
+        (64, 700, TOWERS, 96),
+        (150, 700, TOWERS, 128),
+    ],
+)
+def test_the_image_size_follows_pictures_pairs_and_towers(
+    side: int, pairs: int, towers: Towers | None, expected: int
+) -> None:
+    assert settings(choose(data(side, a=pairs), towers)).model.image_size == expected
+
+
+def test_pretrained_towers_are_taken_where_this_version_can_start_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "towers"
+    monkeypatch.setattr(ImageTowerParams, "model_fields", {**ImageTowerParams.model_fields, "weights": None})
+    assert find_towers(tmp_path) is None
+    (folder / first_try.TEXT_TOWER).mkdir(parents=True)
+    (folder / first_try.TEXT_TOWER / "config.json").write_text("{}")
+    assert find_towers(tmp_path) is None
+    (folder / first_try.IMAGE_WEIGHTS).write_bytes(b"weights")
+    found = find_towers(tmp_path)
+    assert found == Towers(folder / first_try.IMAGE_WEIGHTS, folder / first_try.TEXT_TOWER)
+    values = {choice.key: choice.value for choice in choose(data(a=700), found)}
+    assert values["model.image_tower.weights"] == str(folder / first_try.IMAGE_WEIGHTS)
+    assert values["model.text_tower.name"] == str(folder / first_try.TEXT_TOWER)
+    fields = {name: field for name, field in ImageTowerParams.model_fields.items() if name != "weights"}
+    monkeypatch.setattr(ImageTowerParams, "model_fields", fields)
+    assert find_towers(tmp_path) is None
+
+
+def test_what_stands_in_the_way_is_said() -> None:
+    assert any("make towers" in note for note in notes(data(a=5000), None))
+    assert notes(data(a=5000), TOWERS) == []
+    few = Survey("here", {"a": 5000}, {"a": 40}, 1, 1, 64)
+    assert "few validation pairs (a 40)" in notes(few, TOWERS)[0]
+    assert "no source has validation pairs" in notes(Survey("here", {"a": 5000}, {}, 1, 1, 64), TOWERS)[0]
+
+
+def test_raw_sources_and_their_manifest_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = tiny_project.make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    params = tiny_project.recipe()
+    prepared = survey(params, Workspace())
+    assert prepared.origin == "data/manifest"
+    workspace.manifest_file.rename(tmp_path / "away.json")
+    raw = survey(params, Workspace())
+    assert (
+        (raw.train, raw.valid)
+        == (prepared.train, prepared.valid)
+        == ({"alpha": 48, "beta": 48}, {"alpha": 8, "beta": 8})
+    )
+    assert (raw.words, raw.long_caption, raw.side) == (prepared.words, prepared.long_caption, prepared.side)
+    assert raw.side == 40
+
+
+def test_a_manifest_of_other_sources_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_project.make_project(tmp_path)
+    (tmp_path / "raw" / "beta").rename(tmp_path / "raw" / "gamma")
+    monkeypatch.chdir(tmp_path)
+    assert list(survey(tiny_project.recipe(), Workspace()).train) == ["alpha", "gamma"]
+
+
+def test_pictures_in_tars_are_measured_and_broken_ones_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for number in range(3):
+            picture = io.BytesIO()
+            Image.new("RGB", (90, 70)).save(picture, "PNG")
+            members = ((".png", picture.getvalue() if number else b"no picture"), (".txt", b"a box"))
+            for ending, content in members:
+                info = tarfile.TarInfo(f"{number:09d}{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    found = survey(Params(data=DataParams(raw=str(tmp_path))), Workspace(tmp_path / "none"))
+    assert (found.pairs, found.valid, found.side, found.words) == (3, {}, 70, 2)
+
+
+def test_what_cannot_be_counted_is_an_error_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = SourceParams(name="web", path="s3://bucket/web", layout="webdataset")
+    monkeypatch.setattr(looking, "resolve", lambda *_: [looking.Source("web", remote.path, None, ("train",), "test")])
+    with pytest.raises(ZeroVLError, match="run `zerovl prepare`, then this command again"):
+        survey(Params(), Workspace(tmp_path))
+    monkeypatch.setattr(looking, "resolve", lambda *_: [])
+    with pytest.raises(ZeroVLError, match="no source has training pairs"):
+        survey(Params(), Workspace(tmp_path))
+
+
+def test_the_command_writes_a_file_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_project.make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["recipe", "auto", "data.raw=raw", "train.epochs=3", "--out", "own.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "chosen for 96 training pairs of 2 sources (data/manifest):" in said
+    assert "note: few validation pairs (alpha 8, beta 8)" in said
+    params = params_file.load("own.yaml")
+    assert (params.train.epochs, params.train.batch_size, params.data.raw) == (3.0, 32, "raw")
+    text = Path("own.yaml").read_text()
+    assert text.startswith("# Written by: zerovl recipe auto data.raw=raw train.epochs=3\n# Every key is needed;")
+    assert "# train.batch_size: 32: about a 32nd of 96 pairs" in text
+    assert "# train.epochs:" not in text  # it was given
+    assert cli.main(["recipe", "auto", "data.raw=nowhere"]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_own_sources_in_their_usual_place_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_project.make_project(tmp_path)
+    (tmp_path / "raw").rename(tmp_path / "data" / "raw")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["recipe", "auto"]) == 0
+    assert params_file.load().data.raw == "data/raw"

@@ -1,0 +1,190 @@
+"""Choose settings for a first training on one's own pairs, by their number and size; each with its reason.
+
+What the paper says is taken where it fits (arXiv 2112.09331: lr 1e-4 at batches of 1024 and more, warm-up over 2.5% of
+the steps, 20 epochs, batch 16384, resize 256 before a crop of 224). Its data are millions of pairs and its towers
+pretrained; the rules for less of both are ours, and start from what the demo and `docs/results.md` have shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.survey import Survey
+from zerovl.params import ImageTowerParams, TextTowerParams
+
+FOLDER, IMAGE_WEIGHTS, TEXT_TOWER = "towers", "tf_efficientnet_lite0.safetensors", "all-MiniLM-L6-v2"
+SMALL, MEDIUM = 20_000, 500_000  # training pairs: below, towers from scratch have the demo's size, or a medium one
+_STEPS_FROM_SCRATCH, _STEPS_FROM_WEIGHTS = 1000, 400
+_PAPERS_EPOCHS, _PAPERS_BATCH, _PAPERS_LR = 20, 16_384, 1e-4
+_MOST_EPOCHS = 200
+_SIDES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels that a tower may see
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of `params.yaml` with the reason for it."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """Towers from random weights for fewer than so many training pairs."""
+
+    below: float
+    said: str
+    layers: list[int]  # of a ResNet-18, by stage
+    channels: list[int]
+    width: int  # of a BERT
+    depth: int
+    embed_dim: int
+
+
+_SCRATCH = (
+    _Scratch(SMALL, "of the demo's size", [1, 1, 1, 1], [64, 64, 96, 192], 128, 2, 128),
+    _Scratch(MEDIUM, "of a medium size", [2, 2, 2, 2], [64, 128, 256, 512], 256, 4, 256),
+    _Scratch(math.inf, "(the paper's are larger: recipes/)", [2, 2, 2, 2], [64, 128, 256, 512], 384, 6, 512),
+)
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Pretrained towers on this machine."""
+
+    image_weights: Path
+    text: Path
+
+
+def find_towers(root: Path) -> Towers | None:
+    """Return the pretrained towers in `towers/`; None where one is missing or this version cannot start from them."""
+    image, text = root / FOLDER / IMAGE_WEIGHTS, root / FOLDER / TEXT_TOWER
+    known = "weights" in ImageTowerParams.model_fields
+    return Towers(image, text) if known and image.is_file() and (text / "config.json").is_file() else None
+
+
+def choose(data: Survey, towers: Towers | None) -> list[Choice]:
+    """Return the settings; both towers start from `towers`, else from random weights at the size of the data."""
+    return [*_towers(data, towers), *_captions(data, towers), *_pictures(data, towers), *_training(data, towers)]
+
+
+def notes(data: Survey, towers: Towers | None) -> list[str]:
+    """Return what the user should know before the first run, beside the settings."""
+    told = []
+    if towers is None:
+        told.append(
+            "the towers start from random weights. Pretrained ones need far fewer pairs: put "
+            f"{IMAGE_WEIGHTS} and {TEXT_TOWER}/ into {FOLDER}/ (`make towers`) and run this command again"
+        )
+    if not data.valid:
+        told.append("no source has validation pairs: nothing can be evaluated; add a valid split (data/README.md)")
+    elif small := [f"{name} {pairs}" for name, pairs in data.valid.items() if pairs < 100]:
+        told.append(
+            f"few validation pairs ({', '.join(small)}): their scores have wide intervals; 200 a source tell more"
+        )
+    if towers is None and data.pairs < 2000:
+        told.append(f"{data.pairs:,} pairs teach towers from random weights little: expect scores not far above chance")
+    return told
+
+
+def _towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+    if towers:
+        why = f"pretrained, found in {FOLDER}/"
+        yield Choice("model.image_tower.name", "tf_efficientnet_lite0", why)
+        yield Choice("model.image_tower.options", {}, "as published")
+        yield Choice("model.image_tower.weights", towers.image_weights.as_posix(), why)
+        yield Choice("model.text_tower.name", towers.text.as_posix(), why)
+        yield Choice("model.text_tower.pretrained", True, why)
+        yield Choice("model.text_tower.config", {}, "its folder has it")
+        if "pooling" in TextTowerParams.model_fields:
+            yield Choice("model.text_tower.pooling", "mean", "as this tower was trained")
+        yield Choice("model.embed_dim", 256, "between the towers' 1280 and 384")
+        for name in ("mean", "std"):
+            yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")
+        why = "its BatchNorm keeps its statistics, and a step costs a third less"
+        yield Choice("train.freeze", ["image"], why)
+        return
+    size = next(size for size in _SCRATCH if data.pairs < size.below)
+    why = f"from random weights, {size.said} for {data.pairs:,} pairs"
+    options = {"layers": size.layers, "channels": size.channels, "norm_layer": "groupnorm", "zero_init_last": False}
+    yield Choice("model.image_tower.options", options, why)
+    config: dict[str, Any] = {"hidden_size": size.width, "num_hidden_layers": size.depth}
+    config |= {"num_attention_heads": size.width // 32, "intermediate_size": 2 * size.width}
+    config |= {"max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    yield Choice("model.text_tower.config", config, why)
+    yield Choice("model.embed_dim", size.embed_dim, "follows the towers")
+
+
+def _captions(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+    if towers:
+        yield Choice("prepare.tokenizer_vocab", 0, "the text tower's own tokenizer")
+    else:
+        vocab = min(16_000, max(500, round(data.words, -2)))
+        yield Choice("prepare.tokenizer_vocab", vocab, f"the training captions have {data.words:,} distinct words")
+    tokens = min(64, max(25, math.ceil(1.4 * data.long_caption) + 2))
+    why = f"95 of 100 captions have at most {data.long_caption} words; the paper's is 25"
+    yield Choice("model.max_tokens", tokens, why)
+
+
+def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+    most = 224 if towers or data.pairs >= MEDIUM else 128 if data.pairs >= SMALL else 64
+    least = 96 if towers else _SIDES[0]
+    size = max(least, max(side for side in _SIDES if side <= max(_SIDES[0], min(most, data.side))))
+    why = f"half of the pictures have a shorter side of {data.side} pixels or more"
+    if size == most and data.side > most:
+        why += f"; {most} is what {'these towers were trained at' if towers else 'so many pairs can teach'}"
+    yield Choice("model.image_size", size, why)
+    yield Choice("model.resize_size", round(size * 8 / 7), "8/7 of image_size, as the paper's 256 to 224")
+
+
+def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+    batch = _power_of_two(min(_PAPERS_BATCH, max(64, data.pairs // 32)))
+    batch = min(batch, _power_of_two(max(2, data.pairs // 2)))
+    steps_wanted = _STEPS_FROM_WEIGHTS if towers else _STEPS_FROM_SCRATCH
+    epochs = min(_MOST_EPOCHS, max(_PAPERS_EPOCHS, math.ceil(steps_wanted * batch / data.pairs)))
+    steps = max(1, round(epochs * data.pairs / batch))
+    why = f"about a 32nd of {data.pairs:,} pairs, from 64 to the paper's {_PAPERS_BATCH}"
+    yield Choice("train.batch_size", batch, why)
+    yield Choice("train.micro_batch", min(batch, 64), "pairs in memory at once; nothing else depends on it but speed")
+    why = f"{steps:,} steps; {steps_wanted} to learn, and the paper's {_PAPERS_EPOCHS} epochs at least"
+    yield Choice("train.epochs", float(epochs), why)
+    yield Choice("train.lr", _lr(batch, towers), _lr_reason(batch, towers))
+    warmup = round(min(0.1, max(0.025, 50 / steps)), 3)
+    yield Choice("train.warmup_fraction", warmup, f"{round(warmup * steps)} steps; the paper's is 0.025 of many more")
+    yield _sampling(data, batch)
+    mixup = "none" if data.pairs < SMALL else "coin"
+    why = "on few pairs it costs more than it brings (docs/results.md)" if mixup == "none" else "the paper's"
+    yield Choice("train.mixup", mixup, why)
+    checks = min(20, max(2, steps // 50)) if data.valid else 0
+    yield Choice("train.valid_checks", checks, f"a score about every {max(1, steps // max(1, checks)):,} steps")
+    valid = sum(data.valid.values())
+    yield Choice("train.valid_pairs", max(1, min(300, valid)), f"of {valid:,} validation pairs")
+
+
+def _sampling(data: Survey, batch: int) -> Choice:
+    if len(data.train) == 1:
+        return Choice("train.sampling", "shuffled", "there is one source")
+    if min(data.train.values()) < 4 * batch:
+        return Choice("train.sampling", "shuffled", f"a source has fewer than 4 batches of {batch} pairs")
+    return Choice("train.sampling", "debiased", f"each of {len(data.train)} sources has 4 batches or more; the paper's")
+
+
+def _lr(batch: int, towers: Towers | None) -> float:
+    """Scale with the square root of the batch, as AdamW's steps want; the paper uses one rate from 1024 upwards."""
+    reference = _PAPERS_LR * math.sqrt(min(batch, 1024) / 1024) if towers else 1e-3 * math.sqrt(min(batch, 1024) / 128)
+    return float(f"{reference:.2g}")
+
+
+def _lr_reason(batch: int, towers: Towers | None) -> str:
+    if towers:
+        return f"the paper's 1e-4 at 1024 and more, times the root of {batch}/1024" if batch < 1024 else "the paper's"
+    return f"1e-3 at a batch of 128 from random weights, times the root of {min(batch, 1024)}/128"
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)
