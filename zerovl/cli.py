@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _embed, _score, _search, _import_checkpoint, _code, _registry),
+        *(_summary, _embed, _score, _search, _import_checkpoint, _convert_weights, _code, _registry),
     ):
         add(commands)
     return parser
@@ -298,6 +298,17 @@ def _import_checkpoint(commands: Subparsers) -> None:
     original.add_argument("--image-tower", required=True, metavar="NAME", help="timm model name")
     original.add_argument("--text-tower", required=True, metavar="DIR|NAME", help="Hugging Face folder or name")
     original.add_argument("--out", required=True, metavar="MODEL")
+
+
+def _convert_weights(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.interop import convert_weights
+
+        convert_weights.convert(Path(arguments.folder))
+
+    text = "write a Hugging Face folder's pytorch_model.bin as model.safetensors"
+    convert = _command(commands, "convert-weights", text, run)
+    convert.add_argument("folder", metavar="DIR", help="a text tower's folder")
 
 
 def _registry(commands: Subparsers) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from tests.support.tiny_project import recipe
+from zerovl.errors import ZeroVLError
+from zerovl.training import launch
 from zerovl.training.launch import find_cause
 
 
@@ -34,3 +37,13 @@ def test_cause(statuses: list[int], words: dict[int, str], rank: int, text: str,
     cause = find_cause(failures)
     assert (cause.rank, cause.status) == (rank, statuses[rank])
     assert text in cause.text
+
+
+def test_towers_that_cannot_work_are_told_before_a_rank_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["machine.ranks=2", "train.micro_batch=8", "model.image_tower.options={img_size: 64}"]
+    monkeypatch.setattr(launch, "_run_group", lambda *_: pytest.fail("ranks were started"))
+    with pytest.raises(ZeroVLError, match="image_size 32 does not fit the image tower vit_tiny_patch16_224"):
+        launch.run(recipe(*asked), "params.yaml")

@@ -29,6 +29,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from zerovl.distributed import exits
 from zerovl.errors import ZeroVLError
+from zerovl.model.checks import check_towers
 from zerovl.params import MachineParams, Params
 from zerovl.training import worker
 from zerovl.training.run import check_ranks
@@ -52,6 +53,7 @@ def run(params: Params, path: str) -> int:
             "GPU"
         )
     check_ranks(params, ranks)
+    check_towers(params.model)
     if ranks == 1:
         return worker.run(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]

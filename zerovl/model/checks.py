@@ -1,0 +1,51 @@
+"""What is wrong with the towers that `params.yaml` asks for, told before any rank is started or any weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from zerovl.errors import ZeroVLError
+from zerovl.model.architecture import Architecture
+from zerovl.model.text_towers import resolve_text_config
+from zerovl.model.towers import create_image_tower, make_architecture
+from zerovl.params import ModelParams
+
+SAFE, PICKLED = ("model.safetensors", "model.safetensors.index.json"), "pytorch_model.bin"
+
+
+def check_towers(params: ModelParams) -> None:
+    """Raise `ZeroVLError` for towers that cannot be built, weights that are not there and inputs that do not fit."""
+    text, weights = params.text_tower, params.image_tower.weights
+    if weights and not Path(weights).is_file():
+        raise ZeroVLError(
+            f"model.image_tower.weights: {weights}: no such file; name one that exists, or leave it empty"
+        )
+    architecture = make_architecture(params, resolve_text_config(params, vocab_size=1))  # of the tokenizer: later
+    if text.pretrained:
+        _check_safetensors(Path(text.name))
+    _check_image_size(architecture)
+
+
+def _check_safetensors(folder: Path) -> None:
+    """Weights as a pickle are not read; the cache of Hugging Face is not a folder, and is asked when it is read."""
+    if folder.is_dir() and not any((folder / name).is_file() for name in SAFE):
+        fix = f"convert it with `zerovl convert-weights {folder}`" if (folder / PICKLED).is_file() else "fetch it again"
+        raise ZeroVLError(f"model.text_tower.name: {folder} has no {SAFE[0]}; {fix}")
+
+
+def _check_image_size(architecture: Architecture) -> None:
+    """One picture of shapes alone goes through the image tower: timm says itself which size it is built for."""
+    side = architecture.image_size
+    try:
+        with torch.device("meta"), torch.no_grad():
+            create_image_tower(architecture, pretrained=False).eval()(torch.empty(1, 3, side, side))
+    except AssertionError as error:
+        raise ZeroVLError(
+            f"model.image_size {side} does not fit the image tower {architecture.image_tower} with the options "
+            f"{architecture.image_options} ({error}); add img_size: {side} to model.image_tower.options (a ViT also "
+            "takes dynamic_img_size: true), or set model.image_size to the tower's own"
+        ) from None
+    except (RuntimeError, NotImplementedError):
+        return  # a tower that needs numbers for its shapes is tried when it is built
