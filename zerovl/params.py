@@ -246,7 +246,9 @@ class TrainParams(Section):
     micro_batch: MicroBatch = Field(
         64, description="pairs a rank pushes through the towers at once (decoupled); auto: found when a run begins"
     )
-    freeze: list[Literal["image", "text"]] = Field(default=[], description="towers that do not learn")
+    freeze: list[Literal["image", "text"]] = Field(
+        default=[], description="towers that do not learn; both: the projections alone do"
+    )
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
     lr: float = Field(1e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
@@ -283,12 +285,6 @@ class TrainParams(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _one_tower_learns(self) -> Self:
-        if len(set(self.freeze)) == 2:
-            raise ValueError("freeze names both towers, which leaves the projections alone to learn; name one at most")
-        return self
-
 
 class MachineParams(Section):
     """How this machine does the work: nothing here changes what is learned, but by rounding. No stage depends on it."""
@@ -300,6 +296,11 @@ class MachineParams(Section):
         description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    cache_features: bool = Field(
+        True,
+        description="what a frozen tower makes of unaugmented pictures or captions is computed once, then read from "
+        "runs/features/",
+    )
     kept_graphs: int = Field(
         0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
     )

@@ -17,7 +17,7 @@ from zerovl.params import MachineParams, Params, Section, as_dict
 from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
-_MOVED = frozenset(MachineParams.model_fields) - {"threads"}
+_MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features"}
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
     {
@@ -27,6 +27,7 @@ _LATER = frozenset(
         "train.fine_tuning",
         "train.ema_decay",
         "machine",
+        "machine.cache_features",
         "register.gate.min_metrics",
         "model.image_tower.weights",
         "model.text_tower.pooling",

@@ -27,17 +27,29 @@ class SplitReader:
 
     def read(self, source: str, row: int) -> tuple[Sample, Image.Image]:
         """Return a sample and its RGB picture; raises `ZeroVLError` where either is damaged."""
-        if source not in self._indices:
-            self._indices[source] = self._manifest.index(source, self._split)
-        path, offset, size = locate(self._manifest, self._indices[source][row], source, self._split)
-        sample = self._shards.read(path, offset, size)
+        sample = self.sample(source, row)
+        return sample, self.picture(source, row, sample)
+
+    def sample(self, source: str, row: int) -> Sample:
+        """Return a sample, its picture as stored; raises `ZeroVLError` where it is damaged."""
+        return self._shards.read(*self._place(source, row))
+
+    def picture(self, source: str, row: int, sample: Sample) -> Image.Image:
+        """Return the RGB picture of a sample; raises `ZeroVLError` where it does not decode."""
         try:
-            return sample, decode_rgb(sample.image, ANY_PIXELS)
+            return decode_rgb(sample.image, ANY_PIXELS)
         except BrokenImageError as error:
+            path, offset, _ = self._place(source, row)
             raise ZeroVLError(
                 f"{self._shards.root}/{path}: the picture of sample {sample.key} at byte {offset} no longer decodes "
                 f"({error}); get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
             ) from None
+
+    def _place(self, source: str, row: int) -> tuple[str, int, int]:
+        """Shard, offset and size."""
+        if source not in self._indices:
+            self._indices[source] = self._manifest.index(source, self._split)
+        return locate(self._manifest, self._indices[source][row], source, self._split)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_indices": {}}  # pickling a memory map would copy the whole file

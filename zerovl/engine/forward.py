@@ -17,21 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zerovl.engine.frozen_features import is_features
 from zerovl.engine.precision import Precision
 from zerovl.model.dual_encoder import DualEncoder, is_frozen, l2_normalise
 from zerovl.objective.mixup import Mix
 
 
 class Inputs(Protocol):
-    """A micro-batch; pixels are uint8, or normalised floats."""
+    """A micro-batch; pixels are uint8, or normalised floats. What a frozen tower makes of a side may stand for it."""
 
     @property
     def images(self) -> Tensor:
-        """Pixels, (m, 3, H, W)."""
+        """Pixels, (m, 3, H, W); or features of the image tower, (m, w) float."""
 
     @property
     def input_ids(self) -> Tensor:
-        """Token ids, (m, L)."""
+        """Token ids, (m, L); or features of the text tower, (m, w) float."""
 
     @property
     def attention_mask(self) -> Tensor:
@@ -80,14 +81,22 @@ class Forward:
             if image is None:
                 torch.manual_seed(image_seed)
                 images = inputs.images.to(self.device, non_blocking=True)
-                pixels = self.model.normalise(images) if images.dtype == torch.uint8 else images
-                image = self.model.image_tower(self.mix.images(pixels))
+                image = images if is_features(images) else self._image(images)
             if text is None:
                 torch.manual_seed(text_seed)
                 input_ids = inputs.input_ids.to(self.device, non_blocking=True)
-                attention_mask = inputs.attention_mask.to(self.device, non_blocking=True)
-                text = self.model.text_hidden(input_ids, attention_mask)
+                text = input_ids if is_features(input_ids) else self._text(input_ids, inputs.attention_mask)
         return Hidden(image, text)
+
+    def _image(self, images: Tensor) -> Tensor:
+        """Pixels (m, 3, H, W), mixed, through the image tower, (m, w)."""
+        pixels = self.model.normalise(images) if images.dtype == torch.uint8 else images
+        features: Tensor = self.model.image_tower(self.mix.images(pixels))
+        return features
+
+    def _text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (m, L) through the text tower, (m, w)."""
+        return self.model.text_hidden(input_ids, attention_mask.to(self.device, non_blocking=True))
 
     def embeddings(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
         """Projected, mixed and normalised in float32 or better, (m, D) each."""

@@ -252,13 +252,14 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
     train = params.train
     manifest = Manifest.load(workspace.manifest)
     sampler = make_sampler(train.sampling, manifest.training_sizes(), train.batch_size, train.epochs, train.seed)
+    tokenize = CaptionTokenizer(
+        tokenizer_folder(params, workspace, find_start(params, workspace)), params.model.max_tokens
+    )
     batches = train_batches(
         manifest=manifest,
         shards=ShardReader(workspace.shards),
         sampler=sampler,
-        tokenize=CaptionTokenizer(
-            tokenizer_folder(params, workspace, find_start(params, workspace)), params.model.max_tokens
-        ),
+        tokenize=tokenize,
         transform=TrainTransform(params.model.image_size, train.augment),
         augment=train.augment,
         micro_batch=layout.micro_batch,
@@ -266,7 +267,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         rank=0,
         world_size=layout.world_size,
         workers=params.machine.loader_workers,
-        identify=identify_by(train.equal_pairs),
+        identify=identify_by(train.equal_pairs, tokenize),
     )
     tokens, pairs, start = 1, 0, 0.0
     with batches:

@@ -17,6 +17,7 @@ import torch
 
 from zerovl import text_format
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.frozen_features import cached_sides
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.memory import MARGIN, free_memory
@@ -47,7 +48,7 @@ def choose(params: Params, model: DualEncoder, loss: Loss, precision: Precision,
     or what the run began with fits no longer.
     """
     train, kind = params.train, ranks.device.type
-    passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens)
+    passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens, cached_sides(params))
     activations = _activations(params, model, tower_pass(*passes), ranks)
     workload, size = Workload.of(params, loss), size_of(model)
     local = train.batch_size // ranks.world_size
@@ -125,7 +126,9 @@ def _activations(params: Params, model: DualEncoder, run: Run, ranks: Ranks) -> 
     train = params.train
     whole = shape_only_model.imagine(model.architecture)
     shape_only_model.apply_train_options(whole, train, params.machine.activation_checkpointing)
-    return shape_only_model.activations(whole, ranks.device.type, train.precision, params.model.max_tokens, train.mixup)
+    return shape_only_model.activations(
+        whole, ranks.device.type, train.precision, params.model.max_tokens, train.mixup, cached_sides(params)
+    )
 
 
 def _first_rank_knows(ranks: Ranks, read: Callable[[], int | None]) -> int | None:

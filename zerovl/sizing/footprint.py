@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from zerovl import text_format
+from zerovl.engine.frozen_features import Side, cached_sides
 from zerovl.objective.loss import Loss
 from zerovl.params import Params
 from zerovl.sizing.activations import Activations
@@ -102,6 +103,7 @@ class Workload:
     evaluated: bool  # a sample of the validation pairs is scored on the way
     loss: Loss
     averaged: bool = False  # an average of the weights is kept
+    cached: tuple[Side, ...] = ()  # sides that are read as features, of about the embeddings' width
 
     @classmethod
     def of(cls, params: Params, loss: Loss) -> Workload:
@@ -115,7 +117,15 @@ class Workload:
             params.train.valid_checks > 0,
             loss,
             params.train.ema_decay > 0,
+            tuple(cached_sides(params)),
         )
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of a pair as the loader gives it."""
+        features = _FLOAT * self.embed_dim
+        image = features if "image" in self.cached else 3 * self.image_size**2
+        return image + (features if "text" in self.cached else 2 * 8 * self.max_tokens)
 
 
 def footprint(
@@ -132,7 +142,7 @@ def footprint(
         moments=2 * _FLOAT * size.learned // shards,
         # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
         embeddings=2 * 3 * _FLOAT * layout.local * width,
-        inputs=inputs * (3 * workload.image_size**2 + 2 * 8 * workload.max_tokens),
+        inputs=inputs * workload.pair_bytes,
         activations=_once(activations, layout),
         backward=activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch),
         kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),

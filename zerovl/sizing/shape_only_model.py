@@ -6,7 +6,7 @@ data types, none gives numbers. A ViT-B takes seconds and no memory, for a GPU t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from zerovl.engine.frozen_features import Side
 from zerovl.engine.model_options import checkpoint_activations, freeze_first_blocks
 from zerovl.engine.precision import Precision
 from zerovl.model.architecture import Architecture
@@ -98,24 +99,28 @@ def forward_flops(model: DualEncoder, tokens: int) -> TowerFlops:
     return TowerFlops(image.get_total_flops() / pairs, text.get_total_flops() / pairs)
 
 
-def activations(model: DualEncoder, device: str, precision: str, tokens: int, mixup: str) -> Activations:
+def activations(
+    model: DualEncoder, device: str, precision: str, tokens: int, mixup: str, known: Collection[Side] = ()
+) -> Activations:
     """Of a model on the meta device, as if it ran on `device` ("cpu" or "cuda").
 
     Without a GPU the backward pass of a GPU cannot be followed. What it needs beyond the kept graph is
-    then taken from the CPU's.
+    then taken from the CPU's. The features of sides that are `known` are read from a cache.
     """
-    host = _activations(model, "cpu", precision, tokens, mixup)
+    host = _activations(model, "cpu", precision, tokens, mixup, known)
     if device == "cpu":
         return host
-    kept = _kept(model, precision, tokens, mixup)
+    kept = _kept(model, precision, tokens, mixup, known)
     extra = Line(host.peak.fixed - host.kept.fixed, host.peak.per_pair - host.kept.per_pair)
     return Activations(kept, Line(kept.fixed + extra.fixed, kept.per_pair + extra.per_pair), host.forward)
 
 
-def _activations(model: DualEncoder, device: str, precision: str, tokens: int, mixup: str) -> Activations:
+def _activations(
+    model: DualEncoder, device: str, precision: str, tokens: int, mixup: str, known: Collection[Side]
+) -> Activations:
     place = torch.device(device)
     with _fake(model, place) as model:
-        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, place), place, tokens)
+        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, place), place, tokens, known)
         return measure(model, run, place)
 
 
@@ -130,12 +135,12 @@ class _PlannedPrecision(Precision):
         return nullcontext() if self.dtype is None else _autocast(self.device.type, self.dtype)
 
 
-def _kept(model: DualEncoder, precision: str, tokens: int, mixup: str) -> Line:
+def _kept(model: DualEncoder, precision: str, tokens: int, mixup: str, known: Collection[Side]) -> Line:
     """The graph of a micro-batch on a GPU."""
     found = []
     device = torch.device("cuda", 0)
     with _fake(model, device) as model, _FusedAttention():
-        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, device), device, tokens)
+        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, device), device, tokens, known)
         with untouched(model, device):
             for size in SIZES:
                 with LiveTensors() as meter:

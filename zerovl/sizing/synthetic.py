@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zerovl.engine.forward import Forward
+from zerovl.engine.frozen_features import Side
 from zerovl.engine.precision import Precision
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.objective.mixup import Mix, Side
+from zerovl.objective.mixup import Mix
+from zerovl.objective.mixup import Side as MixedSide
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,38 @@ def make_inputs(model: DualEncoder, pairs: int, tokens: int) -> SyntheticInputs:
 
 def make_mix(mode: str) -> Mix:
     """The mix that takes the most memory of those that `train.mixup` can draw."""
-    sides: dict[str, Side] = {"none": "none", "coin": "image", "image": "image", "text": "text"}
+    sides: dict[str, MixedSide] = {"none": "none", "coin": "image", "image": "image", "text": "text"}
     return Mix(sides[mode], 0.5)
 
 
+def with_features(model: DualEncoder, inputs: SyntheticInputs, known: Collection[Side]) -> SyntheticInputs:
+    """Put features (m, w) in the place of the sides that are read from a cache, as the loader does."""
+    pairs = len(inputs.images)
+    images = torch.ones(pairs, model.image_projection.in_features) if "image" in known else inputs.images
+    text = torch.ones(pairs, model.text_projection.in_features) if "text" in known else inputs.input_ids
+    return SyntheticInputs(images, text, inputs.attention_mask)
+
+
 def tower_pass(
-    model: DualEncoder, mix: Mix, precision: Precision, device: torch.device, tokens: int
+    model: DualEncoder,
+    mix: Mix,
+    precision: Precision,
+    device: torch.device,
+    tokens: int,
+    known: Collection[Side] = (),
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
     """A function of m: embeddings (m, D) of m synthetic pairs, by the forward pass of the training steps."""
     forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
-    return lambda pairs: forward(make_inputs(model, pairs, tokens), 0)
+    return lambda pairs: forward(with_features(model, make_inputs(model, pairs, tokens), known), 0)
 
 
 def timed_pass(
-    model: DualEncoder, mix: Mix, precision: Precision, device: torch.device, tokens: int
+    model: DualEncoder,
+    mix: Mix,
+    precision: Precision,
+    device: torch.device,
+    tokens: int,
+    known: Collection[Side] = (),
 ) -> Callable[[int], Callable[[], tuple[Tensor, Tensor]]]:
     """A function of m that makes the inputs, on the device, and gives the pass of `tower_pass` over them.
 
@@ -62,7 +82,7 @@ def timed_pass(
     forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
 
     def prepare(pairs: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        inputs = make_inputs(model, pairs, tokens).to(device)
+        inputs = with_features(model, make_inputs(model, pairs, tokens), known).to(device)
         return lambda: forward(inputs, 0)
 
     return prepare

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches, train_batches
 from zerovl.data.shards import ShardReader
@@ -17,6 +17,7 @@ from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.frozen_features import Side
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.engine.metrics_log import MetricsLog
@@ -40,6 +41,7 @@ from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.training import learning
+from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.report import write_report
 from zerovl.training.run_spec import Run, make_spec
@@ -61,12 +63,13 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks
         )
         start_step = _resume(run, checkpoints, state)
+        folders = feature_folders(run, state.model)
         if ranks.is_first:
             _describe(run)
             decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step))
-            print(start_block(run, state.model, sizing, decision), flush=True)
+            print(start_block(run, state.model, sizing, decision, folders), flush=True)
             _warn(learning.foreseen(params, run.spec))
-        outcome = _train(run, state, loss, precision, sizing, checkpoints, start_step, stop)
+        outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop)
         if outcome.state == "finished":
             with ranks.activity.during("writing the model"):
                 _finish(run, state, memory_before, checkpoints.take_blocked())
@@ -80,6 +83,7 @@ def _train(
     precision: Precision,
     sizing: Sizing,
     checkpoints: Checkpoints,
+    folders: list[FeatureFolder],
     start_step: int,
     stop: StopRequest,
 ) -> Outcome:
@@ -90,6 +94,9 @@ def _train(
     try:
         if start_step >= steps:
             return Outcome("finished", start_step, True)
+        stored = stored_features(run, state.model, precision, folders, stop)
+        if stored is None:
+            return Outcome("interrupted", start_step, True)
         trainer = Trainer(
             state=state,
             step=_make_step(run, state.model, loss, precision, sizing.layout.kept_graphs),
@@ -104,7 +111,7 @@ def _train(
             stop=stop,
             log=log,
         )
-        batches = _batches(run, sizing.layout.micro_batch, start_step)
+        batches = _batches(run, sizing.layout.micro_batch, start_step, stored)
         with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
             return _guarded(trainer, batches, start_step, progress)
     finally:
@@ -150,14 +157,14 @@ def _describe(run: Run) -> None:
         run.spec.tokenizer.copy(run.folder / TOKENIZER_FOLDER)
 
 
-def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:
+def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, StoredFeatures]) -> TrainBatches:
     train = run.params.train
     return train_batches(
         manifest=run.spec.manifest,
         shards=ShardReader(run.workspace.shards),
         sampler=run.spec.sampler,
         tokenize=run.spec.tokenizer,
-        transform=TrainTransform(run.params.model.image_size, train.augment),
+        transform=training_transform(run.params),
         augment=train.augment,
         micro_batch=micro_batch,
         seed=train.seed,
@@ -165,7 +172,9 @@ def _batches(run: Run, micro_batch: int, start_step: int) -> TrainBatches:
         world_size=run.ranks.world_size,
         start_step=start_step,
         workers=run.params.machine.loader_workers,
-        identify=identify_by(train.equal_pairs),
+        identify=identify_by(train.equal_pairs, run.spec.tokenizer),
+        stored_images=stored.get("image"),
+        stored_captions=stored.get("text"),
     )
 
 

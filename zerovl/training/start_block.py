@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.engine.checkpoints import SavedOn
+from zerovl.engine.frozen_features import without_cache
 from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
 from zerovl.files import read_json
@@ -17,11 +19,14 @@ from zerovl.params import FineTuningParams, Params
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
 from zerovl.training import fingerprint
+from zerovl.training.features import FeatureFolder
 from zerovl.training.run_spec import Run
 
 
-def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> str:
-    """Return the text: `decision` says whether the run resumes, and why."""
+def start_block(
+    run: Run, model: DualEncoder, sizing: Sizing, decision: str, features: Sequence[FeatureFolder] = ()
+) -> str:
+    """Return the text: `decision` says whether the run resumes and why, `features` what is kept of frozen towers."""
     params, ranks, spec = run.params, run.ranks, run.spec
     train = params.train
     sizes = spec.manifest.training_sizes()
@@ -46,6 +51,7 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
         ("memory", str(sizing.memory)),
     ]
+    lines += [("features", str(folder)) for folder in features]
     if train.ema_decay:
         said = f"a moving average of the weights, decay {train.ema_decay:g}, is scored and written in their place"
         lines.append(("average", said))
@@ -56,6 +62,7 @@ def start_block(run: Run, model: DualEncoder, sizing: Sizing, decision: str) -> 
         lines += [("differs", change) for change in changes]
     notes = [
         *without_effect(params),
+        *without_cache(params),
         *options_without_effect(params.machine, model, ranks),
         *batch_normalisation(params, model),
     ]

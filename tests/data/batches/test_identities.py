@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.loader_batches import SIZES, batches_of
-from tests.support.shard_fixture import write
+from tests.support.shard_fixture import WordTokenizer, write
 from zerovl.data.batches.identities import hashed_identities, identify_by
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
@@ -29,10 +29,8 @@ def test_padding_does_not_count_and_every_token_does() -> None:
 
 
 def test_an_unknown_name_is_an_error_with_the_names() -> None:
-    with pytest.raises(
-        ZeroVLError, match=r"train.equal_pairs 'masked': unknown; set it to one of negatives, positives"
-    ):
-        identify_by("masked")
+    with pytest.raises(ZeroVLError, match=r"train.equal_pairs 'masked': unknown; set it to negatives or positives"):
+        identify_by("masked", WordTokenizer())
 
 
 def test_batches_carry_them_where_asked_for_on_any_number_of_ranks_and_workers(tmp_path: Path) -> None:
@@ -40,7 +38,7 @@ def test_batches_carry_them_where_asked_for_on_any_number_of_ranks_and_workers(t
     masked = AugmentParams(mask_probability=0.5)
 
     def identities(**changes: object) -> list[torch.Tensor]:
-        identify = identify_by("positives")
+        identify = identify_by("positives", WordTokenizer())
         with batches_of(written, augment=masked, identify=identify, epochs=1.0, **changes) as batches:
             parts = [[part.identities for part in batch.micro_batches] for batch in batches]
             return [torch.cat([each for each in part if each is not None]) for part in parts]

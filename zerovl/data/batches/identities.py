@@ -10,21 +10,35 @@ of BLAKE2b: two different ones of a batch of 65536 meet by chance once in 10^10 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from zerovl.data.batches.sides import CaptionTokenizer, DrawnPair
 from zerovl.errors import ZeroVLError
 
 Ids = npt.NDArray[np.int64]
-Identify = Callable[[Ids, Ids, Sequence[bytes]], torch.Tensor | None]
+Identify = Callable[[Sequence[DrawnPair]], torch.Tensor | None]
 
 
-def no_identities(_input_ids: Ids, _attention_mask: Ids, _pictures: Sequence[bytes]) -> None:
+def no_identities(_pairs: Sequence[DrawnPair]) -> None:
     """Equal pairs are negatives of each other: nobody asks."""
     return
+
+
+@dataclass(frozen=True)
+class ContentIdentities:
+    """The integers of the chosen captions and of the stored pictures, also where towers' features are stored."""
+
+    tokenize: CaptionTokenizer
+
+    def __call__(self, pairs: Sequence[DrawnPair]) -> torch.Tensor:
+        """Return (m, 2) int64."""
+        input_ids, attention_mask = self.tokenize([drawn.caption for drawn in pairs])
+        return hashed_identities(input_ids, attention_mask, [drawn.pair.sample.image for drawn in pairs])
 
 
 def hashed_identities(input_ids: Ids, attention_mask: Ids, pictures: Sequence[bytes]) -> torch.Tensor:
@@ -33,15 +47,14 @@ def hashed_identities(input_ids: Ids, attention_mask: Ids, pictures: Sequence[by
     return torch.tensor([[_number(c), _number(p)] for c, p in zip(captions, pictures, strict=True)])
 
 
-def identify_by(name: str) -> Identify:
+def identify_by(name: str, tokenize: CaptionTokenizer) -> Identify:
     """Return how pairs are identified for `train.equal_pairs`; raises `ZeroVLError` for an unknown name."""
-    if name not in _KINDS:
-        raise ZeroVLError(f"train.equal_pairs {name!r}: unknown; set it to one of {', '.join(_KINDS)}")
-    return _KINDS[name]
+    if name == "negatives":
+        return no_identities
+    if name == "positives":
+        return ContentIdentities(tokenize)
+    raise ZeroVLError(f"train.equal_pairs {name!r}: unknown; set it to negatives or positives")
 
 
 def _number(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
-
-
-_KINDS: Mapping[str, Identify] = {"negatives": no_identities, "positives": hashed_identities}

@@ -13,47 +13,44 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from zerovl.data.batches.augmentation import TrainTransform
-from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import Identify, no_identities
-from zerovl.data.batches.randomness import RowRandom, keys64
+from zerovl.data.batches.randomness import keys64
 from zerovl.data.batches.sampling import GlobalBatch, Sampler
+from zerovl.data.batches.sides import (
+    Captions,
+    CaptionTokenizer,
+    DrawnPair,
+    ImageSide,
+    Keys,
+    Pair,
+    Pictures,
+    StoredCaptions,
+    StoredKeys,
+    StoredPictures,
+    TextSide,
+    Transform,
+    sample_key,
+)
 from zerovl.data.batches.workers import OrderedLoader
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
-from zerovl.data.special_tokens import SpecialTokens
 from zerovl.data.split_reader import SplitReader
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
-
-
-class CaptionTokenizer(Protocol):
-    """Turns captions into ids, padded on the right to the longest of the list; picklable."""
-
-    @property
-    def special(self) -> SpecialTokens:
-        """The ids that masking must know."""
-        ...
-
-    def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Turn m captions into input_ids (m, L) and attention_mask (m, L)."""
-        ...
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Pairs that go through the towers at once, m of them."""
 
-    images: torch.Tensor  # (m, 3, H, W) uint8
-    input_ids: torch.Tensor  # (m, L) int64
-    attention_mask: torch.Tensor  # (m, L) int64
+    images: torch.Tensor  # (m, 3, H, W) uint8; or (m, w) float32, what a frozen tower makes of them
+    input_ids: torch.Tensor  # (m, L) int64; or (m, w) float32, what a frozen tower makes of them
+    attention_mask: torch.Tensor  # (m, L) int64; (m, 0) beside features
     keys: list[str]  # m
     source: str
     identities: torch.Tensor | None = None  # (m, 2) int64, of caption and picture; None: nobody asks which are equal
@@ -79,15 +76,15 @@ class MicroBatches(Dataset[MicroBatch]):
 
     reader: SplitReader
     sampler: Sampler
-    tokenize: CaptionTokenizer
-    transform: TrainTransform
-    augment: AugmentParams
+    images: ImageSide
+    captions: TextSide
+    key_of: Keys
+    identify: Identify
     micro_batch: int
     seed: int
     rank: int
     world_size: int
     start_step: int
-    identify: Identify
 
     @property
     def per_step(self) -> int:
@@ -104,25 +101,15 @@ class MicroBatches(Dataset[MicroBatch]):
         return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
 
     def _make(self, batch: GlobalBatch, positions: range) -> MicroBatch:
-        images, captions, keys, mask_seeds, stored = [], [], [], [], []
+        pairs, keys = [], []
         for position in positions:
-            source = batch.sources[int(batch.source_ids[position])]
-            sample, picture = self.reader.read(source, int(batch.rows[position]))
-            image_seed, caption_seed, mask_seed = keys64(3, self.seed, batch.step, position, sample.key)
-            images.append(self.transform(picture, image_seed))
-            captions.append(sample.captions[caption_seed % len(sample.captions)])
-            keys.append(sample.key)
-            stored.append(sample.image)
-            mask_seeds.append(mask_seed)
-        input_ids, attention_mask = self.tokenize(captions)
-        identities = self.identify(input_ids, attention_mask, stored)
-        if self.augment.mask_probability:
-            draws = RowRandom(np.array(mask_seeds, dtype=np.uint64))
-            input_ids, attention_mask = mask_tokens(
-                input_ids, attention_mask, self.tokenize.special, self.augment.mask_probability, draws
-            )
-        ids, mask = torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
-        return MicroBatch(torch.stack(images), ids, mask, keys, batch.source, identities)
+            pair = Pair(self.reader, batch.sources[int(batch.source_ids[position])], int(batch.rows[position]))
+            key = self.key_of(pair)
+            pairs.append(DrawnPair(pair, *keys64(3, self.seed, batch.step, position, key)))
+            keys.append(key)
+        images = self.images(pairs)
+        input_ids, attention_mask = self.captions(pairs)
+        return MicroBatch(images, input_ids, attention_mask, keys, batch.source, self.identify(pairs))
 
 
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
@@ -163,7 +150,7 @@ def train_batches(
     shards: ShardReader,
     sampler: Sampler,
     tokenize: CaptionTokenizer,
-    transform: TrainTransform,
+    transform: Transform,
     augment: AugmentParams,
     micro_batch: int,
     seed: int,
@@ -172,9 +159,12 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     identify: Identify = no_identities,
+    stored_images: StoredFeatures | None = None,
+    stored_captions: StoredFeatures | None = None,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
+    What is stored of a side takes the place of its pixels or tokens, which are then neither read nor made.
     Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
     damaged, with shard, offset and key.
     """
@@ -184,7 +174,10 @@ def train_batches(
             f"{world_size} x {micro_batch}; change one of them"
         )
     reader = SplitReader(manifest, shards, "train")
+    images = StoredPictures(stored_images) if stored_images else Pictures(transform)
+    captions = StoredCaptions(stored_captions) if stored_captions else Captions(tokenize, augment.mask_probability)
+    key_of = StoredKeys(stored_images) if stored_images and stored_captions else sample_key
     dataset = MicroBatches(
-        reader, sampler, tokenize, transform, augment, micro_batch, seed, rank, world_size, start_step, identify
+        reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step
     )
     return TrainBatches(dataset, workers)

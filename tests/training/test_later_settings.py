@@ -1,0 +1,42 @@
+"""Settings of fine-tuning came later: files and runs of before mean the same without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zerovl import params_file
+from zerovl.params import Params, as_dict
+from zerovl.params_file import from_recipe
+from zerovl.training import fingerprint
+
+
+def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    manifest: Any = SimpleNamespace(digest="data")
+    return fingerprint.describe(from_recipe({}, list(overrides), "x"), manifest, tmp_path, None, None)
+
+
+def test_an_older_file_is_read() -> None:
+    values = as_dict(Params())
+    for key in ("fine_tuning", "ema_decay"):
+        del values["train"][key]
+    del values["machine"]["cache_features"]
+    assert params_file.parse(values, "older.yaml") == Params()
+
+
+def test_at_its_default_a_setting_is_not_part_of_the_name(tmp_path: Path) -> None:
+    before = described(tmp_path)
+    assert not {"fine_tuning", "ema_decay"} & before["train"].keys()
+    assert before == described(tmp_path, "machine.cache_features=false")
+
+
+@pytest.mark.parametrize("key", ["ema_decay", "fine_tuning.layer_decay"])
+def test_changed_it_is_and_the_change_is_named(key: str, tmp_path: Path) -> None:
+    before, after = described(tmp_path), described(tmp_path, f"train.{key}=0.5")
+    assert fingerprint.digest(before) != fingerprint.digest(after)
+    default = "0.0" if key == "ema_decay" else "1.0"
+    assert fingerprint.differences(before, after) == [f"train.{key}: {default} -> 0.5"]
+    assert fingerprint.differences(after, before) == [f"train.{key}: 0.5 -> {default}"]
