@@ -47,12 +47,22 @@ NOT_COUNTED = {
     "zerovl.training.start_block": _WORDS,
     "zerovl.training.worker": _SUPERVISION,
 }
+# Modules that only one stage's digest leaves out.
+_SHAPES_NO_WEIGHT = "it scores a training on its way, or tells how it went; the weights stay what they are"
+NOT_COUNTED_FOR = {
+    "train": {
+        "zerovl.evaluation.bootstrap": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.metrics": _SHAPES_NO_WEIGHT,
+        "zerovl.training.learning": _SHAPES_NO_WEIGHT,
+    }
+}
 _BESIDE = (".html", ".css", ".js", ".csv", ".txt")
 
 
 def digests(stage: str) -> dict[str, str]:
     """Digest by file, relative to the package, of all that counts for a stage; sorted by name."""
-    files = {path for module in modules(stage) - NOT_COUNTED.keys() for path in _counted(module)}
+    left_out = NOT_COUNTED.keys() | NOT_COUNTED_FOR.get(stage, {}).keys()
+    files = {path for module in modules(stage) - left_out for path in _counted(module)}
     return {path.relative_to(PACKAGE).as_posix(): _digest(path) for path in sorted(files)}
 
 

@@ -56,7 +56,7 @@ def test_data_of_any_size_can_be_trained_on(pairs: int, towers: Towers | None) -
             assert steps >= (STEPS_FROM_WEIGHTS if towers else STEPS_FROM_SCRATCH)
             assert train.warmup_fraction * steps >= 10
         assert sampler.steps >= 1
-        assert 1 <= train.epochs <= 200
+        assert 1 <= train.epochs <= 60
 
 
 def test_the_papers_size_gets_the_papers_numbers() -> None:

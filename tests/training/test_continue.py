@@ -93,10 +93,8 @@ def test_the_same_settings_end_with_the_same_weights(
     assert "differs  nothing" in printed, printed
     assert run.name != parent
     assert same(weights(workspace), weights(whole[0]))
-    assert json.loads(workspace.training_run.read_text()) == {
-        "fingerprint": run.name,
-        "parent": {"run": parent, "step": 6},
-    }
+    described = json.loads(workspace.training_run.read_text())
+    assert (described["fingerprint"], described["parent"]) == (run.name, {"run": parent, "step": 6})
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(STEPS))  # the curves are whole
 
