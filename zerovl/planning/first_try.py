@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.survey import Survey
-from zerovl.params import ImageTowerParams, TextTowerParams
 
 FOLDER, IMAGE_WEIGHTS, TEXT_TOWER = "towers", "tf_efficientnet_lite0.safetensors", "all-MiniLM-L6-v2"
 SMALL, MEDIUM = 20_000, 500_000  # training pairs: below, towers from scratch have the demo's size, or a medium one
@@ -62,10 +61,9 @@ class Towers:
 
 
 def find_towers(root: Path) -> Towers | None:
-    """Return the pretrained towers in `towers/`; None where one is missing or this version cannot start from them."""
+    """Return the pretrained towers in `towers/`; None where one is missing."""
     image, text = root / FOLDER / IMAGE_WEIGHTS, root / FOLDER / TEXT_TOWER
-    known = "weights" in ImageTowerParams.model_fields
-    return Towers(image, text) if known and image.is_file() and (text / "config.json").is_file() else None
+    return Towers(image, text) if image.is_file() and (text / "config.json").is_file() else None
 
 
 def choose(data: Survey, towers: Towers | None) -> list[Choice]:
@@ -101,8 +99,7 @@ def _towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
         yield Choice("model.text_tower.name", towers.text.as_posix(), why)
         yield Choice("model.text_tower.pretrained", True, why)
         yield Choice("model.text_tower.config", {}, "its folder has it")
-        if "pooling" in TextTowerParams.model_fields:
-            yield Choice("model.text_tower.pooling", "mean", "as this tower was trained")
+        yield Choice("model.text_tower.pooling", "mean", "as this tower was trained")
         yield Choice("model.embed_dim", 256, "between the towers' 1280 and 384")
         for name in ("mean", "std"):
             yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")

@@ -1,0 +1,122 @@
+"""What the demo's model is worth with other seeds and on other processors: the figures of the README.
+
+    python -m benchmarks.demo_scores --work FOLDER
+
+Five seeds of training as this machine is, and seed 0 on four that it imitates: kernels for AVX2, kernels for any
+x86-64, one thread and two. The data are drawn once. A run that `benchmarks/results/demo.json` has already, with the
+same parameters and data, is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.common import RESULTS, machine
+from zerovl import params, params_file
+from zerovl.files import atomic_write, read_json, sha256_json, write_json
+
+FILE, TABLE = RESULTS / "demo.json", RESULTS / "demo.md"
+SEEDS = range(5)
+_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+_ANY = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+MACHINES: dict[str, dict[str, str]] = {
+    "AVX2": _AVX2,
+    "no AVX": _ANY,
+    "1 thread": {"OMP_NUM_THREADS": "1"},
+    "2 threads": {"OMP_NUM_THREADS": "2"},
+}
+AS_IS = "as it is"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
+    work = parser.parse_args().work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    _write(work, 0)
+    for command in ("demo-data", "prepare", "validate"):
+        _zerovl(command, work, {})
+    data = read_json(work / "data" / "manifest" / "manifest.json")["digest"]
+    runs = read_json(FILE)["runs"] if FILE.is_file() else {}
+    wanted = [(AS_IS, seed) for seed in SEEDS] + [(name, 0) for name in MACHINES]
+    for name, seed in wanted:
+        key = sha256_json([name, seed, data, _shaping(seed)])[:16]
+        if key not in runs:
+            runs[key] = {"machine": name, "seed": seed, **_measure(work, seed, MACHINES.get(name, {}))}
+            write_json(FILE, {"machine": machine(), "runs": runs})
+            print(f"{name}, seed {seed}: RSUM {runs[key]['rsum']:.1f}", flush=True)
+    keys = [sha256_json([name, seed, data, _shaping(seed)])[:16] for name, seed in wanted]
+    with atomic_write(TABLE, "w") as file:
+        file.write(table([runs[key] for key in keys]))
+    print(TABLE.read_text(encoding="utf-8"))
+    return 0
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """One line a run, then what all of them come to."""
+    sources = sorted(runs[0]["sources"])
+    lines = [
+        f"| machine | seed | RSUM, mean of sources | {' | '.join(sources)} |",
+        "|---|---|---|" + "---|" * len(sources),
+    ]
+    for run in runs:
+        cells = [f"{run['sources'][name]:.1f}" for name in sources]
+        lines.append(f"| {run['machine']} | {run['seed']} | {run['rsum']:.1f} | {' | '.join(cells)} |")
+    values = [run["rsum"] for run in runs]
+    lines += [
+        "",
+        f"{len(values)} runs: mean {fmean(values):.1f}, standard deviation {stdev(values):.1f}, "
+        f"lowest {min(values):.1f}, highest {max(values):.1f}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shaping(seed: int) -> dict[str, Any]:
+    settings = _settings(seed)
+    return {"model": params.as_dict(settings.model), "train": params.as_dict(settings.train)}
+
+
+def _settings(seed: int) -> params.Params:
+    return params_file.from_recipe({}, [f"train.seed={seed}"], "demo")
+
+
+def _write(work: Path, seed: int) -> None:
+    params_file.write(_settings(seed), work / "params.yaml")
+
+
+def _measure(work: Path, seed: int, environment: dict[str, str]) -> dict[str, Any]:
+    shutil.rmtree(work / "runs", ignore_errors=True)  # the same run on another machine would be found finished
+    _write(work, seed)
+    for command in ("train", "evaluate"):
+        _zerovl(command, work, environment)
+    metrics = read_json(work / "reports" / "evaluation" / "metrics.json")
+    return {
+        "rsum": metrics["mean"]["rsum"],
+        "sources": {name: block["rsum"] for name, block in metrics["sources"].items()},
+    }
+
+
+def _zerovl(command: str, work: Path, environment: dict[str, str]) -> None:
+    log = work / f"{command}.log"
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "zerovl.cli", command],
+            cwd=work,
+            env=os.environ | environment,
+            stdout=file,
+            stderr=file,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"zerovl {command} failed in {work}:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
