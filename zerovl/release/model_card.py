@@ -147,6 +147,8 @@ def _origin(provenance: Mapping[str, Any]) -> str:
         f"- environment: {packages}; {machine.get('cpu')}" + "".join(f", {gpu}" for gpu in machine.get("gpus", [])),
         "- all parameters: `provenance.json`",
     ]
+    for tower, files in (provenance.get("run", {}).get("weights") or {}).items():
+        lines += [f"- {tower} began with {name}, sha256 {digest}" for name, digest in files.items()]
     if parent:
         lines.insert(0, f"- goes on from: run {parent['run']} after its step {parent['step']}, with other settings")
     return "\n".join(lines)

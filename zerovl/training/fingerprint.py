@@ -18,7 +18,9 @@ from zerovl.model.architecture import Architecture
 from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import FineTuningParams, Params, as_dict
 from zerovl.training.start import Checkpoint, Start
+from zerovl.training.weight_digests import file_digests
 
+_WEIGHTS = "weights"
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
 # Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
 _LATER: dict[str, dict[str, Any]] = {
@@ -35,11 +37,16 @@ def describe(
     start: Start | None,
     parent: Checkpoint | None,
 ) -> dict[str, Any]:
-    """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared."""
+    """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared.
+
+    The towers' own weights count where a run starts from them: by content, so that another file of the same name is
+    another run.
+    """
     model, train = as_dict(params.model), as_dict(params.train)
     model["text_tower"]["pooling"] = architecture.pooling  # what `auto` stands for
     for key in _NOT_SHAPING:
         del train[key]
+    weights = {} if start or parent else file_digests(params.model)
     return {
         "model": _as_before("model", model),
         "train": _as_before("train", train),
@@ -50,7 +57,7 @@ def describe(
         "start": start.digest if start else None,
         "parent": {"run": parent.run.name, "step": parent.step} if parent else None,
         "code": code_closure.digests("train"),
-    }
+    } | ({_WEIGHTS: weights} if weights else {})
 
 
 def _as_before(section: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +77,11 @@ def digest(description: dict[str, Any]) -> str:
     return sha256_json(description)[:16]
 
 
+def without_weights(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what is asked for, apart from what the files of the towers' weights hold."""
+    return {key: value for key, value in description.items() if key != _WEIGHTS}
+
+
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return what two descriptions differ in, one "key: old -> new" each; of the code the files."""
     found = []
@@ -82,7 +94,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]
-    found += [name for name in ("data", "tokenizer") if before.get(name) != after.get(name)]
+    found += [name for name in ("data", "tokenizer", _WEIGHTS) if before.get(name) != after.get(name)]
     code = before.get("code", {}), after.get("code", {})
     if changed := sorted(name for name in code[0].keys() | code[1].keys() if code[0].get(name) != code[1].get(name)):
         found.append(f"code: {', '.join(changed[:5])}" + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,13 +41,15 @@ from zerovl.objective.loss import LOSSES, Loss, start_bias
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
-from zerovl.training import learning
+from zerovl.text_format import plural
+from zerovl.training import fingerprint, learning
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.report import write_report
 from zerovl.training.run_spec import Run, make_spec
 from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
 from zerovl.training.start_block import resume_sentence, start_block
+from zerovl.training.weight_digests import model_digest
 from zerovl.workspace import Workspace
 
 
@@ -57,12 +60,12 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     with _locked(run.folder, ranks):
         loss = LOSSES[params.train.loss]
-        state, precision = _make_state(run)
+        state, precision, weights = _make_state(run)
         sizing = choose(params, state.model, loss, precision, ranks, run.folder)
         checkpoints = Checkpoints(
             run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks
         )
-        start_step = _resume(run, checkpoints, state)
+        start_step = _resume(run, checkpoints, state, weights)
         folders = feature_folders(run, state.model)
         if ranks.is_first:
             _describe(run)
@@ -119,13 +122,14 @@ def _train(
             log.close()
 
 
-def _make_state(run: Run) -> tuple[TrainingState, Precision]:
-    """The model on its device with its options, its optimiser, and the scale of its loss."""
+def _make_state(run: Run) -> tuple[TrainingState, Precision, str]:
+    """The model on its device with its options, its optimiser, the scale of its loss; a digest of its weights."""
     train, ranks = run.params.train, run.ranks
     bias = start_bias(LOSSES[train.loss])
     model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed, bias)
     if run.spec.start:
         run.spec.start.load_into(model)
+    weights = model_digest(model)
     freeze_first_blocks(model, train.fine_tuning)
     prepare_model(model, train.freeze, run.params.machine, ranks)
     set_float32_arithmetic(train)
@@ -133,14 +137,14 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision]:
     if is_sharded(model):
         precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
     average = make_average(model, train.ema_decay)
-    return TrainingState(model, make_optimiser(model, train), precision.scaler, average), precision
+    return TrainingState(model, make_optimiser(model, train), precision.scaler, average), precision, weights
 
 
-def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState) -> int:
+def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState, weights: str) -> int:
     """Load the newest whole checkpoint on all ranks, else the parent's; returns its step, 0 where there is none."""
     if run.ranks.is_first:
         checkpoints.clear_leftovers()
-    _check_ranks_agree(run, max(checkpoints.steps(), default=0))
+    _check_ranks_agree(run, max(checkpoints.steps(), default=0), weights)
     step = checkpoints.restore_newest(state, logger().info)
     parent = run.spec.parent
     if not step and parent:
@@ -198,8 +202,8 @@ def _finish(run: Run, state: TrainingState, memory_before: int, last_save_second
     unlearned = learning.found(run.params.train, read_json_lines(run.folder / METRICS_FILE))
     _warn(unlearned)
     warnings = [*(learning.foreseen(run.params, spec) if unlearned else ()), *unlearned]
-    described = {"fingerprint": spec.name, "parent": spec.description["parent"], "warnings": warnings}
-    write_json(workspace.training_run, described)
+    origin = {key: spec.description[key] for key in ("parent", "weights") if key in spec.description}
+    write_json(workspace.training_run, {"fingerprint": spec.name, **origin, "warnings": warnings})
     print(f"trained {spec.steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")
 
 
@@ -221,14 +225,26 @@ def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress:
         ) from None
 
 
-def _check_ranks_agree(run: Run, newest: int) -> None:
-    """All ranks must see the same checkpoints of the same run; nodes that share no disk would not notice."""
-    mine = torch.tensor([[newest, int(run.spec.name[:12], 16)]], device=run.ranks.device)
-    everyone = run.ranks.collectives.gather(mine)  # (W, 2)
-    if bool((everyone != everyone[0]).any()):
+def _check_ranks_agree(run: Run, newest: int, weights: str) -> None:
+    """All ranks must see the same checkpoints of the same run; nodes that share no disk would not notice.
+
+    Nor would they notice other `weights` (a digest): each rank builds the model itself.
+    """
+    asked = fingerprint.digest(fingerprint.without_weights(run.spec.description))
+    mine = torch.tensor([[newest, *(int(text[:12], 16) for text in (asked, weights))]], device=run.ranks.device)
+    everyone = run.ranks.collectives.gather(mine).cpu()  # (W, 3)
+    if bool((everyone[:, :2] != everyone[0, :2]).any()):
         raise ZeroVLError(
             f"{run.folder}: ranks found different checkpoints, data or settings (steps {everyone[:, 0].tolist()}); "
             "let all nodes share runs/, data/ and params.yaml"
+        )
+    found = everyone[:, 2].tolist()
+    common, _ = Counter(found).most_common(1)[0]
+    if odd := [rank for rank, digest in enumerate(found) if digest != common]:
+        raise ZeroVLError(
+            f"{run.folder}: {plural(len(odd), 'rank')} ({', '.join(map(str, odd))}) of {len(found)} would start from "
+            "other weights than the rest: give all nodes the same files of model.image_tower and model.text_tower, and "
+            "the same versions of torch, timm and transformers"
         )
 
 
