@@ -13,7 +13,7 @@ from zerovl import cli, params_file
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
-from zerovl.objective.loss import SoftmaxLoss
+from zerovl.objective.loss import LOSSES, SoftmaxLoss
 from zerovl.objective.mixup import Mix
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
@@ -21,6 +21,7 @@ from zerovl.planning import gpus, plan, show
 from zerovl.planning.calibrate import Calibration, _costs, _Repeated
 from zerovl.planning.make import Options, make_plan
 from zerovl.planning.plan import Model, Target
+from zerovl.planning.planned_model import planned_architecture
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.activations import Activations, Line
 from zerovl.sizing.footprint import BatchLayout, ModelSize, Workload, footprint
@@ -32,6 +33,15 @@ from zerovl.workspace import Workspace
 GIB = 1 << 30
 CPU = torch.device("cpu")
 PAPER = ROOT / "recipes" / "sbu-cc3m.yaml"
+
+
+@pytest.mark.parametrize(("loss", "bias"), [("softmax", None), ("sigmoid", -10.0)])
+def test_the_planned_model_has_the_bias_of_its_loss(loss: str, bias: float | None, tmp_path: Path) -> None:
+    architecture, _ = planned_architecture(from_recipe(RECIPE, [f"train.loss={loss}"], "tiny"), Workspace(tmp_path))
+    assert architecture.logit_bias == bias
+    projections = 2 * 32 * 16  # both towers are 32 wide, the space 16
+    counted = shape_only_model.count(shape_only_model.imagine(architecture))
+    assert counted.projections == projections + len(LOSSES[loss].parameters)
 
 
 def write(folder: Path, *overrides: str) -> str:
