@@ -391,7 +391,7 @@ def test_the_commands(
     assert history[1].startswith("Date:")
     assert history[1].endswith(" UTC")
     assert history[3].split() == ["By:", "test-run"]
-    assert history[4].startswith("Gate:       passed, min_rsum: 300.00 [292.50, 308.25], bound 27.68")
+    assert history[4].startswith("Gate:       passed, min_rsum: 300.00 [292.50, 308.25], bound 33.52")
     assert history[5].endswith("2 files in its sample")
     assert history[6:9] == ["", "    it was worse", ""]
     assert any(

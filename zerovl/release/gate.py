@@ -149,7 +149,7 @@ def _learned(candidate: Mapping[str, Any]) -> Reason:
     note = f"{ABOVE_CHANCE}: the lower end counts, chance is {chance:.2f}"
     if not passed:
         note = (
-            f"no better than chance, which is {chance:.2f}: the lower end of the interval must lie above the bound. "
+            f"hardly more than chance, which is {chance:.2f}: the lower end of the interval must lie above the bound. "
             "Train longer, on more pairs or from pretrained towers (`zerovl recipe auto` suggests settings); where the "
             "validation splits have few pictures, give them more. A number as register.gate.min_rsum is a bound of "
             "your own"
