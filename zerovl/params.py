@@ -93,6 +93,9 @@ class ImageTowerParams(Section):
     weights: str = Field(
         "", description="file of weights to start from instead, by timm's names (.safetensors, .pth, .pt, .bin)"
     )
+    batch_norm: Literal["train", "frozen"] = Field(
+        "train", description="statistics of BatchNorm: of each micro-batch, or frozen as they were published"
+    )
     options: dict[str, Any] = Field(
         default={
             "layers": [1, 1, 1, 1],

@@ -29,6 +29,7 @@ _LATER = frozenset(
         "machine",
         "machine.cache_features",
         "register.gate.min_metrics",
+        "model.image_tower.batch_norm",
         "model.image_tower.weights",
         "model.text_tower.pooling",
     }

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
@@ -88,6 +89,11 @@ class DualEncoder(nn.Module):
             if of_layer[name] <= count:
                 parameter.requires_grad_(False)
         self._still += first_modules(tower, count)
+        self.train(self.training)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep the image tower's BatchNorm at its running statistics from now on; its scales and shifts learn on."""
+        self._still += [module for module in self.image_tower.modules() if isinstance(module, _BatchNorm)]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

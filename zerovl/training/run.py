@@ -131,6 +131,8 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision, str]:
         run.spec.start.load_into(model)
     weights = model_digest(model)
     freeze_first_blocks(model, train.fine_tuning)
+    if run.params.model.image_tower.batch_norm == "frozen":
+        model.freeze_batch_norm()
     prepare_model(model, train.freeze, run.params.machine, ranks)
     set_float32_arithmetic(train)
     precision = Precision(train.precision, ranks.device)

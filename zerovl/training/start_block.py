@@ -155,10 +155,13 @@ def without_effect(params: Params) -> list[str]:
 def batch_normalisation(params: Params, model: nn.Module) -> list[str]:
     """Batch-normalised towers under debiased sampling: trained on one source a batch, used with the mean of all."""
     layers = any(isinstance(module, _BatchNorm) for module in model.modules())
-    if params.train.sampling != "debiased" or "image" in params.train.freeze or not layers:
+    frozen = params.model.image_tower.batch_norm == "frozen"
+    if frozen and not layers:
+        return ["model.image_tower.batch_norm frozen has no effect: the image tower has no BatchNorm"]
+    if frozen or params.train.sampling != "debiased" or "image" in params.train.freeze or not layers:
         return []
     return [
         "the image tower has BatchNorm: with train.sampling debiased each batch is normalised by its own source, "
         "evaluation by the running mean of all, which costs sources that look different; choose a tower with "
-        "LayerNorm or GroupNorm"
+        "LayerNorm or GroupNorm, or start from published weights and set model.image_tower.batch_norm to frozen"
     ]
