@@ -39,7 +39,7 @@ class DualEncoder(nn.Module):
         self._still: list[nn.Module] = []  # parts of learning towers that stay in evaluation mode
         width = architecture.embed_dim
         self.image_projection = nn.Linear(image_width(image_tower), width, bias=False)
-        self.text_projection = nn.Linear(text_width(text_tower), width, bias=False)
+        self.text_projection = nn.Linear(text_width(architecture.text_config), width, bias=False)
         self.temperature = nn.Parameter(
             torch.tensor(architecture.temperature), requires_grad=architecture.learn_temperature
         )

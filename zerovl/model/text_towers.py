@@ -170,6 +170,6 @@ def text_config_from(values: dict[str, Any]) -> PreTrainedConfig:
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def text_width(tower: Any) -> int:
-    """Return the width w of a text tower's hidden states, whatever its family calls it."""
-    return int(tower.config.hidden_size)
+def text_width(config: dict[str, Any]) -> int:
+    """Return the width w of a text tower's hidden states from its config, whatever its family calls it."""
+    return int(config["hidden_size"] if "hidden_size" in config else text_config_from(config).hidden_size)
