@@ -36,11 +36,14 @@ def _check_safetensors(folder: Path) -> None:
 
 
 def _check_image_size(architecture: Architecture) -> None:
-    """One picture of shapes alone goes through the image tower: timm says itself which size it is built for."""
+    """Pictures of shapes alone go through the image tower: timm says itself which size it is built for.
+
+    Two of them, since norms refuse a single value a channel, which one small picture may come to.
+    """
     side = architecture.image_size
     try:
         with torch.device("meta"), torch.no_grad():
-            create_image_tower(architecture, pretrained=False).eval()(torch.empty(1, 3, side, side))
+            create_image_tower(architecture, pretrained=False).eval()(torch.empty(2, 3, side, side))
     except AssertionError as error:
         raise ZeroVLError(
             f"model.image_size {side} does not fit the image tower {architecture.image_tower} with the options "
