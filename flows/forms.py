@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-Recipe = Literal["params.yaml", "demo", "small-real", "sbu-cc3m", "zerovl-14m", "coco-finetune", "flickr30k-finetune"]
+Recipe = Literal[
+    "params.yaml", "demo", "photos", "small-real", "sbu-cc3m", "zerovl-14m", "coco-finetune", "flickr30k-finetune"
+]
 # Patterns begin with a letter or digit: what someone types into a form must not be read as an option.
 Override = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*=")]
 Overrides = Annotated[list[Override], Field(examples=[["train.epochs=4", "train.lr=1e-3"]])]

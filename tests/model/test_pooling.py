@@ -50,13 +50,17 @@ def test_the_mean_of_half_precision_is_taken_in_float32() -> None:
 
 
 def family(model_type: str) -> str:
-    return pooling.resolve(TextTowerParams(), AutoConfig.for_model(model_type))
+    return pooling.resolve(TextTowerParams(name="team/tower", config={}), AutoConfig.for_model(model_type))
 
 
 def test_auto_is_the_family_s_own_and_a_name_is_taken_as_it_is() -> None:
     assert [family(name) for name in ("bert", "roberta", "distilbert", "mpnet")] == ["first"] * 4
     assert [family(name) for name in ("clip_text_model", "siglip_text_model")] == ["last", "end"]
-    assert pooling.resolve(TextTowerParams(pooling="mean"), AutoConfig.for_model("bert")) == "mean"
+    assert pooling.resolve(TextTowerParams(pooling="last"), AutoConfig.for_model("bert")) == "last"
+
+
+def test_auto_is_the_mean_for_a_tower_from_scratch() -> None:
+    assert pooling.resolve(TextTowerParams(), AutoConfig.for_model("bert")) == "mean"
 
 
 def sentence_model(folder: Path, *modes: str) -> TextTowerParams:
@@ -117,12 +121,12 @@ def test_a_bundle_keeps_its_pooling_and_one_of_token_0_is_written_as_before(tmp_
     tokenizer_training.save(tokenizer_training.train(lambda: CAPTIONS, 40), tmp_path / "tokenizer")
     tokenizer = CaptionTokenizer(tmp_path / "tokenizer", 8)
     embedded = {}
-    for name in ("mean", "auto"):
+    for name in ("mean", "first"):
         bundle.save(small(name, hidden_dropout_prob=0.0), tokenizer, tmp_path / name)
         embedded[name] = zerovl.load(str(tmp_path / name), device="cpu").encode_text(CAPTIONS)
     assert json.loads((tmp_path / "mean" / "config.json").read_text())["pooling"] == "mean"
-    assert "pooling" not in json.loads((tmp_path / "auto" / "config.json").read_text())
-    assert not torch.allclose(embedded["mean"], embedded["auto"], atol=1e-3)
+    assert "pooling" not in json.loads((tmp_path / "first" / "config.json").read_text())
+    assert not torch.allclose(embedded["mean"], embedded["first"], atol=1e-3)
 
 
 def test_a_pooling_of_a_newer_bundle_is_named(tmp_path: Path) -> None:

@@ -103,8 +103,14 @@ def _towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
         yield Choice("model.embed_dim", 256, "between the towers' 1280 and 384")
         for name in ("mean", "std"):
             yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")
-        why = "its BatchNorm keeps its statistics, and a step costs a third less"
-        yield Choice("train.freeze", ["image"], why)
+        if data.pairs < SMALL:
+            why = (
+                f"{data.pairs:,} pairs teach two projections; towers that learn too need more, or forget what they know"
+            )
+            yield Choice("train.freeze", ["image", "text"], why)
+        else:
+            yield Choice("model.image_tower.batch_norm", "frozen", "a debiased batch has the statistics of one source")
+            yield Choice("train.fine_tuning.projection_lr_scale", 10.0, "the projections are new, the towers are not")
         return
     size = next(size for size in _SCRATCH if data.pairs < size.below)
     why = f"from random weights, {size.said} for {data.pairs:,} pairs"
@@ -150,13 +156,18 @@ def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     yield Choice("train.micro_batch", min(batch, 64), "pairs in memory at once; nothing else depends on it but speed")
     why = f"{steps:,} steps; {steps_wanted} to learn, and the paper's {_PAPERS_EPOCHS} epochs at least"
     yield Choice("train.epochs", float(epochs), why)
-    yield Choice("train.lr", _lr(batch, towers), _lr_reason(batch, towers))
+    fine = towers is not None and data.pairs >= SMALL
+    yield Choice("train.lr", _lr(batch, fine), _lr_reason(batch, fine))
     warmup = round(min(0.1, max(0.025, 50 / steps)), 3)
     yield Choice("train.warmup_fraction", warmup, f"{round(warmup * steps)} steps; the paper's is 0.025 of many more")
     yield _sampling(data, batch)
     mixup = "none" if data.pairs < SMALL else "coin"
     why = "on few pairs it costs more than it brings (docs/results.md)" if mixup == "none" else "the paper's"
     yield Choice("train.mixup", mixup, why)
+    if towers and data.pairs < SMALL:
+        why = "frozen towers see each picture and caption once, and training takes seconds"
+        yield Choice("train.augment.crop_scale", [1.0, 1.0], why)
+        yield Choice("train.augment.mask_probability", 0.0, why)
     checks = min(20, max(2, steps // 50)) if data.valid else 0
     yield Choice("train.valid_checks", checks, f"a score about every {max(1, steps // max(1, checks)):,} steps")
     valid = sum(data.valid.values())
@@ -171,16 +182,16 @@ def _sampling(data: Survey, batch: int) -> Choice:
     return Choice("train.sampling", "debiased", f"each of {len(data.train)} sources has 4 batches or more; the paper's")
 
 
-def _lr(batch: int, towers: Towers | None) -> float:
+def _lr(batch: int, fine: bool) -> float:
     """Scale with the square root of the batch, as AdamW's steps want; the paper uses one rate from 1024 upwards."""
-    reference = _PAPERS_LR * math.sqrt(min(batch, 1024) / 1024) if towers else 1e-3 * math.sqrt(min(batch, 1024) / 128)
+    reference = _PAPERS_LR * math.sqrt(min(batch, 1024) / 1024) if fine else 1e-3 * math.sqrt(min(batch, 1024) / 128)
     return float(f"{reference:.2g}")
 
 
-def _lr_reason(batch: int, towers: Towers | None) -> str:
-    if towers:
+def _lr_reason(batch: int, fine: bool) -> str:
+    if fine:
         return f"the paper's 1e-4 at 1024 and more, times the root of {batch}/1024" if batch < 1024 else "the paper's"
-    return f"1e-3 at a batch of 128 from random weights, times the root of {min(batch, 1024)}/128"
+    return f"1e-3 at a batch of 128 where weights are random, times the root of {min(batch, 1024)}/128"
 
 
 def _power_of_two(most: int) -> int:
