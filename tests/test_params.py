@@ -39,7 +39,7 @@ def test_all_errors_are_reported_at_once() -> None:
     message = str(caught.value)
     assert message.startswith("params.yaml: 5 errors")
     for words in (
-        "train.lr: missing; add it (the demo has 0.002)",
+        "train.lr: missing; add it (the demo has 0.001)",
         "train.bach_size: unknown key (value 4); remove it or correct its spelling",
         "model.embed_dim: 'wide' is not accepted",
         "evaluate.chunk: 0 is not accepted: input should be greater than or equal to 1",
@@ -52,7 +52,7 @@ def test_all_errors_are_reported_at_once() -> None:
     ("override", "words"),
     [
         ("train.micro_batch=50", "batch_size 128 is not a multiple of ranks x micro_batch = 1 x 50"),
-        ("model.resize_size=32", "resize_size 32 is smaller than image_size 64"),
+        ("model.resize_size=32", "resize_size 32 is smaller than image_size 48"),
         ("train.augment.crop_scale=[1.0, 0.5]", "crop_scale [1.0, 0.5] must be"),
         ("model.text_tower.config={}", "neither a name nor a config"),
         ("data.sources=[{name: a, path: x}, {name: a, path: y}]", "source names must differ"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.towers import model
 from zerovl import params_file
 from zerovl.params import Params, as_dict
 from zerovl.params_file import from_recipe
@@ -16,7 +17,8 @@ from zerovl.training import fingerprint
 
 def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     manifest: Any = SimpleNamespace(digest="data")
-    return fingerprint.describe(from_recipe({}, list(overrides), "x"), manifest, tmp_path, None, None)
+    architecture = model().architecture
+    return fingerprint.describe(from_recipe({}, list(overrides), "x"), architecture, manifest, tmp_path, None, None)
 
 
 def test_an_older_file_is_read() -> None:

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from tests.support.tiny_project import copy_project, make_project, recipe, run_folder, set_params, train
 from tests.support.towers import model
-from zerovl.files import read_json_lines
+from zerovl.files import read_json_lines, write_json
 from zerovl.model.architecture import Architecture
-from zerovl.model.bundle import WEIGHTS, load_model
+from zerovl.model.bundle import CONFIG, WEIGHTS, load_model
 from zerovl.training import fingerprint
 from zerovl.training.start import BundleStart
 
@@ -33,8 +33,9 @@ def test_sigmoid_and_equal_pairs_are_the_same_on_one_rank_and_on_two(tmp_path: P
 
 
 def test_the_name_of_a_run_knows_equal_pairs_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    architecture, data = model().architecture, SimpleNamespace(digest="d")
     described = [
-        fingerprint.describe(recipe(*overrides), SimpleNamespace(digest="d"), tmp_path, None, None)  # type: ignore[arg-type]
+        fingerprint.describe(recipe(*overrides), architecture, data, tmp_path, None, None)  # type: ignore[arg-type]
         for overrides in ((), ("train.equal_pairs=negatives",), ("train.equal_pairs=positives",))
     ]
     assert described[0] == described[1]
@@ -46,6 +47,7 @@ def test_a_bias_that_the_weights_lack_keeps_its_start_value_and_one_too_many_is_
     softmax, sigmoid = model(), model(logit_bias=-10.0)
     with torch.no_grad():
         softmax.temperature.fill_(0.03)
+    write_json(tmp_path / CONFIG, softmax.architecture.to_json())
     save_file(softmax.state_dict(), tmp_path / WEIGHTS)
     BundleStart(tmp_path).load_into(sigmoid)
     assert sigmoid.temperature.item() == softmax.temperature.item()
