@@ -19,9 +19,8 @@ from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_block
 from zerovl.files import read_json
 
 STAGES = ["prepare", "validate", "train", "evaluate", "register"]
-# The demo's weights differ by processor, and its score with them; the interval must lie so far above both baselines.
-# A model that learned nothing stays below.
-TIMES_UNTRAINED = TIMES_CHANCE = 2.0
+# What the demo is for: a model worth looking at. A mean over sources of 600 is the best possible, 16 is chance.
+LOWEST = 300.0
 
 
 def command(*words: str) -> str:
@@ -108,8 +107,7 @@ def main() -> None:
     metrics = read_json("reports/evaluation/metrics.json")
     of, scores = headline_block(metrics)
     assert of == MEAN, metrics
-    assert scores[HEADLINE.low] >= TIMES_UNTRAINED * scores[HEADLINE.untrained], scores
-    assert scores[HEADLINE.low] >= TIMES_CHANCE * scores[HEADLINE.chance], scores
+    assert scores[HEADLINE.name] >= LOWEST, scores
     assert read_json("reports/training/run.json")["warnings"] == []
     release = read_json("reports/release.json")
     assert release["promoted"], release

@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo_scores --work FOLDER
 
-Five seeds of training as this machine is, and seed 0 on four that it imitates: kernels for AVX2, kernels for any
+Five seeds of training as this machine is, and seed 0 on machines that it imitates: kernels for AVX2, kernels for any
 x86-64, one thread and two. The data are drawn once. A run that `benchmarks/results/demo.json` has already, with the
 same parameters and data, is not made again.
 """
