@@ -19,8 +19,9 @@ from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_block
 from zerovl.files import read_json
 
 STAGES = ["prepare", "validate", "train", "evaluate", "register"]
-# What the demo is for: a model worth looking at. A mean over sources of 600 is the best possible, 16 is chance.
-LOWEST = 300.0
+# Five deviations below what the demo makes with five seeds and on imitated machines: 552.2, deviation 11.0, lowest
+# 539.1 (benchmarks/results/demo.md). 600 is the best possible, 16 is chance.
+LOWEST = 490.0
 
 
 def command(*words: str) -> str:

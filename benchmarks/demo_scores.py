@@ -3,7 +3,7 @@
     python -m benchmarks.demo_scores --work FOLDER
 
 Five seeds of training as this machine is, and seed 0 on machines that it imitates: kernels for AVX2, kernels for any
-x86-64, one thread and two. The data are drawn once. A run that `benchmarks/results/demo.json` has already, with the
+x86-64, one thread. The data are drawn once. A run that `benchmarks/results/demo.json` has already, with the
 same parameters and data, is not made again.
 """
 
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -30,7 +31,6 @@ MACHINES: dict[str, dict[str, str]] = {
     "AVX2": _AVX2,
     "no AVX": _ANY,
     "1 thread": {"OMP_NUM_THREADS": "1"},
-    "2 threads": {"OMP_NUM_THREADS": "2"},
 }
 AS_IS = "as it is"
 
@@ -50,7 +50,7 @@ def main() -> int:
         key = sha256_json([name, seed, data, _shaping(seed)])[:16]
         if key not in runs:
             runs[key] = {"machine": name, "seed": seed, **_measure(work, seed, MACHINES.get(name, {}))}
-            write_json(FILE, {"machine": machine(), "runs": runs})
+            write_json(FILE, {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": runs})
             print(f"{name}, seed {seed}: RSUM {runs[key]['rsum']:.1f}", flush=True)
     keys = [sha256_json([name, seed, data, _shaping(seed)])[:16] for name, seed in wanted]
     with atomic_write(TABLE, "w") as file:
