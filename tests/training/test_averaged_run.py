@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
@@ -17,19 +18,6 @@ from zerovl.training import run as training
 from zerovl.workspace import Workspace
 
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
-
-
-class StopAfter(StopRequest):
-    """A request that comes after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.save_asked = False
-        self._left = steps
-
-    @property
-    def name(self) -> str | None:  # type: ignore[override]
-        self._left -= 1
-        return "SIGTERM" if self._left <= 0 else None
 
 
 def train(workspace: Workspace, stop: StopRequest) -> Path:

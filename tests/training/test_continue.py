@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.rank_groups import run_group
+from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
 from zerovl import params_file
 from zerovl.distributed.collectives import OneRank
@@ -27,19 +28,6 @@ from zerovl.workspace import Workspace
 
 EPOCHS, STEPS = "train.epochs=2.0", 12
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
-
-
-class StopAfter(StopRequest):
-    """A request that comes in the step that makes it so many."""
-
-    def __init__(self, steps: int) -> None:
-        self.save_asked = False
-        self._left = steps
-
-    @property
-    def name(self) -> str | None:  # type: ignore[override]
-        self._left -= 1
-        return "SIGTERM" if self._left <= 0 else None
 
 
 def settings(*overrides: str) -> Params:

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.support.rank_groups import run_group
+from tests.support.stops import StopAfter
 from tests.support.tiny_project import TRAIN, copy_project, make_project, recipe
 from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
@@ -35,19 +36,6 @@ STILL = (
     "train.valid_checks=0",
 )
 BOTH = "train.freeze=[image, text]"
-
-
-class StopAfter(StopRequest):
-    """A request that comes after it was looked at so many times."""
-
-    def __init__(self, looks: int) -> None:
-        self.save_asked = False
-        self._left = looks
-
-    @property
-    def name(self) -> str | None:  # type: ignore[override]
-        self._left -= 1
-        return "SIGTERM" if self._left <= 0 else None
 
 
 @pytest.fixture(scope="module")
