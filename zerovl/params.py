@@ -272,6 +272,14 @@ class TrainParams(Section):
         "coin", description="coin: each step mixes images or text features by a fair coin"
     )
     mixup_alpha: float = Field(0.1, gt=0, description="share of the mix ~ Beta(alpha, alpha), one draw a step")
+    image_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        strict=False,
+        description="share of what the image tower gives that is zeroed before the projection; helps with few pairs",
+    )
+    text_dropout: float = Field(0.0, ge=0, lt=1, strict=False, description="the same of the text tower")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
     augment: AugmentParams = AugmentParams()
     fine_tuning: FineTuningParams = FineTuningParams()

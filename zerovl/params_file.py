@@ -26,6 +26,8 @@ _LATER = frozenset(
         "train.equal_pairs",
         "train.fine_tuning",
         "train.ema_decay",
+        "train.image_dropout",
+        "train.text_dropout",
         "machine",
         "machine.cache_features",
         "register.gate.min_metrics",

@@ -23,7 +23,7 @@ def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:
 
 def test_an_older_file_is_read() -> None:
     values = as_dict(Params())
-    for key in ("fine_tuning", "ema_decay"):
+    for key in ("fine_tuning", "ema_decay", "image_dropout", "text_dropout"):
         del values["train"][key]
     del values["machine"]["cache_features"]
     assert params_file.parse(values, "older.yaml") == Params()
@@ -31,14 +31,14 @@ def test_an_older_file_is_read() -> None:
 
 def test_at_its_default_a_setting_is_not_part_of_the_name(tmp_path: Path) -> None:
     before = described(tmp_path)
-    assert not {"fine_tuning", "ema_decay"} & before["train"].keys()
+    assert not {"fine_tuning", "ema_decay", "image_dropout", "text_dropout"} & before["train"].keys()
     assert before == described(tmp_path, "machine.cache_features=false")
 
 
-@pytest.mark.parametrize("key", ["ema_decay", "fine_tuning.layer_decay"])
+@pytest.mark.parametrize("key", ["ema_decay", "image_dropout", "fine_tuning.layer_decay"])
 def test_changed_it_is_and_the_change_is_named(key: str, tmp_path: Path) -> None:
     before, after = described(tmp_path), described(tmp_path, f"train.{key}=0.5")
     assert fingerprint.digest(before) != fingerprint.digest(after)
-    default = "0.0" if key == "ema_decay" else "1.0"
+    default = "1.0" if key == "fine_tuning.layer_decay" else "0.0"
     assert fingerprint.differences(before, after) == [f"train.{key}: {default} -> 0.5"]
     assert fingerprint.differences(after, before) == [f"train.{key}: 0.5 -> {default}"]

@@ -2,8 +2,8 @@
 
 Shapes: m pairs of a micro-batch, w width of a tower, D embedding width.
 
-Dropout: the random state of a tower's forward is a pure function of (seed, step, position of the
-micro-batch in the global batch, tower), set before each forward. So a second pass draws the masks of
+Dropout: the random state of a tower's forward, and of the dropout behind it, is a pure function of (seed, step,
+position of the micro-batch in the global batch, tower), set before each forward. So a second pass draws the masks of
 the first, ranks draw different ones, a frozen tower can be left out of the second pass, another
 number of ranks changes nothing, and a resumed run needs no saved random state.
 """
@@ -21,6 +21,8 @@ from zerovl.engine.frozen_features import is_features
 from zerovl.engine.precision import Precision
 from zerovl.model.dual_encoder import DualEncoder, is_frozen, l2_normalise
 from zerovl.objective.mixup import Mix
+
+_BEHIND_TOWER = 0x5EED_D40F  # so that its masks are not those that the tower drew first
 
 
 class Inputs(Protocol):
@@ -60,6 +62,29 @@ class Constants:
 
 
 @dataclass(frozen=True)
+class FeatureDropout:
+    """Zeroes a share of what the towers give, and scales the rest up; features read from a cache have it too."""
+
+    image: float = 0.0
+    text: float = 0.0
+
+    def __call__(self, hidden: Hidden, seeds: tuple[int, int]) -> Hidden:
+        """Return the same features for the same seeds, of image and text."""
+        image_seed, text_seed = seeds
+        return Hidden(_drop(hidden.image, self.image, image_seed), _drop(hidden.text, self.text, text_seed))
+
+
+NO_DROPOUT = FeatureDropout()
+
+
+def _drop(features: Tensor, share: float, seed: int) -> Tensor:
+    if not share:
+        return features
+    torch.manual_seed(seed ^ _BEHIND_TOWER)
+    return torch.nn.functional.dropout(features, share)
+
+
+@dataclass(frozen=True)
 class Forward:
     """The forward pass of one step on one rank."""
 
@@ -68,10 +93,11 @@ class Forward:
     precision: Precision
     device: torch.device
     seeds: list[tuple[int, int]]  # a micro-batch, for image and text tower
+    dropout: FeatureDropout = NO_DROPOUT
 
     def __call__(self, inputs: Inputs, index: int) -> tuple[Tensor, Tensor]:
         """Normalised embeddings of images and captions, (m, D) each."""
-        return self.embeddings(self.hidden(inputs, index))
+        return self.embeddings(self.hidden(inputs, index), index)
 
     def hidden(self, inputs: Inputs, index: int, known: Constants | None = None) -> Hidden:
         """Both towers, but for what is `known`."""
@@ -98,8 +124,9 @@ class Forward:
         """Token ids and mask (m, L) through the text tower, (m, w)."""
         return self.model.text_hidden(input_ids, attention_mask.to(self.device, non_blocking=True))
 
-    def embeddings(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
+    def embeddings(self, hidden: Hidden, index: int) -> tuple[Tensor, Tensor]:
         """Projected, mixed and normalised in float32 or better, (m, D) each."""
+        hidden = self.dropout(hidden, self.seeds[index])
         with self.precision.autocast():
             image_features = self.model.image_projection(hidden.image)
             text_features = self.model.text_projection(hidden.text)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zerovl.distributed.activity import Activity
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.forward import Constants, Forward, Inputs, random_seeds
+from zerovl.engine.forward import NO_DROPOUT, Constants, FeatureDropout, Forward, Inputs, random_seeds
 from zerovl.engine.gradients import Gradients
 from zerovl.engine.precision import Precision
 from zerovl.engine.statistics import BatchStatistics, Seen
@@ -44,11 +44,12 @@ class StepContext:
     loss: Loss
     seed: int
     gradients: Gradients  # brings those of all ranks together
+    dropout: FeatureDropout = NO_DROPOUT
 
     def forward(self, mix: Mix, step: int, micro_batches: int) -> Forward:
         """Return the forward pass of a step, with the random seeds of this rank's micro-batches."""
         seeds = random_seeds(self.seed, step, self.ranks.rank, micro_batches)
-        return Forward(self.model, mix, self.precision, self.ranks.device, seeds)
+        return Forward(self.model, mix, self.precision, self.ranks.device, seeds, self.dropout)
 
     def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]], batch: Sequence[Inputs]) -> Tensor:
         """Return the loss over the global batch from the local embeddings, (m, D) each, of the batch."""
@@ -119,7 +120,7 @@ class DecoupledStep:
             outputs = kept.pop()
             self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
         for index, inputs in enumerate(batch[:again]):
-            outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]))
+            outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]), index)
             self._backward(outputs, gradients[index], statistics, last=index == again - 1)
         for layer in seen:
             layer.apply()
@@ -146,7 +147,7 @@ def _without_graph(
             activity.mark("computing")
             hidden = forward.hidden(inputs, index)
             constants.append(forward.constants(hidden))
-            pairs.append(forward.embeddings(hidden))
+            pairs.append(forward.embeddings(hidden, index))
     return pairs, constants
 
 

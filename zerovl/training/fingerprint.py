@@ -25,7 +25,13 @@ _NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
 # Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
 _LATER: dict[str, dict[str, Any]] = {
     "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},
-    "train": {"equal_pairs": "negatives", "fine_tuning": as_dict(FineTuningParams()), "ema_decay": 0.0},
+    "train": {
+        "equal_pairs": "negatives",
+        "fine_tuning": as_dict(FineTuningParams()),
+        "ema_decay": 0.0,
+        "image_dropout": 0.0,
+        "text_dropout": 0.0,
+    },
 }
 
 

@@ -18,6 +18,7 @@ from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.forward import FeatureDropout
 from zerovl.engine.frozen_features import Side
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.metrics_log import FILE as METRICS_FILE
@@ -263,7 +264,8 @@ def _exit_status(run: Run, outcome: Outcome, stop: StopRequest) -> int:
 def _make_step(run: Run, model: DualEncoder, loss: Loss, precision: Precision, kept_graphs: int) -> Step:
     ranks, train = run.ranks, run.params.train
     gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else gradient_sum(model, ranks.collectives)
-    context = StepContext(model, ranks, precision, loss, train.seed, gradients)
+    dropout = FeatureDropout(train.image_dropout, train.text_dropout)
+    context = StepContext(model, ranks, precision, loss, train.seed, gradients, dropout)
     return PlainStep(context) if train.step == "plain" else DecoupledStep(context, kept_graphs)
 
 
