@@ -172,6 +172,9 @@ class AugmentParams(Section):
     """What happens to a pair before it is trained on."""
 
     crop_scale: tuple[float, float] = Field((0.8, 1.0), strict=False, description="area of the random crop")
+    flip_probability: float = Field(
+        0.0, ge=0, le=1, strict=False, description="of a picture to be mirrored, left for right (the paper: 0)"
+    )
     auto_augment: bool = Field(
         False, description="AutoAugment, ImageNet policy (off here: it changes the colours that captions name)"
     )
@@ -281,6 +284,9 @@ class TrainParams(Section):
     )
     text_dropout: float = Field(0.0, ge=0, lt=1, strict=False, description="the same of the text tower")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
+    image_size: int = Field(
+        0, ge=0, description="side of the pictures in training; 0: model.image_size, which evaluation and use see"
+    )
     augment: AugmentParams = AugmentParams()
     fine_tuning: FineTuningParams = FineTuningParams()
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")

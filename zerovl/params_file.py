@@ -27,6 +27,8 @@ _LATER = frozenset(
         "train.fine_tuning",
         "train.ema_decay",
         "train.image_dropout",
+        "train.image_size",
+        "train.augment.flip_probability",
         "train.text_dropout",
         "machine",
         "machine.cache_features",

@@ -35,6 +35,14 @@ def test_a_picture_of_another_size_than_the_tower_s_is_told_with_the_fix(folder:
     check_towers(with_image(folder, "resnet18"))
 
 
+def test_so_is_another_size_in_training(folder: Path) -> None:
+    check_towers(with_image(folder, "resnet18"), training_image_size=16)
+    fixed = with_image(folder, VIT, img_size=32)
+    check_towers(fixed, training_image_size=32)
+    with pytest.raises(ZeroVLError, match=r"train\.image_size 16 does not fit .* or set train\.image_size to"):
+        check_towers(fixed, training_image_size=16)
+
+
 def test_names_options_files_and_lengths_are_told(folder: Path) -> None:
     for asked, words in (
         (with_image(folder, "resnet1818"), "timm has no model 'resnet1818'"),

@@ -73,6 +73,15 @@ def test_imagined_towers_keep_what_real_ones_keep(precision: str) -> None:
         assert getattr(fake, line)(32) == pytest.approx(getattr(real, line)(32), rel=0.03), line
 
 
+def test_smaller_pictures_in_training_keep_less() -> None:
+    towers = shape_only_model.imagine(model("test_resnet").architecture)
+    own, same, half = (
+        shape_only_model.activations(towers, "cpu", "float32", TOKENS, "coin", (), side).kept(64)
+        for side in (0, 32, 16)
+    )
+    assert half < same == own
+
+
 def test_a_gpu_is_imagined_without_one() -> None:
     towers = shape_only_model.imagine(model(depth=3).architecture)
     single, half = (

@@ -120,11 +120,11 @@ def test_inputs_are_made_before_the_clock_and_leave_with_their_trial(monkeypatch
     made: list[weakref.ref[Tensor]] = []
     make_inputs, clock = synthetic.make_inputs, time.perf_counter
 
-    def make(dual: DualEncoder, pairs: int, tokens: int) -> SyntheticInputs:
+    def make(dual: DualEncoder, pairs: int, tokens: int, side: int) -> SyntheticInputs:
         happened.append(f"inputs of {pairs}")
         gc.collect()
         assert not any(earlier() is not None for earlier in made)
-        inputs = make_inputs(dual, pairs, tokens)
+        inputs = make_inputs(dual, pairs, tokens, side)
         made.append(weakref.ref(inputs.images))
         return inputs
 

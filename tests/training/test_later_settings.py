@@ -14,6 +14,8 @@ from zerovl.params import Params, as_dict
 from zerovl.params_file import from_recipe
 from zerovl.training import fingerprint
 
+LATER = ("fine_tuning", "ema_decay", "image_dropout", "text_dropout", "image_size")
+
 
 def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     manifest: Any = SimpleNamespace(digest="data")
@@ -23,19 +25,21 @@ def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:
 
 def test_an_older_file_is_read() -> None:
     values = as_dict(Params())
-    for key in ("fine_tuning", "ema_decay", "image_dropout", "text_dropout"):
+    for key in LATER:
         del values["train"][key]
+    del values["train"]["augment"]["flip_probability"]
     del values["machine"]["cache_features"]
     assert params_file.parse(values, "older.yaml") == Params()
 
 
 def test_at_its_default_a_setting_is_not_part_of_the_name(tmp_path: Path) -> None:
     before = described(tmp_path)
-    assert not {"fine_tuning", "ema_decay", "image_dropout", "text_dropout"} & before["train"].keys()
+    assert not set(LATER) & before["train"].keys()
+    assert "flip_probability" not in before["train"]["augment"]
     assert before == described(tmp_path, "machine.cache_features=false")
 
 
-@pytest.mark.parametrize("key", ["ema_decay", "image_dropout", "fine_tuning.layer_decay"])
+@pytest.mark.parametrize("key", ["ema_decay", "image_dropout", "augment.flip_probability", "fine_tuning.layer_decay"])
 def test_changed_it_is_and_the_change_is_named(key: str, tmp_path: Path) -> None:
     before, after = described(tmp_path), described(tmp_path, f"train.{key}=0.5")
     assert fingerprint.digest(before) != fingerprint.digest(after)

@@ -18,11 +18,17 @@ def unaugmented_sides(train: TrainParams) -> list[Side]:
     """Sides whose tower is frozen and whose pictures or captions are never changed."""
     augment = train.augment
     still = {
-        "image": augment.crop_scale == (1.0, 1.0) and not augment.auto_augment,
+        "image": augment.crop_scale == (1.0, 1.0) and not augment.auto_augment and not augment.flip_probability,
         "text": not augment.mask_probability,
     }
     sides: tuple[Side, ...] = ("image", "text")
     return [side for side in sides if side in train.freeze and still[side]]
+
+
+def training_image_size(params: Params) -> int:
+    """Return the side of the pictures that the image tower gets in training: where it never changes them, of all."""
+    own = params.model.image_size
+    return own if "image" in unaugmented_sides(params.train) else params.train.image_size or own
 
 
 def cached_sides(params: Params) -> list[Side]:
@@ -36,7 +42,8 @@ def cached_sides(params: Params) -> list[Side]:
 def without_cache(params: Params) -> list[str]:
     """Return why frozen towers go forward in every step, a sentence each, where a setting could change that."""
     said = {
-        "image": "set train.augment.crop_scale to [1.0, 1.0], auto_augment to false and train.mixup to text or none",
+        "image": "set train.augment.crop_scale to [1.0, 1.0], auto_augment to false, flip_probability to 0 and "
+        "train.mixup to text or none",
         "text": "set train.augment.mask_probability to 0",
     }
     frozen = [side for side in dict.fromkeys(params.train.freeze) if side not in cached_sides(params)]

@@ -15,8 +15,11 @@ from zerovl.params import ModelParams
 SAFE, PICKLED = ("model.safetensors", "model.safetensors.index.json"), "pytorch_model.bin"
 
 
-def check_towers(params: ModelParams) -> None:
-    """Raise `ZeroVLError` for towers that cannot be built, weights that are not there and inputs that do not fit."""
+def check_towers(params: ModelParams, training_image_size: int = 0) -> None:
+    """Raise `ZeroVLError` for towers that cannot be built, weights that are not there and inputs that do not fit.
+
+    `training_image_size` 0 is that of the model.
+    """
     text, weights = params.text_tower, params.image_tower.weights
     if weights and not Path(weights).is_file():
         raise ZeroVLError(
@@ -25,7 +28,9 @@ def check_towers(params: ModelParams) -> None:
     architecture = make_architecture(params, resolve_text_config(params, vocab_size=1))  # of the tokenizer: later
     if text.pretrained:
         _check_safetensors(Path(text.name))
-    _check_image_size(architecture)
+    _check_image_size(architecture, "model.image_size", params.image_size)
+    if training_image_size not in (0, params.image_size):
+        _check_image_size(architecture, "train.image_size", training_image_size)
 
 
 def _check_safetensors(folder: Path) -> None:
@@ -35,20 +40,19 @@ def _check_safetensors(folder: Path) -> None:
         raise ZeroVLError(f"model.text_tower.name: {folder} has no {SAFE[0]}; {fix}")
 
 
-def _check_image_size(architecture: Architecture) -> None:
+def _check_image_size(architecture: Architecture, key: str, side: int) -> None:
     """Pictures of shapes alone go through the image tower: timm says itself which size it is built for.
 
     Two of them, since norms refuse a single value a channel, which one small picture may come to.
     """
-    side = architecture.image_size
     try:
         with torch.device("meta"), torch.no_grad():
             create_image_tower(architecture, pretrained=False).eval()(torch.empty(2, 3, side, side))
     except AssertionError as error:
         raise ZeroVLError(
-            f"model.image_size {side} does not fit the image tower {architecture.image_tower} with the options "
+            f"{key} {side} does not fit the image tower {architecture.image_tower} with the options "
             f"{architecture.image_options} ({error}); add img_size: {side} to model.image_tower.options (a ViT also "
-            "takes dynamic_img_size: true), or set model.image_size to the tower's own"
+            f"takes dynamic_img_size: true), or set {key} to the tower's own"
         ) from None
     except (RuntimeError, NotImplementedError):
         return  # a tower that needs numbers for its shapes is tried when it is built

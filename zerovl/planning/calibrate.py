@@ -32,6 +32,7 @@ from zerovl.data.batches.sampling import make_sampler
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.frozen_features import training_image_size
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.optimiser import make_optimiser
 from zerovl.engine.precision import Precision
@@ -103,7 +104,8 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     model.to(device).train()
     precision = Precision(params.train.precision, device)
     optimiser = make_optimiser(model, params.train)
-    run_towers = tower_pass(model, make_mix(params.train.mixup), precision, device, tokens)
+    side = training_image_size(params)
+    run_towers = tower_pass(model, make_mix(params.train.mixup), precision, device, tokens, side=side)
     activations = measure(model, run_towers, device)
     micro_batches = min(layout.micro_batches, _MICRO_BATCHES)
     kept = min(max(1, layout.kept_graphs), micro_batches)
@@ -182,7 +184,7 @@ class _Steps:
         loss = LOSSES[params.train.loss]
         self._context = StepContext(model, ranks, precision, loss, params.train.seed, gradients)
         self._mix = make_mix(params.train.mixup)
-        self._inputs = make_inputs(model, layout.micro_batch, tokens)
+        self._inputs = make_inputs(model, layout.micro_batch, tokens, training_image_size(params))
 
     def __call__(self, micro_batches: int, kept: int) -> None:
         step = PlainStep(self._context) if self._plain else DecoupledStep(self._context, kept)
@@ -260,7 +262,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         shards=ShardReader(workspace.shards),
         sampler=sampler,
         tokenize=tokenize,
-        transform=TrainTransform(params.model.image_size, train.augment),
+        transform=TrainTransform(training_image_size(params), train.augment),
         augment=train.augment,
         micro_batch=layout.micro_batch,
         seed=train.seed,

@@ -13,7 +13,7 @@ import torch
 
 from zerovl.data.batches.sampling import count_steps
 from zerovl.data.manifest import Manifest
-from zerovl.engine.frozen_features import cached_sides
+from zerovl.engine.frozen_features import cached_sides, training_image_size
 from zerovl.errors import ZeroVLError
 from zerovl.memory import MARGIN, free_host_memory
 from zerovl.objective.loss import LOSSES
@@ -169,9 +169,9 @@ def imagine_model(params: Params, target: Target, workspace: Workspace) -> Model
     model = shape_only_model.imagine(architecture)
     train, tokens = params.train, params.model.max_tokens
     shape_only_model.apply_train_options(model, train, params.machine.activation_checkpointing)
-    known = cached_sides(params)
-    measured = shape_only_model.activations(model, target.kind, train.precision, tokens, train.mixup, known)
-    return Model(shape_only_model.count(model), shape_only_model.forward_flops(model, tokens), measured, notes)
+    known, side = cached_sides(params), training_image_size(params)
+    measured = shape_only_model.activations(model, target.kind, train.precision, tokens, train.mixup, known, side)
+    return Model(shape_only_model.count(model), shape_only_model.forward_flops(model, tokens, side), measured, notes)
 
 
 def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:

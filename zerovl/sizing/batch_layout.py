@@ -17,7 +17,7 @@ import torch
 
 from zerovl import text_format
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.frozen_features import cached_sides
+from zerovl.engine.frozen_features import cached_sides, training_image_size
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.memory import MARGIN, free_memory
@@ -48,7 +48,8 @@ def choose(params: Params, model: DualEncoder, loss: Loss, precision: Precision,
     or what the run began with fits no longer.
     """
     train, kind = params.train, ranks.device.type
-    passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens, cached_sides(params))
+    known, side = cached_sides(params), training_image_size(params)
+    passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens, known, side)
     activations = _activations(params, model, tower_pass(*passes), ranks)
     workload, size = Workload.of(params, loss), size_of(model)
     local = train.batch_size // ranks.world_size
@@ -127,7 +128,13 @@ def _activations(params: Params, model: DualEncoder, run: Run, ranks: Ranks) -> 
     whole = shape_only_model.imagine(model.architecture)
     shape_only_model.apply_train_options(whole, train, params.machine.activation_checkpointing)
     return shape_only_model.activations(
-        whole, ranks.device.type, train.precision, params.model.max_tokens, train.mixup, cached_sides(params)
+        whole,
+        ranks.device.type,
+        train.precision,
+        params.model.max_tokens,
+        train.mixup,
+        cached_sides(params),
+        training_image_size(params),
     )
 
 

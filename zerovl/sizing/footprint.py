@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from zerovl import text_format
-from zerovl.engine.frozen_features import Side, cached_sides
+from zerovl.engine.frozen_features import Side, cached_sides, training_image_size
 from zerovl.objective.loss import Loss
 from zerovl.params import Params
 from zerovl.sizing.activations import Activations
@@ -110,7 +110,7 @@ class Workload:
         """Return the workload of `params`."""
         model = params.model
         return cls(
-            model.image_size,
+            training_image_size(params),
             model.max_tokens,
             model.embed_dim,
             params.machine.shard_model,

@@ -87,11 +87,11 @@ def count(model: nn.Module) -> Parameters:
     return Parameters(image, text, number(model) - image - text, learned, sum(b.numel() for b in model.buffers()))
 
 
-def forward_flops(model: DualEncoder, tokens: int) -> TowerFlops:
+def forward_flops(model: DualEncoder, tokens: int, side: int = 0) -> TowerFlops:
     """Of a model on the meta device; counts matrix products, convolutions and attention."""
     pairs = 2
     with _fake(model, torch.device("cpu")) as model, torch.no_grad():
-        inputs = make_inputs(model, pairs, tokens)
+        inputs = make_inputs(model, pairs, tokens, side)
         with FlopCounterMode(display=False) as image:
             model.image_features(model.normalise(inputs.images))
         with FlopCounterMode(display=False) as text:
@@ -100,27 +100,33 @@ def forward_flops(model: DualEncoder, tokens: int) -> TowerFlops:
 
 
 def activations(
-    model: DualEncoder, device: str, precision: str, tokens: int, mixup: str, known: Collection[Side] = ()
+    model: DualEncoder,
+    device: str,
+    precision: str,
+    tokens: int,
+    mixup: str,
+    known: Collection[Side] = (),
+    side: int = 0,
 ) -> Activations:
     """Of a model on the meta device, as if it ran on `device` ("cpu" or "cuda").
 
     Without a GPU the backward pass of a GPU cannot be followed. What it needs beyond the kept graph is
     then taken from the CPU's. The features of sides that are `known` are read from a cache.
     """
-    host = _activations(model, "cpu", precision, tokens, mixup, known)
+    host = _activations(model, "cpu", precision, tokens, mixup, known, side)
     if device == "cpu":
         return host
-    kept = _kept(model, precision, tokens, mixup, known)
+    kept = _kept(model, precision, tokens, mixup, known, side)
     extra = Line(host.peak.fixed - host.kept.fixed, host.peak.per_pair - host.kept.per_pair)
     return Activations(kept, Line(kept.fixed + extra.fixed, kept.per_pair + extra.per_pair), host.forward)
 
 
 def _activations(
-    model: DualEncoder, device: str, precision: str, tokens: int, mixup: str, known: Collection[Side]
+    model: DualEncoder, device: str, precision: str, tokens: int, mixup: str, known: Collection[Side], side: int
 ) -> Activations:
     place = torch.device(device)
     with _fake(model, place) as model:
-        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, place), place, tokens, known)
+        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, place), place, tokens, known, side)
         return measure(model, run, place)
 
 
@@ -135,12 +141,12 @@ class _PlannedPrecision(Precision):
         return nullcontext() if self.dtype is None else _autocast(self.device.type, self.dtype)
 
 
-def _kept(model: DualEncoder, precision: str, tokens: int, mixup: str, known: Collection[Side]) -> Line:
+def _kept(model: DualEncoder, precision: str, tokens: int, mixup: str, known: Collection[Side], side: int) -> Line:
     """The graph of a micro-batch on a GPU."""
     found = []
     device = torch.device("cuda", 0)
     with _fake(model, device) as model, _FusedAttention():
-        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, device), device, tokens, known)
+        run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, device), device, tokens, known, side)
         with untouched(model, device):
             for size in SIZES:
                 with LiveTensors() as meter:

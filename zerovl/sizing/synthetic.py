@@ -30,9 +30,9 @@ class SyntheticInputs:
         return SyntheticInputs(self.images.to(device), self.input_ids.to(device), self.attention_mask.to(device))
 
 
-def make_inputs(model: DualEncoder, pairs: int, tokens: int) -> SyntheticInputs:
-    """Grey noise and one repeated token; draws from a generator of its own."""
-    side = model.architecture.image_size
+def make_inputs(model: DualEncoder, pairs: int, tokens: int, side: int = 0) -> SyntheticInputs:
+    """Grey noise of `side` pixels (0: the model's own) and one repeated token; draws from a generator of its own."""
+    side = side or model.architecture.image_size
     generator = torch.Generator().manual_seed(pairs)
     images = torch.randint(0, 256, (pairs, 3, side, side), generator=generator, dtype=torch.uint8)
     ids = torch.full((pairs, tokens), 1)
@@ -60,10 +60,11 @@ def tower_pass(
     device: torch.device,
     tokens: int,
     known: Collection[Side] = (),
+    side: int = 0,
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
     """A function of m: embeddings (m, D) of m synthetic pairs, by the forward pass of the training steps."""
     forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
-    return lambda pairs: forward(with_features(model, make_inputs(model, pairs, tokens), known), 0)
+    return lambda pairs: forward(with_features(model, make_inputs(model, pairs, tokens, side), known), 0)
 
 
 def timed_pass(
@@ -73,6 +74,7 @@ def timed_pass(
     device: torch.device,
     tokens: int,
     known: Collection[Side] = (),
+    side: int = 0,
 ) -> Callable[[int], Callable[[], tuple[Tensor, Tensor]]]:
     """A function of m that makes the inputs, on the device, and gives the pass of `tower_pass` over them.
 
@@ -82,7 +84,7 @@ def timed_pass(
     forward = Forward(model, mix, precision, device, seeds=[(0, 0)])
 
     def prepare(pairs: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        inputs = with_features(model, make_inputs(model, pairs, tokens), known).to(device)
+        inputs = with_features(model, make_inputs(model, pairs, tokens, side), known).to(device)
         return lambda: forward(inputs, 0)
 
     return prepare

@@ -32,7 +32,7 @@ from zerovl.data.batches.sides import Transform
 from zerovl.data.batches.workers import OrderedLoader
 from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
-from zerovl.engine.frozen_features import Side, cached_sides, unaugmented_sides
+from zerovl.engine.frozen_features import Side, cached_sides, training_image_size, unaugmented_sides
 from zerovl.engine.precision import Precision
 from zerovl.engine.trainer import StopRequest
 from zerovl.engine.weights import named_weights
@@ -64,7 +64,7 @@ def training_transform(params: Params) -> Transform:
     """Return what happens to a training picture: nothing random where its tower is frozen and augmentation is off."""
     if "image" in unaugmented_sides(params.train):
         return Unaugmented(EvaluationTransform(params.model.image_size, params.model.resize_size))
-    return TrainTransform(params.model.image_size, params.train.augment)
+    return TrainTransform(training_image_size(params), params.train.augment)
 
 
 @dataclass(frozen=True)

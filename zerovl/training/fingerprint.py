@@ -30,6 +30,8 @@ _LATER: dict[str, dict[str, Any]] = {
         "fine_tuning": as_dict(FineTuningParams()),
         "ema_decay": 0.0,
         "image_dropout": 0.0,
+        "image_size": 0,
+        "augment.flip_probability": 0.0,
         "text_dropout": 0.0,
     },
 }

@@ -28,6 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from zerovl.distributed import exits
+from zerovl.engine.frozen_features import training_image_size
 from zerovl.errors import ZeroVLError
 from zerovl.model.checks import check_towers
 from zerovl.params import MachineParams, Params
@@ -53,7 +54,7 @@ def run(params: Params, path: str) -> int:
             "GPU"
         )
     check_ranks(params, ranks)
-    check_towers(params.model)
+    check_towers(params.model, training_image_size(params))
     if ranks == 1:
         return worker.run(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]

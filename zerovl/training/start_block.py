@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.engine.checkpoints import SavedOn
-from zerovl.engine.frozen_features import without_cache
+from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
 from zerovl.files import read_json
@@ -48,7 +48,7 @@ def start_block(
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
         *equal_pairs(params, sizes, read_json(run.workspace.validation_verdict).get("statistics", {})),
-        ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters"),
+        ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
         ("memory", str(sizing.memory)),
     ]
     lines += [("features", str(folder)) for folder in features]
@@ -68,6 +68,11 @@ def start_block(
     ]
     lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def _sizes(params: Params) -> str:
+    trained, used = training_image_size(params), params.model.image_size
+    return "" if trained == used else f"; learns on pictures of {trained} pixels, is used on {used}"
 
 
 def equal_pairs(params: Params, sizes: dict[str, int], statistics: dict[str, Any]) -> list[tuple[str, str]]:
@@ -142,6 +147,10 @@ def without_effect(params: Params) -> list[str]:
     image_weights = params.model.image_tower.weights
     if image_weights and (start := train.init_from or train.continue_from):
         notes.append(f"model.image_tower.weights {image_weights} has no effect: the weights of {start} are used")
+    if train.image_size and "image" in unaugmented_sides(train):
+        notes.append(
+            f"train.image_size {train.image_size} has no effect: the frozen image tower sees what evaluation sees"
+        )
     for side in train.freeze:
         for name in (f"{side}_lr_scale", f"freeze_{side}_blocks"):
             value, default = getattr(train.fine_tuning, name), FineTuningParams.model_fields[name].default

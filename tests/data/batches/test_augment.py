@@ -155,3 +155,13 @@ def test_to_tensor_is_torchvisions() -> None:
     tensor = to_tensor(image)
     assert tensor.is_contiguous()
     assert torch.equal(tensor, F.pil_to_tensor(image))
+
+
+def test_a_flip_mirrors_the_crop_and_without_one_nothing_is_drawn() -> None:
+    image = picture(40, 30)
+    plain, flipped = (TrainTransform(24, AugmentParams(flip_probability=share)) for share in (0.0, 1.0))
+    assert torch.equal(flipped(image, 5), plain(image, 5).flip(-1))
+    half = TrainTransform(24, AugmentParams(flip_probability=0.5))
+    mirrored = [torch.equal(half(image, seed), flipped(image, seed)) for seed in range(200)]
+    assert 70 < sum(mirrored) < 130
+    assert all(torch.equal(half(image, seed), plain(image, seed)) for seed in range(200) if not mirrored[seed])

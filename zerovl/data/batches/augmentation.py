@@ -1,4 +1,4 @@
-"""Image augmentation of the recipe: random resized crop, then AutoAugment with the ImageNet policy.
+"""Image augmentation of the recipe: random resized crop, a flip, then AutoAugment with the ImageNet policy.
 
 The operations are torchvision's on PIL pictures, pixel for pixel (the tests compare them), with two
 differences: the draws come from a seed of the sample instead of torch's global generator, and what
@@ -40,6 +40,8 @@ class TrainTransform:
         # Cropped before, so that the filter does not reach across the crop's border.
         side = self.image_size
         picture = image.crop(box).resize((side, side), Image.Resampling.BILINEAR)
+        if self.augment.flip_probability and rng.random() < self.augment.flip_probability:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.augment.auto_augment:
             picture = auto_augment(picture, rng)
         return to_tensor(picture)
