@@ -32,6 +32,7 @@ _LATER = frozenset(
         "train.text_dropout",
         "machine",
         "machine.cache_features",
+        "evaluate.classification",
         "register.gate.min_metrics",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",

@@ -95,6 +95,11 @@ class Workspace:
         return self.evaluation_report / "metrics.json"
 
     @property
+    def evaluation_details(self) -> Path:
+        """What evaluators found beside their metrics, where there is anything."""
+        return self.evaluation_report / "details.json"
+
+    @property
     def evaluation_queries(self) -> Path:
         """Ranks by query, for paired comparisons."""
         return self.evaluation_report / "queries.parquet"

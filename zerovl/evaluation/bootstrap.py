@@ -73,9 +73,9 @@ def mean_interval(sources: Sequence[Clusters], resamples: int, seed: int) -> Int
     """Compute the mean over sources of RSUM with its 95% interval, the images of each source drawn within it."""
     draws = [
         fmean(its.rsum(weights) for its, weights in zip(sources, drawn, strict=True))
-        for drawn in _weights([len(its.image_hits) for its in sources], resamples, seed)
+        for drawn in weights_of_draws([len(its.image_hits) for its in sources], resamples, seed)
     ]
-    return _percentiles(fmean(its.rsum() for its in sources), draws)
+    return percentile_interval(fmean(its.rsum() for its in sources), draws)
 
 
 def paired_difference(candidate: Clusters, holder: Clusters, resamples: int, seed: int) -> Interval:
@@ -107,18 +107,19 @@ def paired_mean_difference(
             )
     draws = [
         fmean(ours.rsum(weights) - theirs.rsum(weights) for (ours, theirs), weights in zip(pairs, drawn, strict=True))
-        for drawn in _weights([len(ours.captions) for ours, _ in pairs], resamples, seed)
+        for drawn in weights_of_draws([len(ours.captions) for ours, _ in pairs], resamples, seed)
     ]
-    return _percentiles(fmean(ours.rsum() - theirs.rsum() for ours, theirs in pairs), draws)
+    return percentile_interval(fmean(ours.rsum() - theirs.rsum() for ours, theirs in pairs), draws)
 
 
-def _weights(images: Sequence[int], resamples: int, seed: int) -> Iterator[list[Floats]]:
+def weights_of_draws(images: Sequence[int], resamples: int, seed: int) -> Iterator[list[Floats]]:
     """Draw how often each image of each source counts, (I,) a source; one resample at a time, so memory is O(I)."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield [np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64) for n in images]
 
 
-def _percentiles(value: float, draws: list[float]) -> Interval:
+def percentile_interval(value: float, draws: Sequence[float]) -> Interval:
+    """Return a value with the middle 95% of what its resamples gave."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))

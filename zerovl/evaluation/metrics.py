@@ -57,6 +57,7 @@ class Table:
     overall: Block
     sources: Mapping[str, Block]
     mean: Block | None = None
+    details: Mapping[str, Any] | None = None  # JSON that report and `details.json` show, and no metric
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys that `metrics.json` has for an evaluator."""
@@ -116,6 +117,11 @@ def metrics_json(tables: Mapping[str, Table], facts: Mapping[str, Any]) -> dict[
     """Return the content of `metrics.json`: retrieval at the top, then `facts`, then the other evaluators' tables."""
     others = {name: table.to_json() for name, table in tables.items() if name != RETRIEVAL}
     return {**tables[RETRIEVAL].to_json(), **facts, **({"evaluators": others} if others else {})}
+
+
+def details_json(tables: Mapping[str, Table]) -> dict[str, Any]:
+    """Return the content of `details.json`: what evaluators found beside their metrics, by name."""
+    return {name: dict(table.details) for name, table in tables.items() if table.details is not None}
 
 
 def further_evaluators(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

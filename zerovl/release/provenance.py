@@ -80,6 +80,15 @@ def report(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def classification_sets(path: Path) -> dict[str, Any]:
+    """Return digest and templates of each set that was classified, by name, from the evaluation's `details.json`."""
+    return {
+        name: {"digest": its["digest"], "templates": its["templates"]}
+        for name, its in report(path).items()
+        if isinstance(its, dict) and "digest" in its
+    }
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -47,6 +47,8 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
     origin["training"] = provenance.report(workspace.training_metrics)
     if run := provenance.report(workspace.training_run):
         origin["run"] = run
+    if sets := provenance.classification_sets(workspace.evaluation_details):
+        origin["classification"] = sets
     # The number is not known yet, and the alias may stay with another version.
     usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
     usage += usage_lines(params.register_, "VERSION")

@@ -11,13 +11,14 @@ from zerovl.data.shards import Sample, ShardReader
 from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
-from zerovl.evaluation.evaluators import run_all
+from zerovl.evaluation.evaluators import evaluators_of, run_all
 from zerovl.evaluation.metrics import (
     HEADLINE,
     OVERALL,
     UNSEEN,
     blocks,
     cell,
+    details_json,
     further_evaluators,
     metric_names,
     metrics_json,
@@ -43,8 +44,11 @@ PICTURE_BUDGET = 2_900_000  # characters of pictures in report.html
 def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008  (frozen)
     """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `sample/`, `report.html`, `gallery.png`.
 
+    Beside them `details.json`, where an evaluator has something to say that is no metric.
+
     Raises:
-        ZeroVLError: there is no validation split or no model, or the shards do not fit the manifest.
+        ZeroVLError: there is no validation split or no model, the shards do not fit the manifest, or a set of
+            `evaluate.classification` cannot be used.
     """
     settings = params.evaluate
     manifest = Manifest.load(workspace.manifest)
@@ -53,6 +57,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
+    evaluators = evaluators_of(settings)
     trained, untrained = Encoder.load(workspace.model), Encoder.untrained(workspace.model, settings.seed)
     evaluation = Evaluation.run(settings, manifest, ShardReader(workspace.shards), trained, untrained)
     trained_on = manifest.training_sizes()
@@ -61,9 +66,13 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
         "evaluation_digest": evaluation_digest(manifest),
         "model_digest": sha256_file(workspace.model / bundle.WEIGHTS),
     }
-    metrics = metrics_json(run_all(evaluation), facts)
+    tables = run_all(evaluation, evaluators)
+    metrics, details = metrics_json(tables, facts), details_json(tables)
     stored = StoredPairs(evaluation)
-    _write_report(workspace, settings, evaluation, metrics, stored)
+    _write_report(workspace, settings, evaluation, metrics, details, stored)
+    workspace.evaluation_details.unlink(missing_ok=True)
+    if details:
+        write_json(workspace.evaluation_details, details)
     write_queries(workspace.evaluation_queries, evaluation.pool, evaluation.scores)
     drawn = sample.draw(evaluation.pool, settings.sample, settings.seed)
     folder = workspace.evaluation_report / release_files.SAMPLE
@@ -133,6 +142,7 @@ def _write_report(
     settings: EvaluateParams,
     evaluation: Evaluation,
     metrics: dict[str, Any],
+    details: dict[str, Any],
     stored: StoredPairs,
 ) -> None:
     overall = evaluation.scores[OVERALL]
@@ -147,6 +157,7 @@ def _write_report(
             gallery=fitted,
             pictures=pictures,
             warnings=read_warnings(workspace.training_run),
+            details=details,
         )
     )
     with atomic_write(workspace.evaluation_page, "w") as file:

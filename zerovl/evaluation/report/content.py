@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Content:
     gallery: Gallery
     pictures: dict[int, str]  # data URIs by row in the pool
     warnings: tuple[str, ...] = ()  # of the training
+    details: Mapping[str, Any] = field(default_factory=dict)  # details.json, by evaluator
 
 
 def read_curves(path: Path) -> Curves:

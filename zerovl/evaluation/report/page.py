@@ -26,7 +26,7 @@ def render(content: Content) -> str:
             verdict_section(content.verdict),
             curves_section(content.curves),
             retrieval_section(content.metrics),
-            further_sections(content.metrics),
+            further_sections(content.metrics, content.details),
             query_sections(content.gallery, content.pictures),
             _footer(content.metrics, content.resamples),
         ]

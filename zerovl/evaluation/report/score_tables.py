@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from zerovl.evaluation.metrics import HEADLINE, blocks, cell, further_evaluators, metric_names, retrieval_blocks
+from zerovl.evaluation.report.class_tables import class_tables
 
 Block = Mapping[str, Any]
 
@@ -30,20 +31,20 @@ def retrieval_section(metrics: Block) -> str:
     )
 
 
-def further_sections(metrics: Block) -> str:
-    """Write a table for each evaluator beside retrieval, with the names that it gives its metrics."""
+def further_sections(metrics: Block, details: Block) -> str:
+    """Write a table for each evaluator beside retrieval, with the names that it gives its metrics and its details."""
     sections = []
     for evaluator, table in further_evaluators(metrics).items():
-        names = metric_names(table)
+        names, whole = metric_names(table), "All sources" if table.get("sources") else "All"
         heads = "".join(f"<th>{escape(name)}</th>" for name in names)
         rows = "".join(
-            f'<tr{" class=overall" * (not place)}><th scope="row">{escape(source if place else "All sources")}</th>'
+            f'<tr{" class=overall" * (not place)}><th scope="row">{escape(source if place else whole)}</th>'
             f"{''.join(_cell(block, name) for name in names)}</tr>"
             for place, (source, block) in enumerate(blocks(table))
         )
         sections.append(
             f'<section><h2>{escape(evaluator)}</h2><div class="scroll"><table><thead><tr><th>Source</th>{heads}</tr>'
-            f"</thead><tbody>{rows}</tbody></table></div></section>"
+            f"</thead><tbody>{rows}</tbody></table></div>{class_tables(details.get(evaluator, {}))}</section>"
         )
     return "".join(sections)
 

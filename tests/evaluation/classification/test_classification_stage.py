@@ -1,0 +1,132 @@
+"""Sets with classes in a real evaluation: metrics.json, page, terminal, card, provenance and gate have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.fake_world import png
+from tests.support.labelled_sets import write_shards
+from tests.support.real_world import make_model, make_project, settings
+from zerovl import log
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.evaluators import EVALUATORS, evaluators_of
+from zerovl.evaluation.metrics import find, known_names
+from zerovl.model.encoder import Encoder
+from zerovl.params import Params
+from zerovl.release import model_card, provenance
+from zerovl.release.gate import NoHolder, judge
+from zerovl.stages import evaluate
+from zerovl.workspace import Workspace
+
+CLASSES = ("red <b>", "green", "blue")
+COLOURS = ((230, 10, 20), (20, 220, 10), (10, 30, 240))
+
+
+def write_drawn(folder: Path) -> Path:
+    """Three classes of four pictures; the name of one is HTML, one of its pictures is broken."""
+    for name, colour in zip(CLASSES, COLOURS, strict=True):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            (folder / name / f"{number}.png").write_bytes(png((*colour[:2], colour[2] + number), side=40))
+    (folder / CLASSES[0] / "3.png").write_bytes(b"")
+    return folder
+
+
+def with_sets(root: Path, *overrides: str) -> Params:
+    drawn = f"{{name: drawn, folder: {root / 'drawn'}, templates: ['a {{}}', '{{c}} it is']}}"
+    tars = f"{{name: tars, shards: {root / 'tars'}}}"
+    return settings(root, f"evaluate.classification=[{drawn}, {tars}]", *overrides)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[str, Any], dict[str, Any], str]:
+    """A project evaluated on two sets: its metrics.json, its details.json and what was said."""
+    workspace = make_project(tmp_path_factory.mktemp("project"), sources=("alpha",))
+    make_model(workspace, seed=1)
+    write_drawn(workspace.root / "drawn")
+    write_shards(workspace.root / "tars")
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.logger(), "warning", said.append)
+        evaluate.run(with_sets(workspace.root), workspace)
+    metrics, details = (
+        json.loads(path.read_text()) for path in (workspace.evaluation_metrics, workspace.evaluation_details)
+    )
+    return workspace, metrics, details, "\n".join(said)
+
+
+def test_metrics_are_those_of_embedding_one_by_one(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    workspace, metrics, details, said = evaluated
+    assert list(metrics["evaluators"]) == ["drawn", "tars"]
+    table = metrics["evaluators"]["drawn"]
+    assert table["sources"] == {}
+    model, folder = Encoder.load(workspace.model), workspace.root / "drawn"
+    names = sorted(CLASSES)
+    texts = torch.stack([model.encode_text([f"a {name}", f"{name} it is"]).mean(0) for name in names])
+    files = [(label, path) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
+    files = [(label, path) for label, path in files if path.stat().st_size]
+    scores = model.encode_image([path for _, path in files]) @ torch.nn.functional.normalize(texts, dim=1).T
+    right = [int(row.argmax() == label) for (label, _), row in zip(files, scores, strict=True)]
+    block = table["overall"]
+    assert block["top1"] == pytest.approx(100 * sum(right) / 11, abs=1e-3)
+    assert block["top1_low"] <= block["top1"] <= block["top1_high"]
+    assert "top5" not in block
+    assert [block[name] for name in ("pictures", "classes", "broken")] == [11, 3, 1]
+    assert block["chance_top1"] == pytest.approx(100 / 3, abs=1e-3)
+    assert {row["class"]: row["pictures"] for row in details["drawn"]["classes"]} == {
+        "blue": 4,
+        "green": 4,
+        "red <b>": 3,
+    }
+    assert details["drawn"]["broken"] == [{"picture": "red <b>/3.png", "reason": "empty file"}]
+    assert "drawn: 1 of 12 pictures cannot be read: red <b>/3.png (empty file)" in said
+    wrong = sum(pair["pictures"] for pair in details["drawn"]["confusions"])
+    assert wrong == 11 - sum(right)
+    assert details["tars"]["templates"] == ["{c} ."]
+    assert metrics["evaluators"]["tars"]["overall"]["top5_low"] <= metrics["evaluators"]["tars"]["overall"]["top5"]
+
+
+def test_page_terminal_card_and_provenance_have_it(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    workspace, metrics, details, _ = evaluated
+    page = workspace.evaluation_page.read_text()
+    assert "<h2>drawn</h2>" in page
+    assert '<th scope="row">All</th>' in page
+    assert "red &lt;b&gt;/3.png" in page
+    assert "red <b>" not in page
+    assert page.count("By class, the lowest first") == 2
+    assert "drawn" in evaluate.summary(metrics)
+    assert "### tars" in model_card.render(with_sets(workspace.root), metrics, {}, {}, usage="")
+    sets = provenance.classification_sets(workspace.evaluation_details)
+    assert sets["drawn"] == {"digest": details["drawn"]["digest"], "templates": ["a {}", "{c} it is"]}
+    assert provenance.classification_sets(workspace.root / "absent.json") == {}
+
+
+@pytest.mark.parametrize(("bound", "passed"), [("drawn.chance_top1: 33", True), ("tars.top1: 101", False)])
+def test_the_gate_takes_a_bound_by_the_set_s_name(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str], bound: str, passed: bool
+) -> None:
+    workspace, metrics, _, _ = evaluated
+    params = settings(workspace.root, "register.gate.min_rsum=0", f"register.gate.min_metrics={{{bound}}}")
+    assert judge(metrics, NoHolder("first"), params.register_.gate).passed == passed
+    assert {"drawn.top1", "drawn.mean_class", "tars.top5", "tars.untrained_top1"} <= set(known_names(metrics))
+    assert find(metrics, "drawn.top1") == metrics["evaluators"]["drawn"]["overall"]["top1"]
+
+
+def test_a_set_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    write_drawn(tmp_path / "drawn")
+    (tmp_path / "drawn" / "yellow").mkdir()
+    with pytest.raises(ZeroVLError, match="class 'yellow' has no picture"):
+        evaluators_of(with_sets(tmp_path).evaluate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EVALUATORS, "drawn", EVALUATORS["retrieval"])
+        with pytest.raises(ZeroVLError, match="drawn is the name of another evaluator"):
+            evaluators_of(with_sets(tmp_path).evaluate)

@@ -1,0 +1,179 @@
+"""Sets of pictures with classes: a folder a class, a CSV, or tars in CLIP_benchmark's layout.
+
+Only names, labels and places are read here; pictures are read when they are encoded.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerovl.data.raw.records import Picture, name_error
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.classification.tars import PICTURES, read_tars
+from zerovl.evaluation.classification.templates import place_error
+from zerovl.params import ClassificationParams
+
+CLASS_NAMES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
+SUFFIXES = frozenset(f".{kind}" for kind in PICTURES)
+CSV_COLUMNS = ("image", "class")
+FEWEST = 2  # classes
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """A picture, what it is called in messages, and the number of its class."""
+
+    name: str
+    picture: Picture
+    label: int
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """The classes of a set by their names, and its pictures in a fixed order."""
+
+    classes: tuple[str, ...]
+    pictures: tuple[LabelledPicture, ...]
+    templates: tuple[str, ...] = ()  # that it came with
+    training: tuple[LabelledPicture, ...] = ()  # where it has a training split of its own
+
+
+def read_set(its: ClassificationParams) -> LabelledSet:
+    """List a set.
+
+    Raises:
+        ZeroVLError: a file or folder is missing or cannot be read, a class is unknown or has no picture, or names and
+            classes are not equally many.
+    """
+    given = read_lines(Path(its.classnames)) if its.classnames else ()
+    if its.folder:
+        return _of_folder(Path(its.folder), given)
+    return _of_csv(Path(its.csv), given) if its.csv else _of_shards(Path(its.shards), given)
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file of names or templates, stripped; raises `ZeroVLError` naming a line without text."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ZeroVLError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); give a file with one name a line") from None
+    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if empty or not lines:
+        raise ZeroVLError(f"{path}: line {(empty or [1])[0]} is empty; write one name a line, in the order of classes")
+    return tuple(line.strip() for line in lines)
+
+
+def _of_folder(folder: Path, given: Sequence[str]) -> LabelledSet:
+    """Sub-folders in the order of their names; pictures of a class may lie in folders of their own."""
+    if not folder.is_dir():
+        raise ZeroVLError(f"{folder}: no such folder; give one whose sub-folders are the classes")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = tuple(given) or _lines_if_there(folder / CLASS_NAMES)
+    if names and len(names) != len(folders):
+        raise ZeroVLError(
+            f"{folder}: {len(folders)} folders and {len(names)} names of classes; give one name a folder, in the order "
+            f"of {', '.join(path.name for path in folders[:3])}"
+        )
+    pictures = [
+        LabelledPicture(str(path.relative_to(folder)), Picture(str(path)), label)
+        for label, its_folder in enumerate(folders)
+        for path in sorted(its_folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    classes = names or tuple(path.name.replace("_", " ").strip() for path in folders)
+    return _checked(str(folder), LabelledSet(classes, tuple(pictures)))
+
+
+def _of_csv(path: Path, given: Sequence[str]) -> LabelledSet:
+    """Rows of image and class, pictures relative to the file's folder; classes as named, else sorted."""
+    rows = _read_csv(path)
+    if len(set(given)) != len(given):
+        twice = next(name for number, name in enumerate(given) if name in given[:number])
+        raise ZeroVLError(f"{path}: the names of its classes have {twice!r} twice; keep one of them")
+    classes = tuple(given) or tuple(sorted({name for _, _, name in rows}))
+    label = {name: number for number, name in enumerate(classes)}
+    pictures = []
+    for line, image, name in rows:
+        if name not in label:
+            raise ZeroVLError(
+                f"{path}, line {line}: class {name!r} is not one of the {len(classes)} names; correct it or add it"
+            )
+        pictures.append(LabelledPicture(image, Picture(str(path.parent / image)), label[name]))
+    return _checked(str(path), LabelledSet(classes, tuple(pictures)))
+
+
+def _read_csv(path: Path) -> list[tuple[int, str, str]]:
+    """Line, image and class of each row."""
+    rows = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            if missing := [name for name in CSV_COLUMNS if name not in header]:
+                raise ZeroVLError(
+                    f"{path}: no column {' and '.join(missing)} in its first line; expected {', '.join(CSV_COLUMNS)}"
+                )
+            places = [header.index(name) for name in CSV_COLUMNS]
+            for cells in reader:
+                if not cells:
+                    continue
+                image, name = (cells[place].strip() if place < len(cells) else "" for place in places)
+                if problem := name_error(image) or ("no class" if not name else None):
+                    raise ZeroVLError(f"{path}, line {reader.line_num}: {problem}; correct it or delete the row")
+                rows.append((reader.line_num, image, name))
+    except UnicodeDecodeError as error:
+        raise ZeroVLError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except csv.Error as error:
+        raise ZeroVLError(f"{path}: line {reader.line_num}: not valid CSV ({error}); fix the row there") from None
+    except OSError as error:
+        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); check the file and its rights") from None
+    return rows
+
+
+def _of_shards(folder: Path, given: Sequence[str]) -> LabelledSet:
+    """CLIP_benchmark's layout: `test/N.tar`, perhaps `train/N.tar`, `classnames.txt`, perhaps templates."""
+    if not folder.is_dir():
+        raise ZeroVLError(f"{folder}: no such folder; give one with test/*.tar and {CLASS_NAMES}, on this machine")
+    classes = tuple(given) or read_lines(folder / CLASS_NAMES)
+    templates = _lines_if_there(folder / TEMPLATES)
+    if problem := next(filter(None, map(place_error, templates)), None):
+        raise ZeroVLError(f"{folder / TEMPLATES}: {problem}")
+    test, training = (_pictures_of(folder, split, len(classes)) for split in ("test", "train"))
+    if not test:
+        raise ZeroVLError(f"{folder}: no pictures in test/*.tar; give a folder in CLIP_benchmark's layout")
+    return _checked(str(folder), LabelledSet(classes, test, templates, training))
+
+
+def _pictures_of(folder: Path, split: str, classes: int) -> tuple[LabelledPicture, ...]:
+    pictures = []
+    for sample in read_tars(folder / split):
+        if not 0 <= sample.label < classes:
+            raise ZeroVLError(f"{folder}: {sample.name} is of class {sample.label}, but there are {classes} names")
+        pictures.append(LabelledPicture(sample.name, sample.picture, sample.label))
+    return tuple(pictures)
+
+
+def _lines_if_there(path: Path) -> tuple[str, ...]:
+    return read_lines(path) if path.is_file() else ()
+
+
+def _checked(origin: str, found: LabelledSet) -> LabelledSet:
+    if len(found.classes) < FEWEST:
+        raise ZeroVLError(f"{origin}: {len(found.classes)} classes, at least {FEWEST} are needed to tell them apart")
+    require_pictures(origin, found.classes, [picture.label for picture in found.pictures])
+    return found
+
+
+def require_pictures(origin: str, classes: Sequence[str], labels: Iterable[int]) -> None:
+    """Raise `ZeroVLError` naming the first class that no label (N,) is of."""
+    if empty := sorted(set(range(len(classes))) - set(labels)):
+        more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
+        raise ZeroVLError(
+            f"{origin}: class {classes[empty[0]]!r}{more} has no picture that can be read; add one or leave it out"
+        )
