@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _embed, _score, _search, _import_checkpoint, _convert_weights, _code, _registry),
+        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _code, _registry),
     ):
         add(commands)
     return parser
@@ -282,6 +282,24 @@ def _search(commands: Subparsers) -> None:
     search.add_argument("--images", required=True, metavar="DIR")
     search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
     search.add_argument("--out", metavar="FILE.png", help="also draw what was found")
+
+
+def _classify(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import classify
+
+        given = (arguments.model, arguments.classes, Path(arguments.images), arguments.templates)
+        classify.run(*given, arguments.top, arguments.json)
+
+    examples = "example: zerovl classify zerovl@production --classes cat,dog --images photos --templates 'a {} asleep'"
+    classify = _command(commands, "classify", "say which of some classes the pictures of a folder show", run, examples)
+    classify.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    classify.add_argument("--classes", required=True, metavar="FILE.txt|A,B,C", help="a file has one name a line")
+    classify.add_argument("--images", required=True, metavar="DIR")
+    what = "name, photo, openai-imagenet-7, openai-imagenet-80; a file of templates; or one with {}; default: photo"
+    classify.add_argument("--templates", default="photo", metavar="NAME|FILE.txt|TEXT", help=what)
+    classify.add_argument("--top", type=int, default=1, metavar="K", help="classes a picture; default: 1")
+    classify.add_argument("--json", action="store_true", help="print JSON, unreadable pictures included")
 
 
 def _import_checkpoint(commands: Subparsers) -> None:

@@ -34,6 +34,7 @@ class FakeEncoder:
     """Embeds a colour: of a picture its mean, of a caption the numbers in it; `seed` is its weights."""
 
     device = torch.device("cpu")
+    temperature = 0.1
 
     def __init__(self, seed: int = 0, blind: bool = False) -> None:
         generator = torch.Generator().manual_seed(seed)

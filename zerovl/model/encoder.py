@@ -47,6 +47,11 @@ class Encoder:
         architecture = bundle.load_architecture(Path(folder))
         return cls(from_architecture(architecture, seed), CaptionTokenizer(folder, architecture.max_tokens), device)
 
+    @property
+    def temperature(self) -> float:
+        """Return what cosines are divided by before a softmax."""
+        return float(self.model.temperature)
+
     def encode_image(self, items: Sequence[Picture], batch_size: int = 128) -> Tensor:
         """Embed paths or PIL pictures; (N, D). Raises `ZeroVLError` naming a file that is not a picture."""
         return self._in_batches(
