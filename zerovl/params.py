@@ -380,6 +380,11 @@ class ClassificationParams(Section):
     shards: str = Field("", description="folder in CLIP_benchmark's layout: test/*.tar, classnames.txt")
     classnames: str = Field("", description="file of names, one a line in the order of the classes; empty: the set's")
     templates: Templates = Field("auto", description="what a class is called: a named list, or templates with {}")
+    measures: list[Literal["zero_shot", "linear_probe"]] = Field(
+        ["zero_shot"],
+        min_length=1,
+        description="by captions of the classes, by a linear layer on the image tower, or both",
+    )
 
     @model_validator(mode="after")
     def _lies_in_one_place(self) -> Self:
@@ -405,7 +410,8 @@ class EvaluateParams(Section):
     seed: int = Field(0, ge=0, description="of the bootstrap, of the sample and of the untrained baseline")
     classification: list[ClassificationParams] = Field(
         default=[],
-        description="sets of pictures with classes: [{name, folder | csv | shards, classnames, templates}, ...] "
+        description="sets of pictures with classes: [{name, folder | csv | shards, classnames, templates, "
+        "measures}, ...] "
         "(docs/evaluation.md)",
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError, decode_rgb, to_rgb
 from zerovl.model import bundle
-from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.dual_encoder import DualEncoder, l2_normalise
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import from_architecture
@@ -50,7 +50,7 @@ class Encoder:
     @property
     def temperature(self) -> float:
         """Return what cosines are divided by before a softmax."""
-        return float(self.model.temperature)
+        return float(self.model.temperature.detach())
 
     def encode_image(self, items: Sequence[Picture], batch_size: int = 128) -> Tensor:
         """Embed paths or PIL pictures; (N, D). Raises `ZeroVLError` naming a file that is not a picture."""
@@ -68,6 +68,17 @@ class Encoder:
     def encode_pixels(self, images: Tensor) -> Tensor:
         """Embed pixels that `transform` made, uint8 (n, 3, H, W); (n, D)."""
         return self.model.encode_image(images.to(self.device)).float().cpu()
+
+    @torch.inference_mode()
+    def tower_features(self, images: Tensor) -> Tensor:
+        """Turn pixels that `transform` made, uint8 (n, 3, H, W), into what the image tower gives: (n, w)."""
+        features: Tensor = self.model.image_tower(self.model.normalise(images.to(self.device)))
+        return features.float().cpu()
+
+    @torch.inference_mode()
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Project what `tower_features` gave, (n, w), and normalise it: the embeddings of `encode_pixels`, (n, D)."""
+        return l2_normalise(self.model.image_projection(features.to(self.device))).float().cpu()
 
     @torch.inference_mode()
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:

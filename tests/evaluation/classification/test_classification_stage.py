@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.fake_world import png
-from tests.support.labelled_sets import write_shards
+from tests.support.labelled_sets import COLOURS as COLOURS_OF_TARS
+from tests.support.labelled_sets import shade, write_shards
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import log
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.classification.linear_probe import probe
 from zerovl.evaluation.evaluators import EVALUATORS, evaluators_of
 from zerovl.evaluation.metrics import find, known_names
+from zerovl.images import decode_rgb
 from zerovl.model.encoder import Encoder
 from zerovl.params import Params
 from zerovl.release import model_card, provenance
@@ -39,7 +43,7 @@ def write_drawn(folder: Path) -> Path:
 
 def with_sets(root: Path, *overrides: str) -> Params:
     drawn = f"{{name: drawn, folder: {root / 'drawn'}, templates: ['a {{}}', '{{c}} it is']}}"
-    tars = f"{{name: tars, shards: {root / 'tars'}}}"
+    tars = f"{{name: tars, shards: {root / 'tars'}, measures: [zero_shot, linear_probe]}}"
     return settings(root, f"evaluate.classification=[{drawn}, {tars}]", *overrides)
 
 
@@ -49,7 +53,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict
     workspace = make_project(tmp_path_factory.mktemp("project"), sources=("alpha",))
     make_model(workspace, seed=1)
     write_drawn(workspace.root / "drawn")
-    write_shards(workspace.root / "tars")
+    write_shards(workspace.root / "tars", ("test", "train"))
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log.logger(), "warning", said.append)
@@ -99,7 +103,7 @@ def test_page_terminal_card_and_provenance_have_it(
     workspace, metrics, details, _ = evaluated
     page = workspace.evaluation_page.read_text()
     assert "<h2>drawn</h2>" in page
-    assert '<th scope="row">All</th>' in page
+    assert '<th scope="row">All pictures</th>' in page
     assert "red &lt;b&gt;/3.png" in page
     assert "red <b>" not in page
     assert page.count("By class, the lowest first") == 2
@@ -108,6 +112,39 @@ def test_page_terminal_card_and_provenance_have_it(
     sets = provenance.classification_sets(workspace.evaluation_details)
     assert sets["drawn"] == {"digest": details["drawn"]["digest"], "templates": ["a {}", "{c} it is"]}
     assert provenance.classification_sets(workspace.root / "absent.json") == {}
+
+
+def test_a_linear_probe_learns_from_the_set_s_own_split(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    workspace, metrics, details, _ = evaluated
+    block = metrics["evaluators"]["tars"]["overall"]
+    assert "probe_top1" not in metrics["evaluators"]["drawn"]["overall"]
+    assert details["tars"]["linear_probe"]["trained_on"] == "21 pictures of train"
+    assert "fitted to 21 pictures of train" in workspace.evaluation_page.read_text()
+
+    model = Encoder.load(workspace.model)
+    pictures = [png(shade(colour, number)) for number in range(3) for colour in COLOURS_OF_TARS]
+    labels = np.arange(21) % 7
+    features = model.tower_features(torch.stack([model.transform(decode_rgb(data)) for data in pictures]))
+    # test/ and train/ hold these pictures, tar by tar
+    order = np.concatenate([np.arange(0, 21, 2), np.arange(1, 21, 2)])
+    its = features[order], labels[order]
+    found = probe(its[0], its[1], its, 7, seed=0)
+    assert block["probe_top1"] == pytest.approx(100 * (found.predicted == its[1]).mean(), abs=1e-3)
+    assert details["tars"]["linear_probe"]["penalties"] == list(found.penalties)
+    assert block["probe_top1_low"] <= block["probe_top1"] <= block["probe_top1_high"]
+    assert find(metrics, "tars.untrained_probe_top1") == block["untrained_probe_top1"]
+
+
+def test_features_once_give_the_embeddings_of_encode_pixels(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    model = Encoder.load(evaluated[0].model)
+    side = model.transform.image_size
+    pixels = torch.randint(256, (5, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.embed_features(model.tower_features(pixels)), model.encode_pixels(pixels))
+    assert model.temperature == pytest.approx(float(model.model.temperature.detach()))
 
 
 @pytest.mark.parametrize(("bound", "passed"), [("drawn.chance_top1: 33", True), ("tars.top1: 101", False)])
@@ -119,6 +156,15 @@ def test_the_gate_takes_a_bound_by_the_set_s_name(
     assert judge(metrics, NoHolder("first"), params.register_.gate).passed == passed
     assert {"drawn.top1", "drawn.mean_class", "tars.top5", "tars.untrained_top1"} <= set(known_names(metrics))
     assert find(metrics, "drawn.top1") == metrics["evaluators"]["drawn"]["overall"]["top1"]
+
+
+def test_a_class_of_one_picture_is_refused_where_a_layer_is_to_learn(tmp_path: Path) -> None:
+    write_drawn(tmp_path / "drawn")
+    for number in range(3):
+        (tmp_path / "drawn" / "blue" / f"{number}.png").unlink()
+    given = f"{{name: drawn, folder: {tmp_path / 'drawn'}, measures: [linear_probe]}}"
+    with pytest.raises(ZeroVLError, match="class 'blue' has 1 picture, and a linear probe learns from the others"):
+        evaluators_of(settings(tmp_path, f"evaluate.classification=[{given}]").evaluate)
 
 
 def test_a_set_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:

@@ -1,44 +1,38 @@
 """The evaluator of one set of pictures with classes: its metrics by the set's name, and what its report shows.
 
-{"top1": 63.2, "top1_low": ..., "top1_high": ..., "top5": ..., "mean_class": ...,
- "untrained_top1": 2.7, "chance_top1": 2.7, "pictures": 592, "classes": 37, "broken": 0}
+{"top1": 63.2, "top1_low": ..., "top1_high": ..., "top5": ..., "mean_class": ..., "untrained_top1": 2.7,
+ "probe_top1": 81.0, ..., "untrained_probe_top1": 20.1, "chance_top1": 2.7,
+ "pictures": 592, "classes": 37, "broken": 0}
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
-from zerovl.evaluation.bootstrap import Floats
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
-from zerovl.evaluation.classification.sets import LabelledSet, read_set, require_pictures
+from zerovl.evaluation.classification.measures import MEASURES, Labelled, Subject
+from zerovl.evaluation.classification.sets import LabelledPicture, LabelledSet, read_set, require_pictures
 from zerovl.evaluation.classification.templates import templates_of
-from zerovl.evaluation.classification.zero_shot import (
-    TOP1,
-    accuracies,
-    accuracy_intervals,
-    by_class,
-    class_embeddings,
-    hits_of,
-    predicted,
-)
 from zerovl.evaluation.metrics import Block, Score, Table
-from zerovl.evaluation.pool import Ints
 from zerovl.files import sha256_json
 from zerovl.log import logger
 from zerovl.params import ClassificationParams
 from zerovl.text_format import names, plural
 
 _NAMED = 5  # broken pictures in a message
-_KEPT = 100  # broken pictures, and pairs of classes, in the report
+_KEPT = 100  # broken pictures in the report
+_PROBE = "linear_probe"
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Scores zero-shot classification on a set; its table has the set's name."""
+    """Scores classification on a set; its table has the set's name."""
 
     settings: ClassificationParams
     found: LabelledSet
@@ -46,7 +40,10 @@ class Classification:
     @classmethod
     def of(cls, settings: ClassificationParams) -> Classification:
         """List the set; raises `ZeroVLError` where it cannot be used."""
-        return cls(settings, read_set(settings))
+        found = read_set(settings)
+        if _PROBE in settings.measures and not found.training:
+            _require_two(_place(settings), found.classes, [labelled.label for labelled in found.pictures])
+        return cls(settings, found)
 
     @property
     def name(self) -> str:
@@ -54,85 +51,69 @@ class Classification:
         return self.settings.name
 
     def evaluate(self, evaluation: Evaluation) -> Table:
-        """Return top-1, top-5 and the mean over classes, an untrained model's top-1 and chance.
+        """Return what `measures` of the set's settings give, chance, and how many pictures and classes there are.
 
         Raises:
-            ZeroVLError: none of the pictures of a class can be read.
+            ZeroVLError: none of the pictures of a class can be read, or too few to learn from.
         """
-        settings, classes = evaluation.settings, self.found.classes
-        models = (evaluation.model, evaluation.untrained)
-        pictures = [labelled.picture for labelled in self.found.pictures]
-        encoders = [model.encode_pixels for model in models]
-        encoded = encode_pictures(pictures, evaluation.model.transform, encoders, settings.batch_size)
-        labels = np.array([labelled.label for labelled in self.found.pictures], np.int64)[encoded.rows]  # (n,)
-        self._tell_broken(encoded)
-        require_pictures(self._place, classes, labels.tolist())
-
+        classes = self.found.classes
+        encoded, pictures = self._encoded(evaluation, self.found.pictures)
+        require_pictures(_place(self.settings), classes, pictures.labels.tolist())
         templates = templates_of(self.settings.templates, self.found.templates)
-        texts = [class_embeddings(model, classes, templates, settings.batch_size) for model in models]  # (C, D) each
-        hits, untrained = (
-            hits_of(images, of_classes, labels, settings.chunk)
-            for images, of_classes in zip(encoded.outputs, texts, strict=True)
-        )
-        intervals = accuracy_intervals(hits, labels, len(classes), settings.bootstrap, settings.seed)
+        models = evaluation.model, evaluation.untrained
+        training = self._training(evaluation, pictures)
+        subject = Subject(evaluation.settings, *models, classes, templates, pictures, training)
+        measured = [MEASURES[name](subject) for name in dict.fromkeys(self.settings.measures)]
         block: Block = {
-            **{name: Score(its.value, its.low, its.high) for name, its in intervals.items()},
-            f"untrained_{TOP1}": Score(accuracies(untrained, labels, len(classes))[TOP1]),
-            f"chance_{TOP1}": Score(100.0 / len(classes)),
-            "pictures": Score(len(labels)),
+            **{name: score for its in measured for name, score in its.block.items()},
+            "chance_top1": Score(100.0 / len(classes)),
+            "pictures": Score(len(pictures.labels)),
             "classes": Score(len(classes)),
             "broken": Score(len(encoded.broken)),
         }
-        guesses = predicted(encoded.outputs[0], texts[0], settings.chunk)
-        details = {
-            "digest": self._digest(encoded, templates),
-            "templates": list(templates),
-            "classes": _class_rows(classes, by_class(hits[TOP1], labels, len(classes)), labels),
-            "confusions": _confusions(classes, labels, guesses),
-            "broken": [{"picture": name, "reason": reason} for name, reason in self._broken(encoded)[:_KEPT]],
-        }
+        broken = [(self.found.pictures[row].name, reason) for row, reason in encoded.broken[:_KEPT]]
+        details: dict[str, Any] = {"digest": self._digest(encoded)}
+        for its in measured:
+            details |= its.details
+        details["broken"] = [{"picture": name, "reason": reason} for name, reason in broken]
         return Table(block, {}, details=details)
 
-    @property
-    def _place(self) -> str:
-        return self.settings.folder or self.settings.csv or self.settings.shards
+    def _training(self, evaluation: Evaluation, pictures: Labelled) -> Labelled | None:
+        """Return the set's own training split where a probe learns from it, else None."""
+        if _PROBE not in self.settings.measures:
+            return None
+        if self.found.training:
+            return self._encoded(evaluation, self.found.training)[1]
+        _require_two(_place(self.settings), self.found.classes, pictures.labels.tolist())
+        return None
 
-    def _broken(self, encoded: EncodedPictures) -> list[tuple[str, str]]:
-        return [(self.found.pictures[row].name, reason) for row, reason in encoded.broken]
-
-    def _tell_broken(self, encoded: EncodedPictures) -> None:
-        if broken := [f"{name} ({reason})" for name, reason in self._broken(encoded)]:
-            count = plural(len(self.found.pictures), "picture")
+    def _encoded(self, evaluation: Evaluation, pictures: Sequence[LabelledPicture]) -> tuple[EncodedPictures, Labelled]:
+        """Give pictures to both image towers, each read once."""
+        models = evaluation.model, evaluation.untrained
+        towers = [model.tower_features for model in models]
+        of_files = [labelled.picture for labelled in pictures]
+        encoded = encode_pictures(of_files, evaluation.model.transform, towers, evaluation.settings.batch_size)
+        if broken := [f"{pictures[row].name} ({reason})" for row, reason in encoded.broken]:
+            count = plural(len(pictures), "picture")
             logger().warning(f"{self.name}: {len(broken)} of {count} cannot be read: {names(broken, _NAMED)}")
+        labels = np.array([labelled.label for labelled in pictures], np.int64)[encoded.rows]
+        return encoded, Labelled(labels, *encoded.outputs)
 
-    def _digest(self, encoded: EncodedPictures, templates: tuple[str, ...]) -> str:
-        """Equal when and only when two models were asked the same: pictures, classes, templates."""
+    def _digest(self, encoded: EncodedPictures) -> str:
+        """Equal when and only when two models were asked about the same pictures with the same classes."""
         labels = [labelled.label for labelled in self.found.pictures]
-        return sha256_json([encoded.digest, labels, self.found.classes, templates])
+        return sha256_json([encoded.digest, labels, self.found.classes])
 
 
-def _class_rows(classes: tuple[str, ...], shares: Floats, labels: Ints) -> list[dict[str, Any]]:
-    """Accuracy of each class, the lowest first."""
+def _place(settings: ClassificationParams) -> str:
+    return settings.folder or settings.csv or settings.shards
+
+
+def _require_two(place: str, classes: Sequence[str], labels: Sequence[int]) -> None:
+    """Refuse a class of one picture where a layer is to learn from the others."""
     counts = np.bincount(labels, minlength=len(classes))
-    rows = [
-        {"class": name, TOP1: round(float(share), 2), "pictures": int(count)}
-        for name, share, count in zip(classes, shares, counts, strict=True)
-    ]
-    return sorted(rows, key=lambda row: (row[TOP1], row["class"]))
-
-
-def _confusions(classes: tuple[str, ...], labels: Ints, guesses: Ints) -> list[dict[str, Any]]:
-    """Pairs of classes by how many pictures of one were taken for the other, most first."""
-    counts = np.bincount(labels, minlength=len(classes))
-    wrong = labels != guesses
-    pairs, times = np.unique(np.stack([labels[wrong], guesses[wrong]]), axis=1, return_counts=True)
-    order = np.argsort(-times, kind="stable")[:_KEPT]
-    return [
-        {
-            "class": classes[right],
-            "taken_for": classes[guess],
-            "pictures": int(times[place]),
-            "of": int(counts[right]),
-        }
-        for place, (right, guess) in zip(order, pairs.T[order], strict=True)
-    ]
+    if single := np.flatnonzero(counts == 1).tolist():
+        raise ZeroVLError(
+            f"{place}: class {classes[single[0]]!r} has 1 picture, and a linear probe learns from the others of its "
+            "class; give it more, leave it out, or take linear_probe out of measures"
+        )

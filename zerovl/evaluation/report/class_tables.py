@@ -14,9 +14,19 @@ _BROKEN = 10  # broken pictures that it names
 
 def class_tables(details: Mapping[str, Any]) -> str:
     """Write the details of a set of pictures with classes; nothing for those of other evaluators."""
-    if "classes" not in details:
-        return ""
-    return _confusions(details["confusions"]) + _classes(details["classes"]) + _broken(details["broken"])
+    of_classes = _confusions(details["confusions"]) + _classes(details["classes"]) if "classes" in details else ""
+    return of_classes + _broken(details.get("broken", ()))
+
+
+def class_note(details: Mapping[str, Any]) -> str:
+    """Say how pictures were classified; nothing for other evaluators."""
+    said = []
+    if templates := details.get("templates"):
+        count = plural(len(templates), "caption")
+        said.append(f"Classes are named by {count} each, as “{escape(templates[0])}”; no picture was trained on.")
+    if probe := details.get("linear_probe"):
+        said.append(f"probe: a linear layer on the image tower, fitted to {escape(probe['trained_on'])}.")
+    return f"<p>{' '.join(said)}</p>" if said else ""
 
 
 def _confusions(pairs: Sequence[Mapping[str, Any]]) -> str:

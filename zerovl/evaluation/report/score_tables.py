@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from zerovl.evaluation.metrics import HEADLINE, blocks, cell, further_evaluators, metric_names, retrieval_blocks
-from zerovl.evaluation.report.class_tables import class_tables
+from zerovl.evaluation.report.class_tables import class_note, class_tables
 
 Block = Mapping[str, Any]
 
@@ -35,7 +35,8 @@ def further_sections(metrics: Block, details: Block) -> str:
     """Write a table for each evaluator beside retrieval, with the names that it gives its metrics and its details."""
     sections = []
     for evaluator, table in further_evaluators(metrics).items():
-        names, whole = metric_names(table), "All sources" if table.get("sources") else "All"
+        names, its_details = metric_names(table), details.get(evaluator, {})
+        head, whole = ("Source", "All sources") if table.get("sources") else ("", "All pictures")
         heads = "".join(f"<th>{escape(name)}</th>" for name in names)
         rows = "".join(
             f'<tr{" class=overall" * (not place)}><th scope="row">{escape(source if place else whole)}</th>'
@@ -43,8 +44,9 @@ def further_sections(metrics: Block, details: Block) -> str:
             for place, (source, block) in enumerate(blocks(table))
         )
         sections.append(
-            f'<section><h2>{escape(evaluator)}</h2><div class="scroll"><table><thead><tr><th>Source</th>{heads}</tr>'
-            f"</thead><tbody>{rows}</tbody></table></div>{class_tables(details.get(evaluator, {}))}</section>"
+            f"<section><h2>{escape(evaluator)}</h2>{class_note(its_details)}"
+            f'<div class="scroll"><table><thead><tr><th>{head}</th>{heads}</tr>'
+            f"</thead><tbody>{rows}</tbody></table></div>{class_tables(its_details)}</section>"
         )
     return "".join(sections)
 

@@ -1,0 +1,142 @@
+"""What is measured of a set of pictures with classes, by name: zero-shot classification, a linear probe.
+
+Shapes: `n` pictures that can be read, `w` width of the image tower, `D` of the embeddings, `C` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from zerovl.evaluation.bootstrap import Floats
+from zerovl.evaluation.classification.linear_probe import FOLDS, probe
+from zerovl.evaluation.classification.zero_shot import (
+    TOP1,
+    accuracies,
+    accuracy_intervals,
+    by_class,
+    class_embeddings,
+    hits_of,
+    predicted,
+)
+from zerovl.evaluation.metrics import Block, Interval, Score
+from zerovl.evaluation.pool import Ints
+from zerovl.model.encoder import Encoder
+from zerovl.params import EvaluateParams
+
+_PAIRS = 100  # of classes that are taken for each other, in the report
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with their classes, as image towers see them."""
+
+    labels: Ints  # (n,)
+    trained: torch.Tensor  # (n, w) of the model's tower
+    untrained: torch.Tensor  # (n, w) of the untrained model's
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model and an untrained one on a set."""
+
+    settings: EvaluateParams
+    model: Encoder
+    untrained: Encoder
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    pictures: Labelled
+    training: Labelled | None  # of a training split, where the set has one
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics by name, and what the report has beside them."""
+
+    block: Block
+    details: Mapping[str, Any]
+
+
+class Measure(Protocol):
+    """Measures one thing of a set."""
+
+    def __call__(self, subject: Subject) -> Measured:
+        """Return its metrics and details."""
+        ...
+
+
+def zero_shot(subject: Subject) -> Measured:
+    """Classify by captions that name the classes (see `zero_shot.py`): `top1`, `top5`, `mean_class`."""
+    settings, classes, labels = subject.settings, subject.classes, subject.pictures.labels
+    hits, guesses = _by_captions(subject, subject.model, subject.pictures.trained)
+    untrained, _ = _by_captions(subject, subject.untrained, subject.pictures.untrained)
+    intervals = accuracy_intervals(hits, labels, len(classes), settings.bootstrap, settings.seed)
+    block = {
+        **{name: _score(its) for name, its in intervals.items()},
+        f"untrained_{TOP1}": Score(accuracies(untrained, labels, len(classes))[TOP1]),
+    }
+    details = {
+        "templates": list(subject.templates),
+        "classes": _class_rows(classes, by_class(hits[TOP1], labels, len(classes)), labels),
+        "confusions": _confusions(classes, labels, guesses),
+    }
+    return Measured(block, details)
+
+
+def linear_probe(subject: Subject) -> Measured:
+    """Classify by a linear layer on the image tower (see `linear_probe.py`): `probe_top1`."""
+    settings, labels, training = subject.settings, subject.pictures.labels, subject.training
+    classes, seed, device = len(subject.classes), settings.seed, subject.model.device
+    learned = None if training is None else (training.trained.to(device), training.labels)
+    learned_untrained = None if training is None else (training.untrained.to(device), training.labels)
+    found = probe(subject.pictures.trained.to(device), labels, learned, classes, seed)
+    untrained = probe(subject.pictures.untrained.to(device), labels, learned_untrained, classes, seed)
+    hits = {TOP1: (found.predicted == labels).astype(np.float64)}
+    block = {
+        "probe_top1": _score(accuracy_intervals(hits, labels, classes, settings.bootstrap, seed)[TOP1]),
+        "untrained_probe_top1": Score(100.0 * float((untrained.predicted == labels).mean())),
+    }
+    trained_on = f"{FOLDS} folds of the set itself" if training is None else f"{len(training.labels)} pictures of train"
+    return Measured(block, {"linear_probe": {"penalties": list(found.penalties), "trained_on": trained_on}})
+
+
+MEASURES: dict[str, Measure] = {"zero_shot": zero_shot, "linear_probe": linear_probe}
+
+
+def _by_captions(subject: Subject, model: Encoder, features: torch.Tensor) -> tuple[dict[str, Floats], Ints]:
+    """Hits by name (n,), and the class that each picture is taken for (n,)."""
+    settings = subject.settings
+    images = torch.cat([model.embed_features(part) for part in features.split(settings.chunk)])  # (n, D)
+    of_classes = class_embeddings(model, subject.classes, subject.templates, settings.batch_size)  # (C, D)
+    hits = hits_of(images, of_classes, subject.pictures.labels, settings.chunk)
+    return hits, predicted(images, of_classes, settings.chunk)
+
+
+def _score(interval: Interval) -> Score:
+    return Score(interval.value, interval.low, interval.high)
+
+
+def _class_rows(classes: Sequence[str], shares: Floats, labels: Ints) -> list[dict[str, Any]]:
+    """Accuracy of each class, the lowest first."""
+    counts = np.bincount(labels, minlength=len(classes))
+    rows = [
+        {"class": name, TOP1: round(float(share), 2), "pictures": int(count)}
+        for name, share, count in zip(classes, shares, counts, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (row[TOP1], row["class"]))
+
+
+def _confusions(classes: Sequence[str], labels: Ints, guesses: Ints) -> list[dict[str, Any]]:
+    """Pairs of classes by how many pictures of one were taken for the other, most first."""
+    counts = np.bincount(labels, minlength=len(classes))
+    wrong = labels != guesses
+    pairs, times = np.unique(np.stack([labels[wrong], guesses[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-times, kind="stable")[:_PAIRS]
+    return [
+        {"class": classes[right], "taken_for": classes[guess], "pictures": int(count), "of": int(counts[right])}
+        for (right, guess), count in zip(pairs.T[order], times[order], strict=True)
+    ]
