@@ -74,7 +74,7 @@ clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
 
 lock: setup ## resolve pyproject.toml again into requirements.lock (hashes, no addresses)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --python-version 3.11 --extra pipeline --extra dev --custom-compile-command "make lock" \
+		--no-emit-find-links --python-version 3.11 --extra pipeline --extra export --extra dev --custom-compile-command "make lock" \
 		pyproject.toml --output-file requirements.lock
 
 $(PEERS)/.ready: benchmarks/peers.txt $(VENV)/.ready

@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _code, _registry),
+        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export, _code),
+        _registry,
     ):
         add(commands)
     return parser
@@ -327,6 +328,18 @@ def _convert_weights(commands: Subparsers) -> None:
     text = "write a Hugging Face folder's pytorch_model.bin as model.safetensors"
     convert = _command(commands, "convert-weights", text, run)
     convert.add_argument("folder", metavar="DIR", help="a text tower's folder")
+
+
+def _export(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import export
+
+        export.run(arguments.model, arguments.to, Path(arguments.out))
+
+    export = _command(commands, "export", "write a model for another library, and compare the embeddings of both", run)
+    export.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    export.add_argument("--to", required=True, choices=("open-clip",))
+    export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
 
 
 def _registry(commands: Subparsers) -> None:

@@ -83,7 +83,7 @@ def check(folder: Path) -> str:
     encoder = Encoder.load(folder)
     if not (folder / SAMPLE / SAMPLE_PAIRS).is_file():
         return "note: the release has no sample, so it was loaded but not scored"
-    keys, pictures, captions = _read_pairs(folder / SAMPLE / SAMPLE_PAIRS)
+    keys, pictures, captions = read_pairs(folder / SAMPLE / SAMPLE_PAIRS)
     stored = _read_embeddings(folder / SAMPLE / SAMPLE_EMBEDDINGS, len(keys))
     if not keys:
         return "note: the release's sample is empty, so it was loaded but not scored"
@@ -103,8 +103,8 @@ def check(folder: Path) -> str:
     return f"{len(keys)} sample pairs embedded again: cosines within {worst:.1e} of those stored"
 
 
-def _read_pairs(path: Path) -> tuple[list[str], list[Image.Image], list[str]]:
-    """Keys, pictures and first captions, n each."""
+def read_pairs(path: Path) -> tuple[list[str], list[Image.Image], list[str]]:
+    """Return keys, pictures and first captions of a sample, n each; raises `ZeroVLError` where it is damaged."""
     keys, pictures, captions = [], [], []
     try:
         with tarfile.open(path) as tar:

@@ -1,0 +1,94 @@
+"""An export is whole or absent: refusals, differences and what it hands along."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.exchange import make_bundle, pictures_of_all_modes
+from zerovl.errors import ZeroVLError
+from zerovl.files import write_json
+from zerovl.images import to_rgb
+from zerovl.interop import export as exports
+from zerovl.interop.base import Sample, largest_difference, require, synthetic_sample
+from zerovl.interop.open_clip_export import write_transform
+from zerovl.interop.standalone.zerovl_transform import Transform
+from zerovl.model.encoder import Encoder
+
+
+class Echo:
+    """A form that gives the model's own embeddings, moved by a little."""
+
+    name, library, tolerance, usage = "echo", "torch", 1e-5, "import torch"
+
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+
+    def check(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def write(self, encoder: Encoder, folder: Path) -> None:
+        write_json(folder / "model.json", {})
+
+    def embed(self, folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
+        assert (folder / "model.json").is_file()
+        texts = self.encoder.encode_text(sample.captions)
+        texts[-1, 0] += self.shift
+        return self.encoder.encode_image(sample.pictures), texts
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return make_bundle(tmp_path_factory.mktemp("model"))
+
+
+def test_the_folder_appears_whole_and_says_what_was_measured(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(exports.FORMATS, "echo", Echo(1e-6))
+    card = tmp_path / "card.md"
+    card.write_text("scores")
+    exports.export(encoder, "shop@3", "echo", synthetic_sample(), tmp_path / "deep" / "out", card)
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["out"]
+    found = sorted(path.name for path in (tmp_path / "deep" / "out").iterdir())
+    assert found == ["MODEL_CARD.md", "README.md", "model.json"]
+    readme = (tmp_path / "deep" / "out" / "README.md").read_text()
+    assert "1.0e-06 for captions apart (1e-05 is allowed)" in readme
+    assert "pipeline_tag" not in readme
+    assert "4 drawn pictures and 4 captions" in capsys.readouterr().out
+    with pytest.raises(ZeroVLError, match="is there already"):
+        exports.export(encoder, "shop@3", "echo", synthetic_sample(), tmp_path / "deep" / "out")
+
+
+@pytest.mark.parametrize("shift", [1e-3, float("nan")])
+def test_other_embeddings_are_an_error_and_leave_nothing(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float
+) -> None:
+    monkeypatch.setitem(exports.FORMATS, "echo", Echo(shift))
+    with pytest.raises(ZeroVLError, match=r"gives other embeddings .* nothing was written"):
+        exports.export(encoder, "shop", "echo", synthetic_sample(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_transform_that_is_handed_along_is_the_one_of_evaluation(encoder: Encoder, tmp_path: Path) -> None:
+    write_transform(encoder.model.architecture, tmp_path)
+    transform = Transform(tmp_path)
+    for picture in pictures_of_all_modes():
+        expected = encoder.model.normalise(encoder.transform(to_rgb(picture))[None])[0]
+        assert np.abs(transform(picture) - expected.numpy()).max() < 1e-6
+    assert "zerovl." not in (tmp_path / "zerovl_transform.py").read_text()
+
+
+def test_a_library_that_is_not_there_is_named() -> None:
+    with pytest.raises(ZeroVLError, match=r"--to x needs no_such_library.*zerovl\[export\]"):
+        require("no_such_library", "--to x")
+
+
+def test_a_difference_is_the_largest_of_all_components() -> None:
+    ours = torch.zeros(2, 3)
+    theirs = torch.tensor([[0.0, 0.0, 1e-3], [-2e-3, 0.0, 0.0]])
+    assert largest_difference(ours, theirs) == pytest.approx(2e-3)
+    assert largest_difference(ours, theirs[:1]) == float("inf")
+    assert largest_difference(ours, theirs * float("nan")) == float("inf")

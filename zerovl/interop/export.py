@@ -1,0 +1,99 @@
+"""`zerovl export`: a model in another library's form, whole or not at all.
+
+The folder appears once that library has read it and embedded a sample of pictures and captions as the model does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import sync_folder
+from zerovl.interop.base import Format, Sample, largest_difference, require
+from zerovl.interop.open_clip_export import OpenClip
+from zerovl.model.encoder import Encoder
+from zerovl.version import __version__
+
+FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(),)}
+
+_CARD = """\
+---
+library_name: {library}
+tags:
+- clip
+- dual-encoder
+- zerovl
+---
+
+# {name}
+
+The model {name} of ZeroVL as {library} reads it.
+
+```python
+{usage}
+```
+
+Pictures go through the transform of this folder (`preprocess.json`), which is what the model was evaluated with.
+{scores}
+
+{checked}
+"""
+
+
+def export(encoder: Encoder, name: str, form: str, sample: Sample, out: Path, card: Path | None = None) -> None:
+    """Write the folder `out` and print the largest difference that was found.
+
+    Args:
+        encoder: the model, on the CPU.
+        name: how its card calls it.
+        form: a key of `FORMATS`.
+        sample: what both libraries embed.
+        out: a folder that is not there yet.
+        card: the model card of the release, which is copied; None where there is none.
+
+    Raises:
+        ZeroVLError: the model has no such form, the library is not installed, `out` is there already, or the
+            embeddings differ by more than the form allows; then there is no `out`.
+    """
+    found = FORMATS[form]
+    if out.exists():
+        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+    require(found.library, f"--to {form}")
+    found.check(encoder)
+    aside = out.with_name(f".{out.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of an export that was ended
+    aside.mkdir(parents=True)
+    try:
+        found.write(encoder, aside)
+        checked = _compare(found, encoder, aside, sample)
+        if card:
+            shutil.copy(card, aside / "MODEL_CARD.md")
+        scores = "Scores, data and limits: `MODEL_CARD.md`." if card else "It has no scores with it."
+        values = {"library": found.library, "name": name, "usage": found.usage, "scores": scores, "checked": checked}
+        (aside / "README.md").write_text(_CARD.format(**values), encoding="utf-8")
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(out.parent)
+    print(f"{out}: {name} for {found.library}. {checked}")
+
+
+def _compare(found: Format, encoder: Encoder, folder: Path, sample: Sample) -> str:
+    """Return a sentence on the largest difference; raises `ZeroVLError` where it is too large."""
+    images, texts = found.embed(folder, sample)  # (n, D), (m, D)
+    pictures = largest_difference(encoder.encode_image(sample.pictures), images)
+    captions = largest_difference(encoder.encode_text(sample.captions), texts)
+    differences = f"{pictures:.1e} for pictures and {captions:.1e} for captions"
+    package = packages_distributions()[found.library][0]
+    if max(pictures, captions) > found.tolerance:
+        raise ZeroVLError(
+            f"--to {found.name}: {package} {version(package)} gives other embeddings than zerovl, up to {differences} "
+            f"apart, where {found.tolerance:g} is allowed; nothing was written. Try the versions of requirements.lock, "
+            "and report it if they differ too"
+        )
+    return (
+        f"{package} {version(package)} and zerovl {__version__} gave {sample.origin} the same embeddings: at most "
+        f"{differences} apart ({found.tolerance:g} is allowed)."
+    )

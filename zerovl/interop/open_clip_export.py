@@ -1,0 +1,171 @@
+"""A model as a local folder of open_clip: a timm tower and a text tower of transformers, each with its config.
+
+    open_clip_config.json         both towers, and the preprocessing that comes nearest among open_clip's own
+    open_clip_model.safetensors   weights by open_clip's names
+    image_tower/config.json       timm's, where the tower was built with options
+    text_tower/config.json        of transformers
+    tokenizer.json, tokenizer_config.json
+    preprocess.json, zerovl_transform.py, zerovl_open_clip.py    our transform, and a function that loads it all
+
+The format is that of open_clip 3.3 (its factory.py, timm_model.py and hf_model.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import write_json
+from zerovl.interop import tokenizer_files
+from zerovl.interop.base import Sample
+from zerovl.interop.standalone import hand_along, zerovl_transform
+from zerovl.model.architecture import Architecture
+from zerovl.model.dual_encoder import DualEncoder, image_width
+from zerovl.model.encoder import Encoder
+
+FAMILIES = ("bert", "roberta", "xlm-roberta")  # of text towers, that open_clip 3.3 knows the widths of
+POOLERS = {"first": "cls_last_hidden_state_pooler", "mean": "mean_pooler"}
+# Ours and theirs; the rest of a key is the tower's own. Temperature and bias are apart.
+PREFIXES = {
+    "image_tower.": "visual.trunk.",
+    "image_projection.": "visual.head.proj.",
+    "text_tower.": "text.transformer.",
+    "text_projection.": "text.proj.",
+}
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+IMAGE_TOWER, TEXT_TOWER = "image_tower", "text_tower"
+
+
+class OpenClip:
+    """open_clip's local folder (`local-dir:`)."""
+
+    name = "open-clip"
+    library = "open_clip"
+    tolerance = 1e-5
+    usage = (
+        "from zerovl_open_clip import load  # the file in this folder\n"
+        "model, transform, tokenizer = load()\n"
+        'scores = model.encode_text(tokenizer(["two skiers"]), normalize=True) '
+        "@ model.encode_image(transform(picture)[None], normalize=True).T"
+    )
+
+    def check(self, encoder: Encoder) -> None:
+        """Raise `ZeroVLError` for towers and poolings that open_clip does not have."""
+        architecture, tower = encoder.model.architecture, encoder.model.image_tower
+        family = architecture.text_config["model_type"]
+        kind = architecture.image_tower.rpartition(":")[0]
+        if kind not in ("", "timm"):
+            raise _refusal(f"its image tower {architecture.image_tower} is not timm's")
+        if image_width(tower) != tower.num_features:
+            raise _refusal(
+                f"its image tower {architecture.image_tower} gives {image_width(tower)} features behind its last "
+                f"layer, and open_clip takes the {tower.num_features} before it"
+            )
+        if family not in FAMILIES:
+            raise _refusal(f"its text tower is of the family {family}, and open_clip has {', '.join(FAMILIES)}")
+        if architecture.pooling not in POOLERS:
+            raise _refusal(
+                f"its text tower is pooled by {architecture.pooling!r}, and open_clip has {' and '.join(POOLERS)}"
+            )
+
+    def write(self, encoder: Encoder, folder: Path) -> None:
+        """Write the folder."""
+        from zerovl.interop.standalone import zerovl_open_clip  # open_clip is of the extra `export`
+
+        architecture = encoder.model.architecture
+        write_json(folder / CONFIG, _config(architecture))
+        save_file(_weights(encoder.model), folder / WEIGHTS, {"format": "pt"})
+        if architecture.image_options:
+            (folder / IMAGE_TOWER).mkdir()
+            write_json(folder / IMAGE_TOWER / "config.json", _timm_config(encoder.model))
+        (folder / TEXT_TOWER).mkdir()
+        # open_clip masks what equals pad_token_id, so it must be the tokenizer's.
+        text_config = architecture.text_config | {"pad_token_id": encoder.tokenizer.special.pad}
+        write_json(folder / TEXT_TOWER / "config.json", text_config)
+        tokenizer_files.write(encoder.tokenizer, folder)
+        write_transform(architecture, folder)
+        hand_along(zerovl_open_clip, folder)
+
+    def embed(self, folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Embed with open_clip."""
+        from zerovl.interop.standalone.zerovl_open_clip import load
+
+        model, transform, tokenizer = load(folder)
+        with torch.inference_mode():
+            images = model.encode_image(torch.stack([transform(picture) for picture in sample.pictures]), True)
+            return images, model.encode_text(tokenizer(sample.captions), True)
+
+
+def write_transform(architecture: Architecture, folder: Path) -> None:
+    """Write our transform as numbers and as a file of Python that needs numpy and Pillow alone."""
+    size, crop = architecture.resize_size, architecture.image_size
+    write_json(
+        folder / zerovl_transform.FILE, zerovl_transform.settings(size, crop, architecture.mean, architecture.std)
+    )
+    hand_along(zerovl_transform, folder)
+
+
+def _refusal(reason: str) -> ZeroVLError:
+    return ZeroVLError(f"--to open-clip: the model cannot be one of open_clip: {reason}; use --to onnx")
+
+
+def _config(architecture: Architecture) -> dict[str, Any]:
+    name = architecture.image_tower.rpartition(":")[2]
+    model: dict[str, Any] = {
+        "embed_dim": architecture.embed_dim,
+        "vision_cfg": {
+            "image_size": architecture.image_size,
+            "timm_model_name": f"local-dir:{IMAGE_TOWER}" if architecture.image_options else name,
+            "timm_model_pretrained": False,
+            "timm_pool": "",  # the tower's own
+            "timm_proj": "linear",
+            "timm_proj_bias": False,
+        },
+        "text_cfg": {
+            "hf_model_name": TEXT_TOWER,
+            "hf_tokenizer_name": TEXT_TOWER,
+            "hf_model_pretrained": False,
+            "hf_proj_type": "linear",
+            "hf_pooler_type": POOLERS[architecture.pooling],
+            "context_length": architecture.max_tokens,
+        },
+    }
+    if architecture.logit_bias is not None:
+        model["init_logit_bias"] = architecture.logit_bias
+    preprocess = {
+        "size": architecture.image_size,
+        "mean": list(architecture.mean),
+        "std": list(architecture.std),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def _timm_config(model: DualEncoder) -> dict[str, Any]:
+    """What timm reads of a local folder to build a tower with options."""
+    tower: Any = model.image_tower
+    return {
+        "architecture": model.architecture.image_tower.rpartition(":")[2],
+        "num_classes": 0,
+        "num_features": tower.num_features,
+        "pretrained_cfg": {"input_size": [3, model.architecture.image_size, model.architecture.image_size]},
+        "model_args": model.architecture.image_options,
+    }
+
+
+def _weights(model: DualEncoder) -> dict[str, Tensor]:
+    """The weights by open_clip's names; `logit_scale` is the logarithm of 1 / temperature."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    renamed = {"logit_scale": -weights.pop("temperature").log()}
+    if (bias := weights.pop("logit_bias", None)) is not None:
+        renamed["logit_bias"] = bias
+    for name, tensor in weights.items():
+        prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+        renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
+    return renamed

@@ -1,0 +1,57 @@
+"""Turn pictures into what the image tower was evaluated with. Needs numpy and Pillow.
+
+Both sides are resized to the same length (the shape is squashed, antialiased bilinear), then the centre is cropped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+FILE = "preprocess.json"
+
+
+class Transform:
+    """Makes of a picture the normalised pixels of one model: its `preprocess.json` says how."""
+
+    def __init__(self, folder: Path | str) -> None:
+        settings = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+        self.resize: int = settings["resize"]
+        self.crop: int = settings["crop"]
+        self.mean = np.array(settings["mean"], np.float32).reshape(3, 1, 1)
+        self.std = np.array(settings["std"], np.float32).reshape(3, 1, 1)
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """Turn a picture of any mode and size into normalised pixels, float32 (3, crop, crop)."""
+        size = (self.resize, self.resize)
+        image = to_rgb(image)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        edge = round((self.resize - self.crop) / 2)
+        cropped = image.crop((edge, edge, edge + self.crop, edge + self.crop))
+        pixels = np.asarray(cropped).transpose(2, 0, 1).astype(np.float32)  # (3, crop, crop), 0 to 255
+        normalised: npt.NDArray[np.float32] = (pixels / np.float32(255) - self.mean) / self.std
+        return normalised
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode: transparency is laid on white, 16-bit grey is scaled to 8 bits."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        values = np.asarray(image).astype(np.float64)  # (H, W), 16 bits a value
+        return Image.fromarray(np.clip(values / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def settings(resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """Return what `preprocess.json` holds."""
+    return {"resize": resize, "crop": crop, "interpolation": "bilinear", "mean": list(mean), "std": list(std)}
