@@ -12,11 +12,12 @@ from pathlib import Path
 from zerovl.errors import ZeroVLError
 from zerovl.files import sync_folder
 from zerovl.interop.base import Format, Sample, largest_difference, require
+from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.open_clip_export import OpenClip
 from zerovl.model.encoder import Encoder
 from zerovl.version import __version__
 
-FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(),)}
+FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace())}
 
 _CARD = """\
 ---
@@ -35,8 +36,7 @@ The model {name} of ZeroVL as {library} reads it.
 {usage}
 ```
 
-Pictures go through the transform of this folder (`preprocess.json`), which is what the model was evaluated with.
-{scores}
+Pictures go through the preprocessing of this folder, which is what the model was evaluated with. {scores}
 
 {checked}
 """
