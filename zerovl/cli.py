@@ -338,7 +338,7 @@ def _export(commands: Subparsers) -> None:
 
     export = _command(commands, "export", "write a model for another library, and compare the embeddings of both", run)
     export.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
-    export.add_argument("--to", required=True, choices=("open-clip", "hugging-face"))
+    export.add_argument("--to", required=True, choices=("open-clip", "hugging-face", "onnx"))
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
 
 

@@ -13,11 +13,12 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import sync_folder
 from zerovl.interop.base import Format, Sample, largest_difference, require
 from zerovl.interop.hugging_face_export import HuggingFace
+from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
 from zerovl.model.encoder import Encoder
 from zerovl.version import __version__
 
-FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace())}
+FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
 
 _CARD = """\
 ---
