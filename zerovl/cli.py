@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export, _code),
-        _registry,
+        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export, _import),
+        *(_code, _registry),
     ):
         add(commands)
     return parser
@@ -340,6 +340,18 @@ def _export(commands: Subparsers) -> None:
     export.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
     export.add_argument("--to", required=True, choices=("open-clip", "hugging-face", "onnx"))
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
+
+
+def _import(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.interop import import_folder
+
+        import_folder.import_folder(Path(arguments.folder), Path(arguments.out))
+
+    text = "turn a folder of another library into a bundle, and compare the embeddings of both"
+    found = _command(commands, "import", text, run)
+    found.add_argument("folder", metavar="DIR", help="of open_clip, or of a CLIPModel or SiglipModel of transformers")
+    found.add_argument("--out", required=True, metavar="MODEL", help="a folder that is not there yet")
 
 
 def _registry(commands: Subparsers) -> None:

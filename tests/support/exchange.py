@@ -7,10 +7,13 @@ import torch
 from PIL import Image
 
 from tests.support import text_towers
+from zerovl import params_file
 from zerovl.model import bundle
+from zerovl.model.checks import check_towers
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
+from zerovl.training.start import BundleStart
 
 
 def make_bundle(
@@ -34,3 +37,18 @@ def pictures_of_all_modes() -> list[Image.Image]:
     clear = Image.merge("RGBA", (gradient, gradient, gradient, gradient.transpose(Image.Transpose.FLIP_TOP_BOTTOM)))
     wide = gradient.convert("I").point(lambda value: value * 257).convert("I;16")
     return [gradient, clear, wide, gradient.convert("P"), gradient.convert("CMYK"), gradient.convert("RGB")]
+
+
+def check_trains_on(imported: Path) -> None:
+    """The recipe in an imported bundle builds the same towers, and `train.init_from` fills them."""
+    recipe = params_file.read_yaml(str(imported / "train.yaml"))
+    params = params_file.from_recipe(recipe, [], "imported")
+    check_towers(params.model)
+    before = Encoder.load(imported, "cpu")
+    model = build(params.model, before.tokenizer.vocab_size, seed=9, logit_bias=before.model.architecture.logit_bias)
+    BundleStart(imported).load_into(model)
+    after = Encoder(model, before.tokenizer, "cpu")
+    captions = ["a red circle", "two blue stars"]
+    assert torch.equal(after.encode_text(captions), before.encode_text(captions))
+    pixels = torch.full((1, 3, params.model.image_size, params.model.image_size), 90, dtype=torch.uint8)
+    assert torch.equal(after.encode_pixels(pixels), before.encode_pixels(pixels))

@@ -28,11 +28,11 @@ from zerovl.interop.base import Sample
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder, image_width, l2_normalise
 from zerovl.model.encoder import Encoder
+from zerovl.model.preprocess import INTERPOLATIONS
 from zerovl.model.text_towers import text_config_from
 
 WITH_POOLER = ("bert", "camembert", "mpnet", "roberta", "xlm-roberta")  # families whose pooler is a Linear and tanh
 _SCALE = 2.0**13
-_BILINEAR = 2  # Pillow's number
 _PREFIXES = {
     "image_tower.": "vision_model.timm_model.",
     "image_projection.": "visual_projection.",
@@ -70,7 +70,9 @@ class HuggingFace:
                 f"the first of {', '.join(WITH_POOLER)}"
             )
         border = architecture.resize_size - architecture.image_size
-        if round(border / 2) != border // 2:
+        if architecture.resize_mode == "shortest-rounded":
+            raise _refusal("its pictures are cropped as torchvision does, and transformers rounds to the other side")
+        if architecture.resize_mode == "squash" and round(border / 2) != border // 2:
             raise _refusal(
                 f"pictures of {architecture.resize_size} cropped to {architecture.image_size} have no pixel in the "
                 "middle, and transformers rounds it to the other side"
@@ -130,8 +132,8 @@ def _image_processor(architecture: Architecture) -> CLIPImageProcessor:
     size, crop = architecture.resize_size, architecture.image_size
     return CLIPImageProcessor(
         do_resize=True,
-        size={"height": size, "width": size},
-        resample=_BILINEAR,
+        size={"height": size, "width": size} if architecture.resize_mode == "squash" else {"shortest_edge": size},
+        resample=INTERPOLATIONS[architecture.interpolation].value,
         do_center_crop=True,
         crop_size={"height": crop, "width": crop},
         do_rescale=True,

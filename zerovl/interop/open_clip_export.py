@@ -103,10 +103,15 @@ class OpenClip:
 
 def write_transform(architecture: Architecture, folder: Path) -> None:
     """Write our transform as numbers and as a file of Python that needs numpy and Pillow alone."""
-    size, crop = architecture.resize_size, architecture.image_size
-    write_json(
-        folder / zerovl_transform.FILE, zerovl_transform.settings(size, crop, architecture.mean, architecture.std)
-    )
+    settings = {
+        "resize": architecture.resize_size,
+        "crop": architecture.image_size,
+        "mode": architecture.resize_mode,
+        "interpolation": architecture.interpolation,
+        "mean": list(architecture.mean),
+        "std": list(architecture.std),
+    }
+    write_json(folder / zerovl_transform.FILE, settings)
     hand_along(zerovl_transform, folder)
 
 
@@ -141,8 +146,8 @@ def _config(architecture: Architecture) -> dict[str, Any]:
         "size": architecture.image_size,
         "mean": list(architecture.mean),
         "std": list(architecture.std),
-        "interpolation": "bilinear",
-        "resize_mode": "squash",
+        "interpolation": architecture.interpolation,
+        "resize_mode": architecture.resize_mode.partition("-")[0],
     }
     return {"model_cfg": model, "preprocess_cfg": preprocess}
 

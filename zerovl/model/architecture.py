@@ -34,6 +34,8 @@ class Architecture:
     max_tokens: int
     pooling: str = "first"  # of the text tower, a name of zerovl/model/pooling.py
     logit_bias: float | None = None  # start value of a learned bias of the logits; None: the model has none
+    resize_mode: str = "squash"  # how evaluation resizes, a key of RESIZE_MODES in zerovl/model/preprocess.py
+    interpolation: str = "bilinear"  # of that resize; what comes from other libraries has others
 
     def to_json(self) -> dict[str, Any]:
         """Return what `config.json` holds; fields that were added later are there where they are not their default."""

@@ -32,7 +32,7 @@ class Encoder:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
-        self.transform = EvaluationTransform(model.architecture.image_size, model.architecture.resize_size)
+        self.transform = EvaluationTransform.of(model.architecture)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> Encoder:

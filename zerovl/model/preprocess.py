@@ -1,13 +1,21 @@
-"""Transform pictures for evaluation, as the recipe does."""
+"""Transform pictures for evaluation, as the recipe does, or as the library does that a model comes from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from zerovl.model.architecture import Architecture
+
+# Both sides to one length; or the shorter side, the crop's offset rounded down (transformers) or to the nearest even
+# number (torchvision, so open_clip).
+RESIZE_MODES = ("squash", "shortest", "shortest-rounded")
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -15,16 +23,35 @@ class EvaluationTransform:
     """Resize both sides to `resize_size` (aspect squashed, antialiased bilinear), crop the centre.
 
     As the original does it for all its published numbers; resizing straight to `image_size` moves
-    the embeddings by up to 0.016.
+    the embeddings by up to 0.016. Models that were imported keep the resize that they were made with.
     """
 
     image_size: int
     resize_size: int
+    resize_mode: str = "squash"
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> Self:
+        """Return the transform that a model is evaluated with."""
+        found = architecture
+        return cls(found.image_size, found.resize_size, found.resize_mode, found.interpolation)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB picture into uint8 pixels (3, image_size, image_size)."""
-        size = self.resize_size
-        resized = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
-        edge = round((size - self.image_size) / 2)
-        cropped = resized.crop((edge, edge, edge + self.image_size, edge + self.image_size))
+        size = self._resized(image.size)
+        resized = image if image.size == size else image.resize(size, INTERPOLATIONS[self.interpolation])
+        left, top = (self._offset(side) for side in size)
+        cropped = resized.crop((left, top, left + self.image_size, top + self.image_size))
         return torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        if self.resize_mode == "squash":
+            return self.resize_size, self.resize_size
+        width, height = size
+        longer = int(self.resize_size * max(size) / min(size))
+        return (longer, self.resize_size) if width > height else (self.resize_size, longer)
+
+    def _offset(self, side: int) -> int:
+        border = side - self.image_size
+        return border // 2 if self.resize_mode == "shortest" else round(border / 2)

@@ -1,13 +1,12 @@
 """Turn pictures into what the image tower was evaluated with. Needs numpy and Pillow.
 
-Both sides are resized to the same length (the shape is squashed, antialiased bilinear), then the centre is cropped.
+Both sides are resized to the same length (the shape is squashed), or the shorter one is, then the centre is cropped.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +22,32 @@ class Transform:
         settings = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
         self.resize: int = settings["resize"]
         self.crop: int = settings["crop"]
+        self.mode: str = settings["mode"]
+        self.interpolation = Image.Resampling[settings["interpolation"].upper()]
         self.mean = np.array(settings["mean"], np.float32).reshape(3, 1, 1)
         self.std = np.array(settings["std"], np.float32).reshape(3, 1, 1)
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Turn a picture of any mode and size into normalised pixels, float32 (3, crop, crop)."""
-        size = (self.resize, self.resize)
         image = to_rgb(image)
+        size = self._resized(image.size)
         if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        edge = round((self.resize - self.crop) / 2)
-        cropped = image.crop((edge, edge, edge + self.crop, edge + self.crop))
+            image = image.resize(size, self.interpolation)
+        left, top = (self._offset(side) for side in size)
+        cropped = image.crop((left, top, left + self.crop, top + self.crop))
         pixels = np.asarray(cropped).transpose(2, 0, 1).astype(np.float32)  # (3, crop, crop), 0 to 255
         normalised: npt.NDArray[np.float32] = (pixels / np.float32(255) - self.mean) / self.std
         return normalised
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        if self.mode == "squash":
+            return self.resize, self.resize
+        width, height = size
+        longer = int(self.resize * max(size) / min(size))
+        return (longer, self.resize) if width > height else (self.resize, longer)
+
+    def _offset(self, side: int) -> int:
+        return (side - self.crop) // 2 if self.mode == "shortest" else round((side - self.crop) / 2)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -50,8 +61,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def settings(resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """Return what `preprocess.json` holds."""
-    return {"resize": resize, "crop": crop, "interpolation": "bilinear", "mean": list(mean), "std": list(std)}

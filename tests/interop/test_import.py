@@ -1,0 +1,83 @@
+"""What comes from open_clip is the model that it was there: embeddings, exports, and a training that goes on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.exchange import check_trains_on, make_bundle
+from zerovl import cli
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, write_json
+from zerovl.interop.base import synthetic_sample
+from zerovl.interop.export import export
+from zerovl.interop.import_folder import import_folder
+from zerovl.model.encoder import Encoder
+
+SAMPLE = synthetic_sample()
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    export(make_bundle(tmp_path, "bert", "mean", logit_bias=-4.0), "tiny", "open-clip", SAMPLE, tmp_path / "theirs")
+    return tmp_path / "theirs"
+
+
+def test_there_and_back_is_the_same_model(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["import", str(exported), "--out", str(tmp_path / "back")]) == 0
+    assert "open_clip gave 4 drawn pictures and 4 captions the same embeddings" in capsys.readouterr().out
+    before, after = Encoder.load(tmp_path / "bundle", "cpu"), Encoder.load(tmp_path / "back", "cpu")
+    ours, theirs = before.model.state_dict(), after.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != "temperature")
+    assert float(theirs["temperature"]) == pytest.approx(float(ours["temperature"]), rel=1e-6)
+    assert after.transform == before.transform
+    assert after.model.architecture.image_options == before.model.architecture.image_options
+    check_trains_on(tmp_path / "back")
+
+
+def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_path: Path) -> None:
+    """As people have it: the text tower's config beside the rest, open_clip's transform, a pooling by name."""
+    config = read_json(exported / "open_clip_config.json")
+    config["model_cfg"]["vision_cfg"]["timm_pool"] = "avg"
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/bert"
+    config["preprocess_cfg"] |= {"interpolation": "bicubic", "resize_mode": "shortest"}
+    write_json(exported / "open_clip_config.json", config)
+    (exported / "text_tower" / "config.json").rename(exported / "config.json")
+    (exported / "preprocess.json").unlink()
+    import_folder(exported, tmp_path / "back")  # compares with open_clip
+    encoder = Encoder.load(tmp_path / "back", "cpu")
+    assert encoder.model.architecture.image_options["global_pool"] == "avg"
+    assert (encoder.transform.resize_mode, encoder.transform.interpolation) == ("shortest-rounded", "bicubic")
+    export(encoder, "tiny", "open-clip", SAMPLE, tmp_path / "again")  # and back, with that transform
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reason"),
+    [
+        ("vision_cfg", "timm_model_name", None, "no timm_model_name: one of open_clip's own towers"),
+        ("vision_cfg", "timm_proj", "mlp", "timm_proj is 'mlp'"),
+        ("text_cfg", "hf_pooler_type", "cls_pooler", "hf_pooler_type is 'cls_pooler'.*known is cls_last"),
+        ("text_cfg", "hf_model_name", "", "no hf_model_name"),
+    ],
+)
+def test_what_has_no_counterpart_is_named(
+    exported: Path, tmp_path: Path, section: str, key: str, value: Any, reason: str
+) -> None:
+    config = json.loads((exported / "open_clip_config.json").read_text())
+    config["model_cfg"][section][key] = value
+    write_json(exported / "open_clip_config.json", config)
+    with pytest.raises(ZeroVLError, match=rf"open_clip_config\.json: {reason}"):
+        import_folder(exported, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZeroVLError, match=r"no open_clip_config\.json and no config\.json"):
+        import_folder(tmp_path, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ZeroVLError, match="is there already"):
+        import_folder(tmp_path, tmp_path / "out")

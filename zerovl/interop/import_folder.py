@@ -1,0 +1,122 @@
+"""`zerovl import`: a folder of another library as a bundle, whole or not at all.
+
+Beside the model a bundle that was imported has `text_tower/` (config and tokenizer) and `train.yaml`, a recipe that
+trains on from it: `zerovl recipe MODEL/train.yaml data.raw=...`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, sync_folder, write_json
+from zerovl.interop import clip_import, open_clip_import
+from zerovl.interop.base import largest_difference, synthetic_sample
+from zerovl.interop.imported import Imported
+from zerovl.model import bundle
+from zerovl.model.architecture import Architecture
+from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.encoder import Encoder
+from zerovl.model.text import CaptionTokenizer
+from zerovl.model.text_towers import check_padding, text_config_from
+from zerovl.model.towers import from_architecture
+
+TOLERANCE = 1e-5  # of a component of an embedding
+TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
+
+
+def import_folder(folder: Path, out: Path) -> None:
+    """Write the bundle `out` from `folder`, and print how far both libraries' embeddings are apart.
+
+    Raises:
+        ZeroVLError: the folder is of no kind that is known, has something without a counterpart here, or embeds
+            otherwise than its library; then there is no `out`. Or `out` is there already.
+    """
+    if out.exists():
+        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+    found = _reader(folder)(folder)
+    model = from_architecture(found.architecture)
+    bundle.load_weights(model, found.weights, str(folder))
+    tokenizer = CaptionTokenizer(found.tokenizer, found.architecture.max_tokens)
+    text_config = text_config_from(found.architecture.text_config)
+    check_padding(text_config, tokenizer.special.pad)
+    if tokenizer.vocab_size > text_config.vocab_size:
+        raise ZeroVLError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {text_config.vocab_size}; "
+            "put the tokenizer there that the model was trained with"
+        )
+    checked = _compare(found, model, tokenizer, folder)
+    _write(model, tokenizer, out)
+    print(f"{out}: from {folder}. {checked} To train on: zerovl recipe {out / RECIPE} data.raw=FOLDER")
+
+
+def _reader(folder: Path) -> Callable[[Path], Imported]:
+    if (folder / open_clip_import.CONFIG).is_file():
+        return open_clip_import.read
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if config.get("model_type") in clip_import.MODELS:
+        return clip_import.read
+    found = f"config.json of model_type {config.get('model_type')!r}" if config else "no config.json"
+    raise ZeroVLError(
+        f"{folder}: no {open_clip_import.CONFIG} and {found}; read are local folders of open_clip, and those of "
+        f"transformers with model_type {' or '.join(clip_import.MODELS)}"
+    )
+
+
+def _compare(found: Imported, model: DualEncoder, tokenizer: CaptionTokenizer, folder: Path) -> str:
+    """Return a sentence on the largest difference; raises `ZeroVLError` where it is too large."""
+    if find_spec(found.library) is None:
+        return f"{found.library} is not installed, so it was not compared with it (`pip install 'zerovl[export]'`)."
+    sample = synthetic_sample()
+    encoder = Encoder(model, tokenizer, device="cpu")
+    images, texts = found.embed(sample)  # (n, D), (m, D)
+    pictures = largest_difference(encoder.encode_image(sample.pictures), images)
+    captions = largest_difference(encoder.encode_text(sample.captions), texts)
+    differences = f"{pictures:.1e} for pictures and {captions:.1e} for captions"
+    if max(pictures, captions) > TOLERANCE:
+        raise ZeroVLError(
+            f"{folder}: {found.library} gives other embeddings than zerovl, up to {differences} apart, where "
+            f"{TOLERANCE:g} is allowed; nothing was written"
+        )
+    return f"{found.library} gave {sample.origin} the same embeddings: at most {differences} apart."
+
+
+def _write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
+    aside = out.with_name(f".{out.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of an import that was ended
+    try:
+        tokenizer.save(aside / TEXT_TOWER)
+        write_json(aside / TEXT_TOWER / "config.json", model.architecture.text_config)
+        (aside / RECIPE).write_text(yaml.safe_dump(_recipe(model.architecture, out), sort_keys=False), encoding="utf-8")
+        bundle.save(model, tokenizer, aside)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(out.parent)
+
+
+def _recipe(architecture: Architecture, out: Path) -> dict[str, Any]:
+    """What `params.yaml` says of this model; the resize of evaluation is the recipe's own from then on."""
+    pooling = architecture.pooling if architecture.pooling != "end" else "auto"
+    loss = {} if architecture.logit_bias is None else {"loss": "sigmoid"}
+    return {
+        "prepare": {"tokenizer_vocab": 0},
+        "model": {
+            "image_tower": {"name": architecture.image_tower, "options": architecture.image_options},
+            "text_tower": {"name": str(out / TEXT_TOWER), "config": {}, "pooling": pooling},
+            "embed_dim": architecture.embed_dim,
+            "temperature": min(max(architecture.temperature, 0.001), 0.5),
+            "image_size": architecture.image_size,
+            "resize_size": architecture.resize_size,
+            "mean": list(architecture.mean),
+            "std": list(architecture.std),
+            "max_tokens": architecture.max_tokens,
+        },
+        "train": {"init_from": str(out), **loss},
+    }
