@@ -25,3 +25,11 @@ def test_the_run_that_it_goes_on_from(run: dict[str, Any] | None, lines: list[st
     card = model_card.render(Params(), METRICS, {}, origin, usage="")
     found = [line.partition("goes on from: ")[2] for line in card.splitlines() if "goes on from" in line]
     assert [line.partition(",")[0] for line in found] == lines
+
+
+def test_the_task_of_the_hub_is_named_where_it_was_measured() -> None:
+    assert "pipeline_tag" not in model_card.render(Params(), METRICS, {}, {}, usage="")
+    table = {"overall": {"top1": 20.0, "top1_low": 18.0, "top1_high": 22.0}, "sources": {}}
+    card = model_card.render(Params(), {**METRICS, "evaluators": {"classes": table}}, {}, {}, usage="")
+    assert "library_name: zerovl\npipeline_tag: zero-shot-image-classification\ntags:" in card
+    assert "zerovl export MODEL --to open-clip" in card

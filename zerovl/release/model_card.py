@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from zerovl.evaluation.markdown import further_tables
-from zerovl.evaluation.metrics import HEADLINE, headline_block, retrieval_blocks
+from zerovl.evaluation.metrics import HEADLINE, further_evaluators, headline_block, metric_names, retrieval_blocks
 from zerovl.params import ModelParams, Params
 
 _HEAD = """\
 ---
 library_name: zerovl
-pipeline_tag: zero-shot-image-classification
-tags:
+{task}tags:
 - clip
 - image-text-retrieval
 - dual-encoder
@@ -30,6 +29,11 @@ _LIMITS = """\
 - The licence of this model follows from its training data and its start weights; name it before you publish.
 """
 
+_EXPORTS = (
+    "For other libraries: `zerovl export MODEL --to open-clip`, `hugging-face` or `onnx`; the README.md of each folder "
+    "has the three lines of Python that use it, and how far its embeddings are from these."
+)
+
 _SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
@@ -43,8 +47,8 @@ def render(
 ) -> str:
     """Write the card as Markdown; `usage` is the Python that loads the release."""
     sections = [
-        _HEAD + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
-        f"## How to use it\n\n```python\n{usage}\n```",
+        _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
+        f"## How to use it\n\n```python\n{usage}\n```\n\n{_EXPORTS}",
         "## Training data\n\n" + _data_table(manifest),
         "## Scores\n\n" + _warnings(provenance) + _scores(metrics, params.evaluate.sample),
         "## Limits\n\n"
@@ -57,6 +61,12 @@ def render(
         "## Provenance\n\n" + _origin(provenance),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _task(metrics: Mapping[str, Any]) -> str:
+    """The hub's name of the task, where it was measured: the hub has none for retrieval among pictures."""
+    measured = any("top1" in metric_names(table) for table in further_evaluators(metrics).values())
+    return "pipeline_tag: zero-shot-image-classification\n" if measured else ""
 
 
 def _summary(model: ModelParams) -> str:
