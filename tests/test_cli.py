@@ -49,4 +49,6 @@ def test_module_of_every_command_is_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert cli.main(["embed", "absent", "--pairs", "p.csv", "--images", ".", "--out", "o.npz"]) == 2
     assert cli.main(["search", "absent", "a query", "--images", "."]) == 2
     assert cli.main(["import-checkpoint", "no.pth", "--image-tower", "x", "--text-tower", "y", "--out", "o"]) == 2
+    assert cli.main(["export", "absent", "--to", "onnx", "--out", "o"]) == 2
+    assert cli.main(["import", "absent", "--out", "o"]) == 2
     assert cli.main(["registry", "show", "zerovl@production"]) == 2

@@ -1,10 +1,12 @@
 """An export is whole or absent: refusals, differences and what it hands along."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.support.exchange import make_bundle, pictures_of_all_modes
@@ -16,6 +18,7 @@ from zerovl.interop.base import Sample, largest_difference, require, synthetic_s
 from zerovl.interop.open_clip_export import write_transform
 from zerovl.interop.standalone.zerovl_transform import Transform
 from zerovl.model.encoder import Encoder
+from zerovl.model.preprocess import EvaluationTransform
 
 
 class Echo:
@@ -72,11 +75,19 @@ def test_other_embeddings_are_an_error_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_transform_that_is_handed_along_is_the_one_of_evaluation(encoder: Encoder, tmp_path: Path) -> None:
-    write_transform(encoder.model.architecture, tmp_path)
-    transform = Transform(tmp_path)
+@pytest.mark.parametrize(
+    ("mode", "interpolation"),
+    [("squash", "bilinear"), ("shortest", "bicubic"), ("shortest-rounded", "bilinear")],
+)
+def test_the_transform_that_is_handed_along_is_the_one_of_evaluation(
+    encoder: Encoder, tmp_path: Path, mode: str, interpolation: str
+) -> None:
+    architecture = replace(encoder.model.architecture, resize_mode=mode, interpolation=interpolation, resize_size=41)
+    write_transform(architecture, tmp_path)
+    transform, own = Transform(tmp_path), EvaluationTransform.of(architecture)
     for picture in pictures_of_all_modes():
-        expected = encoder.model.normalise(encoder.transform(to_rgb(picture))[None])[0]
+        expected = encoder.model.normalise(own(to_rgb(picture))[None])[0]
+        assert expected.shape == (3, 32, 32)
         assert np.abs(transform(picture) - expected.numpy()).max() < 1e-6
     assert "zerovl." not in (tmp_path / "zerovl_transform.py").read_text()
 
@@ -92,3 +103,13 @@ def test_a_difference_is_the_largest_of_all_components() -> None:
     assert largest_difference(ours, theirs) == pytest.approx(2e-3)
     assert largest_difference(ours, theirs[:1]) == float("inf")
     assert largest_difference(ours, theirs * float("nan")) == float("inf")
+
+
+def test_the_offset_of_a_crop_is_rounded_as_each_library_does() -> None:
+    """Where three columns are left over, transformers leaves out one on the left and torchvision two."""
+    columns = Image.fromarray(np.arange(11, dtype=np.uint8)[None].repeat(8, 0)).convert("RGB")  # 11 wide, 8 high
+    for mode, first in (("shortest", 1), ("shortest-rounded", 2)):
+        pixels = EvaluationTransform(8, 8, mode)(columns)
+        assert pixels[0, 0].tolist() == list(range(first, first + 8))
+    with pytest.raises(ZeroVLError, match="resize_mode 'longest' of the model is not one of squash"):
+        EvaluationTransform(8, 8, "longest")

@@ -1,5 +1,8 @@
 """transformers itself reads what is written for it, and embeds the same."""
 
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from PIL import Image
 from transformers import VisionTextDualEncoderModel, VisionTextDualEncoderProcessor
 
 from tests.support.exchange import make_bundle
+from zerovl import cli
 from zerovl.errors import ZeroVLError
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
@@ -82,3 +86,24 @@ def test_what_is_not_a_dual_encoder_of_transformers_is_refused(
     with pytest.raises(ZeroVLError, match=rf"{reason}.*use --to onnx"):
         export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_release_is_checked_with_its_own_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bundle(tmp_path, "bert", "first")
+    (tmp_path / "bundle" / "sample").mkdir()
+    with tarfile.open(tmp_path / "bundle" / "sample" / "pairs.tar", "w") as tar:
+        for number, picture in enumerate(SAMPLE.pictures[:2]):
+            jpg = io.BytesIO()
+            picture.save(jpg, "JPEG")
+            record = json.dumps({"key": f"k{number}", "captions": ["a dog", "not used"]}).encode()
+            for suffix, data in (("jpg", jpg.getvalue()), ("json", record)):
+                member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    (tmp_path / "bundle" / "MODEL_CARD.md").write_text("what was measured")
+    out = tmp_path / "out"
+    assert cli.main(["export", str(tmp_path / "bundle"), "--to", "hugging-face", "--out", str(out)]) == 0
+    assert "gave 2 sample pairs of the release the same embeddings" in capsys.readouterr().out
+    assert (out / "MODEL_CARD.md").read_text() == "what was measured"
+    assert cli.main(["export", str(tmp_path / "bundle"), "--to", "hugging-face", "--out", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err

@@ -44,6 +44,7 @@ def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_
     config = read_json(exported / "open_clip_config.json")
     config["model_cfg"]["vision_cfg"]["timm_pool"] = "avg"
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/bert"
+    del config["model_cfg"]["text_cfg"]["hf_model_pretrained"]  # open_clip's default would look for weights
     config["preprocess_cfg"] |= {"interpolation": "bicubic", "resize_mode": "shortest"}
     write_json(exported / "open_clip_config.json", config)
     (exported / "text_tower" / "config.json").rename(exported / "config.json")

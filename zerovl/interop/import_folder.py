@@ -19,6 +19,7 @@ from zerovl.files import read_json, sync_folder, write_json
 from zerovl.interop import clip_import, open_clip_import
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
+from zerovl.interop.open_clip_export import CONFIG
 from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
@@ -57,14 +58,14 @@ def import_folder(folder: Path, out: Path) -> None:
 
 
 def _reader(folder: Path) -> Callable[[Path], Imported]:
-    if (folder / open_clip_import.CONFIG).is_file():
+    if (folder / CONFIG).is_file():
         return open_clip_import.read
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if config.get("model_type") in clip_import.MODELS:
         return clip_import.read
     found = f"config.json of model_type {config.get('model_type')!r}" if config else "no config.json"
     raise ZeroVLError(
-        f"{folder}: no {open_clip_import.CONFIG} and {found}; read are local folders of open_clip, and those of "
+        f"{folder}: no {CONFIG} and {found}; read are local folders of open_clip, and those of "
         f"transformers with model_type {' or '.join(clip_import.MODELS)}"
     )
 

@@ -6,10 +6,12 @@ The inverse of `open_clip_export`, for folders of others too: the config of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from zerovl.errors import ZeroVLError
@@ -148,15 +150,20 @@ def _embed(folder: Path, text_config: Any, sample: Sample) -> tuple[Tensor, Tens
     import open_clip
 
     values = read_json(folder / CONFIG)["model_cfg"]
-    vision, text = values["vision_cfg"], values["text_cfg"]
+    vision = values["vision_cfg"] | {"timm_model_pretrained": False}  # all weights are in the folder
+    text = values["text_cfg"] | {"hf_model_pretrained": False}
     if vision["timm_model_name"].startswith(_LOCAL):
         vision["timm_model_name"] = f"{_LOCAL}{folder.resolve() / vision['timm_model_name'].removeprefix(_LOCAL)}"
     text["hf_model_name"] = str(Path(_text_folder(folder, text["hf_model_name"])).resolve())
     place = f"{_LOCAL}{folder}"
     model, _, transform = open_clip.create_model_and_transforms(place, vision_cfg=vision, text_cfg=text)
     if (folder / zerovl_transform.FILE).is_file():
-        ours = zerovl_transform.Transform(folder)
-        transform = lambda picture: torch.from_numpy(ours(picture))  # noqa: E731
+        transform = _our_transform(folder)
     with torch.inference_mode():
         images = model.eval().encode_image(torch.stack([transform(picture) for picture in sample.pictures]), True)
         return images, model.encode_text(open_clip.get_tokenizer(place)(sample.captions), True)
+
+
+def _our_transform(folder: Path) -> Callable[[Image.Image], Tensor]:
+    ours = zerovl_transform.Transform(folder)
+    return lambda picture: torch.from_numpy(ours(picture))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zerovl.errors import ZeroVLError
 from zerovl.model.architecture import Architecture
 
 # Both sides to one length; or the shorter side, the crop's offset rounded down (transformers) or to the nearest even
@@ -30,6 +31,11 @@ class EvaluationTransform:
     resize_size: int
     resize_mode: str = "squash"
     interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for key, known in (("resize_mode", RESIZE_MODES), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, key) not in known:
+                raise ZeroVLError(f"{key} {getattr(self, key)!r} of the model is not one of {', '.join(known)}")
 
     @classmethod
     def of(cls, architecture: Architecture) -> Self:
