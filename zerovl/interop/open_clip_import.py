@@ -1,24 +1,27 @@
-"""Read a local folder of open_clip whose towers are timm's and a text tower of transformers.
+"""Read a local folder of open_clip: towers of timm and of transformers here, its own in `open_clip_native`.
 
-The inverse of `open_clip_export`, for folders of others too: the config of the text tower may lie in a folder that
-`hf_model_name` names, beside the rest, or in the local cache of Hugging Face. open_clip's own towers are not read.
+The inverse of `open_clip_export`, for folders of others too: the config of a text tower of transformers may lie in a
+folder that `hf_model_name` names, beside the rest, or in the local cache of Hugging Face.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
+from zerovl.interop import open_clip_native
 from zerovl.interop.base import Sample, require
 from zerovl.interop.imported import Imported
-from zerovl.interop.open_clip_export import CONFIG, FAMILIES, POOLERS, PREFIXES
+from zerovl.interop.open_clip_export import CONFIG, POOLERS, PREFIXES
 from zerovl.interop.standalone import zerovl_transform
 from zerovl.model.architecture import Architecture
 from zerovl.model.text_towers import named_text_config
@@ -27,7 +30,15 @@ from zerovl.model.weight_files import read_tensors
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 _LIBRARY = "open_clip"
 _LOCAL = "local-dir:"
+_SCALARS = ("logit_scale", "logit_bias")
 _LEFT_OUT = ("text.transformer.embeddings.position_ids", "text.transformer.pooler.")  # open_clip uses neither
+
+
+@dataclass(frozen=True)
+class _TextSide:
+    config: PreTrainedConfig
+    pooling: str
+    weights: dict[str, Tensor]
 
 
 def read(folder: Path) -> Imported:
@@ -36,48 +47,47 @@ def read(folder: Path) -> Imported:
     origin = str(folder / CONFIG)
     model, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
     vision, text = model["vision_cfg"], model["text_cfg"]
-    _check(vision, text, origin)
     stored = read_tensors(_weights_file(folder))
-    name, options = _image_tower(folder, vision, stored)
-    text_config = named_text_config(_text_folder(folder, text["hf_model_name"]))
-    weights = _renamed(stored, origin)
-    weights["text_projection.weight"] = weights.get("text_projection.weight", torch.eye(model["embed_dim"]))
-    bias = weights.get("logit_bias")
-    poolings = {theirs: ours for ours, theirs in POOLERS.items()}
+    weights = _scalars(stored)
+    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"  # of open_clip's own towers
+    image_keys = {name: tensor for name, tensor in stored.items() if name.startswith("visual.")}
+    text_keys = {name: tensor for name, tensor in stored.items() if name not in image_keys and name not in _SCALARS}
+    if vision.get("timm_model_name"):
+        name, options = _timm_tower(folder, vision, stored, origin)
+        weights |= _renamed(image_keys, origin)
+    else:
+        name = open_clip_native.IMAGE_TOWER
+        options, found = open_clip_native.image_tower(image_keys, vision, activation, origin)
+        weights |= found
+    if text.get("hf_model_name"):
+        side = _transformers_tower(folder, text, text_keys, model["embed_dim"], origin)
+    else:
+        text_config, found = open_clip_native.text_tower(text_keys, text, activation, origin)
+        side = _TextSide(text_config, open_clip_native.POOLING, found)
+    weights |= side.weights
+    bias, size = weights.get("logit_bias"), vision.get("image_size", 224)
     architecture = Architecture(
         image_tower=name,
         image_options=options,
-        text_config=text_config.to_dict(),
+        text_config=side.config.to_dict(),
         embed_dim=model["embed_dim"],
         temperature=float(weights["temperature"]),
         learn_temperature=True,
-        image_size=vision["image_size"],
+        image_size=size,
         max_tokens=text.get("context_length", 77),
-        pooling=poolings[text["hf_pooler_type"]],
+        pooling=side.pooling,
         logit_bias=None if bias is None else float(bias),
-        **_preprocessing(folder, preprocess, vision["image_size"], origin),
+        **_preprocessing(folder, preprocess, size, origin),
     )
-    return Imported(architecture, weights, folder, _LIBRARY, lambda sample: _embed(folder, text_config, sample))
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    return Imported(architecture, weights, folder, _LIBRARY, lambda sample: _embed(folder, sample))
 
 
-def _check(vision: dict[str, Any], text: dict[str, Any], origin: str) -> None:
-    """Raise `ZeroVLError` for what has no counterpart here."""
-    family_hint = f"; read are towers of timm with texts of {', '.join(FAMILIES)}"
-    for values, key in ((vision, "timm_model_name"), (text, "hf_model_name")):
-        if not values.get(key):
-            raise ZeroVLError(f"{origin}: no {key}: one of open_clip's own towers, which is not read{family_hint}")
-    allowed: list[tuple[dict[str, Any], str, Any, tuple[Any, ...]]] = [
-        (vision, "timm_proj", "linear", ("linear",)),
-        (vision, "timm_proj_bias", False, (False,)),
-        (text, "hf_proj_type", "mlp", ("linear", None)),
-        (text, "hf_pooler_type", "mean_pooler", tuple(POOLERS.values())),
-    ]
-    for values, key, default, known in allowed:
-        if (found := values.get(key, default)) not in known:
-            shown = ", ".join(str(value) for value in known)
-            raise ZeroVLError(f"{origin}: {key} is {found!r}, which has no counterpart here; known is {shown}")
-    if vision.get("timm_pool", "avg") in ("abs_attn", "rot_attn"):
-        raise ZeroVLError(f"{origin}: timm_pool is {vision['timm_pool']!r}, a pooling of open_clip's own")
+def _check(values: dict[str, Any], key: str, default: object, known: tuple[object, ...], origin: str) -> None:
+    """Raise `ZeroVLError` for a value that has no counterpart here."""
+    if (found := values.get(key, default)) not in known:
+        shown = ", ".join(str(value) for value in known)
+        raise ZeroVLError(f"{origin}: {key} is {found!r}, which has no counterpart here; known is {shown}")
 
 
 def _weights_file(folder: Path) -> Path:
@@ -87,8 +97,13 @@ def _weights_file(folder: Path) -> Path:
     return found
 
 
-def _image_tower(folder: Path, vision: dict[str, Any], stored: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
+def _timm_tower(
+    folder: Path, vision: dict[str, Any], stored: dict[str, Tensor], origin: str
+) -> tuple[str, dict[str, Any]]:
     """Name and options of the timm tower; open_clip changes the pooling of a tower that was built with its own."""
+    _check(vision, "timm_proj", "linear", ("linear",), origin)
+    _check(vision, "timm_proj_bias", False, (False,), origin)
+    _check(vision, "timm_pool", "avg", ("", "avg", "avgmax", "max", "token", "map"), origin)
     name, options = str(vision["timm_model_name"]), {}
     if name.startswith(_LOCAL):
         config = read_json(folder / name.removeprefix(_LOCAL) / "config.json")
@@ -101,6 +116,18 @@ def _image_tower(folder: Path, vision: dict[str, Any], stored: dict[str, Tensor]
     return name, options
 
 
+def _transformers_tower(
+    folder: Path, text: dict[str, Any], stored: dict[str, Tensor], width: int, origin: str
+) -> _TextSide:
+    """The text tower of transformers, with the identity where open_clip has no projection."""
+    _check(text, "hf_proj_type", "mlp", ("linear", None), origin)
+    _check(text, "hf_pooler_type", "mean_pooler", tuple(POOLERS.values()), origin)
+    poolings = {theirs: ours for ours, theirs in POOLERS.items()}
+    weights = {"text_projection.weight": torch.eye(width)} | _renamed(stored, origin)
+    config = named_text_config(_text_folder(folder, text["hf_model_name"]))
+    return _TextSide(config, poolings[text.get("hf_pooler_type", "mean_pooler")], weights)
+
+
 def _text_folder(folder: Path, name: str) -> str:
     for place in (folder / name, folder):
         if (place / "config.json").is_file():
@@ -108,12 +135,17 @@ def _text_folder(folder: Path, name: str) -> str:
     return name
 
 
-def _renamed(stored: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+def _scalars(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = {"temperature": (-stored["logit_scale"].reshape(())).exp()}
     if "logit_bias" in stored:
         weights["logit_bias"] = stored["logit_bias"].reshape(())
+    return weights
+
+
+def _renamed(stored: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    weights = {}
     for name, tensor in stored.items():
-        if name in ("logit_scale", "logit_bias") or name.startswith(_LEFT_OUT):
+        if name.startswith(_LEFT_OUT):
             continue
         ours = next((ours for ours, theirs in PREFIXES.items() if name.startswith(theirs)), None)
         if ours is None:
@@ -144,7 +176,7 @@ def _preprocessing(folder: Path, values: dict[str, Any], size: int, origin: str)
     }
 
 
-def _embed(folder: Path, text_config: Any, sample: Sample) -> tuple[Tensor, Tensor]:
+def _embed(folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
     """Embed with open_clip, with its own transform where none of ours lies there."""
     require(_LIBRARY, "comparing with open_clip")
     import open_clip
@@ -152,9 +184,10 @@ def _embed(folder: Path, text_config: Any, sample: Sample) -> tuple[Tensor, Tens
     values = read_json(folder / CONFIG)["model_cfg"]
     vision = values["vision_cfg"] | {"timm_model_pretrained": False}  # all weights are in the folder
     text = values["text_cfg"] | {"hf_model_pretrained": False}
-    if vision["timm_model_name"].startswith(_LOCAL):
-        vision["timm_model_name"] = f"{_LOCAL}{folder.resolve() / vision['timm_model_name'].removeprefix(_LOCAL)}"
-    text["hf_model_name"] = str(Path(_text_folder(folder, text["hf_model_name"])).resolve())
+    if (name := vision.get("timm_model_name") or "").startswith(_LOCAL):
+        vision["timm_model_name"] = f"{_LOCAL}{folder.resolve() / name.removeprefix(_LOCAL)}"
+    if text.get("hf_model_name"):
+        text["hf_model_name"] = str(Path(_text_folder(folder, text["hf_model_name"])).resolve())
     place = f"{_LOCAL}{folder}"
     model, _, transform = open_clip.create_model_and_transforms(place, vision_cfg=vision, text_cfg=text)
     if (folder / zerovl_transform.FILE).is_file():
