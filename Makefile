@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo towers test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+.PHONY: help setup demo towers experiments test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## the whole pipeline on drawn scenes: data, training, report, registered model
 	dvc repro
 	@zerovl summary
+
+experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
+	dvc exp show --only-changed --drop 'data/|reports/|model$$'
 
 # By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
 test: setup ## all tests, in parallel

@@ -100,6 +100,11 @@ class Workspace:
         return self.evaluation_report / "details.json"
 
     @property
+    def evaluation_scores(self) -> Path:
+        """The numbers of them that a person compares; what DVC shows as metrics."""
+        return self.evaluation_report / "scores.json"
+
+    @property
     def evaluation_queries(self) -> Path:
         """Ranks by query, for paired comparisons."""
         return self.evaluation_report / "queries.parquet"

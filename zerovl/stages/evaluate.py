@@ -26,6 +26,7 @@ from zerovl.evaluation.metrics import (
 )
 from zerovl.evaluation.report import content, gallery, page
 from zerovl.evaluation.report.gallery_picture import draw_gallery
+from zerovl.evaluation.score_file import compared_numbers, read_final_loss
 from zerovl.evaluation.scores import write_queries
 from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.evaluation.validation_set import evaluation_digest
@@ -42,7 +43,7 @@ PICTURE_BUDGET = 2_900_000  # characters of pictures in report.html
 
 
 def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008  (frozen)
-    """Write `reports/evaluation/`: `metrics.json`, `queries.parquet`, `sample/`, `report.html`, `gallery.png`.
+    """Write `reports/evaluation/`: `metrics.json`, `scores.json`, `queries.parquet`, `sample/`, the page, the gallery.
 
     Beside them `details.json`, where an evaluator has something to say that is no metric.
 
@@ -77,6 +78,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     drawn = sample.draw(evaluation.pool, settings.sample, settings.seed)
     folder = workspace.evaluation_report / release_files.SAMPLE
     sample.write(folder, evaluation.pool, evaluation.embeddings, drawn, stored.sample)
+    write_json(workspace.evaluation_scores, compared_numbers(metrics, read_final_loss(workspace.training_metrics)))
     write_json(workspace.evaluation_metrics, metrics)  # last: it says that the stage ran
     print(summary(metrics))
     print(f"report: {workspace.evaluation_page}")

@@ -1,0 +1,129 @@
+"""`metrics:` of dvc.yaml, as the real `dvc` shows them: RSUM first, numbers alone, in a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+from zerovl import params_file
+from zerovl.evaluation.score_file import compared_numbers, read_final_loss
+from zerovl.files import write_json
+
+COLUMNS = 100
+Run = Callable[..., str]
+SCORES = "reports/evaluation/scores.json"
+
+
+def metrics_of(rsum: float) -> dict[str, object]:
+    """As evaluate writes it for three sources and a second evaluator, digests included."""
+    block = {
+        "images": 600,
+        "captions": 1192,
+        "i2t_r1": 75.1667,
+        "i2t_r5": 98.8333,
+        "t2i_r1": 76.9765,
+        "rsum": rsum,
+        "rsum_low": rsum - 5.51234,
+        "rsum_high": rsum + 5.51234,
+        "chance_rsum": 15.9417,
+    }
+    return {
+        "mean": block,
+        "overall": {**block, "rsum": 1.0},
+        "sources": dict.fromkeys(("board", "photo", "poster"), block),
+        "evaluation_digest": "a" * 64,
+        "model_digest": "b" * 64,
+        "evaluators": {"classes": {"overall": {"top1": 61.23456, "top1_low": 1.0, "top1_high": 99.0, "top5": 90.0}}},
+    }
+
+
+@pytest.fixture(scope="module")
+def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run git or dvc in a project with our metrics and parameters: a commit, and an experiment on it."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    folder = tmp_path_factory.mktemp("metrics")
+    project = folder / "project"
+    project.mkdir()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": str(folder / "no-config"),
+        "DVC_NO_ANALYTICS": "1",
+        "COLUMNS": str(COLUMNS),
+        **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    stage = {name: ours["stages"]["evaluate"][name] for name in ("params", "outs")}
+    stages = {"evaluate": {"cmd": "true", "params": ["train"], "outs": stage["outs"]}}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages, "metrics": ours["metrics"]}))
+    (project / ".gitignore").write_text("/reports/\n")
+    for rsum, lr in ((550.80912, 1e-3), (541.2, 3e-3)):
+        params_file.write(params_file.from_recipe({}, [f"train.lr={lr}"], "test"), project / "params.yaml")
+        write_json(project / "reports" / "evaluation" / "metrics.json", metrics_of(rsum))
+        write_json(project / SCORES, compared_numbers(metrics_of(rsum), 1.18700879))
+        run("dvc", "commit", "--quiet", "--force", "evaluate")
+        if rsum == 550.80912:
+            run("git", "add", "--all")
+            run("git", "commit", "--quiet", "-m", "first")
+        else:
+            run("dvc", "exp", "save", "--name", "higher-lr")
+    return run
+
+
+def test_show_has_the_headline_first_and_fits(dvc: Run) -> None:
+    lines = dvc("dvc", "metrics", "show").rstrip().splitlines()
+    heads = lines[0].split()
+    assert heads[:2] == ["Path", "RSUM"]
+    assert set(heads[2:]) == {"classes.top1", "i2t_r1", "loss", "t2i_r1"}
+    assert lines[1].split()[:2] == [SCORES, "541.2"]
+    assert max(map(len, lines)) <= COLUMNS
+
+
+def test_diff_has_the_headline_first_and_fits(dvc: Run) -> None:
+    lines = dvc("dvc", "metrics", "diff").rstrip().splitlines()
+    assert lines[1].split() == [SCORES, "RSUM", "550.81", "541.2", "-9.61"]
+    assert max(map(len, lines)) <= COLUMNS
+
+
+def test_experiments_have_the_headline_first_and_fit(dvc: Run) -> None:
+    shown = dvc("dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "data/|reports/|model$")
+    lines = [line.rstrip() for line in shown.rstrip().splitlines()]
+    heads = next(line for line in lines if "Experiment" in line).split()
+    assert heads[:3] == ["Experiment", "Created", "RSUM"]
+    assert heads[-1] == "train.lr"
+    row = next(line for line in lines if "higher-lr" in line)
+    assert "541.2" in row
+    assert "0.003" in row
+    assert max(map(len, lines)) <= COLUMNS
+
+
+def test_numbers_are_few_and_numbers() -> None:
+    numbers = compared_numbers(metrics_of(550.80912), None)
+    assert list(numbers) == ["RSUM", "i2t_r1", "t2i_r1", "classes.top1"]
+    assert (numbers["RSUM"], numbers["classes.top1"]) == (550.81, 61.23)
+    assert compared_numbers({"overall": {"rsum": 93.25}}, 0.5) == {"RSUM": 93.25, "loss": 0.5}
+
+
+def test_the_final_loss_is_the_trainings(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    assert read_final_loss(path) is None
+    path.write_text(json.dumps({"fingerprint": "x", "final_loss": 1.25}))
+    assert read_final_loss(path) == 1.25
