@@ -30,9 +30,10 @@ ALLOWED = {
     "training": _TRAINING,
     "planning": {"planning", *_TRAINING},
     "registry": {"registry"},
+    "comparison": {"comparison", "release", "evaluation", "registry", "model", "data"},
     "release": {"release", "evaluation", "registry", "model", "data"},
     "stages": {"training", "release", "evaluation", "registry", "model", "data"},
-    "commands": {"planning", "release", "interop", "evaluation", "registry", "model", "data", "zerovl"},
+    "commands": {"planning", "comparison", "release", "interop", "evaluation", "registry", "model", "data", "zerovl"},
     "cli.py": {"stages", "commands", "planning", "interop", "data", "zerovl"},
     "__init__.py": {"model", "registry", "objective"},
 }

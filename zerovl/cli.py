@@ -48,6 +48,15 @@ examples:
                                                  before there is any data: hours at an assumed speed
 """
 
+_COMPARE_EXAMPLES = """\
+examples:
+  zerovl compare zerovl@production zerovl@7      two releases of the default store
+  zerovl compare zerovl@production model         the model of this checkout against the one in production
+  zerovl compare HEAD~1 HEAD higher-lr           what DVC has of two commits and an experiment
+  zerovl compare runs/3f2a90c14be7d105 runs/8d01c2ab34ef5690
+                                                 two runs: their parameters and curves
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 2 an error with a message, 130 after Ctrl-C."""
@@ -72,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export, _import),
-        *(_code, _registry),
+        *(_summary, _compare, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export),
+        *(_import, _code, _registry),
     ):
         add(commands)
     return parser
@@ -245,6 +254,29 @@ def _summary(commands: Subparsers) -> None:
         summary.show(Workspace())
 
     _command(commands, "summary", "what the last run of the pipeline came to", run)
+
+
+def _compare(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import compare
+        from zerovl.workspace import Workspace
+
+        json = Path(arguments.json) if arguments.json else None
+        compare.run(arguments.references, Path(arguments.out), json, Workspace())
+
+    text = "scores, parameters, curves and queries of two or more models side by side"
+    compare = _command(commands, "compare", text, run, _COMPARE_EXAMPLES)
+    compare.add_argument(
+        "references",
+        nargs="+",
+        metavar="REFERENCE",
+        help="NAME@ALIAS, NAME@VERSION, a folder of a model, checkout or run, a git revision, an experiment of DVC; "
+        "the first is what the others are held against",
+    )
+    compare.add_argument(
+        "--out", default="reports/comparison.html", metavar="FILE.html", help="default: reports/comparison.html"
+    )
+    compare.add_argument("--json", metavar="FILE", help="also write the numbers there")
 
 
 def _embed(commands: Subparsers) -> None:

@@ -64,6 +64,12 @@ def load(path: Path | str = "params.yaml") -> Params:
     return parse(read_yaml(path), str(path))
 
 
+def came_later(key: str) -> bool:
+    """Tell whether a setting came later than the file's form, so that a file without it means the default."""
+    parts = key.split(".")
+    return any(".".join(parts[:end]) in _LATER for end in range(1, len(parts) + 1))
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Return a YAML mapping; a missing file, broken YAML, a key twice or anything else is a `ZeroVLError`."""
     try:

@@ -138,24 +138,38 @@ def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
 
 
 def read_clusters(path: Path) -> dict[str, Clusters]:
-    """Read what `bootstrap.paired_mean_difference` needs, by source, from a file of `write_queries`.
+    """Return `clusters_of` a file of `write_queries`; raises `ZeroVLError` as `read_queries` does."""
+    return clusters_of(read_queries(path))
 
-    Images stand in the order of (source, image_id), so files of two models fit each other.
+
+def read_queries(path: Path) -> pa.Table:
+    """Read a file of `write_queries`: a row of `QUERIES_SCHEMA` a query and pool.
 
     Raises:
         ZeroVLError: there is no such file, or it is not a table of queries.
     """
     try:
-        found = pq.read_table(path, schema=QUERIES_SCHEMA)
+        return pq.read_table(path, schema=QUERIES_SCHEMA)
     except FileNotFoundError:
         raise ZeroVLError(f"{path}: no such file; run `dvc repro evaluate`") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ZeroVLError(f"{path}: not a table of queries ({error}); run `dvc repro -f evaluate`") from None
+
+
+def clusters_of(found: pa.Table, metric: str = HEADLINE.name) -> dict[str, Clusters]:
+    """Return what `bootstrap.paired_mean_difference` needs, by source, of the headline or of one of its six recalls.
+
+    Images stand in the order of (source, image_id), so files of two models fit each other.
+    """
+    direction, _, k = metric.partition("_r")
+    columns = [f"r{k}"] if k else [f"r{k}" for k in KS]
     pools = found["pool"].to_numpy()
     sources, ids = found["source"].to_numpy().astype(str), found["image_id"].to_numpy().astype(str)
     names = np.char.add(np.char.add(sources, "/"), ids)
     is_image = found["direction"].to_numpy() == "i2t"
-    hits = sum(found[f"r{k}"].to_numpy() for k in KS)
+    hits = sum(found[column].to_numpy() for column in columns)
+    if k:  # the other direction counts for nothing
+        hits = np.where(is_image == (direction == "i2t"), hits, 0.0)
     clusters = {}
     for name in dict.fromkeys(pools):
         if name == OVERALL:

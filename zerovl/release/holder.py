@@ -10,7 +10,8 @@ from pathlib import Path
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters, paired_difference, paired_mean_difference
+from zerovl.evaluation.bootstrap import Clusters
+from zerovl.evaluation.paired import difference
 from zerovl.evaluation.pool import encode
 from zerovl.evaluation.scores import rank, read_clusters, write_queries
 from zerovl.evaluation.validation_set import validation_batches
@@ -87,12 +88,5 @@ class Holders:
 
     def _compared(self, ours: dict[str, Clusters], theirs: dict[str, Clusters], note: str) -> Comparison:
         """Compare source by source; raises `ZeroVLError` where they are not the same queries."""
-        if ours.keys() != theirs.keys():
-            raise ZeroVLError(
-                f"the candidate was measured on the sources {', '.join(sorted(ours))}, the holder on "
-                f"{', '.join(sorted(theirs))}; run `dvc repro -f evaluate`"
-            )
-        names, settings = sorted(ours), (self.settings.bootstrap, self.settings.seed)
-        mean = paired_mean_difference([ours[name] for name in names], [theirs[name] for name in names], *settings)
-        sources = {name: paired_difference(ours[name], theirs[name], *settings) for name in names}
-        return Comparison(mean, sources, note)
+        found = difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
+        return Comparison(found.mean, found.sources, note)

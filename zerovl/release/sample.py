@@ -12,8 +12,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,16 @@ from zerovl.model.encoder import Encoder
 from zerovl.registry.release_files import SAMPLE, SAMPLE_EMBEDDINGS, SAMPLE_PAIRS
 
 TOLERANCE = 1e-2  # of a cosine
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """A validation pair as a release carries it."""
+
+    source: str
+    image_id: int
+    image: bytes  # as stored, not decoded
+    captions: tuple[str, ...]
 
 
 def draw(pool: Pool, count: int, seed: int) -> Ints:
@@ -103,21 +115,42 @@ def check(folder: Path) -> str:
     return f"{len(keys)} sample pairs embedded again: cosines within {worst:.1e} of those stored"
 
 
+def read_stored(path: Path) -> list[StoredPair]:
+    """Read the pairs of a sample's tar, pictures not decoded; raises `ZeroVLError` where it cannot be read."""
+    try:
+        with tarfile.open(path) as tar:
+            return [
+                StoredPair(str(record["source"]), int(record["image_id"]), image, tuple(map(str, record["captions"])))
+                for record, image in _records(tar)
+            ]
+    except (tarfile.TarError, OSError, ValueError, LookupError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+
 def read_pairs(path: Path) -> tuple[list[str], list[Image.Image], list[str]]:
     """Return keys, pictures and first captions of a sample, n each; raises `ZeroVLError` where it is damaged."""
     keys, pictures, captions = [], [], []
     try:
         with tarfile.open(path) as tar:
-            members = {member.name: member for member in tar if member.isfile()}
-            for name in sorted(name for name in members if name.endswith(".json")):
-                record = json.loads(_content(tar, members[name]))
+            for record, image in _records(tar):
                 keys.append(str(record["key"]))
                 captions.append(str(record["captions"][0]))
-                picture = _content(tar, members[f"{name.removesuffix('.json')}.jpg"])
-                pictures.append(decode_rgb(picture, ANY_PIXELS))  # raises a ValueError
+                pictures.append(decode_rgb(image, ANY_PIXELS))  # raises a ValueError
     except (tarfile.TarError, OSError, ValueError, LookupError, TypeError) as error:
-        raise ZeroVLError(f"{path}: no readable sample ({error!r}); register the model again") from None
+        raise _unreadable(path, error) from None
     return keys, pictures, captions
+
+
+def _records(tar: tarfile.TarFile) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The JSON of each pair with the bytes of its picture, in order."""
+    members = {member.name: member for member in tar if member.isfile()}
+    for name in sorted(name for name in members if name.endswith(".json")):
+        picture = _content(tar, members[f"{name.removesuffix('.json')}.jpg"])
+        yield json.loads(_content(tar, members[name])), picture
+
+
+def _unreadable(path: Path, error: Exception) -> ZeroVLError:
+    return ZeroVLError(f"{path}: no readable sample ({error!r}); register the model again")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
