@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import cli, params_file
+from zerovl.commands import summary
 from zerovl.errors import ZeroVLError
 from zerovl.registry.records import Move, now
 from zerovl.registry.registry import Registry
@@ -112,6 +113,9 @@ def test_on_other_data_the_holder_is_scored_again_and_the_verdict_says_so(
     assert [note.partition(";")[0] for note in notes] == [found.note]
     assert found.note in capsys.readouterr().out
     assert registry_of(other).version("zerovl", 2).verdict == record["verdict"]
+    assert (
+        "not compared: its evaluation was of other data; the gate scores it again" in other.evaluation_page.read_text()
+    )
 
 
 def test_a_holder_that_cannot_be_loaded_is_a_reason_and_no_crash(workspace: Workspace) -> None:
@@ -188,3 +192,70 @@ def test_alias_moves_by_command_score_the_sample(
     history = capsys.readouterr().out
     assert history.count("Check:      6 sample pairs embedded again") == 3
     assert "What:       rolled back: version 1 -> version 2" in history
+
+
+def test_report_gate_summary_and_registry_name_the_holder(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "holder" not in released(workspace)["verdict"]
+    assert "zerovl@production was" not in workspace.evaluation_page.read_text()
+    before = rsum(workspace)
+    evaluate(workspace, seed=1)
+    found = compare(workspace)
+    assert isinstance(found, Comparison)
+    its = found.mean
+    named = f"zerovl@1, RSUM {before:.2f}; this one {its.value:+.2f} [{its.low:+.2f}, {its.high:+.2f}]"
+    assert f"zerovl@production was {named}" in workspace.evaluation_page.read_text()
+    capsys.readouterr()
+    record = released(workspace)
+    assert f"  zerovl@production was {named}\n" in capsys.readouterr().out
+    assert record["verdict"]["holder"]["score"] == pytest.approx(before, abs=1e-3)
+    summary.show(workspace)
+    assert f"  holder    zerovl@production was {named}\n" in capsys.readouterr().out
+    monkeypatch.chdir(workspace.root)
+    store = ("registry", "--store", "registry")
+    assert cli.main([*store, "show", "zerovl@2"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Against:    zerovl@production was {named}\n" in shown
+    assert "Holder:" not in shown  # it is this version
+    assert cli.main([*store, "show", "zerovl@1"]) == 0
+    shown = capsys.readouterr().out
+    held = f"Holder:     production is zerovl@2, RSUM {rsum(workspace):.1f}; `zerovl compare zerovl@2 zerovl@1` says"
+    assert held in shown
+    evaluate(workspace, seed=1)
+    assert "not compared: it is this model" in workspace.evaluation_page.read_text()
+
+
+def test_a_report_is_written_where_the_store_cannot_be_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(workspace)
+
+    def down(*_: object) -> None:
+        raise ZeroVLError("s3://models: no answer")
+
+    monkeypatch.setattr(FolderStore, "read", down)
+    evaluate(workspace, seed=1)
+    assert "zerovl@production was" not in workspace.evaluation_page.read_text()
+
+
+def test_a_summary_joins_no_score_with_the_release_of_another_model(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released(workspace)
+    kept = workspace.root.parent / "kept"
+    shutil.copytree(workspace.evaluation_report, kept)
+    evaluate(workspace, seed=1)  # as a checkout of another commit brings it
+    capsys.readouterr()
+    summary.show(workspace)
+    said = capsys.readouterr().out
+    assert "release   none of this model; `dvc repro register` registers it" in said
+    assert "zerovl@production" not in said
+    shutil.rmtree(workspace.evaluation_report)
+    shutil.copytree(kept, workspace.evaluation_report)
+    summary.show(workspace)
+    assert "  release   zerovl@1, zerovl@production in registry\n" in capsys.readouterr().out
+    scores = json.loads(workspace.evaluation_metrics.read_text())
+    workspace.evaluation_metrics.write_text(json.dumps({**scores, "evaluation_digest": "other"}))
+    summary.show(workspace)
+    assert "zerovl@1 has other scores of this model" in capsys.readouterr().out

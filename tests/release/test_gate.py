@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.holder import Holder, holder_from
 from zerovl.evaluation.metrics import Interval, more_than_chance
 from zerovl.params import GateParams
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, in_one_line, judge
@@ -177,3 +179,20 @@ def test_numbers_are_kept() -> None:
 def test_metrics_without_a_score_are_an_error(candidate: dict[str, Any]) -> None:
     with pytest.raises(ZeroVLError, match=r"no (chance_)?rsum in their (mean|pool); run `dvc repro -f evaluate`"):
         judge(candidate, FIRST, GateParams())
+
+
+def test_a_verdict_names_the_holder_with_its_score_on_these_queries() -> None:
+    holder = Holder("zerovl@3", "zerovl@production", "pool", 93.0)  # as released: of before there was a mean
+    verdict = judge(metrics(300.0), Comparison(around(2.5), {}, holder=holder), GateParams())
+    assert verdict.holder == Holder("zerovl@3", "zerovl@production", "mean", 297.5, around(2.5))
+    assert str(verdict.holder) == "zerovl@3, RSUM 297.50; this one +2.50 [+1.50, +3.50]"
+    assert holder_from(json.loads(json.dumps(verdict.to_json()))) == verdict.holder
+
+
+def test_a_lost_holder_is_named_too_and_verdicts_of_before_are_read() -> None:
+    holder = Holder("zerovl@3", "zerovl@production", "pool", 93.0)
+    verdict = judge(metrics(300.0), LostHolder("holder zerovl@3 cannot be loaded", holder), GateParams())
+    assert str(verdict.holder) == "zerovl@3, RSUM 93.00 (pool); not compared: it cannot be measured any more"
+    first = judge(metrics(300.0), FIRST, GateParams())
+    assert (first.holder, holder_from(first.to_json()), holder_from(None)) == (None, None, None)
+    assert "holder" not in first.to_json()

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.holder import holder_from
 from zerovl.evaluation.metrics import (
     HEADLINE,
+    MEAN,
     blocks,
     cell,
     further_evaluators,
@@ -96,6 +98,7 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
                 ("Code", code),
                 ("Data", str(origin.get("data_manifest", "-"))),
                 ("Gate", _gate(version.verdict)),
+                *_holders(registry, version),
             ]
         )
     )
@@ -103,6 +106,22 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     print(_score_tables(version.metrics) + "\n")
     files = [(name, f"{info.size:,}", info.sha256) for name, info in version.files.items()]
     print(table([("FILE", "BYTES", "SHA256"), *files]))
+
+
+def _holders(registry: Registry, version: Version) -> list[tuple[str, str]]:
+    """Whom the gate held the version against, and who has the aliases that it does not have."""
+    against = holder_from(version.verdict)
+    lines = [("Against", f"{against.alias} was {against}")] if against else []
+    for alias, move in sorted(registry.aliases(version.name).items()):
+        if move.version == version.number:
+            continue
+        other = registry.version(version.name, move.version)
+        of, block = headline_block(other.metrics)
+        text = f"{alias} is {other.reference}, {HEADLINE.label} {_headline(block)}" + ("" if of == MEAN else f" ({of})")
+        if against is None or against.difference is None or against.reference != other.reference:
+            text += f"; `zerovl compare {other.reference} {version.reference}` says the difference"
+        lines.append(("Holder", text))
+    return lines
 
 
 def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:

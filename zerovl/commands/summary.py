@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zerovl.evaluation.holder import holder_from
 from zerovl.evaluation.metrics import (
     HEADLINE,
     cell,
@@ -12,20 +16,21 @@ from zerovl.evaluation.metrics import (
     retrieval_blocks,
 )
 from zerovl.evaluation.training_warnings import read_warnings
-from zerovl.files import read_json
+from zerovl.files import read_json, sha256_file
+from zerovl.registry import release_files
 from zerovl.workspace import Workspace
 
 
 def show(workspace: Workspace) -> None:
-    """Print scores, the registered version and where the report is; raises `ZeroVLError` before a first run."""
-    release = read_json(workspace.release)
-    metrics = read_json(workspace.evaluation_metrics)
+    """Print scores, the registered version and where the report is; raises `ZeroVLError` before a first run.
+
+    A score is shown with a release of the same model alone: DVC brings another model and its scores back into a
+    checkout, but not what was registered.
+    """
+    release, metrics = read_json(workspace.release), read_json(workspace.evaluation_metrics)
     scores = headline_block(metrics)[1]
     interval = f"[{scores[HEADLINE.low]:.1f}, {scores[HEADLINE.high]:.1f}]"
     ratio = scores[HEADLINE.over_untrained]
-    held = ""
-    if release["alias"]:
-        held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
     print()
     title = headline_title(metrics).removeprefix(HEADLINE.label)
     print(
@@ -42,7 +47,29 @@ def show(workspace: Workspace) -> None:
     for evaluator, table in further_evaluators(metrics).items():
         shown = (f"{name} {cell(table['overall'], name)[0]}" for name in metric_names(table))
         print(f"  {evaluator:<9} {', '.join(shown)}")
-    print(f"  release   {release['name']}@{release['version']}{held} in {release['store']}")
+    for line in _release_lines(release, metrics, workspace):
+        print(line)
     for text in read_warnings(workspace.training_run):
         print(f"  warning   {text}")
     print(f"  report    {workspace.evaluation_page.resolve().as_uri()}")
+
+
+def _release_lines(release: Mapping[str, Any], metrics: Mapping[str, Any], workspace: Workspace) -> Iterator[str]:
+    """The release of this model and whom it was held against; or that the last one is of another model."""
+    reference, files = f"{release['name']}@{release['version']}", release.get("files") or {}
+    evaluated, registered = metrics.get("model_digest"), files.get(release_files.WEIGHTS)
+    if evaluated != registered:
+        yield "  release   none of this model; `dvc repro register` registers it"
+        yield (
+            f"            {workspace.release} is of {reference}, whose weights are {str(registered)[:12]}; the scores "
+            f"are of {str(evaluated)[:12]}"
+        )
+        return
+    held = ""
+    if release["alias"]:
+        held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
+    yield f"  release   {reference}{held} in {release['store']}"
+    if files.get(release_files.METRICS) != sha256_file(workspace.evaluation_metrics):
+        yield f"            {reference} has other scores of this model; `dvc repro register` registers these"
+    elif holder := holder_from(release.get("verdict")):
+        yield f"  holder    {holder.alias} was {holder}"

@@ -7,10 +7,11 @@ headline, the mean over sources of RSUM; `min_metrics` sets a bound for any othe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import (
     HEADLINE,
     Interval,
@@ -37,6 +38,7 @@ class Comparison:
     mean: Interval  # over sources
     sources: Mapping[str, Interval]
     note: str = ""  # where the holder had to be measured again, and why
+    holder: Holder | None = None  # who it is, with its score as released
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class LostHolder:
     """There is a holder, but it cannot be measured any more: the candidate does not pass."""
 
     why: str
+    holder: Holder | None = None  # who it is, with its score as released
 
 
 class Compare(Protocol):
@@ -93,10 +96,12 @@ class Verdict:
 
     passed: bool
     reasons: tuple[Reason, ...]
+    holder: Holder | None = None  # that the candidate was held against
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as `release.json` and the registry keep it."""
-        return {"passed": self.passed, "reasons": [asdict(reason) for reason in self.reasons]}
+        holder = {"holder": self.holder.to_json()} if self.holder else {}
+        return {"passed": self.passed, "reasons": [asdict(reason) for reason in self.reasons], **holder}
 
 
 def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> Verdict:
@@ -111,7 +116,7 @@ def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHold
         *(_metric_reaches(candidate, name, bound) for name, bound in sorted(gate.min_metrics.items())),
         *_against(holder, gate),
     )
-    return Verdict(all(reason.passed for reason in reasons), reasons)
+    return Verdict(all(reason.passed for reason in reasons), reasons, _held_against(candidate, holder))
 
 
 def in_one_line(verdict: Mapping[str, Any] | None) -> str:
@@ -124,6 +129,15 @@ def in_one_line(verdict: Mapping[str, Any] | None) -> str:
         told = [reason for reason in reasons if not reason.passed]
     words = "; ".join(reason.rule + (reason.numbers or f" ({reason.note})") for reason in told)
     return ("passed, " if verdict["passed"] else "FAILED, ") + words
+
+
+def _held_against(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder) -> Holder | None:
+    """The holder, with the difference where it was measured."""
+    if isinstance(holder, NoHolder) or holder.holder is None:
+        return None
+    if isinstance(holder, LostHolder):
+        return replace(holder.holder, why="it cannot be measured any more")
+    return holder.holder.compared(candidate, holder.mean)
 
 
 def _against(holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> Iterator[Reason]:

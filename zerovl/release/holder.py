@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
@@ -27,6 +29,13 @@ from zerovl.workspace import Workspace
 
 
 @dataclass(frozen=True)
+class NotKept:
+    """There are no places by query of the holder on the candidate's data."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Holders:
     """Compares holders with the candidate on the validation data of a workspace (a `gate.Compare`)."""
 
@@ -40,22 +49,29 @@ class Holders:
             ZeroVLError: the candidate's own reports or the validation data are missing or damaged; or the store
                 or the disk fails for now, which says nothing about either model.
         """
-        digest = read_json(self.workspace.evaluation_metrics).get("evaluation_digest")
         ours = read_clusters(self.workspace.evaluation_queries)
+        found = self.by_kept_ranks(registry, holder, ours, read_json(self.workspace.evaluation_metrics))
+        return found if isinstance(found, Comparison) else self._score_again(registry, holder, ours, found.why)
+
+    def by_kept_ranks(
+        self, registry: Registry, holder: Version, ours: dict[str, Clusters], metrics: Mapping[str, Any]
+    ) -> Comparison | NotKept:
+        """Compare places by query alone; `ours` and `metrics` are the candidate's. Nothing is scored again."""
+        digest = metrics.get("evaluation_digest")
         if digest is None or digest != holder.metrics.get("evaluation_digest"):
-            return self._score_again(registry, holder, ours, "its evaluation was of other data")
+            return NotKept("its evaluation was of other data")
         if release_files.QUERIES not in holder.files:
-            return self._score_again(registry, holder, ours, "it was released without its ranks by query")
+            return NotKept("it was released without its ranks by query")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / release_files.QUERIES
             try:
                 transfer.fetch_file(registry.store, holder, release_files.QUERIES, path)
             except DamagedError as error:
-                return self._score_again(registry, holder, ours, str(error))
+                return NotKept(str(error))
             try:
                 return self._compared(ours, read_clusters(path), "")
             except ZeroVLError as error:
-                return self._score_again(registry, holder, ours, str(error))
+                return NotKept(str(error))
 
     def _score_again(
         self, registry: Registry, holder: Version, ours: dict[str, Clusters], why: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE, OVERALL, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params, RegisterParams, as_dict
@@ -116,7 +117,12 @@ def _measure(
     if current is None:
         return NoHolder("the alias has no holder yet")
     holder = registry.version(current.name, current.version)
-    return NoHolder("it holds the alias already") if holder.identity == identity else compare(registry, holder)
+    if holder.identity == identity:
+        return NoHolder("it holds the alias already")
+    return replace(
+        compare(registry, holder),
+        holder=Holder.released(holder.reference, f"{holder.name}@{current.alias}", holder.metrics),
+    )
 
 
 def _require(path: Path) -> Path:

@@ -33,9 +33,9 @@ from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.model import bundle
 from zerovl.model.encoder import Encoder
-from zerovl.params import EvaluateParams, Params
+from zerovl.params import Params
 from zerovl.registry import release_files
-from zerovl.release import sample
+from zerovl.release import current_holder, sample
 from zerovl.text_format import table
 from zerovl.workspace import Workspace
 
@@ -70,11 +70,11 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     tables = run_all(evaluation, evaluators)
     metrics, details = metrics_json(tables, facts), details_json(tables)
     stored = StoredPairs(evaluation)
-    _write_report(workspace, settings, evaluation, metrics, details, stored)
     workspace.evaluation_details.unlink(missing_ok=True)
     if details:
         write_json(workspace.evaluation_details, details)
     write_queries(workspace.evaluation_queries, evaluation.pool, evaluation.scores)
+    _write_report(workspace, params, evaluation, metrics, details, stored)
     drawn = sample.draw(evaluation.pool, settings.sample, settings.seed)
     folder = workspace.evaluation_report / release_files.SAMPLE
     sample.write(folder, evaluation.pool, evaluation.embeddings, drawn, stored.sample)
@@ -141,13 +141,13 @@ def _further_summary(evaluator: str, its: Mapping[str, Any]) -> str:
 
 def _write_report(
     workspace: Workspace,
-    settings: EvaluateParams,
+    params: Params,
     evaluation: Evaluation,
     metrics: dict[str, Any],
     details: dict[str, Any],
     stored: StoredPairs,
 ) -> None:
-    overall = evaluation.scores[OVERALL]
+    settings, overall = params.evaluate, evaluation.scores[OVERALL]
     chosen = gallery.choose(evaluation.pool, evaluation.embeddings, overall, settings.gallery, settings.seed)
     fitted, pictures = gallery.fit(chosen, stored.picture, PICTURE_BUDGET)
     text = page.render(
@@ -160,6 +160,7 @@ def _write_report(
             pictures=pictures,
             warnings=read_warnings(workspace.training_run),
             details=details,
+            holder=current_holder.look_up(params, workspace, metrics),
         )
     )
     with atomic_write(workspace.evaluation_page, "w") as file:

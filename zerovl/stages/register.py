@@ -52,6 +52,8 @@ def _tell(version: Version, verdict: Verdict, move: Move | None, section: Regist
             print(f"  {move.check}")
     elif not verdict.passed:
         print(f"gate FAILED; {version.name}@{section.alias or 'VERSION'} stays as it is:")
+    if verdict.holder:
+        print(f"  {verdict.holder.alias} was {verdict.holder}")
     for reason in verdict.reasons:
         if not reason.passed or reason.note or reason.low is not None:
             print(f"  {reason}")

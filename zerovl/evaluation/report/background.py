@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE
 from zerovl.evaluation.report import charts
 from zerovl.evaluation.report.content import Curves, is_number
@@ -44,6 +45,21 @@ def warnings_section(warnings: Sequence[str]) -> str:
     if not items:
         return ""
     return f'<div class="verdict bad"><span class="sign">!</span><div>The training warns:<ul>{items}</ul></div></div>'
+
+
+def holder_section(holder: Holder | None) -> str:
+    """Write who held the alias when the model was evaluated, and the difference; nothing where nobody did."""
+    if holder is None:
+        return ""
+    its = holder.difference
+    kind, sign = ("", "&ndash;") if its is None or its.low <= 0 <= its.high else ("good", "+")
+    if its is not None and its.high < 0:
+        kind, sign = "bad", "&minus;"
+    note = "" if its is None else f": the difference in {HEADLINE.label} on the same queries, with its 95% interval"
+    return (
+        f'<div class="verdict {kind}"><span class="sign">{sign}</span><div>{escape(holder.alias)} was '
+        f"{escape(str(holder))}{note}.</div></div>"
+    )
 
 
 def curves_section(curves: Curves) -> str:

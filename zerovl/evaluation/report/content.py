@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE
 from zerovl.evaluation.report.gallery import Gallery
 from zerovl.files import read_json_lines
@@ -33,6 +34,7 @@ class Content:
     pictures: dict[int, str]  # data URIs by row in the pool
     warnings: tuple[str, ...] = ()  # of the training
     details: Mapping[str, Any] = field(default_factory=dict)  # details.json, by evaluator
+    holder: Holder | None = None  # of the alias that the model may take
 
 
 def read_curves(path: Path) -> Curves:

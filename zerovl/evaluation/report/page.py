@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from zerovl.evaluation.metrics import HEADLINE, OVERALL, UNSEEN, headline_block, headline_title
-from zerovl.evaluation.report.background import curves_section, verdict_section, warnings_section
+from zerovl.evaluation.report.background import curves_section, holder_section, verdict_section, warnings_section
 from zerovl.evaluation.report.content import Content
 from zerovl.evaluation.report.queries import query_sections
 from zerovl.evaluation.report.score_tables import further_sections, retrieval_section, share, times
@@ -23,6 +23,7 @@ def render(content: Content) -> str:
         [
             _headline(content.metrics),
             warnings_section(content.warnings),
+            holder_section(content.holder),
             verdict_section(content.verdict),
             curves_section(content.curves),
             retrieval_section(content.metrics),
