@@ -120,8 +120,8 @@ def _minimise(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, penalty: 
     def objective() -> Tensor:
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimiser.step(objective)  # type: ignore[no-untyped-call]
+    optimiser.step(objective)
     return weight.detach(), bias.detach()
