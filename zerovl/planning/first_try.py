@@ -168,6 +168,7 @@ def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
         why = "frozen towers see each picture and caption once, and training takes seconds"
         yield Choice("train.augment.crop_scale", [1.0, 1.0], why)
         yield Choice("train.augment.mask_probability", 0.0, why)
+        yield Choice("train.image_dropout", 0.5, "few pairs are soon learned by heart; on 1,247 it brought 26 of RSUM")
     checks = min(20, max(2, steps // 50)) if data.valid else 0
     yield Choice("train.valid_checks", checks, f"a score about every {max(1, steps // max(1, checks)):,} steps")
     valid = sum(data.valid.values())
