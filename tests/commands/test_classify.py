@@ -51,6 +51,11 @@ def test_the_command_line_reaches_it(
     assert all(len(picture["classes"]) == 1 for picture in json.loads(capsys.readouterr().out)["pictures"])
 
 
+def test_many_classes_are_not_taken_for_a_file_name() -> None:
+    given = [f"class number {number}" for number in range(200)]
+    assert classify.read_classes(",".join(given)) == tuple(given)
+
+
 @pytest.mark.parametrize(
     ("classes", "name", "templates", "top", "words"),
     [

@@ -76,6 +76,13 @@ def test_what_has_no_counterpart_is_named(
     assert not (tmp_path / "back").exists()
 
 
+def test_the_model_that_dvc_writes_is_no_place_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroVLError, match="that is what `dvc repro` writes"):
+        import_folder(tmp_path, Path("model"))
+
+
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ZeroVLError, match=r"no open_clip_config\.json and no config\.json"):
         import_folder(tmp_path, tmp_path / "out")

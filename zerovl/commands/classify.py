@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def run(model: str, classes: str, images: Path, templates: str, top: int, as_jso
 
 def read_classes(given: str) -> tuple[str, ...]:
     """Return the names of classes, from a file or from a list; raises `ZeroVLError` naming what is wrong with them."""
-    if Path(given).is_file() or given.endswith(".txt"):
+    if os.path.isfile(given) or given.endswith(".txt"):
         found = read_lines(Path(given))
     else:
         found = tuple(name.strip() for name in given.split(","))
@@ -83,7 +84,7 @@ def read_templates(given: str) -> tuple[str, ...]:
     """Return templates by the name of a list, from a file, or the one given; raises `ZeroVLError`."""
     if given in TEMPLATE_SETS:
         return templates_of(given, ())
-    found = read_lines(Path(given)) if Path(given).is_file() or given.endswith(".txt") else (given,)
+    found = read_lines(Path(given)) if os.path.isfile(given) or given.endswith(".txt") else (given,)
     for template in found:
         if problem := place_error(template):
             known = ", ".join(TEMPLATE_SETS)

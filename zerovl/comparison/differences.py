@@ -88,11 +88,16 @@ def compare(subjects: Sequence[Subject], resamples: int, seed: int) -> Scores:
     for part, metric in _order(found):
         values = tuple(its.get((part, metric)) for its in found)
         changes = tuple(
-            _change(values[0], value, its.get((part, metric)), "no interval" if its else "unpaired")
+            _change(values[0], value, its.get((part, metric)), _lacking(its, metric))
             for value, its in zip(values[1:], intervals, strict=True)
         )
         rows.append(Row(part, metric, values, changes))
     return Scores(tuple(rows), unpaired)
+
+
+def _lacking(intervals: Mapping[tuple[str, str], Interval], metric: str) -> str:
+    """Say why a difference has no interval; nothing here knows whether a further evaluator asked both the same."""
+    return "no interval" if intervals and "." not in metric else "unpaired"
 
 
 def _change(first: float | None, value: float | None, interval: Interval | None, lacking: str) -> Change | None:

@@ -83,15 +83,22 @@ def _of_checkout(label: str, origin: str, checkout: Workspace) -> Subject:
     # params.yaml may have been edited since; the run says what the model was trained with, and what "auto" came to.
     run = report(checkout.runs / str(fingerprint) / FINGERPRINT)
     said = by_key(params, label)
-    trained = by_key({name: run[name] for name in _OF_A_RUN if name in run}, label)
-    said |= {key: value for key, value in trained.items() if said.get(key) != "auto"}
+    said |= _of_description(run, label)
     return _evaluated(label, origin, checkout.evaluation_report, said, read_curves(checkout.training_log))
+
+
+def _of_description(described: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Parameters of a run's fingerprint, which leaves out the pooling where it is the first token."""
+    found = by_key({name: described[name] for name in _OF_A_RUN if name in described}, label)
+    if "model" in described:
+        found["model.text_tower.pooling"] = described["model"].get("text_tower", {}).get("pooling", "first")
+    return found
 
 
 def _of_run(label: str, folder: Path) -> Subject:
     """Scores are there where the run's model is the one that its checkout evaluated last."""
     described = read_json(folder / FINGERPRINT)
-    params = by_key({name: described[name] for name in _OF_A_RUN if name in described}, label)
+    params = _of_description(described, label)
     curves = read_curves(folder / LOG)
     checkout = Workspace(folder.absolute().parent.parent)
     metrics, weights = report(checkout.evaluation_metrics), checkout.model / release_files.WEIGHTS

@@ -13,6 +13,7 @@ from zerovl.comparison.subject import Subject
 from zerovl.params import Params, as_dict
 
 UNKNOWN = "-"  # what is shown where a subject does not say
+_POOLING = "model.text_tower.pooling"
 _FREE_FORM = ("options", "config")  # mappings whose keys are the tower's own
 
 
@@ -48,7 +49,10 @@ def differing(subjects: Sequence[Subject]) -> list[Parameter]:
     """Return the keys that not all who know of them give the same value, in the order of params.yaml."""
     found = []
     for key in dict.fromkeys(key for subject in subjects for key in subject.params):
-        if len({repr(its.params.get(key)) for its in subjects if _knows(its.params, key)}) > 1:
+        said = {repr(its.params.get(key)) for its in subjects if _knows(its.params, key)}
+        if key == _POOLING:  # a run says what "auto" came to, params.yaml does not
+            said.discard(repr("auto"))
+        if len(said) > 1:
             values = (_text(its.params[key]) if key in its.params else UNKNOWN for its in subjects)
             found.append(Parameter(key, tuple(values)))
     return found

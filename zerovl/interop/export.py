@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder
+from zerovl.files import sync_folder, sync_tree
 from zerovl.interop.base import Format, Sample, largest_difference, require
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
@@ -74,6 +74,7 @@ def export(encoder: Encoder, name: str, form: str, sample: Sample, out: Path, ca
         scores = "Scores, data and limits: `MODEL_CARD.md`." if card else "It has no scores with it."
         values = {"library": found.library, "name": name, "usage": found.usage, "scores": scores, "checked": checked}
         (aside / "README.md").write_text(_CARD.format(**values), encoding="utf-8")
+        sync_tree(aside)
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, sync_folder, write_json
+from zerovl.files import read_json, sync_folder, sync_tree, write_json
 from zerovl.interop import clip_import, open_clip_import
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
@@ -27,6 +27,7 @@ from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import check_padding, text_config_from
 from zerovl.model.towers import from_architecture
+from zerovl.workspace import Workspace
 
 TOLERANCE = 1e-5  # of a component of an embedding
 TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
@@ -41,6 +42,8 @@ def import_folder(folder: Path, out: Path) -> None:
     """
     if out.exists():
         raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+    if Path("dvc.yaml").is_file() and out.resolve() == Workspace().model.resolve():
+        raise ZeroVLError(f"--out {out}: that is what `dvc repro` writes, and empties first; name another folder")
     found = _reader(folder)(folder)
     model = from_architecture(found.architecture)
     bundle.load_weights(model, found.weights, str(folder))
@@ -96,6 +99,7 @@ def _write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
         write_json(aside / TEXT_TOWER / "config.json", model.architecture.text_config)
         (aside / RECIPE).write_text(yaml.safe_dump(_recipe(model.architecture, out), sort_keys=False), encoding="utf-8")
         bundle.save(model, tokenizer, aside)
+        sync_tree(aside)
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

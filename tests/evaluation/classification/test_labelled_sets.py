@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,7 +146,15 @@ def test_missing_cut_and_damaged_tars_are_named(tmp_path: Path) -> None:
     write_shards(tmp_path)
     tar = tmp_path / "test" / "1.tar"
     whole = tar.read_bytes()
-    for content, words in ((whole[:700], "1.tar: (cut off|not a tar)"), (b"rubbish" * 200, "1.tar: not a tar")):
+    with tarfile.open(tar) as opened:
+        second = opened.getmembers()[1].offset
+    for content, words in (
+        (whole[:700], "1.tar: (truncated tar|not a tar)"),
+        (b"rubbish" * 200, "1.tar: not a tar"),
+        (whole[:second], "1.tar: truncated tar: no end mark"),
+        (whole[: second + 100], "1.tar: (truncated tar|not a tar)"),
+        (whole[:second] + b"rubbish" * 2000, "1.tar: (damaged tar|not a tar)"),
+    ):
         tar.write_bytes(content)
         with pytest.raises(ZeroVLError, match=words):
             read("shards", tmp_path)

@@ -34,7 +34,7 @@ class TarSample:
         return self.picture is not None and (self.text is not None or self.description is not None)
 
 
-class _DamagedError(Exception):
+class DamagedTarError(Exception):
     """The rest of a tar cannot be read."""
 
 
@@ -43,7 +43,7 @@ def read_samples(path: str, name: str) -> Iterator[TarSample]:
     current: TarSample | None = None
     try:
         with open(path, "rb") as file:
-            for member in _members(file):
+            for member in whole_members(file):
                 problem = _member_problem(member)
                 if problem:
                     yield TarSample("", f"{name}:{member.name[:200]}", problem=problem)
@@ -60,7 +60,7 @@ def read_samples(path: str, name: str) -> Iterator[TarSample]:
                         yield current
                     current = TarSample(key, f"{name}:{key}")
                 _take(current, member, extension.lower(), file, path)
-    except _DamagedError as error:
+    except DamagedTarError as error:
         if current is not None and current.complete:
             yield current
         yield TarSample("", name, problem=f"{error}; what comes before it is used")
@@ -72,8 +72,8 @@ def read_samples(path: str, name: str) -> Iterator[TarSample]:
         yield current
 
 
-def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Members whose bytes are all there; raises `_DamagedError` where the tar ends before its end mark.
+def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """Members whose bytes are all there; raises `DamagedTarError` where the tar ends before its end mark.
 
     `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive.
     """
@@ -84,21 +84,21 @@ def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if member.size < 0 or member.offset <= position:
-                    raise _DamagedError(f"damaged tar at byte {tar.offset}")
+                    raise DamagedTarError(f"damaged tar at byte {tar.offset}")
                 if member.isreg() and member.offset_data + member.size > size:
-                    raise _DamagedError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
+                    raise DamagedTarError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
                 position = member.offset
                 yield member
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
             end = tar.offset
     except (tarfile.TarError, OverflowError, ValueError, EOFError) as error:
-        raise _DamagedError(f"not a tar, or truncated ({error or 'empty file'})") from None
+        raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
-        raise _DamagedError(f"truncated tar: no end mark at byte {end}")
+        raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
     if block.strip(b"\0"):
-        raise _DamagedError(f"damaged tar at byte {end}")
+        raise DamagedTarError(f"damaged tar at byte {end}")
 
 
 def _member_problem(member: tarfile.TarInfo) -> str | None:

@@ -61,7 +61,7 @@ class Classification:
         require_pictures(_place(self.settings), classes, pictures.labels.tolist())
         templates = templates_of(self.settings.templates, self.found.templates)
         models = evaluation.model, evaluation.untrained
-        training = self._training(evaluation, pictures)
+        learned, training = self._training(evaluation, pictures)
         subject = Subject(evaluation.settings, *models, classes, templates, pictures, training)
         measured = [MEASURES[name](subject) for name in dict.fromkeys(self.settings.measures)]
         block: Block = {
@@ -72,20 +72,26 @@ class Classification:
             "broken": Score(len(encoded.broken)),
         }
         broken = [(self.found.pictures[row].name, reason) for row, reason in encoded.broken[:_KEPT]]
-        details: dict[str, Any] = {"digest": self._digest(encoded)}
+        details: dict[str, Any] = {"digest": self._digest(encoded, learned)}
         for its in measured:
             details |= its.details
         details["broken"] = [{"picture": name, "reason": reason} for name, reason in broken]
         return Table(block, {}, details=details)
 
-    def _training(self, evaluation: Evaluation, pictures: Labelled) -> Labelled | None:
+    def _training(
+        self, evaluation: Evaluation, pictures: Labelled
+    ) -> tuple[EncodedPictures, Labelled] | tuple[None, None]:
         """Return the set's own training split where a probe learns from it, else None."""
         if _PROBE not in self.settings.measures:
-            return None
-        if self.found.training:
-            return self._encoded(evaluation, self.found.training)[1]
-        _require_two(_place(self.settings), self.found.classes, pictures.labels.tolist())
-        return None
+            return None, None
+        if not self.found.training:
+            _require_two(_place(self.settings), self.found.classes, pictures.labels.tolist())
+            return None, None
+        encoded, training = self._encoded(evaluation, self.found.training)
+        origin, labels = f"{_place(self.settings)}, its train split", training.labels.tolist()
+        require_pictures(origin, self.found.classes, labels)
+        _require_two(origin, self.found.classes, labels)
+        return encoded, training
 
     def _encoded(self, evaluation: Evaluation, pictures: Sequence[LabelledPicture]) -> tuple[EncodedPictures, Labelled]:
         """Give pictures to both image towers, each read once."""
@@ -99,10 +105,12 @@ class Classification:
         labels = np.array([labelled.label for labelled in pictures], np.int64)[encoded.rows]
         return encoded, Labelled(labels, *encoded.outputs)
 
-    def _digest(self, encoded: EncodedPictures) -> str:
-        """Equal when and only when two models were asked about the same pictures with the same classes."""
-        labels = [labelled.label for labelled in self.found.pictures]
-        return sha256_json([encoded.digest, labels, self.found.classes])
+    def _digest(self, encoded: EncodedPictures, learned: EncodedPictures | None) -> str:
+        """Equal when and only when two models were asked the same: pictures, classes, and what a probe learned from."""
+        covered = [encoded.digest, [labelled.label for labelled in self.found.pictures], self.found.classes]
+        if learned:
+            covered += [learned.digest, [labelled.label for labelled in self.found.training]]
+        return sha256_json(covered)
 
 
 def _place(settings: ClassificationParams) -> str:

@@ -9,8 +9,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from zerovl.data.raw.records import Picture
+from zerovl.data.raw.tar_samples import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 
 PICTURES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
@@ -42,8 +44,8 @@ def read_tars(folder: Path) -> Iterator[LabelledSample]:
     for path in tars:
         try:
             yield from _read(path)
-        except (tarfile.TarError, EOFError, OverflowError) as error:
-            raise ZeroVLError(f"{path}: not a tar, or damaged ({error}); {_FIX}") from None
+        except DamagedTarError as error:
+            raise ZeroVLError(f"{path}: {error}; {_FIX}") from None
         except OSError as error:
             raise ZeroVLError(f"{path}: cannot be read ({error.strerror or error}); {_FIX}") from None
 
@@ -51,18 +53,15 @@ def read_tars(folder: Path) -> Iterator[LabelledSample]:
 def _read(path: Path) -> Iterator[LabelledSample]:
     pictures: dict[str, Picture] = {}
     labels: dict[str, int] = {}
-    size = path.stat().st_size
-    with tarfile.open(path, mode="r:") as tar:
-        for member in tar:
+    with open(path, "rb") as file, open(path, "rb") as contents:
+        for member in whole_members(file):
             folder, _, base = member.name.rpartition("/")
             stem, _, extension = base.partition(".")
             key, kind = f"{folder}/{stem}".lstrip("/"), extension.lower()
             if not member.isreg() or (kind not in PICTURES and kind != _LABEL):
                 continue
-            if member.offset_data + member.size > size:
-                raise ZeroVLError(f"{path}: cut off in the middle of {member.name[:200]!r}; {_FIX}")
             if kind == _LABEL:
-                labels[key] = _label(path, tar, member)
+                labels[key] = _label(path, contents, member)
             elif key in pictures:
                 raise ZeroVLError(f"{path}: two pictures with the key {key!r}; {_FIX}")
             else:
@@ -74,9 +73,9 @@ def _read(path: Path) -> Iterator[LabelledSample]:
         yield LabelledSample(f"{path.parent.name}/{path.name}:{key}", picture, labels[key])
 
 
-def _label(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-    content = tar.extractfile(member)
-    text = content.read(_LONGEST_LABEL).decode("ascii", "replace").strip() if content else ""
+def _label(path: Path, contents: IO[bytes], member: tarfile.TarInfo) -> int:
+    contents.seek(member.offset_data)
+    text = contents.read(min(member.size, _LONGEST_LABEL)).decode("ascii", "replace").strip()
     if not text.isdigit():
         raise ZeroVLError(f"{path}: {member.name[:200]!r} holds {text!r}, expected the number of a class")
     return int(text)

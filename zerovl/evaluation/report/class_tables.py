@@ -14,7 +14,7 @@ _BROKEN = 10  # broken pictures that it names
 
 def class_tables(details: Mapping[str, Any]) -> str:
     """Write the details of a set of pictures with classes; nothing for those of other evaluators."""
-    of_classes = _confusions(details["confusions"]) + _classes(details["classes"]) if "classes" in details else ""
+    of_classes = _confusions(details["confusions"]) + _classes(details["classes"]) if "confusions" in details else ""
     return of_classes + _broken(details.get("broken", ()))
 
 
