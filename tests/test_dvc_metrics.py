@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.versioned import versioned_environment
 from zerovl import params_file
 from zerovl.evaluation.score_file import compared_numbers, read_final_loss
 from zerovl.files import write_json
@@ -54,14 +53,7 @@ def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("metrics")
     project = folder / "project"
     project.mkdir()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "GIT_CONFIG_GLOBAL": str(folder / "no-config"),
-        "DVC_NO_ANALYTICS": "1",
-        "COLUMNS": str(COLUMNS),
-        **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }
+    environment = versioned_environment(folder) | {"COLUMNS": str(COLUMNS)}
 
     def run(*words: str) -> str:
         done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)

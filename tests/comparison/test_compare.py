@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 
 from tests.support.paths import ROOT
 from tests.support.real_world import make_model, make_project, settings
+from tests.support.versioned import versioned_environment
 from zerovl import cli, params_file
 from zerovl.files import read_json, write_json
 from zerovl.registry import transfer
@@ -164,13 +163,7 @@ def test_revisions_and_experiments(project: Workspace, compare: Compare, tmp_pat
     """Of a commit and an experiment nothing is checked out; an old one keeps what it had."""
     root = tmp_path / "versioned"
     root.mkdir()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "GIT_CONFIG_GLOBAL": str(tmp_path / "no-config"),
-        "DVC_NO_ANALYTICS": "1",
-        **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-    }
+    environment = versioned_environment(tmp_path)
 
     def run(*words: str) -> None:
         done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)

@@ -141,8 +141,8 @@ def _numbers(model: DualEncoder) -> dict[str, float | int | None]:
     return {
         "embed_dim": model.architecture.embed_dim,
         "max_tokens": model.architecture.max_tokens,
-        "temperature": float(model.temperature),  # logits are cosine / temperature + bias
-        "logit_bias": None if bias is None else float(bias),
+        "temperature": float(model.temperature.detach()),  # logits are cosine / temperature + bias
+        "logit_bias": None if bias is None else float(bias.detach()),
     }
 
 
