@@ -244,6 +244,11 @@ class TrainParams(Section):
         description="pairs of a batch with an equal caption or an equal picture: negatives of each other, as the paper "
         "has it, or positives",
     )
+    pair_order: Literal["drawn", "caption_length"] = Field(
+        "drawn",
+        description="of a rank's batch before it is cut into micro-batches: as drawn, or from the shortest caption to "
+        "the longest, which spares the text tower most of the padding",
+    )
     step: Literal["plain", "decoupled"] = Field(
         "decoupled",
         description="plain: one pass, memory grows with the batch; decoupled: exact DGA, memory of a micro-batch",

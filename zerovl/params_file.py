@@ -24,6 +24,7 @@ _LATER = frozenset(
         "train.continue_from",
         "train.loss",
         "train.equal_pairs",
+        "train.pair_order",
         "train.fine_tuning",
         "train.ema_decay",
         "train.image_dropout",

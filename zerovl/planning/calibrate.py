@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from zerovl import params_file
+from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
@@ -270,6 +271,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         world_size=layout.world_size,
         workers=params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, tokenize),
+        arrange=arrange_by(train.pair_order, tokenize.special.pad),
     )
     tokens, pairs, start = 1, 0, 0.0
     with batches:

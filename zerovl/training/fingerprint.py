@@ -27,6 +27,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},
     "train": {
         "equal_pairs": "negatives",
+        "pair_order": "drawn",
         "fine_tuning": as_dict(FineTuningParams()),
         "ema_decay": 0.0,
         "image_dropout": 0.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches, train_batches
@@ -180,6 +181,7 @@ def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, Sto
         start_step=start_step,
         workers=run.params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, run.spec.tokenizer),
+        arrange=arrange_by(train.pair_order, run.spec.tokenizer.special.pad),
         stored_images=stored.get("image"),
         stored_captions=stored.get("text"),
     )

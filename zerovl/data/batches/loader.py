@@ -9,7 +9,7 @@ in the global batch, key): the same for every number of workers and ranks, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -115,8 +115,11 @@ class MicroBatches(Dataset[MicroBatch]):
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
     """Gives steps in order; close it, or use it in a `with` block, to end the workers."""
 
-    def __init__(self, dataset: MicroBatches, workers: int) -> None:
+    def __init__(
+        self, dataset: MicroBatches, workers: int, arrange: Callable[[list[MicroBatch]], list[MicroBatch]]
+    ) -> None:
         self._dataset = dataset
+        self._arrange = arrange
         self._step = dataset.start_step
         # A step is asked for at once: without a whole step in store the loader would idle between.
         self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=torch.cuda.is_available())
@@ -129,7 +132,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         if self._step >= self._dataset.sampler.steps:
             self.close()
             raise StopIteration
-        micro_batches = [next(self._loader) for _ in range(self._dataset.per_step)]
+        micro_batches = self._arrange([next(self._loader) for _ in range(self._dataset.per_step)])
         step = StepBatch(self._step, micro_batches[0].source, micro_batches)
         self._step += 1
         return step
@@ -159,6 +162,7 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     identify: Identify = no_identities,
+    arrange: Callable[[list[MicroBatch]], list[MicroBatch]] = list,
     stored_images: StoredFeatures | None = None,
     stored_captions: StoredFeatures | None = None,
 ) -> TrainBatches:
@@ -180,4 +184,4 @@ def train_batches(
     dataset = MicroBatches(
         reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step
     )
-    return TrainBatches(dataset, workers)
+    return TrainBatches(dataset, workers, arrange)
