@@ -1,6 +1,7 @@
 """Training steps and losses on one GPU in bf16, against their peers: `make bench-gpu`.
 
     python -m benchmarks.bench_gpu --minutes 9     # again, to go on where it stopped
+    python -m benchmarks.bench_gpu --minutes 2 --batch 4096     # a GPU that is borrowed for minutes
     python -m benchmarks.bench_gpu --smoke --out /dev/shm/gpu.json     # tiny, also on a CPU
 
 ViT-B/16 at 224 and BERT-base at 25 tokens, untrained, on random uint8 pairs in pinned host memory. A
@@ -152,13 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="result file")
     parser.add_argument("--minutes", type=float, default=30, help="no new figure is begun after so many")
+    parser.add_argument("--batch", type=int, default=Settings.batch, help="pairs of the large batch")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, also on a CPU; give --out another file")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available() and not options.smoke:
         print("no GPU here: nothing is measured, and the page keeps saying so", file=sys.stderr)
         return 2
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = SMOKE if options.smoke else Settings()
+    settings = SMOKE if options.smoke else Settings(batch=options.batch)
     results = Results(options.out, asdict(settings) | {"words": {settings.towers: WORDS[settings.towers]}})
     results.resume()
     losses = gpu_loss.SMOKE if options.smoke else gpu_loss.Settings()
