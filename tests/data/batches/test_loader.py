@@ -67,9 +67,11 @@ def test_pairs_are_those_of_the_sampler(written: Written, kind: str) -> None:
         assert [key for key, _, _ in rows] == expected
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_order_and_bytes_do_not_depend_on_workers(written: Written, workers: int) -> None:
-    assert all_rows(batches_of(written, workers=workers)) == all_rows(batches_of(written, workers=0))
+@pytest.mark.parametrize(("workers", "auto_augment"), [(1, False), (2, False), (2, True)])
+def test_order_and_bytes_do_not_depend_on_workers(written: Written, workers: int, auto_augment: bool) -> None:
+    augment = AugmentParams(auto_augment=auto_augment)
+    found, alone = (all_rows(batches_of(written, workers=count, augment=augment)) for count in (workers, 0))
+    assert found == alone
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 16), (1, 8), (2, 4), (2, 8), (4, 2), (4, 4)])

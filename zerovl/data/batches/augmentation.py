@@ -1,8 +1,9 @@
 """Image augmentation of the recipe: random resized crop, a flip, then AutoAugment with the ImageNet policy.
 
-The operations are torchvision's on PIL pictures, pixel for pixel (the tests compare them), with two
-differences: the draws come from a seed of the sample instead of torch's global generator, and what
-is a table of 256 values is applied as one, which is what counts for small pictures.
+AutoAugment is that of the paper's code, which torchvision's is not: it rotates in one direction alone, shears
+bicubically, fills what comes into view with grey, and solarizes at 256 - 256 level / 9. Draws come from a seed of the
+sample instead of a global generator, and what is a table of 256 values is applied as one, which is what counts for
+small pictures; the tests compare with Pillow's own operations, pixel for pixel.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from zerovl.params import AugmentParams
 RATIO = (3 / 4, 4 / 3)  # of width to height of the crop
 LEVELS = 10  # of magnitude in the policy
 ATTEMPTS = 10  # at a crop that fits, before the central one is taken
+FILL = (128, 128, 128)  # of what a rotation or a shear brings into view
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 
@@ -90,32 +92,31 @@ def auto_augment(image: Image.Image, rng: Random) -> Image.Image:
 
 
 def magnitude_of(name: str, level: int, *, negative: bool) -> float:
-    """Return degrees, factor, bits or threshold of an operation at a level in range(LEVELS)."""
+    """Return slope, degrees, factor, bits or threshold of an operation at a level in range(LEVELS)."""
     share = level / (LEVELS - 1)
     match name:
         case "ShearX":
             magnitude = 0.3 * share
         case "Rotate":
-            magnitude = 30.0 * share
+            return 30.0 * share  # counter-clockwise whatever the sign: the paper's code draws none here
         case "Color" | "Contrast" | "Sharpness":
             magnitude = 0.9 * share
         case "Posterize":
             return 8 - round(4 * share)
         case "Solarize":
-            return 255.0 - 255.0 * share
+            return 256.0 - 256.0 * share
         case _:
             return 0.0
     return -magnitude if negative else magnitude
 
 
 def _shear_x(image: Image.Image, magnitude: float) -> Image.Image:
-    slope = math.tan(math.radians(math.degrees(math.atan(magnitude))))  # torchvision's rounding, kept
-    matrix = (1.0, slope, 0.0, 0.0, 1.0, 0.0)
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
+    matrix = (1.0, magnitude, 0.0, 0.0, 1.0, 0.0)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=FILL)
 
 
 def _rotate(image: Image.Image, magnitude: float) -> Image.Image:
-    return image.rotate(magnitude, Image.Resampling.NEAREST)
+    return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=FILL)
 
 
 def _color(image: Image.Image, magnitude: float) -> Image.Image:
