@@ -16,8 +16,9 @@ import numpy as np
 
 from zerovl import params_file
 from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.epochs import EpochStream
 from zerovl.data.batches.loader import train_batches
-from zerovl.data.batches.sampling import MIXED, EpochStream, GlobalBatch
+from zerovl.data.batches.sampling import MIXED, GlobalBatch
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.model.text import CaptionTokenizer

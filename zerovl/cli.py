@@ -208,7 +208,12 @@ def _plan(commands: Subparsers) -> None:
     plan.add_argument("--gpus", type=int, metavar="N", help="ranks, one a GPU; default: machine.ranks, or this machine")
     plan.add_argument("--gpu", metavar="NAME", help="which one, as H100: gives its memory and an assumed speed")
     plan.add_argument("--gpu-memory", metavar="SIZE", help="of one GPU, as 16GiB")
-    plan.add_argument("--pairs", type=int, metavar="N", help="training pairs; default: what the manifest has")
+    plan.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="training pairs (train.epoch_of captions: captions); default: what the manifest has",
+    )
     plan.add_argument("--measure", action="store_true", help="calibrate with a few real steps on this machine")
     plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
 

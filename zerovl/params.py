@@ -261,6 +261,11 @@ class TrainParams(Section):
         default=[], description="towers that do not learn; both: the projections alone do"
     )
     epochs: float = Field(8.0, gt=0, strict=False, description="passes over the training pairs")
+    epoch_of: Literal["pictures", "captions"] = Field(
+        "pictures",
+        description="what a pass visits once; pictures: each with one of its captions, drawn; captions: each with its "
+        "picture, as the paper's code has it",
+    )
     lr: float = Field(1e-3, gt=0, strict=False, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW")
     beta2: float = Field(0.98, ge=0, lt=1, description="of AdamW")

@@ -25,6 +25,7 @@ _LATER = frozenset(
         "train.loss",
         "train.equal_pairs",
         "train.pair_order",
+        "train.epoch_of",
         "train.fine_tuning",
         "train.ema_decay",
         "train.image_dropout",

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.support.paths import ROOT
+from tests.support.shard_fixture import write as shards_of_pairs
 from tests.support.tiny_project import RECIPE
 from tests.support.towers import batch, decoupled_step, model
 from zerovl import cli, params_file
+from zerovl.data.manifest import Manifest
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
@@ -102,6 +104,16 @@ def test_bad_options_are_named(tmp_path: Path, options: Options, words: str) -> 
     with pytest.raises(ZeroVLError) as caught:
         make_plan(params_file.load(made := write(tmp_path)), made, options, Workspace(tmp_path))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("epoch_of", "visits", "noun"), [("pictures", 64, "pairs"), ("captions", 127, "captions")])
+def test_steps_are_those_of_what_an_epoch_visits(tmp_path: Path, epoch_of: str, visits: int, noun: str) -> None:
+    workspace = Workspace(tmp_path)
+    Manifest(workspace.manifest, shards_of_pairs(tmp_path, {"web": 40, "art": 24}).manifest.splits).save()
+    params = settings(f"train.epoch_of={epoch_of}", "train.batch_size=16", "train.micro_batch=16", "train.epochs=2")
+    made = make_plan(params, "params.yaml", Options(), workspace)
+    assert (made.pairs, made.steps) == (visits, round(2 * visits / 16))
+    assert f"{visits / 16:,.1f} an epoch, 2 epochs over {visits} {noun}" in show.show(params, made)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")

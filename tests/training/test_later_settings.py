@@ -14,7 +14,7 @@ from zerovl.params import Params, as_dict
 from zerovl.params_file import from_recipe
 from zerovl.training import fingerprint
 
-LATER = ("fine_tuning", "ema_decay", "image_dropout", "text_dropout", "image_size")
+LATER = ("epoch_of", "fine_tuning", "ema_decay", "image_dropout", "text_dropout", "image_size")
 
 
 def described(tmp_path: Path, *overrides: str) -> dict[str, Any]:

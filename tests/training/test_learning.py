@@ -24,9 +24,9 @@ from zerovl.training.periodic_evaluation import SCORES, scores
 from zerovl.training.run_spec import RunSpec
 
 
-def spec(params: Params, pairs: int, start: Any = None) -> RunSpec:
+def spec(params: Params, pairs: int, start: Any = None, captions: int = 1) -> RunSpec:
     shard = ShardInfo("photos/train/000000.tar", pairs, 1, "digest")
-    manifest = Manifest(Path("manifest"), {("photos", "train"): SplitInfo(pairs, pairs, 0, (shard,))})
+    manifest = Manifest(Path("manifest"), {("photos", "train"): SplitInfo(pairs, captions * pairs, 0, (shard,))})
     settings = params.train
     sampler = make_sampler("shuffled", manifest.training_sizes(), settings.batch_size, settings.epochs, settings.seed)
     return RunSpec(manifest, sampler, None, start, None, {})  # type: ignore[arg-type]
@@ -40,6 +40,13 @@ def test_too_few_steps_are_told_before_the_first_one() -> None:
     enough = from_recipe({}, ["train.epochs=37"], "x")
     assert learning.foreseen(enough, spec(enough, pairs=700)) == []
     assert learning.foreseen(params, spec(params, pairs=4800)) == []
+
+
+def test_an_epoch_of_captions_has_as_many_steps_as_there_are_captions() -> None:
+    params = from_recipe({}, ["train.epoch_of=captions"], "x")
+    (text,) = learning.foreseen(params, spec(params, pairs=700, captions=4))
+    assert "(2,800 captions x 8 epochs / train.batch_size 128)" in text
+    assert "Set train.epochs to 10 or more" in text
 
 
 def test_towers_that_know_something_need_fewer_steps() -> None:

@@ -38,7 +38,7 @@ def test_the_expected_equal_pairs_are_the_mean_of_what_batches_hold(sampling: st
     words = {name: np.arange(size) % (size // 3) for name, size in sizes.items()}  # each caption is that of three pairs
     statistics = {name: {"train": {"captions": size, "equals": _equals(words[name])}} for name, size in sizes.items()}
     params = from_recipe({}, [f"train.sampling={sampling}", "train.batch_size=16", "train.micro_batch=16"], "x")
-    ((name, text),) = equal_pairs(params, sizes, statistics)
+    ((name, text),) = equal_pairs(params, sizes, sizes, statistics)
     assert name == "equal"
     assert text.startswith("100% of the captions and 0% of the pictures are also another pair's of the source; about ")
     assert text.endswith(" equal pairs a batch, as negatives")
@@ -55,6 +55,14 @@ def test_the_expected_equal_pairs_are_the_mean_of_what_batches_hold(sampling: st
     assert np.mean(found) == pytest.approx(expected, rel=0.05)
 
 
+def test_with_an_epoch_of_captions_all_rows_may_meet() -> None:
+    params = from_recipe({}, ["train.epoch_of=captions", "train.batch_size=16", "train.micro_batch=16"], "x")
+    statistics = {"art": {"train": {"captions": 60, "equals": _equals(np.arange(60) // 2) | {"picture_pairs": 3}}}}
+    ((_, text),) = equal_pairs(params, {"art": 30}, {"art": 60}, statistics)
+    equal = 30 + 3 * 4  # 30 captions are there twice; two equal pictures have two captions each
+    assert f"about {equal * 16 * 15 / (60 * 59):.3g} equal pairs a batch" in text
+
+
 def _equals(words: np.ndarray) -> dict[str, int]:
     counts = np.bincount(words)
     pairs = int((counts * (counts - 1) // 2).sum())
@@ -62,5 +70,5 @@ def _equals(words: np.ndarray) -> dict[str, int]:
 
 
 def test_equal_pairs_are_not_said_of_data_that_were_validated_before_they_were_counted() -> None:
-    assert equal_pairs(Params(), {"art": 30}, {}) == []
-    assert equal_pairs(Params(), {"art": 30}, {"art": {"train": {"captions": 30}}}) == []
+    assert equal_pairs(Params(), {"art": 30}, {"art": 30}, {}) == []
+    assert equal_pairs(Params(), {"art": 30}, {"art": 30}, {"art": {"train": {"captions": 30}}}) == []

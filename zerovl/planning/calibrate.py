@@ -29,7 +29,7 @@ from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
-from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.batches.sampling import training_sampler
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.distributed.ranks import Ranks
@@ -254,7 +254,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         return None, params.model.max_tokens
     train = params.train
     manifest = Manifest.load(workspace.manifest)
-    sampler = make_sampler(train.sampling, manifest.training_sizes(), train.batch_size, train.epochs, train.seed)
+    sampler = training_sampler(train, manifest)
     tokenize = CaptionTokenizer(
         tokenizer_folder(params, workspace, find_start(params, workspace)), params.model.max_tokens
     )

@@ -39,7 +39,7 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
     model = planning.imagine_model(params, target, workspace)
     suggestion = planning.suggest(params, target, model)
     layout = planning.planned_layout(params, target, model, suggestion)
-    pairs = planning.training_pairs(workspace, options.pairs)
+    pairs = planning.training_pairs(params, workspace, options.pairs)
     steps = planning.planned_steps(params, pairs)
     work = planning.work(params, model.flops, layout)
     calibration = calibrate(params_path, layout, workspace) if options.measure else None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from zerovl.data.batches.sampling import count_steps
+from zerovl.data.batches.visits import epoch_sizes
 from zerovl.data.manifest import Manifest
 from zerovl.engine.frozen_features import cached_sides, training_image_size
 from zerovl.errors import ZeroVLError
@@ -96,7 +97,7 @@ class Plan:
     """Everything that `zerovl plan` tells."""
 
     target: Target
-    pairs: int | None  # of training
+    pairs: int | None  # that an epoch visits: of training, or their captions (`train.epoch_of`)
     steps: int | None
     layout: BatchLayout
     parameters: Parameters
@@ -269,17 +270,17 @@ def _speed(source: str, rate: float, target: Target, layout: BatchLayout, steps:
     return Speed(source, rate, seconds, hours, gpu_hours)
 
 
-def training_pairs(workspace: Workspace, given: int | None) -> int | None:
-    """--pairs, else what the manifest has, else None."""
+def training_pairs(params: Params, workspace: Workspace, given: int | None) -> int | None:
+    """--pairs, else what an epoch of the manifest's visits, else None."""
     if given is not None:
         if given < 1:
             raise ZeroVLError(f"--pairs {given}: give 1 or more")
         return given
     if not workspace.manifest_file.is_file():
         return None
-    return sum(Manifest.load(workspace.manifest).training_sizes().values())
+    return sum(epoch_sizes(params.train.epoch_of, Manifest.load(workspace.manifest)).values())
 
 
 def planned_steps(params: Params, pairs: int | None) -> int | None:
-    """Return the optimiser steps over so many training pairs, None where they are not known."""
+    """Return the optimiser steps of a run whose epochs visit so many, None where that is not known."""
     return count_steps(params.train.epochs, pairs, params.train.batch_size) if pairs else None

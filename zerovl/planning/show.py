@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zerovl.data.batches.visits import NOUNS
 from zerovl.memory import MARGIN
 from zerovl.params import Params
 from zerovl.planning.plan import Plan, Speed
@@ -21,7 +22,8 @@ def _run_rows(params: Params, plan: Plan) -> list[tuple[str, str]]:
     train = params.train
     steps = "not known" if plan.steps is None else f"{plan.steps:,} of {layout.batch:,} pairs"
     if plan.pairs:
-        steps += f", {plan.pairs / layout.batch:,.1f} an epoch, {train.epochs:g} epochs over {plan.pairs:,} pairs"
+        over = f"{plan.pairs:,} {NOUNS[train.epoch_of]}"
+        steps += f", {plan.pairs / layout.batch:,.1f} an epoch, {train.epochs:g} epochs over {over}"
     passes_of = "one pass"
     if train.step == "decoupled":
         passes_of = (

@@ -130,8 +130,8 @@ def _sample_line(count: int, metrics: Mapping[str, Any]) -> str:
 def _training(params: Params, summary: Mapping[str, Any]) -> str:
     train = params.train
     lines = [
-        f"- {train.epochs:g} epochs, global batch {train.batch_size}, {train.sampling} sampling, {train.step} step, "
-        f"mixup {train.mixup}, {train.precision}, seed {train.seed}",
+        f"- {train.epochs:g} epochs of {train.epoch_of}, global batch {train.batch_size}, {train.sampling} sampling, "
+        f"{train.step} step, mixup {train.mixup}, {train.precision}, seed {train.seed}",
         f"- AdamW, peak learning rate {train.lr:g}, weight decay {train.weight_decay:g}",
     ]
     if train.ema_decay:

@@ -28,6 +28,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "train": {
         "equal_pairs": "negatives",
         "pair_order": "drawn",
+        "epoch_of": "pictures",
         "fine_tuning": as_dict(FineTuningParams()),
         "ema_decay": 0.0,
         "image_dropout": 0.0,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from zerovl.data.batches.visits import NOUNS, epoch_sizes
 from zerovl.evaluation.metrics import HEADLINE, more_than_chance
 from zerovl.params import Params, TrainParams, as_dict
 from zerovl.text_format import plural
@@ -25,17 +26,18 @@ AUTO = "`zerovl recipe auto` writes settings for data of this size"
 
 def foreseen(params: Params, spec: RunSpec) -> list[str]:
     """Return what speaks against learning anything, each with its numbers and the fix; empty where nothing does."""
-    train, pairs = params.train, sum(spec.manifest.training_sizes().values())
+    train = params.train
+    visits = sum(epoch_sizes(train.epoch_of, spec.manifest).values())
     from_weights = spec.start is not None or spec.parent is not None or _pretrained(params)
     needed = STEPS_FROM_WEIGHTS if from_weights else STEPS_FROM_SCRATCH
     if spec.steps >= needed:
         return []
-    epochs = math.ceil(needed * train.batch_size / pairs)
+    epochs = math.ceil(needed * train.batch_size / visits)
     start = "weights that are there" if from_weights else "random weights"
     return [
-        f"{plural(spec.steps, 'step')} ({pairs:,} pairs x {train.epochs:g} epochs / train.batch_size "
-        f"{train.batch_size}) from {start} are too few to learn; at least {needed} are needed. Set train.epochs to "
-        f"{epochs} or more, or train.batch_size lower; {AUTO}"
+        f"{plural(spec.steps, 'step')} ({visits:,} {NOUNS[train.epoch_of]} x {train.epochs:g} epochs / "
+        f"train.batch_size {train.batch_size}) from {start} are too few to learn; at least {needed} are needed. "
+        f"Set train.epochs to {epochs} or more, or train.batch_size lower; {AUTO}"
     ]
 
 

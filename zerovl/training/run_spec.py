@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerovl.data.batches.sampling import Sampler, make_sampler
+from zerovl.data.batches.sampling import Sampler, training_sampler
 from zerovl.data.manifest import Manifest
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import saved_steps
@@ -62,11 +62,10 @@ def make_spec(params: Params, workspace: Workspace) -> RunSpec:
     """Raises `ZeroVLError` for data that were not validated or have no training pairs, and for a lost start."""
     manifest = Manifest.load(workspace.manifest)
     check_verdict(workspace, manifest)
-    sizes = manifest.training_sizes()
-    if not sizes:
+    if not manifest.training_sizes():
         raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
     train = params.train
-    sampler = make_sampler(train.sampling, sizes, train.batch_size, train.epochs, train.seed)
+    sampler = training_sampler(train, manifest)
     start, parent = find_start(params, workspace), find_parent(params, workspace)
     if parent and parent.step >= sampler.steps:
         raise ZeroVLError(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zerovl.data.batches.visits import NOUNS, epoch_sizes
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
@@ -30,24 +31,26 @@ def start_block(
     params, ranks, spec = run.params, run.ranks, run.spec
     train = params.train
     sizes = spec.manifest.training_sizes()
+    visits = epoch_sizes(train.epoch_of, spec.manifest)
     local = train.batch_size // ranks.world_size
     total = sum(parameter.numel() for parameter in model.parameters())
     if ranks.device.type == "cuda":
         device = torch.cuda.get_device_name(ranks.device)
     else:
         device = f"CPU, {plural(torch.get_num_threads(), 'thread')} each"
-    epoch_steps = max(1, sum(sizes.values()) // train.batch_size)
+    epoch_steps = max(1, sum(visits.values()) // train.batch_size)
+    epochs = f"{train.epochs:g} epochs over {sum(visits.values()):,} {NOUNS[train.epoch_of]}"
     text = model.architecture.text_config["model_type"]
     lines = [
         ("run", f"{spec.name}: {decision}"),
-        ("steps", f"{spec.steps} of {train.batch_size} pairs, about {epoch_steps} an epoch, {train.epochs:g} epochs"),
+        ("steps", f"{spec.steps} of {train.batch_size} pairs, about {epoch_steps} an epoch, {epochs}"),
         (
             "batch",
             f"{plural(ranks.world_size, 'rank')} ({device}, {train.precision}) x {local} pairs, {train.step}: "
             f"{sizing.said}",
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
-        *equal_pairs(params, sizes, read_json(run.workspace.validation_verdict).get("statistics", {})),
+        *equal_pairs(params, sizes, visits, read_json(run.workspace.validation_verdict).get("statistics", {})),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
         ("memory", str(sizing.memory)),
     ]
@@ -75,33 +78,37 @@ def _sizes(params: Params) -> str:
     return "" if trained == used else f"; learns on pictures of {trained} pixels, is used on {used}"
 
 
-def equal_pairs(params: Params, sizes: dict[str, int], statistics: dict[str, Any]) -> list[tuple[str, str]]:
+def equal_pairs(
+    params: Params, sizes: dict[str, int], visits: dict[str, int], statistics: dict[str, Any]
+) -> list[tuple[str, str]]:
     """How many pairs have an equal one, and how many equal pairs a batch is to be expected to hold.
 
-    `statistics` are those of the verdict; none where a source's validation was before they were counted. The number is
-    that of drawing a batch without order; a pair is taken to have its source's mean number of captions, and one that is
-    equal by both counts twice. Pairs of different sources are not compared.
+    `sizes` are the pairs of each source, `visits` what an epoch visits of it, `statistics` those of the verdict; none
+    where a source's validation was before they were counted. The number is that of drawing a batch without order; a
+    pair is taken to have its source's mean number of captions, and one that is equal by both counts twice. Pairs of
+    different sources are not compared.
     """
-    train, total = params.train, sum(sizes.values())
+    train, total = params.train, sum(visits.values())
     counted = {name: statistics.get(name, {}).get("train", {}) for name in sizes}
     if not all("equals" in values for values in counted.values()):
         return []
     batch = train.batch_size * (train.batch_size - 1)
     captions, pictures, expected = 0, 0, 0.0
     for name, values in counted.items():
-        pairs, equals = sizes[name], values["equals"]
+        visited, equals = visits[name], values["equals"]
         captions += equals["captions"]
         pictures += equals["pictures"]
-        # Of the source's pairs of pairs, those that are equal when each has one caption drawn.
-        equal = equals["caption_pairs"] / (values["captions"] / pairs) ** 2 + equals["picture_pairs"]
+        # Of the pairs of what is visited, those that are equal: by a caption of each, or by their pictures.
+        equal = equals["caption_pairs"] * (visited / values["captions"]) ** 2
+        equal += equals["picture_pairs"] * (visited / sizes[name]) ** 2
         if train.sampling == "debiased":  # all of the batch from this source, in its share of the steps
-            expected += pairs / total * equal * batch / max(1, pairs * (pairs - 1))
+            expected += visited / total * equal * batch / max(1, visited * (visited - 1))
         else:
             expected += equal * batch / max(1, total * (total - 1))
     of_captions = captions / sum(values["captions"] for values in counted.values())
     text = (
-        f"{100 * of_captions:.3g}% of the captions and {100 * pictures / total:.3g}% of the pictures are also another "
-        f"pair's of the source; about {expected:.3g} equal pairs a batch, as {train.equal_pairs}"
+        f"{100 * of_captions:.3g}% of the captions and {100 * pictures / sum(sizes.values()):.3g}% of the pictures are "
+        f"also another pair's of the source; about {expected:.3g} equal pairs a batch, as {train.equal_pairs}"
     )
     return [("equal", text)]
 

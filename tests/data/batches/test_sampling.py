@@ -4,7 +4,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from zerovl.data.batches.sampling import MIXED, DebiasedSampler, EpochStream, Permutation, ShuffledSampler, make_sampler
+from zerovl.data.batches.epochs import EpochStream, Permutation
+from zerovl.data.batches.sampling import MIXED, DebiasedSampler, ShuffledSampler, make_sampler
+from zerovl.data.batches.visits import EachPair
 from zerovl.errors import ZeroVLError
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 10, 13, 31, 32, 33, 97, 127, 128, 129, 997, 1000, 4095, 4096, 4097, 65537, 99991]
@@ -105,7 +107,7 @@ def test_deferral_changes_only_what_repeats() -> None:
 
 
 def debiased(steps: int, seed: int = 3) -> DebiasedSampler:
-    return DebiasedSampler({"web": 6000, "books": 3000, "art": 1000}, 64, steps, seed)
+    return DebiasedSampler(EachPair({"web": 6000, "books": 3000, "art": 1000}), 64, steps, seed)
 
 
 def test_debiased_10_000_steps() -> None:
@@ -197,4 +199,4 @@ def test_steps_and_unknown_kind() -> None:
     with pytest.raises(ZeroVLError, match=r"train\.sampling 'random': unknown"):
         make_sampler("random", {"a": 100}, 32, 1.0, 0)
     with pytest.raises(IndexError):
-        ShuffledSampler({"a": 100}, 10, 5, 0).batch(5)
+        ShuffledSampler(EachPair({"a": 100}), 10, 5, 0).batch(5)

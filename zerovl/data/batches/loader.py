@@ -105,7 +105,10 @@ class MicroBatches(Dataset[MicroBatch]):
         for position in positions:
             pair = Pair(self.reader, batch.sources[int(batch.source_ids[position])], int(batch.rows[position]))
             key = self.key_of(pair)
-            pairs.append(DrawnPair(pair, *keys64(3, self.seed, batch.step, position, key)))
+            image_seed, caption_seed, mask_seed = keys64(3, self.seed, batch.step, position, key)
+            if batch.captions is not None:  # one is named: as a seed it draws itself
+                caption_seed = int(batch.captions[position])
+            pairs.append(DrawnPair(pair, image_seed, caption_seed, mask_seed))
             keys.append(key)
         images = self.images(pairs)
         input_ids, attention_mask = self.captions(pairs)

@@ -1,0 +1,88 @@
+"""All captions of pairs in one row: those of a pair follow one another, in the order of the pairs.
+
+Shapes: n pairs, k rows that are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from zerovl.data.batches.randomness import keys64, splitmix64
+from zerovl.data.manifest import Manifest
+from zerovl.errors import ZeroVLError
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CaptionRows:
+    """Caption q of the row belongs to pair i where first[i] <= q < first[i + 1]."""
+
+    first: Rows  # (n + 1,)
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs, n."""
+        return self.first.size - 1
+
+    @property
+    def most(self) -> int:
+        """Captions of the pair that has the most."""
+        return int(np.diff(self.first).max())
+
+    def pairs_of(self, rows: Rows) -> Rows:
+        """Return (k,) pairs of (k,) captions."""
+        return np.searchsorted(self.first, rows, side="right") - 1
+
+    def located(self, rows: Rows, *key: int | str) -> tuple[Rows, Rows]:
+        """Return pair and number among its captions, (k,) each, of (k,) captions.
+
+        Where a pair's numbers begin is drawn from `key`: of what a lap visits (`CaptionStream`), some are then first
+        captions, some second ones and so on, although their captions often stand in an order that means something.
+        """
+        pairs = self.pairs_of(rows)
+        first = self.first[pairs]
+        counts = self.first[pairs + 1] - first
+        drawn = splitmix64(pairs.astype(np.uint64) + np.uint64(keys64(1, *key)[0])) >> np.uint64(1)
+        return pairs, (rows - first + drawn.astype(np.int64)) % counts
+
+
+def joined(parts: Sequence[CaptionRows]) -> CaptionRows:
+    """Return the captions of several sources, one source after the other."""
+    counts = np.concatenate([np.diff(part.first) for part in parts])
+    return CaptionRows(_first(counts))
+
+
+def caption_rows(manifest: Manifest, source: str) -> CaptionRows:
+    """Return the captions of a source's training pairs in the order of its index.
+
+    The table is read only where a pair has more than one; raises `ZeroVLError` where it is not the manifest's.
+    """
+    info = manifest.splits[source, "train"]
+    if info.captions == info.pairs:
+        return CaptionRows(np.arange(info.pairs + 1, dtype=np.int64))
+    path, counts = manifest.table_path(source, "train"), [np.empty(0, dtype=np.int64)]
+    with pq.ParquetFile(path) as table:
+        for part in table.iter_batches(columns=["error", "captions"]):
+            usable = part.filter(pc.is_null(part.column("error")))
+            counts.append(pc.list_value_length(usable.column("captions")).to_numpy(zero_copy_only=False))
+    rows = CaptionRows(_first(np.concatenate(counts)))
+    if (rows.pairs, len(rows)) != (info.pairs, info.captions):
+        raise ZeroVLError(
+            f"{path}: has {rows.pairs} pairs with {len(rows)} captions, the manifest {info.pairs} with "
+            f"{info.captions}; run `dvc repro -f prepare`"
+        )
+    return rows
+
+
+def _first(counts: npt.NDArray[np.integer]) -> Rows:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
