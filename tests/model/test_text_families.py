@@ -31,7 +31,7 @@ from tests.support.text_towers import (
     word_piece,
 )
 from tests.support.towers import CPU, RANKS, MicroInputs, decoupled_step, gradients, plain_step
-from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.captions import cut, mask_tokens
 from zerovl.data.batches.randomness import RowRandom
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
@@ -110,6 +110,17 @@ def test_special_tokens_go_by_the_tokenizer_s_own_config(published: tuple[str, P
         assert (special.cls, special.pad, special.sep, special.unk) == (0, 1, 2, 3)
         assert special.mask == token("<mask>")
         assert special.ordinary == range(4, special.mask)
+
+
+@pytest.mark.parametrize("most", [3, 5, TOKENS])
+def test_to_cut_the_whole_is_what_the_tokenizer_does(published: tuple[str, Path], most: int) -> None:
+    tokenizer = CaptionTokenizer(published[1], most)
+    captions = [*CAPTIONS, " ".join(CAPTIONS)]
+    ids, mask = cut(*tokenizer.whole(captions), tokenizer.special, most)
+    expected_ids, expected_mask = tokenizer(captions)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(mask, expected_mask)
+    assert tokenizer.whole(captions)[0].shape[1] > ids.shape[1] == most
 
 
 def test_captions_are_augmented_with_any_tokenizer(published: tuple[str, Path]) -> None:

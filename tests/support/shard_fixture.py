@@ -103,8 +103,12 @@ class WordTokenizer:
     """One id a word by its bytes: [CLS] words [SEP], padded to the longest of the list."""
 
     special = SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4, vocab_size=1000)
+    max_tokens = 1000  # no caption of these tests is that long
 
     def __call__(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        return self.whole(captions)
+
+    def whole(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
         rows = [[2, *(5 + sum(word.encode()) % 995 for word in text.split()), 3] for text in captions]
         length = max(map(len, rows))
         ids = np.array([row + [0] * (length - len(row)) for row in rows], dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import AutoTokenizer
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
+
+Ids = npt.NDArray[np.int64]
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
@@ -36,7 +39,8 @@ class CaptionTokenizer:
     def __init__(self, folder: Path | str, max_tokens: int) -> None:
         self.folder = Path(folder)
         self.max_tokens = max_tokens
-        self._tokenizer = _load(self.folder, max_tokens)
+        self._tokenizer = _load(self.folder)
+        self._tokenizer.enable_truncation(max_tokens)
         self.vocab_size = self._tokenizer.get_vocab_size()
         names = _special_names(self.folder, self._tokenizer)
         if names["pad"] is None:
@@ -49,14 +53,22 @@ class CaptionTokenizer:
         self.special = SpecialTokens(
             pad, number["cls"], number["sep"], number["mask"], number["unk"], vocab_size=self.vocab_size
         )
-        self._tokenizer.enable_padding(pad_id=pad, pad_token=names["pad"])
+        self._padding: dict[str, Any] = {"pad_id": pad, "pad_token": names["pad"]}
+        self._tokenizer.enable_padding(**self._padding)
 
-    def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def __call__(self, captions: list[str]) -> tuple[Ids, Ids]:
         """Return token ids and attention mask of captions, both (m, L), L at most `max_tokens`."""
-        encodings = self._tokenizer.encode_batch(captions)
-        input_ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
-        attention_mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
-        return input_ids, attention_mask
+        return _encode(self._tokenizer, captions)
+
+    def whole(self, captions: list[str]) -> tuple[Ids, Ids]:
+        """Return the same of captions that are not cut: (m, L), L of the longest."""
+        return _encode(self._uncut, captions)
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        tokenizer = _load(self.folder)
+        tokenizer.enable_padding(**self._padding)
+        return tokenizer
 
     def __reduce__(self) -> tuple[type[CaptionTokenizer], tuple[Path, int]]:
         return CaptionTokenizer, (self.folder, self.max_tokens)
@@ -64,8 +76,7 @@ class CaptionTokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and its Hugging Face companions."""
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = _load(self.folder, self.max_tokens)
-        tokenizer.no_truncation()
+        tokenizer = _load(self.folder)
         tokenizer.save(str(folder / "tokenizer.json"))
         for name in FILES[1:]:
             if (self.folder / name).is_file():
@@ -84,8 +95,15 @@ class CaptionTokenizer:
         aside.rename(folder)
 
 
-def _load(folder: Path, max_tokens: int) -> Tokenizer:
-    """Load `tokenizer.json`, else a tokenizer through transformers from whatever vocabulary files there are."""
+def _encode(tokenizer: Tokenizer, captions: list[str]) -> tuple[Ids, Ids]:
+    encodings = tokenizer.encode_batch(captions)
+    input_ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
+    attention_mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64)
+    return input_ids, attention_mask
+
+
+def _load(folder: Path) -> Tokenizer:
+    """Load `tokenizer.json`, else a tokenizer through transformers from its vocabulary; it neither cuts nor pads."""
     try:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -94,7 +112,7 @@ def _load(folder: Path, max_tokens: int) -> Tokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ZeroVLError(f"{folder}: no usable tokenizer ({error}); run `dvc repro prepare` or name another") from None
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_truncation()
     return tokenizer
 
 

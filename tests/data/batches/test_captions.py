@@ -1,8 +1,13 @@
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from zerovl.data.batches.captions import ACTION, CHOICE, REPLACEMENT, mask_tokens
+from tests.support.shard_fixture import WordTokenizer
+from zerovl.data.batches.captions import ACTION, CHOICE, REPLACEMENT, cut, mask_tokens
 from zerovl.data.batches.randomness import RowRandom, keys64
+from zerovl.data.batches.sides import Captions, DrawnPair
 from zerovl.data.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4, vocab_size=5000)
@@ -106,3 +111,36 @@ def test_draws_are_uniform_and_streams_differ() -> None:
         assert ((counts - 1600) ** 2 / 1600).sum() < 49 + 5 * np.sqrt(98)
     correlation = np.corrcoef(rng.uniform(0, 5000).ravel(), rng.uniform(1, 5000).ravel())[0, 1]
     assert abs(correlation) < 5 / np.sqrt(80_000)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_dropped_token_leaves_is_filled_before_the_cut(ends: bool) -> None:
+    lengths = [3, 6, 7, 20, 40] * 100
+    ids, mask = captions(lengths, 42)
+    special = SPECIAL if ends else SpecialTokens(pad=0, unk=1, cls=2, sep=None, mask=4, vocab_size=5000)
+    masked = mask_tokens(ids, mask, special, 0.3, RowRandom(np.arange(500, dtype=np.uint64)))
+    new_ids, new_mask = cut(*masked, special, 8)
+    assert new_ids.shape == new_mask.shape == (500, 8)
+    for row in range(500):
+        tokens = masked[0][row][masked[1][row] == 1].tolist()
+        expected = tokens[:7] + tokens[-1:] if ends and len(tokens) > 8 else tokens[:8]
+        assert new_ids[row][new_mask[row] == 1].tolist() == expected
+    # Long captions lose words and are as long as may be nevertheless, which cutting first would not give.
+    assert (new_mask[4::5].sum(axis=1) == 8).all()
+    short = captions([2, 5], 7)
+    for one, other in zip(cut(*short, special, 8), short, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_micro_batch_is_masked_whole_and_then_cut() -> None:
+    tokenize = WordTokenizer()
+    tokenize.max_tokens = 6
+    text = " ".join(f"word{i}" for i in range(40))
+    pair: Any = SimpleNamespace(sample=SimpleNamespace(captions=[text]))
+    ids, mask = Captions(tokenize, 0.5)([DrawnPair(pair, 0, 0, seed) for seed in range(20)])
+    draws = RowRandom(np.arange(20, dtype=np.uint64))
+    masked = mask_tokens(*tokenize.whole([text] * 20), tokenize.special, 0.5, draws)
+    for one, other in zip((ids, mask), cut(*masked, tokenize.special, 6), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other)
+    assert mask.shape == (20, 6)
+    assert mask.all()

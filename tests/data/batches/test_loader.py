@@ -156,7 +156,7 @@ def test_other_exceptions_of_a_worker_are_no_users_fault(written: Written) -> No
 
 
 class BrokenTokenizer(WordTokenizer):
-    def __call__(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def whole(self, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raise ZeroDivisionError
 
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zerovl.data.batches.captions import mask_tokens
+from zerovl.data.batches.captions import cut, mask_tokens
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.randomness import RowRandom
 from zerovl.data.shards import Sample
@@ -36,8 +36,17 @@ class CaptionTokenizer(Protocol):
         """The ids that masking must know."""
         ...
 
+    @property
+    def max_tokens(self) -> int:
+        """Where captions are cut."""
+        ...
+
     def __call__(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Turn m captions into input_ids (m, L) and attention_mask (m, L)."""
+        """Turn m captions into input_ids (m, L) and attention_mask (m, L), L at most `max_tokens`."""
+        ...
+
+    def whole(self, captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Do the same without a cut."""
         ...
 
 
@@ -137,18 +146,20 @@ class StoredPictures:
 
 @dataclass(frozen=True)
 class Captions:
-    """Tokens of one caption a pair, masked with a probability."""
+    """Tokens of one caption a pair, masked with a probability before they are cut."""
 
     tokenize: CaptionTokenizer
     mask_probability: float
 
     def __call__(self, pairs: Sequence[DrawnPair]) -> tuple[Tensor, Tensor]:
-        input_ids, attention_mask = self.tokenize([drawn.caption for drawn in pairs])
-        if self.mask_probability:
+        captions = [drawn.caption for drawn in pairs]
+        if not self.mask_probability:
+            input_ids, attention_mask = self.tokenize(captions)
+        else:
+            special = self.tokenize.special
             draws = RowRandom(np.array([drawn.mask_seed for drawn in pairs], dtype=np.uint64))
-            input_ids, attention_mask = mask_tokens(
-                input_ids, attention_mask, self.tokenize.special, self.mask_probability, draws
-            )
+            masked = mask_tokens(*self.tokenize.whole(captions), special, self.mask_probability, draws)
+            input_ids, attention_mask = cut(*masked, special, self.tokenize.max_tokens)
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
 
