@@ -20,6 +20,7 @@ from zerovl.params import FineTuningParams, Params
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
 from zerovl.training import fingerprint
+from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
 from zerovl.training.run_spec import Run
 
@@ -50,6 +51,7 @@ def start_block(
             f"{sizing.said}",
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
+        ("captions", describe_cut(spec.manifest, spec.tokenizer)),
         *equal_pairs(params, sizes, visits, read_json(run.workspace.validation_verdict).get("statistics", {})),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
         ("memory", str(sizing.memory)),
