@@ -279,7 +279,7 @@ class TrainParams(Section):
         strict=False,
         description="of a moving average of the weights, which is scored and written in their place; 0: no average",
     )
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps with linear warm-up")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps with linear warm-up from 0")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="half a cosine ends at this share of lr")
     mixup: Literal["none", "coin", "image", "text"] = Field(
         "coin", description="coin: each step mixes images or text features by a fair coin"

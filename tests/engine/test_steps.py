@@ -13,11 +13,12 @@ from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.forward import random_seeds
-from zerovl.engine.optimiser import Schedule
+from zerovl.engine.optimiser import Schedule, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.trainer import not_finite, out_of_memory
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mix
+from zerovl.params import TrainParams
 
 
 @pytest.mark.parametrize("kept_graphs", [0, 1, 3, 4, 9])
@@ -136,13 +137,19 @@ def test_frozen_tower_goes_forward_once_and_gets_no_gradient(tower: str, kept_gr
 
 def test_schedule_is_warm_up_then_half_a_cosine() -> None:
     schedule = Schedule(peak=1.0, steps=100, warmup_steps=10, final_fraction=0.1)
-    rates = [schedule.lr(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == pytest.approx(1.0)
-    assert rates[54] == pytest.approx(0.55)  # half way down
-    assert rates[-1] == pytest.approx(0.1)
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert Schedule(1.0, 1, 0, 0.1).lr(0) == pytest.approx(0.1)
+    rates = [schedule.lr(step) for step in range(101)]
+    assert rates[:11] == pytest.approx([step / 10 for step in range(11)])
+    assert max(rates) == rates[10]
+    assert rates[55] == pytest.approx(0.55)  # half way down
+    assert rates[100] == pytest.approx(0.1)  # would come next
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert Schedule(1.0, 1, 0, 0.1).lr(0) == 1.0
+
+
+def test_a_run_of_one_step_is_not_all_warm_up() -> None:
+    for steps in (1, 2, 10):
+        schedule = make_schedule(TrainParams(lr=1.0, warmup_fraction=0.99), steps)
+        assert schedule.lr(steps - 1) == 1.0
 
 
 @dataclass

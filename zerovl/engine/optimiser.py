@@ -16,7 +16,7 @@ from zerovl.params import TrainParams
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to `final_fraction` of the peak; lr in effect a step."""
+    """Linear warm-up from 0, then half a cosine down to `final_fraction` of the peak; lr in effect a step."""
 
     peak: float
     steps: int
@@ -24,16 +24,20 @@ class Schedule:
     final_fraction: float
 
     def lr(self, step: int) -> float:
-        """Learning rate of 0-based `step`: the last warm-up step has the peak, the last step the final rate."""
+        """Learning rate of 0-based `step`: 0 in step 0 of a warm-up, the peak in the first step after it.
+
+        The final rate is that of the step after the last one, as in the paper's code.
+        """
         if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps + 1) / max(self.steps - self.warmup_steps, 1)
+            return self.peak * step / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
         return self.peak * (self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def make_schedule(params: TrainParams, steps: int) -> Schedule:
-    """Return the schedule of `train` over so many steps."""
-    return Schedule(params.lr, steps, round(params.warmup_fraction * steps), params.final_lr_fraction)
+    """Return the schedule of `train` over so many steps, of which one at least is after the warm-up."""
+    warmup_steps = min(round(params.warmup_fraction * steps), steps - 1)
+    return Schedule(params.lr, steps, warmup_steps, params.final_lr_fraction)
 
 
 def make_optimiser(model: DualEncoder, params: TrainParams) -> torch.optim.AdamW:
