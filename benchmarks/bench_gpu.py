@@ -26,6 +26,7 @@ from benchmarks import gpu, gpu_loss, kinds
 from benchmarks.common import RESULTS, Record, Results, find_all, measured, rounded, summary, surviving
 from benchmarks.page import update_page
 from benchmarks.towers import FORWARD_FLOPS, WORDS, MicroBatch, make, make_batch
+from zerovl.device import own_device, uses_gpu
 from zerovl.engine.model_options import prepare_model
 from zerovl.engine.steps import Step
 from zerovl.model.dual_encoder import DualEncoder
@@ -156,10 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=Settings.batch, help="pairs of the large batch")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, also on a CPU; give --out another file")
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available() and not options.smoke:
+    if not uses_gpu() and not options.smoke:
         print("no GPU here: nothing is measured, and the page keeps saying so", file=sys.stderr)
         return 2
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     settings = SMOKE if options.smoke else Settings(batch=options.batch)
     results = Results(options.out, asdict(settings) | {"words": {settings.towers: WORDS[settings.towers]}})
     results.resume()

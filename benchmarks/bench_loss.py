@@ -38,6 +38,7 @@ from benchmarks.common import (
 from benchmarks.gpu import Deadline
 from benchmarks.losses import DENSE, FINDERS, OPEN_CLIP, OURS, available, embeddings, errors, run, unshifted
 from benchmarks.page import update_page
+from zerovl.device import uses_gpu
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
             measure_time(results, settings, f"{threads} thread" + "s" * (threads > 1))
     finally:
         torch.set_num_threads(cores)
-    if torch.cuda.is_available():
+    if uses_gpu():
         on_gpu = gpu_loss.SMOKE if options.smoke else gpu_loss.Settings()
         gpu_loss.measure(results, on_gpu, torch.device("cuda"), Deadline(math.inf))
     if not options.smoke:

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ pytest_plugins = ["tests.support.s3", "tests.support.registries"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Also where there is a GPU, and for the processes that tests start: what is tested is the same on every machine.
+os.environ["ZEROVL_DEVICE"] = "cpu"
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests with the mark `gpu`, their fixtures and the processes that they start compute on the GPU."""
+    if not item.get_closest_marker("gpu"):
+        return (yield)
+    device = os.environ.pop("ZEROVL_DEVICE")
+    try:
+        return (yield)
+    finally:
+        os.environ["ZEROVL_DEVICE"] = device
 
 
 @pytest.hookimpl(optionalhook=True)

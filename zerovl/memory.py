@@ -26,9 +26,10 @@ _RAN_OUT = (
 def free_memory(device: torch.device) -> int:
     """Bytes that this rank can still take on its device; on the CPU the ranks of a machine share what is free."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
+        free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))  # all of it, or this process's share
+        return max(0, min(free, allowed - reserved)) + reserved - torch.cuda.memory_allocated(device)
     return free_host_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 

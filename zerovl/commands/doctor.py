@@ -101,13 +101,29 @@ def check_torch() -> Iterator[Finding]:
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: built for another torch
         fix = "install the torchvision that was built for this torch, `make setup`"
         yield Finding("FAIL", "torchvision", f"cannot be imported ({_first_line(error)}); {fix}")
-    if not torch.cuda.is_available():
+    yield from _check_gpus()
+
+
+def _check_gpus() -> Iterator[Finding]:
+    """Name the GPUs that training would use; a ZEROVL_DEVICE that it would refuse is to be fixed."""
+    import torch
+
+    from zerovl.device import VARIABLE, gpu_count
+
+    try:
+        gpus = gpu_count()
+    except ZeroVLError as error:
+        yield Finding("FAIL", "gpu", str(error))
+        return
+    if not gpus:
         text = "none; training runs on the CPU, fit for the demo and small sources"
-        if shutil.which("nvidia-smi"):
+        if os.environ.get(VARIABLE) == "cpu":
+            text = f"{VARIABLE} is cpu: training runs on the CPU, whatever this machine has"
+        elif shutil.which("nvidia-smi"):
             text = "torch sees none although nvidia-smi is there; check the driver and CUDA_VISIBLE_DEVICES"
         yield Finding("note", "gpu", text)
         return
-    for index in range(torch.cuda.device_count()):
+    for index in range(gpus):
         properties = torch.cuda.get_device_properties(index)
         yield Finding("ok", "gpu", f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
 

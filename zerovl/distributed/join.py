@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from zerovl.device import own_device
 from zerovl.distributed import exits
 from zerovl.distributed.activity import Activity
 from zerovl.distributed.collectives import OneRank, ProcessGroup
@@ -31,12 +32,12 @@ def join(watchdog_minutes: float = 15.0) -> Iterator[Ranks]:
 
     A watchdog runs inside the block. An error of this rank's own is told to the others first, so that
     they do not wait for it in a collective; raises SystemExit(2) instead of a `ZeroVLError` that another
-    rank has said already. Raises `ZeroVLError` where a rank does not come in time.
+    rank has said already. Raises `ZeroVLError` where a rank does not come in time, or as `own_device`.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = own_device(local_rank)
+    cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
     activity = Activity()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zerovl.device import own_device
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError, decode_rgb, to_rgb
 from zerovl.model import bundle
@@ -96,9 +97,9 @@ class Encoder:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the first GPU, else the CPU."""
+    """Return a device by name; "auto" is the first GPU or what ZEROVL_DEVICE says, else the CPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_device()
     try:
         return torch.device(name)
     except RuntimeError as error:

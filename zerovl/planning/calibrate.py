@@ -32,6 +32,7 @@ from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import training_sampler
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
+from zerovl.device import own_device
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.frozen_features import training_image_size
 from zerovl.engine.gradients import gradient_sum
@@ -96,7 +97,7 @@ def calibrate(params_path: str, layout: BatchLayout, workspace: Workspace) -> Ca
 
 def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibration:
     """Measure in this process, which should have done nothing else yet."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     before = memory_in_use(device)
     loader_rate, tokens = _loader(params, layout, workspace)
     architecture, _ = planned_architecture(params, workspace)

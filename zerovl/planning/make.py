@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
 from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
@@ -34,7 +33,7 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
     """Raises `ZeroVLError` where the parameters or options contradict each other or this machine."""
     target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory)
     check_ranks(params, target.world_size)
-    if options.measure and target.kind == "cuda" and not torch.cuda.is_available():
+    if options.measure and target.kind == "cuda" and not uses_gpu():
         raise ZeroVLError("--measure runs steps on this machine, which has no GPU; leave it out, or run it on the GPUs")
     model = planning.imagine_model(params, target, workspace)
     suggestion = planning.suggest(params, target, model)

@@ -14,6 +14,7 @@ import torch
 from zerovl.data.batches.sampling import count_steps
 from zerovl.data.batches.visits import epoch_sizes
 from zerovl.data.manifest import Manifest
+from zerovl.device import gpu_count, uses_gpu
 from zerovl.engine.frozen_features import cached_sides, training_image_size
 from zerovl.errors import ZeroVLError
 from zerovl.memory import MARGIN, free_host_memory
@@ -128,7 +129,7 @@ class Plan:
 
 def find_target(params: Params, ranks: int | None, gpu: str | None, memory: str | None) -> Target:
     """What the options of `zerovl plan` name, else this machine; raises `ZeroVLError` for what is not known."""
-    here = torch.cuda.is_available()
+    here = uses_gpu()
     given = parse_size(memory, "--gpu-memory") if memory else None
     if ranks is not None and ranks < 1:
         raise ZeroVLError(f"--gpus {ranks}: give 1 or more")
@@ -138,7 +139,7 @@ def find_target(params: Params, ranks: int | None, gpu: str | None, memory: str 
         return Target("cpu", name, world, free_host_memory() // world, None)
     properties = torch.cuda.get_device_properties(0) if here else None
     row = gpus.named(gpu) if gpu else gpus.known(properties.name) if properties else None
-    world = ranks or params.machine.ranks or max(1, torch.cuda.device_count())
+    world = ranks or params.machine.ranks or max(1, gpu_count())
     total = given or (row.memory_gib << 30 if gpu and row else properties.total_memory if properties else None)
     if total is None:
         raise ZeroVLError("--gpus without a GPU on this machine: name one with --gpu, or its memory with --gpu-memory")

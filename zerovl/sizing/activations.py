@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from zerovl.device import uses_gpu
+
 SIZES = (4, 8)  # pairs; two points give the line
 Run = Callable[[int], Sequence[Tensor]]  # m -> what the towers give for m pairs, with graph where grad mode is on
 
@@ -202,12 +204,12 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _random_states(device: torch.device) -> AbstractContextManager[None]:
     """Fake tensors can name a GPU that is not there."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" and torch.cuda.is_available() else [])
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" and uses_gpu() else [])
 
 
 def release(device: torch.device) -> None:
     """Give back what nothing refers to any more."""
     gc.collect()
-    if device.type == "cuda" and torch.cuda.is_available():
+    if device.type == "cuda" and uses_gpu():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

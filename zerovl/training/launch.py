@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from zerovl.device import gpu_count
 from zerovl.distributed import exits
 from zerovl.engine.frozen_features import training_image_size
 from zerovl.errors import ZeroVLError
@@ -47,12 +47,10 @@ def run(params: Params, path: str) -> int:
     Args:
         path: the file of `params`, which several ranks read themselves; `train.continue_from` is handed to them.
     """
-    ranks = params.machine.ranks or max(1, torch.cuda.device_count())
-    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
-        raise ZeroVLError(
-            f"machine.ranks is {ranks}, this machine has {torch.cuda.device_count()} GPUs; set it to 0 for one rank a "
-            "GPU"
-        )
+    gpus = gpu_count()
+    ranks = params.machine.ranks or max(1, gpus)
+    if 0 < gpus < ranks:
+        raise ZeroVLError(f"machine.ranks is {ranks}, this machine has {gpus} GPUs; set it to 0 for one rank a GPU")
     check_ranks(params, ranks)
     check_towers(params.model, training_image_size(params))
     if ranks == 1:

@@ -40,6 +40,7 @@ from zerovl.data.batches.workers import OrderedLoader
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
+from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
 
@@ -125,7 +126,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         self._arrange = arrange
         self._step = dataset.start_step
         # A step is asked for at once: without a whole step in store the loader would idle between.
-        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=torch.cuda.is_available())
+        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu())
 
     def __len__(self) -> int:
         """Steps that are left."""
