@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo towers experiments test lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+.PHONY: help setup demo towers experiments test test-gpu lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 # By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Run by another Python where there is no setup: CONTRIBUTING.md says what it needs.
+test-gpu: setup ## tests that need a GPU, in three minutes; skipped without one
+	$(BIN)/python -m pytest tests/gpu -p no:cacheprovider
 
 ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
 	$(BIN)/python -m flows.server.ui --port $(or $(PORT),4200)

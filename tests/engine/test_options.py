@@ -18,9 +18,8 @@ from tests.support.towers import (
     plain_step,
     prepared,
     settings,
+    shallow,
 )
-from zerovl.data.batches.loader import MicroBatch
-from zerovl.data.batches.workers import OrderedLoader
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.model_options import options_without_effect, set_float32_arithmetic
@@ -113,15 +112,6 @@ def test_channels_last_reaches_the_convolutions() -> None:
     assert_same(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def shallow() -> DualEncoder:
-    """A text tower as it is, and the least image tower with dropout: half a minute of compilation less."""
-    dual = model()
-    torch.manual_seed(2)
-    layers = nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.Dropout(0.2), nn.GELU()
-    dual.image_tower = nn.Sequential(*layers)
-    return dual
-
-
 @pytest.mark.slow
 def test_compiled_towers_draw_the_masks_of_eager_ones_for_all_lengths() -> None:
     """Both steps, so a graph without backward and one with; text not compiled for each length."""
@@ -165,14 +155,3 @@ def test_options_without_effect_are_said() -> None:
     assert options_without_effect(machine, model("test_convnext"), Ranks(0, 2, CPU, OneRank())) == []
     plain = from_recipe({}, ["train.step=plain", "machine.kept_graphs=2"], "x")
     assert [note.split()[0] for note in without_effect(plain)] == ["train.micro_batch", "machine.kept_graphs"]
-
-
-@pytest.mark.gpu
-def test_batches_arrive_page_locked() -> None:
-    part = batch(1)[0]
-    micro_batch = MicroBatch(part.images, part.input_ids, part.attention_mask, ["a"], "source")
-    with OrderedLoader([micro_batch], workers=0, prefetch=1, pinned=True) as loader:  # type: ignore[arg-type]
-        found = next(loader)
-    assert all(tensor.is_pinned() for tensor in (found.images, found.input_ids, found.attention_mask))
-    assert torch.equal(found.images, micro_batch.images)
-    assert (found.keys, found.source) == (["a"], "source")

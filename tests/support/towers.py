@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
@@ -60,6 +60,15 @@ def model(image_tower: str = "vit_tiny_patch16_224", logit_bias: float | None = 
         logit_bias=logit_bias,
     )
     return from_architecture(architecture, seed=1)
+
+
+def shallow() -> DualEncoder:
+    """A text tower as it is, and the least image tower with dropout: half a minute of compilation less."""
+    dual = model()
+    torch.manual_seed(2)
+    layers = nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.Dropout(0.2), nn.GELU()
+    dual.image_tower = nn.Sequential(*layers)
+    return dual
 
 
 def batch(micro_batches: int = 4, size: int = 6) -> list[MicroInputs]:

@@ -1,0 +1,39 @@
+"""What the tests of the GPU share. They need torch, timm, transformers, and what CONTRIBUTING.md names beside them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from zerovl.device import own_device
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """The GPU, empty but for what other processes hold; float32 is exact on it, as in a run with that precision."""
+    found = own_device()
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    _give_back(found)
+    yield found
+    torch.backends.cudnn.allow_tf32 = before
+    _give_back(found)
+
+
+@pytest.fixture
+def one_rank(device: torch.device) -> Ranks:
+    """A run of one rank on the GPU."""
+    return Ranks(0, 1, device, OneRank())
+
+
+def _give_back(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
