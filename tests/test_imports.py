@@ -45,7 +45,9 @@ ONLY_IN = {
     "psutil": set(),
     "pandas": {"data/validation/expectations.py"},
 }
-BARE_NODE_FORBIDS = ("great_expectations", "boto3", "dvc", "dvclive", "prefect")
+BARE_NODE_FORBIDS = ("great_expectations", "boto3", "dvc", "dvclive", "moto", "prefect")
+# Of tests/support: the plugins of all tests, and what tests/gpu imports.
+GPU_TESTS_USE = ("s3", "registries", "device_runs", "towers", "pairs", "tiny_project")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -124,6 +126,8 @@ def test_a_bare_gpu_node_needs_only_the_core_packages() -> None:
         "zerovl.evaluation.report.page",
         "zerovl.model.encoder",
         "zerovl.interop.original",
+        # and the tests that run there
+        *(f"tests.{name}" for name in ("conftest", *(f"support.{each}" for each in GPU_TESTS_USE))),
     ]
     code = f"""
 import sys
@@ -134,5 +138,5 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import {", ".join(modules)}
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

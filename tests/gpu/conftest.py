@@ -15,13 +15,10 @@ from zerovl.distributed.ranks import Ranks
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
-    """The GPU, empty but for what other processes hold; float32 is exact on it, as in a run with that precision."""
+    """The GPU, with what tests before left on it given back."""
     found = own_device()
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
     _give_back(found)
     yield found
-    torch.backends.cudnn.allow_tf32 = before
     _give_back(found)
 
 

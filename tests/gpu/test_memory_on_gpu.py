@@ -64,6 +64,8 @@ def batches(micro_batches: int, size: int, device: torch.device) -> Iterator[Ste
     """Captions of 4 to TOKENS tokens, another longest one in each micro-batch; the longest possible is among them."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # once, not in each step
     for step in range(STEPS):
         parts = []
         for number in range(micro_batches):

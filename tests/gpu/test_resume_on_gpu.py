@@ -16,7 +16,7 @@ from zerovl.workspace import Workspace
 
 pytestmark = pytest.mark.gpu
 
-STEPS, EVERY, KILLED = 144, 4, 18
+STEPS, EVERY, KILLED = 72, 4, 18
 # Kernels of the backward pass may add in another order; the first step after the resume has the same weights.
 FIRST, LATER = 1e-5, 1e-2
 

@@ -15,8 +15,6 @@ MIX = Mix("text", 0.4)
 # equal to 1e-7 on a CPU; kernels that add in no fixed order may round a 16-bit number to the next one. Another mask of
 # dropout in one of the passes is an error of 0.7.
 TOLERANCES = {"float32": 2e-5, "bf16": 1e-2, "fp16": 2e-3}
-# Compiled for a pass with graph and for one without: other fusions round otherwise, masks must be the same.
-COMPILED_TOLERANCE = 2e-2
 
 
 @pytest.mark.parametrize("kept", [0, 2])
@@ -61,5 +59,7 @@ def test_compiled_towers(device: torch.device, one_rank: Ranks) -> None:
         assert gradient_error(gradients(dual), expected) <= 4 * TOLERANCES["bf16"]
         for calls in seen:
             assert len(calls) == 2 * len(parts) - kept
-            for second, first in zip(calls[len(parts) :], calls, strict=False):
-                torch.testing.assert_close(second, first, rtol=COMPILED_TOLERANCE, atol=COMPILED_TOLERANCE)
+            # Compiled twice, with graph and without: on CPUs with the same bits. A difference of rounding (2^-8 of the
+            # values) would come from other fusions, a larger one from other masks.
+            differences = [float((a - b).abs().max()) for a, b in zip(calls[len(parts) :], calls, strict=False)]
+            assert max(differences) == 0.0

@@ -20,7 +20,7 @@ LOSS_TOLERANCE = 1e-4  # relative
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # of gradients
 
 
-@pytest.mark.parametrize("batch", [1, 127, 1031, 9001])
+@pytest.mark.parametrize("batch", [1, 127, 9001])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_odd_sizes_equal_the_dense_loss(batch: int, dtype: torch.dtype, mixed: bool, device: torch.device) -> None:
