@@ -78,7 +78,7 @@ def several_steps(ranks: Ranks, precision: str, clip_norm: float) -> list[float]
         optimiser.zero_grad(set_to_none=True)
         found.append(float(step(local, MIX, number)))
         if clip_norm:
-            found.append(clip_gradients(dual, clip_norm, ranks))
+            found.append(float(clip_gradients(dual, clip_norm, ranks)))
         optimiser.step()
         score(dual)
     return found

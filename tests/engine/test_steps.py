@@ -15,7 +15,7 @@ from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.forward import random_seeds
 from zerovl.engine.optimiser import Schedule, make_schedule
 from zerovl.engine.precision import Precision
-from zerovl.engine.trainer import not_finite, out_of_memory
+from zerovl.engine.step_errors import Origin, not_finite, out_of_memory
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mix
 from zerovl.params import TrainParams
@@ -162,11 +162,11 @@ class StepBatch:
 def test_messages_name_step_source_keys_and_the_fix(tmp_path: Path) -> None:
     bad = StepBatch(12, "board", batch(2))
     checkpoints = Checkpoints(tmp_path / "3f2a90c1" / "checkpoints", 2, 0, RANKS)
-    nothing_saved = not_finite(bad, float("nan"), checkpoints)
+    nothing_saved = not_finite(Origin.of(bad), float("nan"), checkpoints)
     assert isinstance(nothing_saved, ZeroVLError)
     for word in ("nan", "step 12", "board", "a-1", "train.clip_norm", "there is no checkpoint yet"):
         assert word in str(nothing_saved)
     for step in (6, 9, 15):  # the last is of a run that went on further before
         checkpoints.path(step).mkdir(parents=True)
-    assert "`zerovl train --from 3f2a90c1@9`" in str(not_finite(bad, float("inf"), checkpoints))
+    assert "`zerovl train --from 3f2a90c1@9`" in str(not_finite(Origin.of(bad), float("inf"), checkpoints))
     assert "train.micro_batch to 3" in str(out_of_memory(bad, RuntimeError("no more")))

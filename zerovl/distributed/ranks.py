@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from zerovl.distributed.activity import Activity
 from zerovl.distributed.collectives import Collectives
+from zerovl.distributed.late_values import read_later
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,21 @@ class Ranks:
         """Whether this is rank 0, which writes and speaks for all."""
         return self.rank == 0
 
+    @property
+    def lag(self) -> int:
+        """Steps that the host goes ahead of its device before it reads what that found; the CPU is its own device."""
+        return 0 if self.device.type == "cpu" else 1
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, true on all ranks where it is true on one; a collective."""
+        return self.start_any(*flags)()
+
+    def start_any(self, *flags: bool) -> Callable[[], tuple[bool, ...]]:
+        """Begin what `any` does; the returned function waits for it. A collective."""
         if self.world_size == 1:
-            return flags
-        values = self.collectives.sum(torch.tensor([float(flag) for flag in flags], device=self.device))
-        return tuple(value > 0 for value in values.tolist())
+            return lambda: flags
+        own = torch.tensor([float(flag) for flag in flags])
+        if self.device.type == "cuda":
+            own = own.pin_memory()  # from other memory, a copy waits
+        values = read_later(self.collectives.sum(own.to(self.device, non_blocking=True)))
+        return lambda: tuple(value > 0 for value in values())

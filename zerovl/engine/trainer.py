@@ -5,44 +5,37 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from zerovl.distributed.activity import SAVING
+from zerovl.distributed.late_values import read_later
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.agreement import Agreement, Wishes
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.clipping import clip_gradients
-from zerovl.engine.forward import Inputs
 from zerovl.engine.metrics_log import MetricsLog
 from zerovl.engine.optimiser import Schedule, set_lr
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
 from zerovl.engine.state import TrainingState
+from zerovl.engine.step_errors import (
+    Batch,
+    Origin,
+    memory_errors_as,
+    not_finite,
+    out_of_memory,
+    out_of_memory_in_optimiser,
+)
 from zerovl.engine.steps import Step
-from zerovl.errors import ZeroVLError
-from zerovl.memory import is_out_of_memory
 from zerovl.objective.mixup import Mixup
-from zerovl.text_format import plural
-
-
-class Batch(Protocol):
-    """The local part of one step's global batch; `zerovl.data.batches.loader.StepBatch` is one."""
-
-    @property
-    def step(self) -> int:
-        """Number of the step, from 0."""
-
-    @property
-    def source(self) -> str:
-        """Name of the source, or "mixed"."""
-
-    @property
-    def micro_batches(self) -> Sequence[Inputs]:
-        """The rank's micro-batches, in order."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +45,13 @@ class Cadence:
     steps: int
     minutes: float
 
-    def due(self, step: int, last_time: float) -> bool:
-        """Whether a checkpoint is due after so many steps, `last_time` being when the last one was saved."""
-        return step % self.steps == 0 or time.monotonic() - last_time > 60 * self.minutes
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is due after so many steps."""
+        return step % self.steps == 0
+
+    def overdue(self, last_time: float) -> bool:
+        """Whether one is due because the last one was saved at `last_time`."""
+        return time.monotonic() - last_time > 60 * self.minutes
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,35 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
+class Launched:
+    """A step whose work is on its way to the device, and the numbers that the host will read of it."""
+
+    origin: Origin
+    lr: float
+    names: tuple[str, ...]
+    numbers: Callable[[], list[float]]  # waits for the device
+
+    def found(self) -> dict[str, float]:
+        """Return the numbers by name, once the device has come so far."""
+        return dict(zip(self.names, self.numbers(), strict=True))
+
+    def row(self, found: dict[str, float], rate: float) -> dict[str, Any]:
+        """Return the row of the log; a gradient that overflowed has no norm."""
+        facts = {
+            name: found[name] for name in ("gradient_norm", "loss_scale") if math.isfinite(found.get(name, math.nan))
+        }
+        return {
+            "step": self.origin.step,
+            "loss": found["loss"],
+            "lr": self.lr,
+            **{name: found[name] for name in ("temperature", "logit_bias") if name in found},
+            "source": self.origin.source,
+            "pairs_per_second": round(rate, 1),
+            **facts,
+        }
+
+
+@dataclass(frozen=True)
 class Trainer:
     """Everything a run needs; `train` goes from `start_step` to `schedule.steps`."""
 
@@ -124,32 +150,33 @@ class Trainer:
     log: MetricsLog | None  # on rank 0
 
     def train(self, batches: Iterable[Batch], start_step: int, progress: Progress) -> Outcome:
-        """Train over `batches`, whose first one is that of `start_step`; raises `ZeroVLError`."""
+        """Train over `batches`, whose first one is that of `start_step`; raises `ZeroVLError`.
+
+        The host may be `Ranks.lag` steps ahead of the device: what a step found is then told during the next one, but
+        before its weights are scored or saved.
+        """
         last_save = time.monotonic()
         self.state.model.train()
+        agreement = Agreement(self.ranks)
+        unread: deque[Launched] = deque()
         for batch in self.ranks.activity.loading(batches, start_step):
-            lr = self.schedule.lr(batch.step)
-            loss, facts = self._update(batch, lr)
             done = batch.step + 1
-            rate = progress.step(loss, lr)
-            row = self._row(batch, loss, lr, rate) | facts | self._save_cost()
-            if self.evaluation and self.evaluation.due(done, self.schedule.steps):
-                row |= self._score(progress)
-            if self.log:
-                self.log.write(row)
-            stopping, asked, due = self.ranks.any(
-                self.stop.name is not None,
-                self.stop.take_save(),
-                self.ranks.is_first and self.cadence.due(done, last_save),
-            )
-            leaving = stopping or done == self.schedule.steps
-            if asked and self.ranks.is_first:
+            unread.append(self._update(batch, self.schedule.lr(batch.step)))
+            scoring = self.evaluation is not None and self.evaluation.due(done, self.schedule.steps)
+            self._tell(unread, 1 if scoring else self.ranks.lag, progress)
+            if scoring:
+                self._tell(unread, 0, progress, partial(self._score, progress))
+            wishes = agreement.exchange(self._wishes(last_save))
+            leaving = wishes.stop or done == self.schedule.steps
+            if wishes.save and self.ranks.is_first:
                 progress.say(f"SIGUSR1: saves after step {done} and goes on")
             saved = False
-            if leaving or asked or due:
+            if leaving or wishes.save or wishes.overdue or self.cadence.due(done):
+                self._tell(unread, 0, progress)
                 with self.ranks.activity.during(SAVING):
                     self.checkpoints.begin(self.state, done, progress.say)
                     saved = leaving and self.checkpoints.finish(progress.say)
+                agreement.saved()
                 last_save = time.monotonic()
                 progress.pause()
             else:
@@ -158,43 +185,54 @@ class Trainer:
                 return Outcome("interrupted", done, saved)
         return Outcome("finished", self.schedule.steps, True)
 
-    def _update(self, batch: Batch, lr: float) -> tuple[float, dict[str, float]]:
-        """One optimiser step: the loss, and what else is worth a column in the log.
+    def _wishes(self, last_save: float) -> Wishes:
+        return Wishes(
+            stop=self.stop.name is not None,
+            save=self.stop.take_save(),
+            overdue=self.ranks.is_first and self.cadence.overdue(last_save),
+        )
 
-        Raises `ZeroVLError` where the loss is not finite or memory runs out.
-        """
-        optimiser, scaler = self.state.optimiser, self.precision.scaler
+    def _update(self, batch: Batch, lr: float) -> Launched:
+        """One optimiser step, given to the device and not waited for; raises `ZeroVLError` where memory runs out."""
+        optimiser, scaler, model = self.state.optimiser, self.precision.scaler, self.state.model
         set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=True)
-        with _memory_error(partial(out_of_memory, batch)):
-            loss = float(self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step))
-        if not math.isfinite(loss):
-            raise not_finite(batch, loss, self.checkpoints)
-        facts: dict[str, float] = {}
-        with _memory_error(partial(out_of_memory_in_optimiser, batch)):
+        found: dict[str, Tensor] = {}
+        with memory_errors_as(partial(out_of_memory, batch)):
+            found["loss"] = self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step)
+        with memory_errors_as(partial(out_of_memory_in_optimiser, batch)):
             if self.clip_norm:
                 scaler.unscale_(optimiser)
-                norm = clip_gradients(self.state.model, self.clip_norm, self.ranks)
-                facts |= {"gradient_norm": norm} if math.isfinite(norm) else {}
+                found["gradient_norm"] = clip_gradients(model, self.clip_norm, self.ranks)
             if scaler.is_enabled():
-                facts["loss_scale"] = scaler.get_scale()
+                found["loss_scale"] = scaler.scale(torch.ones((), device=self.ranks.device))  # as it is before `update`
             scaler.step(optimiser)
             scaler.update()
-        self.state.model.clamp_temperature()
+        model.clamp_temperature()
         self.state.average.update()
-        return loss, facts
+        found["temperature"] = model.temperature
+        if model.architecture.logit_bias is not None:
+            found["logit_bias"] = model.logit_bias
+        numbers = torch.stack([number.detach().double() for number in found.values()])
+        return Launched(Origin.of(batch), lr, tuple(found), read_later(numbers))
 
-    def _row(self, batch: Batch, loss: float, lr: float, rate: float) -> dict[str, Any]:
-        model = self.state.model
-        return {
-            "step": batch.step,
-            "loss": loss,
-            "lr": lr,
-            "temperature": float(model.temperature.detach()),
-            **({} if model.architecture.logit_bias is None else {"logit_bias": float(model.logit_bias.detach())}),
-            "source": batch.source,
-            "pairs_per_second": round(rate, 1),
-        }
+    def _tell(
+        self,
+        unread: deque[Launched],
+        keep: int,
+        progress: Progress,
+        scores: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        """Show and log all unread steps but the last `keep`; raises `ZeroVLError` where a loss is not finite."""
+        while len(unread) > keep:
+            launched = unread.popleft()
+            found = launched.found()
+            if not math.isfinite(found["loss"]):
+                raise not_finite(launched.origin, found["loss"], self.checkpoints)
+            rate = progress.step(found["loss"], launched.lr)
+            row = launched.row(found, rate) | self._save_cost() | scores()
+            if self.log:
+                self.log.write(row)
 
     def _score(self, progress: Progress) -> dict[str, float]:
         """Scores of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
@@ -211,61 +249,3 @@ class Trainer:
         """Seconds that checkpoints held up training since the last row."""
         seconds = self.checkpoints.take_blocked()
         return {"save_seconds": round(seconds, 4)} if seconds else {}
-
-
-@contextmanager
-def _memory_error(message: Callable[[RuntimeError], ZeroVLError]) -> Iterator[None]:
-    """Where memory runs out in the block, `message` is raised in its place."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise message(error) from None
-
-
-def out_of_memory(batch: Batch, error: RuntimeError) -> ZeroVLError:
-    """Return the error of a forward or backward pass that ran out of memory, with the setting to change."""
-    size = len(batch.micro_batches[0].images)
-    if size > 1:
-        fix = (
-            f"set train.step to decoupled (the gradient stays the same), train.micro_batch to {size // 2}, and keep "
-            "fewer graphs if any (machine.kept_graphs, machine.activation_budget)"
-        )
-    else:
-        fix = "set machine.activation_checkpointing, or machine.shard_model on several ranks, or take smaller towers"
-    return ZeroVLError(
-        f"out of memory in step {batch.step} with {plural(size, 'pair')} at once ({_first_line(error)}); {fix}"
-    )
-
-
-def out_of_memory_in_optimiser(batch: Batch, error: RuntimeError) -> ZeroVLError:
-    """Its first step makes AdamW's moments; no activations are there any more."""
-    return ZeroVLError(
-        f"out of memory in the optimiser of step {batch.step} ({_first_line(error)}): AdamW keeps 8 bytes for each "
-        "parameter that learns, beside 8 of weight and gradient; set machine.shard_model on several ranks, "
-        "freeze a tower with train.freeze, or take smaller towers"
-    )
-
-
-def _first_line(error: RuntimeError) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def not_finite(batch: Batch, loss: float, checkpoints: Checkpoints) -> ZeroVLError:
-    """Return the error of a loss that is NaN or infinite: where it happened, and the command to go on with."""
-    keys = [key for part in batch.micro_batches for key in getattr(part, "keys", [])]
-    saved = [step for step in checkpoints.steps() if step <= batch.step]
-    fixes = "a lower train.lr, a train.clip_norm (for example 1.0), or train.precision float32"
-    if saved:
-        origin = f"{checkpoints.folder.parent.name}@{saved[-1]}"
-        way = (
-            f"the last checkpoint is of step {saved[-1]}: set {fixes} in params.yaml, then go on from there by "
-            f"`zerovl train --from {origin}`, or in the pipeline by train.continue_from: {origin}"
-        )
-    else:
-        way = f"there is no checkpoint yet: set {fixes}, and run it again"
-    return ZeroVLError(
-        f"loss is {loss} in step {batch.step} (source {batch.source}, {len(keys)} pairs on this rank: "
-        f"{', '.join(keys[:8])}, ...). Look at these pairs; {way}"
-    )

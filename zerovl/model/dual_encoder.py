@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zerovl.model import pooling
+from zerovl.model import attention_masks, pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.blocks import first_modules, layers
 from zerovl.model.text_towers import text_width
@@ -64,7 +64,11 @@ class DualEncoder(nn.Module):
 
     def text_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Turn token ids and mask (m, L) into what the text tower makes of each caption, pooled over tokens, (m, w)."""
-        hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (m, L, w)
+        # Reading a mask of the host's memory costs nothing, and one that hides nothing then needs no attention mask.
+        mask = (
+            attention_mask if attention_mask.is_cpu else attention_masks.for_attention(self.text_tower, attention_mask)
+        )
+        hidden = self.text_tower(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (m, L, w)
         return self.pool(hidden, attention_mask)
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -37,11 +37,11 @@ class Mix:
         """Targets of a local batch made of micro-batches of these sizes; `identities` (b, 2) as in `Targets`."""
         if self.side == "none":
             return Targets(identities=identities)
-        starts = np.cumsum([0, *sizes[:-1]])
-        partner = np.concatenate(
-            [np.arange(start + size - 1, start - 1, -1) for start, size in zip(starts, sizes, strict=True)]
-        )
-        return Targets(self.weight, torch.from_numpy(partner).to(device), self.side, identities)
+        parts, start = [], 0
+        for size in sizes:  # made where they are needed: a copy from the host would wait for the device
+            parts.append(torch.arange(start + size - 1, start - 1, -1, device=device))
+            start += size
+        return Targets(self.weight, torch.cat(parts), self.side, identities)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,12 @@ class _Unshifted:
 
 
 def _exponentials(image: Tensor, all_text: Tensor, scale: Tensor) -> _Exponentials:
-    """No logit is larger than scale x the longest image x the longest text (Cauchy and Schwarz)."""
+    """No logit is larger than scale x the longest image x the longest text (Cauchy and Schwarz).
+
+    Whether that is small is asked on the CPU alone: elsewhere the host would wait for the device to answer.
+    """
+    if not image.is_cpu:
+        return _Shifted()
     longest = [torch.linalg.vector_norm(embeddings, dim=1).max() for embeddings in (image, all_text)]
     bound = float(longest[0] * longest[1] * scale.abs())
     return _Unshifted() if bound <= UNSHIFTED_BOUND else _Shifted()
