@@ -22,6 +22,20 @@ class Precision:
         """Return the context in which the towers run."""
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
+    def one_pass(self) -> AbstractContextManager[object]:
+        """Return the context of several micro-batches that share the low-precision copies of the weights.
+
+        `autocast` keeps what it made of a weight until the outermost context ends. This one is off: what is computed
+        in it, but outside of `autocast`, is as without. A pass without gradients needs one of its own, as its copies
+        have no graph. Micro-batches whose graphs one backward goes through together should not share: their gradients
+        would be summed before they are float32.
+        """
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=False)
+
+    def forget_copies(self) -> None:
+        """Let the rest of a pass make its own low-precision copies of the weights."""
+        torch.clear_autocast_cache()
+
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a loss, times the loss scale under fp16."""
         scaled: Tensor = self.scaler.scale(loss)

@@ -9,7 +9,7 @@ Shapes: b local pairs in n micro-batches of m, k of them with kept graphs, D emb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.forward import NO_DROPOUT, Constants, FeatureDropout, Forward, Inputs, random_seeds
 from zerovl.engine.gradients import Gradients
 from zerovl.engine.precision import Precision
+from zerovl.engine.sharding import is_sharded
 from zerovl.engine.statistics import BatchStatistics, Seen
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import Loss
@@ -50,6 +51,14 @@ class StepContext:
         """Return the forward pass of a step, with the random seeds of this rank's micro-batches."""
         seeds = random_seeds(self.seed, step, self.ranks.rank, micro_batches)
         return Forward(self.model, mix, self.precision, self.ranks.device, seeds, self.dropout)
+
+    def shared_copies(self) -> AbstractContextManager[object]:
+        """Return the context of micro-batches whose backward passes come one after another: see `Precision.one_pass`.
+
+        FSDP looks for the gradients of a block when the backward has left it. Through copies of an earlier micro-batch
+        they come later, so in a sharded model each has its own.
+        """
+        return nullcontext() if is_sharded(self.model) else self.precision.one_pass()
 
     def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]], batch: Sequence[Inputs]) -> Tensor:
         """Return the loss over the global batch from the local embeddings, (m, D) each, of the batch."""
@@ -108,10 +117,28 @@ class DecoupledStep:
         statistics = BatchStatistics(self.context.model)
         again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
         pairs, constants = _without_graph(forward, statistics, self.context.ranks.activity, batch[:again])
+        with self.context.shared_copies():
+            loss, seen = self._with_gradient(forward, statistics, batch, pairs, constants)
+        for layer in seen:
+            layer.apply()
+        self.context.gradients.finish()
+        statistics.average(self.context.ranks.collectives)
+        return loss.detach()
+
+    def _with_gradient(
+        self,
+        forward: Forward,
+        statistics: BatchStatistics,
+        batch: Sequence[Inputs],
+        pairs: list[tuple[Tensor, Tensor]],
+        constants: list[Constants],
+    ) -> tuple[Tensor, list[Seen]]:
+        """The kept graphs, the loss, and the second pass; `pairs` and `constants` are what the first one gave."""
+        again = len(pairs)
         kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, batch[again:], again)
 
         leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
-        loss = self.context.compute_loss(mix, leaves, batch)
+        loss = self.context.compute_loss(forward.mix, leaves, batch)
         self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
 
         gradients = [[image.grad, text.grad] for image, text in leaves]
@@ -120,13 +147,14 @@ class DecoupledStep:
             outputs = kept.pop()
             self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
         for index, inputs in enumerate(batch[:again]):
+            last = index == again - 1
+            if last and self.context.ranks.world_size > 1:
+                # Autograd leaves what was made long ago to the end: gradients that come through older copies would be
+                # there when all others are, too late to be sent on the way.
+                self.context.precision.forget_copies()
             outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]), index)
-            self._backward(outputs, gradients[index], statistics, last=index == again - 1)
-        for layer in seen:
-            layer.apply()
-        self.context.gradients.finish()
-        statistics.average(self.context.ranks.collectives)
-        return loss.detach()
+            self._backward(outputs, gradients[index], statistics, last)
+        return loss, seen
 
     def _backward(
         self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], statistics: BatchStatistics, last: bool
@@ -142,7 +170,7 @@ def _without_graph(
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Constants]]:
     """Embeddings of micro-batches that will go forward again, and what need not be computed again then."""
     pairs, constants = [], []
-    with torch.no_grad(), statistics.frozen():
+    with torch.no_grad(), statistics.frozen(), forward.precision.one_pass():
         for index, inputs in enumerate(batch):
             activity.mark("computing")
             hidden = forward.hidden(inputs, index)
@@ -157,7 +185,7 @@ def _with_graph(
     """Embeddings with their graphs; micro-batch numbers start at `first`."""
     pairs: list[tuple[Tensor, Tensor]] = []
     seen: list[Seen] = []
-    with forward.precision.autocast():  # one context: the graphs share the low-precision copies of the weights
+    with forward.precision.one_pass():
         for index, inputs in enumerate(batch, first):
             activity.mark("computing")
             with statistics.recorded() as what_was_seen:
