@@ -141,10 +141,16 @@ def test_float32_means_float32() -> None:
     before = torch.backends.cudnn.allow_tf32
     try:
         for precision, allowed in (("float32", False), ("bf16", True)):
+            torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 leaves it
             set_float32_arithmetic(settings(precision=precision)[0])
+            # Older and newer names agree: PyTorch raises here where they do not.
             assert torch.backends.cudnn.allow_tf32 is allowed
+            assert (torch.backends.cudnn.conv.fp32_precision == "tf32") is allowed
             assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.backends.cuda.matmul.allow_tf32 is False
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     finally:
+        torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = before
 
 

@@ -65,11 +65,17 @@ def freeze_first_blocks(model: DualEncoder, fine_tuning: FineTuningParams) -> No
 
 
 def set_float32_arithmetic(train: TrainParams) -> None:
-    """float32 means float32: by default cuDNN rounds the inputs of convolutions to TF32's 10 bits.
+    """float32 means float32: no inputs rounded to TF32's 10 bits, whatever the environment says.
 
-    Under bf16 and fp16 the matrix products that remain in float32 are those of the loss, which keep
-    PyTorch's default (exact); TF32 convolutions are no loss there.
+    By default cuDNN rounds those of convolutions, and where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set, as in NVIDIA's
+    containers, cuBLAS those of matrix products. PyTorch's older names of both settings, which are taken here, set the
+    newer ones (`fp32_precision`) too; the newer ones leave the older as they were, and PyTorch raises where it asks
+    for one and finds the other different (2.15; aten/src/ATen/Context.cpp).
+
+    Under bf16 and fp16 the matrix products that remain in float32 are those of the loss, which are exact; TF32
+    convolutions are no loss there.
     """
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = train.precision != "float32"
 
 
