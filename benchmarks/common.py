@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 GIB, MIB = 1 << 30, 1 << 20
 _PACKAGES = ("torch", "triton", "timm", "transformers", "numpy", "open-clip-torch", "inf-cl")
-_CODE = ("benchmarks", "zerovl/model", "zerovl/objective", "zerovl/training")  # what a figure depends on
+_CODE = ("benchmarks", "zerovl/model", "zerovl/objective", "zerovl/engine")  # what a figure depends on
 _HEAD = ("date", "machine", "code", "settings")  # of a result file; the rest are its sections
 
 Record = dict[str, Any]
