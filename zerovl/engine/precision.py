@@ -37,6 +37,13 @@ class Precision:
         torch.clear_autocast_cache()
 
     def backward(self, loss: Tensor) -> None:
-        """Back-propagate a loss, times the loss scale under fp16."""
+        """Back-propagate a loss, times the loss scale under fp16.
+
+        There a loss that is not finite makes every gradient NaN, and the scaler skips the step and lowers its scale:
+        some gradients could be finite all the same, as none of them is made from the value of the loss.
+        """
+        if not self.scaler.is_enabled():
+            loss.backward()
+            return
         scaled: Tensor = self.scaler.scale(loss)
-        scaled.backward()
+        scaled.backward(torch.ones_like(scaled).masked_fill(~loss.detach().isfinite(), torch.nan))

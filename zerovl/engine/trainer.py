@@ -21,6 +21,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.agreement import Agreement, Wishes
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.clipping import clip_gradients
+from zerovl.engine.loss_watch import MOST_SKIPPED, LossWatch
 from zerovl.engine.metrics_log import MetricsLog
 from zerovl.engine.optimiser import Schedule, set_lr
 from zerovl.engine.precision import Precision
@@ -30,7 +31,6 @@ from zerovl.engine.step_errors import (
     Batch,
     Origin,
     memory_errors_as,
-    not_finite,
     out_of_memory,
     out_of_memory_in_optimiser,
 )
@@ -158,21 +158,22 @@ class Trainer:
         last_save = time.monotonic()
         self.state.model.train()
         agreement = Agreement(self.ranks)
+        watch = LossWatch(MOST_SKIPPED if self.precision.scaler.is_enabled() else 0, self.checkpoints)
         unread: deque[Launched] = deque()
         for batch in self.ranks.activity.loading(batches, start_step):
             done = batch.step + 1
             unread.append(self._update(batch, self.schedule.lr(batch.step)))
             scoring = self.evaluation is not None and self.evaluation.due(done, self.schedule.steps)
-            self._tell(unread, 1 if scoring else self.ranks.lag, progress)
+            self._tell(unread, 1 if scoring else self.ranks.lag, progress, watch)
             if scoring:
-                self._tell(unread, 0, progress, partial(self._score, progress))
+                self._tell(unread, 0, progress, watch, partial(self._score, progress))
             wishes = agreement.exchange(self._wishes(last_save))
             leaving = wishes.stop or done == self.schedule.steps
             if wishes.save and self.ranks.is_first:
                 progress.say(f"SIGUSR1: saves after step {done} and goes on")
             saved = False
             if leaving or wishes.save or wishes.overdue or self.cadence.due(done):
-                self._tell(unread, 0, progress)
+                self._tell(unread, 0, progress, watch)
                 with self.ranks.activity.during(SAVING):
                     self.checkpoints.begin(self.state, done, progress.say)
                     saved = leaving and self.checkpoints.finish(progress.say)
@@ -221,15 +222,16 @@ class Trainer:
         unread: deque[Launched],
         keep: int,
         progress: Progress,
+        watch: LossWatch,
         scores: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        """Show and log all unread steps but the last `keep`; raises `ZeroVLError` where a loss is not finite."""
+        """Show and log all unread steps but the last `keep` and those that were skipped; raises as `LossWatch` does."""
         while len(unread) > keep:
             launched = unread.popleft()
             found = launched.found()
-            if not math.isfinite(found["loss"]):
-                raise not_finite(launched.origin, found["loss"], self.checkpoints)
             rate = progress.step(found["loss"], launched.lr)
+            if not watch.is_finite(launched.origin, found["loss"], progress.say):
+                continue
             row = launched.row(found, rate) | self._save_cost() | scores()
             if self.log:
                 self.log.write(row)
