@@ -12,8 +12,8 @@ from zerovl import code_closure
 
 PACKAGE = ROOT / "zerovl"
 BASE = {
-    *("code_closure", "device", "errors", "files", "images", "log", "memory", "params", "params_file", "processes"),
-    *("s3", "text_format", "version", "workspace"),
+    *("bundle_digests", "code_closure", "device", "errors", "files", "images", "log", "memory", "params"),
+    *("params_file", "processes", "s3", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}
 _TRAINING = {"training", "sizing", *_ENGINE, "evaluation", "data"}

@@ -1,5 +1,7 @@
 """Bundles: saved, loaded, damaged; and the encoder that users hold in hand."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
 from zerovl.params_file import from_recipe
+from zerovl.registry import release_files
 
 CAPTIONS = ["a red circle", "two blue stars on the left", "a small green square with stripes"]
 
@@ -64,10 +67,7 @@ def test_untrained_differs_from_trained_and_follows_the_seed(folder: Path) -> No
 
 
 def test_weights_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
-    broken = tmp_path / "model"
-    shutil.copytree(folder, broken)
+    broken = copied(folder, tmp_path / "model", digests=False)
     weights = load_file(broken / "model.safetensors")
     weights["extra"] = weights.pop("temperature")
     save_file(weights, broken / "model.safetensors")
@@ -114,3 +114,85 @@ def test_evaluation_transform_squashes_and_crops_the_centre() -> None:
 def test_towers_that_cannot_be_built_say_why(override: str, words: str) -> None:
     with pytest.raises(ZeroVLError, match=words):
         build(from_recipe({}, [override], "test").model, vocab_size=50, seed=0)
+
+
+def copied(folder: Path, to: Path, *, digests: bool) -> Path:
+    """A copy to damage; without digests it is a model of before there were any."""
+    shutil.copytree(folder, to)
+    if not digests:
+        (to / "digests.json").unlink()
+    return to
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_an_edited_file_of_a_plain_folder_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    edited = copied(folder, tmp_path / "model", digests=True)
+    with open(edited / name, "ab") as file:
+        file.write(b" ")  # still JSON
+    with pytest.raises(
+        ZeroVLError, match=rf"edited or damaged .*\n  {name}: expected sha256 \w+\.\.\., found \w+\.\.\.\n"
+    ):
+        zerovl.load(str(edited))
+    (edited / "digests.json").unlink()  # the change is meant
+    if name != "model.safetensors":
+        assert zerovl.load(str(edited)).encode_text(["red"]).shape[0] == 1
+
+
+def test_a_missing_file_and_broken_digests_are_named(folder: Path, tmp_path: Path) -> None:
+    edited = copied(folder, tmp_path / "model", digests=True)
+    (edited / "vocab.txt").write_text("of something else")  # beside the model, so nobody's concern
+    (edited / "tokenizer.json").unlink()
+    with pytest.raises(ZeroVLError, match=r"\n  tokenizer\.json: missing\n"):
+        zerovl.load(str(edited))
+    for text, words in (("{", "not valid JSON"), ("[1]", "not a mapping"), ('{"config.json": 3}', "not a mapping")):
+        (edited / "digests.json").write_text(text)
+        with pytest.raises(ZeroVLError, match=rf"digests\.json: {words}"):
+            zerovl.load(str(edited))
+
+
+def test_what_a_model_without_digests_has_wrong_is_named(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    narrow = {**config, "text_config": {**config["text_config"], "vocab_size": 7}}
+    weights = (folder / "model.safetensors").read_bytes()
+    for file, content, words in (
+        ("config.json", b'{"format": ', r"config\.json: not valid JSON"),
+        ("config.json", b"[]", r"config\.json: holds list, expected a mapping"),
+        (
+            "config.json",
+            json.dumps(config | {"image_size": "wide"}).encode(),
+            r"config\.json: image_size: 'wide' is not",
+        ),
+        ("config.json", json.dumps(config | {"mean": [0.5]}).encode(), r"config\.json: mean\.1: .* is not accepted"),
+        ("config.json", json.dumps(narrow).encode(), r"model\.safetensors: weights do not fit"),
+        ("model.safetensors", weights[:-10], r"model\.safetensors: damaged"),
+        ("model.safetensors", b"", r"model\.safetensors: damaged"),
+        ("tokenizer.json", b"{}", r"tokenizer\.json: no usable tokenizer"),
+        ("tokenizer.json", b'{"version": "1.0", "trunc', r"tokenizer\.json: no usable tokenizer"),
+        ("tokenizer_config.json", b"[]", r"tokenizer_config\.json: holds list, expected a mapping"),
+        ("tokenizer_config.json", b"\xff", r"tokenizer_config\.json: not valid JSON"),
+    ):
+        broken = copied(folder, tmp_path / "model", digests=False)
+        (broken / file).write_bytes(content)
+        with pytest.raises(ZeroVLError, match=words):
+            zerovl.load(str(broken))
+        shutil.rmtree(broken)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = copied(folder, tmp_path / "model", digests=False)
+    captions = [f"{word} {word}s of another {word}ing" for word in ("apple", "quince", "mulberry", "fig")]
+    tokenizer_training.save(tokenizer_training.train(lambda: captions, 500), tmp_path / "tokenizer")
+    shutil.copy(tmp_path / "tokenizer" / "tokenizer.json", other / "tokenizer.json")
+    with pytest.raises(ZeroVLError, match=r"its tokenizer has \d+ tokens, its text tower \d+"):
+        zerovl.load(str(other))
+
+
+def test_digests_are_no_part_of_what_a_release_is(folder: Path, tmp_path: Path) -> None:
+    """A model of before there were any is the same version when it is registered again."""
+    older = copied(folder, tmp_path / "model", digests=False)
+    identities = [
+        release_files.identity({name: release_files.describe_file(path) for name, path in files.items()})
+        for files in map(release_files.collect, (older, folder))
+    ]
+    assert "digests.json" in release_files.collect(folder)
+    assert identities[0] == identities[1]

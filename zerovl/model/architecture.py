@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from zerovl.errors import ZeroVLError
 from zerovl.version import __version__
 
@@ -47,11 +49,14 @@ class Architecture:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], origin: str) -> Self:
+    def from_json(cls, values: Any, origin: str) -> Self:
         """Return the architecture that `to_json` described, by this code or an older one.
 
-        Raises `ZeroVLError` for a newer format, and for keys that are missing or unknown; `origin` names the file.
+        Raises `ZeroVLError` for a newer format, keys that are missing or unknown, and values of another kind; `origin`
+        names the file.
         """
+        if not isinstance(values, dict):
+            raise ZeroVLError(f"{origin}: holds {type(values).__name__}, expected a mapping; fetch the bundle again")
         values = dict(values)
         needs = values.pop(_NEEDS_KEY, None)
         if (found := values.pop(_FORMAT_KEY, None)) != FORMAT:
@@ -65,6 +70,14 @@ class Architecture:
             )
         if missing:
             raise ZeroVLError(f"{origin}: missing keys {missing}; fetch the bundle again")
+        try:
+            TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ZeroVLError(
+                f"{origin}: {key}: {first['input']!r} is not accepted ({first['msg']}); fetch the bundle again"
+            ) from None
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 

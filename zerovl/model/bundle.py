@@ -1,4 +1,4 @@
-"""Write and read a model on disk: `model.safetensors`, `config.json` and the tokenizer's files. No pickles."""
+"""Write and read a model on disk: `model.safetensors`, `config.json`, the tokenizer's files and digests. No pickles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.model.text import CaptionTokenizer
+from zerovl.model.text import FILES, CaptionTokenizer
 from zerovl.model.towers import from_architecture
 
 WEIGHTS = "model.safetensors"
@@ -28,14 +29,19 @@ def save(
     `weights` are those of a model that holds only a part of them itself, whole and on the CPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
+    for name in (CONFIG, bundle_digests.FILE):
+        (folder / name).unlink(missing_ok=True)
     if weights is None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     aside = folder / f".{WEIGHTS}.part"
     save_file(weights, aside)
     aside.replace(folder / WEIGHTS)
     tokenizer.save(folder)
-    write_json(folder / CONFIG, model.architecture.to_json())
+    its_files = {name: folder / name for name in (WEIGHTS, *FILES) if (folder / name).is_file()}
+    aside = folder / f".{CONFIG}.part"
+    write_json(aside, model.architecture.to_json())
+    bundle_digests.write(folder, {CONFIG: aside, **its_files})
+    aside.replace(folder / CONFIG)
 
 
 def load_architecture(folder: Path) -> Architecture:

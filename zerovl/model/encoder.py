@@ -40,7 +40,14 @@ class Encoder:
         """Load a bundle's folder; raises `ZeroVLError` where it is not one or is damaged."""
         folder = Path(folder)
         model = bundle.load_model(folder)
-        return cls(model, CaptionTokenizer(folder, model.architecture.max_tokens), device)
+        tokenizer = CaptionTokenizer(folder, model.architecture.max_tokens)
+        embedded = int(model.architecture.text_config["vocab_size"])
+        if tokenizer.vocab_size > embedded:
+            raise ZeroVLError(
+                f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {embedded}, so they do not "
+                "belong together; fetch the model again"
+            )
+        return cls(model, tokenizer, device)
 
     @classmethod
     def untrained(cls, folder: Path | str, seed: int, device: str = "auto") -> Encoder:

@@ -110,7 +110,8 @@ def _load(folder: Path) -> Tokenizer:
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
     except Exception as error:  # the tokenizers library raises bare Exception
-        raise ZeroVLError(f"{folder}: no usable tokenizer ({error}); run `dvc repro prepare` or name another") from None
+        place = folder / FILES[0] if (folder / FILES[0]).is_file() else folder
+        raise ZeroVLError(f"{place}: no usable tokenizer ({error}); run `dvc repro prepare` or name another") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -121,7 +122,10 @@ def _special_names(folder: Path, tokenizer: Tokenizer) -> dict[str, str | None]:
     said: dict[str, Any] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / file).is_file():
-            said |= read_json(folder / file)
+            values = read_json(folder / file)
+            if not isinstance(values, dict):
+                raise ZeroVLError(f"{folder / file}: holds {type(values).__name__}, expected a mapping; fetch it again")
+            said |= values
     names: dict[str, str | None] = {}
     for role, (keys, usual) in _ROLES.items():
         asked = (said.get(key) for key in keys)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
 from zerovl.registry import cache, release_files
 from zerovl.registry.registry import Registry
@@ -27,6 +28,9 @@ from zerovl.registry.stores import open_store
 def opened(reference: str) -> Iterator[Path]:
     """Give the folder of a bundle; a release is fetched first, and stays in the cache until the block ends.
 
+    The digests of a plain folder's files are compared with those that were written with the model; those of a release
+    were on arrival.
+
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
     """
@@ -34,6 +38,7 @@ def opened(reference: str) -> Iterator[Path]:
     if folder.is_dir():
         if not release_files.is_bundle(folder):
             raise _not_a_bundle(reference)
+        bundle_digests.check(folder)
         yield folder
         return
     if "@" not in reference:

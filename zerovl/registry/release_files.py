@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file, sha256_json
 
@@ -23,7 +24,8 @@ SAMPLE_FILES = (f"{SAMPLE}/{SAMPLE_PAIRS}", f"{SAMPLE}/{SAMPLE_EMBEDDINGS}")
 
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
 # Written about the model, with dates, machines and roundings in them; the same model stays the same without them.
-_ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, *SAMPLE_FILES)
+# Digests of its files say nothing new of it, and a model of before there were any stays the same with them.
+_ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, *SAMPLE_FILES, bundle_digests.FILE)
 
 
 @dataclass(frozen=True)
