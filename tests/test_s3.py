@@ -86,8 +86,8 @@ def test_each_process_has_a_client_of_its_own(moto_bucket: str) -> None:
 
 def test_all_who_speak_s3_have_the_same_settings(moto_bucket: str) -> None:
     config = s3.Bucket(moto_bucket).client.meta.config
-    assert config.retries == {"mode": "standard", "total_max_attempts": s3.ATTEMPTS}
-    assert (config.connect_timeout, config.read_timeout) == (s3.CONNECT_SECONDS, s3.ANSWER_SECONDS)
+    assert config.retries == {"mode": "standard", "total_max_attempts": s3.PATIENT.attempts}
+    assert (config.connect_timeout, config.read_timeout) == (s3.PATIENT.connect_seconds, s3.PATIENT.answer_seconds)
     assert config.request_checksum_calculation == config.response_checksum_validation == "when_required"
 
 
@@ -110,11 +110,11 @@ def test_a_read_goes_on_where_the_connection_broke(moto_bucket: str, proxy: Flak
 
 def test_a_read_that_breaks_without_progress_is_given_up(moto_bucket: str, proxy: FlakyProxy) -> None:
     client().put_object(Bucket=moto_bucket, Key="a.tar", Body=b"x")  # half of one byte is none
-    proxy.faults = [CUT] * s3.ATTEMPTS
+    proxy.faults = [CUT] * s3.PATIENT.attempts
     with pytest.raises(s3.NoAnswerError, match=r"here: the connection to http://127.0.0.1:\d+ broke .*run it again"):
         b"".join(s3.Bucket(moto_bucket).blocks("a.tar", "here"))
     assert not proxy.faults
-    proxy.faults = [CUT] * s3.ATTEMPTS
+    proxy.faults = [CUT] * s3.PATIENT.attempts
     with pytest.raises(OSError, match=r"S3 cannot read a\.tar: the connection"):
         S3Ranges(f"s3://{moto_bucket}").read("a.tar", 0, 1)
 

@@ -21,14 +21,24 @@ from zerovl.errors import ZeroVLError
 PREFIX = "s3://"
 BLOCK = 1 << 20  # bytes that are read at once
 
-ATTEMPTS = 6  # of a request that ends in 500, 503, a timeout or a broken connection
-CONNECT_SECONDS = 10
-ANSWER_SECONDS = 60
 _CONNECTIONS = 10  # kept open at most; one for each thread of a download
 
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
 _MISSING = ("NoSuchKey", "404")
 _PAST_THE_END = ("InvalidRange", "416")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for."""
+
+    attempts: int  # of a request that ends in 500, 503, a timeout or a broken connection
+    connect_seconds: float
+    answer_seconds: float
+
+
+PATIENT = Patience(attempts=6, connect_seconds=10, answer_seconds=60)
+HURRIED = Patience(attempts=2, connect_seconds=1.5, answer_seconds=2.5)  # where what is asked for is at hand too
 
 
 class AnswerError(ZeroVLError):
@@ -76,8 +86,9 @@ class Bucket:
     A connection must not be used on both sides of a fork, so each process makes its own client. It can be pickled.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: Patience | None = None) -> None:
         self.name = name
+        self._patience = patience or PATIENT
         self._session: Any = None
         self._client: Any = None
         self._owner = 0  # the process that made the client
@@ -86,7 +97,7 @@ class Bucket:
     def client(self) -> Any:
         """The boto3 client of this process, made when it is first asked for."""
         if self._client is None or self._owner != os.getpid():
-            self._session, self._client = _make_client(self.name)
+            self._session, self._client = _make_client(self.name, self._patience)
             self._owner = os.getpid()
         return self._client
 
@@ -111,7 +122,7 @@ class Bucket:
 
         Raises:
             AnswerError: there is no such object, or the server refuses it.
-            NoAnswerError: the connection broke `ATTEMPTS` times in a row, and no bytes came in between.
+            NoAnswerError: the connection broke in all attempts in a row, and no bytes came in between.
         """
         failures = 0
         while True:
@@ -129,7 +140,7 @@ class Bucket:
                         yield block
             except NoAnswerError:
                 failures = 0 if start > before else failures + 1
-                if failures == ATTEMPTS:
+                if failures == self._patience.attempts:
                     raise
                 time.sleep(0.2 * 2**failures)
             if start >= stop:
@@ -195,7 +206,7 @@ class Bucket:
         return {**self.__dict__, "_session": None, "_client": None, "_owner": 0}
 
 
-def _make_client(bucket: str) -> tuple[Any, Any]:
+def _make_client(bucket: str, patience: Patience) -> tuple[Any, Any]:
     """A session of boto3 and its client, with the settings that all uses share."""
     _require_boto3(bucket)
     import boto3
@@ -204,9 +215,9 @@ def _make_client(bucket: str) -> tuple[Any, Any]:
 
     session = boto3.session.Session()
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=ANSWER_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        connect_timeout=patience.connect_seconds,
+        read_timeout=patience.answer_seconds,
         max_pool_connections=_CONNECTIONS,
         # What is kept here has digests of its own; many servers do not know the newer checksum headers.
         request_checksum_calculation="when_required",

@@ -1,6 +1,7 @@
 """Releases on this machine, in `ZEROVL_CACHE` (default: ~/.cache/zerovl), shared by any number of processes.
 
     STORE/IDENTITY/NAME/...      a release; STORE is a digest of the store's description
+    STORE/NAME@LABEL.json        what the store last said of a label (`zerovl.registry.last_seen`)
 
 Digests are checked on arrival. A stamp keeps size and time of each file, so that later uses are
 cheap; where it differs, all digests are checked again. The stamp's own time says when the release
@@ -64,6 +65,11 @@ def cached(store: Store, version: Version) -> Path:
     return folder
 
 
+def is_there(store: Store, version: Version) -> bool:
+    """Return whether a version is in the cache, whole as far as sizes and times tell."""
+    return _stamp_fits(_place(store, version), version)
+
+
 @contextmanager
 def held(store: Store, version: Version) -> Iterator[Path]:
     """Give the folder of a version as `cached` does; it stays until the block ends, whatever others fetch."""
@@ -85,9 +91,13 @@ def held_as_stored(store: Store, version: Version) -> Iterator[Path]:
         yield folder
 
 
+def store_folder(store: Store) -> Path:
+    """Return the folder of what comes from a store."""
+    return cache_folder().absolute() / hashlib.sha256(store.describe().encode()).hexdigest()[:16]
+
+
 def _place(store: Store, version: Version) -> Path:
-    digest = hashlib.sha256(store.describe().encode()).hexdigest()[:16]
-    return cache_folder().absolute() / digest / version.identity / version.name
+    return store_folder(store) / version.identity / version.name
 
 
 def _put_in_place(aside: Path, folder: Path, version: Version) -> None:

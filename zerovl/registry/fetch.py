@@ -7,7 +7,8 @@ References:
     s3://bucket/prefix/NAME@ALIAS        in a bucket
     /path/to/store/NAME@ALIAS            in another folder
 
-A release is fetched into the cache (`zerovl.registry.cache`), or found there.
+A release is fetched into the cache (`zerovl.registry.cache`), or found there. While its store is away one that is there
+is used as it was last seen (`zerovl.registry.last_seen`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from pathlib import Path
 
 from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
-from zerovl.registry import cache, release_files
-from zerovl.registry.registry import Registry
+from zerovl.registry import cache, last_seen, release_files
 from zerovl.registry.stores import open_store
 
 
@@ -45,7 +45,9 @@ def opened(reference: str) -> Iterator[Path]:
         raise _no_such_model(reference)
     uri, name = split_store(reference)
     store = open_store(uri)
-    with cache.held(store, Registry(store).resolve(name)) as release:
+    found = last_seen.find(store, name)
+    with cache.held(store, found.version) as release:
+        last_seen.keep(store, found)
         yield release
 
 
@@ -62,7 +64,7 @@ def check_reference(reference: str) -> None:
     if "@" not in reference:
         raise _no_such_model(reference)
     uri, name = split_store(reference)
-    Registry(open_store(uri)).resolve(name)
+    last_seen.find(open_store(uri), name)
 
 
 def resolve(reference: str) -> Path:

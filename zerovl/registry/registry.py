@@ -104,12 +104,8 @@ class Registry:
     def resolve(self, reference: str) -> Version:
         """Return the version that `NAME@NUMBER` or `NAME@ALIAS` names."""
         name, label = split_reference(reference)
-        if label.isdecimal():
-            return self.version(name, int(label))
-        move = self.current(name, label)
-        if move is None:
-            raise self._not_found(reference, name)
-        return self.version(name, move.version)
+        number = int(label) if label.isdecimal() else self.last_move(name, label).version
+        return self.version(name, number)
 
     # -- aliases
 
@@ -122,6 +118,13 @@ class Registry:
         """Return the last move of an alias; None where it has never been given."""
         moves = self._move_numbers(name, alias)
         return self._move(name, alias, moves[-1]) if moves else None
+
+    def last_move(self, name: str, alias: str) -> Move:
+        """Return the last move of an alias that has been given."""
+        move = self.current(name, alias)
+        if move is None:
+            raise self._not_found(f"{name}@{alias}", name)
+        return move
 
     def history(self, name: str, alias: str) -> list[Move]:
         """Return all moves, newest first."""

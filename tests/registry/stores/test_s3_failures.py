@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.flaky_proxy import CUT, DROP, HANG, INTERNAL, LOST, UNAVAILABLE, FlakyProxy
 from tests.support.registries import Bundle, promote
+from zerovl import s3
 from zerovl.errors import ZeroVLError
 from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
@@ -30,7 +32,7 @@ def through(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Through]
 
     # The pauses between attempts are botocore's; seconds of them would tell nothing here.
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.01)
-    monkeypatch.setattr("zerovl.s3.ANSWER_SECONDS", 1)
+    monkeypatch.setattr(s3, "PATIENT", replace(s3.PATIENT, answer_seconds=1))
     yield open_proxy
     for proxy in opened:
         proxy.close()

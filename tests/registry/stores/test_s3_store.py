@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ResponseStreamingError
 
 from tests.support.s3 import client
+from zerovl import s3
 from zerovl.commands.doctor import check_store
 from zerovl.errors import ZeroVLError
 from zerovl.registry.stores import open_store
@@ -215,7 +217,7 @@ def test_missing_things_are_named(moto_bucket: str, moto_url: str, monkeypatch: 
 
 
 def test_an_unreachable_endpoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zerovl.s3.ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "PATIENT", replace(s3.PATIENT, attempts=1))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(ZeroVLError, match=r"no answer from http://127.0.0.1:9.*AWS_ENDPOINT_URL"):
         S3Store("bucket").create("key", b"value")

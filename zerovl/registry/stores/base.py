@@ -21,6 +21,10 @@ class MissingKeyError(ZeroVLError):
     """A key is asked for that is not in the store."""
 
 
+class StoreAwayError(ZeroVLError):
+    """The store cannot be reached now, whatever it holds."""
+
+
 class Store(Protocol):
     """A folder or a bucket. All methods raise `ZeroVLError` where the store itself cannot be used."""
 
@@ -55,6 +59,12 @@ class Store(Protocol):
 
     def check(self) -> str:
         """Try whether the store can be written and creation is exclusive; returns a sentence on it."""
+
+    def hurried(self) -> Store:
+        """Return this store for a question that has an answer at hand: it gives up early where it cannot be reached.
+
+        Raises `StoreAwayError`, here or when it is asked, where it is away; a server's `NoAnswerError` says the same.
+        """
 
     def describe(self) -> str:
         """Return the store as messages name it; differs for different stores."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, sync_folder
-from zerovl.registry.stores.base import BLOCK, MissingKeyError, check_key
+from zerovl.registry.stores.base import BLOCK, MissingKeyError, StoreAwayError, check_key
 
 _ASIDE = ".aside"
 _STALE_SECONDS = 24 * 3600
@@ -105,6 +105,16 @@ class FolderStore:
         if not exclusive:
             raise ZeroVLError(f"{self.describe()}: a key could be created twice; use a folder on a POSIX file system")
         return "can be written, creation is exclusive"
+
+    def hurried(self) -> FolderStore:
+        """Return this store; raises `StoreAwayError` where its folder is gone or empty, as one that is not mounted."""
+        try:
+            empty = not any(self._folder.iterdir())
+        except OSError as error:
+            raise StoreAwayError(f"{self.describe()}: cannot be read ({error.strerror}); is it mounted?") from None
+        if empty:
+            raise StoreAwayError(f"{self.describe()}: nothing in it; is it mounted?")
+        return self
 
     def describe(self) -> str:
         """Return the whole path, as messages name the store."""

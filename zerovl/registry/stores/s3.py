@@ -39,8 +39,8 @@ _CONNECTIONS = 4  # parts that go up at once
 class S3Store:
     """Keys are objects below `prefix`. One client serves all threads of a process."""
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._bucket = s3.Bucket(bucket)
+    def __init__(self, bucket: str, prefix: str = "", patience: s3.Patience | None = None) -> None:
+        self._bucket = s3.Bucket(bucket, patience)
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = self._bucket.endpoint  # a wrong one is told when the store is opened
         self._probe_lock = threading.Lock()
@@ -117,6 +117,10 @@ class S3Store:
             return "can be written, conditional PUT is honoured"
         return f"can be written, conditional PUT is ignored (allowed by {ALLOW_VARIABLE})"
 
+    def hurried(self) -> S3Store:
+        """Return the same store by a client that waits for a few seconds at most."""
+        return S3Store(self._bucket.name, self._prefix.rstrip("/"), s3.HURRIED)
+
     def describe(self) -> str:
         """Return address and endpoint, as messages name the store."""
         return f"{self.uri} at {self._endpoint}"
@@ -187,7 +191,7 @@ class S3Store:
 
     def _until_settled(self, put: Callable[[], bool]) -> bool:
         """Repeat on 409: another write of the same key was under way, and neither has won yet."""
-        for attempt in range(s3.ATTEMPTS - 1):
+        for attempt in range(s3.PATIENT.attempts - 1):
             try:
                 return put()
             except s3.AnswerError as error:

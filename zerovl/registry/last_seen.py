@@ -1,0 +1,121 @@
+"""What a store last said of the releases in the cache, so that they can be used while the store is away.
+
+    STORE/NAME@LABEL.json    {"seen": when, "version": {...}, "move": {...} of an alias, null for a number}
+
+The store is asked first, for a few seconds at most. A version never changes, so its record is as good as the store's;
+an alias may have moved since, which the log says with the time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import atomic_write
+from zerovl.log import logger
+from zerovl.registry import cache
+from zerovl.registry.records import Move, Version, move_from, now, version_from
+from zerovl.registry.registry import Registry, split_reference
+from zerovl.registry.stores.base import Store, StoreAwayError
+from zerovl.s3 import AnswerError, NoAnswerError
+
+SECONDS = 4.0  # that a store is waited for where the cache has what is asked for
+
+
+@dataclass(frozen=True)
+class Found:
+    """The version that a reference stands for."""
+
+    reference: str  # NAME@LABEL
+    version: Version
+    move: Move | None  # of the alias; None for a number
+    seen: str  # when the store said so: UTC, ISO 8601
+
+
+def find(store: Store, reference: str) -> Found:
+    """Return the version that NAME@LABEL names: as the store says, or as it last said where it is away.
+
+    Raises `ZeroVLError` where there is no such release, and where the store is away and the cache does not have it.
+    """
+    known = _known(store, reference)
+    if known is None:
+        return _ask(store, reference)
+    try:
+        return _within(SECONDS, lambda: _ask(store.hurried(), reference), store.describe())
+    except ZeroVLError as error:
+        if not _says_away(error):
+            raise
+        _tell(known, error)
+        return known
+
+
+def keep(store: Store, found: Found) -> None:
+    """Keep what a store said of a version that is in the cache now; a cache that cannot be written stays as it is."""
+    move = asdict(found.move) if found.move else None
+    values = {"seen": found.seen, "version": asdict(found.version), "move": move}
+    with suppress(OSError), atomic_write(_path(store, found.reference), "w") as file:
+        json.dump(values, file)
+
+
+def _ask(store: Store, reference: str) -> Found:
+    registry, (name, label) = Registry(store), split_reference(reference)
+    move = None if label.isdecimal() else registry.last_move(name, label)
+    return Found(reference, registry.version(name, move.version if move else int(label)), move, now())
+
+
+def _known(store: Store, reference: str) -> Found | None:
+    """What was kept of a reference; None where that is nothing, or its files are not in the cache any more."""
+    split_reference(reference)  # or it would be no name of a file
+    path = _path(store, reference)
+    try:
+        values = json.loads(path.read_bytes())
+        version = version_from(json.dumps(values["version"]).encode(), str(path))
+        move = move_from(json.dumps(values["move"]).encode(), str(path)) if values["move"] else None
+        found = Found(reference, version, move, str(values["seen"]))
+    except (OSError, ValueError, TypeError, KeyError, ZeroVLError):
+        return None  # the store is asked, with all the patience that it may need
+    return found if cache.is_there(store, version) else None
+
+
+def _path(store: Store, reference: str) -> Path:
+    return cache.store_folder(store) / f"{reference}.json"
+
+
+def _within(seconds: float, ask: Callable[[], Found], place: str) -> Found:
+    """Return what `ask` does, or raise `StoreAwayError`: no timeout of a client covers names and file systems too."""
+    answers: list[Found] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="ask a store", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise StoreAwayError(f"{place}: no answer for {seconds:g} s")
+    return answers[0]
+
+
+def _says_away(error: ZeroVLError) -> bool:
+    return isinstance(error, StoreAwayError | NoAnswerError) or (isinstance(error, AnswerError) and error.status >= 500)
+
+
+def _tell(known: Found, error: ZeroVLError) -> None:
+    if known.move is None:
+        logger().info(f"{known.reference}: from the cache, its store cannot be asked: {error}")
+        return
+    logger().warning(
+        f"{known.reference} is taken for {known.version.reference}, as it was when last seen, {known.seen[:19]} UTC; "
+        f"it may have moved since, its store cannot be asked: {error}"
+    )
