@@ -418,6 +418,11 @@ class EvaluateParams(Section):
         16, ge=0, description="validation pairs that go with a release, to check it when an alias moves; 0: none"
     )
     seed: int = Field(0, ge=0, description="of the bootstrap, of the sample and of the untrained baseline")
+    folds: int = Field(
+        0,
+        ge=0,
+        description="pictures of a fold, within which retrieval is scored too; 1000: as COCO is reported; 0: no folds",
+    )
     classification: list[ClassificationParams] = Field(
         default=[],
         description="sets of pictures with classes: [{name, folder | csv | shards, classnames, templates, "

@@ -35,6 +35,7 @@ _LATER = frozenset(
         "machine",
         "machine.cache_features",
         "evaluate.classification",
+        "evaluate.folds",
         "register.gate.min_metrics",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",

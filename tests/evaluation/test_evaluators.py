@@ -165,7 +165,7 @@ def test_a_bound_for_a_metric_that_is_not_there_fails_and_names_those_that_are(
 
 def test_the_headline_is_what_retrieval_calls_its_sum() -> None:
     assert HEADLINE.name == RSUM
-    assert list(EVALUATORS) == [RETRIEVAL]
+    assert list(EVALUATORS) == [RETRIEVAL, "folds"]
 
 
 def test_names_of_metrics() -> None:

@@ -12,6 +12,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation import scores
 from zerovl.evaluation.base import Evaluation, Evaluator
 from zerovl.evaluation.classification.evaluator import Classification
+from zerovl.evaluation.folds import Folds
 from zerovl.evaluation.metrics import RETRIEVAL, Table
 from zerovl.params import EvaluateParams
 
@@ -27,7 +28,7 @@ class Retrieval:
         return scores.table(evaluation.pool, evaluation.scores, settings.bootstrap, settings.seed)
 
 
-EVALUATORS: dict[str, Evaluator] = {evaluator.name: evaluator for evaluator in (Retrieval(),)}
+EVALUATORS: dict[str, Evaluator] = {evaluator.name: evaluator for evaluator in (Retrieval(), Folds())}
 
 
 def evaluators_of(settings: EvaluateParams) -> list[Evaluator]:

@@ -1,0 +1,153 @@
+"""Score retrieval in folds, as COCO's is reported: the mean of five folds of 1,000 pictures, beside the 5,000 at once.
+
+A fold is so many consecutive pictures of a source with all their captions, and is searched alone: "1K test" is the mean
+of the folds' figures. Pictures behind the last whole fold are left out. Source: Faghri and others,
+https://arxiv.org/abs/1707.05612, whose `evaluation.py` (github.com/fartashf/vsepp) takes consecutive thousands.
+
+{"rsum": 512.3, "rsum_low": ..., "rsum_high": ..., "i2t_r1": ..., "untrained_rsum": ..., "chance_rsum": ...,
+ "pictures": 1000, "folds": 5, "left_out": 0}
+
+Shapes: `I` images, `M` captions, `P` distinct pictures of a source, `F` folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from zerovl.evaluation.base import Evaluation
+from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
+from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
+from zerovl.evaluation.pool import Embeddings, Ints, Pool
+from zerovl.evaluation.retrieval import METRICS, RetrievalResult, retrieval_metrics
+from zerovl.log import logger
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows of a pool that are searched alone."""
+
+    images: Ints  # (I',)
+    captions: Ints  # (M',)
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """The rankings of a source's folds, and what to hold them against."""
+
+    pictures: int  # of a fold
+    left_out: int  # pictures behind the last whole fold
+    results: tuple[RetrievalResult, ...]  # (F,)
+    untrained_rsum: float
+
+    def block(self, interval: Interval) -> Block:
+        """Return the means over folds by name, recalls and RSUM in percent."""
+        of_folds = [its.metrics for its in self.results]
+        return {
+            HEADLINE.name: Score(interval.value, interval.low, interval.high),
+            **{name: Score(fmean(its[name] for its in of_folds)) for name in METRICS},
+            HEADLINE.untrained: Score(self.untrained_rsum),
+            HEADLINE.chance: Score(fmean(its.chance[HEADLINE.name] for its in self.results)),
+            "pictures": Score(self.pictures),
+            "folds": Score(len(self.results)),
+            "left_out": Score(self.left_out),
+        }
+
+
+class Folds:
+    """Finds captions for pictures and pictures for captions within folds of `evaluate.folds` pictures."""
+
+    name = "folds"
+
+    def evaluate(self, evaluation: Evaluation) -> Table | None:
+        """Return the means over folds of each source that has one; None where there are none, or none are asked for.
+
+        Over all sources it is the mean of theirs: a fold never has pictures of two.
+        """
+        settings, pool = evaluation.settings, evaluation.pool
+        if not settings.folds:
+            return None
+        found = {
+            source: scored
+            for source in pool.sources
+            if (scored := _scored(evaluation, source, settings.folds, settings.chunk))
+        }
+        if not found:
+            logger().warning(
+                f"evaluate.folds: {settings.folds}: no source has so many validation pictures, so there are no folds; "
+                "set it to at most the largest source's, or to 0"
+            )
+            return None
+        blocks = {
+            source: its.block(mean_interval([its.results], settings.bootstrap, settings.seed))
+            for source, its in found.items()
+        }
+        overall = mean_interval([its.results for its in found.values()], settings.bootstrap, settings.seed)
+        return Table(_mean_block(list(found.values()), blocks, overall), blocks)
+
+
+def folds_of(pool: Pool, source: str, pictures: int) -> list[Fold]:
+    """Return the whole folds of a source: `pictures` at a time, in the order in which the pictures first appear."""
+    images, captions = pool.images_of(source), pool.captions_of(source)
+    number = _numbers(pool.group[images])  # (I,)
+    place = dict(zip(pool.group[images].tolist(), number.tolist(), strict=True))  # of a picture among the source's
+    of_captions = np.array([place[group] for group in pool.group[pool.caption_image[captions]].tolist()], np.int64)
+    count = (int(number.max(initial=-1)) + 1) // pictures
+    return [
+        Fold(images[number // pictures == fold], captions[of_captions // pictures == fold]) for fold in range(count)
+    ]
+
+
+def rank_fold(pool: Pool, embeddings: Embeddings, fold: Fold, chunk: int) -> RetrievalResult:
+    """Rank the captions and pictures of a fold for each other."""
+    ids = pool.group[fold.images], pool.group[pool.caption_image[fold.captions]]
+    return retrieval_metrics(embeddings.image[fold.images], embeddings.text[fold.captions], *ids, chunk=chunk)
+
+
+def mean_interval(sources: Sequence[Sequence[RetrievalResult]], resamples: int, seed: int) -> Interval:
+    """Compute RSUM with its 95% interval, the mean over sources of the means over folds.
+
+    The pictures of each fold are drawn within it (`zerovl.evaluation.bootstrap`).
+    """
+    clusters = [Clusters.of(result) for results in sources for result in results]
+    shares = [1.0 / (len(sources) * len(results)) for results in sources for _ in results]
+    draws = [
+        sum(share * its.rsum(weights) for share, its, weights in zip(shares, clusters, drawn, strict=True))
+        for drawn in weights_of_draws([len(its.captions) for its in clusters], resamples, seed)
+    ]
+    return percentile_interval(sum(share * its.rsum() for share, its in zip(shares, clusters, strict=True)), draws)
+
+
+def _scored(evaluation: Evaluation, source: str, pictures: int, chunk: int) -> FoldScores | None:
+    pool = evaluation.pool
+    folds = folds_of(pool, source, pictures)
+    if not folds:
+        return None
+    results = tuple(rank_fold(pool, evaluation.embeddings, fold, chunk) for fold in folds)
+    untrained = fmean(rank_fold(pool, evaluation.untrained_embeddings, fold, chunk).rsum for fold in folds)
+    left_out = len(np.unique(pool.group[pool.images_of(source)])) - pictures * len(folds)
+    return FoldScores(pictures, left_out, results, untrained)
+
+
+def _mean_block(scores: Sequence[FoldScores], blocks: dict[str, Block], interval: Interval) -> Block:
+    """The means over sources; folds, and pictures that are left out, are counted over all of them."""
+    means = {name: fmean(block[name].value or 0.0 for block in blocks.values()) for name in scores[0].block(interval)}
+    return {
+        **{name: Score(value) for name, value in means.items()},
+        HEADLINE.name: Score(interval.value, interval.low, interval.high),
+        "pictures": Score(scores[0].pictures),
+        "folds": Score(sum(len(its.results) for its in scores)),
+        "left_out": Score(sum(its.left_out for its in scores)),
+    }
+
+
+def _numbers(groups: Ints) -> Ints:
+    """Number distinct values (I,) from 0 by their first appearance: (I,)."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    by_appearance = np.empty(len(first), np.int64)
+    by_appearance[np.argsort(first)] = np.arange(len(first))
+    numbers: Ints = by_appearance[inverse.reshape(-1)]
+    return numbers
