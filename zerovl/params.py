@@ -34,6 +34,13 @@ class SourceParams(Section):
     layout: Literal["auto", "zerovl", "karpathy", "webdataset"] = "auto"
     splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
     evaluation_split: Literal["test", "val"] = "test"
+    txt_captions: Literal["auto", "one", "lines"] = Field(
+        "auto",
+        description="a .txt in tars: one caption, or one a line; auto: lines where dataset_type.txt says retrieval",
+    )
+    equal_pictures: Literal["separate", "together"] = Field(
+        "separate", description="together: pictures of equal bytes are one, with the captions of all"
+    )
 
 
 class DataParams(Section):
@@ -41,7 +48,9 @@ class DataParams(Section):
 
     raw: str = Field("data/demo/raw", description="folder whose sub-folders are the sources (layouts: data/README.md)")
     sources: list[SourceParams] = Field(
-        default=[], description="sources by name instead: [{name, path, layout, splits, evaluation_split}, ...]"
+        default=[],
+        description="sources by name instead: [{name, path, layout, splits, evaluation_split, txt_captions, "
+        "equal_pictures}, ...]",
     )
 
     @model_validator(mode="after")

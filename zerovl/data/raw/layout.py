@@ -56,6 +56,8 @@ class Source:
     layout: Layout
     splits: tuple[str, ...]
     evaluation_split: str
+    txt_captions: str = "auto"  # as in `params.SourceParams`
+    equal_pictures: str = "separate"  # a key of `equal_pictures.GROUPINGS`
 
 
 def is_remote(path: str) -> bool:

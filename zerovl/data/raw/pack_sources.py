@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
+from zerovl.data.raw.equal_pictures import GROUPINGS
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source
 from zerovl.data.raw.pack import Packed, Unit, pack
@@ -77,7 +78,8 @@ def _pack_split(
     pack_all: PackAll,
 ) -> SplitInfo:
     reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
-    units = _units(reading.records, source.name, split, settings, workspace.shards, fetched)
+    records = GROUPINGS[source.equal_pictures](reading.records, fetched)
+    units = _units(records, source.name, split, settings, workspace.shards, fetched)
     title = f"{source.name}/{split}"
     pairs = captions = broken = 0
     shards: list[ShardInfo] = []

@@ -53,7 +53,15 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
             f"source {settings.name!r}: {settings.path} ({layout.name} layout) {found}, wanted: "
             f"{', '.join(settings.splits) or 'no split'}; add its data, change its splits, or take the source out"
         )
-    return Source(settings.name, path, layout, splits, settings.evaluation_split)
+    return Source(
+        settings.name,
+        path,
+        layout,
+        splits,
+        settings.evaluation_split,
+        settings.txt_captions,
+        settings.equal_pictures,
+    )
 
 
 def _remote_layout(settings: SourceParams) -> Layout:

@@ -1,4 +1,9 @@
-"""WebDataset shards as img2dataset writes them: `.jpg`, `.txt` and `.json` members that share a key."""
+"""WebDataset shards as img2dataset writes them: `.jpg`, `.txt` and `.json` members that share a key.
+
+CLIP_benchmark's sets for retrieval lie so too, as `test/N.tar` with a caption a line in each `.txt`; what tells them is
+a file `dataset_type.txt` that says "retrieval". Source: `build_wds_dataset` in clip_benchmark/datasets/builder.py of
+github.com/LAION-AI/CLIP_benchmark.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,9 @@ from zerovl.data.raw.tar_samples import TarSample, read_samples
 _REMEMBERED = 1 << 18  # ids in which a duplicate is looked for; the validate stage looks at all
 # Two runs of img2dataset both count their keys from 0: ids of the second one start here.
 SECOND_RUN = 1 << 62
+_TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
+
+_EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 
 _Opened = AbstractContextManager[str]
 
@@ -30,31 +38,67 @@ class WebDataset:
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a tar where one of the splits would have it."""
-        return any(_tars(str(folder)).values())
+        return any(any(_tars(str(folder), split).values()) for split in _EVALUATED)
 
     def splits(self, path: str, evaluation_split: str) -> list[str]:
         """Return the splits that have tars."""
-        tars = _tars(path)
+        tars = _tars(path, evaluation_split)
         return [split for split in SPLITS if tars[split]]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the samples of one split's tars, in the order of their names."""
-        tars = _tars(source.path)
+        tars = _tars(source.path, source.evaluation_split)
         first_id = SECOND_RUN if split == "valid" and tars["train"] else 0
-        return Reading(_read_tars(_opened(source, split, tars[split], fetched), first_id, max_caption_bytes))
+        opened = _opened(source, split, tars[split], fetched)
+        return Reading(_read_tars(opened, first_id, max_caption_bytes, _text_reader(source)))
 
 
-def _tars(path: str) -> dict[str, list[str]]:
-    """Return split -> its tars: those in `train/` and `valid/`; tars of the folder itself are train."""
+def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
+    """Return split -> its tars: those in `train/` and `valid/`; tars of the folder itself are train.
+
+    Of a set for retrieval those of its `evaluation_split` are valid.
+    """
     remote = is_remote(path)
-    local = [] if remote else [file for folder in ("", *SPLITS) for file in Path(path, folder).glob("*.tar")]
+    splits = {"": "train", "train": "train", "valid": "valid"}
+    if not remote and _says_retrieval(path):
+        splits[evaluation_split] = "valid"
+    local = [] if remote else [file for folder in splits for file in Path(path, folder).glob("*.tar")]
     everything = s3_source.list_tars(path) if remote else [str(file) for file in sorted(local)]
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for tar in everything:
         folder, _, rest = tar[len(path) + 1 :].rpartition("/")
-        if rest and folder in ("", *SPLITS):
-            found[folder or "train"].append(tar)
+        if rest and folder in splits:
+            found[splits[folder]].append(tar)
     return found
+
+
+def _says_retrieval(path: str) -> bool:
+    """Whether a folder is CLIP_benchmark's, of captions and not of classes."""
+    try:
+        return Path(path, _TYPE_FILE).read_text(encoding="utf-8").strip().lower() == _RETRIEVAL
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _one_caption(text: str) -> list[str]:
+    return [text]
+
+
+def _caption_a_line(text: str) -> list[str]:
+    """Lines that say nothing are left out; a text without any is an empty caption."""
+    return [line for line in text.splitlines() if line.strip()] or [""]
+
+
+def _text_reader(source: Source) -> Callable[[str], list[str]]:
+    """Return what turns a sample's `.txt` into its captions.
+
+    One, unless the source says otherwise: alt texts have line breaks in them, and halves of one would be taught as two
+    captions without anyone seeing it.
+    """
+    if source.txt_captions == "auto":
+        lines = not is_remote(source.path) and _says_retrieval(source.path)
+        return _caption_a_line if lines else _one_caption
+    return {"one": _one_caption, "lines": _caption_a_line}[source.txt_captions]
 
 
 def _opened(source: Source, split: str, tars: list[str], fetched: FetchedFiles) -> Iterator[tuple[str, _Opened]]:
@@ -70,7 +114,9 @@ def _fetcher(uri: str) -> Callable[[Path], None]:
     return lambda path: s3_source.fetch(uri, path)
 
 
-def _read_tars(tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int) -> Iterator[Record]:
+def _read_tars(
+    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_text: Callable[[str], list[str]]
+) -> Iterator[Record]:
     """Give the records of tars, in their order.
 
     An image id is the JSON's `image_id` (as our own shards have it), else `first_id` plus the number
@@ -81,7 +127,7 @@ def _read_tars(tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_b
     for name, opened in tars:
         with opened as path:
             for sample in read_samples(path, name):
-                yield from _records(sample, first_id, image_ids, caption_ids, max_caption_bytes)
+                yield from _records(sample, first_id, image_ids, caption_ids, max_caption_bytes, read_text)
 
 
 class _Recent:
@@ -100,7 +146,12 @@ class _Recent:
 
 
 def _records(
-    sample: TarSample, first_id: int, image_ids: _Recent, caption_ids: _Recent, max_caption_bytes: int
+    sample: TarSample,
+    first_id: int,
+    image_ids: _Recent,
+    caption_ids: _Recent,
+    max_caption_bytes: int,
+    read_text: Callable[[str], list[str]],
 ) -> Iterator[Record]:
     if not sample.key:
         yield Record(sample.origin, error=sample.problem)
@@ -109,7 +160,7 @@ def _records(
     image_id = _image_id(values, sample.key, first_id)
     captions: list[str] = []
     if error is None:
-        captions, error = _captions(values, sample.text)
+        captions, error = _captions(values, sample.text, read_text)
     if error is None and sample.picture is None:
         error = "no picture with this key"
     if error is None and image_id in image_ids:
@@ -164,14 +215,16 @@ def _image_id(values: dict[str, object], key: str, first_id: int) -> int:
     return stable_id(f"{first_id}/{key}" if first_id else key)
 
 
-def _captions(values: dict[str, object], text: bytes | None) -> tuple[list[str], str | None]:
+def _captions(
+    values: dict[str, object], text: bytes | None, read_text: Callable[[str], list[str]]
+) -> tuple[list[str], str | None]:
     """`captions` of the JSON (as our own shards have them), else the .txt, else `caption` of the JSON."""
     several = values.get("captions")
     if isinstance(several, list) and several and all(isinstance(one, str) for one in several):
         return list(several), None
     if text is not None:
         try:
-            return [text.decode("utf-8")], None
+            return read_text(text.decode("utf-8")), None
         except UnicodeDecodeError as error:
             return [], f"its .txt is not UTF-8 (byte {error.start})"
     one = values.get("caption")
