@@ -1,18 +1,23 @@
-"""`zerovl embed` with a fake model, and with every broken input."""
+"""`zerovl embed` with a fake model, with every broken input, and interrupted."""
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import zerovl
 from tests.support.embeddings import assert_same_embeddings
-from tests.support.fake_world import FakeEncoder
-from zerovl.commands import embed, score
+from tests.support.fake_world import FakeEncoder, png
+from zerovl.commands import embed, embedding_parts, score
 from zerovl.errors import ZeroVLError
+from zerovl.registry import fetch
 
 HEAD = "image,image_id,caption,caption_id\n"
 GOOD = HEAD + (
@@ -64,15 +69,19 @@ def test_embed_one_row_a_caption_row_and_a_picture_once(
         ("image,caption,caption_id\na,b,1\n", "no column image_id; found image, caption, caption_id"),
         ("", "no column image, image_id, caption, caption_id; found nothing"),
         (HEAD, "has no rows"),
-        (HEAD + "red.png,zero,words,1\n", "line 2: image_id is 'zero', expected an integer"),
-        (HEAD + "red.png,0,words,1\nred.png,0,  ,2\n", "line 3: caption is empty"),
-        (HEAD + "red.png,0\n", "line 2: row has 2 cells, the header has 4; fill it in or delete it"),
-        (HEAD + "red.png,0,words,1\nnone.png,1,words,2\n", "line 3: picture 'none.png' is not in .* of 2 are not"),
-        (HEAD + "red.png,0,words,1\nbroken.jpg,1,words,2\n", "line 3: picture .*broken.jpg cannot be read .not a pict"),
         (HEAD + 'red.png,0,"words,1\n', r"line 2: not valid CSV \(unexpected end of data\); fix the row there"),
+        (
+            HEAD + "red.png,zero,words,1\n",
+            "none of its 1 row can be embedded; line 2: 'red.png': image_id is 'zero', exp",
+        ),
+        (
+            HEAD + "a.png,0,words,1\nb.png,1,words,2\n",
+            "none of its 2 rows can be embedded; line 2: 'a.png': not in .*--im",
+        ),
+        (HEAD + "broken.jpg,0,words,1\n", r"none of its 1 row can be embedded \(1 not a picture\); .*broken.csv lists"),
     ],
 )
-def test_embed_names_what_is_broken_and_writes_nothing(
+def test_embed_refuses_what_has_nothing_to_embed_and_writes_nothing(
     encoder: FakeEncoder, picture_folder: Path, tmp_path: Path, text: str, message: str
 ) -> None:
     path, out = tmp_path / "pairs.csv", tmp_path / "out.npz"
@@ -80,6 +89,116 @@ def test_embed_names_what_is_broken_and_writes_nothing(
     with pytest.raises(ZeroVLError, match=message):
         embed.run("model", path, picture_folder, out)
     assert not out.exists()
+
+
+def test_embed_leaves_out_and_lists_what_is_broken(
+    encoder: FakeEncoder,
+    picture_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("zerovl"), "propagate", True)  # a command may have set up the log before
+    path, out = tmp_path / "pairs.csv", tmp_path / "out.npz"
+    rows = [
+        *("red.png,0,colour 250 0 0,1", "red.png,zero,words,2", "red.png,0,  ,3", "red.png,0", "none.png,1,words,4"),
+        *("broken.jpg,2,words,5", "broken.jpg,2,more words,6", "a\0b.png,4,words,8", "blue.png,3,colour 0 0 250,7"),
+    ]
+    path.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    embed.run("model", path, picture_folder, out)
+    arrays = np.load(out, allow_pickle=False)
+    assert arrays["caption_id"].tolist() == [1, 7]
+    assert_same_embeddings(
+        torch.from_numpy(arrays["text_embeddings"]), encoder.encode_text(["colour 250 0 0", "colour 0 0 250"])
+    )
+    assert (arrays["image_embeddings"][0] != arrays["image_embeddings"][1]).any()
+    with open(embed.broken_file(out), encoding="utf-8", newline="") as file:
+        listed = {row["lines"]: (row["image"], row["reason"]) for row in csv.DictReader(file)}
+    assert listed["3"] == ("red.png", "image_id is 'zero', expected an integer")
+    assert listed["4"] == ("red.png", "caption is empty")
+    assert listed["5"] == ("", "row has 2 cells, the header has 4")
+    assert listed["6"] == ("none.png", "No such file or directory")
+    assert listed["7"] == listed["8"] == ("broken.jpg", "not a picture")
+    assert "null byte" in listed["9"][1]
+    assert f"7 of 9 rows of {path} are left out (2 not a picture, 1 " in caplog.text
+
+    path.write_text(HEAD + "red.png,0,colour 250 0 0,1\n", encoding="utf-8")
+    embed.run("model", path, picture_folder, out)
+    assert not embed.broken_file(out).exists()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "GIF", "BMP"])
+def test_embed_reads_all_kinds_of_pictures(encoder: FakeEncoder, tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (16, 16), (250, 0, 0)).save(tmp_path / "a.tif", kind)
+    (tmp_path / "pairs.csv").write_text(HEAD + "a.tif,0,red,1\n", encoding="utf-8")
+    embed.run("model", tmp_path / "pairs.csv", tmp_path, tmp_path / "out.npz")
+    assert np.load(tmp_path / "out.npz")["image_embeddings"].shape == (1, 32)
+
+
+class Interrupted(FakeEncoder):
+    """Is stopped when it has embedded some pictures."""
+
+    left = 2
+
+    def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed pixels, for a while."""
+        if self.left < len(images):
+            raise KeyboardInterrupt
+        self.left -= len(images)
+        return super().encode_pixels(images)
+
+
+def test_embed_goes_on_where_it_was_interrupted(
+    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
+    embed.run("model", pairs, picture_folder, whole)
+    monkeypatch.setattr(embedding_parts, "PART", 1)
+    monkeypatch.setattr(zerovl, "load", lambda reference: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        embed.run("model", pairs, picture_folder, out)
+    assert not out.exists()
+    monkeypatch.setattr(zerovl, "load", lambda reference: encoder)
+    encoder.encoded_pictures = 0
+    embed.run("model", pairs, picture_folder, out)
+    assert encoder.encoded_pictures == 1  # of three
+    assert not (tmp_path / "out.npz.parts").exists()
+    for name, array in np.load(whole).items():
+        assert np.array_equal(np.load(out)[name], array)
+
+
+@pytest.mark.parametrize("change", ["model", "picture", "caption", "cut part", "cut description"])
+def test_parts_of_anything_else_are_made_again(
+    pairs: Path, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    out, parts = tmp_path / "out.npz", tmp_path / "out.npz.parts"
+    monkeypatch.setattr(fetch, "check_reference", lambda reference: None)
+    monkeypatch.setattr(embedding_parts, "PART", 1)
+    monkeypatch.setattr(zerovl, "load", lambda reference: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        embed.run("model", pairs, picture_folder, out)
+    encoder = FakeEncoder(seed=int(change == "model"))
+    if change == "picture":
+        (picture_folder / "red.png").write_bytes(png((1, 2, 3)) + b"more")
+    elif change == "caption":
+        pairs.write_text(GOOD.replace("250 0 0", "9 9 9"), encoding="utf-8")
+    elif change == "cut part":
+        next(parts.glob("pictures-*.npz")).write_bytes(b"PK")
+    elif change == "cut description":
+        (parts / "description.json").write_text("{")
+    monkeypatch.setattr(zerovl, "load", lambda reference: encoder)
+    embed.run("model", pairs, picture_folder, out)
+    assert encoder.encoded_pictures == (2 if change == "cut part" else 3)
+
+
+def test_a_folder_in_the_way_is_left_alone(
+    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.npz.parts").mkdir()
+    (tmp_path / "out.npz.parts" / "mine.txt").write_text("mine")
+    with pytest.raises(ZeroVLError, match=r"out\.npz\.parts: in the way"):
+        embed.run("model", pairs, picture_folder, tmp_path / "out.npz")
+    assert (tmp_path / "out.npz.parts" / "mine.txt").exists()
 
 
 def test_embed_refuses_other_encodings_and_missing_files(picture_folder: Path, tmp_path: Path) -> None:

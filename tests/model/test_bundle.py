@@ -13,6 +13,7 @@ import zerovl
 from zerovl.data import tokenizer_training
 from zerovl.errors import ZeroVLError
 from zerovl.model import bundle
+from zerovl.model.encoder import Encoder
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
@@ -41,6 +42,7 @@ def test_load_gives_what_was_saved_in_three_lines(folder: Path, tmp_path: Path) 
     norms = model.encode_text(CAPTIONS).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(3), rtol=1e-5, atol=1e-5)
     again = zerovl.load(str(folder))
+    assert again.digest == model.digest != Encoder.untrained(folder, 5).digest
     assert torch.equal(again.encode_text(CAPTIONS), model.encode_text(CAPTIONS))
 
 
@@ -59,8 +61,6 @@ def test_long_captions_are_cut(folder: Path) -> None:
 
 
 def test_untrained_differs_from_trained_and_follows_the_seed(folder: Path) -> None:
-    from zerovl.model.encoder import Encoder
-
     embeddings = [Encoder.untrained(folder, seed).encode_text(CAPTIONS) for seed in (5, 5, 6)]
     assert torch.equal(embeddings[0], embeddings[1])
     assert not torch.equal(embeddings[0], embeddings[2])

@@ -40,6 +40,7 @@ class FakeEncoder:
         generator = torch.Generator().manual_seed(seed)
         self.weights = torch.randn(3, WIDTH, generator=generator)
         self.other = torch.randn(3, WIDTH, generator=generator) if blind else self.weights
+        self.digest = f"seed {seed}, blind {blind}"
         self.encoded_pictures = 0
 
     def transform(self, image: Image.Image) -> torch.Tensor:

@@ -1,26 +1,31 @@
-"""`zerovl embed`: the pairs of a CSV as embeddings in an .npz file."""
+"""`zerovl embed`: the pairs of a CSV as embeddings in an .npz file.
+
+What is broken is left out, counted with its reason and listed in a CSV beside the output. A command that was
+interrupted goes on where it was (`zerovl.commands.embedding_parts`).
+"""
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from zerovl.data.pairs_csv import COLUMNS, PairRow, read_rows
 from zerovl.errors import ZeroVLError
-from zerovl.files import atomic_write
+from zerovl.files import atomic_write, sha256_json
+from zerovl.log import logger
 from zerovl.registry import fetch
-from zerovl.text_format import plural
+from zerovl.text_format import names, plural
 
 if TYPE_CHECKING:
-    import torch
-
-    from zerovl.evaluation.pool import Model
+    from zerovl.commands.embedding_parts import Part
+    from zerovl.model.encoder import Encoder
 
 BATCH = 128
+_REASONS = 5  # that the summary names
 
 
 @dataclass(frozen=True)
@@ -34,89 +39,167 @@ class Pair:
     caption_id: int
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A row of the CSV that has no embeddings."""
+
+    lines: str
+    image: str
+    reason: str
+
+
 def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     """Write an .npz with `image_embeddings` (M, D), `text_embeddings` (M, D), `image_id` and `caption_id` (M,).
 
-    One row a caption row of the CSV, in its order; a picture of several rows is encoded once.
-    Raises `ZeroVLError` that names file, row and fix; then nothing is written.
+    One row a usable row of the CSV, in its order; a picture of several rows is encoded once. The others are listed in
+    `OUT.broken.csv`, which is not there where there are none.
+    Raises `ZeroVLError` where the CSV as a whole cannot be read, or has no usable row.
     """
-    rows = read_pairs(pairs)
-    names = list(dict.fromkeys(row.image for row in rows))
-    lines = {row.image: row.lines for row in reversed(rows)}  # where each picture is first named
-    missing = [name for name in names if not (images / name).is_file()]
-    if missing:
+    rows, left_out = read_pairs(pairs)
+    pictures = list(dict.fromkeys(row.image for row in rows))
+    if not any((images / picture).is_file() for picture in pictures):
+        wrong = left_out[0] if left_out and not rows else LeftOut(rows[0].lines, rows[0].image, f"not in {images}")
         raise ZeroVLError(
-            f"{pairs}, line {lines[missing[0]]}: picture {missing[0]!r} is not in {images} ({len(missing)} of "
-            f"{len(names)} are not); add it, or give the right folder with --images"
+            f"{pairs}: none of its {plural(len(rows) + len(left_out), 'row')} can be embedded; line {wrong.lines}: "
+            f"{wrong.image!r}: {wrong.reason}; correct the CSV, or give the folder of the pictures with --images"
         )
     fetch.check_reference(model)
     import numpy as np  # and torch: after what was asked for is known to be there
-    import torch
 
     import zerovl
+    from zerovl.commands.embedding_parts import Parts
 
     encoder = zerovl.load(model)
-    parts = []
-    with tqdm(total=len(names), desc="pictures", unit="", leave=False) as bar:
-        for batch in _batches(names):
-            parts.append(encoder.encode_pixels(_pixels(encoder, batch, images, pairs, lines)))
-            bar.update(len(batch))
-    place = {name: number for number, name in enumerate(names)}
-    image_emb = torch.cat(parts)[[place[row.image] for row in rows]]  # (M, D)
-    text_emb = encoder.encode_text([row.caption for row in rows], batch_size=BATCH)  # (M, D)
+    captions = list(dict.fromkeys(row.caption for row in rows))
+    parts = Parts(out, _description(encoder, images, pictures, captions))
+    of_pictures = parts.embed("pictures", pictures, lambda part: _encode_pictures(encoder, images, part))
+    of_captions = parts.embed("captions", captions, lambda part: _encode_captions(encoder, part))
+    reasons = {pictures[place]: reason for place, reason in of_pictures.broken.items()}
+    left_out += [LeftOut(row.lines, row.image, reasons[row.image]) for row in rows if row.image in reasons]
+    rows = [row for row in rows if row.image not in reasons]
+    _report(out, pairs, len(rows), left_out)
+    image_row = {pictures[place]: row for row, place in enumerate(of_pictures.rows.tolist())}
+    caption_row = {caption: row for row, caption in enumerate(captions)}
     arrays = {
-        "image_embeddings": image_emb.numpy(),
-        "text_embeddings": text_emb.numpy(),
+        "image_embeddings": of_pictures.embeddings[[image_row[row.image] for row in rows]],  # (M, D)
+        "text_embeddings": of_captions.embeddings[[caption_row[row.caption] for row in rows]],  # (M, D)
         "image_id": np.array([row.image_id for row in rows], np.int64),
         "caption_id": np.array([row.caption_id for row in rows], np.int64),
     }
     with atomic_write(out) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    print(f"{out}: {plural(len(rows), 'caption')} and {plural(len(names), 'picture')}, {image_emb.shape[1]} wide")
+    parts.remove()
+    width = of_pictures.embeddings.shape[1]
+    print(f"{out}: {plural(len(rows), 'caption')} and {plural(len(image_row), 'picture')}, {width} wide")
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Return the pairs of a CSV (see `pairs_csv`); raises `ZeroVLError` naming the line of the first bad one."""
-    pairs = [_pair(path, row) for row in read_rows(path, strict=True)]
-    if not pairs:
+def read_pairs(path: Path) -> tuple[list[Pair], list[LeftOut]]:
+    """Return the pairs of a CSV (see `pairs_csv`), and the rows that are none, with their reasons."""
+    good: list[Pair] = []
+    left_out: list[LeftOut] = []
+    for row in read_rows(path, strict=True):
+        found = _pair(row)
+        if isinstance(found, Pair):
+            good.append(found)
+        else:
+            left_out.append(found)
+    if not good and not left_out:
         raise ZeroVLError(f"{path}: has no rows; give a CSV with at least one pair")
-    return pairs
+    return good, left_out
 
 
-def _pair(path: Path, row: PairRow) -> Pair:
+def broken_file(out: Path) -> Path:
+    """Return where the rows that were left out are listed."""
+    return out.with_name(f"{out.name}.broken.csv")
+
+
+def _pair(row: PairRow) -> Pair | LeftOut:
     if row.problem:
-        raise ZeroVLError(f"{path}, line {row.lines}: {row.problem}; fill it in or delete it")
+        return LeftOut(row.lines, "", row.problem)
     numbers = {}
     for name in COLUMNS:
         value: str = getattr(row, name)
         if not value.strip():
-            raise ZeroVLError(f"{path}, line {row.lines}: {name} is empty; fill it in or delete the row")
+            return LeftOut(row.lines, row.image, f"{name} is empty")
         if name.endswith("_id"):
             try:
                 numbers[name] = int(value)
             except ValueError:
-                raise ZeroVLError(f"{path}, line {row.lines}: {name} is {value!r}, expected an integer") from None
+                return LeftOut(row.lines, row.image, f"{name} is {value!r}, expected an integer")
     return Pair(row.lines, row.image, numbers["image_id"], row.caption, numbers["caption_id"])
 
 
-def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
+def _description(encoder: Encoder, images: Path, pictures: Sequence[str], captions: Sequence[str]) -> dict[str, str]:
+    """What makes two runs the same: the model, the pictures by name, size and time, the captions."""
+    return {
+        "model": encoder.digest,
+        "images": str(images.absolute()),
+        "pictures": sha256_json([[picture, *_size_and_time(images / picture)] for picture in pictures]),
+        "captions": sha256_json(list(captions)),
+    }
 
 
-def _pixels(model: Model, names: Sequence[str], images: Path, pairs: Path, lines: dict[str, str]) -> torch.Tensor:
-    """Return pictures through the evaluation transform, uint8 (n, 3, H, W)."""
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # a name with a zero byte is a ValueError
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _encode_pictures(encoder: Encoder, images: Path, part: Sequence[str]) -> Part:
+    """Embed the pictures that can be read."""
+    import numpy as np
     import torch
 
+    from zerovl.commands.embedding_parts import Part
     from zerovl.images import BrokenImageError, decode_rgb
 
-    pixels = []
-    for name in names:
-        try:
-            pixels.append(model.transform(decode_rgb((images / name).read_bytes())))
-        except (BrokenImageError, OSError) as error:
-            raise ZeroVLError(
-                f"{pairs}, line {lines[name]}: picture {images / name} cannot be read ({error}); "
-                "replace it or delete its rows"
-            ) from None
-    return torch.stack(pixels)
+    broken: dict[int, str] = {}
+    rows: list[int] = []
+    embeddings: list[torch.Tensor] = []
+    for batch in _batches(range(len(part))):
+        pixels = []
+        for row in batch:
+            try:
+                pixels.append(encoder.transform(decode_rgb((images / part[row]).read_bytes())))
+                rows.append(row)
+            except BrokenImageError as error:
+                broken[row] = str(error)
+            except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+                broken[row] = getattr(error, "strerror", None) or str(error)
+        if pixels:
+            embeddings.append(encoder.encode_pixels(torch.stack(pixels)))
+    together = torch.cat(embeddings).numpy() if embeddings else np.empty((0, 0), np.float32)
+    return Part(np.array(rows, np.int64), together, broken)
+
+
+def _encode_captions(encoder: Encoder, part: Sequence[str]) -> Part:
+    import numpy as np
+
+    from zerovl.commands.embedding_parts import Part
+
+    return Part(np.arange(len(part)), encoder.encode_text(list(part), batch_size=BATCH).numpy(), {})
+
+
+def _report(out: Path, pairs: Path, usable: int, left_out: Sequence[LeftOut]) -> None:
+    """List and count what was left out; raises `ZeroVLError` where nothing is left."""
+    place = broken_file(out)
+    if not left_out:
+        place.unlink(missing_ok=True)  # of an earlier run
+        return
+    with atomic_write(place, "w") as file:
+        rows = csv.writer(file)
+        rows.writerow(["lines", "image", "reason"])
+        rows.writerows((its.lines, its.image, its.reason) for its in left_out)
+    counts = Counter(its.reason for its in left_out).most_common()
+    told = names([f"{count:,} {reason}" for reason, count in counts], _REASONS)
+    every = plural(usable + len(left_out), "row")
+    if not usable:
+        raise ZeroVLError(f"{pairs}: none of its {every} can be embedded ({told}); {place} lists them")
+    logger().warning(f"{len(left_out):,} of {every} of {pairs} are left out ({told}); {place} lists them")
+
+
+def _batches(rows: range) -> Iterator[range]:
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.classification.sets import SUFFIXES
 from zerovl.log import logger
 from zerovl.registry import fetch
 from zerovl.text_format import names
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from zerovl.evaluation.pool import Model
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 BATCH = 128
 NAMED = 5  # skipped files that a message lists
 

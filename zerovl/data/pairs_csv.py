@@ -1,4 +1,4 @@
-"""Rows of a CSV of pairs: the one reader for `zerovl prepare`, which quarantines, and `zerovl embed`, which refuses."""
+"""Rows of a CSV of pairs: the one reader for `zerovl prepare`, which quarantines, and `zerovl embed`, which lists."""
 
 from __future__ import annotations
 

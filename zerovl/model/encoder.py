@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from zerovl.device import own_device
 from zerovl.errors import ZeroVLError
+from zerovl.files import sha256_json
 from zerovl.images import BrokenImageError, decode_rgb, to_rgb
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder, l2_normalise
@@ -59,6 +61,15 @@ class Encoder:
     def temperature(self) -> float:
         """Return what cosines are divided by before a softmax."""
         return float(self.model.temperature.detach())
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of architecture, tokenizer and weights: equal where two models give the same embeddings."""
+        digest = sha256(sha256_json([self.model.architecture.to_json(), self.tokenizer.digest]).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def encode_image(self, items: Sequence[Picture], batch_size: int = 128) -> Tensor:
         """Embed paths or PIL pictures; (N, D). Raises `ZeroVLError` naming a file that is not a picture."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class CaptionTokenizer:
         )
         self._padding: dict[str, Any] = {"pad_id": pad, "pad_token": names["pad"]}
         self._tokenizer.enable_padding(**self._padding)
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of all that token ids depend on."""
+        return sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def __call__(self, captions: list[str]) -> tuple[Ids, Ids]:
         """Return token ids and attention mask of captions, both (m, L), L at most `max_tokens`."""
