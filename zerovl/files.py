@@ -9,12 +9,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 
 _BLOCK = 1 << 20
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)  # of flock(2), by some network file systems
 
 
 @contextmanager
@@ -89,13 +92,29 @@ def locked_if_free(folder: Path) -> Iterator[bool]:
         yield held
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file alone, without waiting; false where another process holds it."""
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Take the lock of the open file `path` alone, without waiting; false where another process holds it.
+
+    True too, with a warning, where the file system has no locks: a run on such a disk is better than none.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _warn_no_locks(path, os.strerror(error.errno))
     return True
+
+
+@cache
+def _warn_no_locks(path: Path, reason: str) -> None:
+    """Once a process and file."""
+    logger().warning(
+        f"{path}: cannot be locked, its file system has no locks ({reason}); goes on without. Nothing keeps another "
+        "process from doing the same at the same time: start one only, or mount the disk with locks (Lustre: -o flock)"
+    )
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def _take(path: Path, say: Callable[[str], None]) -> int:
     waiting = False
     while True:
         descriptor = _open(path)
-        while not try_lock(descriptor):
+        while not try_lock(descriptor, path):
             if not waiting:
                 say(f"waiting for the GPU lock {path}: {_holder(descriptor)} has it")
                 waiting = True

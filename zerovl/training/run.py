@@ -281,8 +281,9 @@ def check_ranks(params: Params, world: int) -> None:
 def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Only one group of ranks trains a run: a second one is told so instead of mixing its checkpoints in."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as file:
-        refused = ranks.is_first and not try_lock(file.fileno())
+    path = folder / "lock"
+    with open(path, "a+", encoding="utf-8") as file:
+        refused = ranks.is_first and not try_lock(file.fileno(), path)
         if ranks.any(refused)[0]:
             if not ranks.is_first:
                 raise SystemExit(exits.FAILED)  # rank 0 says why

@@ -1,0 +1,68 @@
+"""Locks of open files, on file systems that have them and on those that do not."""
+
+import errno
+import logging
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+
+from flows.runtime import gpu_lock
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+from zerovl.files import try_lock
+from zerovl.training.run import _locked
+
+ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let flock(2) fail with an error."""
+
+    def flock(_descriptor: int, _operation: int) -> NoReturn:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("zerovl.files.fcntl.flock", flock)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_a_run_goes_on_and_says_so_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse(monkeypatch, number)
+    trained = []
+    with caplog.at_level(logging.WARNING, "zerovl"):
+        for _ in range(2):
+            with _locked(tmp_path / "run", ONE):
+                trained.append(True)
+    assert len(trained) == 2
+    (record,) = caplog.records
+    assert str(tmp_path / "run" / "lock") in record.getMessage()
+    assert "has no locks" in record.getMessage()
+
+
+def test_without_locks_a_job_gets_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(gpu_lock.VARIABLE, str(tmp_path / "lease"))
+    refuse(monkeypatch, errno.ENOLCK)
+    said: list[str] = []
+    with caplog.at_level(logging.WARNING, "zerovl"), gpu_lock.hold_gpu_lock("a", said.append):
+        assert said == []
+    assert str(tmp_path / "lease") in caplog.text
+
+
+def test_another_error_of_a_lock_is_not_taken_for_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, errno.EIO)
+    with open(tmp_path / "lock", "w") as file, pytest.raises(OSError, match="refused"):
+        try_lock(file.fileno(), tmp_path / "lock")
+
+
+def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with open(path, "w") as first, open(path) as second:
+        assert try_lock(first.fileno(), path)
+        assert not try_lock(second.fileno(), path)
