@@ -56,6 +56,12 @@ def say(text: str) -> None:
         print(f"{log.line(text)}\n", end="", file=sys.stderr, flush=True)  # at once, or lines of several ranks mix
 
 
+def say_in_handler(text: str) -> None:
+    """Print to stderr from a signal handler, which may have come in the middle of a write to `sys.stderr`."""
+    with suppress(OSError):
+        os.write(2, f"\n{log.line(text)}\n".encode())  # on a line of its own: a progress bar has no end
+
+
 def write_error_file(text: str, *, consequence: bool = False) -> None:
     """Tell the launcher why this rank ends; the first word counts.
 

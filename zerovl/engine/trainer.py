@@ -76,15 +76,24 @@ class Outcome:
     saved: bool
 
 
+_READING_SECONDS = 1.0  # a second Ctrl-C within them is no answer to what the first one said
+
+
 class StopRequest:
-    """SIGTERM or SIGINT: finish the step, save, leave. A second SIGINT leaves at once. SIGUSR1: save and go on."""
+    """SIGTERM or SIGINT: finish the step, save, leave. SIGUSR1: save and go on.
+
+    The first one is answered at once; a SIGINT that comes when the answer can have been read leaves without saving.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.save_asked = False
+        self._answer: Callable[[str], None] = lambda _name: None
+        self._read_at = math.inf
 
-    def install(self) -> None:
-        """Take over the three signals; in the main thread."""
+    def install(self, answer: Callable[[str], None]) -> None:
+        """Take over the three signals, in the main thread; `answer` hears the name of the first one to stop."""
+        self._answer = answer
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGUSR1, self._ask_save)
@@ -98,9 +107,12 @@ class StopRequest:
         self.save_asked = True
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            self._answer(self.name)
+            self._read_at = time.monotonic() + _READING_SECONDS
+        elif number == signal.SIGINT and time.monotonic() > self._read_at:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
 
 
 @dataclass(frozen=True)

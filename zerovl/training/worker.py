@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 from zerovl import log, params_file
 from zerovl.distributed import exits
 from zerovl.distributed.join import join
+from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
@@ -29,8 +31,16 @@ def run(params: Params, workspace: Workspace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
     with join(params.machine.watchdog_minutes) as ranks:
-        stop.install()  # before, there is nothing to save: signals end this process, and so the gang
+        # Before, there is nothing to save: signals end this process, and so the gang.
+        stop.install(partial(_answer, ranks))
         return train(params, workspace, ranks, stop)
+
+
+def _answer(ranks: Ranks, name: str) -> None:
+    """Say what a signal started. `zerovl train` of several ranks has its own answer to a second Ctrl-C: it waits."""
+    if ranks.is_first:
+        again = "; press Ctrl-C again to leave without" if ranks.world_size == 1 else ""
+        exits.say_in_handler(f"zerovl train: {name}: finishes the step and saves{again}")
 
 
 def main() -> int:
