@@ -1,4 +1,4 @@
-"""Which of several failed ranks is the cause."""
+"""Which of several failed ranks is the cause, and whether another attempt is worth it."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,14 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.support.tiny_project import recipe
+from zerovl.distributed import exits
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.training import launch
-from zerovl.training.launch import find_cause
+from zerovl.params import MachineParams
+from zerovl.training import launch, worker
+from zerovl.training.launch import Cause, find_cause
+from zerovl.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,48 @@ def test_towers_that_cannot_work_are_told_before_a_rank_is_started(
     monkeypatch.setattr(launch, "_run_group", lambda *_: pytest.fail("ranks were started"))
     with pytest.raises(ZeroVLError, match="image_size 32 does not fit the image tower vit_tiny_patch16_224"):
         launch.run(recipe(*asked), "params.yaml")
+
+
+BROKEN = Cause(1, exits.CRASHED, "rank 1: ValueError: x (step 12, computing)")
+
+
+@pytest.mark.parametrize(
+    ("second", "attempts", "text"),
+    [
+        (BROKEN, 2, "it came in the same step before the restart"),
+        (Cause(0, exits.CRASHED, "rank 0: ValueError: x (step 12, computing)"), 2, "it came in the same step"),
+        (Cause(1, exits.CRASHED, "rank 1: ValueError: x (step 14, computing)"), 4, "no restart is left"),
+        (Cause(1, -9, "rank 1 (pid 101) died by SIGKILL"), 4, "no restart is left"),
+    ],
+)
+def test_an_exception_that_comes_again_in_the_same_step_is_not_tried_again(
+    second: Cause,
+    attempts: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in (worker.LAUNCHER, worker.PID_FOLDER, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")  # what the launcher sets is taken back after the test
+    for name in ("_catch_signals", "_silence_torchrun"):
+        monkeypatch.setattr(launch, name, lambda: None)
+    causes = [BROKEN, second, Cause(1, -9, "rank 1 (pid 102) died by SIGKILL"), Cause(1, -9, "rank 1 (pid 103) died")]
+    tried = iter(causes)
+    monkeypatch.setattr(launch, "_attempt", lambda *_: next(tried))
+    assert launch._run_group(2, ["params.yaml"], MachineParams(restarts=3)) == exits.CRASHED
+    assert len(list(tried)) == len(causes) - attempts
+    assert text in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_rank_that_crashes_says_in_which_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_params: object, _workspace: object, ranks: Ranks, _stop: object) -> int:
+        ranks.activity.mark("computing", 12)
+        raise ValueError("x")
+
+    monkeypatch.setattr(worker, "train", broken)
+    monkeypatch.setattr(StopRequest, "install", lambda *_: None)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(ValueError, match="x") as caught:
+        worker.run(recipe(), Workspace())
+    assert worker._crashed("1", caught.value) == exits.CRASHED
+    assert exits.read_error_file(str(tmp_path / "error.json")) == BROKEN.text

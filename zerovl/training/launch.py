@@ -3,9 +3,9 @@
 On one node this module is torchrun: it runs torch's elastic agent in its own process, without restarts
 of the agent's own, and starts it again as `machine.restarts` allows. So the decision lies where a rank's
 exit status and last word are known: a rank that was killed or crashed is worth another attempt, a
-`ZeroVLError` would fail the same way again and an interruption was asked for. `torchrun --max-restarts`
-knows no such difference; on many nodes, where it is used, ranks end their agents themselves
-(`exits.end_agent`). Each attempt has a rendezvous of its own.
+`ZeroVLError`, or an exception that came twice in the same step, would fail the same way again, and an
+interruption was asked for. `torchrun --max-restarts` knows no such difference; on many nodes, where it
+is used, ranks end their agents themselves (`exits.end_agent`). Each attempt has a rendezvous of its own.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ class Cause:
     status: int  # negative: the signal
     text: str
 
+    def repeats(self, before: Cause | None) -> bool:
+        """Whether the attempt before was ended by the same exception in the same step, on whichever rank."""
+        return before is not None and self.status == before.status == exits.CRASHED and self._what == before._what
+
+    @property
+    def _what(self) -> str:
+        """Without the rank; where a rank left no word its process id stands here, which is another each time."""
+        return self.text.removeprefix(f"rank {self.rank}: ")
+
 
 def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
     """The first link in a chain of ranks that ended, by what their statuses mean.
@@ -113,6 +122,7 @@ def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # C++ stacks of a lost connection hide the cause
         attempt = 1
+        before: Cause | None = None
         while cause := _attempt(ranks, arguments, folder):
             if cause.status == exits.INTERRUPTED:
                 _say("interrupted, see above; run it again to go on")
@@ -120,11 +130,17 @@ def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
             if cause.status == exits.FAILED:
                 _say(cause.text)
                 return exits.FAILED
+            if cause.repeats(before):
+                _say(
+                    f"{cause.text}; it came in the same step before the restart, so another would end there too: no "
+                    "further restart. Its traceback is above; remove its cause, then run it again to go on"
+                )
+                return exits.CRASHED
             if attempt > restarts:
                 _say(f"{cause.text}; no restart is left (machine.restarts {restarts}), run it again to go on")
                 return exits.CRASHED
             _say(f"{cause.text}; all ranks start again from the last checkpoint (restart {attempt} of {restarts})")
-            attempt += 1
+            attempt, before = attempt + 1, cause
         return 0
 
 

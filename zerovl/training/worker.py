@@ -33,7 +33,11 @@ def run(params: Params, workspace: Workspace) -> int:
     with join(params.machine.watchdog_minutes) as ranks:
         # Before, there is nothing to save: signals end this process, and so the gang.
         stop.install(partial(_answer, ranks))
-        return train(params, workspace, ranks, stop)
+        try:
+            return train(params, workspace, ranks, stop)
+        except Exception as error:
+            error.add_note(f"step {ranks.activity.step}, {ranks.activity.phase}")
+            raise
 
 
 def _answer(ranks: Ranks, name: str) -> None:
@@ -86,7 +90,8 @@ def _crashed(rank: str, error: Exception) -> int:
         exits.write_error_file(text, consequence=True)
         return exits.LOST_PEER
     exits.say("".join(traceback.format_exception(error)).rstrip())
-    exits.write_error_file(f"rank {rank}: {type(error).__name__}: {error}")
+    place = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+    exits.write_error_file(f"rank {rank}: {type(error).__name__}: {error}{place}")
     return exits.CRASHED
 
 
