@@ -1,7 +1,9 @@
-"""Locks of open files, on file systems that have them and on those that do not."""
+"""Locks of open files, on file systems that have them and on those that do not; the modes of new files."""
 
 import errno
 import logging
+import os
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +13,7 @@ import torch
 from flows.runtime import gpu_lock
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
-from zerovl.files import try_lock
+from zerovl.files import atomic_write, try_lock, usual_mode
 from zerovl.training.run import _locked
 
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
@@ -66,3 +68,19 @@ def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
     with open(path, "w") as first, open(path) as second:
         assert try_lock(first.fileno(), path)
         assert not try_lock(second.fileno(), path)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022])
+def test_new_files_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path) -> None:
+    tensors, text = tmp_path / "tensors", tmp_path / "text"
+    tensors.touch(0o600)  # of a run that was killed
+    before = os.umask(umask)
+    try:
+        with atomic_write(text, "w") as file:
+            file.write("a")
+        with usual_mode(tensors):  # as safetensors does
+            os.close(os.open(tmp_path / "aside", os.O_CREAT | os.O_WRONLY, 0o600))
+            os.rename(tmp_path / "aside", tensors)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tensors, text)} == {0o666 & ~umask}

@@ -49,6 +49,7 @@ def test_transformers_embeds_as_the_model(family: str, changes: dict[str, Any], 
     assert float((found.text_embeds - texts).abs().max()) < 1e-5
     logits = texts @ images.T / encoder.model.temperature.item()
     torch.testing.assert_close(found.logits_per_text, logits, rtol=0, atol=1e-3)
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir() if path.is_file()}) == 1
 
 
 def test_a_pooler_that_is_nearly_linear_keeps_large_features(tmp_path: Path) -> None:

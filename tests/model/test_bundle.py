@@ -1,7 +1,9 @@
 """Bundles: saved, loaded, damaged; and the encoder that users hold in hand."""
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,19 @@ def test_load_gives_what_was_saved_in_three_lines(folder: Path, tmp_path: Path) 
     again = zerovl.load(str(folder))
     assert again.digest == model.digest != Encoder.untrained(folder, 5).digest
     assert torch.equal(again.encode_text(CAPTIONS), model.encode_text(CAPTIONS))
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022])
+def test_a_group_may_do_with_its_files_what_the_umask_lets_it(folder: Path, tmp_path: Path, umask: int) -> None:
+    model, tokenizer = bundle.load_model(folder), CaptionTokenizer(folder, 12)
+    before = os.umask(umask)
+    try:
+        bundle.save(model, tokenizer, tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
+    assert len(modes) > 2
+    assert set(modes.values()) == {0o666 & ~umask}, modes
 
 
 def test_padding_changes_no_embedding(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder
+from zerovl.files import sync_folder, usual_mode
 from zerovl.model.weight_files import read_tensors
 
 _PICKLED, _SAFE = "pytorch_model.bin", "model.safetensors"
@@ -25,7 +25,8 @@ def convert(folder: Path) -> None:
     weights = read_tensors(folder / _PICKLED)
     aside = folder / f".{_SAFE}.part"
     # Tied weights share their memory in a pickle, which safetensors refuses.
-    save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, aside, {"format": "pt"})
+    with usual_mode(aside):
+        save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, aside, {"format": "pt"})
     aside.replace(folder / _SAFE)
     sync_folder(folder)
     print(f"{folder}/{_SAFE}: {len(weights)} tensors, from {_PICKLED}")

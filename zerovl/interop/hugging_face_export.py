@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from zerovl.errors import ZeroVLError
+from zerovl.files import usual_mode
 from zerovl.interop import tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.model.architecture import Architecture
@@ -86,7 +87,8 @@ class HuggingFace:
         )
         theirs = VisionTextDualEncoderModel(config)
         theirs.load_state_dict(_weights(model))  # strict
-        theirs.save_pretrained(folder)
+        with usual_mode(folder / "model.safetensors"):
+            theirs.save_pretrained(folder)
         _image_processor(architecture).save_pretrained(folder)
         tokenizer_files.write(encoder.tokenizer, folder)
 

