@@ -15,8 +15,9 @@ from PIL import Image
 import zerovl
 from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, png
-from zerovl.commands import embed, embedding_parts, score
+from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
+from zerovl.model import embedding_parts
 from zerovl.registry import fetch
 
 HEAD = "image,image_id,caption,caption_id\n"

@@ -1,7 +1,7 @@
 """`zerovl embed`: the pairs of a CSV as embeddings in an .npz file.
 
 What is broken is left out, counted with its reason and listed in a CSV beside the output. A command that was
-interrupted goes on where it was (`zerovl.commands.embedding_parts`).
+interrupted goes on where it was (`zerovl.model.embedding_parts`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zerovl.registry import fetch
 from zerovl.text_format import names, plural
 
 if TYPE_CHECKING:
-    from zerovl.commands.embedding_parts import Part
+    from zerovl.model.embedding_parts import Part
     from zerovl.model.encoder import Encoder
 
 BATCH = 128
@@ -67,7 +67,7 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     import numpy as np  # and torch: after what was asked for is known to be there
 
     import zerovl
-    from zerovl.commands.embedding_parts import Parts
+    from zerovl.model.embedding_parts import Parts
 
     encoder = zerovl.load(model)
     captions = list(dict.fromkeys(row.caption for row in rows))
@@ -152,8 +152,8 @@ def _encode_pictures(encoder: Encoder, images: Path, part: Sequence[str]) -> Par
     import numpy as np
     import torch
 
-    from zerovl.commands.embedding_parts import Part
     from zerovl.images import BrokenImageError, decode_rgb
+    from zerovl.model.embedding_parts import Part
 
     broken: dict[int, str] = {}
     rows: list[int] = []
@@ -177,7 +177,7 @@ def _encode_pictures(encoder: Encoder, images: Path, part: Sequence[str]) -> Par
 def _encode_captions(encoder: Encoder, part: Sequence[str]) -> Part:
     import numpy as np
 
-    from zerovl.commands.embedding_parts import Part
+    from zerovl.model.embedding_parts import Part
 
     return Part(np.arange(len(part)), encoder.encode_text(list(part), batch_size=BATCH).numpy(), {})
 
