@@ -43,8 +43,8 @@ _PLAN_EXAMPLES = """\
 examples:
   zerovl plan                                    for this machine
   zerovl plan --measure                          the same, with speed and memory from a few real steps
-  zerovl plan --gpus 8 --gpu-memory 16GiB        for GPUs that are not here: what fits, and with which settings
-  zerovl plan --gpus 8 --gpu H100 --pairs 14200000
+  zerovl plan --gpus 2 --gpu-memory 16GiB        for GPUs that are not here: what fits, and with which settings
+  zerovl plan --gpus 2 --gpu H100 --pairs 14200000
                                                  before there is any data: hours at an assumed speed
 """
 

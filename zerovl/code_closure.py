@@ -43,6 +43,7 @@ NOT_COUNTED = {
     "zerovl.distributed.heartbeats": _SUPERVISION,
     "zerovl.distributed.watchdog": _SUPERVISION,
     "zerovl.engine.progress": _WORDS,
+    "zerovl.evaluation.gate_sources": "it refuses parameters, and shapes nothing of what is accepted",
     "zerovl.training.caption_lengths": _WORDS,
     "zerovl.training.launch": _SUPERVISION,
     "zerovl.training.start_block": _WORDS,

@@ -15,7 +15,9 @@ import pytest
 from tests.support.paths import ROOT
 from zerovl import params_file
 from zerovl.commands import doctor
+from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.params import Params
+from zerovl.workspace import Workspace
 
 
 @pytest.fixture
@@ -102,8 +104,8 @@ def test_what_the_parameters_name_is_looked_at_once_they_are_right(
     printed = capsys.readouterr().out
     found = levels(printed)
     assert {subject for subject, level in found.items() if level == "FAIL"} == {"params"}
-    assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", "store", "torch"}
-    for subject in ("store", "torch"):
+    assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", "gate", "store", "torch"}
+    for subject in ("gate", "store", "torch"):
         assert f"note  {subject:<12} not looked at: fix {path} first, then run it again" in printed
     assert printed.endswith("\n1 to fix\n")
 
@@ -151,6 +153,17 @@ def test_store(project: Path) -> None:
     (project / "file").write_text("")
     for uri in ("file", "gs://bucket"):
         assert next(doctor.check_store(uri)).level == "FAIL"
+
+
+def test_a_gate_that_names_a_source_which_the_data_lack(project: Path) -> None:
+    path, workspace = project / "params.yaml", Workspace(project)
+    assert not list(doctor.check_gate(path, workspace))
+    Manifest(workspace.manifest, {("photos", "valid"): SplitInfo(8, 8, 0, ())}).save()
+    for source, level in (("photos", "ok"), ("phtos", "FAIL")):
+        params_file.write(params_file.from_recipe({}, [f"register.gate.min_source_rsum={{{source}: 1}}"], "x"), path)
+        (finding,) = doctor.check_gate(path, workspace)
+        assert finding.level == level
+    assert "min_source_rsum: 'phtos'" in finding.text
 
 
 def test_disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`zerovl plan`: numbers that can be counted by hand, honest gaps, and a calibration by real steps."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.support.shard_fixture import write as shards_of_pairs
 from tests.support.tiny_project import RECIPE
 from tests.support.towers import batch, decoupled_step, model
 from zerovl import cli, params_file
-from zerovl.data.manifest import Manifest
+from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
@@ -34,6 +35,7 @@ from zerovl.workspace import Workspace
 
 GIB = 1 << 30
 CPU = torch.device("cpu")
+EXAMPLE = re.compile(r"^  zerovl (plan.*?)(?:  .*)?$", re.MULTILINE)  # a line of the help, without its explanation
 PAPER = ROOT / "recipes" / "sbu-cc3m.yaml"
 
 
@@ -87,6 +89,25 @@ def test_the_paper_s_model_is_planned_without_weights_gpus_or_data(
     printed = capsys.readouterr().out
     assert "steps and hours are not known" in printed
     assert "not known: --measure times a few steps" in printed
+
+
+@pytest.mark.parametrize("words", [words for words in EXAMPLE.findall(cli._PLAN_EXAMPLES) if "--measure" not in words])
+def test_the_examples_of_its_help_work_on_the_default_parameters(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but `--measure`, which takes real steps: `test_a_few_real_steps_calibrate_the_plan` does, of small towers."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["recipe", "demo"]) == 0
+    assert cli.main(words.split()) == 0
+
+
+def test_a_source_that_the_gate_will_not_find_is_noted(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    splits = {("photos", split): SplitInfo(64, 64, 0, ()) for split in ("train", "valid")}
+    Manifest(workspace.manifest, splits).save()
+    path = write(tmp_path, "register.gate.min_source_rsum={photos: 1, gone: 1}")
+    found = make_plan(params_file.load(path), path, Options(), workspace)
+    assert [note for note in found.notes if "min_source_rsum: 'gone': no such source" in note]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def test_a_later_setting_of_the_towers_counts_where_it_is_not_what_was_there_bef
     assert fingerprint.differences(before, mean) == ["model.text_tower.pooling: first -> mean"]
 
 
+def test_a_source_that_only_the_gate_knows_is_told_before_the_first_step(workspace: Workspace) -> None:
+    with pytest.raises(ZeroVLError, match=r"register\.gate\.min_source_rsum: 'gone': no such source has validation"):
+        make_spec(recipe("register.gate.min_source_rsum={gone: 100}"), workspace)
+
+
 def test_the_content_of_weights_files_counts_and_their_absence_changes_nothing(
     workspace: Workspace, tmp_path: Path
 ) -> None:

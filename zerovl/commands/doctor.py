@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
+from zerovl.workspace import Workspace
 
 _OLDEST_PYTHON, _NEXT_PYTHON = (3, 11), (3, 14)
 _OLDEST_TORCH = (2, 11)
@@ -51,6 +52,7 @@ def run(params_path: Path) -> int:
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
     later: list[tuple[str, Check]] = [
+        ("gate", lambda: check_gate(params_path, Workspace())),
         ("store", lambda: check_store(store_of(params_path))),
         ("torch", check_torch),
     ]
@@ -175,6 +177,18 @@ def store_of(params_path: Path) -> str:
         return params_file.load(params_path).register_.store
     except ZeroVLError:
         return fetch.default_store()  # another check has said what is wrong with them
+
+
+def check_gate(params_path: Path, workspace: Workspace) -> Iterator[Finding]:
+    """Look whether the data have the sources that the gate names; nothing to say before there is a manifest."""
+    if not workspace.manifest_file.is_file():
+        return
+    from zerovl import params_file
+    from zerovl.data.manifest import Manifest
+    from zerovl.evaluation.gate_sources import gate_problem
+
+    problem = gate_problem(params_file.load(params_path).register_.gate, Manifest.load(workspace.manifest))
+    yield Finding("FAIL" if problem else "ok", "gate", problem or "names sources that the data have")
 
 
 def check_store(uri: str) -> Iterator[Finding]:

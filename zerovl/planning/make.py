@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from zerovl.data.manifest import Manifest
 from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.gate_sources import gate_problem
 from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning import plan as planning
@@ -58,8 +60,16 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
         assumed=planning.assumed_speed(target, work, layout, steps),
         measured=planning.measured_speed(target, calibration, params, layout, steps) if calibration else None,
         calibration=calibration,
-        notes=[*model.notes, *_notes(params, options, pairs, layout.world_size)],
+        notes=[*model.notes, *_notes(params, options, pairs, layout.world_size), *_gate_notes(params, workspace)],
     )
+
+
+def _gate_notes(params: Params, workspace: Workspace) -> list[str]:
+    """What training would refuse to begin with, where the data are here."""
+    if not workspace.manifest_file.is_file():
+        return []
+    problem = gate_problem(params.register_.gate, Manifest.load(workspace.manifest))
+    return [problem] if problem else []
 
 
 def _notes(params: Params, options: Options, pairs: int | None, ranks: int) -> list[str]:

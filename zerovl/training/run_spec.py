@@ -11,6 +11,7 @@ from zerovl.data.manifest import Manifest
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import saved_steps
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.gate_sources import gate_problem
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import check_padding, resolve_text_config
 from zerovl.model.towers import make_architecture
@@ -59,9 +60,11 @@ class Run:
 
 
 def make_spec(params: Params, workspace: Workspace) -> RunSpec:
-    """Raises `ZeroVLError` for data that were not validated or have no training pairs, and for a lost start."""
+    """Raises `ZeroVLError` for data that were not validated or that the gate cannot pass, and for a lost start."""
     manifest = Manifest.load(workspace.manifest)
     check_verdict(workspace, manifest)
+    if problem := gate_problem(params.register_.gate, manifest):
+        raise ZeroVLError(problem)
     if not manifest.training_sizes():
         raise ZeroVLError("no source has training pairs; add a train split to a folder of data.raw")
     train = params.train
