@@ -9,16 +9,18 @@ from flows.forms import Alias, Release, Why
 
 
 @flow(name="promote")
-def promote(release: Release, why: Why, alias: Alias = "production") -> str:
+def promote(release: Release, why: Why, alias: Alias = "production", over_the_gate: bool = False) -> str:
     """Fetch a release from the store, verify every byte, reload and re-score it, then move the alias to it.
 
     Args:
         release: NAME@VERSION
         why: the reason, kept in the history
         alias: the name that moves
+        over_the_gate: also where the gate refused the release
     """
     name = release.partition("@")[0]
-    return registry_command.run(["promote", f"--why={why}", release, alias], f"{name}@{alias}")
+    words = ["--over-the-gate"] if over_the_gate else []
+    return registry_command.run(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")
 
 
 if __name__ == "__main__":

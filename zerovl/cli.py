@@ -409,17 +409,20 @@ def _registry(commands: Subparsers) -> None:
             parser.add_argument("reference", metavar=reference)
         return parser
 
-    action("list", "all models, their versions and aliases", None)
-    action("show", "one version: files, metrics, provenance, verdict", "NAME@ALIAS|NAME@VERSION")
+    listed = action("list", "all models, their versions and aliases", None)
+    shown = action("show", "one version: files, metrics, provenance, verdict", "NAME@ALIAS|NAME@VERSION")
     pull = action("pull", "fetch a version, every digest checked", "NAME@ALIAS|NAME@VERSION")
     pull.add_argument("--out", metavar="DIR", help="default: the cache")
     action("verify", "read every byte of a version in the store and compare digests", "NAME@ALIAS|NAME@VERSION")
     promote = action("promote", "move an alias to a version", "NAME@VERSION")
     promote.add_argument("alias")
-    promote.add_argument("--why", default="", help="kept in the history")
+    promote.add_argument("--why", default="", metavar="TEXT", help="kept in the history")
+    promote.add_argument("--over-the-gate", action="store_true", help="also where the gate refused it; needs --why")
     rollback = action("rollback", "move an alias back to the version before", "NAME@ALIAS")
     rollback.add_argument("--why", default="", help="kept in the history")
-    action("history", "every move of an alias", "NAME@ALIAS")
+    history = action("history", "every move of an alias", "NAME@ALIAS")
+    for parser in (listed, shown, history):
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import getpass
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,7 +376,14 @@ def test_the_commands(
     assert run("pull", "zerovl@2", "--out", str(tmp_path / "out"))[-1] == str(tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"worse"
     assert (Path(run("pull", "zerovl@1")[-1]) / "model.safetensors").read_bytes() == b"weights"
-    promoted = "\n".join(run("promote", "zerovl@2", "production", "--why", "by hand"))
+    over = ("promote", "zerovl@2", "production", "--over-the-gate")
+    for words in (over[:3], (*over[:3], "--why", "by hand"), over, (*over, "--why", " ")):
+        assert cli.main(["registry", "--store", store, *words]) == 2
+        refusal = capsys.readouterr().err
+        assert "zerovl@2 was refused by the gate: FAILED, max_drop mean: 50.00" in refusal
+        assert "--over-the-gate --why TEXT" in refusal
+    assert registry.resolve("zerovl@production").number == 1
+    promoted = "\n".join(run(*over, "--why", "by hand"))
     assert "the gate refused zerovl@2" in promoted
     assert "version 1 -> version 2" in promoted
     assert "is version 2 already" in run("promote", "zerovl@2", "production")[0]
@@ -385,18 +394,44 @@ def test_the_commands(
     what = [line for line in history if line.startswith("What:")]
     assert [line.removeprefix("What:").strip() for line in what] == [
         "rolled back: version 2 -> version 1",
-        "promoted: version 1 -> version 2",
+        "promoted over the gate: version 1 -> version 2",
         "promoted: nothing -> version 1",
     ]
     assert history[1].startswith("Date:")
     assert history[1].endswith(" UTC")
-    assert history[3].split() == ["By:", "test-run"]
+    assert history[3].removeprefix("By:").strip() == f"test-run ({getpass.getuser()}@{platform.node()})"
     assert history[4].startswith("Gate:       passed, min_rsum: 300.00 [292.50, 308.25], bound 33.52")
     assert history[5].endswith("2 files in its sample")
     assert history[6:9] == ["", "    it was worse", ""]
     assert any(
         line.startswith("Gate:       FAILED, max_drop mean: 50.00 [40.00, 60.00], bound 5.00") for line in history
     )
+
+
+def test_the_commands_as_json(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(workspace.root / "registry")
+
+    def run(*arguments: str) -> Any:
+        capsys.readouterr()
+        assert cli.main(["registry", "--store", store, *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert run("list") == []
+    run_stage(settings(), workspace)
+    write(b"worse", rsum=250.0)
+    run_stage(settings(), workspace)
+    told = [(row["version"], row["rsum"], row["of"], row["passed"], row["aliases"]) for row in run("list")]
+    assert told == [(2, 250.0, "mean", False, []), (1, 300.0, "mean", True, ["production"])]
+    shown = run("show", "zerovl@production")
+    first = registry.version("zerovl", 1)
+    assert (shown["reference"], shown["aliases"], shown["store"]) == ("zerovl@1", ["production"], store)
+    assert shown["metrics"] == first.metrics
+    assert shown["files"]["model.safetensors"]["sha256"] == first.files["model.safetensors"].sha256
+    (move,) = run("history", "zerovl@production")
+    assert (move["number"], move["action"], move["version"], move["by"]) == (1, "promote", 1, "test-run")
+    assert cli.main(["registry", "--store", store, "history", "zerovl@staging", "--json"]) == 2
 
 
 def test_commands_that_fail_say_why(

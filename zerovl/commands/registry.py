@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from zerovl.registry import cache, fetch, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
 from zerovl.registry.stores import open_store
-from zerovl.release import provenance
+from zerovl.release import provenance, records_json
 from zerovl.release.gate import Reason, in_one_line
 from zerovl.release.promote import promote, rollback
 from zerovl.text_format import file_size, plural, table
@@ -43,6 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
         "rollback": _rollback,
         "history": _history,
     }
+    if getattr(arguments, "json", False):
+        actions |= {
+            "list": lambda registry, _, __: _print_json(records_json.versions(registry)),
+            "show": lambda registry, reference, _: _print_json(records_json.version(registry, reference)),
+            "history": lambda registry, reference, _: _print_json(records_json.history(registry, reference)),
+        }
     reference = getattr(arguments, "reference", "")
     uri = arguments.store
     if "/" in reference:
@@ -148,12 +155,14 @@ def _tell_right(version: Version) -> None:
 def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     before = registry.current(version.name, arguments.alias)
+    if before is None or before.version != version.number:
+        _check_gate(version, arguments)
     move = promote(
         registry,
         version,
         arguments.alias,
         why=arguments.why,
-        by=provenance.who(),
+        by=provenance.who_and_where(),
         verdict=version.verdict,
         after=before.number if before else 0,
     )
@@ -163,14 +172,27 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
             f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
         )
     _tell_move(before, move)
-    if version.verdict and not version.verdict.get("passed", True):
+    if _refused(version.verdict):
         print(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
+
+
+def _check_gate(version: Version, arguments: argparse.Namespace) -> None:
+    """Raise `ZeroVLError` where the gate refused a version and nobody takes it on themselves, with a reason."""
+    if _refused(version.verdict) and not (arguments.over_the_gate and arguments.why.strip()):
+        raise ZeroVLError(
+            f"{version.reference} was refused by the gate: {in_one_line(version.verdict)}. To promote it all the same, "
+            "say so and why, for the history: --over-the-gate --why TEXT"
+        )
+
+
+def _refused(verdict: Mapping[str, Any] | None) -> bool:
+    return verdict is not None and not verdict.get("passed", True)
 
 
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     before = registry.current(name, alias)
-    _tell_move(before, rollback(registry, name, alias, why=arguments.why, by=provenance.who()))
+    _tell_move(before, rollback(registry, name, alias, why=arguments.why, by=provenance.who_and_where()))
 
 
 def _tell_move(before: Move | None, move: Move) -> None:
@@ -192,6 +214,8 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     for index, (move, origin) in enumerate(zip(moves, origins, strict=True)):
         print(f"move {move.number}" + (f" ({alias} now)" if index == 0 else ""))
         what = _WHAT.get(move.action, move.action)
+        if move.action == "promote" and _refused(move.verdict):
+            what += " over the gate"
         lines = [
             ("Date", f"{move.when[:19].replace('T', ' ')} UTC"),
             ("What", f"{what}: {origin} -> version {move.version}"),
@@ -201,6 +225,10 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
         ]
         print(_pairs(lines))
         print(f"\n    {move.why or '(no reason given)'}\n")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _score_tables(metrics: dict[str, Any]) -> str:

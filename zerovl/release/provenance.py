@@ -68,10 +68,13 @@ def who() -> str:
     if name := _output(["git", "config", "user.name"]):
         address = _output(["git", "config", "user.email"])
         return f"{name} <{address}>" if address else name
-    try:
-        return f"{getpass.getuser()}@{platform.node()}"
-    except (KeyError, OSError):  # a container's user may have no name
-        return f"uid {os.getuid()}@{platform.node()}"
+    return _account()
+
+
+def who_and_where() -> str:
+    """Return who moves an alias by hand: as `who`, and user and host, which neither a run nor git's settings tell."""
+    name, account = who(), _account()
+    return name if name == account else f"{name} ({account})"
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -87,6 +90,13 @@ def classification_sets(path: Path) -> dict[str, Any]:
         for name, its in report(path).items()
         if isinstance(its, dict) and "digest" in its
     }
+
+
+def _account() -> str:
+    try:
+        return f"{getpass.getuser()}@{platform.node()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}@{platform.node()}"
 
 
 def _version(package: str) -> str | None:
