@@ -1,5 +1,6 @@
 """The command line itself: thin, quick to answer, errors without tracebacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,38 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for command in ("prepare", "validate", "train", "evaluate", "register", "registry", "import-checkpoint", "doctor"):
         assert f"\n    {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["--help"], ""), (["registry", "--store", "store", "list"], ""), (["registry", "--store", "store", "list"], "1")],
+    ids=["help", "list", "list-unbuffered"],
+)
+def test_a_reader_that_goes_ends_a_command_without_a_traceback(
+    arguments: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "zerovl.cli", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    try:
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path, env=environment
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pipe_that_is_not_the_output_is_an_error_like_others(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_arguments: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_main", broken)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["summary"])
 
 
 def test_train_help_explains_by_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -59,7 +61,30 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 an error with a message, 130 after Ctrl-C."""
+    """Run one command; returns the exit status.
+
+    0 done, 2 an error with a message, 130 after Ctrl-C, 141 where whoever read the output has gone, as `head` does.
+    """
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # here, not when Python ends: there a broken pipe cannot be caught
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        return 128 + signal.SIGPIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is the pipe that broke; others may belong to a store or a worker."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     from zerovl import log
 
     parsed = _parser().parse_args(arguments)
