@@ -1,15 +1,36 @@
-"""Bytes of a picture to RGB, with a reason where that fails."""
+"""Bytes of a picture to RGB as people see it, with a reason where that fails."""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
 
-import numpy as np
 from PIL import Image
 
+from zerovl.picture_looks import Look, has_deep_colours, see, see_deep_colours
+
 MAX_PIXELS = 50_000_000
+
+# All that is tried, by content. Pillow knows forty more, among them EPS, which starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
+
+# Begin of files of other kinds that people have among their pictures: (offset, bytes, name).
+_OTHERS = (
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, b"%!PS", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "PSD"),
+    (0, b"<svg", "SVG"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+)
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are frames of an animation
+_MOST_FRAMES = 64  # that are looked at for one that is not empty
 
 # What PIL's format plugins raise on hostile or unsupported bytes; anything else is a defect of ours.
 _PIL_ERRORS = (
@@ -29,40 +50,77 @@ class BrokenImageError(ValueError):
     """Says that bytes cannot be used as a picture; the message is the reason, short enough for a table."""
 
 
-def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode to an RGB picture; raises `BrokenImageError`.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture, and how its bytes have it."""
 
-    Transparency is laid on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted.
-    The number of pixels is checked from the header, before anything is decoded.
+    image: Image.Image  # RGB, upright, sRGB
+    kind: str  # format by content: "JPEG"
+    mode: str  # PIL's, before conversion
+    changes: list[str]  # what makes it look other than its values: turned, other colours, ...
+    faults: list[str]  # what it says of itself that cannot be used, and was ignored
+
+
+def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode to an RGB picture as people see it (`decode`); raises `BrokenImageError`."""
+    return decode(data, max_pixels).image
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode one of `FORMATS`; raises `BrokenImageError`.
+
+    EXIF orientation is obeyed, colour profiles are converted to sRGB, transparency is laid on white, values of more
+    than 8 bits are scaled by their range; of an animation it is the first frame that is not of one colour. The number
+    of pixels is checked from the header, before anything is decoded.
     """
     if not data:
         raise BrokenImageError("empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size check below is ours, and stricter
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
             if width * height > max_pixels:
                 raise BrokenImageError(f"{width}x{height} pixels, more than {max_pixels}")
+            mode, deep = image.mode, has_deep_colours(image)
             image.load()
-            return to_rgb(image)
+            look = see_deep_colours(image) if deep else see(image)
+            if image.format in _ANIMATED and getattr(image, "is_animated", False):
+                look = _first_frame_with_content(image, look)
+            return Decoded(look.image, image.format or "", mode, look.changes, look.faults)
     except BrokenImageError:
         raise
     except Image.DecompressionBombError as error:
         raise BrokenImageError(str(error)) from None
     except _PIL_ERRORS as error:
-        reason = "not a picture" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
+        reason = _unknown(data) if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
         raise BrokenImageError(reason[:200]) from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any PIL mode to RGB without losing what the eye sees."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = np.asarray(image).astype(np.float64)  # (H, W), 16 bits a value
-        return Image.fromarray(np.clip(values / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+def _unknown(data: bytes) -> str:
+    for offset, begin, name in _OTHERS:
+        if data.startswith(begin, offset):
+            return f"{name} is not read; make it one of {', '.join(FORMATS)}"
+    return "not a picture"
+
+
+def _first_frame_with_content(image: Image.Image, first: Look) -> Look:
+    """Return the first frame that is not of one colour; the first one where there is none, or later ones are broken."""
+    if not _is_empty(first.image):
+        return first
+    first = Look(first.image.copy(), first.changes, first.faults)  # Pillow writes the next frame over this one
+    try:
+        for number in range(1, min(getattr(image, "n_frames", 1), _MOST_FRAMES)):
+            image.seek(number)
+            image.load()
+            look = see(image)
+            if not _is_empty(look.image):
+                look.changes.append(f"frame {number + 1}, those before are empty")
+                return look
+    except _PIL_ERRORS:
+        return first
+    return first
+
+
+def _is_empty(rgb: Image.Image) -> bool:
+    return all(low == high for low, high in rgb.getextrema())  # type: ignore[misc]  # one pair a band

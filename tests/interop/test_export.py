@@ -12,13 +12,13 @@ from torch import Tensor
 from tests.support.exchange import make_bundle, pictures_of_all_modes
 from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
-from zerovl.images import to_rgb
 from zerovl.interop import export as exports
 from zerovl.interop.base import Sample, largest_difference, require, synthetic_sample
 from zerovl.interop.open_clip_export import write_transform
 from zerovl.interop.standalone.zerovl_transform import Transform
 from zerovl.model.encoder import Encoder
 from zerovl.model.preprocess import EvaluationTransform
+from zerovl.picture_looks import to_rgb
 
 
 class Echo:
@@ -89,7 +89,8 @@ def test_the_transform_that_is_handed_along_is_the_one_of_evaluation(
         expected = encoder.model.normalise(own(to_rgb(picture))[None])[0]
         assert expected.shape == (3, 32, 32)
         assert np.abs(transform(picture) - expected.numpy()).max() < 1e-6
-    assert "zerovl." not in (tmp_path / "zerovl_transform.py").read_text()
+    for name in ("zerovl_transform.py", "picture_looks.py"):
+        assert "zerovl." not in (tmp_path / name).read_text()
 
 
 def test_a_library_that_is_not_there_is_named() -> None:

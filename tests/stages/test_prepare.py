@@ -256,3 +256,14 @@ def test_a_real_source(tmp_path: Path) -> None:
     assert info.broken == 0
     assert len(info.shards) == -(-info.pairs // 100)
     assert info.pairs == len(list((REAL / "noto/valid").iterdir()))
+
+
+def test_colour_profiles_that_cannot_be_used_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 3)
+    for number in (0, 2):
+        data = raw_sources.encoded(raw_sources.picture(number), icc_profile=b"no profile")
+        (tmp_path / f"raw/a/train/{number}.jpg").write_bytes(data)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert manifest.splits["a", "train"].pairs == 3
+    assert [row["recoded"] for row in raw_sources.rows(manifest, "a")] == [None] * 3
+    assert "a/train: 2 pictures with a broken colour profile, which was ignored" in caplog.text

@@ -4,7 +4,8 @@
     text.onnx        input_ids, attention_mask (m, L) int64 -> embeddings (m, D)
     model.json       width, longest row, temperature and bias of the logits
     tokenizer.json   of the library tokenizers; cuts and pads
-    preprocess.json, zerovl_transform.py, zerovl_onnx.py    our transform, and a class that does it all
+    preprocess.json, zerovl_transform.py, picture_looks.py, zerovl_onnx.py
+                     our transform, and a class that does it all
 
 Poolings and padding are inside the graphs, so every family of towers is alike outside.
 """

@@ -5,7 +5,8 @@
     image_tower/config.json       timm's, where the tower was built with options
     text_tower/config.json        of transformers
     tokenizer.json, tokenizer_config.json
-    preprocess.json, zerovl_transform.py, zerovl_open_clip.py    our transform, and a function that loads it all
+    preprocess.json, zerovl_transform.py, picture_looks.py, zerovl_open_clip.py
+                                  our transform, and a function that loads it all
 
 The format is that of open_clip 3.3 (its factory.py, timm_model.py and hf_model.py).
 """
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zerovl import picture_looks
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode, write_json
 from zerovl.interop import tokenizer_files
@@ -113,7 +115,8 @@ def write_transform(architecture: Architecture, folder: Path) -> None:
         "std": list(architecture.std),
     }
     write_json(folder / zerovl_transform.FILE, settings)
-    hand_along(zerovl_transform, folder)
+    for module in (picture_looks, zerovl_transform):
+        hand_along(module, folder)
 
 
 def _refusal(reason: str) -> ZeroVLError:

@@ -14,12 +14,13 @@ from torch import Tensor
 from zerovl.device import own_device
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json
-from zerovl.images import BrokenImageError, decode_rgb, to_rgb
+from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder, l2_normalise
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import from_architecture
+from zerovl.picture_looks import to_rgb
 
 Picture = str | Path | Image.Image
 _Item = TypeVar("_Item")

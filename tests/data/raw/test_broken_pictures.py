@@ -49,9 +49,9 @@ def test_decompression_bomb(tmp_path: Path) -> None:
 
 
 def test_picture_of_a_kind_that_pillow_knows_in_part(tmp_path: Path) -> None:
-    data = bytearray(raw_sources.encoded(raw_sources.picture(1), "DDS"))
-    data[80:84] = (0x10001).to_bytes(4, "little")  # flags of a pixel format that it does not implement
-    assert broken_picture(tmp_path, bytes(data)) == "NotImplementedError: Unknown pixel format flags 65537"
+    data = bytearray(raw_sources.encoded(raw_sources.picture(1), "BMP"))
+    data[30:34] = (99).to_bytes(4, "little")  # a compression that there is not
+    assert broken_picture(tmp_path, bytes(data)) == "OSError: Unsupported BMP compression (99)"
 
 
 def test_pipe_instead_of_a_picture(tmp_path: Path) -> None:

@@ -65,3 +65,19 @@ def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
             worker_count()
     monkeypatch.delenv("ZEROVL_WORKERS")
     assert worker_count() == os.cpu_count()
+
+
+def test_a_picture_on_its_side_is_stored_upright() -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    data = raw_sources.encoded(raw_sources.picture(1, (200, 100)), quality=95, exif=tag)
+    for max_side, size, reason in (
+        (0, (100, 200), "turned upright (EXIF orientation 6)"),
+        (50, (25, 50), "turned upright (EXIF orientation 6), 100x200 to 25x50"),
+    ):
+        stored = pack.store_picture(data, max_side, 10**6)
+        assert ((stored.width, stored.height), stored.recoded) == (size, reason)
+        with Image.open(io.BytesIO(stored.data)) as opened:
+            assert (opened.size, "exif" in opened.info) == (size, False)
+            expected = raw_sources.picture(1, (200, 100)).transpose(Image.Transpose.ROTATE_270).resize(size)
+            assert np.abs(np.asarray(opened, int) - np.asarray(expected, int)).mean() < 4

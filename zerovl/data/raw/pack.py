@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import tarfile
-import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from PIL import Image
 
 from zerovl.data.raw.records import Picture, Record, printable
 from zerovl.files import atomic_write
-from zerovl.images import BrokenImageError, decode_rgb
+from zerovl.images import BrokenImageError, decode
 
 MAX_IMAGE_BYTES = 256 << 20
 
@@ -56,6 +55,7 @@ class Packed:
     samples: int  # 0: all records are broken, and there is no shard
     bytes: int
     sha256: str
+    faults: tuple[str, ...] = ()  # of stored pictures: what they say of themselves that was ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class _Stored:
     height: int
     phash: int
     recoded: str | None
+    faults: tuple[str, ...]
 
 
 def pack(unit: Unit) -> Packed:
@@ -77,12 +78,13 @@ def pack(unit: Unit) -> Packed:
     """
     with ExitStack() as stack:
         shard = _Shard(Path(unit.shards, unit.name), stack)
-        rows = [_pack_record(record, unit, shard) for record in unit.records]
+        faults: list[str] = []
+        rows = [_pack_record(record, unit, shard, faults) for record in unit.records]
         size, digest = shard.finish()
-    return Packed(unit, rows, sum(row["error"] is None for row in rows), size, digest)
+    return Packed(unit, rows, sum(row["error"] is None for row in rows), size, digest, tuple(faults))
 
 
-def _pack_record(record: Record, unit: Unit, shard: _Shard) -> dict[str, Any]:
+def _pack_record(record: Record, unit: Unit, shard: _Shard, faults: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "source": unit.source,
         "split": unit.split,
@@ -100,6 +102,7 @@ def _pack_record(record: Record, unit: Unit, shard: _Shard) -> dict[str, Any]:
         stored = store_picture(original, unit.max_side, unit.max_pixels)
     except BrokenImageError as error:
         return row | {"error": str(error)}
+    faults += stored.faults
     key = f"{unit.source}-{record.image_id}"
     description = {
         "image_id": record.image_id,
@@ -143,21 +146,18 @@ def read_picture(picture: Picture) -> bytes:
 
 
 def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
-    """Return the bytes to keep: the original ones of an RGB or grey JPEG that is not too large.
+    """Return the bytes to keep: the original ones of an RGB or grey JPEG that is not too large and looks as its values.
 
-    All else is decoded to RGB and written as JPEG, quality 95, without chroma subsampling. EXIF
-    orientation is not applied, neither here nor by `decode_rgb`: what is seen stays the same.
+    All else is decoded as people see it (`zerovl.images.decode`) and written as JPEG, quality 95, without chroma
+    subsampling: a stored picture is upright and in sRGB for every reader of the shard, also for one that obeys no tag.
     Raises `BrokenImageError`.
     """
-    image = decode_rgb(data, max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as header:
-            kind, mode = header.format, header.mode
+    decoded = decode(data, max_pixels)
+    image = decoded.image
     phash = difference_hash(image)
-    reasons = []
-    if kind not in ("JPEG", "MPO") or mode not in ("RGB", "L"):  # MPO: a JPEG with further pictures behind it
-        reasons.append(f"{kind} {mode}")
+    reasons = list(decoded.changes)
+    if decoded.kind not in ("JPEG", "MPO") or decoded.mode not in ("RGB", "L"):  # MPO: a JPEG, further pictures behind
+        reasons.insert(0, f"{decoded.kind} {decoded.mode}")
     longest = max(image.size)
     if 0 < max_side < longest:
         width, height = (max(1, round(side * max_side / longest)) for side in image.size)
@@ -170,7 +170,7 @@ def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
         except (OSError, ValueError) as error:  # sides above JPEG's 65535
             raise BrokenImageError(f"{image.width}x{image.height} cannot be stored as JPEG: {error}"[:200]) from None
         data = buffer.getvalue()
-    return _Stored(data, image.width, image.height, phash, ", ".join(reasons) or None)
+    return _Stored(data, image.width, image.height, phash, ", ".join(reasons) or None, tuple(decoded.faults))
 
 
 def difference_hash(image: Image.Image) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +30,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.params import PrepareParams
 from zerovl.processes import start_pool_worker
+from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
 PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]
@@ -83,6 +84,7 @@ def _pack_split(
     title = f"{source.name}/{split}"
     pairs = captions = broken = 0
     shards: list[ShardInfo] = []
+    faults: Counter[str] = Counter()
     with (
         SplitWriter(workspace.manifest, source.name, split) as writer,
         tqdm(total=reading.total, desc=title, unit=" samples", delay=1) as bar,
@@ -92,6 +94,7 @@ def _pack_split(
                 if record.picture:
                     fetched.release(record.picture.path)
             writer.add(packed.rows, shard=len(shards))
+            faults.update(packed.faults)
             if packed.samples:
                 shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256))
             good = [row for row in packed.rows if row["error"] is None]
@@ -101,6 +104,8 @@ def _pack_split(
             bar.update(len(packed.rows))
     for note in reading.notes:
         logger().info(f"{title}: {note}")
+    for fault, count in sorted(faults.items()):
+        logger().warning(f"{title}: {plural(count, 'picture')} with {fault}, which was ignored")
     return SplitInfo(pairs, captions, broken, tuple(shards))
 
 

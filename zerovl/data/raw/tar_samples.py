@@ -13,7 +13,7 @@ from typing import IO
 
 from zerovl.data.raw.records import Picture, name_error
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+_PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zerovl.picture_looks import to_rgb
+
 FILE = "preprocess.json"
 
 
@@ -28,7 +30,7 @@ class Transform:
         self.std = np.array(settings["std"], np.float32).reshape(3, 1, 1)
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """Turn a picture of any mode and size into normalised pixels, float32 (3, crop, crop)."""
+        """Turn a picture of any mode and size, as people see it, into normalised pixels, float32 (3, crop, crop)."""
         image = to_rgb(image)
         size = self._resized(image.size)
         if image.size != size:
@@ -48,16 +50,3 @@ class Transform:
 
     def _offset(self, side: int) -> int:
         return (side - self.crop) // 2 if self.mode == "shortest" else round((side - self.crop) / 2)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode: transparency is laid on white, 16-bit grey is scaled to 8 bits."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = np.asarray(image).astype(np.float64)  # (H, W), 16 bits a value
-        return Image.fromarray(np.clip(values / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
