@@ -93,6 +93,11 @@ def empty_source(rows: Rows, number: int = 3) -> None:
         quarantine(each, "not a picture")
 
 
+def empty_valid(rows: Rows, number: int = 3) -> None:
+    for each in rows["alpha", "valid"]:
+        quarantine(each, "not a picture")
+
+
 @dataclass(frozen=True)
 class Change:
     """A change, and what is found of it."""
@@ -126,6 +131,7 @@ BROKEN = [
     Change(leak, "leaked", "hard", 1, "alpha-38"),
     Change(near, "near_leaked_fraction", "soft", 1 / 60, "alpha-38", {"max_near_leaked_fraction": 0.01}),
     Change(empty_source, "sources_have_pairs", "hard", 1, "beta/train", {"max_broken_fraction": 1.0}),
+    Change(empty_valid, "sources_have_pairs", "hard", 1, "alpha/valid", {"max_broken_fraction": 1.0}),
 ]
 
 # Changes that go together in one manifest, with the options for all of them: (changes, options).

@@ -114,15 +114,18 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         maximum=0,
         examples=wrong[:EXAMPLES],
     )
-    empty = [name for name in sorted(scan.splits) if name[1] == "train" and not scan.splits[name].pairs]
+    # A valid split without any input is one that the source does not have.
+    empty = [
+        name for name, split in sorted(scan.splits.items()) if not split.pairs and (name[1] == "train" or split.broken)
+    ]
     if not any(statistics.pairs for statistics in scan.splits.values()) and not empty:
         empty = sorted(scan.splits) or [("all sources", "all splits")]
     yield Rule(
         "sources_have_pairs",
         "hard",
         len(empty),
-        f"{len(empty)} sources without a usable training pair",
-        "give the source readable pairs (reasons: broken.csv), or take it out of data.sources",
+        f"{len(empty)} splits without a usable pair",
+        "give the split readable pairs (reasons: broken.csv), or leave it out: splits of the source in data.sources",
         maximum=0,
         examples=[example(f"{source}/{split}", None, "no usable pair") for source, split in empty[:EXAMPLES]],
     )
