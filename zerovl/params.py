@@ -6,9 +6,10 @@ comments, so the file explains itself.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 
 class Section(BaseModel):
@@ -26,11 +27,18 @@ class DemoParams(Section):
     seed: int = Field(0, ge=0, description="the same seed draws the same bytes")
 
 
+def _at_home(path: str) -> str:
+    """Return a path that begins with `~` written out: DVC, which watches `data.raw`, knows no `~`."""
+    return os.path.expanduser(path)
+
+
 class SourceParams(Section):
     """One source of pairs, where it is not simply a folder of `data.raw`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    path: str = Field(description="folder, or s3://bucket/prefix of WebDataset shards")
+    path: Annotated[str, AfterValidator(_at_home)] = Field(
+        description="folder, or s3://bucket/prefix of WebDataset shards"
+    )
     layout: Literal["auto", "zerovl", "karpathy", "webdataset"] = "auto"
     splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
     evaluation_split: Literal["test", "val"] = "test"
@@ -46,7 +54,9 @@ class SourceParams(Section):
 class DataParams(Section):
     """Which sources there are."""
 
-    raw: str = Field("data/demo/raw", description="folder whose sub-folders are the sources (layouts: data/README.md)")
+    raw: Annotated[str, AfterValidator(_at_home)] = Field(
+        "data/demo/raw", description="folder whose sub-folders are the sources (layouts: data/README.md)"
+    )
     sources: list[SourceParams] = Field(
         default=[],
         description="sources by name instead: [{name, path, layout, splits, evaluation_split, txt_captions, "

@@ -8,7 +8,9 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from zerovl.data.raw.sources import resolve
 from zerovl.errors import ZeroVLError
+from zerovl.params import DataParams
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
@@ -47,3 +49,24 @@ def test_names_of_source_folders(tmp_path: Path) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/my pictures", "train", 1)
     with pytest.raises(ZeroVLError, match="letters, digits"):
         raw_sources.run_prepare(tmp_path)
+
+
+def test_what_macos_leaves_beside_sources_is_none(tmp_path: Path) -> None:
+    raw_sources.write_tar(tmp_path / "raw/a/train/0.tar", raw_sources.sample("0", 0))
+    for debris in ("__MACOSX/a", ".ipynb_checkpoints"):
+        (tmp_path / "raw" / debris).mkdir(parents=True)
+    (tmp_path / "raw/a/train/._0.tar").write_bytes(b"Mac OS X")
+    (tmp_path / "raw/.DS_Store").write_bytes(b"Bud1")
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert {name: (info.pairs, info.broken) for name, info in manifest.splits.items()} == {("a", "train"): (1, 0)}
+
+
+def test_home_is_written_out_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    raw_sources.write_tar(tmp_path / "home/pictures/a/0.tar", raw_sources.sample("0", 0))
+    manifest = run_sources(tmp_path / "project", {"name": "a", "path": "~/pictures/a"})
+    assert manifest.pairs("a", "train") == 1
+    assert DataParams(raw="~/pictures").raw == str(tmp_path / "home/pictures")
+    assert [source.path for source in resolve(DataParams(raw="~/pictures"), tmp_path / "project")] == [
+        str(tmp_path / "home/pictures/a")
+    ]

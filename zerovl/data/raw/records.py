@@ -75,6 +75,11 @@ def name_error(name: str) -> str | None:
     return None
 
 
+def is_debris(name: str) -> bool:
+    """Return whether a file or folder is none of the user's: hidden, as macOS's `._0.tar`, or unpacked by macOS."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def whole_number(value: object) -> int | None:
     """Return `value` as an id (0 to 2**63 - 1), from an int or decimal digits; None if it is not one."""
     if isinstance(value, str):

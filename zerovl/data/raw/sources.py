@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
+from zerovl.data.raw.records import is_debris
 from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, SourceParams
 
@@ -25,7 +26,7 @@ def resolve(data: DataParams, root: Path) -> list[Source]:
 def _folders(raw: Path, setting: str) -> list[SourceParams]:
     if not raw.is_dir():
         raise ZeroVLError(f"data.raw: {setting}: no such folder; put sources there (data/README.md) or change data.raw")
-    names = sorted(path.name for path in raw.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = sorted(path.name for path in raw.iterdir() if path.is_dir() and not is_debris(path.name))
     if not names:
         raise ZeroVLError(f"data.raw: {setting} has no sub-folder; each source is one (layouts: data/README.md)")
     for name in names:

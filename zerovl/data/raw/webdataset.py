@@ -16,7 +16,7 @@ from pathlib import Path
 from zerovl.data.raw import s3_source
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
-from zerovl.data.raw.records import Reading, Record, caption_error, shown, stable_id, whole_number
+from zerovl.data.raw.records import Reading, Record, caption_error, is_debris, shown, stable_id, whole_number
 from zerovl.data.raw.tar_samples import TarSample, read_samples
 
 _REMEMBERED = 1 << 18  # ids in which a duplicate is looked for; the validate stage looks at all
@@ -67,7 +67,7 @@ def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for tar in everything:
         folder, _, rest = tar[len(path) + 1 :].rpartition("/")
-        if rest and folder in splits:
+        if rest and folder in splits and not is_debris(rest):
             found[splits[folder]].append(tar)
     return found
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zerovl.data.raw.records import Picture, name_error
+from zerovl.data.raw.records import Picture, is_debris, name_error
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.tars import PICTURES, read_tars
 from zerovl.evaluation.classification.templates import place_error
@@ -73,7 +73,7 @@ def _of_folder(folder: Path, given: Sequence[str]) -> LabelledSet:
     """Sub-folders in the order of their names; pictures of a class may lie in folders of their own."""
     if not folder.is_dir():
         raise ZeroVLError(f"{folder}: no such folder; give one whose sub-folders are the classes")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not is_debris(path.name))
     names = tuple(given) or _lines_if_there(folder / CLASS_NAMES)
     if names and len(names) != len(folders):
         raise ZeroVLError(
