@@ -8,7 +8,6 @@ github.com/LAION-AI/CLIP_benchmark.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,11 +16,9 @@ from zerovl.data.raw import s3_source
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
 from zerovl.data.raw.records import Reading, Record, caption_error, is_debris, shown, stable_id, whole_number
+from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
 
-_REMEMBERED = 1 << 18  # ids in which a duplicate is looked for; the validate stage looks at all
-# Two runs of img2dataset both count their keys from 0: ids of the second one start here.
-SECOND_RUN = 1 << 62
 _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
@@ -117,39 +114,20 @@ def _fetcher(uri: str) -> Callable[[Path], None]:
 def _read_tars(
     tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_text: Callable[[str], list[str]]
 ) -> Iterator[Record]:
-    """Give the records of tars, in their order.
-
-    An image id is the JSON's `image_id` (as our own shards have it), else `first_id` plus the number
-    that the key is, else a hash of the key.
-    """
-    image_ids = _Recent()
-    caption_ids = _Recent()
+    """Give the records of tars, in their order; `ImageIds` says what their ids are."""
+    image_ids = ImageIds(first_id)
+    caption_ids = Recent()
     for name, opened in tars:
+        image_ids.next_tar(name)
         with opened as path:
             for sample in read_samples(path, name):
-                yield from _records(sample, first_id, image_ids, caption_ids, max_caption_bytes, read_text)
-
-
-class _Recent:
-    """A set with bounded memory: the oldest members are forgotten."""
-
-    def __init__(self) -> None:
-        self._members: OrderedDict[int, None] = OrderedDict()
-
-    def __contains__(self, member: int) -> bool:
-        return member in self._members
-
-    def add(self, member: int) -> None:
-        self._members[member] = None
-        if len(self._members) > _REMEMBERED:
-            self._members.popitem(last=False)
+                yield from _records(sample, image_ids, caption_ids, max_caption_bytes, read_text)
 
 
 def _records(
     sample: TarSample,
-    first_id: int,
-    image_ids: _Recent,
-    caption_ids: _Recent,
+    image_ids: ImageIds,
+    caption_ids: Recent,
     max_caption_bytes: int,
     read_text: Callable[[str], list[str]],
 ) -> Iterator[Record]:
@@ -157,18 +135,18 @@ def _records(
         yield Record(sample.origin, error=sample.problem)
         return
     values, error = _description(sample)
-    image_id = _image_id(values, sample.key, first_id)
+    image_id = image_ids.of(values, sample.key)
     captions: list[str] = []
     if error is None:
         captions, error = _captions(values, sample.text, read_text)
     if error is None and sample.picture is None:
         error = "no picture with this key"
-    if error is None and image_id in image_ids:
+    if error is None and image_ids.was_used(image_id):
         error = f"image_id {image_id} was used before"
     if error:
         yield Record(sample.origin, image_id, tuple(text for one in captions for text in shown(one)), error=error)
         return
-    image_ids.add(image_id)
+    image_ids.use(image_id)
     good: list[tuple[int, str]] = []
     broken: list[Record] = []
     for caption_id, text in zip(_caption_ids(values, image_id, len(captions)), captions, strict=True):
@@ -202,17 +180,6 @@ def _description(sample: TarSample) -> tuple[dict[str, object], str | None]:
     if not isinstance(values, dict):
         return {}, sample.problem or "its .json is not a mapping"
     return values, sample.problem
-
-
-def _image_id(values: dict[str, object], key: str, first_id: int) -> int:
-    given = whole_number(values.get("image_id"))
-    if given is not None:
-        return given
-    for candidate in (values.get("key"), key.rpartition("/")[2]):
-        number = whole_number(candidate)
-        if number is not None and number < SECOND_RUN:
-            return first_id + number
-    return stable_id(f"{first_id}/{key}" if first_id else key)
 
 
 def _captions(

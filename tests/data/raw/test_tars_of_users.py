@@ -1,0 +1,141 @@
+"""Tars as users have them: keys with dots, unsorted, cut short, of two runs; nothing is lost without a count."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import raw_sources
+from zerovl.data.raw import tar_samples
+from zerovl.data.raw.tar_ids import ImageIds, _joined
+from zerovl.errors import ZeroVLError
+
+Members = list[tuple[str | tarfile.TarInfo, bytes]]
+
+
+def samples(keys: list[str]) -> Members:
+    return [member for seed, key in enumerate(keys) for member in raw_sources.sample(key, seed, f"caption of {key}")]
+
+
+def read(path: Path) -> list[tar_samples.TarSample]:
+    return list(tar_samples.read_samples(str(path), path.name))
+
+
+def captions(found: list[tar_samples.TarSample]) -> dict[str, str]:
+    return {sample.key: (sample.text or b"").decode() for sample in found if sample.complete and not sample.problem}
+
+
+def test_keys_with_dots_keep_their_samples(tmp_path: Path) -> None:
+    keys = [f"2021.05.{number:04d}" for number in range(6)]
+    raw_sources.write_tar(tmp_path / "raw/w/0.tar", samples(keys))
+    rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
+    assert [(row["captions"], row["error"]) for row in rows] == [([f"caption of {key}"], None) for key in keys]
+    assert len({row["image_id"] for row in rows}) == 6
+
+
+def test_members_that_go_along_with_a_sample(tmp_path: Path) -> None:
+    own = raw_sources.sample("0001", 1)
+    mask = raw_sources.encoded(raw_sources.picture(9), "PNG")
+    members = sorted(
+        [*own, ("0001.seg.png", mask), ("0001.cls.json", b"3"), ("0001.emb.npy", b"x")], key=lambda m: str(m[0])
+    )
+    raw_sources.write_tar(tmp_path / "0.tar", [*members, *raw_sources.sample("0002", 2)])
+    found = read(tmp_path / "0.tar")
+    assert [(sample.key, sample.complete, sample.problem) for sample in found] == [
+        ("0001", True, None),
+        ("0002", True, None),
+    ]
+    assert found[0].picture is not None
+    assert found[0].picture.size == len(own[0][1])
+    assert json.loads(found[0].description or b"")["caption"] == "a caption"
+
+
+@pytest.mark.parametrize("order", ["by extension", "shuffled"])
+def test_unsorted_is_read_like_sorted(tmp_path: Path, caplog: pytest.LogCaptureFixture, order: str) -> None:
+    members = samples([f"{number:03d}" for number in range(20)])
+    if order == "shuffled":  # with a .json too, some pictures would seem complete before their .txt comes
+        members = [member for member in members if not str(member[0]).endswith(".json")]
+    raw_sources.write_tar(tmp_path / "sorted.tar", members)
+    expected = captions(read(tmp_path / "sorted.tar"))
+    assert "do not lie together" not in caplog.text
+    if order == "shuffled":
+        random.Random(3).shuffle(members)
+    else:
+        members.sort(key=lambda member: str(member[0]).rpartition(".")[2])
+    raw_sources.write_tar(tmp_path / "unsorted.tar", members)
+    found = read(tmp_path / "unsorted.tar")
+    assert captions(found) == expected
+    assert len(expected) == 20
+    assert "tar --sort=name" in caplog.text
+
+
+def test_unsorted_and_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_samples, "_HELD", 10 * tar_samples._HELD_EACH)
+    members = samples([f"{number:03d}" for number in range(20)])
+    lonely: Members = [(f"a{number:03d}.txt", b"no picture") for number in range(30)]
+    raw_sources.write_tar(tmp_path / "sorted.tar", [*lonely, *members])
+    found = read(tmp_path / "sorted.tar")  # what waits in vain is let go
+    assert (len(captions(found)), sum(not sample.complete for sample in found)) == (20, 30)
+    first = [member for member in members if str(member[0]).endswith(".jpg")]
+    rest = [member for member in members if not str(member[0]).endswith(".jpg")]
+    raw_sources.write_tar(tmp_path / "unsorted.tar", [*first[:5], *rest, *first[5:]])
+    with pytest.raises(ZeroVLError, match=r"unsorted\.tar: .* tar --sort=name -cf"):
+        read(tmp_path / "unsorted.tar")
+
+
+@pytest.mark.parametrize("stats", [True, False])
+def test_what_a_cut_tar_has_lost_is_counted(tmp_path: Path, stats: bool) -> None:
+    path = tmp_path / "raw/w/00000.tar"
+    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(20)]))
+    if stats:
+        path.with_name("00000_stats.json").write_text(json.dumps({"count": 25, "successes": 20}))
+    os.truncate(path, int(path.stat().st_size * 0.6))
+    info = raw_sources.run_prepare(tmp_path, shard_samples=100).splits["w", "train"]
+    assert 8 <= info.pairs <= 14
+    assert info.broken == (20 - info.pairs if stats else 1)
+    [reason] = set(raw_sources.errors(raw_sources.run_prepare(tmp_path), "w").values())
+    assert reason.endswith(f"{20 - info.pairs} of 20 samples are lost" if stats else "at least one sample is lost")
+
+
+def test_two_runs_in_one_source_have_distinct_ids(tmp_path: Path) -> None:
+    keys = [f"{number:09d}" for number in range(5)]
+    words = ["red", "blue"]
+    raw_sources.write_tar(tmp_path / "raw/w/train/00000.tar", samples([*keys, *words]))
+    raw_sources.write_tar(tmp_path / "raw/w/train/00001.tar", samples([*keys, *words, "000000007"]))
+    rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
+    assert [row["error"] for row in rows] == [None] * 15
+    ids = [row["image_id"] for row in rows]
+    assert (ids[:5], ids[-1]) == ([0, 1, 2, 3, 4], 7)  # the first run keeps its numbers, and so does what is new
+    assert len(set(ids)) == len({caption_id for row in rows for caption_id in row["caption_ids"]}) == 15
+
+
+def test_numbers_of_earlier_tars_are_known_however_many() -> None:
+    ids = ImageIds(0)
+    for tar in range(30):
+        ids.next_tar(f"{tar}.tar")
+        assert [ids.of({}, str(100 * tar + each)) for each in (0, 99)] == [100 * tar, 100 * tar + 99]
+    assert len(ids._ends) <= 2 * 30
+    ids.next_tar("again.tar")
+    again = [ids.of({}, str(number)) for number in (0, 50, 1234)]
+    assert not set(again) & set(range(3000))
+    assert ids.of({}, "3000") == 3000
+    assert ids.of({"image_id": 5}, "0") == 5
+
+
+def test_ranges_are_joined_like_sets() -> None:
+    generator = random.Random(0)
+    for _ in range(200):
+        ends: list[int] = []
+        members: set[int] = set()
+        for _ in range(6):
+            low = generator.randrange(30)
+            high = low + generator.randrange(1, 8)
+            ends = _joined(ends, low, high)
+            members |= set(range(low, high))
+        assert {number for a, b in zip(ends[::2], ends[1::2], strict=True) for number in range(a, b)} == members
+        assert ends == sorted(set(ends))
