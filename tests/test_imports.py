@@ -13,7 +13,7 @@ from zerovl import code_closure
 PACKAGE = ROOT / "zerovl"
 BASE = {
     *("bundle_digests", "code_closure", "device", "errors", "files", "images", "log", "memory", "params"),
-    *("params_file", "processes", "s3", "text_format", "version", "workspace"),
+    *("params_file", "picture_looks", "processes", "s3", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}
 _TRAINING = {"training", "sizing", *_ENGINE, "evaluation", "data"}
