@@ -108,7 +108,7 @@ def code_in(*names: str) -> Callable[[Path], None]:
         (code_in("commands/search.py", "commands/doctor.py", "commands/registry.py", "cli.py"), []),
         (code_in("interop/original.py"), []),
         (code_in("distributed/watchdog.py", "training/launch.py", "training/start_block.py", "log.py"), []),
-        (code_in("params.py", "params_file.py"), []),
+        (code_in("params/train.py", "params_file.py"), []),
         (code_in("data/raw/webdataset.py"), ["prepare"]),
         (code_in("data/validation/rules.py"), ["validate"]),
         (code_in("engine/trainer.py"), ["train"]),

@@ -34,6 +34,10 @@ NOT_COUNTED = {
     "zerovl.log": _WORDS,
     "zerovl.text_format": _WORDS,
     "zerovl.params": _PARAMETERS,
+    **{
+        f"zerovl.params.{name}": _PARAMETERS
+        for name in ("data", "evaluate", "machine", "model", "register", "section", "train")
+    },
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,
     "zerovl.version": _WORDS,

@@ -1,0 +1,61 @@
+"""The section `machine`: what a training takes of the machine that it runs on."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from zerovl.params.section import Section
+
+
+class MachineParams(Section):
+    """How this machine does the work: nothing here changes what is learned, but by rounding. No stage depends on it."""
+
+    ranks: int = Field(0, ge=0, description="processes; 0: one a GPU, or one on a machine without GPU")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
+    )
+    loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    cache_features: bool = Field(
+        True,
+        description="what a frozen tower makes of unaugmented pictures or captions is computed once, then read from "
+        "runs/features/",
+    )
+    kept_graphs: int = Field(
+        0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
+    )
+    activation_budget: str = Field(
+        "none",
+        pattern=r"^(none|auto|\d+(\.\d+)?[KMG]iB)$",
+        description="memory that sets kept_graphs instead: none, auto (what is free) or a size a rank, as 8GiB",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="the towers' blocks are computed again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
+    channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
+    shard_model: bool = Field(
+        False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"
+    )
+    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
+    keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
+    keep_every: int = Field(0, ge=0, description="every so many-th checkpoint stays on disk for good; 0: none")
+    restarts: int = Field(
+        3, ge=0, description="times that all ranks start again from the last checkpoint when one dies"
+    )
+    watchdog_minutes: float = Field(
+        15.0, gt=0, strict=False, description="a rank that makes no progress for so long ends all ranks, with its name"
+    )
+
+    @model_validator(mode="after")
+    def _kept_graphs_once(self) -> Self:
+        if self.kept_graphs and self.activation_budget != "none":
+            raise ValueError(
+                f"kept_graphs {self.kept_graphs} and activation_budget {self.activation_budget} both say how many "
+                "graphs to keep; set kept_graphs to 0 or activation_budget to none"
+            )
+        return self

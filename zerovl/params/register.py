@@ -1,0 +1,61 @@
+"""The section `register`: where releases go, and what the gate asks of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+
+from zerovl.params.section import Section
+
+
+def _min_rsum(value: object) -> object:
+    if value == "above_chance":
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 600:
+        raise ValueError(f"{value!r} is not accepted: give a number from 0 to 600, or above_chance")
+    return float(value)
+
+
+MinRsum = Annotated[float | Literal["above_chance"], PlainValidator(_min_rsum)]
+
+
+class GateParams(Section):
+    """What a candidate must reach to take the alias."""
+
+    min_rsum: MinRsum = Field(
+        "above_chance",
+        description="RSUM, mean over sources, must reach this; above_chance: its 95% interval must lie above chance",
+    )
+    min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
+        default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
+    )
+    min_metrics: dict[
+        Annotated[str, Field(pattern=r"^[^.@]+\.[^.@]+(@.+)?$")], Annotated[float, Field(strict=False)]
+    ] = Field(
+        default={},
+        description="what others must reach, as {EVALUATOR.METRIC: VALUE} or {EVALUATOR.METRIC@SOURCE: VALUE}",
+    )
+    max_drop: float = Field(
+        5.0,
+        ge=0,
+        strict=False,
+        description="RSUM that a source or the mean may lose against the holder of the alias; more is refused where "
+        "the 95% interval of the paired drop lies above 0",
+    )
+    difference: Literal["none", "not_worse", "better"] = Field(
+        "not_worse",
+        description="95% interval of the mean's paired difference to the holder: not_worse: it reaches 0 or more; "
+        "better: it lies above 0",
+    )
+
+
+class RegisterParams(Section):
+    """Where releases go, and which alias moves."""
+
+    name: str = Field("zerovl", pattern=r"^[A-Za-z0-9_-]+$", description="of the model in the registry")
+    store: str = Field("registry", description="folder or s3://bucket/prefix; endpoint and keys: environment")
+    alias: str = Field(
+        "production", pattern=r"^[A-Za-z0-9_-]*$", description="moved here if the gate passes; empty: none"
+    )
+    gate: GateParams = GateParams()
