@@ -25,6 +25,8 @@ _LATER = frozenset(
         "train.loss",
         "train.equal_pairs",
         "train.pair_order",
+        "train.shuffle",
+        "train.block_shards",
         "train.epoch_of",
         "train.fine_tuning",
         "train.ema_decay",

@@ -75,6 +75,12 @@ class TrainParams(Section):
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
     )
+    shuffle: Literal["global", "blocks"] = Field(
+        "global",
+        description="of an epoch; global: any pair may come at any time; blocks: shards in a drawn order, shuffled in "
+        "groups of block_shards, so that shards on S3 are read one after the other",
+    )
+    block_shards: int = Field(32, ge=1, description="shards that are shuffled as one (shuffle: blocks)")
     loss: Literal["softmax", "sigmoid"] = Field(
         "softmax",
         description="softmax: the paper's, each pair against all others of the global batch, both ways; sigmoid: "

@@ -28,6 +28,8 @@ _LATER: dict[str, dict[str, Any]] = {
     "train": {
         "equal_pairs": "negatives",
         "pair_order": "drawn",
+        "shuffle": "global",
+        "block_shards": 32,
         "epoch_of": "pictures",
         "fine_tuning": as_dict(FineTuningParams()),
         "ema_decay": 0.0,

@@ -16,7 +16,7 @@ from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
 from zerovl.files import read_json
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import FineTuningParams, Params
+from zerovl.params import FineTuningParams, Params, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
 from zerovl.training import fingerprint
@@ -50,7 +50,7 @@ def start_block(
             f"{plural(ranks.world_size, 'rank')} ({device}, {train.precision}) x {local} pairs, {train.step}: "
             f"{sizing.said}",
         ),
-        ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {train.sampling}"),
+        ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {_order(train)}"),
         ("captions", describe_cut(spec.manifest, spec.tokenizer)),
         *equal_pairs(params, sizes, visits, read_json(run.workspace.validation_verdict).get("statistics", {})),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
@@ -73,6 +73,12 @@ def start_block(
     ]
     lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def _order(train: TrainParams) -> str:
+    if train.shuffle == "global" or train.sampling == "sequential":
+        return train.sampling
+    return f"{train.sampling}, shuffled in blocks of {plural(train.block_shards, 'shard')}"
 
 
 def _sizes(params: Params) -> str:
@@ -149,6 +155,8 @@ def without_effect(params: Params) -> list[str]:
             )
         if machine.activation_budget != "none":
             notes.append(f"machine.activation_budget {machine.activation_budget} has no effect with train.step plain")
+    if train.shuffle == "blocks" and train.sampling == "sequential":
+        notes.append("train.shuffle blocks has no effect with train.sampling sequential, which shuffles nothing")
     if train.mixup == "none":
         notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
     if train.init_from and params.prepare.tokenizer_vocab:

@@ -4,7 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from zerovl.data.batches.epochs import EpochStream, Permutation
+from zerovl.data.batches.epochs import EpochStream
+from zerovl.data.batches.permutation import Permutation
 from zerovl.data.batches.sampling import MIXED, DebiasedSampler, ShuffledSampler, make_sampler
 from zerovl.data.batches.visits import EachPair
 from zerovl.errors import ZeroVLError

@@ -5,16 +5,13 @@ Legend: `B` global batch, `n` what an epoch visits.
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from zerovl.data.batches.caption_rows import CaptionRows
-from zerovl.data.batches.randomness import UInt64s, keys64
-
-Rows = npt.NDArray[np.int64]
+from zerovl.data.batches.permutation import Rows
+from zerovl.data.batches.shuffle import LapShuffle, anywhere
 
 
 class Stream(Protocol):
@@ -25,61 +22,8 @@ class Stream(Protocol):
         ...
 
 
-class Permutation:
-    """Permutes range(n), n < 2**62, pseudo-randomly, computed position by position.
-
-    An alternating Feistel network over a grid of a x b cells, a = ceil(sqrt(n)), b = ceil(n / a),
-    with cycle walking for the fewer than a cells that lie outside range(n). Source: Black, Rogaway,
-    "Ciphers with arbitrary finite domains", CT-RSA 2002 (their generalised Feistel cipher).
-    """
-
-    ROUNDS = 8
-
-    def __init__(self, n: int, *key: int | str) -> None:
-        self.n = n
-        a = isqrt(n - 1) + 1
-        self._sides = np.uint64(a), np.uint64(-(-n // a))
-        self._keys = [np.uint64(value) for value in keys64(self.ROUNDS, *key)]
-
-    def __call__(self, positions: npt.NDArray[np.integer]) -> Rows:
-        """(k,) positions in range(n) -> (k,) values in range(n)."""
-        values = self._encrypt(positions.astype(np.uint64))
-        outside = np.flatnonzero(values >= np.uint64(self.n))
-        while outside.size:
-            values[outside] = self._encrypt(values[outside])
-            outside = outside[values[outside] >= np.uint64(self.n)]
-        return values.astype(np.int64)
-
-    def _encrypt(self, values: UInt64s) -> UInt64s:
-        a, b = self._sides
-        left = values // b
-        right = values - left * b
-        for i in range(0, self.ROUNDS, 2):
-            left = _add_modulo(left, _scatter(right, self._keys[i], a), a)
-            right = _add_modulo(right, _scatter(left, self._keys[i + 1], b), b)
-        return left * b + right
-
-
-def _scatter(half: UInt64s, key: np.uint64, modulus: np.uint64) -> UInt64s:
-    """The round function: a keyed hash of `half` into range(modulus), modulus < 2**32."""
-    mixed = half + key
-    mixed *= np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed >>= np.uint64(32)
-    mixed *= modulus  # multiply and shift: a range reduction without a division
-    mixed >>= np.uint64(32)
-    return mixed
-
-
-def _add_modulo(left: UInt64s, right: UInt64s, modulus: np.uint64) -> UInt64s:
-    total = left + right
-    total -= (total >= modulus) * modulus
-    return total
-
-
 class EpochStream:
-    """Visits n pairs endlessly in batches of B <= n; each epoch has a fresh permutation.
+    """Visits n pairs endlessly in batches of B <= n; each epoch has a fresh permutation, by `shuffle`.
 
     Position p of the stream belongs to epoch p // n, and batch k is positions [kB, (k+1)B). Where a
     batch straddles two epochs, the new epoch could repeat a pair that the old one just gave. Such
@@ -93,10 +37,11 @@ class EpochStream:
     A lap, in names below, is what gets a permutation of its own: an epoch here, a part of one in `CaptionStream`.
     """
 
-    def __init__(self, n: int, batch_size: int, *key: int | str) -> None:
+    def __init__(self, n: int, batch_size: int, *key: int | str, shuffle: LapShuffle = anywhere) -> None:
         self.n = n
         self.batch_size = batch_size
         self._key = key
+        self._shuffle = shuffle
         self._last_head: tuple[int, Rows] | None = None  # saves the walk back where n < 2B
 
     def batch(self, k: int) -> Rows:
@@ -121,7 +66,7 @@ class EpochStream:
 
     def _permuted(self, lap: int, start: int, stop: int) -> Rows:
         """Rows at positions [start, stop) of a lap before any is deferred."""
-        return Permutation(self.n, *self._key, lap)(np.arange(start, stop))
+        return self._shuffle(self.n, 1, 0, *self._key, lap)(np.arange(start, stop))
 
     def _pairs(self, rows: Rows) -> Rows:
         """The pair of each row: none may come twice in a batch."""
@@ -180,8 +125,8 @@ class CaptionStream(EpochStream):
     where a pair has more captions than an epoch has batches, there are fewer laps, and two of its captions may meet.
     """
 
-    def __init__(self, captions: CaptionRows, batch_size: int, *key: int | str) -> None:
-        super().__init__(len(captions), batch_size, *key)
+    def __init__(self, captions: CaptionRows, batch_size: int, *key: int | str, shuffle: LapShuffle = anywhere) -> None:
+        super().__init__(len(captions), batch_size, *key, shuffle=shuffle)
         self._captions = captions
         self._laps = min(captions.most, self.n // batch_size)
         sizes = [len(range(lap, self.n, self._laps)) for lap in range(self._laps)]
@@ -201,7 +146,8 @@ class CaptionStream(EpochStream):
         return self._sizes[lap % self._laps]
 
     def _permuted(self, lap: int, start: int, stop: int) -> Rows:
-        return self._members(lap, Permutation(self._size(lap), *self._key, lap)(np.arange(start, stop)))
+        order = self._shuffle(self._size(lap), self._laps, lap % self._laps, *self._key, lap)
+        return self._members(lap, order(np.arange(start, stop)))
 
     def _members(self, lap: int, numbers: Rows) -> Rows:
         """Captions of a lap by their number in it."""

@@ -6,7 +6,8 @@ A batch holds no pair twice: the second copy would be a false negative of the fi
 contrastive loss. Hence no sampler takes a batch that is larger than what it draws from.
 
 Memory does not grow with the number of pairs: the order of an epoch is a keyed permutation of range(n) that is
-computed, not stored (`epochs`). What an epoch goes over, pairs or each caption of each, is in `visits`.
+computed, not stored (`epochs`); with `train.shuffle: blocks` it grows with the number of shards (`shuffle`). What an
+epoch goes over, pairs or each caption of each, is in `visits`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from zerovl.data.batches.epochs import Rows
+from zerovl.data.batches.permutation import Rows
 from zerovl.data.batches.randomness import keys64, uniform
+from zerovl.data.batches.shuffle import shuffle_by
 from zerovl.data.batches.visits import EachPair, Visits, visits_of
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
@@ -188,7 +190,8 @@ _KINDS: dict[str, type[DebiasedSampler] | type[ShuffledSampler] | type[Sequentia
 
 def training_sampler(train: TrainParams, manifest: Manifest) -> Sampler:
     """Return the sampler of `train` over the training pairs; raises `ZeroVLError` as `make_sampler` does."""
-    return _sampler(train.sampling, visits_of(train.epoch_of, manifest), train.batch_size, train.epochs, train.seed)
+    visits = visits_of(train.epoch_of, manifest, shuffle_by(train.shuffle, train.block_shards, manifest))
+    return _sampler(train.sampling, visits, train.batch_size, train.epochs, train.seed)
 
 
 def make_sampler(kind: str, sizes: dict[str, int], batch_size: int, epochs: float, seed: int) -> Sampler:

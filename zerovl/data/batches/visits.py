@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zerovl.data.batches.caption_rows import CaptionRows, caption_rows, joined
-from zerovl.data.batches.epochs import CaptionsInOrder, CaptionStream, EpochStream, InOrder, Rows, Stream
+from zerovl.data.batches.epochs import CaptionsInOrder, CaptionStream, EpochStream, InOrder, Stream
+from zerovl.data.batches.permutation import Rows
+from zerovl.data.batches.shuffle import Global, Shuffle
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 
@@ -51,13 +53,14 @@ class Visits(Protocol):
 class EachPair:
     """Visits each pair once an epoch; which of its captions comes with it is drawn."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], shuffle: Shuffle | None = None) -> None:
         self.sizes = sizes
         self.pairs = sizes
+        self._shuffle = shuffle or Global()
 
     def stream(self, sources: Sequence[str], batch_size: int, *key: int | str) -> Stream:
         """Return an `EpochStream`."""
-        return EpochStream(self._total(sources), batch_size, *key)
+        return EpochStream(self._total(sources), batch_size, *key, shuffle=self._shuffle.over(sources))
 
     def in_order(self, sources: Sequence[str], batch_size: int) -> Stream:
         """Return one pair after the other."""
@@ -74,8 +77,9 @@ class EachPair:
 class EachCaption:
     """Visits each caption of each pair once an epoch, as the paper's code does."""
 
-    def __init__(self, captions: dict[str, CaptionRows]) -> None:
+    def __init__(self, captions: dict[str, CaptionRows], shuffle: Shuffle | None = None) -> None:
         self._captions = captions
+        self._shuffle = shuffle or Global()
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -89,7 +93,8 @@ class EachCaption:
 
     def stream(self, sources: Sequence[str], batch_size: int, *key: int | str) -> Stream:
         """Return a `CaptionStream`."""
-        return CaptionStream(self._joined(sources), batch_size, *key)
+        captions = self._joined(sources)
+        return CaptionStream(captions, batch_size, *key, shuffle=self._shuffle.over(sources, captions.first))
 
     def in_order(self, sources: Sequence[str], batch_size: int) -> Stream:
         """Return a caption of each pair after the other, then the next one of each."""
@@ -108,12 +113,12 @@ class EachCaption:
         return joined([self._captions[name] for name in sources])
 
 
-def visits_of(epoch_of: str, manifest: Manifest) -> Visits:
+def visits_of(epoch_of: str, manifest: Manifest, shuffle: Shuffle | None = None) -> Visits:
     """Return what an epoch of the training pairs goes over; raises `ZeroVLError` for an unknown `epoch_of`."""
     if epoch_of == "pictures":
-        return EachPair(manifest.training_sizes())
+        return EachPair(manifest.training_sizes(), shuffle)
     if epoch_of == "captions":
-        return EachCaption({name: caption_rows(manifest, name) for name in manifest.sources("train")})
+        return EachCaption({name: caption_rows(manifest, name) for name in manifest.sources("train")}, shuffle)
     raise ZeroVLError(f"train.epoch_of {epoch_of!r}: unknown; set it to pictures or captions")
 
 
