@@ -2,8 +2,19 @@
 
 import os
 
-# Read when Prefect is imported, so set before: the same for a run of a worker and one of a terminal.
-# The beat is what the automation "zerovl: lost runs" waits for; retries double their delay from 2 s, so
-# that the server may be away for minutes.
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
-os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")
+# Read when Prefect is imported, so set before: the same for a run of a worker (also in prefect.yaml), for one of a
+# terminal and for what `make ui` starts.
+PREFECT_SETTINGS = {
+    # The beat is what the automation "zerovl: lost runs" waits for.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # Retries double their delay from 2 s, so that the server may be away for minutes.
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+    # A server on SQLite answers 500 where no connection is free for 30 s: without another attempt a state is lost.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+    # Longer than its SQLite waits for a lock (60 s): the answer is worth waiting for.
+    "PREFECT_API_REQUEST_TIMEOUT": "90",
+    # Of a run without a server; on a busy machine one starts in more than Prefect's 20 s.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+for _name, _value in PREFECT_SETTINGS.items():
+    os.environ.setdefault(_name, _value)

@@ -1,19 +1,15 @@
-"""What a run shows in the UI's Artifacts tab, made from the reports that the stages wrote."""
+"""Pages of the UI's Artifacts tab, made from the reports that the stages wrote."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
-
+from flows.outbox import Page
 from flows.runtime.paths import REPORTS_VARIABLE
 from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_of
@@ -28,8 +24,8 @@ _CHART_STYLE = (
 )
 
 
-def validation(workspace: Workspace) -> None:
-    """Send a table of rules, the broken ones first."""
+def validation(workspace: Workspace) -> Iterator[Page]:
+    """Give a table of rules, the broken ones first."""
     verdict = read_json(workspace.validation_report / "verdict.json")
     rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["level"] != "hard"))
     table = [
@@ -42,14 +38,16 @@ def validation(workspace: Workspace) -> None:
         }
         for rule in rules
     ]
-    create_table_artifact(table, key="validation-rules", description="The data against the rules of `params.yaml`")
+    yield Page("validation-rules", "The data against the rules of `params.yaml`", json.dumps(table), "table")
 
 
-def training(workspace: Workspace) -> None:
-    """Send the curves of the loss and, where training scored it, of the headline metric."""
+def training(workspace: Workspace) -> Iterator[Page]:
+    """Give the curves of the loss and, where training scored it, of the headline metric."""
     drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_json_lines(workspace.training_log))]
     if drawn:
-        create_markdown_artifact("\n\n".join(drawn), key="curves", description="What training did, step by step")
+        yield Page(
+            "curves", "What training did, step by step: the loss, and the score where it was taken", "\n\n".join(drawn)
+        )
 
 
 def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
@@ -65,12 +63,12 @@ def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
         yield title, _standalone(line_chart([Line(scores, "main")], "step", title, from_zero=True))
 
 
-def gallery(workspace: Workspace) -> None:
-    """Send the picture of queries and what the model found."""
+def gallery(workspace: Workspace) -> Iterator[Page]:
+    """Give the picture of queries and what the model found."""
     path = workspace.evaluation_report / "gallery.png"
     if path.is_file():
         picture = _picture(path.read_bytes(), "png", "Queries, and what the model finds among pictures it never saw")
-        create_markdown_artifact(picture, key="gallery", description="What the model finds among pictures it never saw")
+        yield Page("gallery", "What the model finds among pictures it never saw", picture)
 
 
 def _standalone(chart: str) -> bytes:
@@ -86,13 +84,11 @@ def _picture(data: bytes, kind: str, title: str) -> str:
     return f"{title}\n\n![{title}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
-def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> None:
-    """Send scores beside `before` (metrics of production), the gate's verdict, and how to load the model."""
+def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> Page:
+    """Return scores beside `before` (metrics of production), the gate's verdict, and how to load the model."""
     metrics = read_json(workspace.evaluation_report / "metrics.json")
     release = read_json(workspace.release) if workspace.release.is_file() else None
-    create_markdown_artifact(
-        render_summary(metrics, release, before), key="summary", description=f"What run {run} came to"
-    )
+    return Page("summary", f"What run {run} came to", render_summary(metrics, release, before))
 
 
 def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
@@ -139,17 +135,17 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
     return "\n".join(lines)
 
 
-def links(folder: Path) -> None:
-    """Send links to the reports that were kept, where `make ui` (or another server) serves them."""
+def links(folder: Path) -> Iterator[Page]:
+    """Give links to the reports that were kept, where `make ui` (or another server) serves them."""
     base = os.environ.get(REPORTS_VARIABLE)
     if not base:
         return
     for key, page, text in (
-        ("report", "evaluation/report.html", "Evaluation: scores, curves, gallery"),
-        ("validation-page", "validation/index.html", "Validation: rules, statistics, examples"),
+        ("evaluation-report", "evaluation/report.html", "Evaluation: scores, curves, gallery"),
+        ("validation-report", "validation/index.html", "Validation: rules, statistics, examples"),
     ):
         if (folder / page).is_file():
-            create_link_artifact(f"{base.rstrip('/')}/{folder.name}/{page}", link_text=text, key=key)
+            yield Page(key, f"A page of its own, in {folder}", f"[{text}]({base.rstrip('/')}/{folder.name}/{page})")
 
 
 def _fate(release: dict[str, Any]) -> str:

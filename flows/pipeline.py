@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from flows import artifacts, stages
 from flows.forms import After, Recipe, recipe_file
+from flows.outbox import outbox
 from flows.runtime import checkout as checkouts
 from flows.runtime import process
 from flows.runtime.checkout import Checkout
@@ -57,6 +58,11 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
 
 def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, Any] | None:
     """Run all stages, show pages, commit and push; returns `release.json`, None where nothing was registered."""
+    with outbox(checkout.kept_reports):
+        return _run_stages(checkout, settings, after)
+
+
+def _run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, Any] | None:
     workspace = Workspace(checkout.path)
     stages.prepare(checkout, checkout.start_file(settings.train.init_from))
     stages.validate(checkout)
@@ -65,9 +71,8 @@ def run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str, 
     before = in_production(checkout, settings)
     if after != "nothing":
         stages.register(checkout)
-    stages.show(lambda _: artifacts.summary(workspace, checkout.name, before), checkout)
-    reports = checkout.keep_reports()
-    stages.show(lambda _: artifacts.links(reports), checkout)
+    stages.show([artifacts.summary(workspace, checkout.name, before)])
+    stages.show(artifacts.links(checkout.keep_reports()))
     stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
     stages.push_data(checkout)
     _push_branch(checkout)

@@ -1,11 +1,10 @@
-"""What a run tells the server while it works: lines of its log, its progress, pages of the Artifacts tab."""
+"""What a run tells the server while it works: lines of its log, and its progress."""
 
 from __future__ import annotations
 
 import contextvars
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -13,6 +12,7 @@ from uuid import UUID
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.runtime.process import Bar
 
@@ -29,26 +29,6 @@ _NOISE = (
 )
 _EVERY = 2.0  # seconds between updates of a progress artifact
 _END_SECONDS = 15.0  # how long the last state of a progress artifact may hold up a stage's end
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a page is sent again
-_PATIENCE = 60.0  # seconds after which a page is not sent again
-
-
-def send_page(send: Callable[[], None]) -> None:
-    """Send a page of the Artifacts tab, again where the server does not take it; never raises because of the server.
-
-    A server on SQLite refuses requests while it is busy. What it has not taken after a minute is left out with a
-    warning: the work that the page is about must not be lost with it.
-    """
-    began = time.monotonic()
-    for pause in (*_PAUSES, None):
-        try:
-            return send()
-        except httpx.HTTPError as error:
-            if pause is None or time.monotonic() - began + pause > _PATIENCE:
-                get_run_logger().warning("a page of the Artifacts tab could not be sent: %s", error)
-                return None
-            get_run_logger().debug("a page of the Artifacts tab is sent again in %.0f s: %s", pause, error)
-        time.sleep(pause)
 
 
 class ProgressReporter:
@@ -113,9 +93,11 @@ class ProgressReporter:
     def _send(self, artifact: UUID | None, bar: Bar) -> UUID:
         title = f"{bar.title}: " if bar.title not in ("", self._stage) else ""
         description = f"**{self._stage}** {title}{bar.text}"
-        if artifact is None:
-            made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
-            assert isinstance(made, UUID)
-            return made
-        update_progress_artifact(artifact, bar.percent, description=description)
+        # No retries of the client's own: meanwhile the state would grow old.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            if artifact is None:
+                made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
+                assert isinstance(made, UUID)
+                return made
+            update_progress_artifact(artifact, bar.percent, description=description)
         return artifact

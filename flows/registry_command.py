@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from prefect import runtime
-from prefect.artifacts import create_markdown_artifact
 
+from flows.outbox import Page, outbox, send
 from flows.pipeline import Silent
 from flows.progress import ProgressReporter
 from flows.runtime import process, tags
-from flows.runtime.checkout import remote_of
+from flows.runtime.checkout import remote_of, safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stages import stage_task
@@ -26,7 +26,8 @@ def run(words: Sequence[str], alias: str) -> str:
     said = str(run_registry_command(list(words)))
     if tags.wanted():
         tag(alias)
-    show_history(words[0], alias, said)
+    with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
+        show_history(words[0], alias, said)
     return said
 
 
@@ -54,6 +55,5 @@ def tag(alias: str) -> None:
 def show_history(action: str, alias: str, said: str) -> None:
     """Show what a command said and all moves of the alias in the Artifacts tab."""
     history = process.run([*_COMMAND, "history", alias], Paths.here().root, {}, Silent())
-    create_markdown_artifact(
-        f"{said}\n\n## History of {alias}\n\n```\n{history}\n```", key=action, description=f"{action} {alias}"
-    )
+    text = f"{said}\n\n## History of {alias}\n\n```\n{history}\n```"
+    send(Page("alias-history", f"{action} {alias}: what was done, and all moves of the alias", text))

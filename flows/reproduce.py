@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from pydantic import Field
 
 from flows import command, forms, pipeline, stages
+from flows.outbox import Page, outbox
 from flows.runtime.checkout import Checkout
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
@@ -63,14 +63,15 @@ def reproduce(
     checkout = pipeline.open_checkout(commit_of(version))
     start_from_nothing(checkout, version)
     init_from = params_file.load(checkout.path / "params.yaml").train.init_from
-    stages.prepare(checkout, checkout.start_file(init_from))
-    stages.validate(checkout)
-    stages.train_again(checkout)
-    stages.evaluate_again(checkout)
-    compared = compare(registry, version, Workspace(checkout.path), tolerance)
-    create_markdown_artifact(render(version, compared), key="reproduced", description=f"{release} made again")
+    with outbox(checkout.kept_reports):
+        stages.prepare(checkout, checkout.start_file(init_from))
+        stages.validate(checkout)
+        stages.train_again(checkout)
+        stages.evaluate_again(checkout)
+        compared = compare(registry, version, Workspace(checkout.path), tolerance)
+        stages.show([Page("reproduced", f"{release} made again: {compared.verdict}", render(version, compared))])
+        checkout.keep_reports()
     get_run_logger().info("%s made again: %s", release, compared.verdict)
-    checkout.keep_reports()
     checkout.remove()
     return {"release": release, "verdict": compared.verdict, "largest_difference": compared.largest_difference}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows import artifacts
-from flows.progress import ProgressReporter, send_page
+from flows import artifacts, outbox
+from flows.outbox import Page
+from flows.progress import ProgressReporter
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.gpu_lock import hold_gpu_lock
@@ -59,7 +59,7 @@ def validate(checkout: Checkout) -> None:
             run_dvc(checkout, ["repro", "-s", "validate"], reporter)
         finally:
             if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
-                show(artifacts.validation, checkout)
+                show(artifacts.validation(Workspace(checkout.path)))
 
 
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
@@ -86,16 +86,17 @@ def evaluate_again(checkout: Checkout) -> None:
     _on_gpu(checkout, "evaluate", artifacts.gallery, "--force", "--no-run-cache")
 
 
-def _on_gpu(checkout: Checkout, stage: str, page: Callable[[Workspace], None], *options: str) -> None:
+def _on_gpu(checkout: Checkout, stage: str, pages: Callable[[Workspace], Iterable[Page]], *options: str) -> None:
     with ProgressReporter(stage) as reporter:
         with hold_gpu_lock(f"run {checkout.name}", reporter.line) as lock:
             run_dvc(checkout, ["repro", *options, "-s", stage], reporter, keep=[lock])
-        show(page, checkout)
+        show(pages(Workspace(checkout.path)))
 
 
-def show(page: Callable[[Workspace], None], checkout: Checkout) -> None:
-    """Make a page of the UI from the checkout's reports and send it."""
-    send_page(partial(page, Workspace(checkout.path)))
+def show(pages: Iterable[Page]) -> None:
+    """Send pages of the UI; the run goes on meanwhile."""
+    for page in pages:
+        outbox.send(page)
 
 
 @stage_task("register", "Publishes the model, passes it through the gate, moves the alias", retries=3)

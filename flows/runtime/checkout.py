@@ -112,9 +112,14 @@ class Checkout:
         """Return the commit that is checked out."""
         return git(self.path, "rev-parse", "HEAD")
 
+    @property
+    def kept_reports(self) -> Path:
+        """Return the folder of the run's reports that outlives the checkout."""
+        return self.paths.reports / self.name
+
     def keep_reports(self) -> Path:
         """Copy the reports to where they outlive the checkout."""
-        target = self.paths.reports / self.name
+        target = self.kept_reports
         aside = target.with_name(f".{target.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(self.path / "reports", aside, dirs_exist_ok=True)

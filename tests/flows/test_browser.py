@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CHROMIUM, keep, open_deployment, open_tab, scroll_to, shows
+from tests.support.browser import CHROMIUM, keep, open_deployment, open_tab, show_artifact, shows
 from tests.support.factory import Factory
 
 pytestmark = [
@@ -52,11 +52,12 @@ def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page, f
     factory.completed(first_run, 700)
     page.goto(f"{factory.url}/runs/flow-run/{first_run}")
     shows(page, "Completed")
+    shown = factory.artifacts(first_run)
+    assert {"gallery", "validation-rules", "summary", "curves", "evaluation-report"} <= shown.keys()
     open_tab(page, "Artifacts")
     for key in ("gallery", "validation-rules", "summary", "progress-train", "curves"):
-        scroll_to(page, key)
+        show_artifact(page, key)
     keep(page, "artifacts")
-    shown = factory.artifacts(first_run)
     for key, width in (("gallery", 300), ("curves", 400)):
         page.goto(f"{factory.url}/artifacts/artifact/{shown[key]['id']}")
         picture = page.locator("img[src^='data:image']").first

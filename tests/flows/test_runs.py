@@ -24,8 +24,8 @@ def test_a_run_from_the_form_to_the_release(factory: Factory, first_run: str) ->
     assert shown["validation-rules"]["type"] == "table"
     assert "(data:image/png;base64," in shown["gallery"]["data"]
     assert "(data:image/svg+xml;base64," in shown["curves"]["data"]
-    assert f"http://reports.test/{name}/evaluation/report.html" in shown["report"]["data"]
-    assert f"http://reports.test/{name}/validation/index.html" in shown["validation-page"]["data"]
+    assert f"http://reports.test/{name}/evaluation/report.html" in shown["evaluation-report"]["data"]
+    assert f"http://reports.test/{name}/validation/index.html" in shown["validation-report"]["data"]
     assert "zerovl@1" in shown["summary"]["data"]
     assert "No model is in production yet" in shown["summary"]["data"]
     # The release names a commit that has its parameters, and the branch has the locks.

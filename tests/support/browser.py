@@ -75,13 +75,16 @@ def shows(page: Page, text: str, exact: bool = False) -> None:
     expect(page.get_by_text(text, exact=exact).locator("visible=true").first).to_be_visible()
 
 
-def scroll_to(page: Page, text: str) -> None:
-    """The list of artifacts loads as one scrolls."""
+def show_artifact(page: Page, key: str) -> None:
+    """Scroll to a card of the Artifacts tab, which loads its list as one scrolls; again where the server refused it."""
     page.mouse.move(760, 700)
-    card = page.get_by_text(text, exact=True).locator("visible=true").first
-    for _ in range(30):
+    card = page.get_by_text(key, exact=True).locator("visible=true").first
+    for attempt in range(60):
         if card.count():
             break
+        if attempt % 20 == 19:
+            page.reload()
+            open_tab(page, "Artifacts")
         page.mouse.wheel(0, 600)
         page.wait_for_timeout(500)
     expect(card).to_be_visible()
