@@ -49,6 +49,7 @@ NOT_COUNTED = {
     "zerovl.engine.progress": _WORDS,
     "zerovl.evaluation.gate_sources": "it refuses parameters, and shapes nothing of what is accepted",
     "zerovl.training.caption_lengths": _WORDS,
+    "zerovl.training.data_wait": _WORDS,
     "zerovl.training.launch": _SUPERVISION,
     "zerovl.training.start_block": _WORDS,
     "zerovl.training.worker": _SUPERVISION,

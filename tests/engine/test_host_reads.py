@@ -133,7 +133,10 @@ def train(folder: Path, ranks: Ranks, losses: dict[int, float] | None = None, **
     finally:
         checkpoints.finish(lambda _: None)
         log.close()
-    return [{key: value for key, value in row.items() if key != "save_seconds"} for row in read_json_lines(log.path)]
+    return [
+        {key: value for key, value in row.items() if key not in ("save_seconds", "data_seconds")}
+        for row in read_json_lines(log.path)
+    ]
 
 
 def test_read_late_the_log_is_the_same(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from tests.support.device_runs import gradient_error, precision_of, projected, ragged_batch
 from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, prepared, shallow
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.residual_stream import lower_streams
 from zerovl.objective.mixup import Mix
 
 pytestmark = pytest.mark.gpu
@@ -18,9 +19,14 @@ TOLERANCES = {"float32": 2e-5, "bf16": 1e-2, "fp16": 2e-3}
 
 
 @pytest.mark.parametrize("kept", [0, 2])
-@pytest.mark.parametrize("precision", TOLERANCES)
-def test_second_pass_and_gradient(precision: str, kept: int, device: torch.device, one_rank: Ranks) -> None:
+@pytest.mark.parametrize(
+    ("precision", "low"), [*((name, False) for name in TOLERANCES), ("bf16", True), ("fp16", True)]
+)
+def test_second_pass_and_gradient(precision: str, low: bool, kept: int, device: torch.device, one_rank: Ranks) -> None:
+    """In float32 streams, and in those of the precision."""
     dual = model(depth=2, embed_dim=64, attn_drop_rate=0.1).to(device).train()
+    if low:
+        lower_streams(dual)
     parts = ragged_batch(device)
     plain = plain_step(dual, one_rank, precision_of(precision, device), 3)
     decoupled = decoupled_step(dual, one_rank, precision_of(precision, device), 3, kept_graphs=kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +22,7 @@ class Activity:
         self.marks = 0
         self.step = 0
         self.calls = 0
+        self.data_seconds = 0.0  # that the last batch was waited for
         self.phase = "starting"
         self.waiting = False
 
@@ -50,15 +52,17 @@ class Activity:
         self.marks += 1
 
     def loading(self, batches: Iterable[Item], start_step: int) -> Iterator[Item]:
-        """Go through the batches of the steps from `start_step` on, marking the wait for each."""
+        """Go through the batches of the steps from `start_step` on, marking and timing the wait for each."""
         step = start_step
         source = iter(batches)
         while True:
             self.mark("loading data", step)
+            begin = time.perf_counter()
             try:
                 batch = next(source)
             except StopIteration:
                 return
+            self.data_seconds = time.perf_counter() - begin
             self.mark("computing")
             yield batch
             step += 1

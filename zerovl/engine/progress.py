@@ -16,12 +16,16 @@ from zerovl.memory import peak_memory
 
 
 class Progress:
-    """A bar on rank 0 with loss, learning rate, pairs/s, memory and time left; nothing on other ranks."""
+    """A bar on rank 0 with loss, learning rate, pairs/s, memory and time left; nothing on other ranks.
+
+    `data` is the share of the steps' time that went by waiting for batches, the first one of this process left out.
+    """
 
     def __init__(self, ranks: Ranks, steps: int, start_step: int, batch_size: int) -> None:
         self._device = ranks.device
         self._batch_size = batch_size
         self._since = time.perf_counter()
+        self._steps, self._waiting, self._time = 0, 0.0, 0.0
         self.bar = tqdm(
             total=steps,
             initial=start_step,
@@ -41,12 +45,18 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def step(self, loss: float, lr: float) -> float:
-        """Count one step; returns its pairs per second."""
+    def step(self, loss: float, lr: float, data_seconds: float) -> float:
+        """Count one step, whose batch was waited for so long; returns its pairs per second."""
         now = time.perf_counter()
-        rate = self._batch_size / (now - self._since)
-        self._since = now
+        seconds, self._since = now - self._since, now
+        rate = self._batch_size / seconds
+        if self._steps:  # workers start in the first one
+            self._waiting += data_seconds
+            self._time += seconds
+        self._steps += 1
         fields = {"loss": f"{loss:.3f}", "lr": f"{lr:.1e}", "pairs/s": f"{rate:.0f}"}
+        if self._time:
+            fields["data"] = f"{min(1.0, self._waiting / self._time):.0%}"
         fields["mem"] = text_format.size(peak_memory(self._device)).replace(" ", "")
         self.bar.set_postfix(fields, refresh=False)
         self.bar.update()

@@ -21,6 +21,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.agreement import Agreement, Wishes
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.clipping import clip_gradients
+from zerovl.engine.garbage import collected_every
 from zerovl.engine.loss_watch import MOST_SKIPPED, LossWatch
 from zerovl.engine.metrics_log import MetricsLog
 from zerovl.engine.optimiser import Schedule, set_lr
@@ -121,6 +122,7 @@ class Launched:
 
     origin: Origin
     lr: float
+    data_seconds: float  # that its batch was waited for
     names: tuple[str, ...]
     numbers: Callable[[], list[float]]  # waits for the device
 
@@ -140,6 +142,7 @@ class Launched:
             **{name: found[name] for name in ("temperature", "logit_bias") if name in found},
             "source": self.origin.source,
             "pairs_per_second": round(rate, 1),
+            "data_seconds": round(self.data_seconds, 4),
             **facts,
         }
 
@@ -172,30 +175,32 @@ class Trainer:
         agreement = Agreement(self.ranks)
         watch = LossWatch(MOST_SKIPPED if self.precision.scaler.is_enabled() else 0, self.checkpoints)
         unread: deque[Launched] = deque()
-        for batch in self.ranks.activity.loading(batches, start_step):
-            done = batch.step + 1
-            unread.append(self._update(batch, self.schedule.lr(batch.step)))
-            scoring = self.evaluation is not None and self.evaluation.due(done, self.schedule.steps)
-            self._tell(unread, 1 if scoring else self.ranks.lag, progress, watch)
-            if scoring:
-                self._tell(unread, 0, progress, watch, partial(self._score, progress))
-            wishes = agreement.exchange(self._wishes(last_save))
-            leaving = wishes.stop or done == self.schedule.steps
-            if wishes.save and self.ranks.is_first:
-                progress.say(f"SIGUSR1: saves after step {done} and goes on")
-            saved = False
-            if leaving or wishes.save or wishes.overdue or self.cadence.due(done):
-                self._tell(unread, 0, progress, watch)
-                with self.ranks.activity.during(SAVING):
-                    self.checkpoints.begin(self.state, done, progress.say)
-                    saved = leaving and self.checkpoints.finish(progress.say)
-                agreement.saved()
-                last_save = time.monotonic()
-                progress.pause()
-            else:
-                self.checkpoints.poll(progress.say)
-            if leaving and done < self.schedule.steps:
-                return Outcome("interrupted", done, saved)
+        with collected_every() as collect:
+            for batch in self.ranks.activity.loading(batches, start_step):
+                done = batch.step + 1
+                unread.append(self._update(batch, self.schedule.lr(batch.step)))
+                scoring = self.evaluation is not None and self.evaluation.due(done, self.schedule.steps)
+                self._tell(unread, 1 if scoring else self.ranks.lag, progress, watch)
+                if scoring:
+                    self._tell(unread, 0, progress, watch, partial(self._score, progress))
+                wishes = agreement.exchange(self._wishes(last_save))
+                leaving = wishes.stop or done == self.schedule.steps
+                if wishes.save and self.ranks.is_first:
+                    progress.say(f"SIGUSR1: saves after step {done} and goes on")
+                saved = False
+                if leaving or wishes.save or wishes.overdue or self.cadence.due(done):
+                    self._tell(unread, 0, progress, watch)
+                    with self.ranks.activity.during(SAVING):
+                        self.checkpoints.begin(self.state, done, progress.say)
+                        saved = leaving and self.checkpoints.finish(progress.say)
+                    agreement.saved()
+                    last_save = time.monotonic()
+                    progress.pause()
+                else:
+                    self.checkpoints.poll(progress.say)
+                collect(done)
+                if leaving and done < self.schedule.steps:
+                    return Outcome("interrupted", done, saved)
         return Outcome("finished", self.schedule.steps, True)
 
     def _wishes(self, last_save: float) -> Wishes:
@@ -227,7 +232,8 @@ class Trainer:
         if model.architecture.logit_bias is not None:
             found["logit_bias"] = model.logit_bias
         numbers = torch.stack([number.detach().double() for number in found.values()])
-        return Launched(Origin.of(batch), lr, tuple(found), read_later(numbers))
+        waited = self.ranks.activity.data_seconds
+        return Launched(Origin.of(batch), lr, waited, tuple(found), read_later(numbers))
 
     def _tell(
         self,
@@ -241,7 +247,7 @@ class Trainer:
         while len(unread) > keep:
             launched = unread.popleft()
             found = launched.found()
-            rate = progress.step(found["loss"], launched.lr)
+            rate = progress.step(found["loss"], launched.lr, launched.data_seconds)
             if not watch.is_finite(launched.origin, found["loss"], progress.say):
                 continue
             row = launched.row(found, rate) | self._save_cost() | scores()

@@ -36,6 +36,9 @@ class MachineParams(Section):
         False, description="the towers' blocks are computed again in the backward pass: less memory, more time"
     )
     compile: bool = Field(False, description="torch.compile for both towers: minutes at the start, faster steps")
+    deterministic: bool = Field(
+        False, description="the same bits from the same steps on a GPU too: slower; on a CPU it is so anyway"
+    )
     channels_last: bool = Field(False, description="memory layout of the image tower; helps convolutions")
     shard_model: bool = Field(
         False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"

@@ -141,6 +141,11 @@ class TrainParams(Section):
     )
     text_dropout: float = Field(0.0, ge=0, lt=1, strict=False, description="the same of the text tower")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers' autocast")
+    residual_stream: Literal["float32", "low"] = Field(
+        "float32",
+        description="what the towers' blocks hand on under bf16 or fp16: float32, or low: in that precision too, which "
+        "halves most of what a step reads and writes",
+    )
     image_size: int = Field(
         0, ge=0, description="side of the pictures in training; 0: model.image_size, which evaluation and use see"
     )
@@ -149,6 +154,15 @@ class TrainParams(Section):
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
     valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
     valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
+
+    @model_validator(mode="after")
+    def _stream_has_a_precision(self) -> Self:
+        if self.residual_stream == "low" and self.precision == "float32":
+            raise ValueError(
+                "residual_stream low and precision float32 do not go together: there is no lower precision to keep the "
+                "stream in; set precision to bf16 or fp16, or residual_stream to float32"
+            )
+        return self
 
     @model_validator(mode="after")
     def _starts_once(self) -> Self:

@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zerovl.engine.frozen_features import Side
 from zerovl.engine.model_options import checkpoint_activations, freeze_first_blocks
 from zerovl.engine.precision import Precision
+from zerovl.engine.residual_stream import lower_streams
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import from_architecture
@@ -66,10 +68,12 @@ def imagine(architecture: Architecture) -> DualEncoder:
 
 
 def apply_train_options(model: DualEncoder, train: TrainParams, checkpointed: bool) -> None:
-    """Freeze towers and blocks and turn activation checkpointing on, in place, as training will."""
+    """Freeze towers and blocks, lower residual streams, checkpoint activations, in place, as training will."""
     freeze_first_blocks(model, train.fine_tuning)
     for side in train.freeze:
         model.freeze(side)
+    if train.residual_stream == "low":
+        lower_streams(model)
     if checkpointed:
         checkpoint_activations(model)
 
@@ -88,9 +92,12 @@ def count(model: nn.Module) -> Parameters:
 
 
 def forward_flops(model: DualEncoder, tokens: int, side: int = 0) -> TowerFlops:
-    """Of a model on the meta device; counts matrix products, convolutions and attention."""
+    """Of a model on the meta device; counts matrix products, convolutions and attention.
+
+    Attention is counted by its two products: PyTorch 2.11 does not count its fused kernel for CPUs.
+    """
     pairs = 2
-    with _fake(model, torch.device("cpu")) as model, torch.no_grad():
+    with _fake(model, torch.device("cpu")) as model, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         inputs = make_inputs(model, pairs, tokens, side)
         with FlopCounterMode(display=False) as image:
             model.image_features(model.normalise(inputs.images))

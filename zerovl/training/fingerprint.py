@@ -35,6 +35,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "ema_decay": 0.0,
         "image_dropout": 0.0,
         "image_size": 0,
+        "residual_stream": "float32",
         "augment.flip_probability": 0.0,
         "text_dropout": 0.0,
     },

@@ -32,6 +32,7 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_s
             "first_loss": rows[0]["loss"],
             "final_loss": fmean(row["loss"] for row in tail(rows)),
             "pairs_per_second": fmean(row["pairs_per_second"] for row in rows),
+            "data_seconds": round(sum(row.get("data_seconds", 0.0) for row in rows), 3),
             "save_seconds": round(sum(row.get("save_seconds", 0.0) for row in rows) + last_save_seconds, 3),
         }
     if scores:

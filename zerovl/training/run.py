@@ -19,6 +19,7 @@ from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.determinism import set_determinism
 from zerovl.engine.forward import FeatureDropout
 from zerovl.engine.frozen_features import Side
 from zerovl.engine.gradients import gradient_sum
@@ -28,6 +29,7 @@ from zerovl.engine.model_options import freeze_first_blocks, prepare_model, set_
 from zerovl.engine.optimiser import make_optimiser, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
+from zerovl.engine.residual_stream import lower_streams
 from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
@@ -44,7 +46,7 @@ from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.text_format import plural
-from zerovl.training import fingerprint, learning
+from zerovl.training import data_wait, fingerprint, learning
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.report import write_report
@@ -59,6 +61,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     """Train to the end, or until `stop` asks; returns the exit status. All ranks call it together."""
     memory_before = memory_in_use(ranks.device)
     check_ranks(params, ranks.world_size)
+    set_determinism(params.machine)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     with _locked(run.folder, ranks):
         loss = LOSSES[params.train.loss]
@@ -135,6 +138,8 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision, str]:
     freeze_first_blocks(model, train.fine_tuning)
     if run.params.model.image_tower.batch_norm == "frozen":
         model.freeze_batch_norm()
+    if train.residual_stream == "low":
+        lower_streams(model)
     prepare_model(model, train.freeze, run.params.machine, ranks)
     set_float32_arithmetic(train)
     precision = Precision(train.precision, ranks.device)
@@ -204,8 +209,9 @@ def _finish(run: Run, state: TrainingState, memory_before: int, last_save_second
         "memory_before_bytes": memory_before,
     }
     write_report(run.folder, workspace.training_report, summary, last_save_seconds)
-    unlearned = learning.found(run.params.train, read_json_lines(run.folder / METRICS_FILE))
-    _warn(unlearned)
+    rows = read_json_lines(run.folder / METRICS_FILE)
+    unlearned = learning.found(run.params.train, rows)
+    _warn([*unlearned, *data_wait.found(run.params, rows)])
     warnings = [*(learning.foreseen(run.params, spec) if unlearned else ()), *unlearned]
     origin = {key: spec.description[key] for key in ("parent", "weights") if key in spec.description}
     write_json(workspace.training_run, {"fingerprint": spec.name, **origin, "warnings": warnings})
