@@ -1,4 +1,4 @@
-"""Small raw sources in the three layouts, drawn here: independent of `prepare` and of the demo."""
+"""Small raw sources in several layouts, drawn here: independent of `prepare` and of the demo."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class SourceParams(Section):
     path: Annotated[str, AfterValidator(_at_home)] = Field(
         description="folder, or s3://bucket/prefix of WebDataset shards"
     )
-    layout: Literal["auto", "zerovl", "karpathy", "webdataset"] = "auto"
+    layout: Literal["auto", "zerovl", "karpathy", "webdataset", "table", "imagefolder"] = "auto"
     splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
     evaluation_split: Literal["test", "val"] = "test"
     txt_captions: Literal["auto", "one", "lines"] = Field(
@@ -40,6 +40,14 @@ class SourceParams(Section):
     )
     equal_pictures: Literal["separate", "together"] = Field(
         "separate", description="together: pictures of equal bytes are one, with the captions of all"
+    )
+    json_caption: str = Field("", description="key of the .json in tars that has the caption; empty: `.txt`, `caption`")
+    table: str = Field("", description="layout table: file or pattern, as pairs-*.parquet; empty: by its usual names")
+    columns: dict[Literal["image", "caption", "image_id", "split"], str] = Field(
+        default={}, description="layouts table and imagefolder: names of the columns, where they are not the usual ones"
+    )
+    pictures: Annotated[str, AfterValidator(_at_home)] = Field(
+        "", description="layouts table and imagefolder: folder of the pictures; empty: beside the table"
     )
 
 
@@ -52,7 +60,7 @@ class DataParams(Section):
     sources: list[SourceParams] = Field(
         default=[],
         description="sources by name instead: [{name, path, layout, splits, evaluation_split, txt_captions, "
-        "equal_pictures}, ...]",
+        "equal_pictures, json_caption, table, columns, pictures}, ...]",
     )
 
     @model_validator(mode="after")

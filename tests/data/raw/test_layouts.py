@@ -20,41 +20,41 @@ from zerovl.params import SourceParams
 
 
 class TabSeparated:
-    """A second kind of text file: `train.tsv` with picture and caption, pictures beside it."""
+    """A second kind of text file: `train.toy` with picture and caption, pictures beside it."""
 
-    name = "tsv"
-    signs = "train.tsv or valid.tsv"
+    name = "toy"
+    signs = "train.toy or valid.toy"
     remote = False
 
     def detect(self, folder: Path) -> bool:
-        return bool(self.splits(str(folder), "test"))
+        return any(Path(folder, f"{split}.toy").is_file() for split in SPLITS)
 
-    def splits(self, path: str, evaluation_split: str) -> list[str]:
-        return [split for split in SPLITS if Path(path, f"{split}.tsv").is_file()]
+    def splits(self, source: Source) -> list[str]:
+        return [split for split in SPLITS if Path(source.path, f"{split}.toy").is_file()]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
-        with open(Path(source.path, f"{split}.tsv"), encoding="utf-8", newline="") as file:
+        with open(Path(source.path, f"{split}.toy"), encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file, delimiter="\t"))
         records = (
-            Record(f"{split}.tsv:{n}", n, (text,), (n,), Picture(f"{source.path}/{name}"), None)
+            Record(f"{split}.toy:{n}", n, (text,), (n,), Picture(f"{source.path}/{name}"), None)
             if caption_error(text, max_caption_bytes) is None
-            else Record(f"{split}.tsv:{n}", n, error=caption_error(text, max_caption_bytes))
+            else Record(f"{split}.toy:{n}", n, error=caption_error(text, max_caption_bytes))
             for n, (name, text) in enumerate(lines, 1)
         )
         return Reading(records, len(lines), notes=("read as a toy",))
 
 
 @pytest.fixture
-def with_tsv(monkeypatch: pytest.MonkeyPatch) -> Layout:
-    monkeypatch.setitem(LAYOUTS, "tsv", TabSeparated())
-    return LAYOUTS["tsv"]
+def with_toy(monkeypatch: pytest.MonkeyPatch) -> Layout:
+    monkeypatch.setitem(LAYOUTS, "toy", TabSeparated())
+    return LAYOUTS["toy"]
 
 
-def write_tsv(folder: Path, split: str, rows: list[str]) -> None:
+def write_toy(folder: Path, split: str, rows: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(len(rows)):
         (folder / f"{split}{n}.jpg").write_bytes(raw_sources.jpeg(n))
-    (folder / f"{split}.tsv").write_text("".join(f"{split}{n}.jpg\t{text}\n" for n, text in enumerate(rows)))
+    (folder / f"{split}.toy").write_text("".join(f"{split}{n}.jpg\t{text}\n" for n, text in enumerate(rows)))
 
 
 def test_the_table_has_the_names_that_the_parameters_offer() -> None:
@@ -64,10 +64,10 @@ def test_the_table_has_the_names_that_the_parameters_offer() -> None:
 
 
 def test_a_layout_of_the_table_is_recognised_and_prepared(
-    with_tsv: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_toy: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_tsv(tmp_path / "raw/t", "train", ["one", " ", "three"])
-    write_tsv(tmp_path / "raw/t", "valid", ["four"])
+    write_toy(tmp_path / "raw/t", "train", ["one", " ", "three"])
+    write_toy(tmp_path / "raw/t", "valid", ["four"])
     raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
     log.setup()
     manifest = raw_sources.run_prepare(tmp_path)
@@ -78,21 +78,21 @@ def test_a_layout_of_the_table_is_recognised_and_prepared(
     }
     good = [row for row in raw_sources.rows(manifest, "t") if row["error"] is None]
     assert [(row["image_id"], row["captions"], row["origin"]) for row in good] == [
-        (1, ["one"], "train.tsv:1"),
-        (3, ["three"], "train.tsv:3"),
+        (1, ["one"], "train.toy:1"),
+        (3, ["three"], "train.toy:3"),
     ]
-    assert raw_sources.errors(manifest, "t") == {"train.tsv:2": "empty caption"}
+    assert raw_sources.errors(manifest, "t") == {"train.toy:2": "empty caption"}
     assert [shard.path for shard in manifest.splits["t", "train"].shards] == ["t/train/000000.tar"]
     assert "t/train: read as a toy" in capsys.readouterr().err
 
 
-def test_messages_follow_from_the_table(with_tsv: Layout, tmp_path: Path) -> None:
+def test_messages_follow_from_the_table(with_toy: Layout, tmp_path: Path) -> None:
     (tmp_path / "raw/t").mkdir(parents=True)
-    with pytest.raises(ZeroVLError, match=r"\(webdataset\), train\.tsv or valid\.tsv \(tsv\); data/README"):
+    with pytest.raises(ZeroVLError, match=r"\(imagefolder\), train\.toy or valid\.toy \(toy\); data/README"):
         raw_sources.run_prepare(tmp_path)
-    write_tsv(tmp_path / "raw/t", "train", ["one"])
+    write_toy(tmp_path / "raw/t", "train", ["one"])
     raw_sources.write_tar(tmp_path / "raw/t/0.tar", raw_sources.sample("0", 0))
-    with pytest.raises(ZeroVLError, match="fits the layouts webdataset and tsv"):
+    with pytest.raises(ZeroVLError, match="fits the layouts webdataset and toy"):
         raw_sources.run_prepare(tmp_path)
 
 
@@ -101,6 +101,6 @@ def test_a_layout_that_cannot_lie_on_s3_says_which_can(tmp_path: Path, monkeypat
         run_sources(tmp_path, {"name": "k", "path": "s3://bucket/k", "layout": "karpathy"})
     other = TabSeparated()
     other.remote = True
-    monkeypatch.setitem(LAYOUTS, "tsv", other)
-    with pytest.raises(ZeroVLError, match=r"name it in data\.sources: webdataset or tsv"):
+    monkeypatch.setitem(LAYOUTS, "toy", other)
+    with pytest.raises(ZeroVLError, match=r"name it in data\.sources: webdataset or toy"):
         run_sources(tmp_path, {"name": "k", "path": "s3://bucket/k"})

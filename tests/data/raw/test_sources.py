@@ -17,8 +17,12 @@ def test_unknown_layout(tmp_path: Path) -> None:
     (tmp_path / "raw/a").mkdir(parents=True)
     with pytest.raises(ZeroVLError, match=r"source 'a': raw/a is empty; looked for train_anno\.csv"):
         raw_sources.run_prepare(tmp_path)
-    (tmp_path / "raw/a/pairs.tsv").touch()
+    (tmp_path / "raw/a/mine.tsv").touch()
     with pytest.raises(ZeroVLError, match=r"has no known layout; .*dataset\*\.json \(karpathy\), \*\.tar"):
+        raw_sources.run_prepare(tmp_path)
+    with pytest.raises(
+        ZeroVLError, match=r"shows each; it has a table, mine\.tsv: name .* layout: table and table: mine"
+    ):
         raw_sources.run_prepare(tmp_path)
 
 

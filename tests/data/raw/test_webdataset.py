@@ -173,3 +173,25 @@ def test_rubbish_in_a_tar(tmp_path: Path) -> None:
     assert found["0.tar"] == f"damaged tar at byte {start}; what comes before it is used, at least one sample is lost"
     assert found["2.tar"].startswith("not a tar, or truncated")
     assert found["3.tar"].startswith("not a tar, or truncated")
+
+
+def test_captions_under_another_key_of_the_json(tmp_path: Path) -> None:
+    texts: list[object] = ["one", ["two", "zwei"], 3, None]
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = []
+    for number, text in enumerate(texts):
+        values = {"key": str(number), "caption": "alt text", "recaption": text}
+        if text is None:
+            del values["recaption"]
+        members += [
+            (f"{number}.jpg", raw_sources.jpeg(number)),
+            (f"{number}.json", json.dumps(values).encode()),
+            (f"{number}.txt", b"alt text"),
+        ]
+    raw_sources.write_tar(tmp_path / "raw/a/0.tar", members)
+    manifest = raw_sources.run_sources(tmp_path, {"name": "a", "path": "raw/a", "json_caption": "recaption"})
+    good = [row["captions"] for row in raw_sources.rows(manifest, "a") if row["error"] is None]
+    assert good == [["one"], ["two", "zwei"]]
+    assert raw_sources.errors(manifest, "a") == {
+        "0.tar:2": "'recaption' of its .json is neither a text nor a list of texts",
+        "0.tar:3": "no 'recaption' in its .json (it has caption, key); json_caption of the source names it",
+    }

@@ -32,12 +32,12 @@ class Karpathy:
         """Return whether there is a split file, or several."""
         return next(folder.glob("dataset*.json"), None) is not None
 
-    def splits(self, path: str, evaluation_split: str) -> list[str]:
+    def splits(self, source: Source) -> list[str]:
         """Return the splits that the file has pictures for."""
-        annotation = _annotation(Path(path))
+        annotation = _annotation(Path(source.path))
         images = _images(annotation) if annotation else []
         names = {image.get("split") for image in images if isinstance(image, dict)}
-        return [split for split in SPLITS if names.intersection(_wanted(split, evaluation_split))]
+        return [split for split in SPLITS if names.intersection(_wanted(split, source.evaluation_split))]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the pictures of one split in the file's order; what neither split wants is counted in the notes."""

@@ -6,7 +6,8 @@ name among the choices of `params.SourceParams.layout`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +35,8 @@ class Layout(Protocol):
         """Return whether a local folder has the files that this layout is known by."""
         ...
 
-    def splits(self, path: str, evaluation_split: str) -> list[str]:
-        """Return which of `SPLITS` the source at `path` has; `evaluation_split` as in `params.SourceParams`."""
+    def splits(self, source: Source) -> list[str]:
+        """Return which of `SPLITS` a source has; its own `splits` are not known yet."""
         ...
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -58,6 +59,10 @@ class Source:
     evaluation_split: str
     txt_captions: str = "auto"  # as in `params.SourceParams`
     equal_pictures: str = "separate"  # a key of `equal_pictures.GROUPINGS`
+    json_caption: str = ""  # these as in `params.SourceParams`
+    table: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    pictures: str = ""
 
 
 def is_remote(path: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from zerovl.data.raw.imagefolder import ImageFolder
 from zerovl.data.raw.karpathy import Karpathy
 from zerovl.data.raw.layout import Layout
+from zerovl.data.raw.tables import Tables
 from zerovl.data.raw.webdataset import WebDataset
 from zerovl.data.raw.zerovl_csv import ZeroVLCsv
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (ZeroVLCsv(), Karpathy(), WebDataset())}
+_ALL: tuple[Layout, ...] = (ZeroVLCsv(), Karpathy(), WebDataset(), Tables(), ImageFolder())
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}

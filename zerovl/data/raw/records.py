@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -37,7 +37,7 @@ class Reading:
 
     records: Iterator[Record]
     total: int | None = None  # records, where that is known beforehand
-    notes: tuple[str, ...] = ()  # what was left out on purpose, for the user to read
+    notes: Sequence[str] = ()  # what was left out on purpose, for the user to read; whole once the records are read
 
 
 def caption_error(text: str, max_bytes: int) -> str | None:

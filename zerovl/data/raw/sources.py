@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.records import is_debris
+from zerovl.data.raw.table_files import is_table
 from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, SourceParams
 
@@ -46,7 +48,9 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
     if not remote and not Path(path).is_dir():
         raise ZeroVLError(f"source {settings.name!r}: {settings.path}: no such folder; correct its path")
     layout = _remote_layout(settings) if remote else _local_layout(settings, Path(path))
-    present = layout.splits(path, settings.evaluation_split)
+    options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
+    source = Source(settings.name, path, layout, (), **options)
+    present = layout.splits(source)
     splits = tuple(split for split in present if split in settings.splits)
     if not splits:
         found = f"has {', '.join(present)}" if present else "is empty"
@@ -54,15 +58,7 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
             f"source {settings.name!r}: {settings.path} ({layout.name} layout) {found}, wanted: "
             f"{', '.join(settings.splits) or 'no split'}; add its data, change its splits, or take the source out"
         )
-    return Source(
-        settings.name,
-        path,
-        layout,
-        splits,
-        settings.evaluation_split,
-        settings.txt_captions,
-        settings.equal_pictures,
-    )
+    return replace(source, splits=splits)
 
 
 def _remote_layout(settings: SourceParams) -> Layout:
@@ -99,5 +95,13 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     signs = ", ".join(f"{layout.signs} ({layout.name})" for layout in LAYOUTS.values())
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
-        f"{signs}; data/README.md shows each"
+        f"{signs}; data/README.md shows each{_table_hint(folder)}"
     )
+
+
+def _table_hint(folder: Path) -> str:
+    """Return how a table that is not known by its name becomes a source; "" where there is none."""
+    first = next((path.name for path in sorted(folder.iterdir()) if is_table(path)), None)
+    if first is None:
+        return ""
+    return f"; it has a table, {first}: name the source in data.sources with layout: table and table: {first}"

@@ -24,6 +24,8 @@ _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 
 _Opened = AbstractContextManager[str]
+# (the JSON of a sample, its .txt) -> (captions, why there are none or None)
+_ReadCaptions = Callable[[dict[str, object], bytes | None], tuple[list[str], str | None]]
 
 
 class WebDataset:
@@ -37,9 +39,9 @@ class WebDataset:
         """Return whether there is a tar where one of the splits would have it."""
         return any(any(_tars(str(folder), split).values()) for split in _EVALUATED)
 
-    def splits(self, path: str, evaluation_split: str) -> list[str]:
+    def splits(self, source: Source) -> list[str]:
         """Return the splits that have tars."""
-        tars = _tars(path, evaluation_split)
+        tars = _tars(source.path, source.evaluation_split)
         return [split for split in SPLITS if tars[split]]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -47,7 +49,7 @@ class WebDataset:
         tars = _tars(source.path, source.evaluation_split)
         first_id = SECOND_RUN if split == "valid" and tars["train"] else 0
         opened = _opened(source, split, tars[split], fetched)
-        return Reading(_read_tars(opened, first_id, max_caption_bytes, _text_reader(source)))
+        return Reading(_read_tars(opened, first_id, max_caption_bytes, _caption_reader(source)))
 
 
 def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
@@ -98,6 +100,26 @@ def _text_reader(source: Source) -> Callable[[str], list[str]]:
     return {"one": _one_caption, "lines": _caption_a_line}[source.txt_captions]
 
 
+def _caption_reader(source: Source) -> _ReadCaptions:
+    """Return what finds a sample's captions: under the key that the source names, else in the usual places."""
+    if source.json_caption:
+        return lambda values, text: _captions_at(source.json_caption, values)
+    read_text = _text_reader(source)
+    return lambda values, text: _captions(values, text, read_text)
+
+
+def _captions_at(key: str, values: dict[str, object]) -> tuple[list[str], str | None]:
+    """Return what lies under one key of the JSON, a text or a list of texts; nothing else is looked at."""
+    found = values.get(key)
+    texts = found if isinstance(found, list) else [found]
+    if texts and all(isinstance(text, str) for text in texts):
+        return [str(text) for text in texts], None
+    if key in values:
+        return [], f"{key!r} of its .json is neither a text nor a list of texts"
+    there = f"it has {', '.join(sorted(values)[:20])}"[:200] if values else "there is none, or it is empty"
+    return [], f"no {key!r} in its .json ({there}); json_caption of the source names it"
+
+
 def _opened(source: Source, split: str, tars: list[str], fetched: FetchedFiles) -> Iterator[tuple[str, _Opened]]:
     """Give (name for messages, context that gives a local path) of each tar."""
     for number, tar in enumerate(tars):
@@ -112,7 +134,7 @@ def _fetcher(uri: str) -> Callable[[Path], None]:
 
 
 def _read_tars(
-    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_text: Callable[[str], list[str]]
+    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_captions: _ReadCaptions
 ) -> Iterator[Record]:
     """Give the records of tars, in their order; `ImageIds` says what their ids are."""
     image_ids = ImageIds(first_id)
@@ -121,7 +143,7 @@ def _read_tars(
         image_ids.next_tar(name)
         with opened as path:
             for sample in read_samples(path, name):
-                yield from _records(sample, image_ids, caption_ids, max_caption_bytes, read_text)
+                yield from _records(sample, image_ids, caption_ids, max_caption_bytes, read_captions)
 
 
 def _records(
@@ -129,7 +151,7 @@ def _records(
     image_ids: ImageIds,
     caption_ids: Recent,
     max_caption_bytes: int,
-    read_text: Callable[[str], list[str]],
+    read_captions: _ReadCaptions,
 ) -> Iterator[Record]:
     if not sample.key:
         yield Record(sample.origin, error=sample.problem)
@@ -138,7 +160,7 @@ def _records(
     image_id = image_ids.of(values, sample.key)
     captions: list[str] = []
     if error is None:
-        captions, error = _captions(values, sample.text, read_text)
+        captions, error = read_captions(values, sample.text)
     if error is None and sample.picture is None:
         error = "no picture with this key"
     if error is None and image_ids.was_used(image_id):

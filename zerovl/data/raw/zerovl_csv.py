@@ -23,9 +23,9 @@ class ZeroVLCsv:
         """Return whether there is a CSV of one of the splits."""
         return any(_annotation(folder, split).is_file() for split in SPLITS)
 
-    def splits(self, path: str, evaluation_split: str) -> list[str]:
+    def splits(self, source: Source) -> list[str]:
         """Return the splits that have a CSV."""
-        return [split for split in SPLITS if _annotation(Path(path), split).is_file()]
+        return [split for split in SPLITS if _annotation(Path(source.path), split).is_file()]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Group the rows of one CSV by image_id, in the order of their first row."""

@@ -1,0 +1,218 @@
+"""Tables of any form: Parquet, CSV, TSV, JSON lines; columns by name; pictures by name or as bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support import raw_sources
+from tests.support.raw_sources import run_sources
+from zerovl.errors import ZeroVLError
+
+Rows = list[dict[str, Any]]
+
+
+def write_text(path: Path, rows: Rows, delimiter: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+WRITERS: dict[str, Callable[[Path, Rows], object]] = {
+    ".csv": lambda path, rows: write_text(path, rows, ","),
+    ".tsv": lambda path, rows: write_text(path, rows, "\t"),
+    ".jsonl": lambda path, rows: path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"),
+    ".parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
+}
+
+
+def write(path: Path, rows: Rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITERS[path.suffix](path, rows)
+
+
+def write_pictures(folder: Path, *names: str) -> None:
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(raw_sources.jpeg(seed))
+
+
+def good(manifest: Any, split: str = "train", source: str = "a") -> list[tuple[str, list[str]]]:
+    """(origin, captions) of the usable rows."""
+    found = raw_sources.rows(manifest, source, split)
+    return [(row["origin"], row["captions"]) for row in found if row["error"] is None]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_a_table_of_any_kind_with_open_clips_columns(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "raw/a"
+    write_pictures(folder, "p/0.jpg", "p/1.jpg")
+    rows = [
+        {"filepath": "p/0.jpg", "title": "one", "similarity": "0.3"},
+        {"filepath": "p/1.jpg", "title": " ", "similarity": "0.3"},
+        {"filepath": "p/0.jpg", "title": "one,\ttoo", "similarity": "0.3"},
+        {"filepath": "p/2.jpg", "title": "gone", "similarity": "0.3"},
+        {"filepath": "p/1.jpg", "title": "two", "similarity": "0.3"},
+        {"filepath": "../x.jpg", "title": "outside", "similarity": "0.3"},
+        {"filepath": "https://a.b/c.jpg", "title": "elsewhere", "similarity": "0.3"},
+    ]
+    write(folder / f"train{ending}", rows)
+    write(folder / f"valid{ending}", rows[:1])
+    manifest = raw_sources.run_prepare(tmp_path)
+    unit, first = ("row ", 1) if ending == ".parquet" else ("", 1 if ending == ".jsonl" else 2)
+    place = [f"train{ending}:{unit}{first + number}" for number in range(7)]
+    assert good(manifest) == [
+        (f"p/0.jpg ({place[0]})", ["one", "one,\ttoo"]),
+        (f"p/1.jpg ({place[1]})", ["two"]),
+    ]
+    assert raw_sources.errors(manifest, "a") == {
+        place[1]: "empty caption",
+        f"p/2.jpg ({place[3]})": "missing file",
+        f"../x.jpg ({place[5]})": "file name '../x.jpg' leaves its folder",
+        f"https://a.b/c.jpg ({place[6]})": "a web address; fetch the pictures first, for example with img2dataset",
+    }
+    assert manifest.pairs("a", "valid") == 1
+
+
+def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    folder = tmp_path / "elsewhere/of pairs"
+    write_pictures(tmp_path / "photos", "0.jpg", "1.jpg", "2.jpg")
+    rows = [
+        {"file": "0.jpg", "says": "zero", "number": 7, "part": "train"},
+        {"file": "1.jpg", "says": "one", "number": "x", "part": "Dev"},
+        {"file": str(tmp_path / "photos/0.jpg"), "says": "zero again", "number": 7, "part": "train"},
+        {"file": "2.jpg", "says": "stolen", "number": 7, "part": "train"},
+        {"file": "1.jpg", "says": "two", "number": "", "part": "train"},
+        {"file": "2.jpg", "says": "not this", "number": 9, "part": "extra"},
+    ]
+    write(folder / "mine.jsonl", rows)
+    settings = {
+        "name": "a",
+        "path": str(folder),
+        "layout": "table",
+        "table": "m*.jsonl",
+        "columns": {"image": "file", "caption": "says", "image_id": "number", "split": "part"},
+        "pictures": str(tmp_path / "photos"),
+    }
+    manifest = run_sources(tmp_path, settings)
+    assert good(manifest) == [("0.jpg (mine.jsonl:1)", ["zero", "zero again"])]
+    assert raw_sources.errors(manifest, "a") == {
+        "mine.jsonl:4": "number 7 already belongs to 0.jpg, here it has 2.jpg",
+        "mine.jsonl:5": "no number",
+    }
+    assert good(manifest, "valid") == [("1.jpg (mine.jsonl:2)", ["one"])]
+    assert "split 'extra' left out" in caplog.text
+    assert "mine.jsonl: image = file, caption = says, image_id = number, split = part" in caplog.text
+    with pytest.raises(ZeroVLError, match=r"pictures: ../gone: no such folder \(.*\); give one that is there"):
+        run_sources(tmp_path, settings | {"pictures": "../gone"})
+
+
+def test_wrong_columns_list_those_that_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "raw/a/train.csv", [{"url": "x", "alt": "y"}])
+    with pytest.raises(ZeroVLError) as error:
+        raw_sources.run_prepare(tmp_path)
+    assert str(error.value).endswith(
+        "train.csv: no column for the image (image, filepath, file_name, filename, image_path, path); it has url, alt; "
+        "name yours in data.sources, as in columns: {image: NAME}"
+    )
+    source = {"name": "a", "path": "raw/a", "columns": {"image": "url", "caption": "txt"}}
+    with pytest.raises(ZeroVLError, match=r"no column 'txt'; it has url, alt; name yours"):
+        run_sources(tmp_path, source)
+    write(tmp_path / "raw/a/train.csv", [{"image": "x", "caption": "y"}])
+    text = (tmp_path / "raw/a/train.csv").read_text().replace("image,", "caption,")
+    (tmp_path / "raw/a/train.csv").write_text(text)
+    with pytest.raises(ZeroVLError, match="column 'caption' stands twice"):
+        run_sources(tmp_path, {"name": "a", "path": "raw/a", "columns": {"image": "caption"}})
+
+
+def test_pictures_in_parquet_as_hugging_face_stores_them(tmp_path: Path) -> None:
+    def embedded(seed: int) -> dict[str, Any]:
+        return {"bytes": raw_sources.jpeg(seed), "path": "same.jpg"}
+
+    rows = [
+        {"image": embedded(0), "caption": ["zero", "nothing", ""], "image_id": 5},
+        {"image": embedded(1), "caption": ["one"], "image_id": 6},
+        {"image": embedded(0), "caption": ["again"], "image_id": 5},
+        {"image": embedded(2), "caption": ["stolen"], "image_id": 6},
+        {"image": {"bytes": None, "path": "there.jpg"}, "caption": ["by name"], "image_id": 7},
+        {"image": None, "caption": ["none"], "image_id": 8},
+        {"image": {"bytes": b"no picture", "path": None}, "caption": None, "image_id": 9},
+    ]
+    write_pictures(tmp_path / "raw/a/data", "there.jpg")
+    write(tmp_path / "raw/a/data/train-00000-of-00002.parquet", rows[:2])
+    write(tmp_path / "raw/a/data/train-00001-of-00002.parquet", rows[2:])
+    manifest = raw_sources.run_prepare(tmp_path)
+    one, two = (f"data/train-0000{n}-of-00002.parquet:row " for n in (0, 1))
+    assert good(manifest) == [
+        (f"{one}1", ["zero", "nothing", "again"]),
+        (f"{one}2", ["one"]),
+        (f"{two}3", ["by name"]),
+    ]
+    assert raw_sources.errors(manifest, "a") == {
+        f"{one}1": "empty caption",
+        f"{two}2": "image_id 6 already belongs to another picture, here it has another picture",
+        f"{two}4": "no picture",
+        f"{two}5": "empty caption",
+    }
+    by_id = {row["image_id"]: row["sha256"] for row in raw_sources.rows(manifest, "a") if row["error"] is None}
+    assert sorted(by_id) == [5, 6, 7]
+    assert by_id[5] == by_id[7]
+    assert not (tmp_path / "data/shards/.fetched").exists()
+
+
+def test_pictures_without_ids_are_one_each_or_one_by_their_bytes(tmp_path: Path) -> None:
+    rows = [{"image": raw_sources.jpeg(n % 2), "text": f"caption {n}"} for n in range(4)]
+    write(tmp_path / "raw/a/pairs.parquet", rows)
+    assert [captions for _, captions in good(raw_sources.run_prepare(tmp_path))] == [[f"caption {n}"] for n in range(4)]
+    source = {"name": "a", "path": "raw/a", "equal_pictures": "together"}
+    manifest = run_sources(tmp_path, source)
+    assert [captions for _, captions in good(manifest)] == [["caption 0", "caption 2"], ["caption 1", "caption 3"]]
+
+
+def test_rows_of_a_damaged_parquet_are_all_counted(tmp_path: Path) -> None:
+    path = tmp_path / "raw/a/train.parquet"
+    write_pictures(path.parent, "0.jpg")
+    rows = [{"image": "0.jpg", "image_id": n, "caption": f"number {n:06d}"} for n in range(300)]
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=100, compression="zstd", use_dictionary=False)
+    with pq.ParquetFile(path) as file:
+        chunk = file.metadata.row_group(1).column(2)
+    data = bytearray(path.read_bytes())
+    start = chunk.data_page_offset + 40
+    data[start : start + 40] = bytes(40)
+    path.write_bytes(data)
+    manifest = raw_sources.run_prepare(tmp_path)
+    info = manifest.splits["a", "train"]
+    assert (info.pairs, info.broken) == (200, 100)
+    assert "100 rows are lost" in raw_sources.errors(manifest, "a")["train.parquet:row 200"]
+    path.write_bytes(data[:-20])
+    with pytest.raises(ZeroVLError, match=r"train\.parquet: not a Parquet file, or cut short \(.*\); fetch it again"):
+        raw_sources.run_prepare(tmp_path)
+
+
+def test_a_quote_that_is_not_closed_counts_all_lines_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "raw/a/train.csv"
+    write_pictures(path.parent, "0.jpg")
+    path.write_text('image;caption\n0.jpg;fine\n0.jpg;"open\n' + "0.jpg;lost\n" * 5)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert good(manifest) == [("0.jpg (train.csv:2)", ["fine"])]
+    assert raw_sources.errors(manifest, "a") == {
+        f"train.csv:{line}": "a quote that opens in line 3 or after is not closed" for line in range(3, 9)
+    }
+
+
+def test_a_layout_that_is_named_and_not_there(tmp_path: Path) -> None:
+    (tmp_path / "raw/a").mkdir(parents=True)
+    with pytest.raises(ZeroVLError, match=r"raw/a: no table 'x\.csv'; put one there, or name it"):
+        run_sources(tmp_path, {"name": "a", "path": "raw/a", "layout": "table", "table": "x.csv"})
+    with pytest.raises(ZeroVLError, match=r"no metadata\.csv, \.jsonl or \.parquet"):
+        run_sources(tmp_path, {"name": "a", "path": "raw/a", "layout": "imagefolder"})

@@ -1,0 +1,142 @@
+"""Rows of a CSV as a stream, each with the lines that it takes; one broken row does not end the file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from zerovl.errors import ZeroVLError
+
+MAX_FIELD = 16 << 20  # characters; Python's own limit is 131,072: a long caption is a broken row, not the end of a file
+_MOST_LINES = 200  # of one row; beyond them a quote was not closed
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRow:
+    """The cells of a row, none where a `problem` says why."""
+
+    first_line: int
+    last_line: int
+    cells: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def lines(self) -> str:
+        """Lines of the file that the row takes: "7", or "7-9" where a caption has line breaks."""
+        return str(self.first_line) + (f"-{self.last_line}" if self.last_line > self.first_line else "")
+
+
+def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]:
+    """Give the rows of a CSV, the header as the first of them; empty lines are left out.
+
+    A row with fewer cells than the header is a problem; where a quote that is not closed has swallowed further rows,
+    each of their lines is one. Where it is not `strict`, quotes in odd places are taken as they stand.
+    Raises `ZeroVLError` where the file as a whole cannot be read: encoding, a line without end, quoting if `strict`.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    number = 0  # of the last line
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=strict, delimiter=delimiter)
+            width = 0
+            while True:
+                lines.taken.clear()
+                first = number + 1
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    number = reader.line_num
+                    if strict:
+                        raise
+                    yield from _lost(first, number, f"not valid CSV ({error})")
+                    continue
+                number = reader.line_num
+                if cells is None:
+                    return
+                if not cells:
+                    continue
+                width = width or len(cells)
+                unclosed = lines.ended and _ends_in_a_quote(lines.taken, delimiter)
+                yield from _rows(first, number, cells, width, unclosed)
+    except UnicodeDecodeError:
+        raise ZeroVLError(_encoding_message(path)) from None
+    except csv.Error as error:
+        raise ZeroVLError(f"{path}: line {number}: not valid CSV ({error}); fix the row there") from None
+    except _EndlessLineError:
+        raise ZeroVLError(
+            f"{path}: line {number + 1}: longer than {MAX_FIELD} characters; a CSV has a line for each row"
+        ) from None
+    except OSError as error:
+        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); check the file and its rights") from None
+
+
+class _EndlessLineError(Exception):
+    """Says that a line is longer than any row can be."""
+
+
+class _Lines:
+    """Lines of a file, those of the present row kept."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.taken: list[str] = []
+        self.ended = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_FIELD)
+        if len(line) >= MAX_FIELD:
+            raise _EndlessLineError
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.taken.append(line)
+        return line
+
+
+def _rows(first: int, last: int, cells: list[str], width: int, unclosed: bool) -> Iterator[CsvRow]:
+    """Give the row if it is whole, else what is lost."""
+    if unclosed or last - first >= _MOST_LINES:
+        yield from _lost(first, last, f"a quote that opens in line {first} or after is not closed")
+    elif len(cells) < width:
+        yield from _lost(first, last, f"row has {len(cells)} cells, the header has {width}")
+    else:
+        yield CsvRow(first, last, tuple(cells))
+
+
+def _lost(first: int, last: int, problem: str) -> Iterator[CsvRow]:
+    """Give a problem for each line: what was read as one row may have been as many."""
+    for line in range(first, max(first, last) + 1):
+        yield CsvRow(line, line, problem=problem)
+
+
+def _ends_in_a_quote(lines: list[str], delimiter: str) -> bool:
+    """Return whether the last row of a file lacks its closing quote, which a reader that is not strict does not say."""
+    try:
+        list(csv.reader(lines, strict=True, delimiter=delimiter))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
+
+
+def _encoding_message(path: Path) -> str:
+    """Return line and byte of the first place that is not UTF-8; the text decoder only knows its own buffer."""
+    start = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                value = line[error.start]
+                return (
+                    f"{path}: line {number}, byte {start + error.start} (0x{value:02x}): not UTF-8; "
+                    f"save it as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > fixed.csv"
+                )
+            start += len(line)
+    return f"{path}: not UTF-8; save it as UTF-8"

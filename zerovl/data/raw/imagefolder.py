@@ -1,0 +1,87 @@
+"""Hugging Face's `imagefolder`: pictures with a table `metadata` beside them, `file_name` and a caption a row.
+
+Format: https://huggingface.co/docs/datasets/image_dataset
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.layout import Source
+from zerovl.data.raw.records import Reading
+from zerovl.data.raw.split_names import NAMES, TRAIN, split_named
+from zerovl.data.raw.table_columns import choose_columns
+from zerovl.data.raw.table_files import KINDS, open_table
+from zerovl.data.raw.tables import (
+    SplitTable,
+    lowered,
+    present_splits,
+    read_tables,
+    relative_prefix,
+    split_by_rows,
+)
+from zerovl.errors import ZeroVLError
+
+_STEM = "metadata"
+
+
+class ImageFolder:
+    """The `Layout` of sources with a table in each split's folder, or one for all of them."""
+
+    name = "imagefolder"
+    signs = "metadata.csv, .jsonl or .parquet, in the folder or in train/ and valid/"
+    remote = False
+
+    def detect(self, folder: Path) -> bool:
+        """Return whether there is a table `metadata`, in the folder or in that of a split."""
+        return bool(_files(folder))
+
+    def splits(self, source: Source) -> list[str]:
+        """Return the splits that have a folder with a table, or a picture in the table of all."""
+        return present_splits(_tables(source), source)
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Give the pictures of one split in the order of its table."""
+        return read_tables(_tables(source), source, split, max_caption_bytes, fetched)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the tables of the splits' folders; where there is none, those of the folder itself."""
+    inner = [place for place in sorted(folder.iterdir()) if place.is_dir() and place.name.lower() in NAMES]
+    found = [file for place in inner for file in _beside(place)]
+    return found or _beside(folder)
+
+
+def _beside(folder: Path) -> list[Path]:
+    files = [folder / f"{_STEM}{ending}" for ending in KINDS]
+    return [file for file in files if file.is_file()]
+
+
+def _tables(source: Source) -> list[SplitTable]:
+    files = _files(Path(source.path))
+    if not files:
+        raise ZeroVLError(f"source {source.name!r}: {source.path}: no {ImageFolder.signs}; put it there")
+    for folder in {file.parent for file in files}:
+        if len(names := [file.name for file in files if file.parent == folder]) > 1:
+            raise ZeroVLError(f"source {source.name!r}: {folder} has {' and '.join(names)}; keep one of them")
+    return [_table(file, source) for file in files]
+
+
+def _table(path: Path, source: Source) -> SplitTable:
+    table = open_table(path)
+    columns = choose_columns(table, {"image": "file_name", **source.columns})
+    prefix = relative_prefix(path.parent, source)
+    if path.parent != Path(source.path):
+        return SplitTable(table, columns, frozenset({split_named(path.parent.name)}), None, prefix)
+    if columns.split:
+        return split_by_rows(table, columns, lowered, prefix)
+    return split_by_rows(table, replace(columns, split=columns.image), _first_folder, prefix)
+
+
+def _first_folder(name: Any) -> str:
+    """Return the split that a picture's folder says: `train/0.jpg`; train where it says none."""
+    first, separator, _ = str(name).removeprefix("./").partition("/")
+    return first.lower() if separator and first.lower() in NAMES else TRAIN[0]

@@ -1,0 +1,162 @@
+"""Tables with a row a caption: Parquet, CSV, TSV or JSON lines, with columns of any name.
+
+open_clip's `filepath,title`, Hugging Face's exports with pictures as bytes, and what people write by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.file_names import renamed_note
+from zerovl.data.raw.layout import SPLITS, Source
+from zerovl.data.raw.records import Reading, Record, is_debris
+from zerovl.data.raw.split_names import TRAIN, chosen_names, split_named
+from zerovl.data.raw.table_columns import Columns, choose_columns
+from zerovl.data.raw.table_files import KINDS, TableFile, is_table, open_table
+from zerovl.data.raw.table_records import Part, TableRecords
+from zerovl.errors import ZeroVLError
+
+_WHOLE = "pairs"  # stem of a table with all splits
+_BELOW = "data"  # folder in which Hugging Face's repositories have their tables
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """One table of a source, and which splits its rows are of."""
+
+    table: TableFile
+    columns: Columns
+    splits: frozenset[str]
+    split_of: Callable[[Any], str] | None  # of a value in the column `split`; None: all rows are of one split
+    prefix: str  # of names, so that those of several tables differ
+
+
+class Tables:
+    """The `Layout` of sources with tables: one or more a split, or one with a column `split`."""
+
+    name = "table"
+    signs = "train, valid or pairs as .parquet, .csv, .tsv or .jsonl"
+    remote = False
+
+    def detect(self, folder: Path) -> bool:
+        """Return whether there is a table with the name of a split, or `pairs`."""
+        return bool(_usual_files(folder))
+
+    def splits(self, source: Source) -> list[str]:
+        """Return the splits that tables, or rows of them, belong to."""
+        return present_splits(_tables(source), source)
+
+    def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
+        """Give the pictures of one split, table by table in the order of their names."""
+        return read_tables(_tables(source), source, split, max_caption_bytes, fetched)
+
+
+def present_splits(tables: list[SplitTable], source: Source) -> list[str]:
+    """Return which of `SPLITS` the rows of tables belong to."""
+    chosen = chosen_names(_names(tables), source.evaluation_split)
+    return [split for split in SPLITS if split in chosen]
+
+
+def read_tables(
+    tables: list[SplitTable], source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles
+) -> Reading:
+    """Return the pictures of one split; notes say what is taken for what, and which splits are left out."""
+    chosen = chosen_names(_names(tables), source.evaluation_split)
+    parts = [_part(each, source, split, chosen[split]) for each in tables if each.splits & chosen[split]]
+    notes = [f"{part.table.path.name}: {part.columns.said}" for part in parts[:1]]
+    if split == source.splits[-1]:  # once a source
+        notes += [f"split {name!r} left out" for name in sorted(_names(tables).difference(*chosen.values()))]
+    records = TableRecords(parts, f"{source.name}-{split}", max_caption_bytes, fetched)
+    return Reading(_noting(records, notes), notes=notes)
+
+
+def _noting(records: TableRecords, notes: list[str]) -> Iterator[Record]:
+    """Give the records; what is known only at their end joins the notes then."""
+    yield from records
+    if records.renamed:
+        notes.append(renamed_note(records.renamed))
+
+
+def _names(tables: list[SplitTable]) -> frozenset[str]:
+    return frozenset(name for each in tables for name in each.splits)
+
+
+def _part(each: SplitTable, source: Source, split: str, names: frozenset[str]) -> Part:
+    folder = _pictures_folder(source, each.table.path.parent)
+    if each.split_of is None:
+        return Part(each.table, each.columns, folder, each.prefix)
+    split_of = each.split_of
+    counts_problems = split == source.splits[0]  # rows that cannot be read say no split, and count once
+    return Part(each.table, each.columns, folder, each.prefix, lambda value: split_of(value) in names, counts_problems)
+
+
+def _pictures_folder(source: Source, beside: Path) -> Path:
+    """Return the folder that names of pictures are relative to: `pictures` of the source, else the table's own."""
+    folder = Path(source.path, source.pictures) if source.pictures else beside
+    if not folder.is_dir():
+        raise ZeroVLError(
+            f"source {source.name!r}: pictures: {source.pictures}: no such folder ({folder}); give one that is there, "
+            "absolute or relative to the source"
+        )
+    return Path(os.path.abspath(folder))
+
+
+def _usual_files(folder: Path) -> list[Path]:
+    """Return the tables that are known by their names, in the folder itself or in its `data`."""
+    places = [path for below in (folder, folder / _BELOW) if below.is_dir() for path in sorted(below.iterdir())]
+    return [path for path in places if is_table(path) and (split_named(path.name) or path.stem == _WHOLE)]
+
+
+def _tables(source: Source) -> list[SplitTable]:
+    folder = Path(source.path)
+    if source.table:
+        files = [path for path in _matching(folder, source.table) if is_table(path) and not is_debris(path.name)]
+    else:
+        files = _usual_files(folder)
+    if not files:
+        looked = f"no table {source.table!r}" if source.table else f"no table ({Tables.signs})"
+        raise ZeroVLError(
+            f"source {source.name!r}: {source.path}: {looked}; put one there, or name it in data.sources, as in "
+            f"table: my_pairs.csv (endings: {', '.join(KINDS)})"
+        )
+    return [_split_table(path, source) for path in files]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except (NotImplementedError, ValueError):
+        return []  # absolute, or no pattern at all
+
+
+def _split_table(path: Path, source: Source) -> SplitTable:
+    table = open_table(path)
+    columns = choose_columns(table, source.columns)
+    prefix = relative_prefix(path.parent, source)
+    if name := split_named(path.name) or split_named(path.parent.name):
+        return SplitTable(table, columns, frozenset({name}), None, prefix)
+    if not columns.split:
+        return SplitTable(table, columns, frozenset(TRAIN[:1]), None, prefix)
+    return split_by_rows(table, columns, lowered, prefix)
+
+
+def split_by_rows(table: TableFile, columns: Columns, split_of: Callable[[Any], str], prefix: str) -> SplitTable:
+    """Return a table with the splits that its rows say in the column `split`."""
+    found = {split_of(row.values[0]) for row in table.rows([columns.split]) if not row.problem}
+    return SplitTable(table, columns, frozenset(found), split_of, prefix)
+
+
+def relative_prefix(folder: Path, source: Source) -> str:
+    """Return what names relative to `folder` begin with, seen from the source; "" for the source's own folder."""
+    inner = folder.relative_to(source.path).as_posix()
+    return "" if source.pictures or inner == "." else f"{inner}/"
+
+
+def lowered(value: Any) -> str:
+    """Return a split's name as a row has it, in small letters."""
+    return str(value).strip().lower()
