@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
 from zerovl.errors import ZeroVLError
@@ -49,8 +50,8 @@ class Karpathy:
         wanted = _wanted(split, source.evaluation_split)
         chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
         # Said once a source, with its evaluation split: there the choice is made.
-        notes = _left_out(images, path, source.evaluation_split) if split == "valid" else ()
-        return Reading(_records(folder, path, chosen, max_caption_bytes), len(chosen), notes)
+        notes = _left_out(images, path, source.evaluation_split) if split == "valid" else []
+        return Reading(_records(folder, path, chosen, max_caption_bytes, notes), len(chosen), notes)
 
 
 def _annotation(folder: Path) -> Path | None:
@@ -67,7 +68,7 @@ def _wanted(split: str, evaluation_split: str) -> tuple[str, ...]:
     return _TRAIN if split == "train" else (evaluation_split,)
 
 
-def _left_out(images: list[Any], path: Path, evaluation_split: str) -> tuple[str, ...]:
+def _left_out(images: list[Any], path: Path, evaluation_split: str) -> list[str]:
     others = Counter(
         str(image.get("split"))
         for image in images
@@ -76,7 +77,7 @@ def _left_out(images: list[Any], path: Path, evaluation_split: str) -> tuple[str
     notes = [f"{plural(count, 'image')} of split {name!r} left out" for name, count in sorted(others.items())]
     if strays := sum(not isinstance(image, dict) for image in images):
         notes.append(f"{plural(strays, 'entry', 'entries')} of {path.name} left out: not an image")
-    return tuple(notes)
+    return notes
 
 
 def _images(path: Path) -> list[Any]:
@@ -90,7 +91,12 @@ def _images(path: Path) -> list[Any]:
     return images
 
 
-def _records(folder: Path, path: Path, images: list[dict[str, Any]], max_caption_bytes: int) -> Iterator[Record]:
+def _records(
+    folder: Path, path: Path, images: list[dict[str, Any]], max_caption_bytes: int, notes: list[str]
+) -> Iterator[Record]:
+    """Give the pictures; how many files have another name than the split file joins the notes at the end."""
+    names = FileNames(folder)
+    renamed = 0
     image_ids: set[int] = set()
     caption_ids: set[int] = set()
     for image in images:
@@ -122,11 +128,19 @@ def _records(folder: Path, path: Path, images: list[dict[str, Any]], max_caption
         if error is None and not good and not broken:
             error = "no caption"
         if error or good:
-            picture = None if error else Picture(str(_find(folder, image.get("filepath"), image["filename"])))
+            found = Found("", problem=error) if error else _find(names, image.get("filepath"), image["filename"])
+            renamed += found.renamed
             yield Record(
-                origin, image_id, tuple(text for _, text in good), tuple(number for number, _ in good), picture, error
+                origin,
+                image_id,
+                tuple(text for _, text in good),
+                tuple(number for number, _ in good),
+                None if found.problem else Picture(found.path),
+                found.problem,
             )
         yield from broken
+    if renamed:
+        notes.append(renamed_note(renamed))
 
 
 def _sentence(sentence: object, seen: set[int], max_bytes: int) -> tuple[int | None, str, str | None]:
@@ -142,9 +156,9 @@ def _sentence(sentence: object, seen: set[int], max_bytes: int) -> tuple[int | N
     return caption_id, text, caption_error(text, max_bytes)
 
 
-def _find(folder: Path, filepath: object, filename: str) -> Path:
+def _find(names: FileNames, filepath: object, filename: str) -> Found:
     """The first place that has the picture; the first place at all if none has."""
-    below = [Path(filepath, filename)] if isinstance(filepath, str) and filepath else []
-    names = [*below, *(Path("images") / name for name in [*below, Path(filename)]), Path(filename)]
+    below = [f"{filepath}/{filename}"] if isinstance(filepath, str) and filepath else []
+    places = [names.find(name) for name in [*below, *(f"images/{name}" for name in [*below, filename]), filename]]
     # os.path.exists, unlike Path.exists, takes names that are too long or not Unicode for missing.
-    return next((folder / name for name in names if os.path.exists(folder / name)), folder / names[0])
+    return next((place for place in places if place.problem or os.path.exists(place.path)), places[0])

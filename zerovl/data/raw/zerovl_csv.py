@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zerovl.data.pairs_csv import PairRow, read_rows
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
 
@@ -30,7 +31,8 @@ class ZeroVLCsv:
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Group the rows of one CSV by image_id, in the order of their first row."""
         entries = _grouped(_annotation(Path(source.path), split), split, max_caption_bytes)
-        return Reading(_records(entries, Path(source.path, split)), len(entries))
+        notes: list[str] = []
+        return Reading(_records(entries, FileNames(Path(source.path, split)), notes), len(entries), notes)
 
 
 @dataclass(slots=True)
@@ -84,16 +86,22 @@ def _id_error(row: PairRow, image_id: int | None) -> str:
     return f"{column} {value[:50]!r} is not a whole number"
 
 
-def _records(entries: list[_Sample | Record], pictures: Path) -> Iterator[Record]:
+def _records(entries: list[_Sample | Record], pictures: FileNames, notes: list[str]) -> Iterator[Record]:
+    """Give the records; how many files have another name than their row joins the notes at the end."""
+    renamed = 0
     for entry in entries:
         if isinstance(entry, Record):
             yield entry
         elif entry.captions:  # else each of its captions has a row of its own that says why
+            found = pictures.find(entry.image) if entry.error is None else Found("", problem=entry.error)
+            renamed += found.renamed
             yield Record(
                 entry.origin,
                 entry.image_id,
                 tuple(entry.captions),
                 tuple(entry.caption_ids),
-                None if entry.error else Picture(str(pictures / entry.image)),
-                entry.error,
+                None if found.problem else Picture(found.path),
+                found.problem,
             )
+    if renamed:
+        notes.append(renamed_note(renamed))
