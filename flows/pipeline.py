@@ -13,7 +13,7 @@ from flows import artifacts, stages
 from flows.forms import After, Recipe, recipe_file
 from flows.outbox import outbox
 from flows.runtime import checkout as checkouts
-from flows.runtime import process
+from flows.runtime import process, pushing
 from flows.runtime.checkout import Checkout
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
@@ -38,6 +38,7 @@ class Silent:
 def open_checkout(revision: str) -> Checkout:
     """Return the checkout of the flow run that calls; made, or found where the run is tried again."""
     follow_worker(runtime.flow_run.id)
+    pushing.wanted()  # at the end of a training is too late for a value that nobody understands
     if warning := checkouts.fetch(Paths.here()):
         get_run_logger().warning(warning)
     checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
@@ -91,8 +92,12 @@ def in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None
 
 
 def _push_branch(checkout: Checkout) -> None:
-    """Push the branch; a remote that takes no push from here (someone else's) does not fail the run: all is local."""
-    state = stages.push_branch(checkout, return_state=True)
+    """Push the branch where that is wanted; a remote that takes no push does not fail the run: all is local."""
+    remote = pushing.remote(checkout.paths)
+    if remote is None:
+        get_run_logger().info(pushing.sentence(checkout.paths))
+        return
+    state = stages.push_branch(checkout, remote, return_state=True)
     if state.is_failed():
         get_run_logger().warning("branch %s stays on this machine: %s", checkout.branch, state.message)
 

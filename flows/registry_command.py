@@ -10,8 +10,8 @@ from prefect import runtime
 from flows.outbox import Page, outbox, send
 from flows.pipeline import Silent
 from flows.progress import ProgressReporter
-from flows.runtime import process, tags
-from flows.runtime.checkout import remote_of, safe_name
+from flows.runtime import process, pushing, tags
+from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stages import stage_task
@@ -42,11 +42,11 @@ def run_registry_command(words: list[str]) -> str:
 
 @stage_task("tag", "Lets the alias's git tag follow to the version that has it now", retries=3)
 def tag(alias: str) -> None:
-    """Move the git tag of an alias NAME@ALIAS to the version that has the alias now, and push it."""
+    """Move the git tag of an alias NAME@ALIAS to the version that has the alias now; push it where that is wanted."""
     paths = Paths.here()
     version = user_registry(paths).resolve(alias)
     tags.tag_alias(paths.root, version.name, version.number, alias.partition("@")[2])
-    remote, commit = remote_of(paths), tags.commit_of(paths.root, version.name, version.number)
+    remote, commit = pushing.remote(paths), tags.commit_of(paths.root, version.name, version.number)
     if remote and commit:
         tags.push(paths.root, remote, commit)
 

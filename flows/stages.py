@@ -132,18 +132,17 @@ def commit_run(checkout: Checkout, message: str) -> None:
             tags.tag_alias(root, name, version, values["alias"])
 
 
-@stage_task("push branch", "Pushes the run's branch and tags to the git remote, where there is one", retries=3)
-def push_branch(checkout: Checkout) -> None:
-    """Push branch and tags; without a git remote there is nothing to do."""
-    remote = checkout.push()
+@stage_task("push branch", "Pushes the run's branch and tags to the git remote", retries=3)
+def push_branch(checkout: Checkout, remote: str) -> None:
+    """Push branch and tags."""
+    checkout.push(remote)
     release = Workspace(checkout.path).release
-    if remote and tags.wanted() and release.is_file():
+    if tags.wanted() and release.is_file():
         # Of the version's own commit: an earlier run may have made the same one.
         values = read_json(release)
         if commit := tags.commit_of(checkout.paths.root, values["name"], values["version"]):
             tags.push(checkout.paths.root, remote, commit)
-    if remote:
-        get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
+    get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 
 
 def write_code_digests(checkout: Checkout, listener: process.Listener) -> None:

@@ -57,14 +57,10 @@ class Checkout:
         git(self.path, "commit", "--quiet", "--no-verify", "-m", message, environment=_author(self.path))
         return True
 
-    def push(self) -> str | None:
-        """Push the branch to the remote of the user's checkout; None where it has none."""
-        remote = remote_of(self.paths)
-        if remote is None:
-            return None
+    def push(self, remote: str) -> None:
+        """Push the branch to a remote of the user's checkout."""
         target = f"HEAD:refs/heads/{self.branch}"
         git(self.path, "push", "--no-verify", "--force-with-lease", remote, target, seconds=_NETWORK_SECONDS)
-        return remote
 
     def share_store(self, store: str) -> None:
         """Make a registry in a folder of the checkout that of the user's checkout, for all runs.
@@ -152,6 +148,11 @@ def make(paths: Paths, name: str, run_id: str, revision: str) -> Checkout:
 
 def _make(paths: Paths, name: str, run_id: str, revision: str) -> Checkout:
     git(paths.root, "worktree", "prune")
+    if git(paths.root, "branch", "--list", BRANCHES):
+        raise CheckoutError(
+            f"{paths.root}: a branch is called {BRANCHES!r}, and git allows no {BRANCHES}/<name of the run> beside it; "
+            f"rename it: git branch -m {BRANCHES} another-name"
+        )
     for candidate in (safe_name(name), f"{safe_name(name)}-{run_id[:8]}"):
         checkout = Checkout(paths, candidate, paths.checkouts / candidate)
         owner = _owner(paths, checkout.branch)

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from flows.runtime import pushing
+from flows.runtime.checkout import CheckoutError
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
 from flows.runtime.paths import REPORTS_VARIABLE, Paths
 from flows.runtime.process import GRACE_SECONDS, GRACE_VARIABLE
@@ -41,7 +43,10 @@ def main() -> int:
     for number in _ENDS:
         signal.signal(number, _stop)
     try:
+        pushing.wanted()  # before anything starts: a value that is neither 1 nor 0
         return serve(Paths.here(), arguments.port, arguments.reports_port or arguments.port + 1)
+    except CheckoutError as error:
+        sys.exit(str(error))
     except StoppedError:
         return 0
 
@@ -64,7 +69,7 @@ def serve(paths: Paths, port: int, reports_port: int) -> int:
         processes.append(
             ("worker", _start(["worker", "start", "--pool", "zerovl", "--name", "zerovl"], environment, None))
         )
-        _greet(port, environment)
+        _greet(port, environment, pushing.sentence(paths))
         while True:
             for name, process in processes:
                 if process.poll() is not None:
@@ -176,12 +181,13 @@ def _serve_reports(folder: Path, port: int) -> ThreadingHTTPServer:
     return server
 
 
-def _greet(port: int, environment: dict[str, str]) -> None:
+def _greet(port: int, environment: dict[str, str], branches: str) -> None:
     password = (
         " (user and password: PREFECT_SERVER_API_AUTH_STRING)" if "PREFECT_API_AUTH_STRING" in environment else ""
     )
     print(f"\n  the UI        http://{HOST}:{port}{password}")
     print(f"  for commands  export PREFECT_API_URL=http://{HOST}:{port}/api")
+    print(f"  git           {branches}")
     print("  Ctrl-C ends server, worker and runs\n", flush=True)
 
 

@@ -1,10 +1,13 @@
 """Checkouts of runs: apart from each other and from the user's, on a branch that keeps what they did."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dvc.repo import Repo
 
+from flows import pipeline
+from flows.runtime import pushing
 from flows.runtime.checkout import CheckoutError, fetch, make, resolve, safe_name
 from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
@@ -125,19 +128,61 @@ def test_commits_need_no_name_in_gits_settings(paths: Paths, monkeypatch: pytest
     assert git(checkout.path, "log", "-1", "--format=%an <%ae>") == "zerovl flows <flows@localhost>"
 
 
-def test_the_branch_goes_to_the_remote_if_there_is_one(paths: Paths, tmp_path: Path) -> None:
+def test_the_branch_goes_to_the_remote_where_the_setting_says_so(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkout = make(paths, "pushed", "id", "HEAD")
-    assert checkout.push() is None
+    monkeypatch.setenv(pushing.VARIABLE, "1")
+    assert pushing.remote(paths) is None
+    assert pushing.sentence(paths) == "branches runs/* stay here: there is no git remote"
     git(tmp_path, "init", "--quiet", "--bare", "remote.git")
     git(paths.root, "remote", "add", "origin", str(tmp_path / "remote.git"))
     try:
-        assert checkout.push() == "origin"
+        assert pushing.remote(paths) == "origin"
+        assert pushing.sentence(paths) == "branches runs/* are pushed to origin (ZEROVL_PUSH_RUNS=1)"
+        checkout.push("origin")
         (checkout.path / "dvc.lock").write_text("b: 2\n")
         checkout.commit("more")
-        assert checkout.push() == "origin"
+        checkout.push("origin")
         assert git(tmp_path / "remote.git", "rev-parse", "runs/pushed") == checkout.head()
+        for off in ("", "0"):
+            monkeypatch.setenv(pushing.VARIABLE, off)
+            assert pushing.remote(paths) is None
+            assert pushing.sentence(paths) == "branches runs/* stay here; ZEROVL_PUSH_RUNS=1 pushes them to origin"
+        monkeypatch.setenv(pushing.VARIABLE, "yes")
+        with pytest.raises(CheckoutError, match="ZEROVL_PUSH_RUNS=yes: 1 pushes"):
+            pushing.remote(paths)
     finally:
         git(paths.root, "remote", "remove", "origin")
+
+
+def test_nothing_of_a_run_is_published_unless_asked_for(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting is looked at where the run's stages end, whatever remote the clone has."""
+    said: list[str] = []
+    monkeypatch.setattr(pipeline, "get_run_logger", lambda: SimpleNamespace(info=said.append))
+    monkeypatch.delenv(pushing.VARIABLE, raising=False)
+    checkout = make(paths, "private", "id", "HEAD")
+    git(tmp_path, "init", "--quiet", "--bare", "remote.git")
+    git(paths.root, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    try:
+        pipeline._push_branch(checkout)
+        assert git(tmp_path / "remote.git", "branch", "--list") == ""
+        assert said == ["branches runs/* stay here; ZEROVL_PUSH_RUNS=1 pushes them to origin"]
+    finally:
+        git(paths.root, "remote", "remove", "origin")
+
+
+def test_a_branch_that_is_called_runs(paths: Paths, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "other")
+    other = Paths(tmp_path / "other", tmp_path / "state")
+    commit(other.root, "start")
+    git(other.root, "branch", "runs")
+    with pytest.raises(
+        CheckoutError, match=r"a branch is called 'runs', .* rename it: git branch -m runs another-name"
+    ):
+        make(other, "one", "id", "HEAD")
 
 
 def test_reports_outlive_the_checkout(paths: Paths) -> None:

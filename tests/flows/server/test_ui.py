@@ -54,6 +54,7 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factor
             said += line
         assert f"the UI        http://127.0.0.1:{port}" in said
         assert "deployment train/train: created" in said
+        assert "git           branches runs/* stay here: there is no git remote" in said
         url = f"http://127.0.0.1:{port}/api/deployments/name/train/train"
         assert httpx.get(url).status_code == 401
         linked = httpx.get(f"http://127.0.0.1:{reports_port}/an-earlier-run/page.html").raise_for_status()
