@@ -36,7 +36,7 @@ NOT_COUNTED = {
     "zerovl.params": _PARAMETERS,
     **{
         f"zerovl.params.{name}": _PARAMETERS
-        for name in ("data", "evaluate", "machine", "model", "register", "section", "train")
+        for name in ("data", "evaluate", "filters", "machine", "model", "register", "section", "train")
     },
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from zerovl.params.data import DataParams, DemoParams, PrepareParams, SourceParams, ValidateParams
 from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, EvaluateParams
+from zerovl.params.filters import FilterParams
 from zerovl.params.machine import MachineParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, RegisterParams
@@ -25,6 +26,7 @@ __all__ = [
     "DataParams",
     "DemoParams",
     "EvaluateParams",
+    "FilterParams",
     "FineTuningParams",
     "GateParams",
     "ImageTowerParams",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from zerovl.params.filters import FilterParams
 from zerovl.params.section import Section
 
 
@@ -81,6 +82,7 @@ class PrepareParams(Section):
     tokenizer_vocab: int = Field(
         600, ge=0, description="size of a WordPiece vocabulary learned from the captions; 0: the text tower's own"
     )
+    filters: FilterParams = FilterParams()
 
 
 class ValidateParams(Section):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.data import tokenizer_training
+from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
@@ -30,11 +31,13 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     with _disk_full_explained(workspace.shards):
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)
-        manifest = Manifest(workspace.manifest, pack_sources(chosen, params.prepare, workspace, workers))
+        splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
+        manifest = Manifest(workspace.manifest, splits)
         tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
+        save_tallies(workspace.manifest, left_out)
         manifest.save()
-    _summarise(manifest, chosen, workspace, tokens)
+    _summarise(manifest, chosen, workspace, tokens, left_out)
     return manifest
 
 
@@ -62,7 +65,7 @@ def _disk_full_explained(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, tokens: int) -> None:
+def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, tokens: int, left_out: Tallies) -> None:
     rows = [
         (
             f"{name}/{split}",
@@ -75,6 +78,13 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
         for (name, split), info in manifest.splits.items()
     ]
     print(table(rows, right=frozenset(range(1, 6))))
+    for source, by_split in sorted(left_out.items()):
+        for split, reasons in sorted(by_split.items()):
+            for reason, tally in sorted(reasons.items()):
+                print(
+                    f"{source}/{split}: left out by prepare.filters.{reason}: {plural(tally.samples, 'picture')}, "
+                    f"{plural(tally.captions, 'caption')}"
+                )
     for split, meaning in (("valid", "never evaluated on"), ("train", "never trained on")):
         if lacking := [source.name for source in chosen if split not in source.splits]:
             print(f"no {split} split, so {meaning}: {', '.join(lacking)}")

@@ -14,13 +14,16 @@ import stat
 import tarfile
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from zerovl.data.filtering.left_out import LeftOut
+from zerovl.data.filtering.sample_filters import KEEP_ALL, Filters
+from zerovl.data.filtering.sieve import Candidate, Sieve
 from zerovl.data.raw.records import Picture, Record, printable
 from zerovl.files import atomic_write
 from zerovl.images import BrokenImageError, decode
@@ -39,6 +42,7 @@ class Unit:
     records: tuple[Record, ...]
     max_side: int
     max_pixels: int
+    filters: Filters = KEEP_ALL
 
     @property
     def name(self) -> str:
@@ -48,14 +52,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What became of a unit: its shard, and a row of the manifest for each record."""
+    """What became of a unit: its shard, and a row of the manifest for each record that no filter left out."""
 
     unit: Unit
-    rows: list[dict[str, Any]]  # one a record, columns of the manifest
-    samples: int  # 0: all records are broken, and there is no shard
+    rows: list[dict[str, Any]]  # columns of the manifest
+    samples: int  # 0: all records are broken or left out, and there is no shard
     bytes: int
     sha256: str
     faults: tuple[str, ...] = ()  # of stored pictures: what they say of themselves that was ignored
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +83,16 @@ def pack(unit: Unit) -> Packed:
     """
     with ExitStack() as stack:
         shard = _Shard(Path(unit.shards, unit.name), stack)
-        faults: list[str] = []
-        rows = [_pack_record(record, unit, shard, faults) for record in unit.records]
+        sieve, faults = Sieve(unit.filters), list[str]()
+        packed = [_pack_record(record, unit, shard, sieve, faults) for record in unit.records]
         size, digest = shard.finish()
-    return Packed(unit, rows, sum(row["error"] is None for row in rows), size, digest, tuple(faults))
+    rows = [row for row in packed if row is not None]
+    samples = sum(row["error"] is None for row in rows)
+    return Packed(unit, rows, samples, size, digest, tuple(faults), tuple(sieve.left_out))
 
 
-def _pack_record(record: Record, unit: Unit, shard: _Shard, faults: list[str]) -> dict[str, Any]:
+def _pack_record(record: Record, unit: Unit, shard: _Shard, sieve: Sieve, faults: list[str]) -> dict[str, Any] | None:
+    """Return a row of the manifest; None where a filter left out the whole record."""
     row: dict[str, Any] = {
         "source": unit.source,
         "split": unit.split,
@@ -102,8 +110,20 @@ def _pack_record(record: Record, unit: Unit, shard: _Shard, faults: list[str]) -
         stored = store_picture(original, unit.max_side, unit.max_pixels)
     except BrokenImageError as error:
         return row | {"error": str(error)}
+    key, origin = f"{unit.source}-{record.image_id}", str(row["origin"])
+    kept = sieve.kept_captions(
+        Candidate(key, record.image_id, record.captions, origin, stored.data, stored.width, stored.height)
+    )
+    if kept is None:
+        return None
+    if len(kept) < len(record.captions):
+        record = replace(
+            record,
+            captions=tuple(record.captions[place] for place in kept),
+            caption_ids=tuple(record.caption_ids[place] for place in kept),
+        )
+        row |= {"captions": list(record.captions), "caption_ids": list(record.caption_ids)}
     faults += stored.faults
-    key = f"{unit.source}-{record.image_id}"
     description = {
         "image_id": record.image_id,
         "captions": record.captions,

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
+from zerovl.data.filtering.sample_filters import sample_filters
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.raw.equal_pictures import GROUPINGS
@@ -33,6 +35,7 @@ from zerovl.processes import start_pool_worker
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
+Splits = dict[tuple[str, str], SplitInfo]  # (source, split) -> what is in it
 PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]
 
 _FETCHED = ".fetched"  # folder of files fetched from S3, beside the shards
@@ -50,24 +53,30 @@ def worker_count() -> int:
 
 def pack_sources(
     chosen: list[Source], settings: PrepareParams, workspace: Workspace, workers: int
-) -> dict[tuple[str, str], SplitInfo]:
-    """Write the shards and tables of all sources; returns (source, split) -> what is in it.
+) -> tuple[Splits, Tallies]:
+    """Write the shards and tables of all sources; returns what is in them, and what the filters of samples left out.
 
     Raises `ZeroVLError` for a source without samples, and where a worker process dies.
     """
     fetched = FetchedFiles(workspace.shards / _FETCHED)
-    splits: dict[tuple[str, str], SplitInfo] = {}
+    splits: Splits = {}
+    left_out: Tallies = {}
     with _packing(workers) as pack_all:
         for source in chosen:
+            tallies = left_out.setdefault(source.name, {})
             for split in source.splits:
-                splits[source.name, split] = _pack_split(source, split, settings, workspace, fetched, pack_all)
+                with LeftOutWriter(workspace.manifest, source.name, split) as writer:
+                    splits[source.name, split] = _pack_split(
+                        source, split, settings, workspace, fetched, pack_all, writer
+                    )
+                tallies[split] = writer.tallies
             here = [splits[source.name, split] for split in source.splits]
-            if not any(info.pairs + info.broken for info in here):
+            if not any(info.pairs + info.broken for info in here) and not any(tallies.values()):
                 raise ZeroVLError(
                     f"source {source.name!r}: {source.path} has no samples; add its data, or take the source out"
                 )
     shutil.rmtree(workspace.shards / _FETCHED, ignore_errors=True)
-    return splits
+    return splits, left_out
 
 
 def _pack_split(
@@ -77,6 +86,7 @@ def _pack_split(
     workspace: Workspace,
     fetched: FetchedFiles,
     pack_all: PackAll,
+    left_out: LeftOutWriter,
 ) -> SplitInfo:
     reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
     records = GROUPINGS[source.equal_pictures](reading.records, fetched)
@@ -95,13 +105,14 @@ def _pack_split(
                     fetched.release(record.picture.path)
             writer.add(packed.rows, shard=len(shards))
             faults.update(packed.faults)
+            left_out.add(packed.left_out)
             if packed.samples:
                 shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256))
             good = [row for row in packed.rows if row["error"] is None]
             pairs += len(good)
             captions += sum(len(row["captions"]) for row in good)
             broken += len(packed.rows) - len(good)
-            bar.update(len(packed.rows))
+            bar.update(len(packed.unit.records))
     for note in reading.notes:
         logger().info(f"{title}: {note}")
     for fault, count in sorted(faults.items()):
@@ -113,10 +124,11 @@ def _units(
     records: Iterator[Record], source: str, split: str, settings: PrepareParams, shards: Path, fetched: FetchedFiles
 ) -> Iterator[Unit]:
     """Give consecutive records by `shard_samples`; fetched files that they lie in are held until they are packed."""
+    filters = sample_filters(settings.filters)
     held = (_hold(record, fetched) for record in records)
     number = 0
     while batch := tuple(islice(held, settings.shard_samples)):
-        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels)
+        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels, filters)
         number += 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zerovl.data.validation.left_out_section import left_out_section
 from zerovl.data.validation.statistics import Example, Histogram, Scan
 from zerovl.files import atomic_write
 from zerovl.text_format import file_size, plural
@@ -39,6 +40,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
             for split, values in by_split.items()
         ),
         quarantine=_quarantine(verdict["quarantine"]),
+        left_out=left_out_section(counted),
         plots="\n".join(_plots(counted)),
         version=escape(verdict["great_expectations"]),
         expectations=f"{len(verdict['expectations'])} expectations",

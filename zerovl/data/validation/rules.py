@@ -116,7 +116,9 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
     )
     # A valid split without any input is one that the source does not have.
     empty = [
-        name for name, split in sorted(scan.splits.items()) if not split.pairs and (name[1] == "train" or split.broken)
+        (source, split)
+        for (source, split), values in sorted(scan.splits.items())
+        if not values.pairs and (split == "train" or values.broken or scan.left_out.get(source, {}).get(split))
     ]
     if not any(statistics.pairs for statistics in scan.splits.values()) and not empty:
         empty = sorted(scan.splits) or [("all sources", "all splits")]
@@ -125,7 +127,8 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "hard",
         len(empty),
         f"{len(empty)} splits without a usable pair",
-        "give the split readable pairs (reasons: broken.csv), or leave it out: splits of the source in data.sources",
+        "give the split readable pairs (reasons: broken.csv), loosen prepare.filters where those left all out, or "
+        "leave the split out: splits of the source in data.sources",
         maximum=0,
         examples=[example(f"{source}/{split}", None, "no usable pair") for source, split in empty[:EXAMPLES]],
     )
@@ -162,7 +165,10 @@ def _rows(scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
         name: str, level: Literal["hard", "soft"], text: str, key: str, low: float | None, high: float | None
     ) -> Rule:
         findings: RuleFindings = scan.note(name)
-        fix = f"fix or remove them at their origin, or change validate.{key}"
+        fix = (
+            f"fix them at their origin, leave them out by prepare.filters.{key} and run `dvc repro`, or change "
+            f"validate.{key}"
+        )
         return Rule(name, level, findings.extreme, f"{findings.count} {text}", fix, low, high, findings.examples)
 
     yield counted("complete", "hard", "values missing in usable rows", "run `dvc repro -f prepare`")

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
 from zerovl.data.manifest import SCHEMA, Manifest
 from zerovl.data.validation.bucket_files import ComparedColumns
 from zerovl.data.validation.measured_rows import MeasuredRows, measure, sample_table
@@ -48,7 +49,10 @@ def scan(
 
     Writes all quarantined inputs to `broken_csv` on the way.
     """
-    result = Scan()
+    result = Scan(left_out=load_tallies(manifest.folder))
+    for source, by_split in result.left_out.items():
+        for split in by_split:
+            result.left_out_examples[source, split] = first_examples(manifest.folder, source, split)
     usable = sum(info.pairs for info in manifest.splits.values())
     generator = np.random.default_rng(settings.seed)
     chosen = np.sort(generator.choice(usable, min(settings.sample_rows, usable), replace=False))

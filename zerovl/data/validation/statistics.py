@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from zerovl.data.filtering.left_out import LeftOut
+from zerovl.data.filtering.left_out_tables import Tallies
+
 EXAMPLES = 5
 
 Integers = npt.NDArray[np.int64]
@@ -126,6 +129,8 @@ class Scan:
     findings: dict[str, RuleFindings] = field(default_factory=dict)  # by rule name
     reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by reason of quarantine, digits replaced
     sample: pa.Table | None = None
+    left_out: Tallies = field(default_factory=dict)  # by the filters of `prepare`
+    left_out_examples: dict[tuple[str, str], dict[str, list[LeftOut]]] = field(default_factory=dict)  # by split, reason
     valid_hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     valid_places: list[Integers] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from zerovl.data.manifest import Manifest
@@ -38,7 +39,19 @@ def make_verdict(
             for reason, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         },
         "expectations": outcomes,
+    } | _left_out(counted)
+
+
+def _left_out(counted: Scan) -> dict[str, Any]:
+    """Counts by source, split and reason; nothing where no filter left anything out."""
+    counts = {
+        source: {
+            split: {reason: asdict(tally) for reason, tally in sorted(reasons.items())}
+            for split, reasons in sorted(by_split.items())
+        }
+        for source, by_split in sorted(counted.left_out.items())
     }
+    return {"left_out": counts} if counts else {}
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:

@@ -1,0 +1,76 @@
+"""The section `prepare.filters`: which pictures and captions are unwanted though nothing is broken about them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from zerovl.params.section import Section
+
+Script = Literal[
+    "arabic",
+    "armenian",
+    "bengali",
+    "cyrillic",
+    "devanagari",
+    "ethiopic",
+    "georgian",
+    "greek",
+    "gujarati",
+    "gurmukhi",
+    "han",
+    "hangul",
+    "hebrew",
+    "hiragana",
+    "kannada",
+    "katakana",
+    "khmer",
+    "lao",
+    "latin",
+    "malayalam",
+    "myanmar",
+    "sinhala",
+    "tamil",
+    "telugu",
+    "thai",
+    "tibetan",
+]
+
+
+class FilterParams(Section):
+    """What is left out, and counted with its reason; 0, an empty list and `keep` leave nothing out.
+
+    Of captions, single ones are left out, and a picture goes with its last one. All other filters leave out a
+    picture with all of its captions.
+    """
+
+    min_side: int = Field(0, ge=0, description="pictures with a shorter side are left out, pixels as stored; 0: none")
+    max_aspect: float = Field(0.0, ge=0, description="pictures whose longer side over the shorter is more; 0: none")
+    min_area: int = Field(0, ge=0, description="pictures of fewer pixels, width times height as stored; 0: none")
+    min_caption_words: int = Field(0, ge=0, description="captions of fewer words; 0: none")
+    max_caption_words: int = Field(0, ge=0, description="captions of more words; 0: none")
+    min_caption_characters: int = Field(0, ge=0, description="captions of fewer characters; 0: none")
+    max_caption_characters: int = Field(0, ge=0, description="captions of more characters; 0: none")
+    scripts: list[Script] = Field(
+        default=[], description="writing systems of captions, as [latin] or [han, hiragana, katakana]; empty: any"
+    )
+    min_script_share: float = Field(
+        0.5, gt=0, le=1, description="captions of whose letters a smaller share is of `scripts` are left out"
+    )
+
+    @model_validator(mode="after")
+    def _leave_something(self) -> Self:
+        if 0 < self.max_aspect < 1:
+            raise ValueError(
+                f"max_aspect is {self.max_aspect:g}, and the longer side over the shorter is 1 or more; set it to 1 or "
+                "more, or to 0 to leave it off"
+            )
+        for unit in ("words", "characters"):
+            least, most = (getattr(self, f"{bound}_caption_{unit}") for bound in ("min", "max"))
+            if 0 < most < least:
+                raise ValueError(
+                    f"min_caption_{unit} is {least} and max_caption_{unit} is {most}: no caption is left; "
+                    "exchange them, or set one to 0"
+                )
+        return self
