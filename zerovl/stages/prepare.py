@@ -12,6 +12,7 @@ from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
+from zerovl.data.raw.links import refuse_linked_folders
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, write_json
@@ -28,6 +29,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     """
     workers = worker_count()
     chosen = sources.resolve(params.data, workspace.root)
+    refuse_linked_folders(chosen, workspace.root / params.data.raw)
     with _disk_full_explained(workspace.shards):
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)

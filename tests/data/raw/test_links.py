@@ -1,0 +1,63 @@
+"""Links inside `data.raw`: what DVC follows is followed, what it does not see is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import raw_sources
+from tests.support.raw_sources import run_sources
+from zerovl.errors import ZeroVLError
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/deep"])
+def test_a_link_to_a_folder_is_refused_with_the_fix(tmp_path: Path, place: str) -> None:
+    link, target = tmp_path / "raw/a" / place, tmp_path / "elsewhere"
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 1)
+    (tmp_path / "raw/a/train/deep").mkdir()
+    link.rename(target)
+    link.symlink_to(target)
+    with pytest.raises(ZeroVLError) as error:
+        raw_sources.run_prepare(tmp_path)
+    text = str(error.value)
+    assert text.startswith(f"source 'a': {link}: a link to a folder, behind which DVC does not look")
+    assert f"rm {link} && cp -rs {target} {link}; or" in text
+    assert f"path: {target}" in text
+    assert not (tmp_path / "data").exists()
+
+
+def test_links_to_files_and_links_outside_are_followed(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "real/a", "train", 2)
+    for path in (tmp_path / "real/a").rglob("*.*"):  # as `cp -rs` does
+        link = tmp_path / "raw/a" / path.relative_to(tmp_path / "real/a")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 2
+    (tmp_path / "linked").symlink_to(tmp_path / "real/a")
+    assert run_sources(tmp_path, {"name": "b", "path": "linked"}).pairs("b", "train") == 2
+
+
+def test_dvc_sees_changes_behind_links_to_files_and_none_behind_links_to_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason for the rule: where a later DVC follows folders too, this fails and the rule can go."""
+    from dvc.repo import Repo
+
+    (tmp_path / "project/raw/a").mkdir(parents=True)
+    for name in ("file", "folder/inner"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "project/raw/a/file").symlink_to(tmp_path / "file")
+    (tmp_path / "project/raw/a/folder").symlink_to(tmp_path / "folder")
+    stage = "stages: {prepare: {cmd: 'true', deps: [linked]}}\n"
+    (tmp_path / "project/linked").symlink_to("raw")  # as data.raw may be
+    (tmp_path / "project/dvc.yaml").write_text(stage)
+    monkeypatch.chdir(tmp_path / "project")
+    with Repo.init(str(tmp_path / "project"), no_scm=True) as repo:
+        repo.reproduce()
+        assert "nfiles: 1" in (tmp_path / "project/dvc.lock").read_text()
+        (tmp_path / "folder/inner").write_text("another text")
+        assert repo.status() == {}
+        (tmp_path / "file").write_text("another text")
+        assert repo.status() == {"prepare": [{"changed deps": {"linked": "modified"}}]}

@@ -1,0 +1,50 @@
+"""Links to folders in `data.raw`: refused, since DVC does not look behind them.
+
+DVC 3 takes a link to a file for the file, and `data.raw` may be a link itself. A link to a folder below it counts as
+nothing: no file of it is versioned, and no change in it reruns `prepare` (https://github.com/iterative/dvc/issues/10237).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from zerovl.data.raw.layout import Source, is_remote
+from zerovl.errors import ZeroVLError
+
+_SHOWN = 3
+
+
+def refuse_linked_folders(sources: list[Source], raw: Path) -> None:
+    """Raise `ZeroVLError` where a source in the folder `raw` is a link, or has a link to a folder.
+
+    Sources elsewhere are not DVC's to watch, and may be links.
+    """
+    watched = os.path.abspath(raw)
+    for source in sources:
+        if not is_remote(source.path) and os.path.abspath(source.path).startswith(f"{watched}{os.sep}"):
+            links = list(_linked_folders(source.path))
+            if links:
+                raise ZeroVLError(_message(source, links))
+
+
+def _linked_folders(folder: str) -> Iterator[str]:
+    if os.path.islink(folder):
+        yield folder
+        return
+    for place, folders, _ in os.walk(folder):
+        yield from (path for name in sorted(folders) if os.path.islink(path := os.path.join(place, name)))
+
+
+def _message(source: Source, links: list[str]) -> str:
+    rest = f" and {len(links) - _SHOWN} more" if len(links) > _SHOWN else ""
+    target = os.path.realpath(links[0])
+    link, files = shlex.quote(links[0]), shlex.quote(target)
+    return (
+        f"source {source.name!r}: {', '.join(links[:_SHOWN])}{rest}: a link to a folder, behind which DVC does not look, "
+        "so changes there would go unnoticed; make it a folder of links to the files, which it follows: "
+        f"rm {link} && cp -rs {files} {link}; or take it out of data.raw and name the source in data.sources with "
+        f"path: {target} (then `dvc repro -f prepare` after a change)"
+    )
