@@ -43,8 +43,8 @@ def _message(source: Source, links: list[str]) -> str:
     target = os.path.realpath(links[0])
     link, files = shlex.quote(links[0]), shlex.quote(target)
     return (
-        f"source {source.name!r}: {', '.join(links[:_SHOWN])}{rest}: a link to a folder, behind which DVC does not look, "
-        "so changes there would go unnoticed; make it a folder of links to the files, which it follows: "
+        f"source {source.name!r}: {', '.join(links[:_SHOWN])}{rest}: a link to a folder, behind which DVC does not "
+        "look, so changes there would go unnoticed; make it a folder of links to the files, which it follows: "
         f"rm {link} && cp -rs {files} {link}; or take it out of data.raw and name the source in data.sources with "
         f"path: {target} (then `dvc repro -f prepare` after a change)"
     )
