@@ -28,13 +28,17 @@ ALLOWED = {
     "engine": _ENGINE,
     "sizing": {"sizing", *_ENGINE},
     "evaluation": {"evaluation", "model", "data"},
+    "indexing": {"indexing", "evaluation", "model", "data"},
     "training": _TRAINING,
     "planning": {"planning", *_TRAINING},
     "registry": {"registry"},
     "comparison": {"comparison", "release", "evaluation", "registry", "model", "data"},
     "release": {"release", "evaluation", "registry", "model", "data"},
     "stages": {"training", "release", "evaluation", "registry", "model", "data"},
-    "commands": {"planning", "comparison", "release", "interop", "evaluation", "registry", "model", "data", "zerovl"},
+    "commands": {
+        *("planning", "comparison", "release", "interop", "indexing"),
+        *("evaluation", "registry", "model", "data", "zerovl"),
+    },
     "cli.py": {"stages", "commands", "planning", "interop", "data", "zerovl"},
     "__init__.py": {"model", "registry", "objective"},
 }

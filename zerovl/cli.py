@@ -106,7 +106,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(_summary, _compare, _embed, _score, _search, _classify, _import_checkpoint, _convert_weights, _export),
+        *(
+            _summary,
+            _compare,
+            _embed,
+            _index,
+            _score,
+            _search,
+            _classify,
+            _import_checkpoint,
+            _convert_weights,
+            _export,
+        ),
         *(_import, _code, _registry),
     ):
         add(commands)
@@ -322,6 +333,25 @@ def _embed(commands: Subparsers) -> None:
     embed.add_argument("--out", required=True, metavar="FILE.npz")
 
 
+def _index(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import index
+
+        csv = Path(arguments.pairs) if arguments.pairs else None
+        given = (arguments.model, Path(arguments.images), csv, Path(arguments.out))
+        index.run(*given, arguments.dtype, arguments.ranks)
+
+    text = "embed pictures once, to search them in a second; run it again for what is new, changed or gone"
+    index = _command(commands, "index", text, run)
+    index.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    what = "pictures and WebDataset tars below a folder (data/shards too), one tar, or an .npz of `zerovl embed`"
+    index.add_argument("--images", required=True, metavar="DIR|FILE", help=what)
+    index.add_argument("--pairs", metavar="CSV", help="only the pictures of DIR that its column image names")
+    index.add_argument("--out", required=True, metavar="INDEX", help="a folder")
+    index.add_argument("--dtype", choices=("float32", "float16"), help="default: float32; float16 halves the index")
+    index.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, one a GPU; default: 1")
+
+
 def _score(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         from zerovl.commands import score
@@ -337,12 +367,18 @@ def _search(commands: Subparsers) -> None:
         from zerovl.commands import search
 
         out = Path(arguments.out) if arguments.out else None
-        search.run(arguments.model, arguments.query, Path(arguments.images), arguments.top, out)
+        given = (arguments.model, arguments.query)
+        if arguments.index:
+            search.run_index(*given, Path(arguments.index), arguments.top, out)
+        else:
+            search.run(*given, Path(arguments.images), arguments.top, out)
 
-    search = _command(commands, "search", "rank the pictures of a folder by a query", run)
+    search = _command(commands, "search", "rank the pictures of a folder or an index by a query", run)
     search.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
     search.add_argument("query")
-    search.add_argument("--images", required=True, metavar="DIR")
+    where = search.add_mutually_exclusive_group(required=True)
+    where.add_argument("--images", metavar="DIR", help="embedded each time")
+    where.add_argument("--index", metavar="INDEX", help="of `zerovl index`: nothing is embedded")
     search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
     search.add_argument("--out", metavar="FILE.png", help="also draw what was found")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from zerovl.evaluation.pool import Embeddings, Pool, encode
 from zerovl.images import decode_rgb
+from zerovl.model.preprocess import EvaluationTransform
 
 HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/a.png> \"quoted\""
 WIDTH = 32
@@ -42,10 +43,7 @@ class FakeEncoder:
         self.other = torch.randn(3, WIDTH, generator=generator) if blind else self.weights
         self.digest = f"seed {seed}, blind {blind}"
         self.encoded_pictures = 0
-
-    def transform(self, image: Image.Image) -> torch.Tensor:
-        """Turn a picture into uint8 pixels (3, 4, 4)."""
-        return torch.from_numpy(np.array(image.resize((4, 4)))).permute(2, 0, 1).contiguous()
+        self.transform = EvaluationTransform(image_size=4, resize_size=4)
 
     def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Embed pixels (n, 3, 4, 4), and count them."""

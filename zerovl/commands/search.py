@@ -1,4 +1,4 @@
-"""`zerovl search`: the pictures of a folder, ranked by a query."""
+"""`zerovl search`: the pictures of a folder or an index, ranked by a query."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from zerovl.evaluation.pool import Model
+    from zerovl.indexing.index import Index
+    from zerovl.indexing.search import Found
 
 BATCH = 128
 NAMED = 5  # skipped files that a message lists
@@ -25,10 +27,7 @@ NAMED = 5  # skipped files that a message lists
 
 def run(model: str, query: str, images: Path, top: int, out: Path | None) -> None:
     """Print rank, cosine and path of the `top` pictures of a folder, its sub-folders included."""
-    if top < 1:
-        raise ZeroVLError(f"--top {top}: must be 1 or more")
-    if not query.strip():
-        raise ZeroVLError("the query is empty; say what to look for")
+    _check(query, top)
     if not images.is_dir():
         raise ZeroVLError(f"{images}: no such folder; give the one with the pictures with --images")
     files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -56,6 +55,58 @@ def run(model: str, query: str, images: Path, top: int, out: Path | None) -> Non
         ]
         draw([Row("", "", tiles)], query, f"{len(tiles)} of {len(usable):,} pictures in {images.name}", out)
         print(f"drawn: {out}")
+
+
+def run_index(model: str, query: str, folder: Path, top: int, out: Path | None) -> None:
+    """Print rank, cosine and path or key of the `top` pictures of an index; none of them is embedded."""
+    _check(query, top)
+    if not folder.is_dir():
+        raise ZeroVLError(f"{folder}: no such folder; make an index with `zerovl index`")
+    fetch.check_reference(model)
+    from zerovl.indexing.index import Index, Maker
+    from zerovl.indexing.search import find
+
+    index = Index(folder)
+    import zerovl
+
+    encoder = zerovl.load(model)
+    index.check_model(Maker.of(encoder, model))
+    found = find(index, encoder.encode_text([query])[0], top)
+    if found.gone:
+        logger().warning(
+            f"skipped {len(found.gone)} that are gone since: {names(found.gone, NAMED)}; run `zerovl index` again"
+        )
+    for place, (one, score) in enumerate(zip(found.pictures, found.scores, strict=True), 1):
+        print(f"{place:4}  {score:.4f}  {one.shown}")
+    if out is not None:
+        _draw_found(query, index, found, out)
+
+
+def _draw_found(query: str, index: Index, found: Found, out: Path) -> None:
+    from zerovl.evaluation.report.drawing import Row, Tile, draw
+    from zerovl.images import BrokenImageError, decode_rgb
+    from zerovl.indexing.index import read_bytes
+
+    tiles = []
+    for place, (one, score) in enumerate(zip(found.pictures, found.scores, strict=True), 1):
+        try:
+            image = decode_rgb(read_bytes(one.picture)) if one.picture else None
+        except (BrokenImageError, OSError) as error:
+            logger().warning(f"not drawn: {one.key} ({error}); run `zerovl index` again")
+            continue
+        if image is not None:
+            tiles.append(Tile(image, "none", f"{place}  {score:.2f}  {Path(one.key).name}"))
+    if not tiles:
+        raise ZeroVLError(f"{index.folder}: holds embeddings alone, so nothing is drawn; leave --out out")
+    draw([Row("", "", tiles)], query, f"{len(tiles)} of {len(index):,} pictures in {index.folder.name}", out)
+    print(f"drawn: {out}")
+
+
+def _check(query: str, top: int) -> None:
+    if top < 1:
+        raise ZeroVLError(f"--top {top}: must be 1 or more")
+    if not query.strip():
+        raise ZeroVLError("the query is empty; say what to look for")
 
 
 def _embed_files(model: Model, files: Sequence[Path]) -> tuple[list[Path], torch.Tensor, list[str]]:

@@ -1,0 +1,59 @@
+"""`zerovl index`: the embeddings of pictures in a folder, for `zerovl search` and `zerovl serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.log import logger
+from zerovl.registry import fetch
+from zerovl.text_format import plural
+
+
+def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int) -> None:
+    """Make an index of pictures, or bring it up to date, and say what became of it.
+
+    Args:
+        model: a bundle's folder, or a release by reference.
+        images: a folder of pictures and tars, one tar, or an .npz of `zerovl embed`.
+        csv: names the pictures of `images` that are meant in its column `image`; None: all.
+        out: the folder of the index.
+        dtype: what embeddings are stored as; None: as the index has them, float32 for a new one.
+        ranks: processes that embed.
+    """
+    if ranks < 1:
+        raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
+    if images.suffix == ".npz" and csv is not None:
+        raise ZeroVLError(f"--pairs {csv}: {images} has its own rows; leave --pairs out")
+    if images.suffix == ".npz" and not images.is_file():
+        raise ZeroVLError(f"{images}: no such file; give an .npz of `zerovl embed`")
+    fetch.check_reference(model)
+    if images.suffix == ".npz":
+        _copy(model, images, out, dtype)
+        return
+    from zerovl.indexing.listing import listing_of
+
+    listing = listing_of(images, csv)
+    import zerovl  # and torch: after what was asked for is known to be there
+    from zerovl.indexing.index import BROKEN
+    from zerovl.indexing.ranks import make_shares
+    from zerovl.indexing.update import reasons_of, update
+
+    def prefill() -> None:
+        if ranks > 1:
+            make_shares(out, listing, zerovl.load, model, ranks)
+
+    done = update(out, listing, zerovl.load(model), model, dtype, prefill)
+    if done.reasons:
+        count = plural(done.reasons.total(), "input")
+        logger().warning(f"{count} left out ({reasons_of(done.reasons)}); {out / BROKEN} lists them")
+    pictures, width = plural(done.description.pictures, "picture"), done.description.width
+    print(f"{out}: {pictures}, {width} wide: {done.embedded:,} embedded, {done.kept:,} were there, {done.left:,} left")
+
+
+def _copy(model: str, npz: Path, out: Path, dtype: str | None) -> None:
+    import zerovl
+    from zerovl.indexing.arrays import index_arrays
+
+    done = index_arrays(out, npz, zerovl.load(model), model, dtype)
+    print(f"{out}: {plural(done.pictures, 'picture')} of {npz}, {done.width} wide")

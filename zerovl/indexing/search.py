@@ -1,0 +1,73 @@
+"""Find the pictures of an index that are nearest to a query: all of them are looked at, a piece at a time.
+
+Shapes: `N` pictures, `D` embedding width, `c` pictures at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zerovl.indexing.index import Index, IndexedPicture
+
+CHUNK = 1 << 16  # pictures scored at once: 128 MiB of embeddings 512 wide
+
+
+@dataclass(frozen=True)
+class Found:
+    """The nearest pictures, best first, and how many nearer ones are no longer there."""
+
+    pictures: list[IndexedPicture]
+    scores: list[float]  # cosines
+    gone: list[str]  # keys of pictures whose files are missing
+
+
+def nearest(
+    embeddings: npt.NDArray[np.floating], query: torch.Tensor, k: int, chunk: int = CHUNK
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return rows and scores of the k best of (N, D) for one query (D,), best first, ties in the order of rows.
+
+    As `zerovl.evaluation.retrieval.top_items`, whatever `embeddings` are stored as, in memory for `chunk` of them.
+    """
+    wanted = query.float().numpy()
+    rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    for start in range(0, len(embeddings), chunk):
+        part = np.asarray(embeddings[start : start + chunk], np.float32)  # (c, D)
+        its_scores = part @ wanted  # (c,)
+        if len(its_scores) > k:
+            least = np.partition(its_scores, -k)[-k]
+            its_rows = np.flatnonzero(its_scores >= least)  # at least k: all that tie with the last one
+        else:
+            its_rows = np.arange(len(its_scores))
+        rows = np.concatenate([rows, its_rows + start])
+        scores = np.concatenate([scores, its_scores[its_rows]])
+        best = np.argsort(-scores, kind="stable")[:k]
+        rows, scores = rows[best], scores[best]
+    return rows, scores
+
+
+def find(index: Index, query: torch.Tensor, top: int, skip: int | None = None) -> Found:
+    """Return the `top` nearest pictures of an index whose files are there, without row `skip`; query (D,)."""
+    asked = top + 1
+    while True:
+        rows, scores = nearest(index.embeddings, query, min(asked, len(index)))
+        found = [one for one in zip(index.pictures(rows.tolist()), scores.tolist(), strict=True) if one[0].row != skip]
+        there = [one for one in found if one[0].is_there][:top]
+        if len(there) == top or asked >= len(index):
+            last = there[-1][0].row if len(there) == top else None
+            return Found([one for one, _ in there], [score for _, score in there], _gone_before(found, last))
+        asked *= 2
+
+
+def _gone_before(found: list[tuple[IndexedPicture, float]], last: int | None) -> list[str]:
+    """Return the keys of those that are not there, up to row `last`."""
+    gone = []
+    for one, _ in found:
+        if not one.is_there:
+            gone.append(one.key)
+        if one.row == last:
+            break
+    return gone
