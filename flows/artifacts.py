@@ -15,6 +15,7 @@ from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_of
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
 from zerovl.files import read_json, read_json_lines
+from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
 # Of a chart outside the report, whose style sheet it has there.
@@ -87,7 +88,7 @@ def _picture(data: bytes, kind: str, title: str) -> str:
 def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> Page:
     """Return scores beside `before` (metrics of production), the gate's verdict, and how to load the model."""
     metrics = read_json(workspace.evaluation_report / "metrics.json")
-    release = read_json(workspace.release) if workspace.release.is_file() else None
+    release = read_release(workspace.release)
     return Page("summary", f"What run {run} came to", render_summary(metrics, release, before))
 
 

@@ -22,6 +22,7 @@ from zerovl import params_file
 from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params
+from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
 
@@ -51,6 +52,9 @@ def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], a
     alias = [] if after == "promote if better" else ["register.alias=''"]
     command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", recipe_file(recipe), *overrides, *alias]
     process.run(command, checkout.path, checkout.environment, Silent())
+    if after != "nothing" and params_file.load(checkout.path / "params.yaml").register_.when == "asked":
+        # The form asks. Not by the first command: the code of an older revision does not know the key.
+        process.run([*command, "register.when=always"], checkout.path, checkout.environment, Silent())
     checkout.commit(f"Parameters of run {checkout.name}")
     settings = params_file.load(checkout.path / "params.yaml")
     checkout.share_store(settings.register_.store)
@@ -77,7 +81,7 @@ def _run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str,
     stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
     stages.push_data(checkout)
     _push_branch(checkout)
-    release: dict[str, Any] | None = read_json(workspace.release) if workspace.release.is_file() else None
+    release = read_release(workspace.release)
     checkout.remove()
     return release
 
@@ -105,9 +109,9 @@ def _push_branch(checkout: Checkout) -> None:
 def _outcome(workspace: Workspace) -> str:
     score = headline_block(read_json(workspace.evaluation_metrics))[1][HEADLINE.name]
     scored = f"{HEADLINE.label} {score:.1f}"
-    if not workspace.release.is_file():
+    release = read_release(workspace.release)
+    if release is None:
         return f"{scored}, not registered"
-    release = read_json(workspace.release)
     return f"{scored}, {release['name']}@{release['version']}" + (
         f", {release['alias']}" if release["promoted"] else ""
     )

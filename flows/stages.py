@@ -19,7 +19,7 @@ from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.gpu_lock import hold_gpu_lock
 from zerovl import params_file
-from zerovl.files import read_json
+from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
 RETRY_VARIABLE = "ZEROVL_RETRY_SECONDS"
@@ -123,9 +123,8 @@ def commit_run(checkout: Checkout, message: str) -> None:
     """Commit, and tag the commit's release where tags are wanted."""
     checkout.commit(message)
     get_run_logger().info("branch %s is at %s", checkout.branch, checkout.head()[:12])
-    release = Workspace(checkout.path).release
-    if tags.wanted() and release.is_file():
-        values = read_json(release)
+    values = read_release(Workspace(checkout.path).release)
+    if tags.wanted() and values:
         root, name, version = checkout.paths.root, values["name"], values["version"]
         tags.tag_version(root, name, version, checkout.head())
         if values["promoted"]:
@@ -136,12 +135,11 @@ def commit_run(checkout: Checkout, message: str) -> None:
 def push_branch(checkout: Checkout, remote: str) -> None:
     """Push branch and tags."""
     checkout.push(remote)
-    release = Workspace(checkout.path).release
-    if tags.wanted() and release.is_file():
-        # Of the version's own commit: an earlier run may have made the same one.
-        values = read_json(release)
-        if commit := tags.commit_of(checkout.paths.root, values["name"], values["version"]):
-            tags.push(checkout.paths.root, remote, commit)
+    values = read_release(Workspace(checkout.path).release)
+    # Of the version's own commit: an earlier run may have made the same one.
+    commit = values and tags.commit_of(checkout.paths.root, values["name"], values["version"])
+    if tags.wanted() and commit:
+        tags.push(checkout.paths.root, remote, commit)
     get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 
 

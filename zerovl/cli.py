@@ -458,7 +458,13 @@ def _registry(commands: Subparsers) -> None:
 
         registry.run(arguments)
 
-    registry = _command(commands, "registry", "look at releases, fetch them, move aliases", run)
+    def run_add(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import registry_add
+        from zerovl.workspace import Workspace
+
+        registry_add.add(arguments.reference, arguments.store, Workspace())
+
+    registry = _command(commands, "registry", "look at releases, fetch them, add them, move aliases", run)
     registry.add_argument(
         "--store", metavar="FOLDER|s3://...", help="default: ZEROVL_STORE, else register.store of params.yaml"
     )
@@ -475,6 +481,8 @@ def _registry(commands: Subparsers) -> None:
     pull = action("pull", "fetch a version, every digest checked", "NAME@ALIAS|NAME@VERSION")
     pull.add_argument("--out", metavar="DIR", help="default: the cache")
     action("verify", "read every byte of a version in the store and compare digests", "NAME@ALIAS|NAME@VERSION")
+    text = "register the model of a run, an experiment or a revision, through the gate"
+    action("add", text, "RUN|EXPERIMENT|REVISION").set_defaults(run=run_add)
     promote = action("promote", "move an alias to a version", "NAME@VERSION")
     promote.add_argument("alias")
     promote.add_argument("--why", default="", metavar="TEXT", help="kept in the history")

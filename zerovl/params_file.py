@@ -42,6 +42,7 @@ _LATER = frozenset(
         "evaluate.classification",
         "evaluate.folds",
         "register.gate.min_metrics",
+        "register.when",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",
         "model.text_tower.pooling",

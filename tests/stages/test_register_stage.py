@@ -4,11 +4,13 @@ import getpass
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.finished_pipeline import write_pipeline
 from zerovl import cli, params, params_file
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval, headline_block
@@ -20,6 +22,7 @@ from zerovl.registry.stores.folder import FolderStore
 from zerovl.release import promote as promoting
 from zerovl.release import publish
 from zerovl.release.gate import Compare, Comparison, LostHolder
+from zerovl.release.record import not_asked, read_release
 from zerovl.stages import register
 from zerovl.workspace import Workspace
 
@@ -62,39 +65,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def write(workspace: Workspace) -> Write:
-    """Everything that the earlier stages leave; other weights are another model."""
-
-    def write_json(path: Path, value: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
-
-    def write(
-        weights: bytes = b"weights", rsum: float = 300.0, evaluation: str = "data-1", passed: bool = True
-    ) -> None:
-        workspace.model.mkdir(parents=True, exist_ok=True)
-        (workspace.model / "model.safetensors").write_bytes(weights)
-        (workspace.model / "config.json").write_text("{}")
-        (workspace.model / "tokenizer.json").write_text("{}")
-        (workspace.model / ".gitignore").write_text("not part of it")
-        scores = {"i2t_r1": 40.123, "rsum": rsum, "rsum_low": rsum - 7.5, "rsum_high": rsum + 8.25, "chance_rsum": 16.0}
-        write_json(
-            workspace.evaluation_report / "metrics.json",
-            {
-                "mean": scores,
-                "overall": {**scores, "rsum": 100.0},
-                "sources": {"shapes": {"rsum": rsum}, "web": {"rsum": rsum}},
-                "evaluation_digest": evaluation,
-            },
-        )
-        (workspace.evaluation_report / "queries.parquet").write_bytes(b"ranks of " + weights)
-        (workspace.evaluation_report / "sample").mkdir(exist_ok=True)
-        (workspace.evaluation_report / "sample" / "pairs.tar").write_bytes(b"pairs")
-        (workspace.evaluation_report / "sample" / "embeddings.safetensors").write_bytes(b"of " + weights)
-        splits = {"train": {"pairs": 1600, "broken": 2}, "valid": {"pairs": 200, "broken": 1}}
-        write_json(workspace.manifest / "manifest.json", {"digest": "data-digest", "sources": {"shapes": splits}})
-        write_json(workspace.validation_report / "verdict.json", {"passed": passed, "manifest_digest": "data-digest"})
-        write_json(workspace.training_report / "metrics.json", {"final_loss": 0.5, "steps": 10})
-
+    write = partial(write_pipeline, workspace)
     write()
     return write
 
@@ -158,6 +129,52 @@ def test_the_run_that_trained_the_model_is_kept(workspace: Workspace, write: Wri
     workspace.training_run.write_text(json.dumps(run))
     run_stage(settings(), workspace)
     assert registry.resolve("zerovl@production").provenance["run"] == run
+
+
+def test_an_experiment_is_no_release_unless_it_is_asked_for(
+    workspace: Workspace,
+    write: Write,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "register")
+    monkeypatch.setenv("DVC_EXP_NAME", "higher-lr")
+    run_stage(settings(), workspace)
+    assert not registry.names()
+    assert released(workspace) == {
+        "registered": False,
+        "name": "zerovl",
+        "store": "registry",
+        "alias": "production",
+        "why": "it is the experiment higher-lr of DVC, and register.when is repro",
+        "command": "zerovl registry add higher-lr",
+        "model_digest": None,
+    }
+    assert read_release(workspace.release) is None
+    printed = capsys.readouterr().out
+    assert "nothing is registered: it is the experiment higher-lr of DVC" in printed
+    assert "    zerovl registry add higher-lr" in printed
+    run_stage(settings(when="always"), workspace)
+    version = registry.resolve("zerovl@production")
+    assert version.provenance["experiment"] == "higher-lr"
+    assert read_release(workspace.release) == released(workspace)
+
+
+@pytest.mark.parametrize(
+    ("when", "environment", "command"),
+    [
+        ("repro", {"DVC_STAGE": "register"}, ""),
+        ("repro", {"DVC_STAGE": "register", "DVC_EXP_NAME": "a"}, "zerovl registry add a"),
+        ("always", {"DVC_STAGE": "register", "DVC_EXP_NAME": "a"}, ""),
+        ("asked", {"DVC_STAGE": "register", "DVC_EXP_NAME": "a"}, "zerovl registry add a"),
+        ("asked", {"DVC_STAGE": "register"}, "zerovl register"),
+        ("asked", {}, ""),  # typed by hand
+    ],
+)
+def test_who_asks_for_a_release(when: str, environment: dict[str, str], command: str) -> None:
+    found = not_asked(settings(when=when).register_, environment)
+    assert (found.command if found else "") == command
 
 
 def test_again_is_the_same_release(workspace: Workspace, write: Write, registry: Registry) -> None:

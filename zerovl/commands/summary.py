@@ -55,7 +55,13 @@ def show(workspace: Workspace) -> None:
 
 
 def _release_lines(release: Mapping[str, Any], metrics: Mapping[str, Any], workspace: Workspace) -> Iterator[str]:
-    """The release of this model and whom it was held against; or that the last one is of another model."""
+    """The release of this model and whom it was held against; or that the last one is of another model, or none."""
+    if "version" not in release:
+        asked = release["model_digest"] == metrics.get("model_digest")
+        why = release["why"] if asked else f"{workspace.release} is of another model"
+        yield f"  release   none: {why}"
+        yield f"            `{release['command'] if asked else 'dvc repro register'}` registers it"
+        return
     reference, files = f"{release['name']}@{release['version']}", release.get("files") or {}
     evaluated, registered = metrics.get("model_digest"), files.get(release_files.WEIGHTS)
     if evaluated != registered:

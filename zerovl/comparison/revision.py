@@ -1,41 +1,63 @@
-"""Read what DVC keeps of a git revision or an experiment: reports and parameters, without a checkout of it."""
+"""Read what DVC keeps of a git revision or an experiment: files of it, without a checkout."""
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.registry import release_files
+from zerovl.release.provenance import report
 from zerovl.workspace import Workspace
 
 
 def fetch(name: str, root: Path, aside: Path) -> str:
     """Copy parameters and reports of a revision to the same places under `aside`; returns its commit.
 
-    Files that DVC tracks come from its cache, else from the default remote.
+    Raises:
+        ZeroVLError: as `copy_files`, or the revision has no evaluation that can be read.
+    """
+    commit = copy_files(name, root, aside, _compared())
+    if not Workspace(aside).evaluation_metrics.is_file():
+        raise ZeroVLError(
+            f"{name}: revision {commit[:10]} has no reports/evaluation/metrics.json, in git or in DVC; name one on "
+            "which `dvc repro` ran to the end and was committed with dvc.lock"
+        )
+    return commit
+
+
+def copy_files(name: str, root: Path, aside: Path, paths: Iterable[Path]) -> str:
+    """Copy files and folders of a revision to the same places under `aside`, those that it has; returns its commit.
+
+    What DVC tracks comes from its cache, else from the default remote.
+
+    Args:
+        name: a branch, tag or commit of git, or an experiment of DVC.
+        root: a checkout of the project.
+        aside: an empty folder.
+        paths: relative to the project's folder.
 
     Raises:
         ZeroVLError: DVC is not installed, the folder is not a project of DVC and git, there is no such revision, or
-            it has no evaluation that can be read.
+            its files cannot be read.
     """
-    try:
-        from dvc.api import DVCFileSystem
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-        from dvc.scm import RevError, SCMError, resolve_rev
-    except ImportError:
-        raise ZeroVLError(
-            f"{name}: no such folder, and revisions are read with DVC, which is not installed: pip install "
-            "'zerovl[pipeline]'"
-        ) from None
+    _require_dvc(name)
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import RevError, SCMError, resolve_rev
+
     try:
         with Repo(str(root)) as repo:
             commit = str(resolve_rev(repo.scm, name))
         files = DVCFileSystem(str(root), rev=commit)
-        for path, wanted in _places(Workspace(), aside).items():
-            if files.exists(path):
+        for path in paths:
+            if files.exists(path.as_posix()):
+                wanted = aside / path
                 wanted.parent.mkdir(parents=True, exist_ok=True)
-                files.get(path, str(wanted))
+                files.get(path.as_posix(), str(wanted), recursive=files.isdir(path.as_posix()))
     except (RevError, SCMError) as error:
         raise ZeroVLError(
             f"{name!r}: no such folder, release (NAME@NUMBER), git revision or experiment here ({error}); "
@@ -45,16 +67,54 @@ def fetch(name: str, root: Path, aside: Path) -> str:
         raise ZeroVLError(
             f"{name}: its reports cannot be read: {error}; `dvc fetch --all-commits` may bring them"
         ) from None
-    if not Workspace(aside).evaluation_metrics.is_file():
-        raise ZeroVLError(
-            f"{name}: revision {commit[:10]} has no reports/evaluation/metrics.json, in git or in DVC; compare one on "
-            "which `dvc repro` ran to the end and was committed with dvc.lock"
-        )
     return commit
 
 
-def _places(there: Workspace, aside: Path) -> dict[str, Path]:
-    """What is read of a revision, by its path in the project, and where it goes."""
+def experiments(root: Path) -> dict[str, str]:
+    """Return the commit of each experiment of DVC by its name, those on other commits too.
+
+    Raises:
+        ZeroVLError: DVC is not installed, or the folder is not a project of DVC and git.
+    """
+    _require_dvc(str(root))
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    try:
+        with Repo(str(root)) as repo:
+            found = repo.experiments.ls(all_commits=True)
+    except (DvcException, SCMError) as error:
+        raise ZeroVLError(f"{root}: the experiments of DVC cannot be listed: {error}") from None
+    return {name: str(commit) for its in found.values() for name, commit in its}
+
+
+def experiment_of_run(fingerprint: str, root: Path) -> str | None:
+    """Return the name of the experiment whose model a run trained; None where there is none.
+
+    Raises:
+        ZeroVLError: as `experiments`.
+    """
+    path = Workspace().training_run
+    for name in experiments(root):
+        with tempfile.TemporaryDirectory() as folder:
+            copy_files(name, root, Path(folder), [path])
+            if report(Path(folder) / path).get("fingerprint") == fingerprint:
+                return name
+    return None
+
+
+def _require_dvc(name: str) -> None:
+    if importlib.util.find_spec("dvc") is None:
+        raise ZeroVLError(
+            f"{name}: no such folder, and revisions are read with DVC, which is not installed: pip install "
+            "'zerovl[pipeline]'"
+        )
+
+
+def _compared() -> tuple[Path, ...]:
+    """What is read of a revision to compare it."""
+    there = Workspace()
     pairs = there.evaluation_report / release_files.SAMPLE / release_files.SAMPLE_PAIRS
     reports = (there.training_run, there.training_log, there.evaluation_metrics, there.evaluation_queries, pairs)
-    return {path.as_posix(): aside / path for path in (there.root / "params.yaml", *reports)}
+    return (there.root / "params.yaml", *reports)

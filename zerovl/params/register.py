@@ -58,4 +58,9 @@ class RegisterParams(Section):
     alias: str = Field(
         "production", pattern=r"^[A-Za-z0-9_-]*$", description="moved here if the gate passes; empty: none"
     )
+    when: Literal["repro", "always", "asked"] = Field(
+        "repro",
+        description="what becomes a release; repro: what `dvc repro` and the flows make, no experiment of DVC; "
+        "always: these too; asked: what `zerovl registry add` or `zerovl register` name",
+    )
     gate: GateParams = GateParams()

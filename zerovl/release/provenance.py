@@ -7,28 +7,45 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from zerovl.files import read_json, sha256_file
+from zerovl.release.record import experiment_name
 
 RUN_VARIABLE = "ZEROVL_RUN"
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "webdataset", "numpy")
 
 
-def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Source:
+    """The commit that a release is made from (see `git_state`), and the experiment of DVC, where it is one."""
+
+    git: dict[str, Any] | None
+    experiment: str = ""
+
+    @classmethod
+    def of_checkout(cls, root: Path) -> Source:
+        """Return the source of a checkout as it is."""
+        return cls(git_state(root), experiment_name())
+
+
+def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any], source: Source) -> dict[str, Any]:
     """Return what is needed to make the release again, as JSON.
 
     Args:
-        root: the checkout.
+        root: the checkout, or what was fetched of a revision.
         params: all sections, by the names of `params.yaml`.
         manifest: `data/manifest/manifest.json`.
+        source: where `root` comes from.
     """
     lock = root / "dvc.lock"
     return {
-        "git": git_state(root),
+        "git": source.git,
+        **({"experiment": source.experiment} if source.experiment else {}),
         "dvc_lock": sha256_file(lock) if lock.is_file() else None,
         "data_manifest": manifest.get("digest"),
         "params": params,

@@ -32,8 +32,13 @@ class Candidate:
     provenance: dict[str, Any]
 
 
-def assemble(params: Params, workspace: Workspace) -> Candidate:
+def assemble(params: Params, workspace: Workspace, source: provenance.Source | None = None) -> Candidate:
     """Collect the files of the release.
+
+    Args:
+        params: those that the model was made with.
+        workspace: has model and reports.
+        source: where they come from, if not from the workspace's checkout as it is.
 
     Raises:
         ZeroVLError: a report is missing or broken, or is not of the data of the manifest.
@@ -44,7 +49,8 @@ def assemble(params: Params, workspace: Workspace) -> Candidate:
     metrics = read_json(metrics_path)
     if not isinstance(metrics, dict) or not isinstance(metrics.get(OVERALL), dict):
         raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
-    origin = provenance.gather(workspace.root, as_dict(params), manifest)
+    source = source or provenance.Source.of_checkout(workspace.root)
+    origin = provenance.gather(workspace.root, as_dict(params), manifest, source)
     origin["training"] = provenance.report(workspace.training_metrics)
     if run := provenance.report(workspace.training_run):
         origin["run"] = run

@@ -1,0 +1,105 @@
+"""`zerovl registry add`: an experiment, a run or a revision becomes a release later, from what DVC has of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.support.finished_pipeline import write_pipeline
+from tests.support.paths import ROOT
+from tests.support.versioned import versioned_environment
+from zerovl import cli, params_file
+from zerovl.files import write_json
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.folder import FolderStore
+from zerovl.release import promote as promoting
+from zerovl.workspace import Workspace
+
+pytestmark = [
+    pytest.mark.usefixtures("registry_environment"),
+    pytest.mark.skipif(shutil.which("git") is None, reason="needs git"),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A commit with a model, and the experiment `higher-lr` with another one, of the run `ba9876543210`."""
+    folder = tmp_path_factory.mktemp("added")
+    workspace = Workspace(folder / "project")
+    workspace.root.mkdir()
+    environment = versioned_environment(folder)
+
+    def run(*words: str) -> None:
+        done = subprocess.run(words, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [out for name in ("validate", "train", "evaluate") for out in stages[name]["outs"]]
+    ours = {"all": {"cmd": "true", "params": ["train"], "outs": [*outs, "data/manifest"]}}
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    (workspace.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": ours}))
+    (workspace.root / ".gitignore").write_text("/reports/\n/model/\n/data/manifest/\n/registry\n/runs\n")
+    for weights, lr, fingerprint in ((b"first", "1e-3", "0123456789ab"), (b"second", "3e-3", "ba9876543210")):
+        write_pipeline(workspace, weights, rsum=300.0)
+        write_json(workspace.training_run, {"fingerprint": fingerprint})
+        write_json(workspace.runs / fingerprint / "fingerprint.json", {})
+        settings = params_file.from_recipe({}, [f"train.lr={lr}"], "test")
+        params_file.write(settings, workspace.root / "params.yaml")
+        run("dvc", "commit", "--quiet", "--force", "all")
+        if weights == b"first":
+            run("git", "add", "--all")
+            run("git", "commit", "--quiet", "-m", "first")
+        else:
+            run("dvc", "exp", "save", "--name", "higher-lr")
+    run("git", "checkout", "--quiet", "--", ".")
+    run("dvc", "checkout", "--quiet", "--force")
+    return workspace
+
+
+@pytest.fixture
+def registry(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(promoting, "check_release", lambda folder: "as evaluated")
+    shutil.rmtree("registry", ignore_errors=True)
+    return Registry(FolderStore(project.root / "registry"))
+
+
+def test_an_experiment_with_its_provenance(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["registry", "add", "higher-lr"]) == 0
+    printed = capsys.readouterr().out
+    assert "registered zerovl@1 in registry" in printed
+    assert "zerovl@production is version 1" in printed
+    version = registry.resolve("zerovl@production")
+    origin = version.provenance
+    assert origin["experiment"] == "higher-lr"
+    assert origin["run"] == {"fingerprint": "ba9876543210"}
+    assert origin["params"]["train"]["lr"] == 3e-3  # its own, not those of the checkout
+    assert origin["git"]["dirty"] is False
+    assert len(origin["git"]["commit"]) == 40
+    assert origin["dvc_lock"]
+    assert version.metrics["mean"]["rsum"] == 300.0
+    # Again, by its run: the same version.
+    assert cli.main(["registry", "add", "runs/ba9876543210"]) == 0
+    assert registry.numbers("zerovl") == [1]
+
+
+def test_the_model_of_the_checkout_and_its_revision_are_one(registry: Registry) -> None:
+    assert cli.main(["registry", "add", "runs/0123456789ab"]) == 0
+    assert registry.resolve("zerovl@1").provenance["params"]["train"]["lr"] == 1e-3
+    assert cli.main(["registry", "add", "HEAD"]) == 0
+    assert registry.numbers("zerovl") == [1]
+
+
+def test_what_has_no_model_is_named(registry: Registry, project: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(project.runs / "feedfeedfeed" / "fingerprint.json", {})
+    for reference, words in (
+        ("runs/feedfeedfeed", "neither in this checkout nor in an experiment"),
+        ("no-such-thing", "no such folder, release (NAME@NUMBER), git revision or experiment"),
+    ):
+        assert cli.main(["registry", "add", reference]) == 2
+        assert words in capsys.readouterr().err
+    assert not registry.names()

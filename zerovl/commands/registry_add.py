@@ -1,0 +1,104 @@
+"""`zerovl registry add`: publish a model that nobody asked to register when it was made.
+
+    runs/3f2a90c14be7d105                   the run whose model is in this checkout, or that of an experiment
+    higher-lr, a-branch, HEAD~1             what DVC has of an experiment or a git revision
+
+It goes through the same gate as in the stage `register`, and what was registered before keeps its version.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerovl import params_file
+from zerovl.comparison import revision
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.bootstrap import Clusters
+from zerovl.params import Params
+from zerovl.registry import fetch
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
+from zerovl.release import outcome
+from zerovl.release.gate import Comparison, LostHolder
+from zerovl.release.holder import Holders
+from zerovl.release.provenance import Source, report
+from zerovl.release.publish import assemble, publish_and_judge
+from zerovl.workspace import Workspace
+
+_RUN_FILE = "fingerprint.json"  # of a run's folder
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A model with its reports: what it was made with, from what, and how its rival is scored."""
+
+    params: Params
+    workspace: Workspace
+    source: Source
+    holders: Holders
+
+
+@dataclass(frozen=True)
+class _HoldersBesideRevision(Holders):
+    """Compares holders with a candidate whose shards are not there before a holder has to be scored again."""
+
+    revision: str
+    here: Workspace
+
+    def _score_again(
+        self, registry: Registry, holder: Version, ours: dict[str, Clusters], why: str
+    ) -> Comparison | LostHolder:
+        revision.copy_files(self.revision, self.here.root, self.workspace.root, [Workspace().shards])
+        return super()._score_again(registry, holder, ours, why)
+
+
+def add(reference: str, store: str | None, here: Workspace) -> None:
+    """Register what a reference names, judge it, move its alias if it passed, and say so.
+
+    Name, alias and gate are those of its own params.yaml.
+
+    Args:
+        reference: a run's folder, a revision of git, or an experiment of DVC.
+        store: a folder or s3://bucket/prefix; None: as for the other actions, from the checkout.
+        here: the checkout, which has the history.
+
+    Raises:
+        ZeroVLError: there is nothing of that name, its model was not evaluated to the end, or the store cannot be used.
+    """
+    store = store or fetch.default_store()
+    registry = Registry(open_store(store))
+    with tempfile.TemporaryDirectory() as aside:
+        found = _find(reference, here, Path(aside))
+        section = found.params.register_.model_copy(update={"store": store})
+        candidate = assemble(found.params, found.workspace, found.source)
+        outcome.tell(*publish_and_judge(registry, candidate, section, found.holders), section)
+
+
+def _find(reference: str, here: Workspace, aside: Path) -> _Found:
+    run = Path(reference)
+    if not (run / _RUN_FILE).is_file():
+        return _of_revision(reference, here, aside)
+    fingerprint = run.absolute().name
+    if report(here.training_run).get("fingerprint") == fingerprint:
+        params = params_file.load(here.root / "params.yaml")
+        return _Found(params, here, Source.of_checkout(here.root), Holders(params.evaluate, here))
+    if name := revision.experiment_of_run(fingerprint, here.root):
+        return _of_revision(name, here, aside)
+    raise ZeroVLError(
+        f"{reference}: the model of this run is neither in this checkout nor in an experiment; name the git revision "
+        "that has it, or train it to the end: `dvc repro` with its parameters resumes it"
+    )
+
+
+def _of_revision(name: str, here: Workspace, aside: Path) -> _Found:
+    there, all_ = Workspace(aside), Workspace()
+    reports = (all_.validation_verdict, all_.training_report, all_.evaluation_report)
+    wanted = (Path("params.yaml"), Path("dvc.lock"), all_.model, all_.manifest, *reports)
+    commit = revision.copy_files(name, here.root, aside, wanted)
+    params = params_file.load(aside / "params.yaml")
+    experiment = name if revision.experiments(here.root).get(name) == commit else ""
+    source = Source({"commit": commit, "dirty": False}, experiment)
+    return _Found(params, there, source, _HoldersBesideRevision(params.evaluate, there, name, here))
