@@ -17,7 +17,7 @@ from zerovl.params import MachineParams, Params, Section, as_dict
 from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
-_MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features"}
+_MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features", "shards", "shard_cache"}
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
     {
@@ -39,6 +39,8 @@ _LATER = frozenset(
         "machine",
         "machine.cache_features",
         "machine.deterministic",
+        "machine.shards",
+        "machine.shard_cache",
         "evaluate.classification",
         "evaluate.folds",
         "register.gate.min_metrics",

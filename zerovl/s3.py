@@ -86,9 +86,10 @@ class Bucket:
     A connection must not be used on both sides of a fork, so each process makes its own client. It can be pickled.
     """
 
-    def __init__(self, name: str, patience: Patience | None = None) -> None:
+    def __init__(self, name: str, patience: Patience | None = None, connections: int = _CONNECTIONS) -> None:
         self.name = name
         self._patience = patience or PATIENT
+        self._connections = connections  # kept open at most
         self._session: Any = None
         self._client: Any = None
         self._owner = 0  # the process that made the client
@@ -97,7 +98,7 @@ class Bucket:
     def client(self) -> Any:
         """The boto3 client of this process, made when it is first asked for."""
         if self._client is None or self._owner != os.getpid():
-            self._session, self._client = _make_client(self.name, self._patience)
+            self._session, self._client = _make_client(self.name, self._patience, self._connections)
             self._owner = os.getpid()
         return self._client
 
@@ -206,7 +207,7 @@ class Bucket:
         return {**self.__dict__, "_session": None, "_client": None, "_owner": 0}
 
 
-def _make_client(bucket: str, patience: Patience) -> tuple[Any, Any]:
+def _make_client(bucket: str, patience: Patience, connections: int) -> tuple[Any, Any]:
     """A session of boto3 and its client, with the settings that all uses share."""
     _require_boto3(bucket)
     import boto3
@@ -218,7 +219,7 @@ def _make_client(bucket: str, patience: Patience) -> tuple[Any, Any]:
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
         connect_timeout=patience.connect_seconds,
         read_timeout=patience.answer_seconds,
-        max_pool_connections=_CONNECTIONS,
+        max_pool_connections=connections,
         # What is kept here has digests of its own; many servers do not know the newer checksum headers.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

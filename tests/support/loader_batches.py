@@ -18,11 +18,15 @@ def batches_of(written: Written, **changes: Any) -> TrainBatches:
     options: dict[str, Any] = {"kind": "debiased", "epochs": 2.0, "seed": 7, "tokenize": WordTokenizer()} | changes
     kind, epochs, seed = options.pop("kind"), options.pop("epochs"), options.pop("seed")
     augment = options.pop("augment", AugmentParams())
-    defaults: dict[str, Any] = {"micro_batch": 4, "rank": 0, "world_size": 1}
+    defaults: dict[str, Any] = {
+        "micro_batch": 4,
+        "rank": 0,
+        "world_size": 1,
+        "shards": ShardReader(written.shards),
+        "sampler": make_sampler(kind, SIZES, BATCH, epochs, seed),
+    }
     return train_batches(
         manifest=written.manifest,
-        shards=ShardReader(written.shards),
-        sampler=make_sampler(kind, SIZES, BATCH, epochs, seed),
         transform=TrainTransform(24, augment),
         augment=augment,
         seed=seed,

@@ -1,25 +1,57 @@
-"""Parts of shards from S3 by ranged GET (see `zerovl.s3` for endpoint and credentials)."""
+"""Shards from S3, in parts by ranged GET or whole over many connections (see `zerovl.s3` for endpoint and credentials).
+
+A server that is away is waited for: a training of days should outlive its restart.
+"""
 
 from __future__ import annotations
 
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
 from zerovl import s3
+from zerovl.data.manifest import ShardInfo
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
+
+PART = 8 << 20  # bytes of a shard that one request asks for
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outages:
+    """How long a server that does not answer is asked again, beyond the attempts of each request."""
+
+    seconds: float = 600.0
+    pause: float = 5.0
 
 
 class S3Ranges:
     """The `zerovl.data.shards.ByteRanges` under s3://bucket/prefix; picklable and safe to use after a fork."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(
+        self, root: str, connections: int = 1, outages: Outages | None = None, patience: s3.Patience | None = None
+    ) -> None:
         place = s3.parse(root)
         prefix = place.path.strip("/")
-        self._bucket = s3.Bucket(place.bucket)
+        self._bucket = s3.Bucket(place.bucket, patience, connections)
         self._prefix = f"{prefix}/" if prefix else ""
+        self._outages = outages or Outages()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Return at most `size` bytes; raises `FileNotFoundError`, `OSError`."""
         key = self._prefix + path
-        try:
+
+        def read() -> bytes:
             return b"".join(self._bucket.blocks(key, f"S3 cannot read {key}", offset, offset + size))
+
+        try:
+            return _through_outages(read, self._outages)
         except s3.AnswerError as error:
             if error.is_missing_key:
                 raise FileNotFoundError(key) from None
@@ -29,6 +61,87 @@ class S3Ranges:
         except ZeroVLError as error:
             raise OSError(str(error)) from None
 
+    def renew(self, _path: str) -> bool:
+        """Return False: nothing is kept here."""
+        return False
+
     def close(self) -> None:
         """Close the connections of this process."""
         self._bucket.close()
+
+    def open(self) -> None:
+        """Make the client of this process, which several threads then share."""
+        _ = self._bucket.client
+
+
+class S3Shards:
+    """The `zerovl.data.shard_cache.WholeShards` under s3://bucket/prefix."""
+
+    def __init__(self, root: str, connections: int, ranges: S3Ranges | None = None) -> None:
+        self._root = root.rstrip("/")
+        self._connections = connections
+        self._ranges = ranges or S3Ranges(root, connections)
+
+    def name(self, shard: ShardInfo) -> str:
+        """Return the shard's address."""
+        return f"{self._root}/{shard.path}"
+
+    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+        """Write a shard to an open file, part by part over several connections; raises `FileNotFoundError`, `OSError`.
+
+        What is missing at its end stays what the file had there: the digest tells.
+        """
+
+        def fetch(start: int) -> None:
+            block = self._ranges.read(shard.path, start, min(PART, shard.bytes - start))
+            written = 0
+            while written < len(block):
+                written += os.pwrite(descriptor, block[written:], start + written)
+
+        self._ranges.open()
+        _in_threads(fetch, range(0, shard.bytes, PART), self._connections)
+
+
+def _through_outages(read: Callable[[], Result], outages: Outages) -> Result:
+    """What `read` returns, tried again while the server gives no answer or says that it cannot."""
+    end = time.monotonic() + outages.seconds
+    said = False
+    while True:
+        try:
+            return read()
+        except (s3.NoAnswerError, s3.AnswerError) as error:
+            away = isinstance(error, s3.NoAnswerError) or error.status >= 500
+            if not away or time.monotonic() > end:
+                raise
+            if not said:
+                logger().warning(f"{error}; asking again for up to {outages.seconds / 60:.3g} minutes")
+                said = True
+            time.sleep(outages.pause)
+
+
+def _in_threads(run: Callable[[int], None], starts: range, most: int) -> None:
+    """Call `run` for each start in up to `most` threads; raises the first error, after all have ended.
+
+    They are daemons, other than those of a pool: a process that is told to end must not wait for a server.
+    """
+    open_: queue.SimpleQueue[int] = queue.SimpleQueue()
+    errors: list[BaseException] = []
+    for start in starts:
+        open_.put(start)
+
+    def work() -> None:
+        while not errors:
+            try:
+                run(open_.get_nowait())
+            except queue.Empty:
+                return
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(most, len(starts)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -45,20 +45,24 @@ class ByteRanges(Protocol):
         """Return at most `size` bytes, fewer at the file's end; raises `OSError` where that fails."""
         ...
 
+    def renew(self, path: str) -> bool:
+        """Return whether a copy of this shard was kept, found damaged and removed, so that a read gets a new one."""
+        ...
+
     def close(self) -> None:
         """Close what is open; a later read opens it again."""
         ...
 
 
 class ShardReader:
-    """Reads samples of the shards under `root`, a folder or s3://bucket/prefix.
+    """Reads samples of the shards under `root`, a folder or s3://bucket/prefix; by `ranges` where they are given.
 
     It can be pickled, and used on both sides of a fork.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, ranges: ByteRanges | None = None) -> None:
         self.root = str(root)
-        self._ranges = _byte_ranges(self.root)
+        self._ranges = ranges or _byte_ranges(self.root)
 
     def read(self, path: str, offset: int, size: int) -> Sample:
         """Return the sample at bytes [offset, offset + size) of the shard `path` (relative to the root).
@@ -66,14 +70,16 @@ class ShardReader:
         Raises `ZeroVLError` where the shard is missing, cut off or damaged.
         """
         try:
-            data = self._ranges.read(path, offset, size)
-            if len(data) < size:
-                raise DamagedSampleError(f"{size} bytes expected, {len(data)} found: the shard is cut off")
-            return parse_sample(data)
+            try:
+                return self._read(path, offset, size)
+            except DamagedSampleError:
+                if not self._ranges.renew(path):
+                    raise
+                return self._read(path, offset, size)
         except FileNotFoundError:
-            raise ZeroVLError(f"{self.root}/{path}: no such shard; {_FIX}") from None
+            raise ZeroVLError(f"{self.root}/{path}: no such shard; {self._fix}") from None
         except DamagedSampleError as error:
-            raise ZeroVLError(f"{self.root}/{path}: damaged at byte {offset} ({error}); {_FIX}") from None
+            raise ZeroVLError(f"{self.root}/{path}: damaged at byte {offset} ({error}); {self._fix}") from None
         except OSError as error:
             raise ZeroVLError(
                 f"{self.root}/{path}: cannot be read at byte {offset} ({error}); "
@@ -84,8 +90,17 @@ class ShardReader:
         """Close what is open; a later read opens it again."""
         self._ranges.close()
 
+    def _read(self, path: str, offset: int, size: int) -> Sample:
+        data = self._ranges.read(path, offset, size)
+        if len(data) < size:
+            raise DamagedSampleError(f"{size} bytes expected, {len(data)} found: the shard is cut off")
+        return parse_sample(data)
 
-_FIX = "get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
+    @property
+    def _fix(self) -> str:
+        if self.root.startswith(s3.PREFIX):
+            return "copy data/shards of this manifest there again"
+        return "get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
 
 
 def read_row(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:
@@ -182,6 +197,19 @@ class FileRanges:
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Return at most `size` bytes, fewer at the file's end."""
         return os.pread(self._descriptor(path), size, offset)
+
+    def renew(self, _path: str) -> bool:
+        """Return False: the files are the shards themselves."""
+        return False
+
+    def has_open(self, path: str) -> bool:
+        """Return whether a file is open."""
+        return path in self._open
+
+    def close_removed(self) -> None:
+        """Close the files that are no longer in any folder: only then the disk gets their bytes back."""
+        for path in [path for path, descriptor in self._open.items() if not os.fstat(descriptor).st_nlink]:
+            os.close(self._open.pop(path))
 
     def close(self) -> None:
         """Close all files."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from zerovl.params.data import DataParams, DemoParams, PrepareParams, SourceParams, ValidateParams
 from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, EvaluateParams
 from zerovl.params.filters import FilterParams
-from zerovl.params.machine import MachineParams
+from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, RegisterParams
 from zerovl.params.section import Section
@@ -36,6 +36,7 @@ __all__ = [
     "PrepareParams",
     "RegisterParams",
     "Section",
+    "ShardCacheParams",
     "SourceParams",
     "TextTowerParams",
     "TrainParams",

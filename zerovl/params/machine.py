@@ -9,6 +9,14 @@ from pydantic import Field, model_validator
 from zerovl.params.section import Section
 
 
+class ShardCacheParams(Section):
+    """Whole shards that a node keeps of what lies on S3; shared by its ranks, and by all runs that name the folder."""
+
+    folder: str = Field("~/.cache/zerovl/shards", description="on a disk of the node")
+    size: str = Field("64GiB", pattern=r"^\d+(\.\d+)?[KMGT]iB$", description="bytes that it may hold, as 500GiB")
+    connections: int = Field(8, ge=1, description="to the server for each shard that is fetched")
+
+
 class MachineParams(Section):
     """How this machine does the work: nothing here changes what is learned, but by rounding. No stage depends on it."""
 
@@ -19,6 +27,10 @@ class MachineParams(Section):
         description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    shards: str = Field(
+        "", description="copy of data/shards that training reads: s3://bucket/prefix or a folder; empty: data/shards"
+    )
+    shard_cache: ShardCacheParams = ShardCacheParams()
     cache_features: bool = Field(
         True,
         description="what a frozen tower makes of unaugmented pictures or captions is computed once, then read from "

@@ -55,6 +55,7 @@ from zerovl.sizing.shape_only_model import apply_train_options
 from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
 from zerovl.text_format import plural
 from zerovl.training.inputs import tokenizer_folder
+from zerovl.training.shard_place import shard_root
 from zerovl.training.start import find_start
 from zerovl.workspace import Workspace
 
@@ -261,7 +262,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
     )
     batches = train_batches(
         manifest=manifest,
-        shards=ShardReader(workspace.shards),
+        shards=ShardReader(shard_root(params.machine, workspace)),
         sampler=sampler,
         tokenize=tokenize,
         transform=TrainTransform(training_image_size(params), train.augment),

@@ -30,7 +30,6 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.features import COMPLETE, StoredFeatures, captions_of, lay_out, write_rows
 from zerovl.data.batches.sides import Transform
 from zerovl.data.batches.workers import OrderedLoader
-from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
 from zerovl.engine.frozen_features import Side, cached_sides, training_image_size, unaugmented_sides
 from zerovl.engine.precision import Precision
@@ -197,7 +196,7 @@ def _features(run: Run, tower: _Tower, source: str) -> Iterator[tuple[int, Tenso
                 yield number * size, tower(*map(torch.from_numpy, run.spec.tokenizer(chunk)))
             number += 1
         return
-    reader = SplitReader(run.spec.manifest, ShardReader(run.workspace.shards), "train")
+    reader = SplitReader(run.spec.manifest, run.shards.reader(), "train")
     transform = training_transform(run.params)
     chunks = PictureChunks(reader, source, run.spec.manifest.pairs(source, "train"), transform, size, rank, world)
     workers = run.params.machine.loader_workers

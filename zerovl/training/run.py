@@ -14,7 +14,6 @@ from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches, train_batches
-from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
@@ -63,6 +62,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     check_ranks(params, ranks.world_size)
     set_determinism(params.machine)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
+    _ = run.shards  # raises before anything is computed
     with _locked(run.folder, ranks):
         loss = LOSSES[params.train.loss]
         state, precision, weights = _make_state(run)
@@ -174,7 +174,7 @@ def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, Sto
     train = run.params.train
     return train_batches(
         manifest=run.spec.manifest,
-        shards=ShardReader(run.workspace.shards),
+        shards=run.shards.reader(),
         sampler=run.spec.sampler,
         tokenize=run.spec.tokenizer,
         transform=training_transform(run.params),
@@ -189,6 +189,7 @@ def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, Sto
         arrange=arrange_by(train.pair_order, run.spec.tokenizer.special.pad),
         stored_images=stored.get("image"),
         stored_captions=stored.get("text"),
+        ahead=run.shards.ahead(),
     )
 
 

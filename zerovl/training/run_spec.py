@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zerovl.model.towers import make_architecture
 from zerovl.params import Params
 from zerovl.training import fingerprint
 from zerovl.training.inputs import check_verdict, tokenizer_folder
+from zerovl.training.shard_place import ShardPlace, shard_place
 from zerovl.training.start import Checkpoint, Start, find_parent, find_start
 from zerovl.workspace import Workspace
 
@@ -57,6 +59,11 @@ class Run:
     def folder(self) -> Path:
         """Where its state lives."""
         return self.workspace.runs / self.spec.name
+
+    @cached_property
+    def shards(self) -> ShardPlace:
+        """How its training shards are read; raises `ZeroVLError` where their cache is too small."""
+        return shard_place(self.params, self.workspace, self.spec.manifest, self.spec.sampler)
 
 
 def make_spec(params: Params, workspace: Workspace) -> RunSpec:

@@ -51,6 +51,7 @@ def start_block(
             f"{sizing.said}",
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {_order(train)}"),
+        *(("shards", text) for text in run.shards.said),
         ("captions", describe_cut(spec.manifest, spec.tokenizer)),
         *equal_pairs(params, sizes, visits, read_json(run.workspace.validation_verdict).get("statistics", {})),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),

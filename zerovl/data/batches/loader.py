@@ -17,6 +17,7 @@ from types import TracebackType
 import torch
 from torch.utils.data import Dataset
 
+from zerovl.data.batches.ahead import Ahead, NothingAhead
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import Identify, no_identities
 from zerovl.data.batches.randomness import keys64
@@ -86,6 +87,7 @@ class MicroBatches(Dataset[MicroBatch]):
     rank: int
     world_size: int
     start_step: int
+    ahead: Ahead
 
     @property
     def per_step(self) -> int:
@@ -97,6 +99,7 @@ class MicroBatches(Dataset[MicroBatch]):
 
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.per_step)
+        self.ahead(self.start_step + step)
         batch = self.sampler.batch(self.start_step + step)
         position = self.rank * self.per_step + part  # in units of m, of the global batch
         return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
@@ -144,6 +147,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
     def close(self) -> None:
         """End the workers; the iteration ends with them."""
         self._loader.close()
+        self._dataset.ahead.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -169,10 +173,12 @@ def train_batches(
     arrange: Callable[[list[MicroBatch]], list[MicroBatch]] = list,
     stored_images: StoredFeatures | None = None,
     stored_captions: StoredFeatures | None = None,
+    ahead: Ahead | None = None,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
-    What is stored of a side takes the place of its pixels or tokens, which are then neither read nor made.
+    What is stored of a side takes the place of its pixels or tokens, which are then neither read nor made. `ahead` gets
+    the shards of coming steps ready.
     Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
     damaged, with shard, offset and key.
     """
@@ -185,7 +191,9 @@ def train_batches(
     images = StoredPictures(stored_images) if stored_images else Pictures(transform)
     captions = StoredCaptions(stored_captions) if stored_captions else Captions(tokenize, augment.mask_probability)
     key_of = StoredKeys(stored_images) if stored_images and stored_captions else sample_key
+    if ahead is None or (stored_images and stored_captions):  # then no shard is read
+        ahead = NothingAhead()
     dataset = MicroBatches(
-        reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step
+        reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step, ahead
     )
     return TrainBatches(dataset, workers, arrange)

@@ -9,7 +9,6 @@ Legend: `n` visits of a lap, `S` shards, `k` places that are asked for.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from zerovl.errors import ZeroVLError
 
 Order = Callable[[npt.NDArray[np.integer]], Rows]  # (k,) places in range(n) -> (k,) members of the lap in range(n)
 
-_LAPS_KEPT = 2  # a batch lies in two laps at most
+_LAPS_KEPT = 4  # a batch lies in two laps at most, and so does one of those that are looked at ahead
 
 
 class LapShuffle(Protocol):
@@ -75,20 +74,20 @@ class LapBlocks:
     def __init__(self, bounds: Rows, group: int) -> None:
         self._bounds = bounds  # (S + 1,)
         self._group = group
-        self._kept: OrderedDict[tuple[int | str, ...], Order] = OrderedDict()
+        # Replaced and never changed: a thread that looks ahead asks for orders too.
+        self._kept: dict[tuple[int | str, ...], Order] = {}
 
     def __call__(self, size: int, laps: int, part: int, *key: int | str) -> Order:
         """Return a `BlockPermutation`; the last ones are kept, as each costs O(S)."""
-        if key not in self._kept:
+        order = self._kept.get(key)
+        if order is None:
             members = -((part - self._bounds) // laps)  # (S + 1,) members of the lap before each shard
-            order = BlockPermutation(np.diff(members), self._group, *key)
-            if order.n != size:
-                raise RuntimeError(f"the shards hold {order.n} of a lap's {size} members")
-            self._kept[key] = order
-            if len(self._kept) > _LAPS_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+            blocks = BlockPermutation(np.diff(members), self._group, *key)
+            if blocks.n != size:
+                raise RuntimeError(f"the shards hold {blocks.n} of a lap's {size} members")
+            order = blocks
+            self._kept = dict(list(self._kept.items())[1 - _LAPS_KEPT :]) | {key: order}
+        return order
 
 
 class BlockPermutation:
