@@ -16,5 +16,12 @@ PREFECT_SETTINGS = {
     # Of a run without a server; on a busy machine one starts in more than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
 }
+# Of a server, where it has no others: `make ui` sets them, flows/README.md names them for a server of its own. By its
+# lease a run keeps its deployment's slot. In the server's memory it is lost with the server, and then Prefect ends the
+# run; where leases expire, it ends one whose server was away for minutes. `flows.server.upkeep` frees what none holds.
+SERVER_SETTINGS = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
+}
 for _name, _value in PREFECT_SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from prefect.states import Cancelled, Running
 
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
+HEARTBEAT = "prefect.flow-run.heartbeat"
 _POLL = 1.0  # seconds
 LOOK_VARIABLE = "ZEROVL_LOOK_SECONDS"
 LOOK_SECONDS = 30.0  # between two looks at what the server says of the run

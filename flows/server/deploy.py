@@ -21,13 +21,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from flows.command import TAG
-from flows.runtime.liveness import LOST
+from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import Paths
 
 POOL = "zerovl"
 LOST_RUNS = "zerovl: lost runs"
-_HEARTBEAT = "prefect.flow-run.heartbeat"
-_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
+_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWSHEARTBEAT_FREQUENCY in prefect.yaml
 _ENDS = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "NothingNew")]
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
 
@@ -151,8 +150,8 @@ def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -
         description="Marks a run as crashed when its process has been silent for 90 s",
         enabled=present["enabled"] if present else True,
         trigger=EventTrigger(
-            after={_HEARTBEAT},
-            expect={_HEARTBEAT, *_ENDS},
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *_ENDS},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}"}),
             for_each={"prefect.resource.id"},

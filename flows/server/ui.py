@@ -19,6 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import httpx
+
+from flows import SERVER_SETTINGS
 from flows.runtime import pushing
 from flows.runtime.checkout import CheckoutError
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
@@ -66,6 +69,7 @@ def serve(paths: Paths, port: int, reports_port: int) -> int:
         print(f"starting Prefect's server (log: {paths.state / 'server.log'})", flush=True)
         _wait_until_healthy(f"http://{HOST}:{port}/api/health", server, paths.state / "server.log")
         subprocess.run([sys.executable, "-m", "flows.server.deploy"], cwd=paths.root, env=environment, check=True)
+        _keep_up(environment)
         processes.append(
             ("worker", _start(["worker", "start", "--pool", "zerovl", "--name", "zerovl"], environment, None))
         )
@@ -94,6 +98,7 @@ def _environment(paths: Paths, port: int, reports_port: int) -> tuple[dict[str, 
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        **{name: os.environ.get(name, value) for name, value in SERVER_SETTINGS.items()},
         "ZEROVL_ROOT": str(paths.root),
         REPORTS_VARIABLE: f"http://{HOST}:{reports_port}",
         MARK_VARIABLE: mark,
@@ -142,6 +147,19 @@ def _below(process: Any, servers: set[int]) -> bool:
     with suppress(Exception):
         return any(parent.pid in servers for parent in process.parents())
     return False
+
+
+def _keep_up(environment: dict[str, str]) -> None:
+    """End lost runs and skip late ones now, before a worker takes them, and from a thread from now on."""
+    os.environ.update({name: value for name, value in environment.items() if name.startswith("PREFECT_")})
+    from flows.server import upkeep  # Prefect reads its settings when it is imported
+
+    try:
+        for line in upkeep.look_once():
+            print(line, flush=True)
+    except httpx.HTTPError as error:
+        print(f"upkeep: {error or type(error).__name__}; it looks again in {upkeep.EVERY:.0f} s", flush=True)
+    threading.Thread(target=upkeep.go_on, args=(upkeep.EVERY,), name="upkeep", daemon=True).start()
 
 
 def _require_free(port: int) -> None:

@@ -1,0 +1,148 @@
+"""Runs that nobody works on are ended and late ones skipped; a run that lives is left alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from prefect.states import Cancelling, Pending, Running, Scheduled, State
+
+from flows.runtime.liveness import LOST
+from flows.server import upkeep
+from flows.server.upkeep import Upkeep
+
+NOW = datetime.now(UTC)
+RETRAIN = uuid.UUID(int=1)
+
+
+class Server:
+    """What upkeep asks of Prefect's client; `slots` are those of a deployment with a limit."""
+
+    def __init__(self, runs: list[SimpleNamespace], slots: int = 0) -> None:
+        self.runs, self.slots, self.away = runs, slots, False
+        self.beats: set[uuid.UUID] = set()
+
+    def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
+        if self.away:
+            raise httpx.ConnectError("away")
+        assert flow_run_filter.tags.all_ == ["zerovl"]
+        found = [run for run in self.runs if run.state.type in flow_run_filter.state.type.any_]
+        return sorted(found, key=lambda run: run.expected_start_time)
+
+    def set_flow_run_state(self, run: uuid.UUID, state: State[Any], force: bool = False) -> None:
+        (found,) = (each for each in self.runs if each.id == run)
+        found.state = state
+
+    def read_events(self, wanted: Any, limit: int) -> SimpleNamespace:
+        (resource,) = wanted.resource.id
+        assert wanted.event.name == ["prefect.flow-run.heartbeat"]
+        return SimpleNamespace(events=[each for each in self.beats if resource == f"prefect.flow-run.{each}"])
+
+    def read_deployments(self) -> list[SimpleNamespace]:
+        limit = SimpleNamespace(name="deployment:retrain", active_slots=self.slots)
+        with_limit = SimpleNamespace(id=RETRAIN, name="retrain-weekly", tags=["zerovl"], global_concurrency_limit=limit)
+        without = SimpleNamespace(id=uuid.UUID(int=2), name="train", tags=["zerovl"], global_concurrency_limit=None)
+        return [with_limit, without]
+
+    def update_global_concurrency_limit(self, name: str, update: Any) -> None:
+        assert name == "deployment:retrain"
+        self.slots = update.active_slots
+
+
+def run(name: str, state: State[Any], minutes: float, **more: Any) -> SimpleNamespace:
+    """A run that was due, and has been in its state, for so many minutes."""
+    state.timestamp = NOW - timedelta(minutes=minutes)
+    values = {"auto_scheduled": False, "run_count": 0, "deployment_id": RETRAIN, "id": uuid.uuid4(), **more}
+    return SimpleNamespace(name=name, state=state, expected_start_time=state.timestamp, **values)
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    alive: set[str] = set()
+    monkeypatch.setattr(upkeep, "local_runs", lambda: alive)
+    return alive
+
+
+def look(keeper: Upkeep, monkeypatch: pytest.MonkeyPatch, minutes: float = 0.0) -> list[str]:
+    """Look, so many minutes from now."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return NOW + timedelta(minutes=minutes)
+
+    monkeypatch.setattr(upkeep, "datetime", Clock)
+    return keeper.look()
+
+
+def test_a_run_that_nobody_began_is_ended_and_its_slot_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, fresh = run("old", Pending(), 11), run("fresh", Pending(), 1)
+    server = Server([old, fresh], slots=2)
+    keeper = Upkeep(server)  # type: ignore[arg-type]
+    assert look(keeper, monkeypatch) == ["run old is lost: nobody began it for 11 minutes: its worker is gone"]
+    assert (old.state.type, fresh.state.type) == ("CRASHED", "PENDING")
+    # The server frees the slot with the state; one that it has lost track of is counted again at the next look.
+    assert server.slots == 2
+    assert look(keeper, monkeypatch, 1) == ["deployment retrain-weekly: 2 slots were taken, 1 by runs"]
+    assert server.slots == 1
+    assert look(keeper, monkeypatch, 1.5) == []
+
+
+def test_what_has_a_process_here_is_left_alone(monkeypatch: pytest.MonkeyPatch, nothing_runs_here: set[str]) -> None:
+    slow, silent = run("slow", Pending(), 30), run("silent", Running(), 600)
+    nothing_runs_here |= {str(slow.id), str(silent.id)}
+    keeper = Upkeep(Server([slow, silent], slots=2))  # type: ignore[arg-type]
+    assert [look(keeper, monkeypatch, minutes) for minutes in (0, 5)] == [[], []]
+
+
+def test_a_run_without_heartbeats_is_ended_once_the_server_has_been_back_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead, alive, cancelling = run("dead", Running(), 60), run("alive", Running(), 60), run("c", Cancelling(), 60)
+    server = Server([dead, alive, cancelling], slots=3)
+    server.beats = {alive.id}
+    keeper = Upkeep(server)  # type: ignore[arg-type]
+    assert look(keeper, monkeypatch) == []
+    server.away = True
+    with pytest.raises(httpx.ConnectError):
+        look(keeper, monkeypatch, 1)
+    server.away = False
+    assert look(keeper, monkeypatch, 3) == []  # back since now; the time before does not count
+    assert look(keeper, monkeypatch, 5) == [f"run dead is lost: {LOST}", f"run c is lost: {LOST}"]
+    assert [each.state.type for each in server.runs] == ["CRASHED", "RUNNING", "CANCELLED"]
+    assert dead.state.message == LOST  # so that a run that lives after all takes its state back
+
+
+def test_of_late_runs_the_newest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = [run(f"hour-{hours}", Scheduled(), 60 * hours, auto_scheduled=True) for hours in (3, 1, 2)]
+    by_hand = run("by-hand", Scheduled(), 300)
+    again = run("again", Scheduled(name="AwaitingRetry"), 300, auto_scheduled=True, run_count=1)
+    future = run("future", Scheduled(), -60, auto_scheduled=True)
+    other = run("other", Scheduled(), 30, auto_scheduled=True, deployment_id=uuid.UUID(int=2))
+    server = Server([*late, by_hand, again, future, other])
+    lines = look(Upkeep(server), monkeypatch)  # type: ignore[arg-type]
+    assert [line.split()[1] for line in lines] == ["hour-3", "hour-2"]
+    skipped = [each for each in server.runs if each.state.name == "Skipped"]
+    assert {each.name for each in skipped} == {"hour-3", "hour-2"}
+    assert {each.state.type for each in skipped} == {"CANCELLED"}
+    assert "nothing took it; hour-1, due at" in skipped[0].state.message
+
+
+def test_processes_of_runs_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    identity = str(uuid.uuid4())
+    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": identity}
+    code = "print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=-1, stdout=-1) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert identity in upkeep.local_runs()
+        process.communicate(b"\n")
+    assert identity not in upkeep.local_runs()
