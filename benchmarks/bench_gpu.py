@@ -28,6 +28,7 @@ from benchmarks.page import update_page
 from benchmarks.towers import FORWARD_FLOPS, WORDS, MicroBatch, make, make_batch
 from zerovl.device import own_device, uses_gpu
 from zerovl.engine.model_options import prepare_model
+from zerovl.engine.residual_stream import lower_streams
 from zerovl.engine.steps import Step
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import MachineParams
@@ -95,7 +96,14 @@ class Bench:
         self.pool = pool.pinned() if device.type == "cuda" else pool
 
     def model(self, machine: MachineParams | None = None) -> DualEncoder:
+        return self.prepared(make(self.settings.towers, self.device), machine)
+
+    def model_of_low_streams(self, machine: MachineParams | None = None) -> DualEncoder:
         model = make(self.settings.towers, self.device)
+        lower_streams(model)
+        return self.prepared(model, machine)
+
+    def prepared(self, model: DualEncoder, machine: MachineParams | None) -> DualEncoder:
         prepare_model(model, [], machine or MachineParams(), kinds.one_rank(self.device))
         return model
 
@@ -169,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         attempt(results, "losses", device, lambda: gpu_loss.measure(results, losses, device, deadline))
         bench = Bench(results, settings, device, deadline)
-        for part in (plain, decoupled, kept_graphs, memory_by_batch, checkpointed, compiled):
+        for part in (plain, decoupled, low_streams, kept_graphs, memory_by_batch, checkpointed, compiled):
             attempt(results, part.__name__, device, partial(part, bench))
     except gpu.MinutesAreUp:
         print(f"{options.minutes:g} minutes are up; the same command goes on from here")
@@ -215,14 +223,32 @@ def kept_graphs(bench: Bench) -> None:
         bench.compare("large batch", model, {f"{entry.kind}, {entry.micro_batch}, {kept}": entry}, settings.rounds)
 
 
-def compiled(bench: Bench) -> None:
-    """The same with both towers compiled; the first step of each takes minutes."""
-    model, settings = bench.model(MachineParams(compile=True)), bench.settings
+def low_streams(bench: Bench) -> None:
+    """`train.residual_stream: low`: in one piece, and the large batch."""
+    model, settings = bench.model_of_low_streams(), bench.settings
     finders = bench.finders(model)
-    large = _entries(bench, finders, (kinds.DGA, kinds.ACCUM), settings.batch, settings.micro_batch)
-    bench.compare("compiled", model, large, settings.rounds)
+    for pairs in settings.plain_batches:
+        entries = _entries(bench, finders, (kinds.PLAIN,), pairs, pairs)
+        bench.compare("low streams", model, entries, settings.rounds)
+    for micro_batch in settings.micro_batches:
+        entries = _entries(bench, finders, (kinds.DGA,), settings.batch, micro_batch)
+        bench.compare("low streams", model, entries, settings.rounds)
+
+
+def compiled(bench: Bench) -> None:
+    """The same with both towers compiled; the first step of each takes a minute."""
+    machine = MachineParams(compile=True)
+    _compiled(bench, "low streams, compiled", bench.model_of_low_streams(machine), (kinds.DGA,))
+    gpu.free(bench.device)
+    _compiled(bench, "compiled", bench.model(machine), (kinds.DGA, kinds.ACCUM))
+
+
+def _compiled(bench: Bench, section: str, model: DualEncoder, wanted: Sequence[str]) -> None:
+    settings, finders = bench.settings, bench.finders(model)
+    large = _entries(bench, finders, wanted, settings.batch, settings.micro_batch)
+    bench.compare(section, model, large, settings.rounds)
     whole = _entries(bench, finders, (kinds.PLAIN,), settings.micro_batch, settings.micro_batch)
-    bench.compare("compiled", model, whole, settings.rounds)
+    bench.compare(section, model, whole, settings.rounds)
 
 
 def memory_by_batch(bench: Bench) -> None:

@@ -28,6 +28,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "plan": tables.plan,
     "gpu steps": tables.gpu_steps,
     "gpu memory": tables.gpu_memory,
+    "train": tables.train,
     "ablation": tables.ablation,
 }
 

@@ -167,12 +167,22 @@ def plan(results: Path) -> str:
     return f"{table(head, rows)}\n\nGoal: ratios from 0.85 to 1.15. {under(result)}"
 
 
+_GPU_SECTIONS = {
+    "plain": "",
+    "large batch": "",
+    "low streams": ", low streams",
+    "low streams, compiled": ", low streams, compiled",
+    "compiled": ", compiled",
+    "checkpointing": ", checkpointed",
+}
+
+
 def gpu_steps(results: Path) -> str:
     result = read(results / "gpu.json")
     rows = []
-    for section in ("plain", "large batch", "compiled", "checkpointing"):
+    for section, words in _GPU_SECTIONS.items():
         for record in result.get(section, {}).values():
-            name = record["kind"] + {"compiled": ", compiled", "checkpointing": ", checkpointed"}.get(section, "")
+            name = record["kind"] + words
             kept = f", k = {record['kept']}" if record["kept"] else ""
             rows.append([name + kept, f"{record['pairs']:,}", f"{record['micro_batch']:,}", *_speed(record)])
     rows += [[kind, "", "", record["not_measured"], "", ""] for kind, record in result.get("peers", {}).items()]
@@ -185,7 +195,7 @@ def gpu_steps(results: Path) -> str:
 def gpu_goals(result: Record) -> str:
     """The goals of one H100, each with what was reached."""
     rates: dict[str, float] = {}
-    for section in ("plain", "large batch", "compiled"):
+    for section in _GPU_SECTIONS:
         for record in result.get(section, {}).values():
             if "pairs_per_second" in record:
                 rates[record["kind"]] = max(rates.get(record["kind"], 0.0), record["pairs_per_second"])
@@ -208,6 +218,23 @@ def gpu_memory(results: Path) -> str:
         own = {record["pairs"]: record for record in records if record["kind"] == kind}
         rows.append([kind, *(value(own.get(batch), "peak_gib", _gib) for batch in batches)])
     return f"{table(['step', *(f'batch {batch:,}' for batch in batches)], rows)}\n\n{under(result)}"
+
+
+def train(results: Path) -> str:
+    result = read(results / "train.json")
+    rows = [
+        [
+            name,
+            f"{record['pairs_per_second']:,.0f}",
+            f"{record['data_share']:.1%}",
+            value(record, "gpu_busy", "{:.0%}".format),
+            f"{record['peak_gib']:.1f} GiB",
+        ]
+        for name, record in result.get("train", {}).items()
+    ]
+    if not rows:
+        return under({})
+    return f"{table(['`zerovl train`', 'pairs/s', 'waits for data', 'GPU busy', 'memory'], rows)}\n\n{under(result)}"
 
 
 def ablation(results: Path) -> str:

@@ -13,7 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import bench_gpu, bench_loss, bench_memory, bench_step, gpu, gpu_loss, kinds, page, step_options, tables
+from benchmarks import (
+    bench_gpu,
+    bench_loss,
+    bench_memory,
+    bench_step,
+    bench_train,
+    gpu,
+    gpu_loss,
+    kinds,
+    page,
+    step_options,
+    tables,
+)
 from benchmarks.child import in_child, in_process
 from benchmarks.common import RESULTS, NotMeasured, Results, find_all, interleaved, measured, summary, surviving
 from benchmarks.peers import inf_cl_loss, open_clip_loss
@@ -86,6 +98,15 @@ def test_all_benchmarks_run_and_their_tables_hold_what_they_measured(tmp_path: P
     assert "overflows" in rendered["loss stability"]
     assert "needs a GPU" in rendered["gpu loss"] or torch.cuda.is_available()
     assert page.PAGE.read_text(encoding="utf-8") == committed  # a smoke run leaves the page alone
+
+
+def test_training_end_to_end_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "train.json"
+    assert bench_train.main(["--smoke", "--workers", "1", "--work", str(tmp_path / "work"), "--out", str(out)]) == 0
+    (record,) = json.loads(out.read_text())["train"].values()
+    assert record["pairs_per_second"] >= record["slowest"] > 0
+    assert 0 <= record["data_share"] <= 1
+    assert f"| {record['pairs_per_second']:,.0f} | {record['data_share']:.1%} |" in tables.train(tmp_path)
 
 
 def _of(records: dict[str, Any], loss: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.towers import CPU, RANKS, MicroInputs, batch, decoupled_step, model, plain_step
 from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.late_values import Moment
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import trainer as trainer_module
 from zerovl.engine.agreement import Agreement, Wishes
@@ -29,7 +30,7 @@ from zerovl.files import read_json_lines
 from zerovl.objective.mixup import Mix, Mixup
 
 META = torch.device("meta")
-SILENT: Any = SimpleNamespace(step=lambda *_: 1.0, say=lambda _: None, pause=lambda: None)
+SILENT: Any = SimpleNamespace(step=lambda *_: 1.0, say=lambda _: None)
 
 
 class Ahead(Ranks):
@@ -74,12 +75,12 @@ def test_a_step_on_a_device_reads_nothing(kind: Any, monkeypatch: pytest.MonkeyP
     dual = model(logit_bias=-1.0).to(META).train()
     trainer = trainer_of(kind(dual, ranks, precision), dual, ranks, precision)
     for step in range(4):  # both sides of the coin
-        launched = trainer._update(StepBatch(step), 1e-3)
+        launched = trainer._update(StepBatch(step), 1e-3, Moment(META))
     assert launched.names == ("loss", "gradient_norm", "temperature", "logit_bias")
     assert launched.numbers.is_meta  # type: ignore[attr-defined]
     monkeypatch.setattr(Tensor, "is_cpu", True)  # as if it were the host's memory, where reading costs nothing
     with pytest.raises(RuntimeError, match="meta tensors"):
-        trainer._update(StepBatch(5), 1e-3)
+        trainer._update(StepBatch(5), 1e-3, Moment(META))
 
 
 class Reads(TorchDispatchMode):
@@ -104,9 +105,9 @@ def test_clipping_and_the_loss_scale_read_nothing(monkeypatch: pytest.MonkeyPatc
         return loss.detach()
 
     trainer = trainer_of(step, dual, RANKS, precision)
-    trainer._update(StepBatch(0), 1e-3)
+    trainer._update(StepBatch(0), 1e-3, Moment(CPU))
     with Reads() as reads:
-        launched = trainer._update(StepBatch(1), 1e-3)
+        launched = trainer._update(StepBatch(1), 1e-3, Moment(CPU))
         assert reads.count == 0
         assert float(launched.numbers[1]) > 0.5  # type: ignore[index]
         assert reads.count == 1
@@ -137,6 +138,30 @@ def train(folder: Path, ranks: Ranks, losses: dict[int, float] | None = None, **
         {key: value for key, value in row.items() if key not in ("save_seconds", "data_seconds")}
         for row in read_json_lines(log.path)
     ]
+
+
+class Tick:
+    """A clock that counts how often it was looked at."""
+
+    count = 0
+
+    def __init__(self, _device: torch.device) -> None:
+        Tick.count += 1
+        self.at = Tick.count
+
+    def seconds_until(self, later: "Tick") -> int:
+        return later.at - self.at
+
+
+@pytest.mark.parametrize("ranks", [RANKS, Ahead(0, 1, CPU, OneRank())], ids=["at once", "late"])
+def test_each_step_has_its_own_time(ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are told together took as long as those that are not, and saves and scores are none of it."""
+    monkeypatch.setattr(trainer_module, "Moment", Tick)
+    seconds: list[float] = []
+    progress = SimpleNamespace(step=lambda _loss, _lr, took, _waited: seconds.append(took) or 1.0, say=lambda _: None)
+    monkeypatch.setitem(globals(), "SILENT", progress)
+    train(tmp_path, ranks, evaluation=PeriodicEvaluation(3, dict))
+    assert seconds == [1] * 6
 
 
 def test_read_late_the_log_is_the_same(tmp_path: Path) -> None:

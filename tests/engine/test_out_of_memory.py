@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed import DistBackendError
 
 from tests.support.towers import RANKS, MicroInputs, batch, model
+from zerovl.distributed.late_values import Moment
 from zerovl.engine.average import LastWeights
 from zerovl.engine.precision import Precision
 from zerovl.engine.trainer import Trainer
@@ -85,7 +86,7 @@ def update(in_step: Exception | None = None, in_optimiser: Exception | None = No
     state = SimpleNamespace(model=dual, optimiser=optimiser, average=LastWeights())
     unused: Any = None
     trainer = Trainer(state, step, unused, Mixup("none", 0.2, 0), precision, RANKS, *[unused] * 2, 0.0, *[unused] * 3)  # type: ignore[arg-type]
-    trainer._update(BATCH, 1e-3)
+    trainer._update(BATCH, 1e-3, Moment(RANKS.device))
 
 
 @pytest.mark.parametrize("error", RAN_OUT.values(), ids=RAN_OUT)

@@ -1,7 +1,8 @@
-"""Numbers that a device computes and the host reads a while later, so that neither waits for the other."""
+"""What a device computes, and when, read by the host a while later, so that neither waits for the other."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -28,3 +29,20 @@ def read_later(numbers: Tensor) -> Callable[[], list[float]]:
         return found
 
     return wait
+
+
+class Moment:
+    """Now, in the order of what the device was given: the host of a GPU is often ahead, and its clock tells little."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._at = time.perf_counter()
+        self._event = torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None
+        if self._event:
+            self._event.record()
+
+    def seconds_until(self, later: Moment) -> float:
+        """Return the time in between; the device must have come to `later`."""
+        if self._event is None or later._event is None:
+            return later._at - self._at
+        milliseconds: float = self._event.elapsed_time(later._event)
+        return milliseconds / 1000

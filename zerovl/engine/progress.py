@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +23,6 @@ class Progress:
     def __init__(self, ranks: Ranks, steps: int, start_step: int, batch_size: int) -> None:
         self._device = ranks.device
         self._batch_size = batch_size
-        self._since = time.perf_counter()
         self._steps, self._waiting, self._time = 0, 0.0, 0.0
         self.bar = tqdm(
             total=steps,
@@ -45,10 +43,8 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def step(self, loss: float, lr: float, data_seconds: float) -> float:
-        """Count one step, whose batch was waited for so long; returns its pairs per second."""
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
+    def step(self, loss: float, lr: float, seconds: float, data_seconds: float) -> float:
+        """Count one step that took so long, the wait for its batch included; returns its pairs per second."""
         rate = self._batch_size / seconds
         if self._steps:  # workers start in the first one
             self._waiting += data_seconds
@@ -61,10 +57,6 @@ class Progress:
         self.bar.set_postfix(fields, refresh=False)
         self.bar.update()
         return rate
-
-    def pause(self) -> None:
-        """Restart the clock after something that is not a step."""
-        self._since = time.perf_counter()
 
     def say(self, text: str) -> None:
         """Show a line above the bar."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zerovl.distributed.activity import SAVING
-from zerovl.distributed.late_values import read_later
+from zerovl.distributed.late_values import Moment, read_later
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.agreement import Agreement, Wishes
 from zerovl.engine.checkpoints import Checkpoints
@@ -122,6 +122,8 @@ class Launched:
 
     origin: Origin
     lr: float
+    begun: Moment  # when the step before it ended, or what was done in between
+    ended: Moment
     data_seconds: float  # that its batch was waited for
     names: tuple[str, ...]
     numbers: Callable[[], list[float]]  # waits for the device
@@ -175,14 +177,17 @@ class Trainer:
         agreement = Agreement(self.ranks)
         watch = LossWatch(MOST_SKIPPED if self.precision.scaler.is_enabled() else 0, self.checkpoints)
         unread: deque[Launched] = deque()
+        since = Moment(self.ranks.device)
         with collected_every() as collect:
             for batch in self.ranks.activity.loading(batches, start_step):
                 done = batch.step + 1
-                unread.append(self._update(batch, self.schedule.lr(batch.step)))
+                unread.append(self._update(batch, self.schedule.lr(batch.step), since))
+                since = unread[-1].ended
                 scoring = self.evaluation is not None and self.evaluation.due(done, self.schedule.steps)
                 self._tell(unread, 1 if scoring else self.ranks.lag, progress, watch)
                 if scoring:
-                    self._tell(unread, 0, progress, watch, partial(self._score, progress))
+                    self._tell(unread, 0, progress, watch, self._score)
+                    since = Moment(self.ranks.device)
                 wishes = agreement.exchange(self._wishes(last_save))
                 leaving = wishes.stop or done == self.schedule.steps
                 if wishes.save and self.ranks.is_first:
@@ -195,7 +200,7 @@ class Trainer:
                         saved = leaving and self.checkpoints.finish(progress.say)
                     agreement.saved()
                     last_save = time.monotonic()
-                    progress.pause()
+                    since = Moment(self.ranks.device)
                 else:
                     self.checkpoints.poll(progress.say)
                 collect(done)
@@ -210,7 +215,7 @@ class Trainer:
             overdue=self.ranks.is_first and self.cadence.overdue(last_save),
         )
 
-    def _update(self, batch: Batch, lr: float) -> Launched:
+    def _update(self, batch: Batch, lr: float, since: Moment) -> Launched:
         """One optimiser step, given to the device and not waited for; raises `ZeroVLError` where memory runs out."""
         optimiser, scaler, model = self.state.optimiser, self.precision.scaler, self.state.model
         set_lr(optimiser, lr)
@@ -233,7 +238,8 @@ class Trainer:
             found["logit_bias"] = model.logit_bias
         numbers = torch.stack([number.detach().double() for number in found.values()])
         waited = self.ranks.activity.data_seconds
-        return Launched(Origin.of(batch), lr, waited, tuple(found), read_later(numbers))
+        ended = Moment(self.ranks.device)
+        return Launched(Origin.of(batch), lr, since, ended, waited, tuple(found), read_later(numbers))
 
     def _tell(
         self,
@@ -247,14 +253,15 @@ class Trainer:
         while len(unread) > keep:
             launched = unread.popleft()
             found = launched.found()
-            rate = progress.step(found["loss"], launched.lr, launched.data_seconds)
+            seconds = launched.begun.seconds_until(launched.ended)
+            rate = progress.step(found["loss"], launched.lr, seconds, launched.data_seconds)
             if not watch.is_finite(launched.origin, found["loss"], progress.say):
                 continue
             row = launched.row(found, rate) | self._save_cost() | scores()
             if self.log:
                 self.log.write(row)
 
-    def _score(self, progress: Progress) -> dict[str, float]:
+    def _score(self) -> dict[str, float]:
         """Scores of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
         if self.evaluation is None or not (self.ranks.is_first or self.evaluation.is_collective):
             return {}
@@ -262,7 +269,6 @@ class Trainer:
         with self.ranks.activity.during("scoring validation pairs"), self.state.average.applied():
             scores = self.evaluation.score()
         self.state.model.train()
-        progress.pause()
         return scores
 
     def _save_cost(self) -> dict[str, float]:
