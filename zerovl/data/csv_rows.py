@@ -11,6 +11,8 @@ from typing import IO
 from zerovl.errors import ZeroVLError
 
 MAX_FIELD = 16 << 20  # characters; Python's own limit is 131,072: a long caption is a broken row, not the end of a file
+_MOST_LOST = 100_000  # lines of one row that are counted one by one
+_MOST_COLUMNS, _NAME = 40, 100  # columns, and characters of a name, in a message
 _MOST_LINES = 200  # of one row; beyond them a quote was not closed
 
 
@@ -74,6 +76,13 @@ def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]
         raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); check the file and its rights") from None
 
 
+def shown_columns(names: list[str]) -> str:
+    """Return names of columns for a message of one line: "image, caption"; "nothing" where there are none."""
+    shown = [name[:_NAME] if name[:_NAME].isprintable() else ascii(name[:_NAME]) for name in names[:_MOST_COLUMNS]]
+    rest = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+    return ", ".join(shown) + rest or "nothing"
+
+
 class _EndlessLineError(Exception):
     """Says that a line is longer than any row can be."""
 
@@ -112,8 +121,10 @@ def _rows(first: int, last: int, cells: list[str], width: int, unclosed: bool) -
 
 def _lost(first: int, last: int, problem: str) -> Iterator[CsvRow]:
     """Give a problem for each line: what was read as one row may have been as many."""
-    for line in range(first, max(first, last) + 1):
-        yield CsvRow(line, line, problem=problem)
+    end = min(max(first, last), first + _MOST_LOST - 1)
+    more = f"; lines {end + 1}-{last} are lost too" if end < last else ""
+    for line in range(first, end + 1):
+        yield CsvRow(line, line, problem=problem + more)
 
 
 def _ends_in_a_quote(lines: list[str], delimiter: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zerovl.data.csv_rows import CsvRow, csv_rows
+from zerovl.data.csv_rows import CsvRow, csv_rows, shown_columns
 from zerovl.errors import ZeroVLError
 
 COLUMNS = ("image", "image_id", "caption", "caption_id")
@@ -40,7 +40,7 @@ def read_rows(path: Path, strict: bool) -> Iterator[PairRow]:
     header = [name.strip() for name in next(rows, CsvRow(0, 0)).cells]
     if missing := [name for name in COLUMNS if name not in header]:
         raise ZeroVLError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}; "
+            f"{path}: no column {', '.join(missing)}; found {shown_columns(header)}; "
             f"expected {', '.join(COLUMNS)} in the first line"
         )
     places = [header.index(name) for name in COLUMNS]

@@ -49,8 +49,7 @@ class Karpathy:
         images = _images(path)
         wanted = _wanted(split, source.evaluation_split)
         chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
-        # Said once a source, with its evaluation split: there the choice is made.
-        notes = _left_out(images, path, source.evaluation_split) if split == "valid" else []
+        notes = _left_out(images, path, source.evaluation_split) if split == source.splits[-1] else []  # once a source
         return Reading(_records(folder, path, chosen, max_caption_bytes, notes), len(chosen), notes)
 
 

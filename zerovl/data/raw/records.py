@@ -92,4 +92,8 @@ def whole_number(value: object) -> int | None:
 
 def stable_id(text: str) -> int:
     """Return a 63-bit id that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8]) >> 1
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as a JSON file may escape it
+        content = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(content).digest()[:8]) >> 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from zerovl.data.csv_rows import shown_columns
 from zerovl.data.raw.table_files import TableFile
 from zerovl.errors import ZeroVLError
 
@@ -16,7 +17,6 @@ _USUAL = {
     "split": ("split",),
 }
 _NEEDED = ("image", "caption")
-_SHOWN = 40  # columns in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def choose_columns(table: TableFile, named: Mapping[str, str]) -> Columns:
         if name not in present and (name or role in _NEEDED):
             looked = f"no column {name!r}" if name else f"no column for the {role} ({', '.join(_USUAL[role])})"
             raise ZeroVLError(
-                f"{table.path}: {looked}; it has {_listed(present)}; name yours in data.sources, as in "
+                f"{table.path}: {looked}; it has {shown_columns(present)}; name yours in data.sources, as in "
                 f"columns: {{{role}: NAME}}"
             )
     return Columns(**chosen)
@@ -56,10 +56,3 @@ def choose_columns(table: TableFile, named: Mapping[str, str]) -> Columns:
 
 def _usual(role: str, present: list[str]) -> str:
     return next((name for name in _USUAL[role] if name in present), "")
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "none"
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(name[:100] for name in names[:_SHOWN]) + rest

@@ -1,0 +1,135 @@
+"""Broken and odd inputs: one clear line or a counted quarantine, nothing half-written, no hang, bounded memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import raw_sources
+from tests.support.odd_inputs import parquet, pictures, tars, texts
+from tests.support.odd_inputs.kind import Kind
+from tests.support.odd_inputs.table import KINDS, PAGE, with_table
+from zerovl.data.manifest import Manifest
+from zerovl.errors import ZeroVLError
+
+MEMORY = 256 << 10  # KiB beyond what the process had before
+
+
+@pytest.fixture(autouse=True)
+def _one_worker_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
+
+
+def prepared(root: Path) -> Manifest | str:
+    """What `prepare` makes of the source, or the one line that it refuses it with; either way nothing is half there."""
+    try:
+        manifest = raw_sources.run_prepare(root)
+        refusal = ""
+    except ZeroVLError as error:
+        refusal = str(error)
+    written = [path.name for path in (root / "data").rglob("*")]
+    assert not [name for name in written if name.endswith(".part") or name.startswith(".")]
+    if refusal:
+        assert "manifest.json" not in written
+        assert len(refusal.splitlines()) == 1
+        assert len(refusal) < 2000
+        return refusal
+    for info in manifest.splits.values():
+        for shard in info.shards:
+            assert (root / "data/shards" / shard.path).stat().st_size == shard.bytes
+    return manifest
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.of}-{kind.what}".replace(" ", "_"))
+def test_what_comes_of_it(kind: Kind, tmp_path: Path) -> None:
+    (tmp_path / "raw/a").mkdir(parents=True)
+    kind.write(tmp_path / "raw/a")
+    found = prepared(tmp_path)
+    if isinstance(found, str):
+        assert (kind.outcome.pairs, kind.outcome.says in found) == (-1, True), found
+        return
+    info = found.splits["a", "train"]
+    reasons = list(raw_sources.errors(found, "a").values())
+    assert (info.pairs, info.broken) == (kind.outcome.pairs, kind.outcome.broken), reasons[:3]
+    assert any(kind.outcome.says in reason for reason in reasons) or not info.broken
+
+
+def test_the_documentation_has_them_all() -> None:
+    """Made by `python -m tests.support.odd_inputs.table`."""
+    assert len(KINDS) >= 64
+    assert len({(kind.of, kind.what) for kind in KINDS}) == len(KINDS)
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page
+
+
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    """The bytes with one to three faults: flipped bits, a cut, zeros, something twice or out of nowhere."""
+    changed = bytearray(data)
+    for _ in range(draw.randint(1, 3)):
+        start = draw.randrange(max(1, len(changed)))
+        end = min(len(changed), start + draw.choice((1, 4, 100)))
+        fault = draw.randrange(5)
+        if fault == 0:
+            changed[start:end] = bytes(byte ^ 1 << draw.randrange(8) for byte in changed[start:end])
+        elif fault == 1:
+            del changed[start:]
+        elif fault == 2:
+            changed[start:end] = bytes(end - start)
+        elif fault == 3:
+            changed[start:start] = changed[start:end]
+        else:
+            changed[start:start] = draw.randbytes(end - start)
+    return bytes(changed)
+
+
+def in_file(name: str, data: Callable[[], bytes], beside: str) -> Callable[[Path, random.Random], None]:
+    """Write one mutated file, with whole pictures beside it."""
+
+    def write(folder: Path, draw: random.Random) -> None:
+        texts.pictures(folder / beside)
+        (folder / name).write_bytes(mutated(data(), draw))
+
+    return write
+
+
+MUTATED = {
+    "tar": in_file("0.tar", lambda: tars.THREE, ""),
+    "csv": in_file("train_anno.csv", lambda: texts.row('2.jpg,2,"a, ""b""\n c",2\n'), "train"),
+    "json": in_file("dataset.json", texts.third, "images"),
+    "jsonl": in_file("train.jsonl", lambda: b'{"image": "0.jpg", "caption": ["zero", "null"]}\n' * 4, ""),
+    "parquet": in_file("train.parquet", lambda: parquet.table(parquet.embedded(None)), ""),
+    "tsv": in_file("train.tsv", lambda: b"filepath\ttitle\n0.jpg\tzero\n1.jpg\tone\n", ""),
+}
+
+
+@pytest.mark.parametrize("form", MUTATED)
+def test_mutated_files(form: str, tmp_path: Path) -> None:
+    for seed in range(16):
+        root = tmp_path / str(seed)
+        (root / "raw/a").mkdir(parents=True)
+        MUTATED[form](root / "raw/a", random.Random(f"{form} {seed}"))
+        found = prepared(root)
+        assert isinstance(found, str) or sum(info.pairs + info.broken for info in found.splits.values()), seed
+
+
+def test_mutated_pictures(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    kinds = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+    whole = [pictures.JPEG, *(raw_sources.encoded(raw_sources.picture(1), kind) for kind in kinds)]
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 120)
+    for number in range(1, 120):
+        (tmp_path / f"raw/a/train/{number}.jpg").write_bytes(mutated(draw.choice(whole), draw))
+    found = prepared(tmp_path)
+    assert isinstance(found, Manifest)
+    info = found.splits["a", "train"]
+    assert info.pairs + info.broken == 120
+    assert info.broken > 20
+    assert json.dumps(list(raw_sources.errors(found, "a").values())).isascii()
