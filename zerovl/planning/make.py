@@ -57,7 +57,7 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
         unseen_bytes=calibration.unseen_bytes if calibration else None,
         wire=planning.wire(params, model.parameters, layout),
         suggestion=suggestion,
-        assumed=planning.assumed_speed(target, work, layout, steps),
+        assumed=planning.assumed_speed(target, work, layout, params, steps),
         measured=planning.measured_speed(target, calibration, params, layout, steps) if calibration else None,
         calibration=calibration,
         notes=[*model.notes, *_notes(params, options, pairs, layout.world_size), *_gate_notes(params, workspace)],

@@ -238,12 +238,15 @@ def wire(params: Params, parameters: Parameters, layout: BatchLayout) -> Wire:
     return Wire(others, (ranks - 1) * layout.batch * _FLOAT, others, gradients)
 
 
-def assumed_speed(target: Target, planned: Work, layout: BatchLayout, steps: int | None) -> Speed | None:
+def assumed_speed(
+    target: Target, planned: Work, layout: BatchLayout, params: Params, steps: int | None
+) -> Speed | None:
     """From the table of matrix rates; None where the device is not in it."""
     if target.flops is None:
         return None
-    rate = gpus.UTILISATION * target.flops * layout.world_size / (planned.planned + planned.loss)
-    source = f"assumed: {gpus.UTILISATION:.0%} of {target.flops / 1e12:.0f} TFLOP/s"
+    share = gpus.utilisation(params.train, params.machine)
+    rate = share * target.flops * layout.world_size / (planned.planned + planned.loss)
+    source = f"assumed: {share:.0%} of {target.flops / 1e12:.0f} TFLOP/s"
     return _speed(source, rate, target, layout, steps)
 
 
