@@ -58,6 +58,21 @@ class FilterParams(Section):
     min_script_share: float = Field(
         0.5, gt=0, le=1, description="captions of whose letters a smaller share is of `scripts` are left out"
     )
+    leaks: Literal["keep", "exact", "near"] = Field(
+        "keep", description="training loses the pictures that valid has too, by their bytes or by their looks"
+    )
+    duplicates: Literal["keep", "exact", "near"] = Field(
+        "keep", description="of equal or alike pictures one stays, that of valid before that of train"
+    )
+    near_distance: int = Field(
+        2, ge=0, le=8, description="bits of the 64-bit perceptual hash that may differ between pictures that are near"
+    )
+    max_caption_repeats: int = Field(
+        0, ge=0, description="captions that training has more often are left out, all copies; 0: none"
+    )
+    max_caption_share: float = Field(
+        0.0, ge=0, le=1, description="captions that are a larger share of training's are left out, all copies; 0: none"
+    )
 
     @model_validator(mode="after")
     def _leave_something(self) -> Self:

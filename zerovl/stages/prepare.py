@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.data import tokenizer_training
+from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
@@ -34,7 +35,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)
         splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
-        manifest = Manifest(workspace.manifest, splits)
+        packed = Manifest(workspace.manifest, splits)
+        manifest, left_out = leave_out_of_all(packed, left_out, params.prepare.filters, workspace.shards)
         tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         save_tallies(workspace.manifest, left_out)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift, page
-from zerovl.data.validation.bucket_files import open_compared
+from zerovl.data.validation.compared_columns import open_compared
 from zerovl.data.validation.expectations import check_expectations
 from zerovl.data.validation.rules import Repetition, Rule, judge
 from zerovl.data.validation.scan import scan

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zerovl.data.validation import bucket_files, tables
+from zerovl.data import bucket_files
+from zerovl.data.bucket_files import BucketFiles
 from zerovl.data.validation import repeats as repeats_module
-from zerovl.data.validation.bucket_files import BucketFiles
+from zerovl.data.validation import tables
 from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
 
 

@@ -31,12 +31,16 @@ class LeftOut:
 
 @dataclass
 class FirstExamples:
-    """Counts entries by reason, and says which of them are among the first."""
+    """Counts entries by reason; the first `EXAMPLES` of each have a small picture."""
 
     seen: Counter[str] = field(default_factory=Counter)
 
-    def wants(self, reason: str) -> bool:
-        """Count one entry; True for the first `EXAMPLES` of its reason."""
+    def has_room(self, reason: str) -> bool:
+        """Return whether the next entry of a reason is among the first."""
+        return self.seen[reason] < EXAMPLES
+
+    def count(self, reason: str) -> bool:
+        """Count one entry; returns whether it is among the first."""
         self.seen[reason] += 1
         return self.seen[reason] <= EXAMPLES
 

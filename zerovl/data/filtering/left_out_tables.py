@@ -8,7 +8,7 @@ Neither is there where nothing was left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ class LeftOutWriter:
     def __init__(self, folder: Path, source: str, split: str) -> None:
         self.tallies: dict[str, Tally] = {}
         self._path = table_path(folder, source, split)
-        self._examples = FirstExamples()
+        self.examples = FirstExamples()
         self._rows: list[dict[str, Any]] = []
         self._writer: pq.ParquetWriter | None = None
         self._stack = ExitStack()
@@ -73,7 +73,7 @@ class LeftOutWriter:
             tally = self.tallies.setdefault(entry.reason, Tally())
             tally.samples += entry.whole
             tally.captions += len(entry.captions)
-            kept = entry if self._examples.wants(entry.reason) else replace(entry, picture=None)
+            kept = entry if self.examples.count(entry.reason) else replace(entry, picture=None)
             self._rows.append(asdict(kept))
         if len(self._rows) >= _ROWS:
             self._flush()
@@ -91,6 +91,19 @@ class LeftOutWriter:
 def table_path(folder: Path, source: str, split: str) -> Path:
     """Return where the entries of a source's split lie."""
     return folder / f"{source}-{split}.left-out.parquet"
+
+
+def entries(folder: Path, source: str, split: str) -> Iterator[LeftOut]:
+    """Give all entries of a source's split."""
+    path = table_path(folder, source, split)
+    if path.is_file():
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(_ROWS):
+                yield from map(_entry, batch.to_pylist())
+
+
+def _entry(values: dict[str, Any]) -> LeftOut:
+    return LeftOut(**values | {"captions": tuple(values["captions"])})
 
 
 def save_tallies(folder: Path, tallies: Tallies) -> None:
@@ -131,7 +144,7 @@ def first_examples(folder: Path, source: str, split: str) -> dict[str, list[Left
         examples = FirstExamples()
         for batch in table.iter_batches(_ROWS):
             for row, reason in enumerate(batch.column("reason").to_pylist()):
-                if examples.wants(reason):
+                if examples.count(reason):
                     values = batch.slice(row, 1).to_pylist()[0]
-                    found.setdefault(reason, []).append(LeftOut(**values | {"captions": tuple(values["captions"])}))
+                    found.setdefault(reason, []).append(_entry(values))
     return found

@@ -44,7 +44,7 @@ class Sieve:
         return kept if kept or not refusals else None
 
     def _leave_out(self, sample: Candidate, captions: tuple[str, ...], refusal: Refusal, whole: bool) -> None:
-        picture = small_picture(sample.picture) if self._examples.wants(refusal.reason) else None
+        picture = small_picture(sample.picture) if self._examples.count(refusal.reason) else None
         self.left_out.append(
             LeftOut(
                 refusal.reason, refusal.detail, whole, sample.key, sample.image_id, captions, sample.origin, picture

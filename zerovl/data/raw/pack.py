@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import stat
-import tarfile
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +22,7 @@ from zerovl.data.filtering.left_out import LeftOut
 from zerovl.data.filtering.sample_filters import KEEP_ALL, Filters
 from zerovl.data.filtering.sieve import Candidate, Sieve
 from zerovl.data.raw.records import Picture, Record, printable
-from zerovl.files import atomic_write
+from zerovl.data.shard_writing import ShardWriter, sample_members
 from zerovl.images import BrokenImageError, decode
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -82,7 +79,7 @@ def pack(unit: Unit) -> Packed:
     with an error.
     """
     with ExitStack() as stack:
-        shard = _Shard(Path(unit.shards, unit.name), stack)
+        shard = ShardWriter(Path(unit.shards, unit.name), stack)
         sieve, faults = Sieve(unit.filters), list[str]()
         packed = [_pack_record(record, unit, shard, sieve, faults) for record in unit.records]
         size, digest = shard.finish()
@@ -91,7 +88,9 @@ def pack(unit: Unit) -> Packed:
     return Packed(unit, rows, samples, size, digest, tuple(faults), tuple(sieve.left_out))
 
 
-def _pack_record(record: Record, unit: Unit, shard: _Shard, sieve: Sieve, faults: list[str]) -> dict[str, Any] | None:
+def _pack_record(
+    record: Record, unit: Unit, shard: ShardWriter, sieve: Sieve, faults: list[str]
+) -> dict[str, Any] | None:
     """Return a row of the manifest; None where a filter left out the whole record."""
     row: dict[str, Any] = {
         "source": unit.source,
@@ -124,14 +123,9 @@ def _pack_record(record: Record, unit: Unit, shard: _Shard, sieve: Sieve, faults
         )
         row |= {"captions": list(record.captions), "caption_ids": list(record.caption_ids)}
     faults += stored.faults
-    description = {
-        "image_id": record.image_id,
-        "captions": record.captions,
-        "caption_ids": record.caption_ids,
-        "source": unit.source,
-    }
-    text = json.dumps(description, ensure_ascii=False).encode("utf-8")
-    offset, size = shard.add([(f"{key}.jpg", stored.data), (f"{key}.json", text)])
+    offset, size = shard.add(
+        sample_members(key, stored.data, unit.source, record.image_id, record.captions, record.caption_ids)
+    )
     return row | {
         "key": key,
         "shard": unit.name,
@@ -201,40 +195,3 @@ def difference_hash(image: Image.Image) -> int:
     """
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))  # (8, 9)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes())
-
-
-class _Shard:
-    """A tar in the making; it comes into being with its first sample."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._path = path
-        self._stack = stack
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    def add(self, members: Iterable[tuple[str, bytes]]) -> tuple[int, int]:
-        """Append members; returns the byte range (offset, size) that they take with headers and padding."""
-        start = self._size
-        for name, data in members:
-            header = tarfile.TarInfo(name)  # mode 644, time, user and group 0
-            header.size = len(data)
-            self._write(header.tobuf(tarfile.USTAR_FORMAT))
-            self._write(data)
-            self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
-        return start, self._size - start
-
-    def finish(self) -> tuple[int, str]:
-        """Write the end mark; returns (bytes, sha256), (0, "") where nothing was added."""
-        if self._file is None:
-            return 0, ""
-        end = 2 * tarfile.BLOCKSIZE
-        self._write(bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
-        return self._size, self._digest.hexdigest()
-
-    def _write(self, data: bytes) -> None:
-        if self._file is None:
-            self._file = self._stack.enter_context(atomic_write(self._path))
-        self._file.write(data)
-        self._digest.update(data)
-        self._size += len(data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from zerovl.data.validation.bucket_files import Places, Words
+from zerovl.data.bucket_files import Places, Words
 from zerovl.data.validation.tables import table_of
 
 Mask = npt.NDArray[np.bool_]

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zerovl.data.bucket_files import BucketFiles
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
-from zerovl.data.validation.bucket_files import BucketFiles, ComparedColumns
+from zerovl.data.validation.compared_columns import ComparedColumns
 from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
 from zerovl.data.validation.statistics import EXAMPLES, Equals, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up, table_of, train_hashes
@@ -220,7 +221,7 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "soft",
         found.pictures.count / rows if rows else None,
         f"{found.pictures.count} of {rows} pictures have the bytes of another one",
-        "remove the copies, or raise validate.max_duplicate_fraction",
+        "leave the copies out by prepare.filters.duplicates, or raise validate.max_duplicate_fraction",
         maximum=settings.max_duplicate_fraction,
         examples=examples(found.pictures, "same bytes as"),
     )
@@ -230,7 +231,8 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "hard",
         found.leaks.count,
         f"{found.leaks.count} of {valid} valid pictures are in train too",
-        "remove them from one of the two splits, or raise validate.max_leaked",
+        "set prepare.filters.leaks to exact, so that train loses them, remove them from one of the two splits, or "
+        "raise validate.max_leaked",
         maximum=settings.max_leaked,
         examples=examples(found.leaks, "same bytes as train's"),
     )
@@ -240,7 +242,8 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         found.near.count / valid if valid else None,
         f"{found.near.count} of {valid} valid pictures look like one in train "
         f"(at most {settings.near_distance} of 64 bits of the perceptual hash differ)",
-        "look at the examples; remove true copies, or raise validate.max_near_leaked_fraction",
+        "look at the examples; for true copies set prepare.filters.leaks to near, or raise "
+        "validate.max_near_leaked_fraction",
         maximum=settings.max_near_leaked_fraction,
         examples=[
             example(*named[one], f"{bits} bits from train's {' of '.join(filter(None, named[other]))}")

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
 from zerovl.data.manifest import SCHEMA, Manifest
-from zerovl.data.validation.bucket_files import ComparedColumns
+from zerovl.data.plain_captions import plain_captions
+from zerovl.data.validation.compared_columns import ComparedColumns
 from zerovl.data.validation.measured_rows import MeasuredRows, measure, sample_table
 from zerovl.data.validation.row_rules import judge_rows
 from zerovl.data.validation.statistics import (
@@ -79,7 +80,7 @@ def scan(
                 if split == "valid":
                     _keep_hashes(result, rows)
                 else:
-                    compared.captions.add_strings(_plain(rows.text), rows.places[rows.parent])
+                    compared.captions.add_strings(plain_captions(rows.text), rows.places[rows.parent])
                 first, last = np.searchsorted(chosen, [seen, seen + len(rows.places)])
                 pieces.append(sample_table(rows, chosen[first:last] - seen, (source, split)))
                 seen += len(rows.places)
@@ -154,13 +155,6 @@ def _note_values(compared: ComparedColumns, rows: MeasuredRows, source_number: i
     owner = owner[flat.is_valid().to_numpy(zero_copy_only=False)]
     flat = flat.drop_null().to_numpy(zero_copy_only=False)
     compared.caption_ids.add_integers(flat, source_number, rows.places[owner])
-
-
-def _plain(captions: pa.Array) -> list[str]:
-    """Captions (c,) without what tells no picture from another: letter case and the number of spaces."""
-    lower = pc.utf8_lower(captions)
-    plain: list[str] = pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, r"\s+", " ")).to_pylist()
-    return plain
 
 
 def _keep_hashes(result: Scan, rows: MeasuredRows) -> None:

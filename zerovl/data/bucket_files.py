@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
-
-from zerovl.data.manifest import Manifest
 
 Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -91,27 +88,3 @@ class BucketFiles:
             starts = np.ones(len(high), bool)
             starts[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
             yield np.cumsum(starts) - 1, records["place"][order]
-
-
-@dataclass(frozen=True)
-class ComparedColumns:
-    """The columns whose values are compared, where the scan leaves them."""
-
-    keys: BucketFiles
-    image_ids: BucketFiles
-    caption_ids: BucketFiles
-    pictures: BucketFiles
-    captions: BucketFiles  # of training pairs
-
-
-def open_compared(folder: Path, manifest: Manifest) -> ComparedColumns:
-    """Open the bucket files of all compared columns; the caller closes them and removes the folder."""
-    pairs = sum(info.pairs for info in manifest.splits.values())
-    captions = sum(info.captions for info in manifest.splits.values())
-    return ComparedColumns(
-        keys=BucketFiles(folder, "keys", pairs),
-        image_ids=BucketFiles(folder, "image-ids", pairs),
-        caption_ids=BucketFiles(folder, "caption-ids", captions),
-        pictures=BucketFiles(folder, "pictures", pairs),
-        captions=BucketFiles(folder, "captions", captions),
-    )

@@ -1,0 +1,59 @@
+"""What becomes of each sample and of each caption, on disk: 18 bytes a sample and 5 a caption, none of it in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zerovl.data.filtering.usable_rows import Numbers, UsableRows
+
+KEPT = ""
+# Filters that look at all samples, in the order in which they are applied; a fate is a place in this list.
+REASONS = (KEPT, "leaks", "duplicates", "max_caption_repeats", "max_caption_share")
+SAME_BYTES = 255  # in `apart`: the pictures have equal bytes
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Fates:
+    """Holds one fate a sample and one a caption, zero where it stays; files in `folder`, which the caller removes."""
+
+    def __init__(self, rows: UsableRows, folder: Path) -> None:
+        self.rows = rows
+        self._folder = folder
+        self.samples = self._array("samples", np.uint8, rows.samples)  # (N,)
+        self.twins = self._array("twins", np.int64, rows.samples)  # (N,) number of the sample that stays instead
+        self.apart = self._array("apart", np.uint8, rows.samples)  # (N,) bits of the hash that differ from the twin's
+        self._image_ids = self._array("image-ids", np.int64, rows.samples)  # (N,)
+        self.captions = self._array("captions", np.uint8, rows.captions)  # (C,)
+        self.found = self._array("found", np.float32, rows.captions)  # (C,) what was counted or measured of a caption
+        for numbers, batch in rows.batches(["image_id"]):
+            self._image_ids[numbers] = batch.column("image_id").to_numpy(zero_copy_only=False)
+
+    def _array(self, name: str, kind: Any, size: int) -> npt.NDArray[Any]:
+        return np.memmap(self._folder / name, kind, "w+", shape=(max(1, size),))
+
+    def leave_out(self, reason: str, numbers: Numbers, twins: Numbers, apart: npt.NDArray[np.uint8]) -> None:
+        """Leave out samples for what they share with others; all three are of shape (n,)."""
+        self.samples[numbers] = REASONS.index(reason)
+        self.twins[numbers] = twins
+        self.apart[numbers] = apart
+
+    def stays(self, numbers: Numbers) -> Mask:
+        """Return (n,) whether samples stay so far."""
+        kept: Mask = self.samples[numbers] == 0
+        return kept
+
+    def describe(self, number: int) -> tuple[str, str]:
+        """Return reason and detail of a sample that is left out."""
+        twin, apart = int(self.twins[number]), int(self.apart[number])
+        key = f"{self.rows.source_of(twin)}-{self._image_ids[twin]}"
+        like = f"same bytes as {key}" if apart == SAME_BYTES else f"{apart} bits of the perceptual hash from {key}"
+        return REASONS[self.samples[number]], like
+
+    def describe_caption(self, number: int) -> tuple[str, str]:
+        """Return reason and detail of a caption that is left out."""
+        return REASONS[self.captions[number]], f"{self.found[number]:.0f} times"
