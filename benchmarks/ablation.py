@@ -1,192 +1,192 @@
-"""What each part of the method brings on small real data: the results table of the README.
+"""What each part of the method brings, from pretrained towers: the table of docs/results.md.
 
-    python benchmarks/ablation.py --data ../shared/data --jobs 2
+    python -m benchmarks.ablation --work FOLDER --jobs 2
 
-Four variants by `recipes/small-real.yaml`, three seeds each, equal numbers of pairs seen: (a) shuffled
-batches, no mixup, plain step; (b) + debiased sampling; (c) + coin-flipping mixup; (d) + decoupled
-accumulation at a batch 8 times larger. Every run is `zerovl train` and `zerovl evaluate` on one
-thread. What `benchmarks/results/ablation.json` has already, with the same parameters and data, is
-not run again; an interrupted run resumes.
+Seven sources (photographs, emoji of four vendors) and the towers of `make towers`. Each variant adds one part to the
+one before it, at equal numbers of pairs seen. Two settings: `frozen` trains two projections on stored features,
+`learning` the towers too, on pictures of 64 pixels. Each seed leaves another source out, which is scored as unseen.
+
+Equal tuning: each variant tries the same learning rates with a seed of its own, and the best by the mean over the
+sources that it saw is taken for all seeds. It is judged on the validation pairs that are reported, for all variants.
+What `benchmarks/results/ablation.json` has already, with the same parameters and data, is not run again; an
+interrupted run resumes.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import sqrt
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean, stdev
+from threading import Lock
 from typing import Any
 
-from zerovl import params, params_file
-from zerovl.files import read_json, sha256_json, write_json
+from benchmarks.ablation_runs import Fold, measure, prepare, share_features
+from benchmarks.ablation_table import seen, table
+from benchmarks.common import HERE, RESULTS, machine
+from zerovl import params
+from zerovl.files import atomic_write, read_json, sha256_json, write_json
 
-HERE = Path(__file__).resolve().parent
-RECIPE = HERE.parent / "recipes" / "small-real.yaml"
-RESULTS = HERE / "results" / "ablation.json"
-TABLE = HERE / "results" / "ablation.md"
-BATCH, LARGE_BATCH = 64, 512
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # 95%, two-sided, for n seeds
-PLAIN = ["train.step=plain", f"train.batch_size={BATCH}", "train.micro_batch=64"]
-VARIANTS = {
-    "a: shuffled": ["train.sampling=shuffled", "train.mixup=none", *PLAIN],
-    "b: + debiased sampling": ["train.sampling=debiased", "train.mixup=none", *PLAIN],
-    "c: + coin-flipping mixup": ["train.sampling=debiased", "train.mixup=coin", *PLAIN],
-    f"d: + decoupled, batch {LARGE_BATCH}": [
-        "train.sampling=debiased",
-        "train.mixup=coin",
-        "train.step=decoupled",
-        f"train.batch_size={LARGE_BATCH}",
-        "train.micro_batch=64",
-    ],
+FILE, TABLE = RESULTS / "ablation.json", RESULTS / "ablation.md"
+RECIPE = HERE.parent / "recipes" / "photos.yaml"
+SOURCES = {
+    "flickr8k": "photos/flickr8k",
+    "ikea": "photos/ikea",
+    **{name: f"data/{name}" for name in ("fsa_color", "noto", "openmoji", "fluent3d", "fluentflat")},
 }
+HELD_OUT = ("fluentflat", "ikea", "noto")  # by seed, in turn
+TUNING_SEED = 100
+_OF_MODEL = ("embed_dim", "temperature", "image_size", "resize_size", "max_tokens")
 
 
 @dataclass(frozen=True)
-class Run:
-    variant: str
-    seed: int
-    settings: params.Params
-    folder: Path
-    key: str  # digest of everything that the scores depend on
+class Setting:
+    """What all variants share, what each adds to the ones before it, and the rates that each may choose from."""
+
+    base: Sequence[str]
+    variants: Mapping[str, Sequence[str]]
+    rates: Sequence[float]
+
+    def overrides(self, variant: str) -> list[str]:
+        """Return what a variant sets, with all that those before it set."""
+        names = list(self.variants)
+        added = [self.variants[name] for name in names[: names.index(variant) + 1]]
+        return [*self.base, *(override for overrides in added for override in overrides)]
+
+
+_COMMON = [
+    "train.sampling=shuffled",
+    "train.mixup=none",
+    "train.step=plain",
+    "train.batch_size=128",
+    "train.augment.crop_scale=[1.0,1.0]",
+    "train.augment.mask_probability=0.0",
+    "train.augment.flip_probability=0.0",
+    "train.image_size=0",
+    "train.image_dropout=0.0",
+    "train.valid_checks=0",
+    "train.pair_order=drawn",
+    "model.temperature=0.05",
+    "machine.ranks=1",
+]
+_LARGE = ["train.step=decoupled", "train.batch_size=1024", "train.micro_batch=128"]
+SETTINGS = {
+    "frozen": Setting(
+        [
+            *_COMMON,
+            "train.epochs=6.0",
+            "train.freeze=[image,text]",
+            "train.fine_tuning.freeze_image_blocks=0",
+            "train.fine_tuning.freeze_text_blocks=0",
+        ],
+        {
+            "shuffled": [],
+            "+ debiased sampling": ["train.sampling=debiased"],
+            "+ mixup of texts": ["train.mixup=text"],
+            "+ dropout of features": ["train.image_dropout=0.5"],
+            "+ decoupled, batch 1024": _LARGE,
+            "the same, eight times the pairs": ["train.epochs=48.0"],
+        },
+        (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+    ),
+    "learning": Setting(
+        [*_COMMON, "train.epochs=3.0", "model.image_size=64", "model.resize_size=68"],
+        {
+            "shuffled": [],
+            "+ debiased sampling": ["train.sampling=debiased"],
+            "+ coin-flipping mixup": ["train.mixup=coin"],
+            "+ augmentation": ["train.augment.crop_scale=[0.6,1.0]", "train.augment.mask_probability=0.2"],
+            "+ decoupled, batch 1024": _LARGE,
+        },
+        (1e-3, 2e-3),
+    ),
+}
 
 
 def main() -> int:
+    """Run what is missing, then write the table."""
     arguments = _arguments()
-    work = Path(arguments.work).resolve()
-    data = str(Path(arguments.data).resolve())
-    _prepare(work / "prepared", data)
-    digest = read_json(work / "prepared" / "data" / "manifest" / "manifest.json")["digest"]
-    known = read_json(RESULTS)["runs"] if RESULTS.is_file() else {}
-    runs = [
-        _plan(work, variant, overrides, seed, data, digest)
-        for seed in range(arguments.seeds)
-        for variant, overrides in VARIANTS.items()
-    ]
-    missing = [run for run in runs if run.key not in known]
-    print(f"{len(runs) - len(missing)} of {len(runs)} runs are there, {len(missing)} to go", flush=True)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for run, result in zip(missing, pool.map(_measure, missing), strict=True):
-            known[run.key] = {"variant": run.variant, "seed": run.seed, **result}
-            write_json(RESULTS, {"machine": _machine(), "runs": known})
-            print(f"{run.variant}, seed {run.seed}: RSUM {result['overall']['rsum']:.1f}", flush=True)
-    table = _table([known[run.key] for run in runs])
-    TABLE.write_text(table, encoding="utf-8")
-    print(table)
+    raw = {name: arguments.shared.resolve() / path for name, path in SOURCES.items()}
+    work, towers = arguments.work.resolve(), arguments.towers.resolve()
+    folds = [prepare(work / f"without-{name}", RECIPE, raw, towers, name) for name in HELD_OUT]
+    donors = [folds[0], _alone(work / f"only-{HELD_OUT[0]}", raw, towers)] if "frozen" in arguments.settings else []
+    results = Results(read_json(FILE)["runs"] if FILE.is_file() else {})
+    for name in arguments.settings:
+        setting = SETTINGS[name]
+        rates = {variant: _tuned(results, folds[0], name, variant) for variant in setting.variants}
+        for fold in folds[1:]:
+            share_features(fold, donors)
+        with ThreadPoolExecutor(arguments.jobs) as pool:  # the runs of a fold share a folder: one after the other
+            seeds = range(arguments.seeds)
+            jobs = [
+                pool.submit(_run, results, fold, name, rates, seeds[number :: len(folds)])
+                for number, fold in enumerate(folds)
+            ]
+        for job in jobs:
+            job.result()
+    names = {name: list(setting.variants) for name, setting in SETTINGS.items()}
+    text = table(list(results.runs.values()), names, TUNING_SEED)
+    with atomic_write(TABLE, "w") as file:
+        file.write(text)
+    print(text)
     return 0
+
+
+def _alone(folder: Path, raw: Mapping[str, Path], towers: Path) -> Fold:
+    """Return a fold of the one source that the first fold lacks, with the features of its training pairs."""
+    fold = prepare(folder, RECIPE, {HELD_OUT[0]: raw[HELD_OUT[0]]}, towers)
+    if not any((folder / "runs" / "features").glob("text-*")):
+        measure(fold, fold.settings(RECIPE, [*SETTINGS["frozen"].base, "train.epochs=1.0"]))
+    return fold
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(HERE.parent.parent / "shared" / "data"), help="folder of the raw sources")
-    parser.add_argument("--work", default=str(HERE / "work"), help="scratch folder")
-    parser.add_argument("--seeds", type=int, default=3, choices=range(1, max(STUDENT_T) + 1))
+    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared", help="has data/ and photos/")
+    parser.add_argument("--towers", type=Path, default=HERE.parent / "towers", help="what `make towers` wrote")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=len(HELD_OUT))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each")
     return parser.parse_args()
 
 
-def _prepare(folder: Path, data: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe = params_file.from_recipe(params_file.read_yaml(RECIPE), [f"data.raw={data}"], str(RECIPE))
-    file = folder / "params.yaml"
-    before = params_file.load(file) if file.is_file() else None
-    params_file.write(recipe, file)
-    if before != recipe or not (folder / "reports" / "validation" / "verdict.json").is_file():
-        _zerovl("prepare", folder)
-        _zerovl("validate", folder)
+class Results:
+    """The runs that are there, by a digest of what their scores depend on; each is written as it ends."""
+
+    def __init__(self, runs: dict[str, Any]) -> None:
+        self.runs, self._lock = runs, Lock()
+
+    def get(self, fold: Fold, setting: str, variant: str, seed: int, rate: float) -> dict[str, Any]:
+        """Return what is known of a run; make it where nothing is."""
+        changes = [*SETTINGS[setting].overrides(variant), f"train.seed={seed}", f"train.lr={rate}"]
+        wanted = fold.settings(RECIPE, changes)
+        train, model = params.as_dict(wanted.train), params.as_dict(wanted.model)
+        key = sha256_json([fold.digest, train, {name: model[name] for name in _OF_MODEL}])[:16]
+        if key not in self.runs:
+            head = {"setting": setting, "variant": variant, "seed": seed, "held_out": fold.held_out, "lr": rate}
+            found = head | measure(fold, wanted)
+            with self._lock:
+                self.runs[key] = found
+                today = datetime.now(UTC).date().isoformat()
+                write_json(FILE, {"date": today, "machine": machine(), "runs": self.runs})
+            print(f"{setting}, {variant}, seed {seed}, lr {rate:g}: RSUM {seen(found):.1f}", flush=True)
+        return dict(self.runs[key])
 
 
-def _plan(work: Path, variant: str, overrides: list[str], seed: int, data: str, digest: str) -> Run:
-    changes = [*overrides, f"data.raw={data}", f"train.seed={seed}", f"evaluate.seed={seed}", "machine.ranks=1"]
-    settings = params_file.from_recipe(params_file.read_yaml(RECIPE), changes, str(RECIPE))
-    shaping = {
-        "model": params.as_dict(settings.model),
-        "train": params.as_dict(settings.train),
-        "evaluate": params.as_dict(settings.evaluate),
-        "data": digest,
-    }
-    folder = work / f"{variant[0]}-{seed}"
-    return Run(variant, seed, settings, folder, sha256_json(shaping)[:16])
+def _tuned(results: Results, fold: Fold, setting: str, variant: str) -> float:
+    """Return the rate of the best mean over the sources that were seen."""
+    scores = {rate: seen(results.get(fold, setting, variant, TUNING_SEED, rate)) for rate in SETTINGS[setting].rates}
+    return max(scores, key=lambda rate: scores[rate])
 
 
-def _measure(run: Run) -> dict[str, Any]:
-    prepared = run.folder.parent / "prepared"
-    (run.folder / "reports").mkdir(parents=True, exist_ok=True)
-    for name in ("data", "reports/validation"):
-        link = run.folder / name
-        if not link.is_symlink():
-            link.symlink_to(prepared / name)
-    params_file.write(run.settings, run.folder / "params.yaml")
-    _zerovl("train", run.folder)
-    _zerovl("evaluate", run.folder)
-    metrics = read_json(run.folder / "reports" / "evaluation" / "metrics.json")
-    training = read_json(run.folder / "reports" / "training" / "metrics.json")
-    kept = ("rsum", "untrained_rsum", "chance_rsum", "i2t_r1", "t2i_r1")
-    return {
-        "pairs_seen": training["pairs_seen"],
-        "steps": training["steps"],
-        "overall": {key: metrics["overall"][key] for key in kept},
-        "sources": {name: {key: block[key] for key in kept} for name, block in metrics["sources"].items()},
-    }
-
-
-def _zerovl(command: str, folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with open(folder / f"{command}.log", "w", encoding="utf-8") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "zerovl.cli", command],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(f"zerovl {command} failed in {folder}:\n{(folder / f'{command}.log').read_text()[-2000:]}")
-
-
-def _machine() -> dict[str, Any]:
-    packages = ("torch", "timm", "transformers", "numpy")
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads_a_run": 1,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _table(results: list[dict[str, Any]]) -> str:
-    sources = sorted(results[0]["sources"])
-    lines = [
-        "| variant | steps | over all | " + " | ".join(sources) + " |",
-        "|---|---|---|" + "---|" * len(sources),
-    ]
-    for variant in VARIANTS:
-        rows = [row for row in results if row["variant"] == variant]
-        cells = [_interval([row["overall"]["rsum"] for row in rows])]
-        cells += [_interval([row["sources"][name]["rsum"] for row in rows]) for name in sources]
-        lines.append(f"| {variant} | {rows[0]['steps']} | " + " | ".join(cells) + " |")
-    for label, key in (("untrained", "untrained_rsum"), ("chance", "chance_rsum")):
-        cells = [f"{fmean(row['overall'][key] for row in results):.1f}"]
-        cells += [f"{fmean(row['sources'][name][key] for row in results):.1f}" for name in sources]
-        lines.append(f"| {label} | | " + " | ".join(cells) + " |")
-    seeds = len({row["seed"] for row in results})
-    pairs = sorted({row["pairs_seen"] for row in results})
-    lines += ["", f"RSUM, mean ± half of the 95% t-interval over {seeds} seeds; pairs seen: {pairs}."]
-    return "\n".join(lines) + "\n"
-
-
-def _interval(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    return f"{fmean(values):.1f} ± {STUDENT_T[len(values)] * stdev(values) / sqrt(len(values)):.1f}"
+def _run(results: Results, fold: Fold, setting: str, rates: Mapping[str, float], seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        for variant, rate in rates.items():
+            results.get(fold, setting, variant, seed, rate)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+"""One run of the ablation: its data, `zerovl train`, and the score of what it made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zerovl import params_file
+from zerovl.data.batches.features import COMPLETE
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.evaluation.pool import Embeddings, Model, Pool, encode
+from zerovl.evaluation.scores import by_source, rank
+from zerovl.evaluation.validation_set import validation_batches
+from zerovl.files import read_json, sha256_json, write_json
+from zerovl.model.dual_encoder import l2_normalise
+from zerovl.model.encoder import Encoder
+from zerovl.params import Params
+from zerovl.workspace import Workspace
+
+_BATCH, _CHUNK = 128, 1024
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A folder with packed and validated data, which lack the training pairs of one source."""
+
+    folder: Path
+    held_out: str
+    data: Sequence[str]  # overrides of the recipe
+    digest: str  # of the packed data
+
+    def settings(self, recipe: Path, changes: Sequence[str]) -> Params:
+        """Return the recipe with the fold's data and the changes."""
+        return _settings(recipe, [*self.data, *changes])
+
+
+def prepare(folder: Path, recipe: Path, raw: Mapping[str, Path], towers: Path, held_out: str = "") -> Fold:
+    """Pack and validate sources, `held_out` for validation alone; at once where that is done already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [
+        f"{{name: {name}, path: {path}, splits: [{'valid' if name == held_out else 'train, valid'}]}}"
+        for name, path in raw.items()
+    ]
+    data = [
+        f"data.sources=[{', '.join(sources)}]",
+        "model.image_tower.name=tf_efficientnet_lite0",
+        f"model.image_tower.weights={towers}/tf_efficientnet_lite0.safetensors",
+        f"model.text_tower.name={towers}/all-MiniLM-L6-v2",
+    ]
+    workspace = Workspace(folder)
+    if not (workspace.validation_report / "verdict.json").is_file():
+        params_file.write(_settings(recipe, data), folder / "params.yaml")
+        run_zerovl("prepare", folder)
+        run_zerovl("validate", folder)
+    return Fold(folder, held_out, data, read_json(workspace.manifest_file)["digest"])
+
+
+def share_features(fold: Fold, donors: Sequence[Fold]) -> None:
+    """Give a fold what frozen towers made of its sources in other folds: the same files, named by its own data."""
+    own = Manifest.load(Workspace(fold.folder).manifest)
+    found: dict[str, dict[str, Path]] = {}  # by the folder's name, where each source's files are
+    head: dict[str, Any] = {}
+    for donor in donors:
+        theirs = Manifest.load(Workspace(donor.folder).manifest)
+        for complete in (Workspace(donor.folder).runs / "features").glob(f"*/{COMPLETE}"):
+            values = read_json(complete) | {"data": fold.digest}
+            name = f"{values['side']}-{sha256_json(values)[:16]}"
+            head[name] = values
+            for source in own.sources("train"):
+                if theirs.splits.get((source, "train")) == own.splits[source, "train"]:
+                    found.setdefault(name, {})[source] = complete.parent
+    for name, places in found.items():
+        out = Workspace(fold.folder).runs / "features" / name
+        if not out.exists() and places.keys() == set(own.sources("train")):
+            aside = out.with_name(f".{name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for source, folder in places.items():
+                for file in folder.glob(f"{source}.*"):
+                    os.link(file, aside / file.name)
+            write_json(aside / COMPLETE, head[name])
+            aside.rename(out)
+
+
+def _settings(recipe: Path, changes: Sequence[str]) -> Params:
+    return params_file.from_recipe(params_file.read_yaml(recipe), list(changes), str(recipe))
+
+
+def measure(fold: Fold, settings: Params) -> dict[str, Any]:
+    """Train, and return RSUM of each source's validation pairs."""
+    workspace = Workspace(fold.folder)
+    params_file.write(settings, fold.folder / "params.yaml")
+    run_zerovl("train", fold.folder)
+    model = Encoder.load(workspace.model)
+    frozen = set(settings.train.freeze) == {"image", "text"}
+    pool, embeddings = _through_stored(fold, model) if frozen else _embedded(fold, model, model)
+    ranked = by_source(pool, rank(pool, embeddings, _CHUNK))
+    training = read_json(workspace.training_report / "metrics.json")
+    return {
+        "steps": training["steps"],
+        "pairs_seen": training["pairs_seen"],
+        "sources": {name: its.result.rsum for name, its in ranked.items()},
+    }
+
+
+def _embedded(fold: Fold, encoder: Encoder, model: Model) -> tuple[Pool, Embeddings]:
+    workspace = Workspace(fold.folder)
+    manifest = Manifest.load(workspace.manifest)
+    batches = validation_batches(manifest, ShardReader(workspace.shards), encoder, _BATCH)
+    pool, (embeddings,) = encode(batches, [model], _BATCH)
+    return pool, embeddings
+
+
+@dataclass(frozen=True)
+class _Towers:
+    """The towers of a model without their projections, which is what stays the same where both are frozen."""
+
+    encoder: Encoder
+
+    @property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        return self.encoder.transform
+
+    @torch.inference_mode()
+    def encode_pixels(self, images: Tensor) -> Tensor:
+        """Pixels (n, 3, H, W) to (n, w)."""
+        model = self.encoder.model
+        features: Tensor = model.image_tower(model.normalise(images))
+        return features
+
+    @torch.inference_mode()
+    def encode_text(self, captions: Sequence[str], batch_size: int = _BATCH) -> Tensor:
+        """Captions to (n, w)."""
+        parts = []
+        for start in range(0, len(captions), batch_size):
+            ids, mask = self.encoder.tokenizer(list(captions[start : start + batch_size]))
+            parts.append(self.encoder.model.text_hidden(torch.from_numpy(ids), torch.from_numpy(mask)))
+        return torch.cat(parts)
+
+
+_stored: dict[str, tuple[Pool, Embeddings]] = {}  # what frozen towers make of validation pairs, the same in all folds
+
+
+_lock = Lock()
+
+
+@torch.inference_mode()
+def _through_stored(fold: Fold, model: Encoder) -> tuple[Pool, Embeddings]:
+    splits = Manifest.load(Workspace(fold.folder).manifest).splits
+    key = str([(name, info.shards) for name, info in sorted(splits.items()) if name[1] == "valid"])
+    with _lock:
+        if key not in _stored:
+            _stored[key] = _embedded(fold, model, _Towers(model))
+    pool, hidden = _stored[key]
+    image = l2_normalise(model.model.image_projection(hidden.image))
+    return pool, Embeddings(image, l2_normalise(model.model.text_projection(hidden.text)))
+
+
+def run_zerovl(command: str, folder: Path) -> None:
+    """Run a command on one thread; raises `SystemExit` with the end of its log where it fails."""
+    log = folder / f"{command}.log"
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "zerovl.cli", command],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=file,
+            stderr=file,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"zerovl {command} failed in {folder}:\n{log.read_text(encoding='utf-8')[-2000:]}")
