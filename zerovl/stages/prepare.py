@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from zerovl.data.raw.layout import Source
 from zerovl.data.raw.links import refuse_linked_folders
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
 from zerovl.errors import ZeroVLError
-from zerovl.files import disk_is_full, write_json
+from zerovl.files import disk_is_full, try_lock, write_json
 from zerovl.params import Params
 from zerovl.text_format import file_size, plural, table
 from zerovl.workspace import Workspace
@@ -27,11 +28,12 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
 
     Broken inputs are rows of the manifest with a reason. Raises `ZeroVLError` for settings and
     sources that cannot be used at all and for a full disk; then there is no `manifest.json`.
+    Also where another `prepare` is at work in the same project, which then goes on undisturbed.
     """
     workers = worker_count()
     chosen = sources.resolve(params.data, workspace.root)
     refuse_linked_folders(chosen, workspace.root / params.data.raw)
-    with _disk_full_explained(workspace.shards):
+    with _disk_full_explained(workspace.shards), _alone(workspace.shards.parent):
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)
         splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
@@ -43,6 +45,22 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
         manifest.save()
     _summarise(manifest, chosen, workspace, tokens, left_out)
     return manifest
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder that all outputs lie in; it ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not try_lock(descriptor, folder):
+            raise ZeroVLError(
+                f"{folder}: another `zerovl prepare` is at work here and would have its files taken away; wait until "
+                "it has ended, or stop it, then run this again"
+            )
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _clear(folder: Path) -> None:
