@@ -106,19 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
-        *(
-            _summary,
-            _compare,
-            _embed,
-            _index,
-            _score,
-            _search,
-            _classify,
-            _import_checkpoint,
-            _convert_weights,
-            _export,
-        ),
-        *(_import, _code, _registry),
+        *(_summary, _compare, _embed, _score, _classify, _import_checkpoint, _convert_weights, _export),
+        *(_index, _search, _serve, _import, _code, _registry),
     ):
         add(commands)
     return parser
@@ -350,6 +339,25 @@ def _index(commands: Subparsers) -> None:
     index.add_argument("--out", required=True, metavar="INDEX", help="a folder")
     index.add_argument("--dtype", choices=("float32", "float16"), help="default: float32; float16 halves the index")
     index.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, one a GPU; default: 1")
+
+
+def _serve(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import serve
+
+        images, index = (Path(given) if given else None for given in (arguments.images, arguments.index))
+        serve.run(arguments.model, images, index, serve.Address(arguments.host, arguments.port))
+
+    text = "a page on this machine where pictures are searched by words or by a picture"
+    serve = _command(commands, "serve", text, run)
+    serve.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--images", metavar="DIR", help="pictures and tars, indexed first; the index is kept in the cache"
+    )
+    where.add_argument("--index", metavar="INDEX", help="of `zerovl index`")
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0: one that is free")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which nobody else reaches")
 
 
 def _score(commands: Subparsers) -> None:
