@@ -313,13 +313,19 @@ def _embed(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         from zerovl.commands import embed
 
-        embed.run(arguments.model, Path(arguments.pairs), Path(arguments.images), Path(arguments.out))
+        model, images, out = arguments.model, Path(arguments.images), Path(arguments.out)
+        if arguments.pairs:
+            embed.run(model, Path(arguments.pairs), images, out)
+        else:
+            embed.run_pictures(model, images, out, arguments.ranks)
 
-    embed = _command(commands, "embed", "embed the pairs of a CSV into an .npz file", run)
+    embed = _command(commands, "embed", "embed the pairs of a CSV, or all pictures of a folder, into a file", run)
     embed.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
-    embed.add_argument("--pairs", required=True, metavar="CSV", help="columns image, image_id, caption, caption_id")
-    embed.add_argument("--images", required=True, metavar="DIR")
-    embed.add_argument("--out", required=True, metavar="FILE.npz")
+    what = "columns image, image_id, caption, caption_id; without it all pictures of DIR are embedded"
+    embed.add_argument("--pairs", metavar="CSV", help=what)
+    embed.add_argument("--images", required=True, metavar="DIR", help="pictures; without --pairs WebDataset tars too")
+    embed.add_argument("--out", required=True, metavar="FILE", help="an .npz; without --pairs also a .parquet")
+    embed.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, without --pairs; default: 1")
 
 
 def _index(commands: Subparsers) -> None:

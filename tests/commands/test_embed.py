@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,8 @@ from PIL import Image
 import zerovl
 from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, png
+from tests.support.raw_sources import write_tar
+from zerovl import cli
 from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
 from zerovl.model import embedding_parts
@@ -43,7 +46,9 @@ def test_embed_one_row_a_caption_row_and_a_picture_once(
     embed.run("model", pairs, picture_folder, out)
     assert encoder.encoded_pictures == 3
     arrays = np.load(out, allow_pickle=False)
-    assert sorted(arrays) == ["caption_id", "image_embeddings", "image_id", "text_embeddings"]
+    names = ["caption_id", "image", "image_embeddings", "image_id", "images", "model", "text_embeddings"]
+    assert sorted(arrays) == names
+    assert str(arrays["model"]) == encoder.digest
     assert arrays["image_id"].tolist() == [7, 0, 7, 3]
     assert arrays["caption_id"].tolist() == [71, 1, 72, 31]
     images = arrays["image_embeddings"]
@@ -218,3 +223,41 @@ def test_embed_reads_a_byte_order_mark_and_long_captions(
     path.write_text("\ufeff" + HEAD + f"red.png,0,colour 250 0 0 {'x' * 500_000},1\n", encoding="utf-8")
     embed.run("model", path, picture_folder, tmp_path / "out.npz")
     assert (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_all_pictures_of_a_folder(
+    encoder: FakeEncoder, picture_folder: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    write_tar(picture_folder / "0.tar", [("a.png", png((9, 9, 9)))])
+    assert cli.main(["embed", "model", "--images", str(picture_folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}: 4 pictures, 32 wide\n"
+    assert f"1 input left out (1 not a picture); {embed.broken_file(out)} lists them" in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"{out.name}.broken.csv", "pictures"]
+    if suffix == ".npz":
+        found = dict(np.load(out, allow_pickle=False))
+        keys, embeddings, model = found["key"].tolist(), found["image_embeddings"], str(found["model"])
+        assert found["size"].tolist() == [len(png((9, 9, 9))), -1, -1, -1]
+    else:
+        table = pq.read_table(out)
+        keys, model = table["key"].to_pylist(), table.schema.metadata[b"model"].decode()
+        embeddings = np.array(table["image_embedding"].to_pylist(), np.float32)
+    assert keys == ["0.tar:a.png", "blue.png", "more/green.PNG", "red.png"]
+    assert model == encoder.digest
+    colours = ["colour 9 9 9", "colour 0 0 250", "colour 0 250 0", "colour 250 0 0"]
+    assert_same_embeddings(torch.from_numpy(embeddings), encoder.encode_text(colours))
+
+
+def test_what_was_embedded_becomes_an_index(
+    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, index = tmp_path / "out.npz", tmp_path / "index"
+    for words in (["--pairs", str(pairs)], []):
+        assert cli.main(["embed", "model", *words, "--images", str(picture_folder), "--out", str(out)]) == 0
+        assert cli.main(["index", "model", "--images", str(out), "--out", str(index)]) == 0
+        assert cli.main(["search", "model", "colour 0 250 0", "--index", str(index), "--top", "1"]) == 0
+        assert capsys.readouterr().out.endswith(f"   1  1.0000  {picture_folder / 'more' / 'green.PNG'}\n")
+    with pytest.raises(ZeroVLError, match=r"--out .*out\.csv: expected a name that ends in \.npz or \.parquet"):
+        embed.run_pictures("model", picture_folder, tmp_path / "out.csv", 1)

@@ -1,4 +1,4 @@
-"""`zerovl embed`: the pairs of a CSV as embeddings in an .npz file.
+"""`zerovl embed`: the pairs of a CSV, or all pictures of a folder, as embeddings in a file.
 
 What is broken is left out, counted with its reason and listed in a CSV beside the output. A command that was
 interrupted goes on where it was (`zerovl.model.embedding_parts`).
@@ -7,6 +7,8 @@ interrupted goes on where it was (`zerovl.model.embedding_parts`).
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +51,9 @@ class LeftOut:
 
 
 def run(model: str, pairs: Path, images: Path, out: Path) -> None:
-    """Write an .npz with `image_embeddings` (M, D), `text_embeddings` (M, D), `image_id` and `caption_id` (M,).
+    """Write an .npz with `image_embeddings` (M, D), `text_embeddings` (M, D), `image_id`, `caption_id`, `image` (M,).
+
+    It also says `model`, its digest, and `images`, their folder.
 
     One row a usable row of the CSV, in its order; a picture of several rows is encoded once. The others are listed in
     `OUT.broken.csv`, which is not there where there are none.
@@ -85,12 +89,49 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
         "text_embeddings": of_captions.embeddings[[caption_row[row.caption] for row in rows]],  # (M, D)
         "image_id": np.array([row.image_id for row in rows], np.int64),
         "caption_id": np.array([row.caption_id for row in rows], np.int64),
+        "image": np.array([row.image for row in rows], np.str_),
+        "images": np.array(str(images.absolute())),
+        "model": np.array(encoder.digest),
     }
     with atomic_write(out) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     parts.remove()
     width = of_pictures.embeddings.shape[1]
     print(f"{out}: {plural(len(rows), 'caption')} and {plural(len(image_row), 'picture')}, {width} wide")
+
+
+def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
+    """Write the embeddings of all pictures of a folder and the tars in it, or of one tar, with keys and places.
+
+    `zerovl.indexing.embeddings_file` has the two kinds of files; memory does not grow with the embeddings.
+    Raises `ZeroVLError` where there are no pictures, or none that can be embedded.
+    """
+    if ranks < 1:
+        raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
+    fetch.check_reference(model)
+    import zerovl
+    from zerovl.indexing.embeddings_file import check_suffix, write_embeddings
+    from zerovl.indexing.index import BROKEN, Index
+    from zerovl.indexing.listing import listing_of
+    from zerovl.indexing.ranks import make_shares
+    from zerovl.indexing.update import reasons_of, update
+
+    check_suffix(out)
+    listing, parts = listing_of(images, None), out.with_name(f"{out.name}.parts")
+
+    def prefill() -> None:
+        if ranks > 1:
+            make_shares(parts, listing, zerovl.load, model, ranks)
+
+    done = update(parts, listing, zerovl.load(model), model, prefill=prefill)
+    write_embeddings(Index(parts), out)
+    broken_file(out).unlink(missing_ok=True)  # of an earlier run
+    if done.reasons:
+        os.replace(parts / BROKEN, broken_file(out))
+        count = plural(done.reasons.total(), "input")
+        logger().warning(f"{count} left out ({reasons_of(done.reasons)}); {broken_file(out)} lists them")
+    shutil.rmtree(parts)
+    print(f"{out}: {plural(done.description.pictures, 'picture')}, {done.description.width} wide")
 
 
 def read_pairs(path: Path) -> tuple[list[Pair], list[LeftOut]]:

@@ -14,7 +14,7 @@ Shapes: `N` pictures, `D` embedding width.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -157,6 +157,11 @@ class Index:
     def pictures(self, rows: Sequence[int]) -> list[IndexedPicture]:
         """Return the pictures of some rows; their files are looked for, and not read."""
         return [self._picture(row) for row in rows]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Give the rows of `SCHEMA` of all pictures, a part at a time."""
+        for group in range(self._pictures.num_row_groups):
+            yield self._pictures.read_row_group(group)
 
     def _picture(self, row: int) -> IndexedPicture:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
