@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from prefect import State, flow
+from prefect import State, flow, runtime
 from prefect.logging import get_run_logger
-from prefect.states import Completed
 
-from flows import command, pipeline, stages
+from flows import command, endings, pipeline, stages
 from flows.forms import After, Overrides, Recipe
 from flows.progress import ProgressReporter
 from flows.runtime import changes, process
@@ -50,10 +49,11 @@ def retrain(
         repack(checkout, unwatched)
     if not force and (known := compare_with_releases(checkout, settings)):
         checkout.discard()
-        return Completed(name="NothingNew", message=known)
+        return endings.nothing_new(known, str(runtime.flow_run.id))
     if from_production and (override := fetch_production_model(checkout, settings)):
         settings = pipeline.write_params(checkout, recipe, [*overrides, override], after)
-    return pipeline.run_stages(checkout, settings, after)
+    release = pipeline.run_stages(checkout, settings, after)
+    return endings.refused(release) or release
 
 
 @stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)

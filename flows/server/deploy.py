@@ -1,4 +1,4 @@
-"""`make deploy`: work pool, deployments of prefect.yaml and the automation for lost runs; says what changed."""
+"""`make deploy`: work pool, deployments of prefect.yaml, automations for lost runs and notices; says what changed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from prefect.settings import get_current_settings
 from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import Paths
+from flows.server import notices
 
 POOL = "zerovl"
 LOST_RUNS = "zerovl: lost runs"
 _SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWSHEARTBEAT_FREQUENCY in prefect.yaml
-_ENDS = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "NothingNew")]
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
 
 
@@ -52,6 +52,7 @@ def deploy(paths: Paths) -> list[str]:
         _apply(paths)
         _keep_paused(client, before, automations)
         _mark_lost_runs(client, automations.get(LOST_RUNS))
+        notices.apply(client, automations)
         changes += differences("deployment", before, snapshot(client))
         return changes + differences("automation", _described(automations), _described(_automations(client)))
 
@@ -77,8 +78,9 @@ def _deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
 
 
 def differences(kind: str, before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
-    """Return one line for each that is new or differs."""
+    """Return one line for each that is new, gone, or differs."""
     lines = [f"{kind} {name}: created" for name in after if name not in before]
+    lines += [f"{kind} {name}: removed" for name in before if name not in after]
     for name in after.keys() & before.keys():
         changed = [key for key, value in after[name].items() if before[name][key] != value]
         if changed:
@@ -151,7 +153,7 @@ def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -
         enabled=present["enabled"] if present else True,
         trigger=EventTrigger(
             after={HEARTBEAT},
-            expect={HEARTBEAT, *_ENDS},
+            expect={HEARTBEAT, *(f"prefect.flow-run.{state}" for state in notices.ENDS)},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}"}),
             for_each={"prefect.resource.id"},

@@ -14,6 +14,7 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -28,9 +29,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, State
 
 from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
@@ -112,7 +113,7 @@ class Upkeep:
                 lines.append(f"run {run.name} is lost: {why}")
             elif not state.is_pending() and self._silent(run.id, quiet, now):
                 # With this message a run that lives after all takes its state back.
-                end = Cancelled(message=LOST) if state.is_cancelling() else Crashed(message=LOST)
+                end: State[Any] = Cancelled(message=LOST) if state.is_cancelling() else Crashed(message=LOST)
                 self._client.set_flow_run_state(run.id, end, force=True)
                 lines.append(f"run {run.name} is lost: {LOST}")
         return lines
@@ -123,9 +124,10 @@ class Upkeep:
         if quiet <= self._patience.silent or now - self._reached_since < self._patience.away:
             return False
         wanted = EventFilter(
-            event=EventNameFilter(name=[HEARTBEAT]), resource=EventResourceFilter(id=[f"prefect.flow-run.{run}"])
+            occurred=EventOccurredFilter.model_validate({"since": now - self._patience.silent}),
+            event=EventNameFilter(name=[HEARTBEAT]),
+            resource=EventResourceFilter(id=[f"prefect.flow-run.{run}"]),
         )
-        wanted.occurred.since = now - self._patience.silent
         return not self._client.read_events(wanted, limit=1).events
 
     def _free_slots(self) -> list[str]:

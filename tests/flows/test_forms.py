@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flows.forms import Recipe, recipe_file
+from flows.notify import notify
 from flows.promote import promote
 from flows.reproduce import reproduce
 from flows.retrain import retrain
@@ -18,7 +19,7 @@ from flows.train import train
 from tests.support.paths import ROOT
 from zerovl import params, params_file
 
-FLOWS = (train, retrain, promote, rollback, reproduce)
+FLOWS = (train, retrain, promote, rollback, reproduce, notify)
 
 
 def test_every_recipe_can_be_chosen() -> None:

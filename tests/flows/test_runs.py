@@ -95,3 +95,7 @@ def test_nothing_new_and_an_event(factory: Factory) -> None:
     assert state["type"] == "FAILED"
     factory.said(of_event, "asked for by: a crate of pictures")
     assert "git knows no revision 'no-such-branch'" in state["message"]
+    # An automation heard of it, and the worker ran the command that tells people.
+    told = wait_for("a notice", lambda: factory.told.is_file() and factory.told.read_text(), 120)
+    assert f"{factory.name(of_event)} of retrain-on-new-data failed" in told
+    assert "git knows no revision 'no-such-branch'" in told

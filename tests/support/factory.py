@@ -61,6 +61,7 @@ class Factory(PrefectApi):
         self.paths = Paths(self.root, self.root / ".flows")
         self.s3_endpoint = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "processes.log"
+        self.told = folder / "told"  # what people were told by the command of ZEROVL_NOTIFY
         self.environment = {
             **os.environ,
             **_PREFECT,
@@ -75,6 +76,7 @@ class Factory(PrefectApi):
             "ZEROVL_GRACE_SECONDS": "20",
             "ZEROVL_RETRY_SECONDS": "1",
             "ZEROVL_LOOK_SECONDS": "3",
+            "ZEROVL_NOTIFY": f'(echo "$ZEROVL_SUBJECT"; cat) >> {self.told}',
             "AWS_ENDPOINT_URL": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": "tester",
             "AWS_SECRET_ACCESS_KEY": "tester-secret",

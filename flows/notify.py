@@ -1,0 +1,60 @@
+"""The flow `notify`: tells people by a command of theirs what the automations "zerovl: notice" found.
+
+`ZEROVL_NOTIFY` in the worker's environment is the command, for example `mail -s "$ZEROVL_SUBJECT" team@example.com`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from prefect import flow
+
+from flows import command, stages
+from flows.runtime import notice_setting
+
+_SECONDS = 60.0  # for a mail server that does not answer
+
+
+class NoticeError(Exception):
+    """A notice did not reach anybody; the text says why."""
+
+
+@flow(name="notify")
+def notify(subject: str, text: str) -> None:
+    """Run the command of `ZEROVL_NOTIFY` with the text at its input.
+
+    Args:
+        subject: a line, in the command's environment as ZEROVL_SUBJECT
+        text: what happened, at the command's standard input and in its environment as ZEROVL_TEXT
+    """
+    run_command(subject, text)
+
+
+@stages.stage_task("run notice command", "Runs the command of ZEROVL_NOTIFY", retries=3)
+def run_command(subject: str, text: str) -> None:
+    """Run the command; what came with the notice is never part of its words.
+
+    Raises:
+        NoticeError: there is no command, or it failed.
+    """
+    words = notice_setting.command()
+    if words is None:
+        raise NoticeError(
+            f"{notice_setting.VARIABLE} is not a command in this worker's environment; set it there, or call "
+            "`make deploy` with an address, so that the server tells people itself"
+        )
+    environment = {**os.environ, "ZEROVL_SUBJECT": subject, "ZEROVL_TEXT": text}
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", words], input=text, env=environment, capture_output=True, text=True,
+            timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise NoticeError(f"`{words}` did not end within {_SECONDS:.0f} s") from None
+    if done.returncode:
+        raise NoticeError(f"`{words}` ended with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+
+
+if __name__ == "__main__":
+    command.main(notify)

@@ -1,0 +1,159 @@
+"""Automations that tell people when a retraining failed, was refused, found nothing new three times, or is stuck."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.automations import Automation
+from prefect.blocks.notifications import SlackWebhook
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.actions import ActionTypes, RunDeployment, SendNotification
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from pydantic import SecretStr
+
+from flows.endings import NOTHING_NEW, REFUSED, STILL_NOTHING_NEW
+from flows.runtime import notice_setting
+
+PREFIX = "zerovl: notice: "
+BLOCK = "zerovl-notices"
+_DEPLOYMENT = "notify/notify"
+_TEXT = "{{ flow_run.state.name }}: {{ flow_run.state.message }}\n\n{{ flow_run|ui_url }}"
+_STATE = "prefect.flow-run."
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What people are told of: a state of a retraining that came, or the states after one that did not come."""
+
+    name: str
+    description: str
+    subject: str
+    states: tuple[str, ...]
+    after: str = ""  # for those that do not come: the state that they are waited for after
+    within: timedelta = timedelta(0)
+
+    def trigger(self) -> EventTrigger:
+        """Return what fires it: of runs of the deployments retrain-*, one notice a run."""
+        return EventTrigger(
+            after={_STATE + self.after} if self.after else set(),
+            expect={_STATE + state for state in self.states},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "deployment", "prefect.resource.name": "retrain-*"}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive if self.after else Posture.Reactive,
+            threshold=1,
+            within=self.within,
+        )
+
+
+ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", NOTHING_NEW, STILL_NOTHING_NEW, REFUSED)
+_TAKEN = ("Pending", "Running", "AwaitingConcurrencySlot", "Skipped", *ENDS)
+NOTICES = (
+    Notice(
+        "failed", "A retraining failed, or its process was lost",
+        "{{ flow_run.name }} of {{ deployment.name }} failed", ("Failed", "Crashed", "TimedOut"),
+    ),
+    Notice(
+        "refused", "A retraining made a model that the gate did not let through",
+        "{{ flow_run.name }} of {{ deployment.name }} was refused by the gate", (REFUSED,),
+    ),
+    Notice(
+        "nothing new", "Retrainings found nothing new three times in a row: is new data still coming?",
+        "{{ deployment.name }} found nothing new three times in a row", (STILL_NOTHING_NEW,),
+    ),
+    Notice(
+        "not started", "A retraining is late by 15 minutes: does a worker run?",
+        "{{ flow_run.name }} of {{ deployment.name }} is stuck: nobody takes it", _TAKEN, "Late", timedelta(minutes=15),
+    ),
+    Notice(
+        "not ended", "A retraining has been running for three days",
+        "{{ flow_run.name }} of {{ deployment.name }} is stuck: it has run for three days", ENDS,
+        "Running", timedelta(days=3),
+    ),
+)  # fmt: skip
+
+
+def apply(client: SyncPrefectClient, present: Mapping[str, dict[str, Any]]) -> None:
+    """Make the automations what the setting asks for; leave them alone where it asks for nothing.
+
+    Args:
+        present: the automations of the server by name.
+    """
+    if not notice_setting.value():
+        return
+    old = {name: each for name, each in present.items() if name.startswith(PREFIX)}
+    if notice_setting.value() == notice_setting.OFF:
+        for each in old.values():
+            client.request("DELETE", "/automations/{id}", path_params={"id": each["id"]})
+        return
+    channel = _Block(client) if notice_setting.address() else _Flow(client)
+    for notice in NOTICES:
+        name = PREFIX + notice.name
+        wanted = Automation(
+            name=name,
+            description=notice.description,
+            enabled=old[name]["enabled"] if name in old else True,
+            trigger=notice.trigger(),
+            actions=[channel.action(notice)],
+        )
+        content = wanted.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
+        if name in old:
+            client.request("PUT", "/automations/{id}", path_params={"id": old[name]["id"]}, json=content)
+        else:
+            client.request("POST", "/automations/", json=content)
+
+
+class _Block:
+    """The server tells people itself, through Prefect's block for Apprise."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        address = notice_setting.address()
+        assert address is not None
+        self._id = save_block(address)
+
+    def action(self, notice: Notice) -> ActionTypes:
+        """Return the action for a notice."""
+        return SendNotification(block_document_id=self._id, subject=notice.subject, body=_TEXT)
+
+
+class _Flow:
+    """The worker runs the command, as a run of the flow `notify`."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._id = client.read_deployment_by_name(_DEPLOYMENT).id
+
+    def action(self, notice: Notice) -> ActionTypes:
+        """Return the action for a notice."""
+        parameters = {
+            name: {"__prefect_kind": "jinja", "template": template}
+            for name, template in (("subject", notice.subject), ("text", _TEXT))
+        }
+        return RunDeployment(source="selected", deployment_id=self._id, parameters=parameters)
+
+
+def save_block(address: str) -> UUID:
+    """Keep the address on the server, as a secret of the block "zerovl-notices"; returns the block's id.
+
+    Raises:
+        SystemExit: Apprise does not know such an address.
+    """
+    import apprise  # comes with Prefect; needed here alone
+
+    if apprise.Apprise.instantiate(address) is None:
+        kind = address.partition("://")[0]
+        sys.exit(
+            f"{notice_setting.VARIABLE}: Apprise does not understand this {kind}:// address; "
+            "https://appriseit.com/services/ has their forms"
+        )
+    # Prefect's block for Slack hands whatever address it has to Apprise; there is none without a service's name.
+    saved = SlackWebhook(url=SecretStr(address)).save(BLOCK, overwrite=True)
+    assert isinstance(saved, UUID)  # and no coroutine, which Prefect returns where an event loop runs
+    return saved

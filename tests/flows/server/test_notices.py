@@ -1,0 +1,204 @@
+"""People are told what the setting says, by the server itself or by a command; the server's part is in test_runs.py."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from copy import deepcopy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.blocks.notifications import SlackWebhook
+from prefect.server.events.schemas.automations import AutomationCreate
+
+from flows import endings, notify
+from flows.endings import nothing_new_before, refused
+from flows.runtime import notice_setting
+from flows.server import notices
+from flows.server.notices import NOTICES, PREFIX
+
+
+class Client:
+    """Automations as Prefect's server keeps them; it refuses what its own schema refuses."""
+
+    def __init__(self) -> None:
+        self.automations: dict[str, dict[str, Any]] = {}
+
+    def request(self, method: str, path: str, path_params: Any = None, json: Any = None) -> None:
+        if method == "DELETE":
+            del self.automations[path_params["id"]]
+            return
+        AutomationCreate.model_validate(deepcopy(json))  # which changes what it is given
+        assert (method == "POST") == (json["name"] not in self.automations)
+        self.automations[json["name"]] = {**json, "id": json["name"]}
+
+    def read_deployment_by_name(self, name: str) -> SimpleNamespace:
+        assert name == "notify/notify"
+        return SimpleNamespace(id=uuid.UUID(int=3))
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(notices, "save_block", lambda address: uuid.UUID(int=4))
+    monkeypatch.delenv(notice_setting.VARIABLE, raising=False)
+    return Client()
+
+
+def apply(client: Client) -> dict[str, dict[str, Any]]:
+    notices.apply(client, client.automations)  # type: ignore[arg-type]
+    return client.automations
+
+
+def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert apply(client) == {}
+    monkeypatch.setenv(notice_setting.VARIABLE, "mailto://user:secret@example.com")
+    made = apply(client)
+    assert set(made) == {PREFIX + notice.name for notice in NOTICES}
+    for each in made.values():
+        (action,) = each["actions"]
+        assert (action["type"], action["block_document_id"]) == ("send-notification", str(uuid.UUID(int=4)))
+        assert each["trigger"]["match_related"]["prefect.resource.name"] == "retrain-*"
+    assert "secret" not in json.dumps(made)
+    made[PREFIX + "refused"]["enabled"] = False  # by someone in the UI
+    monkeypatch.setenv(notice_setting.VARIABLE, 'mail -s "$ZEROVL_SUBJECT" team@example.com')
+    made = apply(client)
+    assert {action["type"] for each in made.values() for action in each["actions"]} == {"run-deployment"}
+    assert {name for name, each in made.items() if not each["enabled"]} == {PREFIX + "refused"}
+    monkeypatch.delenv(notice_setting.VARIABLE)
+    assert apply(client) == made  # a shell without the setting changes nothing
+    monkeypatch.setenv(notice_setting.VARIABLE, "off")
+    assert apply(client) == {}
+
+
+def test_an_address_that_nobody_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(notice_setting.VARIABLE, "slak://token")
+    with pytest.raises(SystemExit, match="ZEROVL_NOTIFY: Apprise does not understand this slak:// address"):
+        notices.apply(Client(), {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "command"),
+    [
+        ("", None, None),
+        ("off", None, None),
+        ("slack://a/b/c", "slack://a/b/c", None),
+        ("curl -d @- https://example.com/hook", None, "curl -d @- https://example.com/hook"),
+    ],
+)
+def test_what_the_setting_means(
+    monkeypatch: pytest.MonkeyPatch, value: str, address: str | None, command: str | None
+) -> None:
+    monkeypatch.setenv(notice_setting.VARIABLE, value)
+    assert (notice_setting.address(), notice_setting.command()) == (address, command)
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook on this machine: its address, and what it got."""
+    got: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"json://127.0.0.1:{server.server_address[1]}/hook", got
+    server.shutdown()
+    server.server_close()
+
+
+def test_prefects_block_takes_any_address_of_apprise(receiver: tuple[str, list[dict[str, Any]]]) -> None:
+    address, got = receiver
+    sent = threading.Thread(target=lambda: SlackWebhook(url=address).notify("the gate refused it", "run a-b"))
+    sent.start()  # a browser of another test may keep an event loop in this thread
+    sent.join()
+    assert [(each["title"], each["message"]) for each in got] == [("run a-b", "the gate refused it")]
+
+
+def test_a_command_gets_the_text_and_never_runs_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "told"
+    monkeypatch.setenv(notice_setting.VARIABLE, f'(echo "$ZEROVL_SUBJECT"; cat) > {file}')
+    notify.run_command.fn("a $(touch no) subject", "line 1\n`touch no`\n")
+    assert file.read_text() == "a $(touch no) subject\nline 1\n`touch no`\n"
+    monkeypatch.setenv(notice_setting.VARIABLE, "echo no such host >&2; exit 3")
+    with pytest.raises(notify.NoticeError, match="ended with status 3: no such host"):
+        notify.run_command.fn("subject", "text")
+    monkeypatch.setenv(notice_setting.VARIABLE, "slack://a/b/c")
+    with pytest.raises(notify.NoticeError, match="ZEROVL_NOTIFY is not a command in this worker's environment"):
+        notify.run_command.fn("subject", "text")
+
+
+class Runs:
+    """The ended runs of a deployment, the last one first."""
+
+    deployment: uuid.UUID | None = uuid.UUID(int=1)
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __enter__(self) -> Runs:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read_flow_run(self, run: uuid.UUID) -> SimpleNamespace:
+        return SimpleNamespace(deployment_id=self.deployment)
+
+    def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
+        assert flow_run_filter.deployment_id.any_ == [self.deployment]
+        assert set(flow_run_filter.state.type.any_) == {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return [SimpleNamespace(state_name=name) for name in self.names]
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        ((), "NothingNew"),
+        (("NothingNew",), "NothingNew"),
+        (("NothingNew", "NothingNew"), "StillNothingNew"),
+        (("NothingNew", "Completed", "NothingNew"), "NothingNew"),
+        (("StillNothingNew", "NothingNew", "NothingNew"), "NothingNew"),
+        (("NothingNew", "NothingNew", "StillNothingNew", "NothingNew", "NothingNew"), "StillNothingNew"),
+    ],
+)
+def test_every_third_time_in_a_row_has_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[str, ...], name: str
+) -> None:
+    monkeypatch.setattr(endings, "get_client", lambda sync_client: Runs(*before))
+    state = endings.nothing_new("data are those of zerovl@1", str(uuid.uuid4()))
+    assert (state.type, state.name) == ("COMPLETED", name)
+    assert state.message
+    assert state.message.startswith("data are those of zerovl@1")
+
+
+def test_a_run_from_a_terminal_has_no_row() -> None:
+    of_a_terminal = Runs("NothingNew")
+    of_a_terminal.deployment = None
+    assert nothing_new_before(of_a_terminal, uuid.uuid4()) == 0  # type: ignore[arg-type]
+
+
+def test_a_run_that_the_gate_refused_ends_with_a_name_of_its_own() -> None:
+    reasons = [{"rule": "min_rsum", "passed": False}, {"rule": "max_drop mean", "passed": True}]
+    release = {
+        "name": "zerovl",
+        "version": 4,
+        "alias": "production",
+        "promoted": False,
+        "verdict": {"reasons": reasons},
+    }
+    state = refused(release)
+    assert state
+    assert (state.type, state.name) == ("COMPLETED", "Refused")
+    assert state.message == "the gate refused zerovl@4 (min_rsum): production stays where it is"
+    assert refused({**release, "promoted": True}) is None
+    assert refused({**release, "alias": ""}) is None
+    assert refused(None) is None
