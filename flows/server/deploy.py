@@ -24,6 +24,7 @@ from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import Paths
 from flows.server import notices
+from flows.server.deployed import Deployed
 
 POOL = "zerovl"
 LOST_RUNS = "zerovl: lost runs"
@@ -49,11 +50,18 @@ def deploy(paths: Paths) -> list[str]:
             )
         changes = _pool(client)
         before, automations = snapshot(client), _automations(client)
-        _apply(paths)
-        _keep_paused(client, before, automations)
+        last = Deployed.read(client)
+        edited = last.edited(before) if last else {}
+        if last and last.covers(paths, before):
+            changes += [f"deployment {name}: {', '.join(keys)} kept as edited" for name, keys in edited.items()]
+        else:
+            _apply(paths)
+            _keep_paused(client, before, automations)
+            after = snapshot(client)
+            Deployed.now(paths, after).write(client)
+            changes += overwritten(edited, before, after) + differences("deployment", before, after)
         _mark_lost_runs(client, automations.get(LOST_RUNS))
         notices.apply(client, automations)
-        changes += differences("deployment", before, snapshot(client))
         return changes + differences("automation", _described(automations), _described(_automations(client)))
 
 
@@ -63,7 +71,8 @@ def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
     for name, deployment in _deployments(client).items():
         values = {name: getattr(deployment, name) for name in _COMPARED}
         values["schedules"] = {
-            each.slug: (each.active, each.schedule.model_dump(exclude={"anchor_date"})) for each in deployment.schedules
+            str(each.slug): {"active": each.active, **each.schedule.model_dump(exclude={"anchor_date"})}
+            for each in deployment.schedules
         }
         limit = deployment.global_concurrency_limit
         values["concurrency"] = (limit.limit if limit else None, deployment.concurrency_options)
@@ -86,6 +95,18 @@ def differences(kind: str, before: dict[str, dict[str, Any]], after: dict[str, d
         if changed:
             lines.append(f"{kind} {name}: changed {', '.join(changed)}")
     return sorted(lines)
+
+
+def overwritten(
+    edited: dict[str, list[str]], before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
+) -> list[str]:
+    """Return one line for each field that someone had edited and prefect.yaml has set again."""
+    return [
+        f"deployment {name}: overwritten what someone had edited: {key} = {before[name][key]}"
+        for name, keys in edited.items()
+        for key in keys
+        if name in after and before[name][key] != after[name][key]
+    ]
 
 
 def _pool(client: SyncPrefectClient) -> list[str]:
@@ -137,8 +158,8 @@ def _keep_paused(
     """Switch off again what someone switched off in the UI; Prefect's deployment switches all on."""
     for name, now in _deployments(client).items():
         for schedule in now.schedules:
-            active, _ = before.get(name, {}).get("schedules", {}).get(schedule.slug, (True, None))
-            if not active and schedule.active:
+            known = before.get(name, {}).get("schedules", {}).get(str(schedule.slug), {"active": True})
+            if not known["active"] and schedule.active:
                 client.update_deployment_schedule(now.id, schedule.id, active=False)
     for name, automation in _automations(client).items():
         if automation["enabled"] and not automations.get(name, {"enabled": True})["enabled"]:

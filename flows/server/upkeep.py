@@ -19,6 +19,7 @@ from uuid import UUID
 
 import httpx
 import psutil
+from prefect import State
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import (
@@ -31,7 +32,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
-from prefect.states import Cancelled, Crashed, State
+from prefect.states import Cancelled, Crashed
 
 from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST

@@ -46,7 +46,14 @@ def test_a_run_from_the_form_to_the_release(factory: Factory, first_run: str) ->
 
 
 def test_deploying_again_changes_nothing(factory: Factory) -> None:
+    planned = factory.planned()
     assert factory.command("-m", "flows.server.deploy") == "deployments are up to date, nothing changed\n"
+    assert factory.planned() == planned  # the same runs: one that is due in this minute is not made twice
+    # What someone edits stays as long as prefect.yaml and the code do, and is never overwritten without a word.
+    found = factory.api("GET", "/deployments/name/train/train")
+    factory.api("PATCH", f"/deployments/{found['id']}", {"parameters": {"recipe": "demo"}})
+    assert factory.command("-m", "flows.server.deploy") == "deployment train/train: parameters kept as edited\n"
+    assert factory.api("GET", "/deployments/name/train/train")["parameters"] == {"recipe": "demo"}
     # What someone switches off in the UI stays off, while something else changes.
     found = factory.api("GET", "/deployments/name/retrain/retrain-weekly")
     schedule = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"
@@ -55,7 +62,11 @@ def test_deploying_again_changes_nothing(factory: Factory) -> None:
     before = path.read_text()
     try:
         path.write_text(before.replace("0 3 * * 1", "0 4 * * 1"))
-        assert factory.command("-m", "flows.server.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
+        assert factory.command("-m", "flows.server.deploy").splitlines() == [
+            "deployment train/train: overwritten what someone had edited: parameters = {'recipe': 'demo'}",
+            "deployment retrain/retrain-weekly: changed schedules",
+            "deployment train/train: changed parameters",
+        ]
     finally:
         path.write_text(before)
     found = factory.api("GET", "/deployments/name/retrain/retrain-weekly")
@@ -68,12 +79,11 @@ def test_deploying_again_changes_nothing(factory: Factory) -> None:
 def test_the_schedule_is_planned(factory: Factory) -> None:
     """The server's scheduler really makes runs of it; a schedule that is listed but never fires looks the same."""
 
-    def planned() -> bool:
-        rows = factory.api("POST", "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
-        times = [row["expected_start_time"] for row in rows if row["auto_scheduled"]]
+    def at_three() -> bool:
+        times = factory.planned().values()
         return bool(times) and all(time[11:16] == "03:00" for time in times)
 
-    wait_for("runs of the schedule at 3:00", planned, 120)
+    wait_for("runs of the schedule at 3:00", at_three, 120)
 
 
 def test_nothing_new_and_an_event(factory: Factory) -> None:

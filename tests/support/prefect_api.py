@@ -74,6 +74,11 @@ class PrefectApi:
         rows: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
         return rows
 
+    def planned(self) -> dict[str, str]:
+        """Runs that schedules have made and that nobody has begun: when they are due, by id."""
+        rows = self.api("POST", "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
+        return {row["id"]: row["expected_start_time"] for row in rows if row["auto_scheduled"]}
+
     def wait(self, run: str, seconds: float = 400) -> dict[str, Any]:
         """Until the run is at its end; returns its last state."""
 

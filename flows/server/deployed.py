@@ -1,0 +1,100 @@
+"""What `make deploy` applied the last time, kept on the server: it tells what someone has edited in the UI since.
+
+A deployment that is applied again gets new schedules, and a run that is due in that minute would be made twice; so what
+has not changed since is not applied again, and what was edited since stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import __version__
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+
+from flows.command import TAG
+from flows.runtime.paths import Paths
+
+VARIABLE = "zerovl_deployed"
+_LARGEST = 4800  # characters; a variable of Prefect has 5000
+# What a deployment is made of: its entry, and the form, which comes from the flows' code and what they offer.
+_MADE_OF = ("prefect.yaml", "flows/**/*.py", "recipes/*.yaml", "zerovl/params/*.py", "zerovl/params_file.py")
+Snapshot = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Digests of what was applied."""
+
+    source: str  # of the files that deployments are made of
+    fields: dict[str, dict[str, str]]  # by deployment and field, as the server had them right after
+
+    @classmethod
+    def read(cls, client: SyncPrefectClient) -> Deployed | None:
+        """Return what the server's variable says; None where nothing was applied yet, or by an older version."""
+        variable = client.read_variable_by_name(VARIABLE)
+        if variable is None or not isinstance(variable.value, dict):
+            return None
+        return cls(variable.value["source"], variable.value["fields"])
+
+    @classmethod
+    def now(cls, paths: Paths, snapshot: Snapshot) -> Deployed:
+        """Return what is to be kept of a snapshot that was just applied."""
+        ours = {name: each for name, each in snapshot.items() if TAG in each["tags"]}
+        fields = {name: {key: digest(value) for key, value in each.items()} for name, each in ours.items()}
+        if len(json.dumps(fields)) > _LARGEST:
+            fields = {}  # then what was edited is overwritten without a word
+        return cls(source_digest(paths), fields)
+
+    def write(self, client: SyncPrefectClient) -> None:
+        """Keep it in the server's variable."""
+        value = {"source": self.source, "fields": self.fields}
+        if client.read_variable_by_name(VARIABLE) is None:
+            client.create_variable(VariableCreate(name=VARIABLE, value=value))
+        else:
+            client.update_variable(VariableUpdate(name=VARIABLE, value=value))
+
+    def covers(self, paths: Paths, snapshot: Snapshot) -> bool:
+        """Return whether nothing is to be applied: the same files, and all that was made of them is there."""
+        return self.source == source_digest(paths) and self.fields.keys() <= snapshot.keys()
+
+    def edited(self, snapshot: Snapshot) -> dict[str, list[str]]:
+        """Return, by deployment, the fields that differ from what was applied."""
+        found = {}
+        for name in self.fields.keys() & snapshot.keys():
+            known = self.fields[name]
+            changed = [key for key, value in snapshot[name].items() if key in known and known[key] != digest(value)]
+            if changed:
+                found[name] = changed
+        return dict(sorted(found.items()))
+
+
+def source_digest(paths: Paths) -> str:
+    """Return a digest of all files that deployments are made of, and of where they are applied from."""
+    whole = hashlib.sha256(f"{__version__} {paths.root}".encode())
+    for file in sorted(_files(paths.root)):
+        whole.update(f"\n{file.relative_to(paths.root).as_posix()} ".encode())
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()[:16]
+
+
+def _files(root: Path) -> Iterable[Path]:
+    for pattern in _MADE_OF:
+        yield from root.glob(pattern)
+
+
+def digest(value: Any) -> str:
+    """Return a short digest of a field of a deployment; whether a schedule is paused is not part of it."""
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without what is the user's to switch: `make deploy` leaves a paused schedule paused."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items() if key != "active"}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,86 @@
+"""`make deploy` knows what it applied: what was edited since, and whether there is anything to apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.runtime.paths import Paths
+from flows.server.deploy import overwritten
+from flows.server.deployed import Deployed
+
+
+class Client:
+    """A server's variables."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+    def read_variable_by_name(self, name: str) -> SimpleNamespace | None:
+        return None if self.value is None else SimpleNamespace(value=self.value)
+
+    def create_variable(self, variable: Any) -> None:
+        assert self.value is None
+        self.value = variable.value
+
+    def update_variable(self, variable: Any) -> None:
+        self.value = variable.value
+
+
+def snapshot(**changed: Any) -> dict[str, dict[str, Any]]:
+    schedule = {"active": True, "cron": "0 3 * * 1"}
+    values = {"tags": ["zerovl"], "parameters": {"reason": "weekly"}, "schedules": {"mondays": schedule}}
+    return {"retrain/retrain-weekly": {**values, **changed}, "other/other": {"tags": [], "parameters": {}}}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "forms.py").write_text("Recipe = 1\n")
+    (tmp_path / "prefect.yaml").write_text("deployments: []\n")
+    return Paths(tmp_path, tmp_path / ".flows")
+
+
+def test_what_was_applied_is_kept_on_the_server(paths: Paths) -> None:
+    client = Client()
+    assert Deployed.read(client) is None  # type: ignore[arg-type]
+    for _ in range(2):
+        made = Deployed.now(paths, snapshot())
+        made.write(client)  # type: ignore[arg-type]
+        assert Deployed.read(client) == made  # type: ignore[arg-type]
+    assert list(made.fields) == ["retrain/retrain-weekly"]  # deployments of others are theirs
+
+
+def test_there_is_something_to_apply_where_a_file_changed_or_a_deployment_is_gone(paths: Paths) -> None:
+    made = Deployed.now(paths, snapshot())
+    assert made.covers(paths, snapshot())
+    assert not made.covers(paths, {})
+    (paths.root / "flows" / "forms.py").write_text("Recipe = 2\n")  # another form
+    assert not made.covers(paths, snapshot())
+    assert not made.covers(Paths(paths.state, paths.state), snapshot())  # from another checkout
+
+
+def test_edits_are_found_and_a_paused_schedule_is_none(paths: Paths) -> None:
+    made = Deployed.now(paths, snapshot())
+    assert made.edited(snapshot()) == {}
+    assert made.edited(snapshot(schedules={"mondays": {"active": False, "cron": "0 3 * * 1"}})) == {}
+    later = {"mondays": {"active": True, "cron": "0 4 * * 1"}}
+    now = snapshot(schedules=later, parameters={"reason": "daily"})
+    edited = made.edited(now)
+    assert edited == {"retrain/retrain-weekly": ["parameters", "schedules"]}
+    assert overwritten(edited, now, snapshot(schedules=later)) == [
+        "deployment retrain/retrain-weekly: overwritten what someone had edited: parameters = {'reason': 'daily'}"
+    ]
+
+
+def test_more_deployments_than_a_variable_can_name(paths: Paths) -> None:
+    many = {f"train/{number}": snapshot()["retrain/retrain-weekly"] for number in range(200)}
+    client = Client()
+    Deployed.now(paths, many).write(client)  # type: ignore[arg-type]
+    again = Deployed.read(client)  # type: ignore[arg-type]
+    assert again
+    assert again.covers(paths, many)
+    assert again.edited(many) == {}
