@@ -23,7 +23,6 @@ def test_a_link_to_a_folder_is_refused_with_the_fix(tmp_path: Path, place: str) 
     text = str(error.value)
     assert text.startswith(f"source 'a': {link}: a link to a folder, behind which DVC does not look")
     assert f"rm {link} && cp -rs {target} {link}; or" in text
-    assert f"path: {target}" in text
     assert not (tmp_path / "data").exists()
 
 

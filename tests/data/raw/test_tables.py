@@ -110,7 +110,7 @@ def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: p
         "mine.jsonl:5": "no number",
     }
     assert good(manifest, "valid") == [("1.jpg (mine.jsonl:2)", ["one"])]
-    assert "split 'extra' left out" in caplog.text
+    assert "a/valid: 1 row of split 'extra' left out" in caplog.text
     assert "mine.jsonl: image = file, caption = says, image_id = number, split = part" in caplog.text
     with pytest.raises(ZeroVLError, match=r"pictures: ../gone: no such folder \(.*\); give one that is there"):
         run_sources(tmp_path, settings | {"pictures": "../gone"})
@@ -159,7 +159,7 @@ def test_pictures_in_parquet_as_hugging_face_stores_them(tmp_path: Path) -> None
     ]
     assert raw_sources.errors(manifest, "a") == {
         f"{one}1": "empty caption",
-        f"{two}2": "image_id 6 already belongs to another picture, here it has another picture",
+        f"{two}2": f"image_id 6 already belongs to {one}2, here it has {two}2",
         f"{two}4": "no picture",
         f"{two}5": "empty caption",
     }
@@ -176,6 +176,22 @@ def test_pictures_without_ids_are_one_each_or_one_by_their_bytes(tmp_path: Path)
     source = {"name": "a", "path": "raw/a", "equal_pictures": "together"}
     manifest = run_sources(tmp_path, source)
     assert [captions for _, captions in good(manifest)] == [["caption 0", "caption 2"], ["caption 1", "caption 3"]]
+
+
+def test_ids_of_pandas_and_empty_lists_of_captions(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "raw/a", "0.jpg", "1.jpg")
+    ids = [7.0, float("nan"), 7.0, 2.5]
+    rows = [
+        {"image": f"{number % 2}.jpg", "captions": [] if number == 2 else ["one"], "image_id": ids[number]}
+        for number in range(4)
+    ]
+    write(tmp_path / "raw/a/train.parquet", rows)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert [row["image_id"] == 7 for row in raw_sources.rows(manifest, "a") if row["error"] is None] == [True, False]
+    assert raw_sources.errors(manifest, "a") == {
+        "train.parquet:row 2": "no image_id",
+        "train.parquet:row 3": "empty caption",
+    }
 
 
 def test_rows_of_a_damaged_parquet_are_all_counted(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class ImageFolder:
 
 def _files(folder: Path) -> list[Path]:
     """Return the tables of the splits' folders; where there is none, those of the folder itself."""
-    inner = [place for place in sorted(folder.iterdir()) if place.is_dir() and place.name.lower() in NAMES]
+    inner = sorted(place for place in folder.iterdir() if place.name.lower() in NAMES and place.is_dir())
     found = [file for place in inner for file in _beside(place)]
     return found or _beside(folder)
 
@@ -75,7 +75,7 @@ def _table(path: Path, source: Source) -> SplitTable:
     columns = choose_columns(table, {"image": "file_name", **source.columns})
     prefix = relative_prefix(path.parent, source)
     if path.parent != Path(source.path):
-        return SplitTable(table, columns, frozenset({split_named(path.parent.name)}), None, prefix)
+        return SplitTable(table, columns, {split_named(path.parent.name): None}, None, prefix)
     if columns.split:
         return split_by_rows(table, columns, lowered, prefix)
     return split_by_rows(table, replace(columns, split=columns.image), _first_folder, prefix)

@@ -40,11 +40,10 @@ def _linked_folders(folder: str) -> Iterator[str]:
 
 def _message(source: Source, links: list[str]) -> str:
     rest = f" and {len(links) - _SHOWN} more" if len(links) > _SHOWN else ""
-    target = os.path.realpath(links[0])
-    link, files = shlex.quote(links[0]), shlex.quote(target)
+    link, files = shlex.quote(links[0]), shlex.quote(os.path.realpath(links[0]))
     return (
         f"source {source.name!r}: {', '.join(links[:_SHOWN])}{rest}: a link to a folder, behind which DVC does not "
         "look, so changes there would go unnoticed; make it a folder of links to the files, which it follows: "
-        f"rm {link} && cp -rs {files} {link}; or take it out of data.raw and name the source in data.sources with "
-        f"path: {target} (then `dvc repro -f prepare` after a change)"
+        f"rm {link} && cp -rs {files} {link}; or keep the source outside of data.raw and name it in "
+        "data.sources with its path (then `dvc repro -f prepare` after a change)"
     )

@@ -101,7 +101,7 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
 
 def _table_hint(folder: Path) -> str:
     """Return how a table that is not known by its name becomes a source; "" where there is none."""
-    first = next((path.name for path in sorted(folder.iterdir()) if is_table(path)), None)
-    if first is None:
+    first = min((path.name for path in folder.iterdir() if is_table(path)), default="")
+    if not first:
         return ""
     return f"; it has a table, {first}: name the source in data.sources with layout: table and table: {first}"

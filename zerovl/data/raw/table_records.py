@@ -32,6 +32,7 @@ class Part:
 
     table: TableFile
     columns: Columns
+    place: str  # of the table within the source: "data/train.parquet"
     pictures: Path  # folder that names of pictures are relative to
     prefix: str  # of a name, so that names of several tables differ: the folder within the source, or ""
     wanted: Callable[[Any], bool] | None = None  # of a value in the column `split`; None: all rows
@@ -59,7 +60,7 @@ class Part:
 
     def origin(self, row: TableRow) -> str:
         """Return where a row stands: "pairs.csv:7"."""
-        return f"{self.prefix}{self.table.path.name}:{self.table.unit}{row.number}"
+        return f"{self.place}:{self.table.unit}{row.number}"
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class TableRecords:
     def _add(self, group: _Group, part: Part, row: TableRow, found: _Picture) -> Iterator[Record]:
         """Put a row's captions into its group; gives those that are broken."""
         captions = row.values[1]
-        for caption in captions if isinstance(captions, list | tuple) and captions else [captions]:
+        for caption in (captions or [None]) if isinstance(captions, list) else [captions]:
             text = caption if isinstance(caption, str) else ""
             problem = caption_error(text, self._max_caption_bytes)
             if caption is not None and not isinstance(caption, str):
@@ -179,7 +180,7 @@ class TableRecords:
                         yield row, None if row.problem else self._named(part, row)
                         continue
                     digest = hashlib.sha256(content).digest()
-                    yield row, _Picture("another picture", digest, Picture(path, offset, len(content)))
+                    yield row, _Picture(part.origin(row), digest, Picture(path, offset, len(content)))
                     offset += len(content)
 
     def _named(self, part: Part, row: TableRow) -> _Picture:
@@ -233,15 +234,21 @@ def _write(path: Path, contents: Iterable[bytes | None]) -> None:
 def _image_id(part: Part, row: TableRow) -> int:
     """Return the id of a row's picture, which is also what all of its rows have in common."""
     if part.columns.image_id:
-        number = whole_number(row.values[2])
-        return stable_id(f"id/{row.values[2]}") if number is None else number
+        value = row.values[2]
+        whole = (
+            int(value) if isinstance(value, float) and value.is_integer() else value
+        )  # as pandas has ids beside gaps
+        number = whole_number(whole)
+        return stable_id(f"id/{value}") if number is None else number
     own = part.origin(row) if part.holds_pictures else f"{part.prefix}{part.relative(str(row.values[0]))}"
     return stable_id(own)
 
 
 def _id_problem(part: Part, row: TableRow) -> str:
-    lacking = bool(part.columns.image_id) and not row.problem and row.values[2] in (None, "")
-    return f"no {part.columns.image_id}" if lacking else ""
+    if not part.columns.image_id or row.problem:
+        return ""
+    value = row.values[2]
+    return f"no {part.columns.image_id}" if value is None or value == "" or value != value else ""  # NaN is not itself
 
 
 def _scattered(parts: list[Part]) -> dict[int, int]:

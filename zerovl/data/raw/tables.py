@@ -6,7 +6,8 @@ open_clip's `filepath,title`, Hugging Face's exports with pictures as bytes, and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from zerovl.data.raw.table_columns import Columns, choose_columns
 from zerovl.data.raw.table_files import KINDS, TableFile, is_table, open_table
 from zerovl.data.raw.table_records import Part, TableRecords
 from zerovl.errors import ZeroVLError
+from zerovl.text_format import plural
 
 _WHOLE = "pairs"  # stem of a table with all splits
 _BELOW = "data"  # folder in which Hugging Face's repositories have their tables
@@ -31,9 +33,14 @@ class SplitTable:
 
     table: TableFile
     columns: Columns
-    splits: frozenset[str]
+    rows: Mapping[str, int | None]  # by split; None: all of them, uncounted
     split_of: Callable[[Any], str] | None  # of a value in the column `split`; None: all rows are of one split
     prefix: str  # of names, so that those of several tables differ
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """Names of the splits that its rows are of."""
+        return frozenset(self.rows)
 
 
 class Tables:
@@ -70,9 +77,18 @@ def read_tables(
     parts = [_part(each, source, split, chosen[split]) for each in tables if each.splits & chosen[split]]
     notes = [f"{part.table.path.name}: {part.columns.said}" for part in parts[:1]]
     if split == source.splits[-1]:  # once a source
-        notes += [f"split {name!r} left out" for name in sorted(_names(tables).difference(*chosen.values()))]
+        notes += _left_out(tables, _names(tables).difference(*chosen.values()))
     records = TableRecords(parts, f"{source.name}-{split}", max_caption_bytes, fetched)
     return Reading(_noting(records, notes), notes=notes)
+
+
+def _left_out(tables: list[SplitTable], names: frozenset[str]) -> list[str]:
+    """Say which splits neither of ours takes, with their rows where these say it themselves."""
+    counts = {name: sum(each.rows.get(name) or 0 for each in tables) for name in sorted(names)}
+    return [
+        f"{plural(count, 'row')} of split {name!r} left out" if count else f"split {name!r} left out"
+        for name, count in counts.items()
+    ]
 
 
 def _noting(records: TableRecords, notes: list[str]) -> Iterator[Record]:
@@ -88,11 +104,14 @@ def _names(tables: list[SplitTable]) -> frozenset[str]:
 
 def _part(each: SplitTable, source: Source, split: str, names: frozenset[str]) -> Part:
     folder = _pictures_folder(source, each.table.path.parent)
+    place = os.path.relpath(each.table.path, source.path)
     if each.split_of is None:
-        return Part(each.table, each.columns, folder, each.prefix)
+        return Part(each.table, each.columns, place, folder, each.prefix)
     split_of = each.split_of
     counts_problems = split == source.splits[0]  # rows that cannot be read say no split, and count once
-    return Part(each.table, each.columns, folder, each.prefix, lambda value: split_of(value) in names, counts_problems)
+    return Part(
+        each.table, each.columns, place, folder, each.prefix, lambda value: split_of(value) in names, counts_problems
+    )
 
 
 def _pictures_folder(source: Source, beside: Path) -> Path:
@@ -108,8 +127,12 @@ def _pictures_folder(source: Source, beside: Path) -> Path:
 
 def _usual_files(folder: Path) -> list[Path]:
     """Return the tables that are known by their names, in the folder itself or in its `data`."""
-    places = [path for below in (folder, folder / _BELOW) if below.is_dir() for path in sorted(below.iterdir())]
-    return [path for path in places if is_table(path) and (split_named(path.name) or path.stem == _WHOLE)]
+    places = [below for below in (folder, folder / _BELOW) if below.is_dir()]
+    return [path for below in places for path in sorted(filter(_is_usual, below.iterdir()))]
+
+
+def _is_usual(path: Path) -> bool:
+    return is_table(path) and (path.stem == _WHOLE or bool(split_named(path.name)))
 
 
 def _tables(source: Source) -> list[SplitTable]:
@@ -139,16 +162,16 @@ def _split_table(path: Path, source: Source) -> SplitTable:
     columns = choose_columns(table, source.columns)
     prefix = relative_prefix(path.parent, source)
     if name := split_named(path.name) or split_named(path.parent.name):
-        return SplitTable(table, columns, frozenset({name}), None, prefix)
+        return SplitTable(table, columns, {name: None}, None, prefix)
     if not columns.split:
-        return SplitTable(table, columns, frozenset(TRAIN[:1]), None, prefix)
+        return SplitTable(table, columns, {TRAIN[0]: None}, None, prefix)
     return split_by_rows(table, columns, lowered, prefix)
 
 
 def split_by_rows(table: TableFile, columns: Columns, split_of: Callable[[Any], str], prefix: str) -> SplitTable:
     """Return a table with the splits that its rows say in the column `split`."""
-    found = {split_of(row.values[0]) for row in table.rows([columns.split]) if not row.problem}
-    return SplitTable(table, columns, frozenset(found), split_of, prefix)
+    found = Counter(split_of(row.values[0]) for row in table.rows([columns.split]) if not row.problem)
+    return SplitTable(table, columns, found, split_of, prefix)
 
 
 def relative_prefix(folder: Path, source: Source) -> str:
