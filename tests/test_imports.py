@@ -12,7 +12,7 @@ from zerovl import code_closure
 
 PACKAGE = ROOT / "zerovl"
 BASE = {
-    *("bundle_digests", "code_closure", "device", "errors", "files", "images", "log", "memory"),
+    *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
     *("params_file", "picture_looks", "processes", "s3", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}

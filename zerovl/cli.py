@@ -87,6 +87,10 @@ def _reader_is_gone() -> bool:
 def _main(arguments: Sequence[str] | None) -> int:
     from zerovl import log
 
+    if arguments is None:  # a process of its own
+        from zerovl import experiment_copy
+
+        experiment_copy.enter(sys.argv[1:])
     parsed = _parser().parse_args(arguments)
     log.setup()
     try:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST_FILE = "manifest.json"
+DVC_ROOT_VARIABLE = (
+    "DVC_ROOT"  # set by DVC for each command of a stage: its project, https://dvc.org/doc/user-guide/env
+)
+
+
+def main_checkout(folder: Path) -> Path | None:
+    """Return the checkout that `folder` is a temporary copy of; None where it is not one.
+
+    DVC makes copies in `.dvc/tmp` for `dvc exp run --temp` and the experiments of its queue, and deletes them.
+    """
+    root = Path(os.environ.get(DVC_ROOT_VARIABLE) or folder).resolve()
+    return root if folder.resolve().is_relative_to(root / ".dvc" / "tmp") else None
 
 
 @dataclass(frozen=True)
@@ -13,6 +26,11 @@ class Workspace:
     """The folders of one checkout; `dvc.yaml` declares the same ones."""
 
     root: Path = Path(".")
+
+    @property
+    def shared(self) -> Path:
+        """Where run state and a store in a relative folder are: here, or in the checkout that this is a copy of."""
+        return main_checkout(self.root) or self.root
 
     @property
     def shards(self) -> Path:
@@ -37,7 +55,7 @@ class Workspace:
     @property
     def runs(self) -> Path:
         """Run state, on purpose no DVC output: DVC deletes outputs before a stage runs."""
-        return self.root / "runs"
+        return self.shared / "runs"
 
     @property
     def validation_report(self) -> Path:

@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
-from tests.support.versioned import versioned_environment
+from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl import cli, params_file
 from zerovl.files import write_json
 from zerovl.registry.registry import Registry
@@ -40,23 +40,26 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     outs = [out for name in ("validate", "train", "evaluate") for out in stages[name]["outs"]]
     ours = {"all": {"cmd": "true", "params": ["train"], "outs": [*outs, "data/manifest"]}}
     run("git", "init", "--quiet")
-    run("dvc", "init", "--quiet")
+    make_dvc_project(workspace.root)
     (workspace.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": ours}))
     (workspace.root / ".gitignore").write_text("/reports/\n/model/\n/data/manifest/\n/registry\n/runs\n")
-    for weights, lr, fingerprint in ((b"first", "1e-3", "0123456789ab"), (b"second", "3e-3", "ba9876543210")):
+
+    def write(weights: bytes, lr: str, fingerprint: str) -> None:
         write_pipeline(workspace, weights, rsum=300.0)
         write_json(workspace.training_run, {"fingerprint": fingerprint})
         write_json(workspace.runs / fingerprint / "fingerprint.json", {})
         settings = params_file.from_recipe({}, [f"train.lr={lr}"], "test")
         params_file.write(settings, workspace.root / "params.yaml")
-        run("dvc", "commit", "--quiet", "--force", "all")
-        if weights == b"first":
-            run("git", "add", "--all")
-            run("git", "commit", "--quiet", "-m", "first")
-        else:
-            run("dvc", "exp", "save", "--name", "higher-lr")
+
+    write(b"first", "1e-3", "0123456789ab")
+    run("dvc", "commit", "--quiet", "--force", "all")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "-m", "first")
+    write(b"second", "3e-3", "ba9876543210")
+    run("dvc", "commit", "--quiet", "--force", "all")
+    run("dvc", "exp", "save", "--name", "higher-lr")
     run("git", "checkout", "--quiet", "--", ".")
-    run("dvc", "checkout", "--quiet", "--force")
+    write(b"first", "1e-3", "0123456789ab")
     return workspace
 
 

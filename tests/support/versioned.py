@@ -16,3 +16,10 @@ def versioned_environment(folder: Path) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
         **{f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
+
+
+def make_dvc_project(folder: Path) -> None:
+    """What `dvc init` makes of a folder that matters here, without a second of imports."""
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").touch()
+    (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")

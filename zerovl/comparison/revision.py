@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,11 +104,13 @@ def experiment_of_run(fingerprint: str, root: Path) -> str | None:
 
 
 def _require_dvc(name: str) -> None:
-    if importlib.util.find_spec("dvc") is None:
+    try:
+        import dvc  # noqa: F401
+    except ImportError:
         raise ZeroVLError(
             f"{name}: no such folder, and revisions are read with DVC, which is not installed: pip install "
             "'zerovl[pipeline]'"
-        )
+        ) from None
 
 
 def _compared() -> tuple[Path, ...]:

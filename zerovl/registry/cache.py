@@ -27,6 +27,7 @@ from zerovl.files import locked, locked_if_free, shared
 from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.stores.base import Store
+from zerovl.workspace import Workspace
 
 FOLDER_VARIABLE = "ZEROVL_CACHE"
 SIZE_VARIABLE = "ZEROVL_CACHE_GB"
@@ -38,7 +39,7 @@ _ATTEMPTS = 5  # to hold what was fetched, in a cache that is far too small for 
 
 def cache_folder() -> Path:
     """Return the folder of the cache, as the environment names it."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/zerovl").expanduser()
+    return Workspace().shared / Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/zerovl").expanduser()
 
 
 def cached(store: Store, version: Version) -> Path:

@@ -21,7 +21,8 @@ from pathlib import Path
 from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
 from zerovl.registry import cache, last_seen, release_files
-from zerovl.registry.stores import open_store
+from zerovl.registry.stores import open_store, store_uri
+from zerovl.workspace import Workspace
 
 
 @contextmanager
@@ -92,12 +93,15 @@ def _no_such_model(reference: str) -> ZeroVLError:
 
 
 def default_store() -> str:
-    """Return `ZEROVL_STORE`, else `register.store` of ./params.yaml, else "registry"."""
+    """Return `ZEROVL_STORE`, else `register.store` of ./params.yaml, else "registry".
+
+    A relative folder is meant from the checkout, also in a temporary copy of it.
+    """
     if store := os.environ.get("ZEROVL_STORE"):
         return store
     path = Path("params.yaml")
     if path.is_file():
         from zerovl import params_file
 
-        return params_file.load(path).register_.store
-    return "registry"
+        return store_uri(params_file.load(path).register_.store, Workspace().shared)
+    return store_uri("registry", Workspace().shared)

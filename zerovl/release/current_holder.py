@@ -36,7 +36,7 @@ def look_up(params: Params, workspace: Workspace, metrics: Mapping[str, Any]) ->
     if not section.alias:
         return None
     try:
-        registry = Registry(open_store(store_uri(section.store, workspace.root)))
+        registry = Registry(open_store(store_uri(section.store, workspace.shared)))
         move = registry.current(section.name, section.alias)
         if move is None:
             return None

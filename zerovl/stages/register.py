@@ -28,7 +28,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     if unasked := not_asked(section):
         _leave_out(unasked, params, workspace)
         return
-    registry = Registry(open_store(store_uri(section.store, workspace.root)))
+    registry = Registry(open_store(store_uri(section.store, workspace.shared)))
     candidate = assemble(params, workspace)
     version, verdict, move = publish_and_judge(registry, candidate, section, Holders(params.evaluate, workspace))
     write_json(

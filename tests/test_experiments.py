@@ -1,0 +1,150 @@
+"""Experiments that DVC runs in temporary copies: the copy's code, run state and releases of the main checkout."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.finished_pipeline import write_pipeline
+from tests.support.paths import ROOT
+from tests.support.tiny_project import make_project, run_folder, set_params, start_training, wait_for_step
+from tests.support.versioned import make_dvc_project, versioned_environment
+from zerovl import experiment_copy, params_file
+from zerovl.registry import fetch
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.folder import FolderStore
+from zerovl.release import promote as promoting
+from zerovl.stages import register
+from zerovl.workspace import Workspace, main_checkout
+
+Run = Callable[..., str]
+MARK = 'print("the code of the commit")\n'
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A temporary copy inside a main checkout, as DVC makes one."""
+    main = tmp_path / "main"
+    folder = main / ".dvc" / "tmp" / "exps" / "tmp1234"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(main))
+    monkeypatch.chdir(folder)
+    return Workspace()
+
+
+@pytest.mark.usefixtures("registry_environment")
+def test_releases_and_runs_of_a_copy_are_those_of_the_main_checkout(
+    copy: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoting, "check_release", lambda folder: "")
+    monkeypatch.setenv("ZEROVL_CACHE", "cache")
+    main = tmp_path / "main"
+    write_pipeline(copy)
+    settings = params_file.from_recipe({}, ["register.store=../store"], "test")
+    params_file.write(settings, "params.yaml")
+    register.run(settings, copy)
+    assert Registry(FolderStore(tmp_path / "store")).current("zerovl", "production") is not None
+    assert fetch.default_store() == str(main / "../store")
+    assert (main / "cache").is_dir()
+    assert copy.runs == main / "runs"
+    assert not list(Path().glob("*/runs")) + list(Path().glob("store"))
+
+
+def test_elsewhere_a_checkout_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert main_checkout(tmp_path) is None
+    assert main_checkout(tmp_path / "another") is None
+    assert Workspace(tmp_path).runs == tmp_path / "runs"
+    monkeypatch.delenv("DVC_ROOT")
+    assert main_checkout(tmp_path / ".dvc" / "tmp" / "exps" / "x") is None
+    assert Workspace().runs == Path("runs")
+
+
+def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path: Path) -> None:
+    main = tmp_path / "main"
+    for place in ("towers/text", "data/start/big", "sets/animals"):
+        (main / place).mkdir(parents=True)
+    (main / "towers" / "image.safetensors").write_text("weights")
+    Path("data").mkdir()
+    values = {
+        "model": {"image_tower": {"weights": "towers/image.safetensors"}, "text_tower": {"name": "towers/text"}},
+        "train": {"init_from": "data/start/big"},
+        "evaluate": {"classification": [{"folder": "sets/animals", "classnames": "../outside.txt"}, "broken"]},
+    }
+    (tmp_path / "main" / ".." / "outside.txt").write_text("a")
+    experiment_copy.link_named_files(values, main, Path())
+    assert Path("towers/image.safetensors").read_text() == "weights"
+    assert Path("data/start").is_symlink()
+    assert Path("sets/animals").is_dir()
+    assert {path.name for path in Path().iterdir()} == {"data", "sets", "towers"}
+    experiment_copy.link_named_files({"model": 3}, main, Path())  # what is wrong is the command's to say
+
+
+# -- with DVC
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A training and the stage `register`, with data and code in git, and an interrupted run of `train.lr=0.002`."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    workspace = make_project(tmp_path_factory.mktemp("experiments") / "project")
+    root = workspace.root
+    set_params(workspace, "data.raw=raw", "train.lr=0.002", "train.epochs=2.0")
+    child = start_training(workspace)
+    wait_for_step(workspace, 4, child)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == 3
+    set_params(workspace, "data.raw=raw", "train.epochs=2.0")
+    shutil.copytree(ROOT / "zerovl", root / "zerovl", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(root / "zerovl" / "log.py", "a") as file:
+        file.write(MARK)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    ours = {name: {key: stages[name][key] for key in ("cmd", "params", "outs")} for name in ("train", "register")}
+    ours["register"]["deps"] = ["model"]
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": ours}))
+    (root / ".gitignore").write_text("/model/\n/reports/training/\n/reports/release.json\n/runs\n/registry\n")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def run(project: Workspace) -> Run:
+    """Run git or dvc in the project; the first `zerovl` on the path has the code of this project, as installed."""
+    environment = versioned_environment(project.root.parent) | {"PYTHONPATH": str(ROOT)}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    run("git", "init", "--quiet")
+    make_dvc_project(project.root)
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "-m", "first")
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_task_of_the_queue_goes_on_where_it_was_interrupted(project: Workspace, run: Run) -> None:
+    """With the code that it was queued with; nothing is registered, and a temporary run says so too."""
+    interrupted = run_folder(project)
+    run("dvc", "exp", "run", "--queue", "--name", "higher-lr", "-S", "train.lr=0.002")
+    (project.root / "zerovl" / "log.py").write_text("edited since, and broken")
+    said = run("dvc", "exp", "run", "--run-all")
+    assert "the code of the commit" in said
+    assert "resumes after step" in said, said
+    assert run_folder(project) == interrupted  # the only one, in the main checkout
+    assert "nothing is registered: it is the experiment higher-lr of DVC" in said
+    run("git", "checkout", "--", "zerovl")
+    said = run("dvc", "exp", "run", "--temp", "--name", "other", "-S", "train.lr=0.002", "-S", "register.name=other")
+    assert "    zerovl registry add other" in said
+    assert not (project.root / "registry").exists()
+    assert not list((project.root / ".dvc" / "tmp" / "exps").glob("*/params.yaml"))
+    assert run("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split() == ["higher-lr", "other"]
