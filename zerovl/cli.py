@@ -59,6 +59,14 @@ examples:
                                                  two runs: their parameters and curves
 """
 
+_SWEEP_EXAMPLES = """\
+examples:
+  zerovl sweep train.lr=5e-4,1e-3,3e-3           three trials, one after the other, then their comparison
+  zerovl sweep train.lr=5e-4,1e-3,3e-3 train.weight_decay=0.001,0.05 --trials 4 --hours 8
+                                                 four of six combinations, within a night
+The same command again goes on: finished trials are left out, an interrupted training resumes.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
@@ -111,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         *(_demo_data, _prepare, _validate, _train, _plan, _evaluate, _register, _fetch_weights, _doctor, _recipe),
         *(_summary, _compare, _embed, _score, _classify, _import_checkpoint, _convert_weights, _export),
-        *(_index, _search, _serve, _import, _code, _registry),
+        *(_sweep, _index, _search, _serve, _import, _code, _registry),
     ):
         add(commands)
     return parser
@@ -311,6 +319,29 @@ def _compare(commands: Subparsers) -> None:
         "--out", default="reports/comparison.html", metavar="FILE.html", help="default: reports/comparison.html"
     )
     compare.add_argument("--json", metavar="FILE", help="also write the numbers there")
+
+
+def _sweep(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.commands import compare, sweep
+        from zerovl.workspace import Workspace
+
+        budget = sweep.Budget(arguments.trials, arguments.hours, arguments.seed)
+        references = sweep.run(arguments.changes, budget, Workspace())
+        if len(references) > 1:
+            compare.run(references, Path(arguments.out), None, Workspace())
+
+    text = "try combinations of settings as experiments of DVC, then compare them"
+    sweep = _command(commands, "sweep", text, run, _SWEEP_EXAMPLES)
+    sweep.add_argument(
+        "changes", nargs="+", metavar="KEY=VALUE,VALUE", help="settings of params.yaml, all combinations"
+    )
+    sweep.add_argument("--trials", type=int, default=20, metavar="N", help="drawn from more combinations; default: 20")
+    sweep.add_argument("--hours", type=float, default=24.0, help="then the running trial saves and ends; default: 24")
+    sweep.add_argument("--seed", type=int, default=0, help="of the draw; default: 0")
+    sweep.add_argument(
+        "--out", default="reports/comparison.html", metavar="FILE.html", help="the page of the comparison"
+    )
 
 
 def _embed(commands: Subparsers) -> None:

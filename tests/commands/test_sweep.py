@@ -1,0 +1,129 @@
+"""`zerovl sweep`: what it tries and in which order, when it ends, and what it leaves out; DVC is stood in for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.project_copy import git
+from zerovl import params_file
+from zerovl.commands import sweep
+from zerovl.commands.sweep import Budget
+from zerovl.comparison import revision
+from zerovl.errors import ZeroVLError
+from zerovl.params import Params
+from zerovl.workspace import Workspace
+
+LR = "train.lr=5e-4,1e-3,3e-3"
+
+
+class Dvc:
+    """Experiments by name with their RSUM, which grows with each; `fails` at the trials of these numbers."""
+
+    def __init__(self, fails: Sequence[int] = ()) -> None:
+        self.scores: dict[str, float] = {}
+        self.commands: list[list[str]] = []
+        self.seconds: list[float] = []
+        self._fails = fails
+
+    def start(self, words: Sequence[str], seconds: float) -> int:
+        self.commands.append(list(words))
+        self.seconds.append(seconds)
+        if len(self.commands) in self._fails:
+            return 1
+        self.scores[words[words.index("--name") + 1]] = 100.0 + len(self.commands)
+        return 0
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    git(tmp_path, "init", "--quiet")
+    params_file.write(Params(), tmp_path / "params.yaml")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(revision, "experiments", lambda root: {})
+    return Workspace(tmp_path)
+
+
+def use(dvc: Dvc, monkeypatch: pytest.MonkeyPatch) -> Dvc:
+    monkeypatch.setattr(revision, "experiments", lambda root: dict.fromkeys(dvc.scores, "commit"))
+    monkeypatch.setattr(sweep, "_score", lambda name, root: {"HEAD": 90.0, **dvc.scores}.get(name))
+    return dvc
+
+
+def test_all_combinations_then_the_best_first(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dvc = use(Dvc(fails=[2]), monkeypatch)
+    commit = git(here.root, "rev-parse", "HEAD")[:7]
+    changes = (LR, "train.augment.crop_scale=[0.5, 1.0],[0.8, 1.0]")
+    found = sweep.run(changes, Budget(20, 1.0), here, dvc.start)
+    assert len(dvc.commands) == 6
+    name = f"lr-0.0005_crop_scale-_0.5_1.0-{commit}"
+    assert dvc.commands[0] == [
+        *("exp", "run", "--temp", "--name", name),
+        *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
+    ]
+    assert all(3500 < left <= 3600 for left in dvc.seconds)
+    assert found == ["HEAD", *sorted(dvc.scores, key=lambda name: -dvc.scores[name])][:6]
+    printed = capsys.readouterr().out
+    assert "6 trials of 6 combinations, 0 there already" in printed
+    assert "did not come to its end (status 1)" in printed
+    # Again: what is missing alone.
+    sweep.run(changes, Budget(20, 1.0), here, dvc.start)
+    assert len(dvc.commands) == 7
+    assert dvc.commands[6] == dvc.commands[1]
+
+
+def test_the_budget_ends_it(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dvc = use(Dvc(), monkeypatch)
+    sweep.run([LR], Budget(2, 1.0), here, dvc.start)
+    names = set(dvc.scores)
+    assert len(names) == 2
+    sweep.run([LR], Budget(2, 1.0), here, dvc.start)
+    assert set(dvc.scores) == names  # the same draw
+    assert sweep.run([LR], Budget(3, 0.0), here, dvc.start)[0] == "HEAD"
+    assert len(dvc.commands) == 2
+    assert "the time is over, 1 trial not begun" in capsys.readouterr().out
+
+
+def test_a_child_ends_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command gets one SIGINT, and what it does then is waited for."""
+    program = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(3))\ntime.sleep(600)"
+    start = subprocess.Popen
+
+    def stand_in(command: Sequence[str], **options: object) -> object:
+        return start([sys.executable, "-c", program], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", stand_in)
+    assert sweep.start_dvc(["exp", "run"], 0.0) in (3, -2)  # -2: before it had Python's handler
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["train.lr"], "expected KEY=VALUE,VALUE"),
+        (["train.lr=1e-3", "train.lr=3e-3"], "each key once"),
+        (["train.lr=[1"], "is not a list of values"),
+        (["train.lrr=1e-3"], "train.lrr: unknown key"),
+        (["train.lr=1e-3,-1"], "params.yaml with train.lr=-1: 1 error"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(here: Workspace, changes: list[str], words: str) -> None:
+    with pytest.raises(ZeroVLError, match=re.escape(words)):
+        sweep.run(changes, Budget(9, 1.0), here, lambda words, seconds: pytest.fail("it ran"))
+
+
+def test_a_sweep_is_of_a_commit(here: Workspace, tmp_path: Path) -> None:
+    (here.root / "params.yaml").write_text("edited")
+    with pytest.raises(ZeroVLError, match=r"params.yaml: differ from the commit"):
+        sweep.run([LR], Budget(9, 1.0), here)
+    with pytest.raises(ZeroVLError, match="git has no commit here"):
+        sweep.run([LR], Budget(9, 1.0), Workspace(tmp_path.parent))

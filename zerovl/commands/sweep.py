@@ -1,0 +1,182 @@
+"""`zerovl sweep`: try combinations of settings as experiments of DVC, within a budget.
+
+    zerovl sweep train.lr=5e-4,1e-3,3e-3 train.weight_decay=0.001,0.05 --trials 4 --hours 8
+
+Each trial is `dvc exp run --temp` on the commit that is checked out, one after the other. It has a name by its settings
+and the commit, so the same command again goes on: finished trials are left out, and an interrupted training resumes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zerovl import params_file
+from zerovl.comparison import revision
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import HEADLINE, headline_block
+from zerovl.release.provenance import report
+from zerovl.text_format import plural, table
+from zerovl.workspace import Workspace
+
+COMPARED = 6  # by one `zerovl compare`
+Start = Callable[[Sequence[str], float], int]  # words for dvc, seconds that it may take -> exit status
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a sweep may take: so many trials, drawn from all combinations where these are more, and so many hours."""
+
+    trials: int
+    hours: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of settings, by dotted key, and the name of its experiment."""
+
+    settings: Mapping[str, Any]
+    commit: str
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return KEY=VALUE each, as both `zerovl recipe` and `dvc exp run -S` read them."""
+        return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
+
+    @property
+    def name(self) -> str:
+        """Return the experiment's name, which git must take for a branch."""
+        parts = (f"{key.rpartition('.')[2]}-{json.dumps(value)}" for key, value in self.settings.items())
+        said = re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join(parts)).strip("_.")
+        return f"{said}-{self.commit[:7]}"
+
+
+def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start | None = None) -> list[str]:
+    """Run the trials that are not there yet; returns what to compare, the commit and the best trials of all first.
+
+    Args:
+        changes: KEY=VALUE,VALUE,... each.
+        budget: at its end the running trial saves its checkpoint, and no other begins.
+        here: a checkout without changes.
+        start: runs dvc.
+
+    Raises:
+        ZeroVLError: a key or a value is wrong, before anything runs; or files differ from the commit, whose name the
+            trials have.
+    """
+    commit = _clean_head(here.root)
+    possible = combinations(changes, commit)
+    check(possible, here.root / "params.yaml")
+    count = min(budget.trials, len(possible))
+    chosen = random.Random(budget.seed).sample(possible, count) if count < len(possible) else possible
+    known = revision.experiments(here.root)
+    open_ = [trial for trial in chosen if trial.name not in known]
+    print(f"{plural(count, 'trial')} of {plural(len(possible), 'combination')}, {count - len(open_)} there already")
+    _run_all(open_, time.monotonic() + budget.hours * 3600.0, start or start_dvc)
+    known = revision.experiments(here.root)
+    return _ranked([trial.name for trial in chosen if trial.name in known], here.root)
+
+
+def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
+    """Return a trial for each combination of the values; raises `ZeroVLError` for what is not KEY=VALUE,VALUE."""
+    values: dict[str, list[Any]] = {}
+    for change in changes:
+        key, separator, text = change.partition("=")
+        try:
+            found = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError as error:
+            raise ZeroVLError(f"{change!r}: {text!r} is not a list of values: {error}") from None
+        if not separator or not key or not found or key in values:
+            raise ZeroVLError(f"{change!r}: expected KEY=VALUE,VALUE with each key once, as in train.lr=1e-3,3e-3")
+        values[key] = [_number(value) for value in found]
+    return [Trial(dict(zip(values, chosen, strict=True)), commit) for chosen in itertools.product(*values.values())]
+
+
+def check(trials: Sequence[Trial], path: Path) -> None:
+    """Raise `ZeroVLError` where the parameters of a trial would be refused."""
+    recipe = params_file.read_yaml(path)
+    for trial in trials:
+        params_file.from_recipe(recipe, trial.overrides, f"{path.name} with {' '.join(trial.overrides)}")
+
+
+def start_dvc(words: Sequence[str], seconds: float) -> int:
+    """Run dvc; when the time is over, or at Ctrl-C, its command is asked to save and end. Returns the exit status."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "dvc", *words]
+    # In a session of its own, so that the signal goes once to all of its processes.
+    child = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
+    try:
+        return child.wait(seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as ended:
+        os.killpg(child.pid, signal.SIGINT)
+        status = child.wait()
+        if isinstance(ended, KeyboardInterrupt):
+            raise
+        return status
+
+
+def _run_all(trials: Sequence[Trial], deadline: float, start: Start) -> None:
+    for number, trial in enumerate(trials, 1):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            print(f"the time is over, {plural(len(trials) - number + 1, 'trial')} not begun; the same command goes on")
+            return
+        print(f"trial {number} of {len(trials)}: {' '.join(trial.overrides)}", flush=True)
+        options = [word for override in trial.overrides for word in ("-S", override)]
+        status = start(["exp", "run", "--temp", "--name", trial.name, *options], left)
+        if status:
+            print(f"trial {trial.name} did not come to its end (status {status}); the same command tries it again")
+
+
+def _ranked(names: Sequence[str], root: Path) -> list[str]:
+    """Print the score of each trial, the best first; returns HEAD, where it has scores, and the best beside it."""
+    scores = {name: score for name in names if (score := _score(name, root)) is not None}
+    best = sorted(scores, key=lambda name: -scores[name])
+    print(
+        table([("TRIAL", HEADLINE.label), *((name, f"{scores[name]:.2f}") for name in best)]) if best else "no scores"
+    )
+    first = ["HEAD"] if _score("HEAD", root) is not None else []
+    return [*first, *best][:COMPARED]
+
+
+def _score(name: str, root: Path) -> float | None:
+    path = Workspace().evaluation_metrics
+    with tempfile.TemporaryDirectory() as folder:
+        revision.copy_files(name, root, Path(folder), [path])
+        metrics = report(Path(folder) / path)
+    return float(headline_block(metrics)[1][HEADLINE.name]) if metrics else None
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 takes 1e-3 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _clean_head(root: Path) -> str:
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=False)
+    if head.returncode:
+        raise ZeroVLError(f"{root.resolve()}: git has no commit here ({head.stderr.strip()}); commit the project first")
+    changed = ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"]
+    files = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.split("\n")
+    if names := [line[3:] for line in files if line]:
+        raise ZeroVLError(f"{', '.join(names)}: differ from the commit, whose name the trials have; commit them first")
+    return head.stdout.strip()
