@@ -133,7 +133,8 @@ class Index:
         self.folder = folder
         self.description = described
         try:
-            self.embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="r")
+            # "c": torch warns of an array that it could not write to; what is written would not reach the file.
+            self.embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="c")
             self._pictures = pq.ParquetFile(described.file(folder, "pictures"))
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise ZeroVLError(f"{folder}: damaged ({error}); remove it and index again") from None
