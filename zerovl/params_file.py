@@ -22,6 +22,8 @@ _MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features", "
 _LATER = frozenset(
     {
         "prepare.filters",
+        "prepare.jpeg_quality",
+        "prepare.jpeg_chroma",
         "train.continue_from",
         "train.loss",
         "train.equal_pairs",

@@ -78,6 +78,10 @@ class PrepareParams(Section):
     shard_samples: int = Field(1000, ge=1, description="input samples a shard")
     max_side: int = Field(0, ge=0, description="larger pictures are reduced to this longest side; 0 keeps all bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="pictures with more pixels are quarantined unread")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="of pictures that do not keep their bytes")
+    jpeg_chroma: Literal["full", "half", "quarter"] = Field(
+        "full", description="of the same: resolution of colours, 4:4:4, 4:2:2 or 4:2:0"
+    )
     max_caption_bytes: int = Field(10_000, ge=1, description="longer captions are quarantined")
     tokenizer_vocab: int = Field(
         600, ge=0, description="size of a WordPiece vocabulary learned from the captions; 0: the text tower's own"

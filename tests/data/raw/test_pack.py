@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +42,24 @@ def test_other_pictures_become_jpeg(image: Image.Image, kind: str, reason: str |
         if reason == "PNG RGBA":
             error = np.asarray(opened, int) - np.asarray(raw_sources.picture(1), int)
             assert np.abs(error).mean() < 4
+
+
+def test_recoded_pictures_have_the_quality_and_chroma_that_are_asked_for(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
+    picture = raw_sources.picture(1, (320, 240))
+    (tmp_path / "raw/a/train/0.jpg").write_bytes(raw_sources.encoded(picture, "PNG"))
+
+    def written(**settings: Any) -> list[bytes]:
+        manifest = raw_sources.run_prepare(tmp_path, **settings)
+        with tarfile.open(tmp_path / "data/shards" / manifest.splits["a", "train"].shards[0].path) as tar:
+            return [tar.extractfile(f"a-{number}.jpg").read() for number in range(2)]  # type: ignore[union-attr]
+
+    recoded, kept = written()
+    assert recoded == raw_sources.encoded(picture, quality=95, subsampling=0)
+    smaller, as_before = written(jpeg_quality=90, jpeg_chroma="quarter")
+    assert smaller == raw_sources.encoded(picture, quality=90, subsampling=2)
+    assert len(smaller) < len(recoded)
+    assert as_before == kept == raw_sources.jpeg(1)
 
 
 def test_large_pictures_are_reduced_on_demand() -> None:

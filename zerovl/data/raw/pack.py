@@ -26,6 +26,18 @@ from zerovl.data.shard_writing import ShardWriter, sample_members
 from zerovl.images import BrokenImageError, decode
 
 MAX_IMAGE_BYTES = 256 << 20
+_SUBSAMPLING = {"full": "4:4:4", "half": "4:2:2", "quarter": "4:2:0"}  # Pillow's names
+
+
+@dataclass(frozen=True, slots=True)
+class JpegSettings:
+    """How pictures are written that do not keep their bytes; as in `params.PrepareParams`."""
+
+    quality: int = 95
+    chroma: str = "full"  # a key of `_SUBSAMPLING`
+
+
+BEST_JPEG = JpegSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,7 @@ class Unit:
     max_side: int
     max_pixels: int
     filters: Filters = KEEP_ALL
+    jpeg: JpegSettings = BEST_JPEG
 
     @property
     def name(self) -> str:
@@ -106,7 +119,7 @@ def _pack_record(
     try:
         original = read_picture(record.picture)
         row["sha256"] = hashlib.sha256(original).hexdigest()
-        stored = store_picture(original, unit.max_side, unit.max_pixels)
+        stored = store_picture(original, unit.max_side, unit.max_pixels, unit.jpeg)
     except BrokenImageError as error:
         return row | {"error": str(error)}
     key, origin = f"{unit.source}-{record.image_id}", str(row["origin"])
@@ -159,11 +172,11 @@ def read_picture(picture: Picture) -> bytes:
         raise BrokenImageError(f"cannot be read: {error.strerror}") from None
 
 
-def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
+def store_picture(data: bytes, max_side: int, max_pixels: int, jpeg: JpegSettings = BEST_JPEG) -> _Stored:
     """Return the bytes to keep: the original ones of an RGB or grey JPEG that is not too large and looks as its values.
 
-    All else is decoded as people see it (`zerovl.images.decode`) and written as JPEG, quality 95, without chroma
-    subsampling: a stored picture is upright and in sRGB for every reader of the shard, also for one that obeys no tag.
+    All else is decoded as people see it (`zerovl.images.decode`) and written as JPEG by `jpeg`: a stored
+    picture is upright and in sRGB for every reader of the shard, also for one that obeys no tag.
     Raises `BrokenImageError`.
     """
     decoded = decode(data, max_pixels)
@@ -180,7 +193,7 @@ def store_picture(data: bytes, max_side: int, max_pixels: int) -> _Stored:
     if reasons:
         buffer = io.BytesIO()
         try:
-            image.save(buffer, "JPEG", quality=95, subsampling=0)
+            image.save(buffer, "JPEG", quality=jpeg.quality, subsampling=_SUBSAMPLING[jpeg.chroma])
         except (OSError, ValueError) as error:  # sides above JPEG's 65535
             raise BrokenImageError(f"{image.width}x{image.height} cannot be stored as JPEG: {error}"[:200]) from None
         data = buffer.getvalue()

@@ -26,7 +26,7 @@ from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.raw.equal_pictures import GROUPINGS
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source
-from zerovl.data.raw.pack import Packed, Unit, pack
+from zerovl.data.raw.pack import JpegSettings, Packed, Unit, pack
 from zerovl.data.raw.records import Record
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
@@ -125,10 +125,11 @@ def _units(
 ) -> Iterator[Unit]:
     """Give consecutive records by `shard_samples`; fetched files that they lie in are held until they are packed."""
     filters = sample_filters(settings.filters)
+    jpeg = JpegSettings(settings.jpeg_quality, settings.jpeg_chroma)
     held = (_hold(record, fetched) for record in records)
     number = 0
     while batch := tuple(islice(held, settings.shard_samples)):
-        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels, filters)
+        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels, filters, jpeg)
         number += 1
 
 
