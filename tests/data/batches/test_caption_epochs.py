@@ -1,5 +1,6 @@
 """`train.epoch_of: captions`: each caption once an epoch with its picture, no two of a picture in a batch."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from tests.support.loader_batches import BATCH, SIZES
 from tests.support.shard_fixture import WordTokenizer, Written, captions_of, write
+from zerovl.data.batches import visits
 from zerovl.data.batches.augmentation import TrainTransform
-from zerovl.data.batches.caption_rows import CaptionRows, caption_rows, joined
+from zerovl.data.batches.caption_rows import CaptionRows, OneEach, caption_rows, joined
 from zerovl.data.batches.epochs import CaptionsInOrder, CaptionStream, EpochStream
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import DebiasedSampler, Sampler, ShuffledSampler, training_sampler
@@ -202,3 +204,28 @@ def test_the_loader_reads_the_captions_that_the_sampler_names(written: Written) 
     assert captions_seen(written, workers=2) == steps
     for start in (1, len(steps) - 1):
         assert captions_seen(written, start_step=start) == steps[start:]
+
+
+@pytest.mark.parametrize("shuffle", ["global", "blocks"])
+@pytest.mark.parametrize("sampling", ["debiased", "shuffled", "sequential"])
+def test_with_one_caption_each_nothing_is_stored_and_the_batches_are_the_same(
+    sampling: str, shuffle: str, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = {key: replace(info, captions=info.pairs) for key, info in written.manifest.splits.items()}
+    manifest, train = replace(written.manifest, splits=split), settings(sampling=sampling, shuffle=shuffle)
+    found = training_sampler(train, manifest)
+    listed = {name: rows_of([1] * manifest.pairs(name, "train")) for name in SIZES}
+    monkeypatch.setattr(visits, "caption_rows", lambda _manifest, name: listed[name])
+    expected = training_sampler(train, manifest)
+    assert caption_rows(manifest, "web") == OneEach(SIZES["web"])
+    for step in range(expected.steps):
+        batches = found.batch(step), expected.batch(step)
+        for mine, reference in zip(*([b.rows, b.captions, b.source_ids] for b in batches), strict=True):
+            np.testing.assert_array_equal(mine, reference)
+
+
+def test_sources_of_one_caption_and_of_several_go_together() -> None:
+    several = rows_of([1, 3, 2])
+    assert joined([OneEach(2), OneEach(3)]) == OneEach(5)
+    both = joined([OneEach(2), several])
+    np.testing.assert_array_equal(both.first_of(np.arange(6)), [0, 1, 2, 3, 6, 8])

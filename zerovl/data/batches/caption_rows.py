@@ -39,6 +39,10 @@ class CaptionRows:
         """Captions of the pair that has the most."""
         return int(np.diff(self.first).max())
 
+    def first_of(self, pairs: Rows) -> Rows:
+        """Return the first captions (k,) of pairs (k,) in range(n + 1)."""
+        return self.first[pairs]
+
     def pairs_of(self, rows: Rows) -> Rows:
         """Return (k,) pairs of (k,) captions."""
         return np.searchsorted(self.first, rows, side="right") - 1
@@ -56,20 +60,49 @@ class CaptionRows:
         return pairs, (rows - first + drawn.astype(np.int64)) % counts
 
 
-def joined(parts: Sequence[CaptionRows]) -> CaptionRows:
+@dataclass(frozen=True)
+class OneEach:
+    """The same of n pairs with one caption each, as pairs from the web are: nothing is stored of any pair."""
+
+    pairs: int
+
+    def __len__(self) -> int:
+        return self.pairs
+
+    @property
+    def most(self) -> int:
+        """Captions of the pair that has the most."""
+        return 1
+
+    def first_of(self, pairs: Rows) -> Rows:
+        """Return the pairs as they are."""
+        return pairs
+
+    def pairs_of(self, rows: Rows) -> Rows:
+        """Return the rows as they are."""
+        return rows
+
+    def located(self, rows: Rows, *_key: int | str) -> tuple[Rows, Rows]:
+        """Return the pairs and zeros, (k,) each."""
+        return rows, np.zeros_like(rows)
+
+
+def joined(parts: Sequence[CaptionRows | OneEach]) -> CaptionRows | OneEach:
     """Return the captions of several sources, one source after the other."""
-    counts = np.concatenate([np.diff(part.first) for part in parts])
-    return CaptionRows(_first(counts))
+    if all(isinstance(part, OneEach) for part in parts):
+        return OneEach(sum(part.pairs for part in parts))
+    counts = [np.diff(part.first_of(np.arange(part.pairs + 1))) for part in parts]
+    return CaptionRows(_first(np.concatenate(counts)))
 
 
-def caption_rows(manifest: Manifest, source: str) -> CaptionRows:
+def caption_rows(manifest: Manifest, source: str) -> CaptionRows | OneEach:
     """Return the captions of a source's training pairs in the order of its index.
 
     The table is read only where a pair has more than one; raises `ZeroVLError` where it is not the manifest's.
     """
     info = manifest.splits[source, "train"]
     if info.captions == info.pairs:
-        return CaptionRows(np.arange(info.pairs + 1, dtype=np.int64))
+        return OneEach(info.pairs)
     path, counts = manifest.table_path(source, "train"), [np.empty(0, dtype=np.int64)]
     with pq.ParquetFile(path) as table:
         for part in table.iter_batches(columns=["error", "captions"]):

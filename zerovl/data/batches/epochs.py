@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from zerovl.data.batches.caption_rows import CaptionRows
+from zerovl.data.batches.caption_rows import CaptionRows, OneEach
 from zerovl.data.batches.permutation import Rows
 from zerovl.data.batches.shuffle import LapShuffle, anywhere
 
@@ -125,7 +125,9 @@ class CaptionStream(EpochStream):
     where a pair has more captions than an epoch has batches, there are fewer laps, and two of its captions may meet.
     """
 
-    def __init__(self, captions: CaptionRows, batch_size: int, *key: int | str, shuffle: LapShuffle = anywhere) -> None:
+    def __init__(
+        self, captions: CaptionRows | OneEach, batch_size: int, *key: int | str, shuffle: LapShuffle = anywhere
+    ) -> None:
         super().__init__(len(captions), batch_size, *key, shuffle=shuffle)
         self._captions = captions
         self._laps = min(captions.most, self.n // batch_size)

@@ -21,7 +21,14 @@ from zerovl.errors import ZeroVLError
 
 Order = Callable[[npt.NDArray[np.integer]], Rows]  # (k,) places in range(n) -> (k,) members of the lap in range(n)
 
+FirstOf = Callable[[Rows], Rows]
+
 _LAPS_KEPT = 4  # a batch lies in two laps at most, and so does one of those that are looked at ahead
+
+
+def themselves(pairs: Rows) -> Rows:
+    """Return pairs as their visits, where each is visited once."""
+    return pairs
 
 
 class LapShuffle(Protocol):
@@ -35,8 +42,8 @@ class LapShuffle(Protocol):
 class Shuffle(Protocol):
     """Gives the shuffle of laps over sources."""
 
-    def over(self, sources: Sequence[str], first: Rows | None = None) -> LapShuffle:
-        """Return that of some sources in one row; `first` (pairs + 1,) is the first visit of each pair."""
+    def over(self, sources: Sequence[str], first_of: FirstOf = themselves) -> LapShuffle:
+        """Return that of some sources in one row; `first_of` gives the first visits (k,) of pairs (k,)."""
         ...
 
 
@@ -48,7 +55,7 @@ def anywhere(size: int, _laps: int, _part: int, *key: int | str) -> Order:
 class Global:
     """Shuffles each lap as a whole."""
 
-    def over(self, _sources: Sequence[str], _first: Rows | None = None) -> LapShuffle:
+    def over(self, _sources: Sequence[str], _first_of: FirstOf = themselves) -> LapShuffle:
         """Return `anywhere`."""
         return anywhere
 
@@ -61,11 +68,11 @@ class Blocks:
         self._shard_pairs = shard_pairs
         self._group = group
 
-    def over(self, sources: Sequence[str], first: Rows | None = None) -> LapShuffle:
+    def over(self, sources: Sequence[str], first_of: FirstOf = themselves) -> LapShuffle:
         """Return the groups over the shards of some sources, those of one source after those of another."""
         pairs = np.concatenate([self._shard_pairs[name] for name in sources])
         bounds = np.concatenate([[0], np.cumsum(pairs)]).astype(np.int64)  # (S + 1,)
-        return LapBlocks(bounds if first is None else first[bounds], self._group)
+        return LapBlocks(first_of(bounds), self._group)
 
 
 class LapBlocks:

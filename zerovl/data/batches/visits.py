@@ -5,14 +5,14 @@ Legend: `B` global batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from zerovl.data.batches.caption_rows import CaptionRows, caption_rows, joined
+from zerovl.data.batches.caption_rows import CaptionRows, OneEach, caption_rows, joined
 from zerovl.data.batches.epochs import CaptionsInOrder, CaptionStream, EpochStream, InOrder, Stream
 from zerovl.data.batches.permutation import Rows
 from zerovl.data.batches.shuffle import Global, Shuffle
@@ -77,7 +77,7 @@ class EachPair:
 class EachCaption:
     """Visits each caption of each pair once an epoch, as the paper's code does."""
 
-    def __init__(self, captions: dict[str, CaptionRows], shuffle: Shuffle | None = None) -> None:
+    def __init__(self, captions: Mapping[str, CaptionRows | OneEach], shuffle: Shuffle | None = None) -> None:
         self._captions = captions
         self._shuffle = shuffle or Global()
 
@@ -94,7 +94,7 @@ class EachCaption:
     def stream(self, sources: Sequence[str], batch_size: int, *key: int | str) -> Stream:
         """Return a `CaptionStream`."""
         captions = self._joined(sources)
-        return CaptionStream(captions, batch_size, *key, shuffle=self._shuffle.over(sources, captions.first))
+        return CaptionStream(captions, batch_size, *key, shuffle=self._shuffle.over(sources, captions.first_of))
 
     def in_order(self, sources: Sequence[str], batch_size: int) -> Stream:
         """Return a caption of each pair after the other, then the next one of each."""
@@ -109,7 +109,7 @@ class EachCaption:
             rows[its], captions[its] = self._captions[name].located(visited[its], name)
         return rows, captions
 
-    def _joined(self, sources: Sequence[str]) -> CaptionRows:
+    def _joined(self, sources: Sequence[str]) -> CaptionRows | OneEach:
         return joined([self._captions[name] for name in sources])
 
 
