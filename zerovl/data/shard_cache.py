@@ -60,6 +60,8 @@ class ShardCache:
             os.utime(self.folder / self.file_name(shard))
         except FileNotFoundError:
             return False
+        except PermissionError:  # another user's, which may be read
+            return (self.folder / self.file_name(shard)).is_file()
         return True
 
     def fetch(self, shard: ShardInfo, wanted: Collection[str] = (), *, wait: bool = True) -> bool:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from zerovl.errors import ZeroVLError
 from zerovl.params.section import Section
+from zerovl.text_format import parse_size
+
+
+def _size(text: str) -> str:
+    try:
+        parse_size(text, "a size in bytes")
+    except ZeroVLError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class ShardCacheParams(Section):
     """Whole shards that a node keeps of what lies on S3; shared by its ranks, and by all runs that name the folder."""
 
     folder: str = Field("~/.cache/zerovl/shards", description="on a disk of the node")
-    size: str = Field("64GiB", pattern=r"^\d+(\.\d+)?[KMGT]iB$", description="bytes that it may hold, as 500GiB")
+    size: Annotated[str, AfterValidator(_size)] = Field("64GiB", description="bytes that it may hold, as 500GiB")
     connections: int = Field(8, ge=1, description="to the server for each shard that is fetched")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,9 @@ class ShardPlace:
 
 def shard_root(machine: MachineParams, workspace: Workspace) -> str:
     """Return where the shards are: `machine.shards`, else those of the project."""
-    return machine.shards or str(workspace.shards)
+    if machine.shards.startswith(s3.PREFIX):
+        return machine.shards
+    return os.path.expanduser(machine.shards) or str(workspace.shards)
 
 
 def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sampler: Sampler) -> ShardPlace:

@@ -1,0 +1,111 @@
+"""Samples a second from local shards, through the node's cache and by a request each, and the requests that it took."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.common import Record, interleaved, rounded, summary
+from benchmarks.range_server import requests, serving
+from zerovl.data.batches.ahead import ShardsAhead
+from zerovl.data.batches.sampling import Sampler, training_sampler
+from zerovl.data.cached_shards import CachedRanges
+from zerovl.data.manifest import INDEX_DTYPE, Manifest, ShardInfo, SplitInfo
+from zerovl.data.s3_shards import S3Ranges, S3Shards
+from zerovl.data.shard_cache import ShardCache
+from zerovl.data.shards import ShardReader
+from zerovl.data.split_reader import SplitReader
+from zerovl.files import sha256_file
+from zerovl.params import TrainParams
+
+ROOT = "s3://bucket/copy"
+
+
+def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rounds: int) -> dict[str, Record]:
+    """Read an epoch in blocks of four shards: from the disk, through a cache, and by a request each.
+
+    `shards` of `samples` pictures of `picture` bytes are made under `work`. Pictures are not decoded.
+    """
+    manifest = _write(work / "copy", work / "manifest", shards, samples, picture)
+    train = TrainParams(batch_size=batch, micro_batch=1, epochs=1.0, shuffle="blocks", block_shards=4)
+    sampler = training_sampler(train, manifest)
+    with _server(work) as address:
+        cache = ShardCache(work / "cache", 1 << 40, S3Shards(ROOT, 8))
+        own = manifest.splits["web", "train"].shards
+        local, direct = ShardReader(work / "copy"), ShardReader(ROOT)
+        cached = ShardReader(ROOT, CachedRanges(cache, own, S3Ranges(ROOT)))
+        pairs = sampler.steps * batch
+        found = {}
+        for name, reader in (("a request each", direct), ("cache, cold", cached), ("cache, warm", cached)):
+            ahead = ShardsAhead(sampler, manifest, cache) if name == "cache, cold" else None
+            requests(address)
+            start = time.perf_counter()
+            _read(manifest, reader, sampler, ahead)
+            seconds = time.perf_counter() - start
+            found[name] = {"samples_per_second": rounded(pairs / seconds), "requests": requests(address) / pairs}
+        variants = {
+            "local": lambda: _read(manifest, local, sampler),
+            "cache, warm": lambda: _read(manifest, cached, sampler),
+        }
+        # Of this process: nothing is waited for, and the rest of the machine does not count.
+        seconds_of = interleaved(variants, rounds, time.process_time)
+        timed = summary(seconds_of["local"], seconds_of["cache, warm"])  # as a ratio of speeds: warm cache over local
+        found["local"] = {"samples_per_second": rounded(pairs / timed["seconds"]), "requests": 0.0}
+        found["cache, warm"] |= {key: value for key, value in timed.items() if "ratio" in key}
+        found["cache, warm"]["samples_per_second"] = rounded(pairs / summary(seconds_of["cache, warm"])["seconds"])
+    return found
+
+
+def _read(manifest: Manifest, shards: ShardReader, sampler: Sampler, ahead: ShardsAhead | None = None) -> None:
+    reader = SplitReader(manifest, shards, "train")
+    for step in range(sampler.steps):
+        if ahead:
+            ahead(step)
+        for row in sampler.batch(step).rows.tolist():
+            reader.sample("web", row)
+    if ahead:
+        ahead.close()
+    shards.close()
+
+
+@contextmanager
+def _server(work: Path) -> Iterator[str]:
+    with serving(work) as address:
+        keys = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        with mock.patch.dict(os.environ, keys | {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}):
+            yield address
+
+
+def _write(root: Path, folder: Path, shards: int, samples: int, picture: int) -> Manifest:
+    """Shards of pictures that are random bytes, with index and manifest."""
+    shutil.rmtree(root, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    random, records, found = np.random.default_rng(0), [], []
+    for shard in range(shards):
+        path = root / "web" / "train" / f"{shard:06d}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(shard * samples, (shard + 1) * samples):
+                start = tar.offset
+                record = {"image_id": number, "captions": ["a caption"], "caption_ids": [number], "source": "web"}
+                for extension, content in (("jpg", random.bytes(picture)), ("json", json.dumps(record).encode())):
+                    member = tarfile.TarInfo(f"web-{number}.{extension}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+                records.append((shard, start, tar.offset - start))
+        name = path.relative_to(root).as_posix()
+        found.append(ShardInfo(name, samples, path.stat().st_size, sha256_file(path)))
+    pairs = shards * samples
+    manifest = Manifest(folder, {("web", "train"): SplitInfo(pairs, pairs, 0, tuple(found))})
+    np.save(manifest.index_path("web", "train"), np.array(records, dtype=INDEX_DTYPE))
+    return manifest
