@@ -57,6 +57,7 @@ NOT_COUNTED = {
 # Modules that only one stage's digest leaves out.
 _SHAPES_NO_WEIGHT = "it scores a training on its way, or tells how it went; the weights stay what they are"
 _NAMES_THE_HOLDER = "it names the holder of the alias on the page; scores and ranks stay what they are"
+_LOADS_THE_SCORER = "it loads the model of prepare.filters.agreement, whose digest the reports hold"
 NOT_COUNTED_FOR = {
     "evaluate": dict.fromkeys(
         (
@@ -66,6 +67,24 @@ NOT_COUNTED_FOR = {
             *(f"zerovl.registry.stores{name}" for name in ("", ".base", ".folder", ".s3")),
         ),
         _NAMES_THE_HOLDER,
+    ),
+    "prepare": dict.fromkeys(
+        (
+            *("zerovl.bundle_digests", "zerovl.data.special_tokens", "zerovl.device"),
+            *(
+                f"zerovl.model.{name}"
+                for name in (
+                    *("architecture", "attention_masks", "blocks", "bundle", "dual_encoder", "encoder", "pooling"),
+                    *("preprocess", "text", "text_towers", "towers", "weight_files"),
+                )
+            ),
+            *(
+                f"zerovl.registry.{name}"
+                for name in ("cache", "fetch", "keys", "last_seen", "records", "registry", "release_files", "transfer")
+            ),
+            *(f"zerovl.registry.stores{name}" for name in ("", ".base", ".folder", ".s3")),
+        ),
+        _LOADS_THE_SCORER,
     ),
     "train": {
         "zerovl.evaluation.bootstrap": _SHAPES_NO_WEIGHT,

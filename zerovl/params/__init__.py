@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from zerovl.params.data import DataParams, DemoParams, PrepareParams, SourceParams, ValidateParams
 from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, EvaluateParams
-from zerovl.params.filters import FilterParams
+from zerovl.params.filters import AgreementParams, FilterParams
 from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, RegisterParams
@@ -21,6 +21,7 @@ from zerovl.params.train import AugmentParams, FineTuningParams, TrainParams
 
 __all__ = [
     "TEMPLATE_SETS",
+    "AgreementParams",
     "AugmentParams",
     "ClassificationParams",
     "DataParams",

@@ -38,6 +38,24 @@ Script = Literal[
 ]
 
 
+class AgreementParams(Section):
+    """Training captions that do not fit their picture, by the cosine of a model's embeddings."""
+
+    model: str = Field("", description="a bundle's folder, NAME@ALIAS or NAME@VERSION; empty: nothing is scored")
+    min_score: float = Field(-1.0, ge=-1, le=1, description="captions with a smaller cosine to their picture go")
+    keep_fraction: float = Field(1.0, gt=0, le=1, description="share of a source's captions that stay, the best ones")
+
+    @model_validator(mode="after")
+    def _have_a_model_and_a_bound(self) -> Self:
+        bounded = (self.min_score, self.keep_fraction) != (-1.0, 1.0)
+        if bounded != bool(self.model):
+            raise ValueError(
+                f"model is {self.model!r}, min_score {self.min_score:g} and keep_fraction {self.keep_fraction:g}; "
+                "name a model and set one of the two bounds, or neither"
+            )
+        return self
+
+
 class FilterParams(Section):
     """What is left out, and counted with its reason; 0, an empty list and `keep` leave nothing out.
 
@@ -73,6 +91,7 @@ class FilterParams(Section):
     max_caption_share: float = Field(
         0.0, ge=0, le=1, description="captions that are a larger share of training's are left out, all copies; 0: none"
     )
+    agreement: AgreementParams = AgreementParams()
 
     @model_validator(mode="after")
     def _leave_something(self) -> Self:

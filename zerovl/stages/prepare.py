@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.data import tokenizer_training
+from zerovl.data.filtering.agreement import Scorer
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
 from zerovl.data.manifest import Manifest
@@ -31,6 +32,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     Also where another `prepare` is at work in the same project, which then goes on undisturbed.
     """
     workers = worker_count()
+    _check_scorer(params.prepare.filters.agreement.model)
     chosen = sources.resolve(params.data, workspace.root)
     refuse_linked_folders(chosen, workspace.root / params.data.raw)
     with _disk_full_explained(workspace.shards), _alone(workspace.shards.parent):
@@ -38,7 +40,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
             _clear(folder)
         splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
         packed = Manifest(workspace.manifest, splits)
-        manifest, left_out = leave_out_of_all(packed, left_out, params.prepare.filters, workspace.shards)
+        with _scorer(params.prepare.filters.agreement.model) as scorer:
+            manifest, left_out = leave_out_of_all(packed, left_out, params.prepare.filters, workspace.shards, scorer)
         tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         save_tallies(workspace.manifest, left_out)
@@ -61,6 +64,29 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_scorer(model: str) -> None:
+    """Raise `ZeroVLError` where the model of `prepare.filters.agreement` is not there, before hours of packing."""
+    if model:
+        from zerovl.registry.fetch import check_reference
+
+        check_reference(model)
+
+
+@contextmanager
+def _scorer(model: str) -> Iterator[Scorer | None]:
+    """Yield the model of `prepare.filters.agreement`; torch is imported where there is one."""
+    if not model:
+        yield None
+        return
+    from zerovl.registry.fetch import opened
+
+    with opened(model) as folder:
+        from zerovl.model.agreement import EncoderScorer
+        from zerovl.model.encoder import Encoder
+
+        yield EncoderScorer(Encoder.load(folder))
 
 
 def _clear(folder: Path) -> None:

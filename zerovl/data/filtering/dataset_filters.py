@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zerovl.data.filtering.agreement import Scorer, leave_out_disagreeing
 from zerovl.data.filtering.duplicates import leave_out_alike, leave_out_equal
 from zerovl.data.filtering.fates import Fates
 from zerovl.data.filtering.leaks import leave_out_leaks
@@ -27,13 +28,14 @@ _SCRATCH = ".filters"  # folder of what is compared, beside the shards
 
 
 def leave_out_of_all(
-    manifest: Manifest, tallies: Tallies, settings: FilterParams, shards: Path
+    manifest: Manifest, tallies: Tallies, settings: FilterParams, shards: Path, scorer: Scorer | None = None
 ) -> tuple[Manifest, Tallies]:
-    """Leave out leaked and repeated pictures and captions; returns the manifest and the counts as they are then.
+    """Leave out leaked and repeated pictures and captions, and captions that do not fit by `scorer`, if there is one.
 
-    The same samples give the same result, in whatever number of processes they were packed.
+    Returns the manifest and the counts as they are then. The same samples give the same result, in whatever number of
+    processes they were packed.
     """
-    if not _asked(settings):
+    if not _asked(settings) and scorer is None:
         return manifest, tallies
     rows = UsableRows.of(manifest)
     with _scratch(shards / _SCRATCH) as scratch:
@@ -46,6 +48,8 @@ def leave_out_of_all(
             leave_out_alike(rows, fates, scratch, settings.near_distance)
         if settings.max_caption_repeats or settings.max_caption_share:
             leave_out_repeated(rows, fates, scratch, settings.max_caption_repeats, settings.max_caption_share)
+        if scorer is not None:
+            leave_out_disagreeing(rows, fates, shards, settings.agreement, scorer)
         return _rewritten(rows, fates, tallies, shards)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of each sample and of each caption, on disk: 18 bytes a sample and 5 a caption, none of it in memory."""
+"""What becomes of each sample and of each caption, on disk: 18 bytes a sample and 6 a caption, none of it in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zerovl.data.filtering.usable_rows import Numbers, UsableRows
 
 KEPT = ""
 # Filters that look at all samples, in the order in which they are applied; a fate is a place in this list.
-REASONS = (KEPT, "leaks", "duplicates", "max_caption_repeats", "max_caption_share")
+REASONS = (KEPT, "leaks", "duplicates", "max_caption_repeats", "max_caption_share", "agreement")
 SAME_BYTES = 255  # in `apart`: the pictures have equal bytes
 
 Mask = npt.NDArray[np.bool_]
@@ -29,6 +29,7 @@ class Fates:
         self.apart = self._array("apart", np.uint8, rows.samples)  # (N,) bits of the hash that differ from the twin's
         self._image_ids = self._array("image-ids", np.int64, rows.samples)  # (N,)
         self.captions = self._array("captions", np.uint8, rows.captions)  # (C,)
+        self.scored = self._array("scored", np.uint8, rows.captions)  # (C,) whether a model has scored a caption
         self.found = self._array("found", np.float32, rows.captions)  # (C,) what was counted or measured of a caption
         for numbers, batch in rows.batches(["image_id"]):
             self._image_ids[numbers] = batch.column("image_id").to_numpy(zero_copy_only=False)
@@ -56,4 +57,5 @@ class Fates:
 
     def describe_caption(self, number: int) -> tuple[str, str]:
         """Return reason and detail of a caption that is left out."""
-        return REASONS[self.captions[number]], f"{self.found[number]:.0f} times"
+        reason, found = REASONS[self.captions[number]], self.found[number]
+        return reason, f"cosine {found:.3f}" if reason == "agreement" else f"{found:.0f} times"

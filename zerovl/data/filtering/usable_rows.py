@@ -72,11 +72,14 @@ class UsableRows:
     def batches(self, columns: Sequence[str], split: str | None = None) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
         """Give (n,) numbers, ascending, and these columns of usable samples, of one split or of all."""
         for table in self.tables:
-            if split not in (None, table.split):
-                continue
-            first = table.samples.start
-            with pq.ParquetFile(self.manifest.table_path(table.source, table.split)) as file:
-                for batch in file.iter_batches(_BATCH, columns=[*columns, "error"]):
-                    usable = batch.filter(pc.is_null(batch.column("error")))
-                    yield np.arange(first, first + len(usable), dtype=np.int64), usable
-                    first += len(usable)
+            if split in (None, table.split):
+                yield from self.table_batches(table, columns)
+
+    def table_batches(self, table: TableRows, columns: Sequence[str]) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
+        """As `batches`, of one table."""
+        first = table.samples.start
+        with pq.ParquetFile(self.manifest.table_path(table.source, table.split)) as file:
+            for batch in file.iter_batches(_BATCH, columns=[*columns, "error"]):
+                usable = batch.filter(pc.is_null(batch.column("error")))
+                yield np.arange(first, first + len(usable), dtype=np.int64), usable
+                first += len(usable)

@@ -43,7 +43,7 @@ def make_verdict(
 
 
 def _left_out(counted: Scan) -> dict[str, Any]:
-    """Counts by source, split and reason; nothing where no filter left anything out."""
+    """Counts by source, split and reason, and the model that scored agreement; nothing where no filter was set."""
     counts = {
         source: {
             split: {reason: asdict(tally) for reason, tally in sorted(reasons.items())}
@@ -51,7 +51,8 @@ def _left_out(counted: Scan) -> dict[str, Any]:
         }
         for source, by_split in sorted(counted.left_out.items())
     }
-    return {"left_out": counts} if counts else {}
+    agreement = {"agreement": counted.agreement} if counted.agreement else {}
+    return agreement | ({"left_out": counts} if counts else {})
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:

@@ -1,0 +1,28 @@
+"""How well pictures and captions fit by a bundle: what `prepare.filters.agreement` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from zerovl.model.encoder import Encoder
+
+
+class EncoderScorer:
+    """Scores by the embeddings of an `Encoder`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.digest = encoder.digest
+
+    def scores(
+        self, pictures: Sequence[Image.Image], captions: Sequence[str], owners: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Return the cosine of each caption, (c,), with the one of `pictures` (n,) that `owners` (c,) says."""
+        images = self._encoder.encode_image(pictures).numpy()  # (n, D)
+        texts = self._encoder.encode_text(captions).numpy()  # (c, D)
+        cosines: npt.NDArray[np.float32] = np.einsum("cd,cd->c", images[owners], texts)
+        return cosines
