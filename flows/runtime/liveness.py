@@ -15,6 +15,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.states import Cancelled, Running
 
+from flows.runtime import cancel_log
+
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
 HEARTBEAT = "prefect.flow-run.heartbeat"
 _POLL = 1.0  # seconds
@@ -25,12 +27,15 @@ LOOK_SECONDS = 30.0  # between two looks at what the server says of the run
 def follow_worker(run: str | None) -> None:
     """Send SIGTERM to this process when its worker is gone, and correct the server where it takes a live run for lost.
 
+    From then on the log of a run that someone cancels is in words of its own (`cancel_log`).
+
     A run from a terminal has no worker: `nohup` and a closed window are the user's to decide on.
     """
     if run is None:
         return
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, name="liveness", daemon=True).start()
+    cancel_log.install(UUID(run))
     if get_current_settings().api.url:
         threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True).start()
 

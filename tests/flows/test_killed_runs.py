@@ -86,7 +86,8 @@ def test_a_cancelled_run_and_a_killed_one_that_waits(factory: Factory, chain: Ch
         factory.cancel(run)
     factory.gone(40)
     assert factory.wait(run, 30)["name"] == "Cancelled"
-    factory.said(run, r"interrupted by SIG\w+ after step \d+: saved in")
+    factory.said(run, r"cancelled; .*interrupted by SIG\w+ after step \d+: saved in .*; run it again")
+    assert "Crash detected!" not in factory.logs(run)
     if page:
         shows(page, "Cancelled")
         keep(page, "cancelled")
