@@ -28,13 +28,13 @@ def _slow(update):
     import os
     from pathlib import Path
 
-    def slowly(self, batch, lr):
+    def slowly(self, batch, *rest):
         file, began = Path(os.environ["ZEROVL_ROOT"], "slow-from-step"), time.monotonic()
         while file.is_file() and batch.step >= int(file.read_text()) and time.monotonic() < began + 10.0:
             if self.stop.name:
                 break
             time.sleep(0.05)
-        return update(self, batch, lr)
+        return update(self, batch, *rest)
 
     return slowly
 
