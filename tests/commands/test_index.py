@@ -29,7 +29,7 @@ def test_an_index_gives_what_the_folder_gives(
     index, out = tmp_path / "index", tmp_path / "found.png"
     assert command("index", "model", "--images", picture_folder, "--out", index) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{index}: 3 pictures, 32 wide: 3 embedded, 0 were there, 0 left\n"
+    assert printed.out == f"{index}: 3 pictures, 32 wide: 3 new, 0 as before, 0 gone\n"
     assert f"1 input left out (1 not a picture); {index / 'broken.csv'} lists them" in printed.err
     assert command("search", "model", "colour 0 245 0", "--images", picture_folder) == 0
     expected = capsys.readouterr().out

@@ -62,8 +62,8 @@ def test_a_folder_is_indexed_in_the_cache_once(
     assert encoder.encoded_pictures == 3
     printed = capsys.readouterr()
     first, ready, second, _ = printed.out.splitlines()
-    assert first.endswith(": 3 embedded, 0 were there, 0 left")
-    assert second.endswith(": 0 embedded, 3 were there, 0 left")
+    assert first.endswith(": 3 new, 0 as before, 0 gone")
+    assert second.endswith(": 0 new, 3 as before, 0 gone")
     assert Path(first.partition(":")[0]).parent.parts[-2:] == ("cache", "indexes")
     assert ready.startswith("3 pictures with model on http://127.0.0.1:")
     assert "1 input left out: 1 not a picture" in printed.err

@@ -60,7 +60,7 @@ def test_pictures_of_folders_and_tars_are_in_the_order_of_their_names(pictures: 
     keys, embeddings = contents(tmp_path / "index")
     tar = [f"more/0.tar:{number:03d}.png" for number in range(4)]
     assert keys == ["blue.png", *tar, "more/green.PNG", "red.png"]
-    assert (done.embedded, done.kept, done.left) == (7, 0, 0)
+    assert (done.new, done.kept, done.gone) == (7, 0, 0)
     assert dict(done.reasons) == {"not a picture": 2}
     listed = (tmp_path / "index" / BROKEN).read_text().splitlines()
     assert listed == ["picture,reason", "broken.jpg,not a picture", "more/0.tar:004.png,not a picture"]
@@ -75,12 +75,12 @@ def test_what_is_new_is_embedded_and_what_is_gone_leaves(pictures: Path, tmp_pat
     os.utime(pictures / "blue.png", ns=(1, 1))
     (pictures / "a.png").write_bytes(png((90, 90, 90)))
     done = update(index, pictures, encoder)
-    assert encoder.encoded_pictures == done.embedded == 2
-    assert (done.kept, done.left) == (5, 2)
+    assert encoder.encoded_pictures == done.new == 2
+    assert (done.kept, done.gone) == (5, 2)
     assert_as_new(index, pictures)
     assert len(list(index.glob("embeddings-*"))) == 1
     done = update(index, pictures)
-    assert (done.embedded, done.kept, done.left) == (0, 7, 0)
+    assert (done.new, done.kept, done.gone) == (0, 7, 0)
 
 
 class Interrupted(FakeEncoder):
@@ -111,8 +111,8 @@ def test_an_interrupted_run_goes_on(pictures: Path, tmp_path: Path, there: bool)
     else:
         with pytest.raises(ZeroVLError, match=r"index: not an index .*interrupted; run `zerovl index` again"):
             Index(index)
-    done = update(index, pictures, encoder)
-    assert encoder.encoded_pictures == done.embedded == 5  # of seven, the first part has two
+    assert update(index, pictures, encoder).new == 7
+    assert encoder.encoded_pictures == 5  # of seven, the first part has two
     assert_as_new(index, pictures)
 
 
@@ -146,7 +146,7 @@ def test_ranks_are_processes(pictures: Path, tmp_path: Path) -> None:
         make_shares(index, listing, load_fake, "demo@1", 2)  # type: ignore[arg-type]
 
     done = updating.update(index, listing, encoder, "demo@1", prefill=prefill)  # type: ignore[arg-type]
-    assert encoder.encoded_pictures == done.embedded == 0
+    assert (encoder.encoded_pictures, done.new) == (0, 7)
     assert_as_new(index, pictures)
 
 

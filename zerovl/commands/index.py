@@ -48,7 +48,7 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
         count = plural(done.reasons.total(), "input")
         logger().warning(f"{count} left out ({reasons_of(done.reasons)}); {out / BROKEN} lists them")
     pictures, width = plural(done.description.pictures, "picture"), done.description.width
-    print(f"{out}: {pictures}, {width} wide: {done.embedded:,} embedded, {done.kept:,} were there, {done.left:,} left")
+    print(f"{out}: {pictures}, {width} wide: {done.new:,} new, {done.kept:,} as before, {done.gone:,} gone")
 
 
 def _copy(model: str, npz: Path, out: Path, dtype: str | None) -> None:

@@ -82,5 +82,5 @@ def _indexed(listing: Listing, encoder: Encoder, model: str) -> Path:
     done = update(folder, listing, encoder, model)
     if done.reasons:
         logger().warning(f"{plural(done.reasons.total(), 'input')} left out: {reasons_of(done.reasons)}")
-    print(f"{folder}: {done.embedded:,} embedded, {done.kept:,} were there, {done.left:,} left")
+    print(f"{folder}: {done.new:,} new, {done.kept:,} as before, {done.gone:,} gone")
     return folder

@@ -58,9 +58,9 @@ class Updated:
     """What became of an update."""
 
     description: Description
-    embedded: int  # pictures that were new or changed
-    kept: int  # whose embeddings were there
-    left: int  # that the index had before and has no more, or has changed
+    new: int  # pictures that are new or have changed
+    kept: int  # that are as they were in the index before
+    gone: int  # that were in it, and are gone or have changed
     reasons: Counter[str]  # why others have none
 
 
@@ -91,21 +91,19 @@ def update(
         prefill()
         known = known_in(folder, before)
         described = replace(before, images=str(listing.root.absolute()), number=before.number + 1)
-        embedded = kept = from_before = 0
+        kept = 0
         own = Known([(before.file(folder, "identities"), before.file(folder, "embeddings"))] if before.number else [])
         with IndexWriter(folder, described) as writer:
             for part in in_parts(tqdm(listing, desc="listed", unit="", leave=False), PART):
-                good, embeddings, new = _embedded(folder, known, part, encoder, writer)
-                embedded += new
-                kept += len(good) - new
+                good, embeddings = _embedded(folder, known, part, encoder, writer)
                 if good:
-                    from_before += int((own.places([one.identity for one in good]) >= 0).sum())
+                    kept += int((own.places([one.identity for one in good]) >= 0).sum())
                     writer.add(good, embeddings)
             if not writer.rows:
                 raise ZeroVLError(f"{listing.root}: none of its pictures can be embedded; {reasons_of(writer.reasons)}")
         described = replace(described, pictures=writer.rows, broken=writer.reasons.total())
         put_in_place(folder, described)
-        return Updated(described, embedded, kept, before.pictures - from_before, writer.reasons)
+        return Updated(described, writer.rows - kept, kept, before.pictures - kept, writer.reasons)
 
 
 def known_in(folder: Path, described: Description | None) -> Known:
@@ -137,8 +135,8 @@ def reasons_of(reasons: Counter[str]) -> str:
 
 def _embedded(
     folder: Path, known: Known, part: list[Listed], encoder: Encoder, writer: IndexWriter
-) -> tuple[list[Listed], Embeddings, int]:
-    """Return the pictures of a part that have embeddings, these (n, D), and how many were made for it."""
+) -> tuple[list[Listed], Embeddings]:
+    """Return the pictures of a part that have embeddings, and these (n, D)."""
     for one in part:
         if one.problem:
             writer.add_broken(one.key, one.problem)
@@ -148,19 +146,17 @@ def _embedded(
     rows, embeddings = [there], []
     if len(there):
         embeddings.append(known.embeddings(places[there]))
-    new = 0
     if len(missing):
         encoded = make_part(folder, [usable[row] for row in missing.tolist()], encoder)
         for row, reason in encoded.broken:
             writer.add_broken(usable[missing[row]].key, reason)
-        rows.append(missing[encoded.rows])
-        new = len(encoded.rows)
-    if new:
-        embeddings.append(encoded.outputs[0].numpy())
+        if len(encoded.rows):
+            rows.append(missing[encoded.rows])
+            embeddings.append(encoded.outputs[0].numpy())
     together = np.concatenate(rows)
     order = np.argsort(together)
     good = [usable[row] for row in together[order].tolist()]
-    return good, np.concatenate(embeddings)[order] if embeddings else np.empty((0, 0), np.float32), new
+    return good, np.concatenate(embeddings)[order] if embeddings else np.empty((0, 0), np.float32)
 
 
 @contextmanager
