@@ -349,7 +349,9 @@ def _embed(commands: Subparsers) -> None:
         from zerovl.commands import embed
 
         model, images, out = arguments.model, Path(arguments.images), Path(arguments.out)
-        if arguments.pairs:
+        if arguments.pairs and out.suffix == ".parquet":
+            embed.run_table(model, Path(arguments.pairs), images, out, arguments.ranks)
+        elif arguments.pairs:
             embed.run(model, Path(arguments.pairs), images, out)
         else:
             embed.run_pictures(model, images, out, arguments.ranks)
@@ -359,8 +361,10 @@ def _embed(commands: Subparsers) -> None:
     what = "columns image, image_id, caption, caption_id; without it all pictures of DIR are embedded"
     embed.add_argument("--pairs", metavar="CSV", help=what)
     embed.add_argument("--images", required=True, metavar="DIR", help="pictures; without --pairs WebDataset tars too")
-    embed.add_argument("--out", required=True, metavar="FILE", help="an .npz; without --pairs also a .parquet")
-    embed.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, without --pairs; default: 1")
+    embed.add_argument("--out", required=True, metavar="FILE", help="an .npz, or for millions a .parquet")
+    embed.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="processes, but for an .npz of --pairs; default: 1"
+    )
 
 
 def _index(commands: Subparsers) -> None:

@@ -20,6 +20,7 @@ from tests.support.raw_sources import write_tar
 from zerovl import cli
 from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
+from zerovl.indexing import pairs_table
 from zerovl.model import embedding_parts
 from zerovl.registry import fetch
 
@@ -261,3 +262,37 @@ def test_what_was_embedded_becomes_an_index(
         assert capsys.readouterr().out.endswith(f"   1  1.0000  {picture_folder / 'more' / 'green.PNG'}\n")
     with pytest.raises(ZeroVLError, match=r"--out .*out\.csv: expected a name that ends in \.npz or \.parquet"):
         embed.run_pictures("model", picture_folder, tmp_path / "out.csv", 1)
+
+
+def test_a_table_has_the_rows_of_the_npz(
+    encoder: FakeEncoder, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, slow, fast = tmp_path / "pairs.csv", tmp_path / "slow.npz", tmp_path / "fast.parquet"
+    rows = [
+        *("red.png,0,colour 250 0 0,1", "red.png,zero,words,2", "none.png,1,words,4", "broken.jpg,2,words,5"),
+        *("blue.png,3,colour 0 0 250,7", "red.png,0,colour 9 9 9,8", "blue.png,3,colour 250 0 0,9"),
+    ]
+    table.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    words = ["embed", "model", "--pairs", str(table), "--images", str(picture_folder), "--out"]
+    assert cli.main([*words, str(slow)]) == 0
+    encoder.encoded_pictures = 0
+    monkeypatch.setattr(pairs_table, "PART", 3)
+    with monkeypatch.context() as patch:  # interrupted when the pictures are there, and some captions
+        patch.setattr(pairs_table, "_table", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli.main([*words, str(fast)]) == 130
+    assert not fast.exists()
+    assert len(list((tmp_path / "fast.parquet.parts").glob("captions-*/*.ids.npy"))) == 1
+    assert cli.main([*words, str(fast)]) == 0
+    assert encoder.encoded_pictures == 2
+    expected, found = np.load(slow), pq.read_table(fast)
+    assert found["caption_id"].to_pylist() == expected["caption_id"].tolist() == [1, 7, 8, 9]
+    assert found["image"].to_pylist() == expected["image"].tolist()
+    for name in ("image", "text"):
+        values = torch.tensor(found[f"{name}_embedding"].to_pylist())
+        assert_same_embeddings(values, torch.from_numpy(expected[f"{name}_embeddings"]))
+    assert embed.broken_file(fast).read_text() == embed.broken_file(slow).read_text()
+    assert not (tmp_path / "fast.parquet.parts").exists()
+    table.write_text(HEAD + "none.png,0,words,1\n", encoding="utf-8")
+    with pytest.raises(ZeroVLError, match="none of its pictures can be embedded; 1 No such file"):
+        embed.run_table("model", table, picture_folder, tmp_path / "none.parquet", 1)
+    assert not embed.broken_file(tmp_path / "none.parquet").exists()

@@ -11,13 +11,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerovl.data.pairs_csv import COLUMNS, PairRow, read_rows
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, sha256_json
+from zerovl.indexing.pairs import LeftOut, Pair, each_row
 from zerovl.log import logger
 from zerovl.registry import fetch
 from zerovl.text_format import names, plural
@@ -28,26 +27,6 @@ if TYPE_CHECKING:
 
 BATCH = 128
 _REASONS = 5  # that the summary names
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One caption of a picture."""
-
-    lines: str  # of the CSV, as "7" or "7-9"
-    image: str
-    image_id: int
-    caption: str
-    caption_id: int
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A row of the CSV that has no embeddings."""
-
-    lines: str
-    image: str
-    reason: str
 
 
 def run(model: str, pairs: Path, images: Path, out: Path) -> None:
@@ -134,12 +113,45 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
     print(f"{out}: {plural(done.description.pictures, 'picture')}, {done.description.width} wide")
 
 
+def run_table(model: str, pairs: Path, images: Path, out: Path, ranks: int) -> None:
+    """Write a .parquet with the columns of the CSV, `image_embedding` and `text_embedding`, in bounded memory.
+
+    Otherwise as `run`; `zerovl.indexing.pairs_table` has the details.
+    """
+    if ranks < 1:
+        raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
+    if next(each_row(pairs), None) is None:
+        raise ZeroVLError(f"{pairs}: has no rows; give a CSV with at least one pair")
+    fetch.check_reference(model)
+    import zerovl
+    from zerovl.indexing.listing import CsvListing
+    from zerovl.indexing.pairs_table import PICTURES, write_pairs
+    from zerovl.indexing.ranks import make_shares
+    from zerovl.indexing.update import reasons_of
+
+    listing, parts = CsvListing(images, pairs), out.with_name(f"{out.name}.parts")
+
+    def prefill() -> None:
+        if ranks > 1:
+            make_shares(parts / PICTURES, listing, zerovl.load, model, ranks)
+
+    with atomic_write(broken_file(out), "w") as file:
+        done = write_pairs(listing, out, parts, zerovl.load(model), model, file, prefill)
+    if done.left_out:
+        every = plural(done.rows + done.left_out.total(), "row")
+        told = f"{reasons_of(done.left_out)}); {broken_file(out)} lists them"
+        logger().warning(f"{done.left_out.total():,} of {every} of {pairs} are left out ({told}")
+    else:
+        broken_file(out).unlink()
+    shutil.rmtree(parts)
+    print(f"{out}: {plural(done.rows, 'pair')}")
+
+
 def read_pairs(path: Path) -> tuple[list[Pair], list[LeftOut]]:
     """Return the pairs of a CSV (see `pairs_csv`), and the rows that are none, with their reasons."""
     good: list[Pair] = []
     left_out: list[LeftOut] = []
-    for row in read_rows(path, strict=True):
-        found = _pair(row)
+    for found in each_row(path):
         if isinstance(found, Pair):
             good.append(found)
         else:
@@ -152,22 +164,6 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[LeftOut]]:
 def broken_file(out: Path) -> Path:
     """Return where the rows that were left out are listed."""
     return out.with_name(f"{out.name}.broken.csv")
-
-
-def _pair(row: PairRow) -> Pair | LeftOut:
-    if row.problem:
-        return LeftOut(row.lines, "", row.problem)
-    numbers = {}
-    for name in COLUMNS:
-        value: str = getattr(row, name)
-        if not value.strip():
-            return LeftOut(row.lines, row.image, f"{name} is empty")
-        if name.endswith("_id"):
-            try:
-                numbers[name] = int(value)
-            except ValueError:
-                return LeftOut(row.lines, row.image, f"{name} is {value!r}, expected an integer")
-    return Pair(row.lines, row.image, numbers["image_id"], row.caption, numbers["caption_id"])
 
 
 def _description(encoder: Encoder, images: Path, pictures: Sequence[str], captions: Sequence[str]) -> dict[str, str]:

@@ -85,11 +85,12 @@ class CsvListing:
                 yield Listed(f"line {row.lines}", "", Picture(""), problem=row.problem)
                 continue
             name = row.cells[place]
-            if (digest := _digest(name)) not in seen:
+            if (digest := digest_of(name)) not in seen:
                 seen.add(digest)
-                yield self._named(name)
+                yield self.named(name)
 
-    def _named(self, name: str) -> Listed:
+    def named(self, name: str) -> Listed:
+        """Return the picture that a cell names."""
         if problem := name_error(name):
             return Listed(printable(name), name, Picture(name), problem=problem)
         return _of_file(name, self.root / name)
@@ -145,7 +146,7 @@ def _of_file(relative: str, path: Path) -> Listed:
         status = path.stat()
     except (OSError, ValueError) as error:
         return Listed(key, relative, Picture(str(path)), problem=getattr(error, "strerror", None) or str(error))
-    return Listed(key, relative, Picture(str(path)), _digest(relative, status.st_size, status.st_mtime_ns))
+    return Listed(key, relative, Picture(str(path)), digest_of(relative, status.st_size, status.st_mtime_ns))
 
 
 def _of_tar(relative: str, path: Path) -> Iterator[Listed]:
@@ -162,12 +163,13 @@ def _of_tar(relative: str, path: Path) -> Iterator[Listed]:
                     continue
                 picture = Picture(str(path), member.offset_data, member.size)
                 place = (picture.offset, picture.size, status.st_size, status.st_mtime_ns)
-                yield Listed(printable(f"{relative}:{member.name}"), relative, picture, _digest(relative, *place))
+                yield Listed(printable(f"{relative}:{member.name}"), relative, picture, digest_of(relative, *place))
     except (DamagedTarError, OSError) as error:
         reason = f"{error}; what comes before it is used"
         yield Listed(printable(relative), relative, Picture(str(path)), problem=reason)
 
 
-def _digest(name: str, *numbers: int | None) -> bytes:
+def digest_of(name: str, *numbers: int | None) -> bytes:
+    """Return the identity of a name, or of a text, with some numbers; IDENTITY_BYTES."""
     text = "/".join([*map(str, numbers), name]).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=IDENTITY_BYTES).digest()
