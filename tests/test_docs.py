@@ -70,7 +70,7 @@ def test_commands_exist(page: Path) -> None:
 
 
 def problems_of(command: str) -> Iterator[str]:
-    options = re.findall(r"(?<=\s)--[a-z][a-z-]*", command)
+    options = re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", command)
     if found := re.search(r"(?:^|[\s/])zerovl ([a-z][a-z-]+)(?: ([a-z]+))?", command):
         name, action = found.groups()
         if name not in subcommands():

@@ -507,44 +507,20 @@ def _import(commands: Subparsers) -> None:
 
 def _registry(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
-        from zerovl.commands import registry
+        from zerovl.commands import registry, registry_notes, registry_retention
 
-        registry.run(arguments)
+        registry.run(arguments, {**registry_notes.ACTIONS, **registry_retention.ACTIONS})
 
     def run_add(arguments: argparse.Namespace) -> None:
         from zerovl.commands import registry_add
         from zerovl.workspace import Workspace
 
-        registry_add.add(arguments.reference, arguments.store, Workspace())
+        registry_add.add(arguments.reference, arguments.store, Workspace(), arguments.json)
 
-    registry = _command(commands, "registry", "look at releases, fetch them, add them, move aliases", run)
-    registry.add_argument(
-        "--store", metavar="FOLDER|s3://...", help="default: ZEROVL_STORE, else register.store of params.yaml"
-    )
-    actions = registry.add_subparsers(dest="action", required=True, metavar="ACTION")
+    from zerovl.commands import registry_parser
 
-    def action(name: str, text: str, reference: str | None) -> argparse.ArgumentParser:
-        parser = actions.add_parser(name, help=text, description=text)
-        if reference:
-            parser.add_argument("reference", metavar=reference)
-        return parser
-
-    listed = action("list", "all models, their versions and aliases", None)
-    shown = action("show", "one version: files, metrics, provenance, verdict", "NAME@ALIAS|NAME@VERSION")
-    pull = action("pull", "fetch a version, every digest checked", "NAME@ALIAS|NAME@VERSION")
-    pull.add_argument("--out", metavar="DIR", help="default: the cache")
-    action("verify", "read every byte of a version in the store and compare digests", "NAME@ALIAS|NAME@VERSION")
-    text = "register the model of a run, an experiment or a revision, through the gate"
-    action("add", text, "RUN|EXPERIMENT|REVISION").set_defaults(run=run_add)
-    promote = action("promote", "move an alias to a version", "NAME@VERSION")
-    promote.add_argument("alias")
-    promote.add_argument("--why", default="", metavar="TEXT", help="kept in the history")
-    promote.add_argument("--over-the-gate", action="store_true", help="also where the gate refused it; needs --why")
-    rollback = action("rollback", "move an alias back to the version before", "NAME@ALIAS")
-    rollback.add_argument("--why", default="", help="kept in the history")
-    history = action("history", "every move of an alias", "NAME@ALIAS")
-    for parser in (listed, shown, history):
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    registry = _command(commands, "registry", "look at releases, fetch them, add them, move aliases, retire them", run)
+    registry_parser.add_actions(registry).set_defaults(run=run_add)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,10 @@ NOT_COUNTED_FOR = {
         (
             "zerovl.evaluation.paired",
             *(f"zerovl.release.{name}" for name in ("current_holder", "gate", "holder")),
-            *(f"zerovl.registry.{name}" for name in ("cache", "keys", "records", "registry", "transfer")),
+            *(
+                f"zerovl.registry.{name}"
+                for name in ("blobs", "cache", "keys", "notes", "records", "registry", "transfer")
+            ),
             *(f"zerovl.registry.stores{name}" for name in ("", ".base", ".folder", ".s3")),
         ),
         _NAMES_THE_HOLDER,

@@ -47,6 +47,8 @@ _LATER = frozenset(
         "evaluate.folds",
         "register.gate.min_metrics",
         "register.when",
+        "register.hooks",
+        "register.keep",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",
         "model.text_tower.pooling",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from zerovl.errors import ZeroVLError
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def answer(as_json: bool, value: Any, *lines: str) -> str:
+    """Return what a command prints: `value` as readable JSON, or the lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
 
 
 def plural(count: int, singular: str, several: str = "") -> str:

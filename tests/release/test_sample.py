@@ -19,7 +19,7 @@ from tests.support.fake_world import FakeEncoder, World, make_world
 from tests.support.real_world import make_model, make_project, settings
 from zerovl.errors import ZeroVLError
 from zerovl.model.encoder import Encoder
-from zerovl.release import sample
+from zerovl.release import sample, sample_pictures
 from zerovl.stages import evaluate
 from zerovl.workspace import Workspace
 
@@ -103,6 +103,29 @@ def test_the_pair_that_is_named_is_the_worst(release: Path) -> None:
     save_file(tensors, path)
     with pytest.raises(ZeroVLError, match="its sample says nan"):
         sample.check(release)
+
+
+def test_a_sample_without_some_pictures_is_scored_by_the_others(release: Path) -> None:
+    files = [release / "sample" / name for name in ("pairs.tar", "embeddings.safetensors")]
+    before = [path.read_bytes() for path in files]
+    found = sample_pictures.pictures(before[0], "test")
+    with tarfile.open(files[0]) as tar:
+        keys = [json.load(tar.extractfile(f"{row:06d}.json"))["key"] for row in range(6)]  # type: ignore[arg-type]
+    assert [(picture.row, picture.key) for picture in found] == list(enumerate(keys))
+    for path, data in zip(files, sample_pictures.without(*before, [found[1], found[4]], "test"), strict=True):
+        path.write_bytes(data)
+    assert sample.check(release).startswith("4 sample pairs embedded again: cosines within ")
+    assert [pair.image for pair in sample.read_stored(files[0])] == [
+        data for row, data in enumerate(pair.image for pair in _stored(before[0], release)) if row not in (1, 4)
+    ]
+    for path, data in zip(files, sample_pictures.without(*before, found, "test"), strict=True):
+        path.write_bytes(data)
+    assert sample.check(release) == "note: the release's sample is empty, so it was loaded but not scored"
+
+
+def _stored(pairs: bytes, folder: Path) -> list[sample.StoredPair]:
+    (folder / "before.tar").write_bytes(pairs)
+    return sample.read_stored(folder / "before.tar")
 
 
 def test_rounding_of_another_machine_is_let_through(release: Path) -> None:

@@ -31,6 +31,9 @@ class MemoryStore:
             self._content[key] = data
         return True
 
+    def delete(self, key: str) -> None:
+        self._content.pop(check_key(key), None)
+
     def exists(self, key: str) -> bool:
         return key in self._content
 

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import holder_from
-from zerovl.evaluation.metrics import (
-    HEADLINE,
-    MEAN,
-    blocks,
-    cell,
-    further_evaluators,
-    headline_block,
-    metric_names,
-    retrieval_blocks,
-    value_of,
-)
-from zerovl.registry import cache, fetch, transfer
+from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_block, value_of
+from zerovl.registry import cache, fetch, notes, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
 from zerovl.registry.stores import open_store
-from zerovl.release import provenance, records_json
+from zerovl.release import hooks, provenance, records_json, score_tables, version_filter
 from zerovl.release.gate import Reason, in_one_line
 from zerovl.release.promote import promote, rollback
-from zerovl.text_format import file_size, plural, table
+from zerovl.release.version_filter import VersionFilter
+from zerovl.text_format import answer, file_size, plural, table
+
+Action = Callable[[Registry, str, argparse.Namespace], None]
 
 _WHAT = {"promote": "promoted", "rollback": "rolled back"}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Carry out one action; `arguments` are those of `zerovl.cli`. Raises `ZeroVLError`."""
-    actions: dict[str, Callable[[Registry, str, argparse.Namespace], None]] = {
+def run(arguments: argparse.Namespace, further: Mapping[str, Action]) -> None:
+    """Carry out one action, of these or of `further` ones; `arguments` are those of `zerovl.cli`.
+
+    Raises:
+        ZeroVLError: the action's own, or the store is named twice.
+    """
+    actions: dict[str, Action] = {
         "list": _list,
         "show": _show,
         "pull": _pull,
@@ -43,10 +39,11 @@ def run(arguments: argparse.Namespace) -> None:
         "promote": _promote,
         "rollback": _rollback,
         "history": _history,
+        **further,
     }
-    if getattr(arguments, "json", False):
+    if arguments.json:
         actions |= {
-            "list": lambda registry, _, __: _print_json(records_json.versions(registry)),
+            "list": lambda registry, _, given: _print_json(records_json.versions(registry, _wanted(given))),
             "show": lambda registry, reference, _: _print_json(records_json.version(registry, reference)),
             "history": lambda registry, reference, _: _print_json(records_json.history(registry, reference)),
         }
@@ -59,22 +56,28 @@ def run(arguments: argparse.Namespace) -> None:
     actions[arguments.action](Registry(open_store(uri or fetch.default_store())), reference, arguments)
 
 
-def _list(registry: Registry, _: str, __: argparse.Namespace) -> None:
-    names = registry.names()
-    if not names:
-        print(f"no models in {registry.store.describe()}; `dvc repro register` publishes one")
+def _list(registry: Registry, _: str, arguments: argparse.Namespace) -> None:
+    found = records_json.listed(registry, _wanted(arguments))
+    if not found:
+        names = registry.names()
+        print(
+            f"no version of {', '.join(names)} in {registry.store.describe()} is like that"
+            if names
+            else f"no models in {registry.store.describe()}; `dvc repro register` publishes one"
+        )
         return
-    head = ("MODEL", "VERSION", "CREATED (UTC)", HEADLINE.label, "OF", "MB", "GATE", "ALIASES", "BY")
-    rows: list[tuple[str, ...]] = [head]
-    for name in names:
-        holders: dict[int, list[str]] = {}
-        for alias, move in sorted(registry.aliases(name).items()):
-            holders.setdefault(move.version, []).append(alias)
-        rows += [_row(version, holders.get(version.number, [])) for version in registry.versions(name)]
+    head = ("MODEL", "VERSION", "CREATED (UTC)", HEADLINE.label, "OF", "MB", "GATE", "ALIASES", "BY", "TAGS", "STATE")
+    rows: list[tuple[str, ...]] = [head, *(_row(*each) for each in found)]
+    if all(row[-2:] == ("-", "-") for row in rows[1:]):
+        rows = [row[:-2] for row in rows]  # nobody has tagged or retired anything
     print(table(rows))
 
 
-def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
+def _wanted(arguments: argparse.Namespace) -> VersionFilter:
+    return version_filter.parse(arguments.where, arguments.tagged)
+
+
+def _row(version: Version, aliases: list[str], state: notes.State) -> tuple[str, ...]:
     of, block = headline_block(version.metrics)
     return (
         version.name,
@@ -86,6 +89,8 @@ def _row(version: Version, aliases: list[str]) -> tuple[str, ...]:
         _gate(version.verdict),
         ", ".join(aliases) or "-",
         version.by,
+        ", ".join(state.tags) or "-",
+        state.word or "-",
     )
 
 
@@ -106,13 +111,29 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
                 ("Data", str(origin.get("data_manifest", "-"))),
                 ("Gate", _gate(version.verdict)),
                 *_holders(registry, version),
+                *_said(registry, version),
             ]
         )
     )
     print("".join(f"\n    {line}" for line in _verdict_lines(version.verdict)) + "\n")
-    print(_score_tables(version.metrics) + "\n")
+    print(score_tables.of(version.metrics) + "\n")
     files = [(name, f"{info.size:,}", info.sha256) for name, info in version.files.items()]
     print(table([("FILE", "BYTES", "SHA256"), *files]))
+
+
+def _said(registry: Registry, version: Version) -> list[tuple[str, str]]:
+    """What was said of the version after it was published."""
+    state = notes.state(registry.notes_on(version))
+    lines = [("About", state.description)] if state.description else []
+    if state.tags:
+        lines.append(("Tags", ", ".join(state.tags)))
+    if state.retired:
+        lines.append(("State", notes.sentence(version.reference, state)))
+    return lines + [
+        ("Withdrawn", f"{path}, sha256 {each.withdrawn}, {_minute(note.when)} UTC by {note.by}: {note.text}")
+        for note in state.withdrawals
+        for path, each in note.replaced.items()
+    ]
 
 
 def _holders(registry: Registry, version: Version) -> list[tuple[str, str]]:
@@ -133,23 +154,27 @@ def _holders(registry: Registry, version: Version) -> list[tuple[str, str]]:
 
 def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
+    registry.version_in_use(version.name, version.number)
     if arguments.out:
         folder = Path(arguments.out)
         transfer.pull(registry.store, version, folder)
     else:
         folder = cache.cached(registry.store, version)
-    _tell_right(version)
-    print(folder)
+    print(answer(arguments.json, {**_checked(version), "folder": str(folder)}, _all_right(version), str(folder)))
 
 
-def _verify(registry: Registry, reference: str, _: argparse.Namespace) -> None:
+def _verify(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     transfer.verify(registry.store, version)
-    _tell_right(version)
+    print(answer(arguments.json, _checked(version), _all_right(version)))
 
 
-def _tell_right(version: Version) -> None:
-    print(f"{version.reference}: {plural(len(version.files), 'file')}, {file_size(version.size)}, all digests right")
+def _all_right(version: Version) -> str:
+    return f"{version.reference}: {plural(len(version.files), 'file')}, {file_size(version.size)}, all digests right"
+
+
+def _checked(version: Version) -> dict[str, Any]:
+    return {"reference": version.reference, "files": len(version.files), "bytes": version.size, "digests": "right"}
 
 
 def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
@@ -165,15 +190,17 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
         by=provenance.who_and_where(),
         verdict=version.verdict,
         after=before.number if before else 0,
+        hooks=hooks.of_folder(),
     )
     if move is None:
         raise ZeroVLError(
             f"{version.name}@{arguments.alias} was moved by someone else just now; look at "
             f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
         )
-    _tell_move(before, move)
+    lines = _move_lines(before, move)
     if _refused(version.verdict):
-        print(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
+        lines.append(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
+    print(answer(arguments.json, records_json.moved(before, move), *lines))
 
 
 def _check_gate(version: Version, arguments: argparse.Namespace) -> None:
@@ -192,17 +219,16 @@ def _refused(verdict: Mapping[str, Any] | None) -> bool:
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     before = registry.current(name, alias)
-    _tell_move(before, rollback(registry, name, alias, why=arguments.why, by=provenance.who_and_where()))
+    move = rollback(registry, name, alias, why=arguments.why, by=provenance.who_and_where(), hooks=hooks.of_folder())
+    print(answer(arguments.json, records_json.moved(before, move), *_move_lines(before, move)))
 
 
-def _tell_move(before: Move | None, move: Move) -> None:
+def _move_lines(before: Move | None, move: Move) -> list[str]:
     if before == move:
-        print(f"{move.name}@{move.alias} is version {move.version} already, since {_minute(move.when)} UTC")
-        return
+        return [f"{move.name}@{move.alias} is version {move.version} already, since {_minute(move.when)} UTC"]
     origin = f"version {before.version}" if before else "none"
-    print(f"{move.name}@{move.alias}: {origin} -> version {move.version} (every byte in the store compared)")
-    if move.check:
-        print(move.check)
+    told = f"{move.name}@{move.alias}: {origin} -> version {move.version} (every byte in the store compared)"
+    return [told, move.check] if move.check else [told]
 
 
 def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
@@ -210,48 +236,32 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     moves = registry.history(name, alias)
     if not moves:
         registry.resolve(reference)  # says what there is instead
-    origins = [f"version {move.version}" for move in moves[1:]] + ["nothing"]
-    for index, (move, origin) in enumerate(zip(moves, origins, strict=True)):
+    said, told = registry.notes(name), hooks.outcomes(registry, name, alias)
+    labels = [_label(move.version, notes.state(said.get(move.version, []))) for move in moves]
+    origins = [*labels[1:], "nothing"]
+    for index, (move, label, origin) in enumerate(zip(moves, labels, origins, strict=True)):
         print(f"move {move.number}" + (f" ({alias} now)" if index == 0 else ""))
         what = _WHAT.get(move.action, move.action)
         if move.action == "promote" and _refused(move.verdict):
             what += " over the gate"
         lines = [
             ("Date", f"{move.when[:19].replace('T', ' ')} UTC"),
-            ("What", f"{what}: {origin} -> version {move.version}"),
+            ("What", f"{what}: {origin} -> {label}"),
             ("By", move.by),
             ("Gate", in_one_line(move.verdict)),
             ("Check", move.check or "-"),
+            *(("Hook", str(outcome)) for outcome in told.get(move.number, [])),
         ]
         print(_pairs(lines))
         print(f"\n    {move.why or '(no reason given)'}\n")
 
 
+def _label(version: int, state: notes.State) -> str:
+    return f"version {version}" + (f" ({state.word} since)" if state.word else "")
+
+
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _score_tables(metrics: dict[str, Any]) -> str:
-    """Every metric by name, a row each: retrieval's, the headline first, then those of further evaluators."""
-    names = metric_names(metrics)
-    first = [HEADLINE.name] if HEADLINE.name in names else []
-    names = [*first, *(name for name in names if name not in first)]
-    tables = [_score_table("SCORES", retrieval_blocks(metrics), names)]
-    for evaluator, its in further_evaluators(metrics).items():
-        tables.append(_score_table(evaluator, blocks(its), metric_names(its)))
-    return "\n\n".join(tables)
-
-
-def _score_table(title: str, parts: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> str:
-    """A column for each part: the mean, the pool, the sources."""
-    rows = [(title, *(part for part, _ in parts))]
-    rows += [(name, *(_with_interval(block, name) for _, block in parts)) for name in names]
-    return table(rows)
-
-
-def _with_interval(block: Mapping[str, Any], name: str) -> str:
-    value, interval = cell(block, name)
-    return f"{value} [{interval}]" if interval else value or "-"
+    print(answer(True, value))
 
 
 def _verdict_lines(verdict: dict[str, Any] | None) -> list[str]:

@@ -55,7 +55,7 @@ class _HoldersBesideRevision(Holders):
         return super()._score_again(registry, holder, ours, why)
 
 
-def add(reference: str, store: str | None, here: Workspace) -> None:
+def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> None:
     """Register what a reference names, judge it, move its alias if it passed, and say so.
 
     Name, alias and gate are those of its own params.yaml.
@@ -64,6 +64,7 @@ def add(reference: str, store: str | None, here: Workspace) -> None:
         reference: a run's folder, a revision of git, or an experiment of DVC.
         store: a folder or s3://bucket/prefix; None: as for the other actions, from the checkout.
         here: the checkout, which has the history.
+        as_json: how what became of it is printed.
 
     Raises:
         ZeroVLError: there is nothing of that name, its model was not evaluated to the end, or the store cannot be used.
@@ -74,7 +75,9 @@ def add(reference: str, store: str | None, here: Workspace) -> None:
         found = _find(reference, here, Path(aside))
         section = found.params.register_.model_copy(update={"store": store})
         candidate = assemble(found.params, found.workspace, found.source)
-        outcome.tell(*publish_and_judge(registry, candidate, section, found.holders), section)
+        before = outcome.known_before(registry, section)
+        tell = outcome.tell_json if as_json else outcome.tell
+        tell(*publish_and_judge(registry, candidate, section, found.holders), section, before)
 
 
 def _find(reference: str, here: Workspace, aside: Path) -> _Found:

@@ -15,7 +15,7 @@ from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, Evaluate
 from zerovl.params.filters import AgreementParams, FilterParams
 from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
-from zerovl.params.register import GateParams, RegisterParams
+from zerovl.params.register import GateParams, HookParams, KeepParams, RegisterParams
 from zerovl.params.section import Section
 from zerovl.params.train import AugmentParams, FineTuningParams, TrainParams
 
@@ -30,7 +30,9 @@ __all__ = [
     "FilterParams",
     "FineTuningParams",
     "GateParams",
+    "HookParams",
     "ImageTowerParams",
+    "KeepParams",
     "MachineParams",
     "ModelParams",
     "Params",

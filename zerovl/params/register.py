@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 
 from zerovl.params.section import Section
 
@@ -50,6 +50,27 @@ class GateParams(Section):
     )
 
 
+class KeepParams(Section):
+    """Which versions `zerovl registry expire` keeps; holders of aliases, theirs before and tagged ones always."""
+
+    last: int = Field(0, ge=0, description="newest versions that are kept; 0: all, and nothing is retired")
+    days: float = Field(90.0, ge=0, strict=False, description="younger versions are kept too")
+    held_alias: bool = Field(True, description="versions that ever held an alias are kept too")
+
+
+class HookParams(Section):
+    """Somebody who is told of moves: a command, or an address."""
+
+    command: str = Field("", description="gets the JSON of the move on its standard input")
+    url: str = Field("", pattern=r"^(https?://.+)?$", description="is sent the JSON of the move, signed")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.command.strip()) == bool(self.url):
+            raise ValueError("a hook has either a command or a url; give it one of them")
+        return self
+
+
 class RegisterParams(Section):
     """Where releases go, and which alias moves."""
 
@@ -64,3 +85,7 @@ class RegisterParams(Section):
         "always: these too; asked: what `zerovl registry add` or `zerovl register` name",
     )
     gate: GateParams = GateParams()
+    keep: KeepParams = KeepParams()
+    hooks: list[HookParams] = Field(
+        [], description="who is told when the alias moves: [{command: PROGRAM ARGUMENTS}, {url: ADDRESS}, ...]"
+    )

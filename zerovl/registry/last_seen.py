@@ -65,7 +65,7 @@ def keep(store: Store, found: Found) -> None:
 def _ask(store: Store, reference: str) -> Found:
     registry, (name, label) = Registry(store), split_reference(reference)
     move = None if label.isdecimal() else registry.last_move(name, label)
-    return Found(reference, registry.version(name, move.version if move else int(label)), move, now())
+    return Found(reference, registry.version_in_use(name, move.version if move else int(label)), move, now())
 
 
 def _known(store: Store, reference: str) -> Found | None:

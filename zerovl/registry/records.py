@@ -1,11 +1,11 @@
-"""The two kinds of records that a registry keeps as JSON: versions, and moves of an alias."""
+"""The records that a registry keeps as JSON: versions, moves of an alias, and notes on a version."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -66,6 +66,39 @@ class Move:
         return _to_bytes(asdict(self))
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """What stands in the place of a file that was withdrawn from a version."""
+
+    withdrawn: str  # sha256 of the file that was there before
+    withdrawn_size: int  # bytes
+    sha256: str
+    size: int  # bytes
+
+    @property
+    def file(self) -> FileInfo:
+        """What the version has there now."""
+        return FileInfo(self.sha256, self.size)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something said of a version after it was published; what holds today is all of them together."""
+
+    name: str
+    version: int
+    number: int  # counts the notes of a version from 1
+    action: str  # describe | tag | untag | retire | restore | collect | withdraw
+    when: str  # UTC, ISO 8601
+    by: str
+    text: str  # the description, the tag, or the reason
+    replaced: dict[str, Replacement] = field(default_factory=dict)  # of withdraw: by the file's name in the release
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored: JSON with a stable layout."""
+        return _to_bytes(asdict(self))
+
+
 def version_from(data: bytes, origin: str) -> Version:
     """Read a version's record; raises `ZeroVLError` for anything that a publisher of ours does not write."""
 
@@ -82,6 +115,20 @@ def version_from(data: bytes, origin: str) -> Version:
 def move_from(data: bytes, origin: str) -> Move:
     """Read a move's record; raises `ZeroVLError` for anything that is not one."""
     return _read(data, origin, lambda values: Move(**values))
+
+
+def note_from(data: bytes, origin: str) -> Note:
+    """Read a note's record; raises `ZeroVLError` for anything that is not one."""
+
+    def build(values: dict[str, Any]) -> Note:
+        replaced = {name: Replacement(**each) for name, each in values.get("replaced", {}).items()}
+        note = Note(**{**values, "replaced": replaced})
+        check_names(replaced, origin)
+        if not all(_DIGEST.fullmatch(each.sha256) for each in replaced.values()):
+            raise ValueError("a digest is not 64 hexadecimal digits")
+        return note
+
+    return _read(data, origin, build)
 
 
 def check_name(name: str, what: str) -> str:

@@ -5,7 +5,6 @@ Files arrive in a hidden folder beside the one that is asked for, which is renam
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, locked, sync_folder
-from zerovl.registry import keys
+from zerovl.registry import blobs, keys, notes
+from zerovl.registry.notes import RetiredError
 from zerovl.registry.records import Version
 from zerovl.registry.release_files import describe_file
 from zerovl.registry.stores.base import MissingKeyError, Store
@@ -27,18 +27,19 @@ class DamagedError(ZeroVLError):
 
 
 def verify(store: Store, version: Version) -> None:
-    """Read every byte of a version in the store; raises `DamagedError` naming all files that differ."""
+    """Read every byte of a version in the store.
+
+    Raises:
+        DamagedError: names all files that differ.
+        RetiredError: files are gone, and the version was retired, or they were withdrawn just now.
+    """
     problems = []
     for path, info in version.files.items():
-        key, digest = keys.blob(version.name, info.sha256), hashlib.sha256()
-        try:
-            for block in store.blocks(key):
-                digest.update(block)
-        except MissingKeyError:
-            problems.append(_damage(store, version, path, "nothing"))
-            continue
-        if digest.hexdigest() != info.sha256:
-            problems.append(_damage(store, version, path, digest.hexdigest()))
+        found = blobs.read_digest(store, version.name, info.sha256)
+        if found is None:
+            _require_missing_is_damage(store, version, path)
+        if found != info.sha256:
+            problems.append(_damage(store, version, path, found or "nothing"))
     if problems:
         raise DamagedError("\n".join(problems))
 
@@ -70,7 +71,7 @@ def fill(store: Store, version: Version, aside: Path) -> None:
                 found.unlink()  # a part of a download that was killed
         for folder in [aside, *(path for path in aside.rglob("*") if path.is_dir())]:
             sync_folder(folder)
-    except (OSError, DamagedError):
+    except (OSError, DamagedError, RetiredError):
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
@@ -80,6 +81,7 @@ def fetch_file(store: Store, version: Version, path: str, target: Path) -> None:
 
     Raises:
         DamagedError: the file is not what the version says, or is not in the store.
+        RetiredError: it is not in the store any more, since the version was retired, or the file withdrawn just now.
     """
     info = version.files[path]
     if target.exists() and describe_file(target) == info:
@@ -87,8 +89,9 @@ def fetch_file(store: Store, version: Version, path: str, target: Path) -> None:
     # Twice: what an interrupted pull left, and the first download goes on with, may be what is damaged.
     for _ in range(2):
         try:
-            store.download(keys.blob(version.name, info.sha256), target)
+            blobs.download(store, version.name, info.sha256, target)
         except MissingKeyError:
+            _require_missing_is_damage(store, version, path)
             raise DamagedError(_damage(store, version, path, "nothing")) from None
         found = describe_file(target)
         if found == info:
@@ -112,6 +115,14 @@ def writing(version: Version, folder: Path) -> Iterator[None]:
         full = disk_is_full(error)
         fix = f"free {file_size(version.size)} there" if full else "check the folder, or name another"
         raise ZeroVLError(f"{folder}: cannot write {version.reference} there: {error}; {fix}") from None
+
+
+def _require_missing_is_damage(store: Store, version: Version, path: str) -> None:
+    """Raise `RetiredError` for a file that is not there because someone removed it."""
+    said = notes.of_version(store, version.name, version.number)
+    notes.require_in_use(version, said)
+    if notes.as_it_is_now(version, said).files[path] != version.files[path]:
+        raise RetiredError(f"{path} of {version.reference} was replaced by another just now; run it again")
 
 
 def _damage(store: Store, version: Version, path: str, found: str) -> str:

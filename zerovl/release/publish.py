@@ -15,7 +15,7 @@ from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
-from zerovl.release import model_card, provenance
+from zerovl.release import forget, hooks, model_card, provenance
 from zerovl.release.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
 from zerovl.release.promote import promote
 from zerovl.workspace import Workspace
@@ -83,21 +83,22 @@ def publish_and_judge(
             others kept moving the alias.
     """
     by = provenance.who()
-    identity = release_files.identity(
-        {name: release_files.describe_file(source) for name, source in candidate.files.items()}
-    )
+    files = forget.without_forgotten(registry, section.name, candidate.files)
+    identity = release_files.identity({name: release_files.describe_file(source) for name, source in files.items()})
     for _ in range(_ATTEMPTS):
         current = registry.current(section.name, section.alias) if section.alias else None
         holder = _measure(registry, current, identity, compare) if section.alias else NoHolder("no alias is to move")
         verdict = judge(candidate.metrics, holder, section.gate)
         version = registry.publish(
             section.name,
-            candidate.files,
+            files,
             metrics=candidate.metrics,
             provenance=candidate.provenance,
             by=by,
             verdict=verdict.to_json(),
         )
+        if forget.withdraw(registry, version, by):  # one that was named while the version was written
+            version = registry.version(version.name, version.number)
         if not section.alias or not verdict.passed:
             return version, verdict, None
         move = promote(
@@ -108,6 +109,7 @@ def publish_and_judge(
             by=by,
             verdict=verdict.to_json(),
             after=current.number if current else 0,
+            hooks=hooks.configured(section.hooks),
         )
         if move:
             return version, verdict, move

@@ -29,6 +29,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
         _leave_out(unasked, params, workspace)
         return
     registry = Registry(open_store(store_uri(section.store, workspace.shared)))
+    before = outcome.known_before(registry, section)
     candidate = assemble(params, workspace)
     version, verdict, move = publish_and_judge(registry, candidate, section, Holders(params.evaluate, workspace))
     write_json(
@@ -44,7 +45,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             "files": {name: info.sha256 for name, info in version.files.items()},
         },
     )
-    outcome.tell(version, verdict, move, section)
+    outcome.tell(version, verdict, move, section, before)
 
 
 def _leave_out(unasked: NotAsked, params: Params, workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ from botocore.exceptions import EndpointConnectionError
 from tests.support.paths import ROOT
 from tests.support.registries import Bundle, promote
 from zerovl.errors import ZeroVLError
-from zerovl.registry import transfer
+from zerovl.registry import collection, retention, transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.s3 import S3Store
 from zerovl.release.promote import rollback
@@ -96,6 +96,16 @@ def test_the_publisher(moto_bucket: str, make_bundle: Bundle, tmp_path: Path, mo
         with pytest.raises(ZeroVLError, match="no answer"):
             store.create("zerovl/blobs/sha256/other", large)
     agree(calls, policy("Publisher", moto_bucket), moto_bucket)
+
+
+def test_the_collector(moto_bucket: str) -> None:
+    store = S3Store(moto_bucket, "team")
+    calls, registry = recorded(store), Registry(store)
+    files: dict[str, Path | bytes] = {"config.json": b"{}", "model.safetensors": b"weights"}
+    version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
+    retention.retire(registry, version, "of no use", "tester")
+    assert len(collection.collect(registry, "zerovl", collection.grace(0), "tester")) == 2
+    agree(calls, policy("Collector", moto_bucket), moto_bucket)
 
 
 def test_the_reader(moto_bucket: str, make_bundle: Bundle, tmp_path: Path) -> None:

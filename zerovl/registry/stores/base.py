@@ -1,7 +1,8 @@
 """Where releases are kept: a flat space of keys with one way of writing, create-if-absent.
 
-Nothing is ever overwritten or deleted through a store. That one primitive is enough for publishers
+Nothing is ever overwritten through a store. That one primitive is enough for publishers
 that do not know of each other: whoever creates a key first has it, everyone else is told so.
+`registry.collection` alone deletes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class Store(Protocol):
         Returns:
             True if this call created it, False if it existed; then it is left as it is.
         """
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is none to remove. Whoever asks afterwards does not find it."""
 
     def exists(self, key: str) -> bool:
         """Return whether there is such a key."""

@@ -49,6 +49,14 @@ class FolderStore:
                 folder = folder.parent
         return True
 
+    def delete(self, key: str) -> None:
+        """Remove a key; who has its file open reads it to its end."""
+        path = self._path(key)
+        with self._explained("delete", key):
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_folder(path.parent)
+
     def exists(self, key: str) -> bool:
         """Return whether there is such a key."""
         return self._path(key).is_file()

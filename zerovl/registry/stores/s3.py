@@ -62,6 +62,11 @@ class S3Store:
             return self._until_settled(lambda: self._put(key, body, self._condition))
         return self._until_settled(lambda: self._put_parts(key, source))
 
+    def delete(self, key: str) -> None:
+        """Remove a key; a bucket with versioning keeps what was there as an older version."""
+        with self._explained(f"delete {key}"):
+            self._client.delete_object(Bucket=self._bucket.name, Key=self._name(key))
+
     def exists(self, key: str) -> bool:
         """Return whether there is such a key."""
         return self._size(key) is not None

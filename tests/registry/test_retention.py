@@ -1,0 +1,288 @@
+"""Versions out of use and their files: what is protected, what is removed, and nobody beside it loses anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.interleavings import count_steps, interleave, orders
+from tests.support.memory_store import MemoryStore
+from tests.support.registries import Bundle, promote, publish
+from zerovl import cli, params_file
+from zerovl.errors import ZeroVLError
+from zerovl.params import KeepParams
+from zerovl.registry import blobs, cache, collection, fetch, keys, notes, retention, transfer
+from zerovl.registry.notes import RetiredError
+from zerovl.registry.records import Version, now
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.base import Store
+from zerovl.release import promote as promoting
+from zerovl.release.promote import rollback
+
+pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
+SHARED, OWN = b"shared by all", b"of one version"
+Act = Callable[[Store], Any]
+
+
+def small(own: bytes = OWN) -> dict[str, Path | bytes]:
+    return {"config.json": SHARED, "model.safetensors": own}
+
+
+def retire(registry: Registry, version: Version, why: str = "of no use") -> None:
+    retention.retire(registry, version, why, "tester")
+
+
+def collect(registry: Registry) -> list[str]:
+    """Remove with no grace at all; returns what was removed."""
+    return sorted(each.path for each in collection.collect(registry, "zerovl", now(), "tester"))
+
+
+def test_a_version_from_its_retirement_to_the_removal_of_its_files(registry: Registry, tmp_path: Path) -> None:
+    first, second = publish(registry, small()), publish(registry, small(b"other"))
+    promote(registry, second)
+    retire(registry, first)
+    with pytest.raises(RetiredError, match=r"zerovl@1 was retired 20.* UTC by tester: of no use; use another version"):
+        promote(registry, first, "staging")
+    with pytest.raises(RetiredError, match="zerovl@1 was retired"):
+        fetch.resolve(f"{registry.store.uri}/zerovl@1")
+    transfer.verify(registry.store, first)  # all of it is there yet
+    assert collection.collect(registry, "zerovl", collection.grace(7), "tester") == []
+    before = registry.store.keys("")
+    (found,) = collection.garbage(registry, "zerovl", now())
+    assert (found.path, found.size, found.versions) == ("model.safetensors", len(OWN), (1,))
+    assert registry.store.keys("") == before  # a look changes nothing
+    assert collect(registry) == ["model.safetensors"]
+    assert collect(registry) == []
+    assert set(before) - set(registry.store.keys("")) == {found.key}
+    transfer.verify(registry.store, second)
+    out = tmp_path / "out"
+    for use in (lambda: transfer.verify(registry.store, first), lambda: transfer.pull(registry.store, first, out)):
+        with pytest.raises(RetiredError, match=r"retired .*: of no use; its files were removed"):
+            use()
+    with pytest.raises(RetiredError, match="its files are gone, so it stays retired"):
+        retention.restore(registry, first, "", "tester")
+    # The same model again is a version of its own, with its own files.
+    again = publish(registry, small())
+    assert (again.number, again.identity) == (3, first.identity)
+    transfer.verify(registry.store, again)
+    assert [notes.state(registry.notes_on(each)).word for each in (first, second, again)] == ["removed", "", ""]
+
+
+def test_what_is_never_retired(local: Registry) -> None:
+    versions = [publish(local, small(b"%d" % number)) for number in range(4)]
+    for version in versions[:3]:
+        promote(local, version)
+    notes.add(local.store, versions[3], "tag", "tester", "paper")
+    reasons = ("a rollback of production", "it is production", "the tag paper")
+    for version, reason in zip(versions[1:], reasons, strict=True):
+        with pytest.raises(ZeroVLError, match=f"{version.reference} is not retired: .*{reason}"):
+            retire(local, version)
+    with pytest.raises(ZeroVLError, match="needs a reason"):
+        retire(local, versions[0], " ")
+    retire(local, versions[0])
+    assert rollback(local, "zerovl", "production", why="", by="").version == 2
+    with pytest.raises(RetiredError, match="zerovl@1 was retired"):
+        rollback(local, "zerovl", "production", why="", by="")
+    retention.restore(local, versions[0], "needed", "tester")
+    assert rollback(local, "zerovl", "production", why="", by="").version == 1
+    with pytest.raises(ZeroVLError, match="is in use; there is nothing to restore"):
+        retention.restore(local, versions[0], "", "tester")
+
+
+def test_the_policy(local: Registry) -> None:
+    versions = [publish(local, small(b"%d" % number)) for number in range(6)]
+    for version in (versions[0], versions[1], versions[5]):
+        promote(local, version)
+    notes.add(local.store, versions[2], "tag", "tester", "paper")
+    later = datetime.now(UTC) + timedelta(days=10)
+
+    def expired(**keep: Any) -> list[int]:
+        return [version.number for version in retention.expired(local, "zerovl", KeepParams(**keep), later)]
+
+    assert expired() == []
+    assert expired(last=1, days=11) == []
+    assert expired(last=1, days=9) == [5, 4]
+    assert expired(last=2, days=9) == [4]
+    assert expired(last=1, days=9, held_alias=False) == [5, 4, 1]
+    retire(local, versions[4])
+    assert expired(last=2, days=9) == []  # the last two in use
+
+
+@pytest.mark.parametrize("registry", ["folder", "s3"], indirect=True)
+def test_a_reader_whose_files_go_is_told_and_keeps_nothing_half(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, download, gone = publish(registry, small()), type(registry.store).download, []
+
+    def overtaken(self: Any, key: str, path: Path) -> None:
+        download(self, key, path)
+        if not gone:
+            retire(registry, version)
+            gone.extend(collect(registry))
+
+    monkeypatch.setattr(type(registry.store), "download", overtaken)
+    with pytest.raises(RetiredError, match=r"zerovl@1 was retired .*; its files were removed"):
+        transfer.pull(registry.store, version, tmp_path / "out" / "model")
+    assert gone == ["config.json", "model.safetensors"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# -- races, in every order of two works of which each is stopped once
+
+
+def retired_once() -> MemoryStore:
+    """Version 1 is in use, version 2 retired; they share a file."""
+    store = MemoryStore("race")
+    registry = Registry(store)
+    publish(registry, small(b"in use"))
+    retire(registry, publish(registry, small()))
+    return store
+
+
+def remove(store: Store) -> list[str]:
+    return collect(Registry(store))
+
+
+def register_again(store: Store) -> Version:
+    return publish(Registry(store), small())
+
+
+def restore(store: Store) -> None:
+    registry = Registry(store)
+    retention.restore(registry, registry.version("zerovl", 2), "needed", "tester")
+
+
+def is_whole(store: Store) -> bool:
+    """Whether every version that is in use has all its files."""
+    registry = Registry(store)
+    for version in registry.versions("zerovl"):
+        if not notes.state(registry.notes_on(version)).retired:
+            try:
+                transfer.verify(store, version)
+            except ZeroVLError:
+                return False
+    return True
+
+
+def outcomes(acts: tuple[Act, Act]) -> list[tuple[MemoryStore, list[Any]]]:
+    first, second = (count_steps(retired_once(), act) for act in acts)
+    found = []
+    for order in orders(first, second):
+        store = retired_once()
+        found.append((store, interleave(store, acts, order)))
+    return found
+
+
+@pytest.mark.parametrize("acts", [(remove, register_again), (register_again, remove)])
+def test_a_publisher_beside_a_removal_ends_with_all_files(acts: tuple[Act, Act]) -> None:
+    copies = 0
+    for store, results in outcomes(acts):
+        assert not [result for result in results if isinstance(result, Exception)]
+        assert is_whole(store)
+        assert not store.keys(keys.marks("zerovl"))
+        copies += any("." in key.rpartition("/")[2] for key in store.keys(keys.blobs("zerovl")))
+    assert copies  # in some orders the place was marked, and the file went to a further one
+
+
+def test_without_marks_the_same_orders_would_lose_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "marked_keys", lambda store, name: frozenset())
+    assert not all(is_whole(store) for store, _ in outcomes((remove, register_again)))
+
+
+@pytest.mark.parametrize("acts", [(remove, restore), (restore, remove)])
+def test_restoring_beside_a_removal_ends_whole_or_retired(acts: tuple[Act, Act]) -> None:
+    words = set()
+    for store, _ in outcomes(acts):
+        assert is_whole(store)
+        words.add(notes.state(notes.of_version(store, "zerovl", 2)).word)
+    assert words >= {"", "removed"}
+
+
+def test_an_alias_never_ends_with_a_retired_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "held_as_stored", lambda store, version: nullcontext(Path()))
+
+    def give(store: Store) -> Any:
+        registry = Registry(store)
+        return promoting.promote(registry, registry.version("zerovl", 1), "staging", why="", by="", after=0)
+
+    def take(store: Store) -> None:
+        registry = Registry(store)
+        retire(registry, registry.version("zerovl", 1))
+
+    ends = set()
+    for store, _ in [*outcomes((give, take)), *outcomes((take, give))]:
+        word = notes.state(notes.of_version(store, "zerovl", 1)).word
+        held = Registry(store).current("zerovl", "staging") is not None
+        assert held == (word == "")
+        ends.add(held)
+    assert ends == {True, False}
+
+
+def test_marks_of_a_killed_run_cost_a_copy_and_go_after_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = retired_once()
+    registry = Registry(store)
+
+    def killed(self: MemoryStore, key: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(registry)
+    version = publish(registry, small())
+    own = keys.blob("zerovl", version.files["model.safetensors"].sha256)
+    assert store.keys(own) == [own, f"{own}.1"]
+    assert collect(registry) == []  # the model is in use again
+    (mark,) = store.keys(keys.marks("zerovl"))
+    old = {**json.loads(store.read(mark)), "when": (datetime.now(UTC) - timedelta(days=8)).isoformat()}
+    store.delete(mark)
+    store.create(mark, json.dumps(old).encode())
+    assert collect(registry) == []
+    assert not store.keys(keys.marks("zerovl"))
+
+
+def test_the_commands(
+    local: Registry,
+    make_bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in "abc":
+        promote(local, publish(local, make_bundle(content)))
+
+    def run(*words: str, status: int = 0) -> str:
+        capsys.readouterr()
+        assert cli.main(["registry", "--store", local.store.uri, *words]) == status
+        told = capsys.readouterr()
+        return told.out if status == 0 else told.err
+
+    assert "it is production; move the alias" in run("retire", "zerovl@3", "--why", "old", status=2)
+    assert "zerovl@1 was retired 20" in run("retire", "zerovl@1", "--why", "too old")
+    assert "0 files, 0 B would be removed" in run("gc", "zerovl", "--dry-run")
+    told = json.loads(run("gc", "zerovl", "--dry-run", "--grace", "0", "--json"))
+    assert (told["bytes"], [each["path"] for each in told["files"]]) == (5000, ["model.safetensors"])
+    assert "zerovl@1 is in use again" in run("restore", "zerovl@1")
+    policy = "register.keep={last: 1, days: 0, held_alias: false}"
+    params_file.write(params_file.from_recipe({}, [policy], "test"), "params.yaml")
+    would = run("expire", "zerovl", "--dry-run")
+    assert "zerovl@1: would be retired\n1 version would be retired; kept are the last 1" in would
+    assert json.loads(run("expire", "zerovl", "--json"))["versions"] == [1]
+    dry, real = run("gc", "zerovl", "--dry-run", "--grace", "0"), run("gc", "zerovl", "--grace", "0")
+    assert dry.replace("would be removed", "removed") == real
+    assert "1 file, 5 kB removed" in real
+    assert [line.split()[-1] for line in run("list").splitlines()] == ["STATE", "-", "-", "removed"]
+    assert "nothing -> version 1 (removed since)" in run("history", "zerovl@production")
+    assert json.loads(run("show", "zerovl@1", "--json"))["state"] == "removed"
+    assert "State:      zerovl@1 was retired" in run("show", "zerovl@1")
+    for words in (("pull", "zerovl@1"), ("verify", "zerovl@1"), ("promote", "zerovl@1", "staging")):
+        assert "its files were removed" in run(*words, status=2)
+    assert "there is no zerowl; the store has zerovl" in run("gc", "zerowl", status=2)
+    assert "expected a number of days" in run("gc", "zerovl", "--grace", "-1", status=2)

@@ -1,0 +1,159 @@
+"""A picture that must go leaves the sample of every version, now and later; what is left verifies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from tests.support.interleavings import count_steps, interleave, orders
+from tests.support.memory_store import MemoryStore
+from tests.support.registries import promote, publish
+from zerovl import cli
+from zerovl.errors import ZeroVLError
+from zerovl.registry import cache, notes, retention, transfer
+from zerovl.registry.records import Version
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.base import Store
+from zerovl.release import forget
+from zerovl.release.sample_pictures import pictures
+
+pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
+PICTURES = [b"a cat", b"a person", b"a dog"]
+PERSON = hashlib.sha256(b"a person").hexdigest()
+
+
+def release(weights: bytes, shown: list[bytes] = PICTURES) -> dict[str, Path | bytes]:
+    """A model with a sample of these pictures; row n of its embeddings is n, n."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for row, picture in enumerate(shown):
+            record = json.dumps({"key": f"photos-{picture.decode()[2:]}"}).encode()
+            for suffix, data in (("jpg", picture), ("json", record)):
+                member = tarfile.TarInfo(f"{row:06d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    rows = np.repeat(np.arange(len(shown), dtype=np.float32)[:, None], 2, axis=1)  # (n, D)
+    return {
+        "config.json": b"{}",
+        "model.safetensors": weights,
+        "sample/pairs.tar": file.getvalue(),
+        "sample/embeddings.safetensors": save({"image_emb": rows, "text_emb": rows}),
+    }
+
+
+def shown(store: Store, version: Version) -> list[str]:
+    return [picture.key for picture in pictures(forget._stored(Registry(store), version, "sample/pairs.tar"), "test")]
+
+
+def test_a_picture_leaves_every_version(registry: Registry, tmp_path: Path) -> None:
+    for weights in (b"one", b"two", b"three"):
+        publish(registry, release(weights))
+    promote(registry, registry.version("zerovl", 3))
+    retention.retire(registry, registry.version("zerovl", 1), "old", "tester")
+    publish(registry, release(b"four", [b"a cat"]))
+    before = cache.cached(registry.store, registry.version("zerovl", 2))
+    found = forget.forget_digest(registry, "zerovl", PERSON, "she asked for it", "tester")
+    assert (found.pictures, sorted(found.versions)) == ((PERSON,), [1, 2, 3])
+    assert sorted(each.path for each in found.removed) == ["sample/embeddings.safetensors", "sample/pairs.tar"]
+    for key in registry.store.keys("zerovl/blobs/"):
+        assert b"a person" not in registry.store.read(key)
+    for number in (1, 2, 3, 4):
+        version = registry.version("zerovl", number)
+        transfer.verify(registry.store, version)
+        assert shown(registry.store, version) == ["photos-cat", "photos-dog"][: 1 if number == 4 else 2]
+    (note,) = notes.state(registry.notes_on(registry.version("zerovl", 2))).withdrawals
+    assert note.text == "1 picture: she asked for it"
+    original = registry._as_published("zerovl", 2)
+    assert {path: each.withdrawn for path, each in note.replaced.items()} == {
+        path: original.files[path].sha256 for path in ("sample/pairs.tar", "sample/embeddings.safetensors")
+    }
+    # The cache has the new sample at the next use, and not the old one.
+    assert cache.cached(registry.store, registry.version("zerovl", 2)) == before
+    assert b"a person" not in (before / "sample" / "pairs.tar").read_bytes()
+    assert load((before / "sample" / "embeddings.safetensors").read_bytes())["text_emb"][:, 0].tolist() == [0.0, 2.0]
+    move = promote(registry, registry.version("zerovl", 2))
+    assert move is not None
+    assert move.check.endswith("its sample is smaller than it was, pictures were withdrawn from it")
+    assert forget.forget_digest(registry, "zerovl", PERSON, "again", "tester").versions == ()
+
+
+def test_a_later_release_goes_without_it(local: Registry) -> None:
+    publish(local, release(b"one"))
+    forget.forget_key(local, "zerovl", "photos-person", "she asked for it", "tester")
+    files = forget.without_forgotten(local, "zerovl", release(b"two"))
+    assert shown(local.store, publish(local, files)) == ["photos-cat", "photos-dog"]
+    whole = release(b"three", [b"a cat"])
+    assert forget.without_forgotten(local, "zerovl", whole) == whole
+
+
+def test_two_that_forget_and_one_that_registers_leave_neither_picture() -> None:
+    cat = hashlib.sha256(b"a cat").hexdigest()
+
+    def start() -> MemoryStore:
+        store = MemoryStore("race")
+        publish(Registry(store), release(b"one"))
+        return store
+
+    def forget_it(digest: str, store: Store) -> None:
+        forget.forget_digest(Registry(store), "zerovl", digest, "she asked for it", "tester")
+
+    def register(store: Store) -> None:
+        registry = Registry(store)
+        version = publish(registry, forget.without_forgotten(registry, "zerovl", release(b"two")))
+        forget.withdraw(registry, version, "tester")
+
+    for acts, left in (
+        ((lambda store: forget_it(PERSON, store), lambda store: forget_it(cat, store)), ["photos-dog"]),
+        ((lambda store: forget_it(PERSON, store), register), ["photos-cat", "photos-dog"]),
+    ):
+        first, second = (count_steps(start(), act) for act in acts)
+        for order in list(orders(first, second))[::3]:
+            store = start()
+            assert interleave(store, acts, order) == [None, None]
+            for version in Registry(store).versions("zerovl"):
+                transfer.verify(store, version)
+                assert shown(store, version) == left
+
+
+def test_what_cannot_be_forgotten_is_told(local: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(local, release(b"one"))
+    publish(local, {**release(b"two"), "sample/pairs.tar": b"no tar"})
+
+    def run(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = cli.main(["registry", "--store", local.store.uri, "forget", "zerovl", *words])
+        told = capsys.readouterr()
+        return status, told.err if status else told.out
+
+    assert run("--sha256", "abc", "--why", "asked") == (
+        2,
+        "zerovl registry: --sha256 'abc': expected 64 hexadecimal digits, as `sha256sum` prints them\n",
+    )
+    status, told = run("--sha256", PERSON, "--why", "asked")
+    assert (status, "zerovl@2: zerovl@2: sample/pairs.tar: no readable sample" in told) == (2, True)
+    assert shown(local.store, local.version("zerovl", 1)) == ["photos-cat", "photos-dog"]  # all the same
+    with pytest.raises(ZeroVLError, match="for a reason"):
+        forget.forget_digest(local, "zerovl", PERSON, " ", "tester")
+
+
+def test_the_command(local: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(local, release(b"one"))
+
+    def run(*words: str, status: int = 0) -> str:
+        capsys.readouterr()
+        assert cli.main(["registry", "--store", local.store.uri, *words]) == status
+        told = capsys.readouterr()
+        return told.err if status else told.out
+
+    assert "no sample of zerovl has such a picture" in run("forget", "zerovl", "--key", "x", "--why", "y", status=2)
+    told = run("forget", "zerovl", "--key", "photos-person", "--why", "she asked for it")
+    assert f"picture {PERSON}: must not be in releases of zerovl\nzerovl@1: its sample is smaller now\n2 files" in told
+    assert "Withdrawn:  sample/pairs.tar, sha256 " in run("show", "zerovl@1")
+    assert json.loads(run("forget", "zerovl", "--sha256", PERSON, "--why", "again", "--json"))["versions"] == []

@@ -1,0 +1,100 @@
+"""Which versions are kept, and retiring those that are not: their history stays, their files go after a while.
+
+Retiring and moving an alias look at each other twice, before they write and after: of two at the same time the later
+one sees the other, so that no alias ends with a version that is retired.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from zerovl.errors import ZeroVLError
+from zerovl.params import KeepParams
+from zerovl.registry import blobs, notes
+from zerovl.registry.notes import RetiredError
+from zerovl.registry.records import Note, Version
+from zerovl.registry.registry import Registry
+
+
+def protected(registry: Registry, name: str) -> dict[int, str]:
+    """Return the versions that are never retired, each with the reason: holders, the holders before, tagged ones."""
+    reasons: dict[int, str] = {}
+    for version, said in registry.notes(name).items():
+        if tags := notes.state(said).tags:
+            reasons[version] = f"it has the tag {', '.join(tags)}"
+    for alias in registry.aliases(name):
+        *before, holder = registry.holders(name, alias)
+        if before:
+            reasons.setdefault(before[-1], f"a rollback of {alias} goes to it")
+        reasons[holder] = f"it is {alias}"
+    return reasons
+
+
+def retire(registry: Registry, version: Version, why: str, by: str) -> Note:
+    """Retire a version; where it was retired before, the note of then is returned.
+
+    Raises:
+        ZeroVLError: there is no reason, or the version is protected.
+    """
+    if not why.strip():
+        raise ZeroVLError(f"{version.reference}: retiring needs a reason, for the history: --why TEXT")
+    state = notes.state(registry.notes_on(version))
+    if state.retired:
+        return state.retired
+    _require_unprotected(registry, version)
+    note = notes.add(registry.store, version, "retire", by, why)
+    try:
+        _require_unprotected(registry, version)
+    except ZeroVLError:  # someone gave it an alias or a tag meanwhile
+        notes.add(registry.store, version, "restore", by, "it was given an alias or a tag at the same time")
+        raise
+    return note
+
+
+def restore(registry: Registry, version: Version, why: str, by: str) -> Note:
+    """Take a version back into use whose files are all there yet.
+
+    Raises:
+        ZeroVLError: it is in use.
+        RetiredError: its files are gone, or on their way.
+    """
+    state = notes.state(registry.notes_on(version))
+    if not state.retired:
+        raise ZeroVLError(f"{version.reference} is in use; there is nothing to restore")
+    if not state.collected:
+        note = notes.add(registry.store, version, "restore", by, why)
+        # Who removes files looks at the notes after it has marked them: it saw this one, or its marks are seen here.
+        if not blobs.missing(registry.store, version):
+            return note
+        notes.add(registry.store, version, "retire", state.retired.by, state.retired.text)
+    raise RetiredError(
+        f"{notes.sentence(version.reference, state)}; its files are gone, so it stays retired. Register the model "
+        "again to have it as a new version"
+    )
+
+
+def restore_holder(registry: Registry, version: Version, alias: str, by: str) -> None:
+    """Take a version back into use that was retired while it was given an alias."""
+    if notes.state(registry.notes_on(version)).retired:
+        restore(registry, version, f"it was given the alias {alias} at the same time", by)
+
+
+def expired(registry: Registry, name: str, keep: KeepParams, today: datetime | None = None) -> list[Version]:
+    """Return the versions that a policy does not keep, newest first; none where `keep.last` is 0.
+
+    A version goes that is not among the last ones, is old enough, and is not protected; with `held_alias` one that ever
+    held an alias stays too.
+    """
+    if not keep.last:
+        return []
+    before = ((today or datetime.now(UTC)) - timedelta(days=keep.days)).isoformat()
+    said, kept = registry.notes(name), set(protected(registry, name))
+    if keep.held_alias:
+        kept |= {move.version for alias in registry.aliases(name) for move in registry.history(name, alias)}
+    in_use = [each for each in registry.versions(name) if not notes.state(said.get(each.number, [])).retired]
+    return [each for each in in_use[keep.last :] if each.created < before and each.number not in kept]
+
+
+def _require_unprotected(registry: Registry, version: Version) -> None:
+    if reason := protected(registry, version.name).get(version.number):
+        raise ZeroVLError(f"{version.reference} is not retired: {reason}; move the alias, or take the tag, first")
