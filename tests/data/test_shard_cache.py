@@ -3,11 +3,13 @@
 import errno
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +135,13 @@ def test_a_full_disk_makes_room_and_then_goes_on_without(
     monkeypatch.setattr(os, "posix_fallocate", two_fit)
     assert all(cache.fetch(shard) for shard in shards)
     assert len(names(cache)) == 2
+
+    monkeypatch.setattr(os, "posix_fallocate", whole)
+    spare = SimpleNamespace(free=shards[0].bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: spare)
+    with pytest.raises(NoRoomError, match="of the disk would stay free"):
+        cache.fetch(shards[0])
+    spare.free = 1 << 40
 
     def nothing_fits(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

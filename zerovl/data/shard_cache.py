@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ from typing import Protocol
 from zerovl.data.manifest import ShardInfo
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, locked, sha256_file, sync_folder
+from zerovl.text_format import size
 
 _WHOLE, _PART = ".tar", ".part"
+_SPARE = 1 << 30  # bytes of the disk that stay free, for checkpoints and whatever else is written there
 _AT_ONCE = 4  # shards that a node fetches ahead of their use; each comes over several connections
 
 
@@ -139,20 +142,28 @@ class ShardCache:
         with locked(self.folder):
             used, removable = self._inventory(part.name, wanted)
             while True:
-                full: object = f"{used} of {self.limit} bytes are in use"
-                if used + shard.bytes <= self.limit:
-                    try:
-                        os.posix_fallocate(descriptor, 0, shard.bytes)
-                        return
-                    except OSError as error:
-                        if not disk_is_full(error):
-                            raise
-                        full = error
+                full = self._taken(shard, descriptor, used)
+                if full is None:
+                    return
                 if not removable:
-                    raise NoRoomError(f"{self.folder}: no room for {shard.bytes} bytes: {full}")
-                path, size = removable.pop()
+                    raise NoRoomError(f"{self.folder}: no room for another {size(shard.bytes)}, {full}")
+                path, freed = removable.pop()
                 path.unlink(missing_ok=True)
-                used -= size
+                used -= freed
+
+    def _taken(self, shard: ShardInfo, descriptor: int, used: int) -> str | None:
+        """Take the bytes of a shard for an open file; returns what is full where that cannot be."""
+        if used + shard.bytes > self.limit:
+            return f"{size(used)} of {size(self.limit)} are in use"
+        if shutil.disk_usage(self.folder).free < shard.bytes + _SPARE:
+            return f"less than {size(_SPARE)} of the disk would stay free"
+        try:
+            os.posix_fallocate(descriptor, 0, shard.bytes)
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            return str(error)
+        return None
 
     def _inventory(self, own: str, wanted: Collection[str]) -> tuple[int, list[tuple[Path, int]]]:
         """Bytes in use, and the shards that may go, those that were wanted longest ago last; removes what is left of
@@ -172,7 +183,7 @@ class ShardCache:
             used += status.st_size if entry.name != own else 0
             if path.suffix == _WHOLE and path.stem not in wanted:
                 removable.append((status.st_mtime_ns, path, status.st_size))
-        return used, [(path, size) for _, path, size in sorted(removable, reverse=True)]
+        return used, [(path, its) for _, path, its in sorted(removable, reverse=True)]
 
 
 @contextmanager
