@@ -13,7 +13,7 @@ import pytest
 from tests.support.project_copy import git
 from zerovl import params_file
 from zerovl.commands import sweep
-from zerovl.commands.sweep import Budget
+from zerovl.commands.sweep import Budget, Trial
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
@@ -60,11 +60,11 @@ def test_all_combinations_then_the_best_first(
     here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dvc = use(Dvc(fails=[2]), monkeypatch)
-    commit = git(here.root, "rev-parse", "HEAD")[:7]
     changes = (LR, "train.augment.crop_scale=[0.5, 1.0],[0.8, 1.0]")
     found = sweep.run(changes, Budget(20, 1.0), here, dvc.start)
     assert len(dvc.commands) == 6
-    name = f"lr-0.0005_crop_scale-_0.5_1.0-{commit}"
+    name = dvc.commands[0][4]
+    assert re.fullmatch(r"lr-0.0005-crop-scale-0.5-1.0-[0-9a-f]{8}", name)
     assert dvc.commands[0] == [
         *("exp", "run", "--temp", "--name", name),
         *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
@@ -112,7 +112,8 @@ def test_a_child_ends_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> 
         (["train.lr"], "expected KEY=VALUE,VALUE"),
         (["train.lr=1e-3", "train.lr=3e-3"], "each key once"),
         (["train.lr=[1"], "is not a list of values"),
-        (["train.lrr=1e-3"], "train.lrr: unknown key"),
+        (["train.lrr=1e-3"], "params.yaml: train.lrr: no such key"),
+        (["model.text_tower.config={hidden_size: 8}"], "is a mapping; name the key inside it"),
         (["train.lr=1e-3,-1"], "params.yaml with train.lr=-1: 1 error"),
     ],
 )
@@ -121,7 +122,17 @@ def test_a_mistake_is_told_before_anything_runs(here: Workspace, changes: list[s
         sweep.run(changes, Budget(9, 1.0), here, lambda words, seconds: pytest.fail("it ran"))
 
 
+def test_names_tell_settings_and_commits_apart() -> None:
+    given = [("train.image_size", 32, "a"), ("model.image_size", 32, "a"), ("train.image_size", 32, "b")]
+    names = [Trial({key: value}, commit).name for key, value, commit in given]
+    assert len(set(names)) == 3
+    assert all(name.startswith("image-size-32-") for name in names)
+    assert Trial({"train.loss": "sigmoid"}, "a").name.startswith("loss-sigmoid-")
+
+
 def test_a_sweep_is_of_a_commit(here: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ZeroVLError, match="--trials 0"):
+        sweep.run([LR], Budget(0, 1.0), here)
     (here.root / "params.yaml").write_text("edited")
     with pytest.raises(ZeroVLError, match=r"params.yaml: differ from the commit"):
         sweep.run([LR], Budget(9, 1.0), here)

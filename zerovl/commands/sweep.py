@@ -8,6 +8,7 @@ and the commit, so the same command again goes on: finished trials are left out,
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -29,6 +30,7 @@ from zerovl import params_file
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
+from zerovl.files import sha256_json
 from zerovl.release.provenance import report
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
@@ -55,15 +57,16 @@ class Trial:
 
     @property
     def overrides(self) -> list[str]:
-        """Return KEY=VALUE each, as both `zerovl recipe` and `dvc exp run -S` read them."""
+        """Return KEY=VALUE each, as `dvc exp run -S` reads them."""
         return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
 
     @property
     def name(self) -> str:
-        """Return the experiment's name, which git must take for a branch."""
-        parts = (f"{key.rpartition('.')[2]}-{json.dumps(value)}" for key, value in self.settings.items())
-        said = re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join(parts)).strip("_.")
-        return f"{said}-{self.commit[:7]}"
+        """Return the experiment's name: what a branch of git may be called, and a digest of settings and commit."""
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.settings.items()}
+        said = "_".join(f"{key.rpartition('.')[2]}-{text}" for key, text in texts.items())
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", said).replace("..", ".").strip("-.")[:60]
+        return f"{plain}-{sha256_json({**texts, 'commit': self.commit})[:8]}"
 
 
 def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start | None = None) -> list[str]:
@@ -79,6 +82,10 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start | 
         ZeroVLError: a key or a value is wrong, before anything runs; or files differ from the commit, whose name the
             trials have.
     """
+    if budget.trials < 1 or budget.hours < 0.0:
+        raise ZeroVLError(
+            f"--trials {budget.trials} --hours {budget.hours}: give at least one trial, and no less than 0"
+        )
     commit = _clean_head(here.root)
     possible = combinations(changes, commit)
     check(possible, here.root / "params.yaml")
@@ -101,6 +108,8 @@ def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
             found = yaml.safe_load(f"[{text}]")
         except yaml.YAMLError as error:
             raise ZeroVLError(f"{change!r}: {text!r} is not a list of values: {error}") from None
+        if any(isinstance(value, dict) for value in found):
+            raise ZeroVLError(f"{change!r}: {key} is a mapping; name the key inside it, as {key}.KEY=VALUE,VALUE")
         if not separator or not key or not found or key in values:
             raise ZeroVLError(f"{change!r}: expected KEY=VALUE,VALUE with each key once, as in train.lr=1e-3,3e-3")
         values[key] = [_number(value) for value in found]
@@ -108,10 +117,19 @@ def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
 
 
 def check(trials: Sequence[Trial], path: Path) -> None:
-    """Raise `ZeroVLError` where the parameters of a trial would be refused."""
-    recipe = params_file.read_yaml(path)
+    """Raise `ZeroVLError` where the parameters of a trial would be refused; DVC changes keys of the file alone."""
+    written = params_file.read_yaml(path)
     for trial in trials:
-        params_file.from_recipe(recipe, trial.overrides, f"{path.name} with {' '.join(trial.overrides)}")
+        values = copy.deepcopy(written)
+        for key, value in trial.settings.items():
+            *sections, last = key.split(".")
+            place: Any = values
+            for section in sections:
+                place = place.get(section) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or last not in place:
+                raise ZeroVLError(f"{path}: {key}: no such key; correct its spelling, or write it into the file first")
+            place[last] = value
+        params_file.parse(values, f"{path.name} with {' '.join(trial.overrides)}")
 
 
 def start_dvc(words: Sequence[str], seconds: float) -> int:
