@@ -51,6 +51,8 @@ def _add(parser: argparse.ArgumentParser, name: str, described: dict[str, Any], 
     else:
         converter = {"number": float, "integer": int}.get(str(kind), str)
         choices, label = described.get("enum"), name.upper()
+        if "anyOf" in described:  # some by name, or one's own
+            label = "|".join([*described["anyOf"][0]["enum"], label])
         parser.add_argument(
             option, type=converter, choices=choices, default=default, required=required, help=text,
             metavar=None if choices else label,

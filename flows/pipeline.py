@@ -19,6 +19,7 @@ from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stores import open_registry
 from zerovl import params_file
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params
@@ -36,6 +37,35 @@ class Silent:
         """Drop the bar."""
 
 
+def problem_of(recipe: Recipe, overrides: Sequence[str], revision: str) -> str:
+    """Return what is wrong with the parameters of a run that is to begin, "" where nothing is, or nobody knows yet.
+
+    Keys are those of the code that is checked out here; of another commit's parameters its own code decides.
+    """
+    paths = Paths.here()
+    head = checkouts.git(paths.root, "rev-parse", "HEAD")
+    try:
+        if checkouts.resolve(paths, revision) != head:
+            return ""
+    except checkouts.CheckoutError:
+        return ""  # perhaps at the remote, which is asked later
+    file = recipe_file(recipe)
+    try:
+        changes = {} if file == "demo" else _read_recipe(file, paths)
+        params_file.from_recipe(changes, list(overrides), file)
+    except ZeroVLError as error:
+        return str(error)
+    return ""
+
+
+def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
+    """Read a recipe as the commit has it, as the run will; else the file itself."""
+    try:
+        return params_file.yaml_mapping(checkouts.git(paths.root, "show", f"HEAD:./{file}"), file)
+    except checkouts.CheckoutError:
+        return params_file.read_yaml(paths.root / file)
+
+
 def open_checkout(revision: str) -> Checkout:
     """Return the checkout of the flow run that calls; made, or found where the run is tried again."""
     follow_worker(runtime.flow_run.id)
@@ -50,7 +80,10 @@ def open_checkout(revision: str) -> Checkout:
 def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
-    command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", recipe_file(recipe), *overrides, *alias]
+    file = recipe_file(recipe)
+    if file != "demo" and not (checkout.path / file).is_file():
+        file = str(checkout.paths.root / file)  # one's own, which git does not know
+    command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", file, *overrides, *alias]
     process.run(command, checkout.path, checkout.environment, Silent())
     if after != "nothing" and params_file.load(checkout.path / "params.yaml").register_.when == "asked":
         # The form asks. Not by the first command: the code of an older revision does not know the key.

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import State, flow, runtime
 from prefect.logging import get_run_logger
+from prefect.states import Failed
 
 from flows import command, endings, pipeline, stages
 from flows.forms import After, Overrides, Recipe
@@ -32,7 +33,7 @@ def retrain(
     """Refresh imported data (`dvc update`); end as "NothingNew", or train, pass the gate, promote or be refused.
 
     Args:
-        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/
+        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/, or your own
         overrides: key=value each, laid over the recipe
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
@@ -42,6 +43,8 @@ def retrain(
     """
     if reason:
         get_run_logger().info("asked for by: %s", reason)
+    if problem := pipeline.problem_of(recipe, overrides, revision):
+        return Failed(message=problem)
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.logging import get_run_logger
+from prefect.states import Failed
 
 from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
@@ -18,17 +19,19 @@ def train(
     overrides: Overrides = [],  # noqa: B006, never changed; a form needs a list
     revision: str = "HEAD",
     after: After = "promote if better",
-) -> dict[str, Any] | None:
+) -> State[Any] | dict[str, Any] | None:
     """Prepare, validate, train, evaluate, register: what `dvc repro` does, recorded on the branch `runs/<name>`.
 
     A run with the parameters, data and code of an interrupted one goes on from its last checkpoint.
 
     Args:
-        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/
+        recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/, or your own
         overrides: key=value each, laid over the recipe
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
     """
+    if problem := pipeline.problem_of(recipe, overrides, revision):
+        return Failed(message=problem)
     checkout = pipeline.open_checkout(revision)
     settings = pipeline.write_params(checkout, recipe, overrides, after)
     if unwatched := changes.unwatched_sources(checkout.path, settings):

@@ -88,13 +88,22 @@ def came_later(key: str) -> bool:
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Return a YAML mapping; a missing file, broken YAML, a key twice or anything else is a `ZeroVLError`."""
     try:
-        values = _parse_yaml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ZeroVLError(f"{path}: no such file; run in the project's folder, or name a file that exists") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ZeroVLError(f"{path}: not valid YAML: {error}") from None
+    return yaml_mapping(text, str(path))
+
+
+def yaml_mapping(text: str, origin: str) -> dict[str, Any]:
+    """As `read_yaml`, of a text that `origin` names in messages."""
+    try:
+        values = _parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ZeroVLError(f"{origin}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ZeroVLError(f"{path}: holds {type(values).__name__}, expected a mapping of sections")
+        raise ZeroVLError(f"{origin}: holds {type(values).__name__}, expected a mapping of sections")
     return values
 
 

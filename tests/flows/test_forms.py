@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
 
-from flows.forms import Recipe, recipe_file
+from flows import pipeline
+from flows.forms import KnownRecipe, recipe_file
 from flows.notify import notify
 from flows.promote import promote
 from flows.reproduce import reproduce
@@ -17,14 +19,51 @@ from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
 from tests.support.paths import ROOT
+from tests.support.project_copy import commit, git
 from zerovl import params, params_file
 
 FLOWS = (train, retrain, promote, rollback, reproduce, notify)
 
 
 def test_every_recipe_can_be_chosen() -> None:
-    files = {recipe_file(name) for name in get_args(Recipe)}
+    files = {recipe_file(name) for name in get_args(KnownRecipe)}
     assert files == {"params.yaml", "demo", *(f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml"))}
+
+
+def test_a_recipe_of_ones_own_is_a_file() -> None:
+    assert recipe_file("recipes/mine.yaml") == "recipes/mine.yaml"
+    train.validate_parameters({"recipe": "../elsewhere/mine.yml"})
+    for name in ("--help.yaml", "photo", "recipes/mine.txt"):
+        with pytest.raises(ParameterTypeError):
+            train.validate_parameters({"recipe": name})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "words"),
+    [
+        ("params.yaml", ["train.lrr=1e-3"], "train.lrr: unknown key"),
+        ("params.yaml", ["train.lr=-1"], "train.lr: -1 is not accepted"),
+        ("demo", ["train.batch_size=100"], "batch_size 100 is not a multiple"),
+        ("recipes/mine.yaml", [], "no such file"),
+        ("mine.yaml", [], "train.bach_size: unknown key"),
+    ],
+)
+def test_a_mistake_ends_a_run_before_its_checkout(
+    recipe: str, overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEROVL_ROOT", str(tmp_path))
+    git(tmp_path, "init", "--quiet")
+    params_file.write(params.Params(), tmp_path / "params.yaml")
+    commit(tmp_path, "first")
+    (tmp_path / "params.yaml").write_text("edited: since")  # the run does not see it
+    (tmp_path / "mine.yaml").write_text("train: {bach_size: 4}")  # git does not know it
+    assert pipeline.problem_of("params.yaml", ["train.lr=1e-4"], "HEAD") == ""
+    assert pipeline.problem_of("params.yaml", ["of.another=1"], "no-such-branch") == ""
+    for flow in (train, retrain):
+        ended = flow.fn(recipe=recipe, overrides=overrides)  # as the flow runs, without a server
+        assert ended.is_failed()
+        assert words in ended.message
+    assert not (tmp_path / ".flows").exists()
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
