@@ -38,6 +38,11 @@ class Workspace:
         return self.root / "data" / "shards"
 
     @property
+    def packed(self) -> Path:
+        """Shards of a prepare that is not done: no DVC output, since DVC deletes those before a stage runs again."""
+        return self.root / "data" / ".prepare"
+
+    @property
     def manifest(self) -> Path:
         """What every shard holds, made by prepare."""
         return self.root / "data" / "manifest"

@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +19,13 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.paths import ROOT
+from zerovl.data.filtering.sample_filters import SampleFilters
 from zerovl.data.manifest import Manifest
+from zerovl.data.raw import kept_units, pack
+from zerovl.data.raw.records import Picture, Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
+from zerovl.params import FilterParams
 
 KILLS = 12
 SETTINGS = {"shard_samples": 3, "tokenizer_vocab": 60}
@@ -30,7 +36,7 @@ import pandas  # as pyarrow does at its first table: once here, and not in each 
 from pathlib import Path
 from tests.support import raw_sources
 from tests.support.raw_sources import run_prepare
-from zerovl.data.raw.pack import _Shard
+from zerovl.data.shard_writing import ShardWriter
 
 root, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 events = 0
@@ -53,7 +59,7 @@ def start(kill_at):
             count = said.read()
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), count
     os.replace, os.fsync = counted(os.replace, kill_at), counted(os.fsync, kill_at)
-    _Shard._write = counted(_Shard._write, kill_at)
+    ShardWriter._write = counted(ShardWriter._write, kill_at)
     run_prepare(root, **settings)
     os.write(writing, str(events).encode())
     os._exit(0)
@@ -89,7 +95,7 @@ def assert_whole_or_absent(root: Path) -> None:
 
 def test_killed_at_random_moments_then_run_again(tmp_path: Path) -> None:
     write_raw(tmp_path)
-    draw = random.Random(0)
+    draw, killed = random.Random(0), 0
     child = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(SETTINGS)],
         cwd=ROOT,
@@ -105,9 +111,12 @@ def test_killed_at_random_moments_then_run_again(tmp_path: Path) -> None:
             child.stdin.write(f"{draw.random()}\n")
             child.stdin.flush()
             said = next(line for line in child.stdout if line.startswith(("status", "Traceback")))
-            assert said == "status -9\n"
+            # 0: it took over so much that it was done before
+            assert said in ("status -9\n", "status 0\n"), said + child.communicate()[0]
+            killed += said == "status -9\n"
             assert_whole_or_absent(tmp_path)
     assert child.returncode == 0
+    assert killed > KILLS // 2
     raw_sources.run_prepare(tmp_path, **SETTINGS)
     fresh = tmp_path / "fresh"
     fresh.mkdir()
@@ -132,6 +141,7 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
     whole, total = raw_sources.all_bytes(tmp_path / "data"), writes
     for full_at in range(1, total):  # noqa: B007 (read by fsync); the last one syncs the folder of a whole manifest
         writes = 0
+        shutil.rmtree(tmp_path / "data")
         with pytest.raises(ZeroVLError, match=r"cannot write on \(No space left on device\), .*; make room"):
             raw_sources.run_prepare(tmp_path, **SETTINGS)
         assert not (tmp_path / "data/manifest/manifest.json").exists()
@@ -153,6 +163,90 @@ def test_a_disk_that_is_full_where_pictures_of_a_table_are_put(tmp_path: Path, m
         raw_sources.run_prepare(tmp_path)
     assert not list((tmp_path / "data").rglob("*.pictures"))
     assert not (tmp_path / "data/manifest/manifest.json").exists()
+
+
+class Interrupted(BaseException):
+    """What ends a run in the middle."""
+
+
+def interrupted_after(units: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends once so many units are packed."""
+    packed = 0
+
+    def pack_some(unit: pack.Unit) -> pack.Packed:
+        nonlocal packed
+        packed += 1
+        if packed > units:
+            raise Interrupted
+        return pack.pack(unit)
+
+    monkeypatch.setattr(kept_units, "pack", pack_some)
+    with pytest.raises(Interrupted):
+        raw_sources.run_prepare(root, **SETTINGS)
+    shutil.rmtree(root / "data/shards")  # as DVC does
+    shutil.rmtree(root / "data/manifest")
+
+
+def packed_again(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: int) -> list[str]:
+    """Names of the units that the next run packs itself."""
+    names = []
+
+    def pack_and_note(unit: pack.Unit) -> pack.Packed:
+        names.append(unit.name)
+        return pack.pack(unit)
+
+    monkeypatch.setattr(kept_units, "pack", pack_and_note)
+    raw_sources.run_prepare(root, **SETTINGS | settings)
+    assert not (root / "data/.prepare").exists()
+    return names
+
+
+def test_shards_that_were_whole_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write_raw(tmp_path)
+    (tmp_path / "raw/a/train/1.jpg").unlink()  # a quarantined row goes along
+    fresh = packed_again(tmp_path, monkeypatch)
+    whole = raw_sources.all_bytes(tmp_path / "data")
+    assert fresh == [f"a/train/{0:06}.tar", f"a/train/{1:06}.tar", f"a/valid/{0:06}.tar", *fresh[3:]]
+    assert len(fresh) == 5
+    interrupted_after(2, tmp_path, monkeypatch)
+    assert packed_again(tmp_path, monkeypatch) == fresh[2:]
+    assert "a/train: 2 shards taken over from a run that was interrupted" in caplog.text
+    assert raw_sources.all_bytes(tmp_path / "data") == whole
+
+
+def test_what_changed_in_between_is_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_raw(tmp_path)
+    fresh = packed_again(tmp_path, monkeypatch)
+    interrupted_after(3, tmp_path, monkeypatch)
+    (tmp_path / "raw/a/train/0.jpg").write_bytes(raw_sources.jpeg(99))
+    assert packed_again(tmp_path, monkeypatch) == [fresh[0], *fresh[3:]]
+    interrupted_after(3, tmp_path, monkeypatch)
+    assert packed_again(tmp_path, monkeypatch, max_side=20) == fresh
+    interrupted_after(3, tmp_path, monkeypatch)
+    for kept in (tmp_path / "data/.prepare").glob("*.tar"):
+        kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert packed_again(tmp_path, monkeypatch) == fresh
+
+
+def test_what_filters_left_out_is_taken_over_too(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
+    wide = raw_sources.encoded(raw_sources.picture(1, (300, 30)))
+    (tmp_path / "raw/a/train/1.jpg").write_bytes(wide)
+    records = tuple(
+        Record("here", number, ("a caption",), (number,), Picture(str(tmp_path / f"raw/a/train/{number}.jpg")))
+        for number in range(2)
+    )
+    filters = SampleFilters(FilterParams(max_aspect=3))
+    unit = pack.Unit(str(tmp_path / "shards"), "a", "train", 0, records, 0, 10**6, filters)
+    kept = kept_units.KeptUnits(str(tmp_path / "kept"), "code", str(tmp_path / "passing"))
+    first = kept.pack(unit)
+    (tmp_path / "shards" / unit.name).unlink()
+    again = kept.pack(unit)
+    assert (first.taken_over, again.taken_over, len(first.left_out)) == (False, True, 1)
+    assert replace(again, taken_over=False) == first
 
 
 def test_a_second_one_is_refused_and_takes_nothing_away(tmp_path: Path) -> None:

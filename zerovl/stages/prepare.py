@@ -46,6 +46,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         save_tallies(workspace.manifest, left_out)
         manifest.save()
+        shutil.rmtree(workspace.packed, ignore_errors=True)
     _summarise(manifest, chosen, workspace, tokens, left_out)
     return manifest
 

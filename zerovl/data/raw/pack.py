@@ -71,6 +71,7 @@ class Packed:
     sha256: str
     faults: tuple[str, ...] = ()  # of stored pictures: what they say of themselves that was ignored
     left_out: tuple[LeftOut, ...] = ()
+    taken_over: bool = False  # from a `prepare` that was interrupted
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from zerovl import code_closure
 from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
 from zerovl.data.filtering.sample_filters import sample_filters
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.raw.equal_pictures import GROUPINGS
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.kept_units import KeptUnits
 from zerovl.data.raw.layout import Source
-from zerovl.data.raw.pack import JpegSettings, Packed, Unit, pack
+from zerovl.data.raw.pack import JpegSettings, Packed, Unit
 from zerovl.data.raw.records import Record
 from zerovl.errors import ZeroVLError
+from zerovl.files import sha256_json
 from zerovl.log import logger
 from zerovl.params import PrepareParams
 from zerovl.processes import start_pool_worker
@@ -59,9 +62,11 @@ def pack_sources(
     Raises `ZeroVLError` for a source without samples, and where a worker process dies.
     """
     fetched = FetchedFiles(workspace.shards / _FETCHED)
+    code = sha256_json(code_closure.digests("prepare"))
+    kept = KeptUnits(str(workspace.packed), code, str(workspace.shards / _FETCHED))
     splits: Splits = {}
     left_out: Tallies = {}
-    with _packing(workers) as pack_all:
+    with _packing(kept, workers) as pack_all:
         for source in chosen:
             tallies = left_out.setdefault(source.name, {})
             for split in source.splits:
@@ -92,7 +97,7 @@ def _pack_split(
     records = GROUPINGS[source.equal_pictures](reading.records, fetched)
     units = _units(records, source.name, split, settings, workspace.shards, fetched)
     title = f"{source.name}/{split}"
-    pairs = captions = broken = 0
+    pairs = captions = broken = taken_over = 0
     shards: list[ShardInfo] = []
     faults: Counter[str] = Counter()
     with (
@@ -112,7 +117,10 @@ def _pack_split(
             pairs += len(good)
             captions += sum(len(row["captions"]) for row in good)
             broken += len(packed.rows) - len(good)
+            taken_over += packed.taken_over
             bar.update(len(packed.unit.records))
+    if taken_over:
+        logger().info(f"{title}: {plural(taken_over, 'shard')} taken over from a run that was interrupted")
     for note in reading.notes:
         logger().info(f"{title}: {note}")
     for fault, count in sorted(faults.items()):
@@ -140,14 +148,14 @@ def _hold(record: Record, fetched: FetchedFiles) -> Record:
 
 
 @contextmanager
-def _packing(workers: int) -> Iterator[PackAll]:
+def _packing(kept: KeptUnits, workers: int) -> Iterator[PackAll]:
     """Yield what turns units into shards, in their order: a pool of fresh processes, or this one alone."""
     if workers == 1:
-        yield lambda units: map(pack, units)
+        yield lambda units: map(kept.pack, units)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_pool_worker)
     try:
-        yield lambda units: _in_order(units, pool, 2 * workers)
+        yield lambda units: _in_order(units, kept, pool, 2 * workers)
     except BrokenProcessPool:
         raise ZeroVLError(
             "a worker process died, most likely for lack of memory; set ZEROVL_WORKERS to less than "
@@ -157,11 +165,11 @@ def _packing(workers: int) -> Iterator[PackAll]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(units: Iterator[Unit], pool: ProcessPoolExecutor, window: int) -> Iterator[Packed]:
+def _in_order(units: Iterator[Unit], kept: KeptUnits, pool: ProcessPoolExecutor, window: int) -> Iterator[Packed]:
     """Give results in the order of the units; `window` units at most are read ahead."""
     pending: deque[Future[Packed]] = deque()
     for unit in units:
-        pending.append(pool.submit(pack, unit))
+        pending.append(pool.submit(kept.pack, unit))
         if len(pending) >= window:
             yield pending.popleft().result()
     while pending:
