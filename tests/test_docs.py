@@ -27,7 +27,16 @@ PAGES = sorted(
     ]
 )
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names what was there before, too
-MADE = ("data/raw", "data/start", "data/shards", "data/manifest", "data/tokenizer", "data/demo/raw", "benchmarks/work")
+MADE = (
+    "data/raw",
+    "data/.prepare",
+    "data/start",
+    "data/shards",
+    "data/manifest",
+    "data/tokenizer",
+    "data/demo/raw",
+    "benchmarks/work",
+)
 SOURCES = sorted([*(ROOT / "zerovl").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])
 WORDS = re.compile(r"\b(anew|mend(s|ed|ing)?|headway)\b")
 # Files that still have something to do; it must become empty, and nothing is ever added to it.
