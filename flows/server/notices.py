@@ -23,7 +23,10 @@ from flows.runtime import notice_setting
 PREFIX = "zerovl: notice: "
 BLOCK = "zerovl-notices"
 _DEPLOYMENT = "notify/notify"
-_TEXT = "{{ flow_run.state.name }}: {{ flow_run.state.message }}\n\n{{ flow_run|ui_url }}"
+_TEXT = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
+# Prefect knows the filter for links in notifications; in parameters only once it has sent one.
+_WITH_LINK = _TEXT + "\n\n{{ flow_run|ui_url }}"
+_WITH_ID = _TEXT + "\n\nprefect flow-run inspect {{ flow_run.id }}"
 _STATE = "prefect.flow-run."
 
 
@@ -121,7 +124,7 @@ class _Block:
 
     def action(self, notice: Notice) -> ActionTypes:
         """Return the action for a notice."""
-        return SendNotification(block_document_id=self._id, subject=notice.subject, body=_TEXT)
+        return SendNotification(block_document_id=self._id, subject=notice.subject, body=_WITH_LINK)
 
 
 class _Flow:
@@ -134,7 +137,7 @@ class _Flow:
         """Return the action for a notice."""
         parameters = {
             name: {"__prefect_kind": "jinja", "template": template}
-            for name, template in (("subject", notice.subject), ("text", _TEXT))
+            for name, template in (("subject", notice.subject), ("text", _WITH_ID))
         }
         return RunDeployment(source="selected", deployment_id=self._id, parameters=parameters)
 

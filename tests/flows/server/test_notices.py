@@ -67,6 +67,7 @@ def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch:
     monkeypatch.setenv(notice_setting.VARIABLE, 'mail -s "$ZEROVL_SUBJECT" team@example.com')
     made = apply(client)
     assert {action["type"] for each in made.values() for action in each["actions"]} == {"run-deployment"}
+    assert "ui_url" not in json.dumps(made)  # a filter that a server which never sent a notification does not know
     assert {name for name, each in made.items() if not each["enabled"]} == {PREFIX + "refused"}
     monkeypatch.delenv(notice_setting.VARIABLE)
     assert apply(client) == made  # a shell without the setting changes nothing
