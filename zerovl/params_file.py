@@ -21,6 +21,7 @@ _MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features", "
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
     {
+        "prepare.draw_valid",
         "prepare.filters",
         "prepare.jpeg_quality",
         "prepare.jpeg_chroma",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from zerovl.params.data import DataParams, DemoParams, PrepareParams, SourceParams, ValidateParams
 from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, EvaluateParams
-from zerovl.params.filters import AgreementParams, FilterParams
+from zerovl.params.filters import AgreementParams, DrawValidParams, FilterParams
 from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, HookParams, KeepParams, RegisterParams
@@ -26,6 +26,7 @@ __all__ = [
     "ClassificationParams",
     "DataParams",
     "DemoParams",
+    "DrawValidParams",
     "EvaluateParams",
     "FilterParams",
     "FineTuningParams",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from zerovl.params.filters import FilterParams
+from zerovl.params.filters import DrawValidParams, FilterParams
 from zerovl.params.section import Section
 
 
@@ -87,6 +87,7 @@ class PrepareParams(Section):
         600, ge=0, description="size of a WordPiece vocabulary learned from the captions; 0: the text tower's own"
     )
     filters: FilterParams = FilterParams()
+    draw_valid: DrawValidParams = DrawValidParams()
 
 
 class ValidateParams(Section):

@@ -1,4 +1,4 @@
-"""The section `prepare.filters`: which pictures and captions are unwanted though nothing is broken about them."""
+"""The sections `prepare.filters` and `prepare.draw_valid`: what is unwanted though not broken, and what is held out."""
 
 from __future__ import annotations
 
@@ -108,3 +108,13 @@ class FilterParams(Section):
                     "exchange them, or set one to 0"
                 )
         return self
+
+
+class DrawValidParams(Section):
+    """A valid split drawn from the training pictures of each source that has none and may have one."""
+
+    fraction: float = Field(0.0, ge=0, lt=1, description="share of the pictures that are drawn; 0: none")
+    near_distance: int = Field(
+        2, ge=0, le=8, description="bits of the 64-bit perceptual hash that may differ between pictures kept together"
+    )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="another seed draws other pictures")

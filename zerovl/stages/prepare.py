@@ -11,6 +11,8 @@ from pathlib import Path
 from zerovl.data import tokenizer_training
 from zerovl.data.filtering.agreement import Scorer
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
+from zerovl.data.filtering.drawn_sources import note_drawn
+from zerovl.data.filtering.drawn_valid import draw_valid
 from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
@@ -39,7 +41,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)
         splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
-        packed = Manifest(workspace.manifest, splits)
+        packed = _with_drawn_valid(Manifest(workspace.manifest, splits), params, workspace)
         with _scorer(params.prepare.filters.agreement.model) as scorer:
             manifest, left_out = leave_out_of_all(packed, left_out, params.prepare.filters, workspace.shards, scorer)
         tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
@@ -65,6 +67,21 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _with_drawn_valid(manifest: Manifest, params: Params, workspace: Workspace) -> Manifest:
+    """Draw a valid split for each source that has none, unless `splits` of the source leaves it out."""
+    settings = params.prepare.draw_valid
+    if not settings.fraction:
+        return manifest
+    refused = {source.name for source in params.data.sources if "valid" not in source.splits}
+    names = sorted({name for name, _ in manifest.splits} - refused)
+    sources = [name for name in names if (name, "valid") not in manifest.splits and manifest.pairs(name, "train")]
+    for source in sources:
+        manifest = draw_valid(manifest, source, settings, workspace.shards, params.prepare.shard_samples)
+        print(f"{source}/valid: {plural(manifest.pairs(source, 'valid'), 'picture')} drawn from train")
+    note_drawn(manifest, sources)
+    return manifest
 
 
 def _check_scorer(model: str) -> None:
@@ -135,7 +152,7 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
                     f"{plural(tally.captions, 'caption')}"
                 )
     for split, meaning in (("valid", "never evaluated on"), ("train", "never trained on")):
-        if lacking := [source.name for source in chosen if split not in source.splits]:
+        if lacking := [source.name for source in chosen if (source.name, split) not in manifest.splits]:
             print(f"no {split} split, so {meaning}: {', '.join(lacking)}")
     if tokens:
         print(f"tokenizer: {tokens} tokens in {workspace.tokenizer}")

@@ -91,7 +91,7 @@ def test_train_loses_what_valid_has(tmp_path: Path) -> None:
     assert kept_ids(manifest, "alpha") == [*range(12)]
     found = list(entries(manifest.folder, "alpha", "train"))
     assert [each.key for each in found] == ["alpha-12", "alpha-13"]
-    assert found[1].detail.endswith("bits of the perceptual hash from beta-91")
+    assert found[1].detail.endswith(" of the perceptual hash from beta-91")
 
 
 def test_the_first_of_copies_stays_and_valid_before_train(tmp_path: Path) -> None:

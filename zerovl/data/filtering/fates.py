@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerovl.data.filtering.usable_rows import Numbers, UsableRows
+from zerovl.text_format import plural
 
 KEPT = ""
 # Filters that look at all samples, in the order in which they are applied; a fate is a place in this list.
@@ -52,7 +53,11 @@ class Fates:
         """Return reason and detail of a sample that is left out."""
         twin, apart = int(self.twins[number]), int(self.apart[number])
         key = f"{self.rows.source_of(twin)}-{self._image_ids[twin]}"
-        like = f"same bytes as {key}" if apart == SAME_BYTES else f"{apart} bits of the perceptual hash from {key}"
+        like = (
+            f"same bytes as {key}"
+            if apart == SAME_BYTES
+            else f"{plural(apart, 'bit')} of the perceptual hash from {key}"
+        )
         return REASONS[self.samples[number]], like
 
     def describe_caption(self, number: int) -> tuple[str, str]:

@@ -49,7 +49,7 @@ class SplitRewriter:
         sample, caption = self.table.samples.start, self.table.captions.start
         self.left_out.add(entries(self.manifest.folder, source, split))
         with SplitWriter(self.manifest.folder, source, split) as writer:
-            for path, rows in _by_shard(self.manifest.table_path(source, split)):
+            for path, rows in by_shard(self.manifest.table_path(source, split)):
                 kept: list[Row] = []
                 removed: list[tuple[Row, LeftOut]] = []
                 for row in rows:
@@ -101,7 +101,7 @@ class SplitRewriter:
         with ExitStack() as stack:
             stack.callback(reader.close)
             shard = ShardWriter(self.shards / path, stack)
-            places = iter([_copied(row, _read(row, reader), shard) for row in good])
+            places = iter([copied(row, read_sample(row, reader), shard) for row in good])
             size, digest = shard.finish()
         if not good or before.path != path:
             (self.shards / before.path).unlink()
@@ -112,15 +112,16 @@ class SplitRewriter:
     def _note(self, removed: list[tuple[Row, LeftOut]], reader: ShardReader) -> None:
         for row, entry in removed:
             if self.left_out.examples.has_room(entry.reason):
-                entry = replace(entry, picture=small_picture(_read(row, reader).image))
+                entry = replace(entry, picture=small_picture(read_sample(row, reader).image))
             self.left_out.add([entry])
 
 
-def _read(row: Row, reader: ShardReader) -> Sample:
+def read_sample(row: Row, reader: ShardReader) -> Sample:
+    """Return the sample of a row of the manifest."""
     return reader.read(row["shard"], row["offset"], row["size"])
 
 
-def _copied(row: Row, sample: Sample, shard: ShardWriter) -> Row:
+def copied(row: Row, sample: Sample, shard: ShardWriter) -> Row:
     """Add a sample with the captions that its row has now; returns where it lies."""
     members = sample_members(
         sample.key, sample.image, sample.source, sample.image_id, row["captions"], row["caption_ids"]
@@ -129,7 +130,7 @@ def _copied(row: Row, sample: Sample, shard: ShardWriter) -> Row:
     return {"offset": offset, "size": size}
 
 
-def _by_shard(path: Path) -> Iterator[tuple[str | None, list[Row]]]:
+def by_shard(path: Path) -> Iterator[tuple[str | None, list[Row]]]:
     """Give the rows of a table shard by shard; broken ones go with the shard before them, or with none."""
     shard: str | None = None
     rows: list[Row] = []

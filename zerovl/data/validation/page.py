@@ -40,6 +40,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
             for split, values in by_split.items()
         ),
         quarantine=_quarantine(verdict["quarantine"]),
+        drawn=_drawn(counted.drawn_valid),
         left_out=left_out_section(counted),
         plots="\n".join(_plots(counted)),
         version=escape(verdict["great_expectations"]),
@@ -87,6 +88,13 @@ def _split(source: str, split: str, values: dict[str, Any]) -> str:
     ]
     numbers = "".join(f"<td class='number'>{cell}</td>" for cell in cells)
     return f"<tr><td>{escape(source)}</td><td>{escape(split)}</td>{numbers}</tr>"
+
+
+def _drawn(sources: dict[str, int]) -> str:
+    if not sources:
+        return ""
+    listed = ", ".join(f"{escape(source)} ({_number(pictures)})" for source, pictures in sorted(sources.items()))
+    return f"<p>Valid split drawn from train by <code>prepare.draw_valid</code> (pictures): {listed}</p>"
 
 
 def _equal_shares(values: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zerovl.data.filtering.agreement_model import scored_by
+from zerovl.data.filtering.drawn_sources import drawn_sources
 from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
 from zerovl.data.manifest import SCHEMA, Manifest
 from zerovl.data.plain_captions import plain_captions
@@ -51,7 +52,11 @@ def scan(
 
     Writes all quarantined inputs to `broken_csv` on the way.
     """
-    result = Scan(left_out=load_tallies(manifest.folder), agreement=scored_by(manifest.folder))
+    result = Scan(
+        agreement=scored_by(manifest.folder),
+        drawn_valid=drawn_sources(manifest.folder),
+        left_out=load_tallies(manifest.folder),
+    )
     for source, by_split in result.left_out.items():
         for split in by_split:
             result.left_out_examples[source, split] = first_examples(manifest.folder, source, split)

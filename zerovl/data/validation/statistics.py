@@ -130,6 +130,7 @@ class Scan:
     reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by reason of quarantine, digits replaced
     sample: pa.Table | None = None
     agreement: dict[str, str] = field(default_factory=dict)  # model and digest of that filter, where it was set
+    drawn_valid: dict[str, int] = field(default_factory=dict)  # source -> pictures of the valid split drawn for it
     left_out: Tallies = field(default_factory=dict)  # by the filters of `prepare`
     left_out_examples: dict[tuple[str, str], dict[str, list[LeftOut]]] = field(default_factory=dict)  # by split, reason
     valid_hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)

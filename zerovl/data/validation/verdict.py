@@ -39,11 +39,11 @@ def make_verdict(
             for reason, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         },
         "expectations": outcomes,
-    } | _left_out(counted)
+    } | _on_request(counted)
 
 
-def _left_out(counted: Scan) -> dict[str, Any]:
-    """Counts by source, split and reason, and the model that scored agreement; nothing where no filter was set."""
+def _on_request(counted: Scan) -> dict[str, Any]:
+    """What was drawn, scored and left out by `prepare.draw_valid` and `prepare.filters`; nothing where they are off."""
     counts = {
         source: {
             split: {reason: asdict(tally) for reason, tally in sorted(reasons.items())}
@@ -52,7 +52,8 @@ def _left_out(counted: Scan) -> dict[str, Any]:
         for source, by_split in sorted(counted.left_out.items())
     }
     agreement = {"agreement": counted.agreement} if counted.agreement else {}
-    return agreement | ({"left_out": counts} if counts else {})
+    drawn = {"drawn_valid": counted.drawn_valid} if counted.drawn_valid else {}
+    return drawn | agreement | ({"left_out": counts} if counts else {})
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:
