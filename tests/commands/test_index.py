@@ -43,6 +43,12 @@ def test_an_index_gives_what_the_folder_gives(
     printed = capsys.readouterr()
     assert "skipped 1 that are gone since: more/green.PNG; run `zerovl index` again" in printed.err
     assert printed.out.count("\n") == 2
+    picture_folder.rename(tmp_path / "moved")
+    assert command("search", "model", "colour 0 245 0", "--index", index) == 2
+    assert f"{index}: its pictures are no longer in {picture_folder}; run `zerovl index`" in capsys.readouterr().err
+    assert command("index", "model", "--images", tmp_path / "moved", "--out", index) == 0
+    assert capsys.readouterr().out.endswith(": 0 new, 2 as before, 1 gone\n")
+    assert encoder.encoded_pictures == 0
 
 
 def test_search_refuses_the_index_of_another_model(

@@ -13,7 +13,7 @@ from tests.support.fake_world import FakeEncoder
 from zerovl import cli, log
 from zerovl.commands import serve
 from zerovl.errors import ZeroVLError
-from zerovl.registry import fetch
+from zerovl.registry import cache, fetch
 from zerovl.serving import server
 from zerovl.serving.guard import App
 
@@ -64,12 +64,16 @@ def test_a_folder_is_indexed_in_the_cache_once(
     first, ready, second, _ = printed.out.splitlines()
     assert first.endswith(": 3 new, 0 as before, 0 gone")
     assert second.endswith(": 0 new, 3 as before, 0 gone")
-    assert Path(first.partition(":")[0]).parent.parts[-2:] == ("cache", "indexes")
+    entry = Path(first.partition(":")[0]).parent
+    assert entry.parent.parts[-2:] == ("cache", "indexes")
     assert ready.startswith("3 pictures with model on http://127.0.0.1:")
     assert "1 input left out: 1 not a picture" in printed.err
     client = TestClient(served[0], base_url="http://127.0.0.1")  # type: ignore[arg-type]
     assert client.get("/api/about").json()["pictures"] == 3
     assert client.get("/card").text == "# A card\n"
+    cache._make_room(entry.parent.parent, entry.parent, 0)  # a full cache removes it, and what is open goes on
+    assert list(entry.iterdir()) == []
+    assert len(client.get("/api/search", params={"words": "colour 1 2 3"}).json()["results"]) == 3
 
 
 def test_a_host_that_others_reach_is_warned_of(

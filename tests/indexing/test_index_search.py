@@ -10,6 +10,7 @@ import torch
 
 from tests.support.fake_world import FakeEncoder, png
 from zerovl.evaluation.retrieval import top_items
+from zerovl.indexing import search
 from zerovl.indexing.index import Index
 from zerovl.indexing.listing import in_parts, listing_of
 from zerovl.indexing.search import find, nearest
@@ -28,7 +29,7 @@ def test_in_pieces_as_at_once(k: int, chunk: int) -> None:
     assert np.array_equal(scores, expected_scores)
 
 
-def test_pictures_that_are_gone_are_skipped_and_named(tmp_path: Path) -> None:
+def test_pictures_that_are_gone_are_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, encoder = tmp_path / "pictures", FakeEncoder()
     folder.mkdir()
     for number in range(12):
@@ -48,3 +49,5 @@ def test_pictures_that_are_gone_are_skipped_and_named(tmp_path: Path) -> None:
     skipped = find(index, query, 1, skip=int(order[3][:2]))
     assert [one.key for one in skipped.pictures] == [order[4]]
     assert len(list(in_parts(range(7), 3))) == 3
+    monkeypatch.setattr(search, "MOST_ASKED", 4)
+    assert [one.key for one in find(index, query, 2).pictures] == order[3:4]  # of the four nearest three are gone

@@ -37,9 +37,8 @@ def serve_colours(folder: Path) -> App:
     for number in range(12):
         (pictures / "sub" / f"<b>{number:02d}.png").write_bytes(png((20 * number, 100, 100), side=500))
     update(folder / "index", listing_of(pictures, None), encoder, "demo@1")  # type: ignore[arg-type]
-    (folder / "card.md").write_text(CARD)
     (folder / "report.html").write_text("<!doctype html><title>The report</title>")
-    about = About("demo@1", folder / "card.md", folder / "report.html", None)
+    about = About("demo@1", CARD, folder / "report.html", None)
     return make_app(Answers(Index(folder / "index"), encoder), about)  # type: ignore[arg-type]
 
 

@@ -67,6 +67,7 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None) 
     from zerovl.indexing.search import find
 
     index = Index(folder)
+    index.check_images()
     import zerovl
 
     encoder = zerovl.load(model)

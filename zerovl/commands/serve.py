@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sha256_json
+from zerovl.files import sha256_json, shared
 from zerovl.log import logger
 from zerovl.registry import cache, fetch
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
 if TYPE_CHECKING:
+    from zerovl.indexing.index import Index
     from zerovl.indexing.listing import Listing
     from zerovl.model.encoder import Encoder
 
@@ -51,7 +52,7 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     from zerovl.indexing.index import Index, Maker
     from zerovl.indexing.listing import listing_of
 
-    listing = listing_of(images, None) if images is not None else None
+    listing = None if images is None else listing_of(images, None)
     import zerovl
     from zerovl.serving.about import about
     from zerovl.serving.answers import Answers
@@ -59,10 +60,13 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
 
     encoder = zerovl.load(model)
     if listing is not None:
-        index = _indexed(listing, encoder, model)
-    assert index is not None
-    opened = Index(index)
+        opened = _indexed(listing, encoder, model)
+    elif index is not None:
+        opened = Index(index)
+    else:
+        raise ZeroVLError("nothing to serve; give --images or --index")
     opened.check_model(Maker.of(encoder, model))
+    opened.check_images()
     names = [where.host, socket.gethostname(), socket.getfqdn()] if not is_loopback(where.host) else []
     app = make_app(Answers(opened, encoder), about(model, fetch.resolve(model), Workspace()), names)
     if not is_loopback(where.host):
@@ -74,13 +78,18 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     os._exit(0)  # at once: a thread may still decode, libraries take seconds to leave, and nothing is to be saved
 
 
-def _indexed(listing: Listing, encoder: Encoder, model: str) -> Path:
-    """Bring the index of a folder in the cache up to date; returns where it lies."""
+def _indexed(listing: Listing, encoder: Encoder, model: str) -> Index:
+    """Bring the index of a folder in the cache up to date, and open it; it stays open when the cache removes it."""
+    from zerovl.indexing.index import Index
     from zerovl.indexing.update import reasons_of, update
 
-    folder = cache.cache_folder() / "indexes" / sha256_json([str(listing.root.absolute()), encoder.digest])[:16]
-    done = update(folder, listing, encoder, model)
+    entry = cache.cache_folder() / "indexes" / sha256_json([str(listing.root.absolute()), encoder.digest])[:16]
+    entry.mkdir(parents=True, exist_ok=True)
+    os.utime(entry)  # when it was last used
+    with shared(entry):  # as the cache holds what is in use
+        done = update(entry / "index", listing, encoder, model)
+        opened = Index(entry / "index")
     if done.reasons:
         logger().warning(f"{plural(done.reasons.total(), 'input')} left out: {reasons_of(done.reasons)}")
-    print(f"{folder}: {done.new:,} new, {done.kept:,} as before, {done.gone:,} gone")
-    return folder
+    print(f"{opened.folder}: {done.new:,} new, {done.kept:,} as before, {done.gone:,} gone")
+    return opened

@@ -155,6 +155,15 @@ class Index:
         """Raise `ZeroVLError` naming both where the embeddings are of another model."""
         check_same_model(self.folder, self.description.model, model)
 
+    def check_images(self) -> None:
+        """Raise `ZeroVLError` where the folder of the pictures is no longer there."""
+        images = self.description.images
+        if images and not Path(images).exists():
+            raise ZeroVLError(
+                f"{self.folder}: its pictures are no longer in {images}; run `zerovl index` with the folder that has "
+                "them now, for which nothing is embedded again"
+            )
+
     def pictures(self, rows: Sequence[int]) -> list[IndexedPicture]:
         """Return the pictures of some rows; their files are looked for, and not read."""
         return [self._picture(row) for row in rows]

@@ -15,6 +15,8 @@ from zerovl.indexing.index import Index, IndexedPicture
 
 CHUNK = 1 << 11  # pictures scored at once: their float32 fits a cache, which makes float16 four times as fast
 
+MOST_ASKED = 10_000  # nearest pictures whose files are looked for, where most of them are gone
+
 
 @dataclass(frozen=True)
 class Found:
@@ -49,13 +51,16 @@ def nearest(
 
 
 def find(index: Index, query: torch.Tensor, top: int, skip: int | None = None) -> Found:
-    """Return the `top` nearest pictures of an index whose files are there, without row `skip`; query (D,)."""
-    asked = top + 1
+    """Return the `top` nearest pictures of an index whose files are there, without row `skip`; query (D,).
+
+    Fewer where the index has fewer, or too many of the nearest are gone.
+    """
+    asked, most = top + 1, min(len(index), max(MOST_ASKED, top + 1))
     while True:
-        rows, scores = nearest(index.embeddings, query, min(asked, len(index)))
+        rows, scores = nearest(index.embeddings, query, min(asked, most))
         found = [one for one in zip(index.pictures(rows.tolist()), scores.tolist(), strict=True) if one[0].row != skip]
         there = [one for one in found if one[0].is_there][:top]
-        if len(there) == top or asked >= len(index):
+        if len(there) == top or asked >= most:
             last = there[-1][0].row if len(there) == top else None
             return Found([one for one, _ in there], [score for _, score in there], _gone_before(found, last))
         asked *= 2

@@ -20,7 +20,7 @@ class About:
     """A model and what is known of it."""
 
     reference: str
-    card: Path | None  # Markdown
+    card: str | None  # Markdown
     report: Path | None  # HTML
     metrics: Mapping[str, Any] | None
 
@@ -47,12 +47,13 @@ class About:
 def about(reference: str, model: Path, workspace: Workspace) -> About:
     """Gather what is known of a model's folder; the report of this checkout counts where it is of the same weights."""
     card = model / release_files.MODEL_CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None  # the cache may drop the file
     metrics, report = _metrics(model / release_files.METRICS), None
     here = _metrics(workspace.evaluation_metrics)
     if here is not None and here.get("model_digest") == sha256_file(model / release_files.WEIGHTS):
         metrics = here
         report = workspace.evaluation_page if workspace.evaluation_page.is_file() else None
-    return About(reference, card if card.is_file() else None, report, metrics)
+    return About(reference, text, report, metrics)
 
 
 def _metrics(path: Path) -> Mapping[str, Any] | None:

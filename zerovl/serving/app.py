@@ -77,11 +77,11 @@ def _add_about(app: FastAPI, answers: Answers, about: About) -> None:
     def card() -> Response:
         if about.card is None:
             return PlainTextResponse("This model has no card.\n", 404)
-        return PlainTextResponse(about.card.read_text(encoding="utf-8", errors="replace"))
+        return PlainTextResponse(about.card)
 
     @app.get("/report")
     def report() -> Response:
-        if about.report is None:
+        if about.report is None or not about.report.is_file():
             return PlainTextResponse("There is no report of this model.\n", 404)
         return FileResponse(about.report, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
