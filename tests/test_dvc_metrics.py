@@ -1,8 +1,12 @@
-"""`metrics:` of dvc.yaml, as the real `dvc` shows them: RSUM first, numbers alone, in a terminal of 100 columns."""
+"""`metrics:` and `plots:` of dvc.yaml, as the real `dvc` shows them.
+
+Metrics: RSUM first, numbers alone, in a terminal of 100 columns. Plots: a page that needs no network, ignored by git.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,6 +24,7 @@ from zerovl.files import write_json
 COLUMNS = 100
 Run = Callable[..., str]
 SCORES = "reports/evaluation/scores.json"
+LOSSES = "reports/training/plots/metrics/loss.tsv"
 
 
 def metrics_of(rsum: float) -> dict[str, object]:
@@ -64,14 +69,22 @@ def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run("dvc", "init", "--quiet")
     ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     stage = {name: ours["stages"]["evaluate"][name] for name in ("params", "outs")}
-    stages = {"evaluate": {"cmd": "true", "params": ["train"], "outs": stage["outs"]}}
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages, "metrics": ours["metrics"]}))
-    (project / ".gitignore").write_text("/reports/\n")
+    stages = {
+        "train": {"cmd": "true", "outs": ["reports/training"]},
+        "evaluate": {"cmd": "true", "params": ["train"], "outs": stage["outs"]},
+    }
+    described = {"stages": stages, "metrics": ours["metrics"], "plots": ours["plots"]}
+    (project / "dvc.yaml").write_text(yaml.safe_dump(described))
+    for name in (".gitignore", ".dvc/config"):
+        shutil.copy(ROOT / name, project / name)
+    shutil.copytree(ROOT / ".dvc" / "plots", project / ".dvc" / "plots")
     for rsum, lr in ((550.80912, 1e-3), (541.2, 3e-3)):
         params_file.write(params_file.from_recipe({}, [f"train.lr={lr}"], "test"), project / "params.yaml")
         write_json(project / "reports" / "evaluation" / "metrics.json", metrics_of(rsum))
         write_json(project / SCORES, compared_numbers(metrics_of(rsum), 1.18700879))
-        run("dvc", "commit", "--quiet", "--force", "evaluate")
+        (project / LOSSES).parent.mkdir(parents=True, exist_ok=True)
+        (project / LOSSES).write_text("step\tloss\n" + "".join(f"{step}\t{3 - lr * step}\n" for step in range(40)))
+        run("dvc", "commit", "--quiet", "--force", "train", "evaluate")
         if rsum == 550.80912:
             run("git", "add", "--all")
             run("git", "commit", "--quiet", "-m", "first")
@@ -105,6 +118,29 @@ def test_experiments_have_the_headline_first_and_fit(dvc: Run) -> None:
     assert "541.2" in row
     assert "0.003" in row
     assert max(map(len, lines)) <= COLUMNS
+
+
+def test_curves_of_two_revisions_open_offline_and_leave_git_alone(dvc: Run) -> None:
+    before = dvc("git", "status", "--porcelain")
+    path = Path(dvc("dvc", "plots", "diff", "HEAD", "--targets", LOSSES).strip().removeprefix("file://"))
+    assert dvc("git", "status", "--porcelain") == before
+    page = path.read_text()
+    assert page.count("vegaEmbed(") == 2  # the function and its call
+    assert "cdn" not in page
+    assert re.findall(r"<script[^>]*src|<link|@import|url\(", page) == []
+    assert "{plot_divs}" not in page
+
+    browser = pytest.importorskip("tests.support.browser")
+    if browser.CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with browser.open_browser() as shown:
+        asked: list[str] = []
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(path.as_uri())
+        assert shown.locator("polyline.line").count() == 2
+        assert shown.locator("figcaption span").all_inner_texts() == ["HEAD 2.961", "workspace 2.883"]
+        browser.keep(shown, "dvc-plots")
+        assert asked == [path.as_uri()]
 
 
 def test_numbers_are_few_and_numbers() -> None:
