@@ -27,7 +27,7 @@ ALLOWED = {
     "objective": {"objective", "distributed"},
     "engine": _ENGINE,
     "sizing": {"sizing", *_ENGINE},
-    "evaluation": {"evaluation", "model", "data"},
+    "evaluation": {"evaluation", "distributed", "model", "data"},
     "indexing": {"indexing", "evaluation", "model", "data"},
     "serving": {"serving", "indexing", "registry", "evaluation", "model", "data"},
     "training": _TRAINING,

@@ -200,7 +200,10 @@ def _train(commands: Subparsers) -> None:
 def _evaluate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = _load(arguments)
-        from zerovl.stages import evaluate
+        from zerovl.stages import train
+
+        train.set_threads(params)
+        from zerovl.stages import evaluate  # torch: after the number of threads is set
 
         evaluate.run(params)
 
@@ -210,7 +213,10 @@ def _evaluate(commands: Subparsers) -> None:
 def _register(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = _load(arguments)
-        from zerovl.stages import register
+        from zerovl.stages import train
+
+        train.set_threads(params)
+        from zerovl.stages import register  # torch, where a holder is scored again
 
         register.run(params)
 

@@ -45,6 +45,7 @@ NOT_COUNTED = {
     "zerovl.distributed.activity": _SUPERVISION,
     "zerovl.distributed.exits": _SUPERVISION,
     "zerovl.distributed.heartbeats": _SUPERVISION,
+    "zerovl.distributed.helpers": _SUPERVISION,
     "zerovl.distributed.watchdog": _SUPERVISION,
     "zerovl.engine.progress": _WORDS,
     "zerovl.evaluation.gate_sources": "it refuses parameters, and shapes nothing of what is accepted",
@@ -62,7 +63,7 @@ NOT_COUNTED_FOR = {
     "evaluate": dict.fromkeys(
         (
             "zerovl.evaluation.paired",
-            *(f"zerovl.release.{name}" for name in ("current_holder", "gate", "holder")),
+            *(f"zerovl.release.{name}" for name in ("current_holder", "gate", "holder", "named_drops", "provenance")),
             *(
                 f"zerovl.registry.{name}"
                 for name in ("blobs", "cache", "keys", "notes", "records", "registry", "transfer")
@@ -92,6 +93,9 @@ NOT_COUNTED_FOR = {
     "train": {
         "zerovl.evaluation.bootstrap": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.metrics": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.ranking": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.retrieval": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.two_way": _SHAPES_NO_WEIGHT,
         "zerovl.training.learning": _SHAPES_NO_WEIGHT,
     },
 }

@@ -41,6 +41,18 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if uses_gpu() else 0
 
 
+def rank_count(asked: int) -> int:
+    """Return how many ranks `machine.ranks` stands for; 0 is one a GPU, or one on a machine without.
+
+    Raises `ZeroVLError` where more are asked for than there are GPUs, and as `uses_gpu`.
+    """
+    gpus = gpu_count()
+    ranks = asked or max(1, gpus)
+    if 0 < gpus < ranks:
+        raise ZeroVLError(f"machine.ranks is {ranks}, this machine has {gpus} GPUs; set it to 0 for one rank a GPU")
+    return ranks
+
+
 def own_device(local_rank: int = 0) -> torch.device:
     """Return the device of a rank by its number on this machine; raises as `uses_gpu`."""
     return torch.device("cuda", local_rank) if uses_gpu() else torch.device("cpu")

@@ -50,6 +50,7 @@ _LATER = frozenset(
         "register.when",
         "register.hooks",
         "register.keep",
+        "register.gate.max_drops",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",
         "model.text_tower.pooling",

@@ -18,6 +18,7 @@ from tests.support.real_world import make_model, make_project, settings
 from tests.support.versioned import versioned_environment
 from zerovl import cli, params_file
 from zerovl.files import read_json, write_json
+from zerovl.params import Params
 from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
@@ -83,7 +84,7 @@ def test_two_releases_are_paired_as_the_gate_pairs_them(
 ) -> None:
     found = compare("zerovl@1", "zerovl@production")
     registry = Registry(FolderStore(project.root / "registry"))
-    gate = Holders(params_file.from_recipe({}, [], "test").evaluate, project)(registry, registry.version("zerovl", 1))
+    gate = Holders.of(Params(), project)(registry, registry.version("zerovl", 1))
     (row,) = headline(found)["differences"]
     assert (row["value"], row["low"], row["high"]) == pytest.approx((gate.mean.value, gate.mean.low, gate.mean.high))
     for source, its in gate.sources.items():

@@ -11,7 +11,8 @@ import torch
 
 from tests.support.paths import PARITY
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.retrieval import KS, METRICS, Ranking, chance_metrics, retrieval_metrics
+from zerovl.evaluation.ranking import Ranking
+from zerovl.evaluation.retrieval import KS, METRICS, chance_metrics, retrieval_metrics
 
 
 def planted(images: int, captions_each: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:

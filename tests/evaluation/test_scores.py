@@ -13,7 +13,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
 from zerovl.evaluation.metrics import HEADLINE, OVERALL
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
-from zerovl.evaluation.scores import by_source, read_clusters, score, table, write_queries
+from zerovl.evaluation.scores import by_source, clusters_of, read_queries, score, table, write_queries
 
 
 def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
@@ -107,7 +107,7 @@ def test_queries_are_enough_for_a_paired_comparison(world: World, tmp_path) -> N
     ours, theirs = (score(pool, a, b, 100, 20, 0) for a, b in ((trained, untrained), (untrained, trained)))
     write_queries(tmp_path / "ours.parquet", pool, ours)
     write_queries(tmp_path / "theirs.parquet", pool, theirs)
-    candidate, holder = read_clusters(tmp_path / "ours.parquet"), read_clusters(tmp_path / "theirs.parquet")
+    candidate, holder = (clusters_of(read_queries(tmp_path / f"{name}.parquet")) for name in ("ours", "theirs"))
     assert list(candidate) == ["alpha", "beta"]
     ours_by, theirs_by = by_source(pool, ours), by_source(pool, theirs)
     for name, clusters in candidate.items():
@@ -124,7 +124,7 @@ def test_queries_are_enough_for_a_paired_comparison(world: World, tmp_path) -> N
 
 def test_a_damaged_table_of_queries_is_named(tmp_path) -> None:
     with pytest.raises(ZeroVLError, match=r"nothing\.parquet: no such file"):
-        read_clusters(tmp_path / "nothing.parquet")
+        read_queries(tmp_path / "nothing.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(ZeroVLError, match=r"broken\.parquet: not a table of queries"):
-        read_clusters(tmp_path / "broken.parquet")
+        read_queries(tmp_path / "broken.parquet")

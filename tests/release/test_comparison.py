@@ -58,7 +58,7 @@ def released(workspace: Workspace) -> dict[str, Any]:
 
 def compare(workspace: Workspace, holder: int = 1) -> Comparison | LostHolder:
     registry = registry_of(workspace)
-    return Holders(settings(workspace.root).evaluate, workspace)(registry, registry.version("zerovl", holder))
+    return Holders.of(settings(workspace.root), workspace)(registry, registry.version("zerovl", holder))
 
 
 def registry_of(workspace: Workspace) -> Registry:
@@ -74,7 +74,7 @@ def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeyp
     assert (first["promoted"], "sample/pairs.tar" in first["files"]) == (True, True)
     before = rsum(workspace)
     evaluate(workspace, seed=1)
-    monkeypatch.setattr(holder, "encode", lambda *_: pytest.fail("the holder was scored again"))
+    monkeypatch.setattr(holder.Job, "rank", lambda *_: pytest.fail("the holder was scored again"))
     found = compare(workspace)
     assert isinstance(found, Comparison)
     assert found.mean.value == pytest.approx(rsum(workspace) - before, abs=1e-3)
@@ -90,7 +90,7 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(workspace: 
     registry = registry_of(workspace)
     holder = registry.version("zerovl", 1)
     older = replace(holder, files={name: info for name, info in holder.files.items() if name != "queries.parquet"})
-    again = Holders(settings(workspace.root).evaluate, workspace)(registry, older)
+    again = Holders.of(settings(workspace.root), workspace)(registry, older)
     assert isinstance(paired, Comparison)
     assert isinstance(again, Comparison)
     assert again.note == "holder zerovl@1 re-scored: it was released without its ranks by query"

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def run_stage(
 ) -> None:
     """Run the stage on files that are not models: `compare` and `check` stand for what would load them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(register, "Holders", lambda settings, workspace: compare)
+        patch.setattr(register, "Holders", SimpleNamespace(of=lambda params, workspace: compare))
         patch.setattr(promoting, "check_release", check)
         register.run(params, workspace)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from zerovl import params_file
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters
 from zerovl.params import Params
 from zerovl.registry import fetch
 from zerovl.registry.records import Version
@@ -24,6 +23,7 @@ from zerovl.registry.stores import open_store
 from zerovl.release import outcome
 from zerovl.release.gate import Comparison, LostHolder
 from zerovl.release.holder import Holders
+from zerovl.release.named_drops import Measured
 from zerovl.release.provenance import Source, report
 from zerovl.release.publish import assemble, publish_and_judge
 from zerovl.workspace import Workspace
@@ -48,9 +48,7 @@ class _HoldersBesideRevision(Holders):
     revision: str
     here: Workspace
 
-    def _score_again(
-        self, registry: Registry, holder: Version, ours: dict[str, Clusters], why: str
-    ) -> Comparison | LostHolder:
+    def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         revision.copy_files(self.revision, self.here.root, self.workspace.root, [Workspace().shards])
         return super()._score_again(registry, holder, ours, why)
 
@@ -87,7 +85,7 @@ def _find(reference: str, here: Workspace, aside: Path) -> _Found:
     fingerprint = run.absolute().name
     if report(here.training_run).get("fingerprint") == fingerprint:
         params = params_file.load(here.root / "params.yaml")
-        return _Found(params, here, Source.of_checkout(here.root), Holders(params.evaluate, here))
+        return _Found(params, here, Source.of_checkout(here.root), Holders.of(params, here))
     if name := revision.experiment_of_run(fingerprint, here.root):
         return _of_revision(name, here, aside)
     raise ZeroVLError(
@@ -104,4 +102,6 @@ def _of_revision(name: str, here: Workspace, aside: Path) -> _Found:
     params = params_file.load(aside / "params.yaml")
     experiment = name if revision.experiments(here.root).get(name) == commit else ""
     source = Source({"commit": commit, "dirty": False}, experiment)
-    return _Found(params, there, source, _HoldersBesideRevision(params.evaluate, there, name, here))
+    names = tuple(params.register_.gate.max_drops)
+    holders = _HoldersBesideRevision(params.evaluate, there, params.machine, names, name, here)
+    return _Found(params, there, source, holders)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from zerovl.distributed.activity import Activity
-from zerovl.distributed.collectives import Collectives
+from zerovl.distributed.collectives import Collectives, OneRank
 from zerovl.distributed.late_values import read_later
 
 
@@ -45,3 +45,6 @@ class Ranks:
             own = own.pin_memory()  # from other memory, a copy waits
         values = read_later(self.collectives.sum(own.to(self.device, non_blocking=True)))
         return lambda: tuple(value > 0 for value in values())
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"), OneRank())  # a world of one, on the CPU

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.metrics import Table
 from zerovl.evaluation.pool import Embeddings, Pool, encode
 from zerovl.evaluation.scores import Scores, score
@@ -31,16 +32,23 @@ class Evaluation:
     embeddings: Embeddings
     untrained_embeddings: Embeddings
     scores: dict[str, Scores]  # of retrieval, which report and release need query by query
+    ranks: Ranks = ALONE  # who share it; each has the same data and embeddings
 
     @classmethod
     def run(
-        cls, settings: EvaluateParams, manifest: Manifest, shards: ShardReader, model: Encoder, untrained: Encoder
+        cls,
+        settings: EvaluateParams,
+        manifest: Manifest,
+        shards: ShardReader,
+        model: Encoder,
+        untrained: Encoder,
+        ranks: Ranks = ALONE,
     ) -> Evaluation:
-        """Embed the validation splits with both models, each picture read once, and rank them."""
-        batches = validation_batches(manifest, shards, model, settings.batch_size)
-        pool, (ours, baseline) = encode(batches, [model, untrained], settings.batch_size)
-        scores = score(pool, ours, baseline, settings.chunk, settings.bootstrap, settings.seed)
-        return cls(settings, manifest, shards, model, untrained, pool, ours, baseline, scores)
+        """Embed the validation splits with both models, each picture read once, and rank them; a part of it a rank."""
+        batches = validation_batches(manifest, shards, model, settings.batch_size, ranks)
+        pool, (ours, baseline) = encode(batches, [model, untrained], settings.batch_size, ranks)
+        scores = score(pool, ours, baseline, settings.chunk, settings.bootstrap, settings.seed, ranks)
+        return cls(settings, manifest, shards, model, untrained, pool, ours, baseline, scores, ranks)
 
 
 class Evaluator(Protocol):

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval
-from zerovl.evaluation.retrieval import KS, Ranking, RetrievalResult
+from zerovl.evaluation.ranking import Ranking
+from zerovl.evaluation.retrieval import KS, RetrievalResult
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95

@@ -18,6 +18,7 @@ from statistics import fmean
 
 import numpy as np
 
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
 from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
@@ -101,10 +102,11 @@ def folds_of(pool: Pool, source: str, pictures: int) -> list[Fold]:
     ]
 
 
-def rank_fold(pool: Pool, embeddings: Embeddings, fold: Fold, chunk: int) -> RetrievalResult:
+def rank_fold(pool: Pool, embeddings: Embeddings, fold: Fold, chunk: int, ranks: Ranks = ALONE) -> RetrievalResult:
     """Rank the captions and pictures of a fold for each other."""
     ids = pool.group[fold.images], pool.group[pool.caption_image[fold.captions]]
-    return retrieval_metrics(embeddings.image[fold.images], embeddings.text[fold.captions], *ids, chunk=chunk)
+    values = embeddings.image[fold.images], embeddings.text[fold.captions]
+    return retrieval_metrics(*values, *ids, chunk=chunk, ranks=ranks)
 
 
 def mean_interval(sources: Sequence[Sequence[RetrievalResult]], resamples: int, seed: int) -> Interval:
@@ -126,8 +128,10 @@ def _scored(evaluation: Evaluation, source: str, pictures: int, chunk: int) -> F
     folds = folds_of(pool, source, pictures)
     if not folds:
         return None
-    results = tuple(rank_fold(pool, evaluation.embeddings, fold, chunk) for fold in folds)
-    untrained = fmean(rank_fold(pool, evaluation.untrained_embeddings, fold, chunk).rsum for fold in folds)
+    results = tuple(rank_fold(pool, evaluation.embeddings, fold, chunk, evaluation.ranks) for fold in folds)
+    untrained = fmean(
+        rank_fold(pool, evaluation.untrained_embeddings, fold, chunk, evaluation.ranks).rsum for fold in folds
+    )
     left_out = len(np.unique(pool.group[pool.images_of(source)])) - pictures * len(folds)
     return FoldScores(pictures, left_out, results, untrained)
 

@@ -28,7 +28,8 @@ def _named(gate: GateParams) -> Iterator[tuple[str, str]]:
     """The keys below `register.gate` with the source that each names."""
     for source in sorted(gate.min_source_rsum):
         yield "min_source_rsum", source
-    for name in sorted(gate.min_metrics):
-        metric, _, source = name.partition("@")
-        if metric.startswith(f"{RETRIEVAL}.") and source not in ("", POOL):
-            yield f"min_metrics.{name}", source
+    for key, names in (("min_metrics", gate.min_metrics), ("max_drops", gate.max_drops)):
+        for name in sorted(names):
+            metric, _, source = name.partition("@")
+            if metric.startswith(f"{RETRIEVAL}.") and source not in ("", POOL):
+                yield f"{key}.{name}", source

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,22 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from zerovl.distributed.ranks import ALONE, Ranks
+from zerovl.evaluation.sharing import facts_of_all, own, rows_of_all
+
 Ints = npt.NDArray[np.int64]
-TEXT_SLICES = 50  # steps of the progress bar over captions
+_Facts = list[Any]  # of a batch: image ids, keys and lists of captions
 
 
-class Model(Protocol):
+class TextModel(Protocol):
+    """The part of `zerovl.model.encoder.Encoder` that reads captions."""
+
+    def encode_text(self, captions: Sequence[str], batch_size: int = ...) -> torch.Tensor:
+        """Embed captions; normalised, (n, D)."""
+        ...
+
+
+class Model(TextModel, Protocol):
     """The part of `zerovl.model.encoder.Encoder` that an evaluation needs."""
 
     @property
@@ -31,10 +42,6 @@ class Model(Protocol):
 
     def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Embed pixels, uint8 (n, 3, H, W); (n, D)."""
-        ...
-
-    def encode_text(self, captions: Sequence[str], batch_size: int = ...) -> torch.Tensor:
-        """Embed captions; (n, D)."""
         ...
 
 
@@ -98,52 +105,75 @@ class Embeddings:
 
 
 def encode(
-    batches: Mapping[str, tuple[int, Iterable[Batch]]], models: Sequence[Model], batch_size: int
+    batches: Mapping[str, tuple[int, Iterable[Batch]]],
+    models: Sequence[Model],
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> tuple[Pool, list[Embeddings]]:
     """Embed every source's samples with every model, each picture read once.
 
-    `batches` gives by source the number of pictures and the batches. Equal captions are encoded once:
-    it saves time, and their embeddings are bit-equal, so that they tie.
+    Equal captions are encoded once: it saves time, and their embeddings are bit-equal, so that they tie.
+
+    Args:
+        batches: by source the number of all its pictures, and the batches that are this rank's (`sharing.own`).
+        models: whose embeddings are wanted.
+        batch_size: captions embedded at once.
+        ranks: who share the work; all give the same.
     """
-    rows: list[tuple[int, int, int]] = []  # source, row, image_id
-    keys: list[str] = []
-    captions: list[str] = []
-    owners: list[int] = []
+    facts: dict[str, list[_Facts]] = {}
     parts: list[list[torch.Tensor]] = [[] for _ in models]
-    with tqdm(total=sum(count for count, _ in batches.values()), desc="pictures", unit="", leave=False) as bar:
-        for number, (_, its_batches) in enumerate(batches.values()):
-            first = len(rows)
+    total = sum(count for count, _ in batches.values())
+    with tqdm(total=total, desc="pictures", unit="", leave=False, disable=not ranks.is_first) as bar:
+        for source, (_, its_batches) in batches.items():
+            facts[source] = []
+            source_parts: list[list[torch.Tensor]] = [[] for _ in models]
             for batch in its_batches:
-                for model, its_parts in zip(models, parts, strict=True):
+                for model, its_parts in zip(models, source_parts, strict=True):
                     its_parts.append(model.encode_pixels(batch.images))
-                for image_id, key, its_captions in zip(batch.image_ids, batch.keys, batch.captions, strict=True):
-                    captions += its_captions
-                    owners += [len(rows)] * len(its_captions)
-                    rows.append((number, len(rows) - first, image_id))
-                    keys.append(key)
-                bar.update(len(batch.keys))
-    columns = np.array(rows, np.int64).reshape(-1, 3)
-    pool = Pool(
-        tuple(batches), columns[:, 0], columns[:, 1], columns[:, 2], tuple(keys), tuple(captions), np.array(owners)
-    )
-    texts = _encode_captions(captions, models, batch_size)
+                facts[source].append([list(batch.image_ids), list(batch.keys), [list(its) for its in batch.captions]])
+                bar.update(min(ranks.world_size * len(batch.keys), total - bar.n))
+            facts[source] = facts_of_all(facts[source], ranks)
+            sizes = [len(keys) for _, keys, _ in facts[source]]
+            for whole, its_parts in zip(parts, source_parts, strict=True):
+                whole.append(rows_of_all(its_parts, sizes, ranks))
+    pool = _pool_of(facts)
+    texts = _encode_captions(pool.captions, models, batch_size, ranks)
     images = [torch.cat(its_parts) for its_parts in parts]
     return pool, [Embeddings(image, text) for image, text in zip(images, texts, strict=True)]
 
 
-def _encode_captions(captions: list[str], models: Sequence[Model], batch_size: int) -> list[torch.Tensor]:
+def _pool_of(facts: Mapping[str, Sequence[_Facts]]) -> Pool:
+    """Put together what the batches of each source said of their samples."""
+    rows: list[tuple[int, int, int]] = []  # source, row, image_id
+    keys: list[str] = []
+    captions: list[str] = []
+    owners: list[int] = []
+    for number, its_facts in enumerate(facts.values()):
+        first = len(rows)
+        for ids, its_keys, its_captions in its_facts:
+            for image_id, key, of_picture in zip(ids, its_keys, its_captions, strict=True):
+                captions += of_picture
+                owners += [len(rows)] * len(of_picture)
+                rows.append((number, len(rows) - first, image_id))
+                keys.append(key)
+    columns = np.array(rows, np.int64).reshape(-1, 3)
+    source, row, image_id = columns.T.copy()
+    return Pool(tuple(facts), source, row, image_id, tuple(keys), tuple(captions), np.array(owners, np.int64))
+
+
+def _encode_captions(
+    captions: Sequence[str], models: Sequence[Model], batch_size: int, ranks: Ranks
+) -> list[torch.Tensor]:
     """Embed captions, (M, D) a model, distinct ones alone, sorted by length so that a batch pads little."""
     distinct = sorted(set(captions), key=lambda text: (len(text), text))
     place = {text: row for row, text in enumerate(distinct)}
     rows = torch.tensor([place[text] for text in captions])
-    step = batch_size * max(1, len(distinct) // (batch_size * TEXT_SLICES))
-    embeddings = []
-    with tqdm(total=len(distinct) * len(models), desc="captions", unit="", leave=False) as bar:
-        for model in models:
-            parts = []
-            for start in range(0, len(distinct), step):
-                part = distinct[start : start + step]
-                parts.append(model.encode_text(part, batch_size=batch_size))
-                bar.update(len(part))
-            embeddings.append(torch.cat(parts)[rows])
-    return embeddings
+    return [encode_texts(distinct, model, batch_size, ranks)[rows] for model in models]
+
+
+def encode_texts(texts: Sequence[str], model: TextModel, batch_size: int, ranks: Ranks) -> torch.Tensor:
+    """Embed texts in their order, (n, D), each rank some of the batches."""
+    batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    bar = tqdm(batches[own(ranks)], desc="captions", unit="batch", leave=False, disable=not ranks.is_first)
+    parts = [model.encode_text(batch, batch_size=batch_size) for batch in bar]
+    return rows_of_all(parts, [len(batch) for batch in batches], ranks)

@@ -1,14 +1,10 @@
 """Compute image-text retrieval: R@1/5/10 both ways, RSUM and the median place of the right item.
 
 The metric is that of the original ZeroVL code: images are deduplicated by `image_id`, and a query
-counts at k when any item with its `image_id` is among the first k.
+counts at k when any item with its `image_id` is among the first k. Ties count by their expected value
+(`zerovl.evaluation.ranking`).
 
-Ties are handled exactly: items with the same score are taken to stand in random order, and a query
-counts with its expected value. So a model that gives every item the same embedding scores exactly
-chance, and a caption text that several images share is neither a gift nor a penalty. Items with
-bit-equal embeddings are scored once, so that they tie whatever the matrix product rounds to.
-
-Shapes: `I` images, `M` captions, `D` embedding width, `Q` queries, `U` distinct items, `c` chunk.
+Shapes: `I` images, `M` captions, `D` embedding width.
 """
 
 from __future__ import annotations
@@ -20,42 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.ranking import Ints, Ranking
+from zerovl.evaluation.two_way import rank_both_ways
 
 KS = (1, 5, 10)
 METRICS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)
 RSUM = "rsum"  # the sum of METRICS
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The place of the best right item of each query among all items."""
-
-    better: Ints  # (Q,) wrong items with a higher score than the best right item
-    right: Ints  # (Q,) right items that share the best right score, at least 1
-    wrong: Ints  # (Q,) wrong items that tie with them
-
-    def hits(self, k: int) -> Floats:
-        """Return the probability (Q,) that a right item is among the first k, over random orders of ties.
-
-        Of the k - better places left to the tied items, none is right with the hypergeometric
-        probability prod_t (wrong - t) / (right + wrong - t).
-        """
-        tied = self.right + self.wrong
-        places = np.clip(k - self.better, 0, tied)
-        missed = np.ones(len(tied))
-        for taken in range(k):
-            left = np.maximum(self.wrong - taken, 0) / np.maximum(tied - taken, 1)
-            missed = np.where(taken < places, missed * left, missed)
-        return 1.0 - missed
-
-    @property
-    def expected_place(self) -> Floats:
-        """Return the expected place (Q,) of the first right item, from 1."""
-        return self.better + (self.right + self.wrong + 1) / (self.right + 1)
+_CHECKED_AT_ONCE = 65_536  # rows that are looked through for NaN
 
 
 @dataclass(frozen=True)
@@ -94,6 +64,7 @@ def retrieval_metrics(
     image_id: npt.ArrayLike,
     text_image_id: npt.ArrayLike,
     chunk: int = 1024,
+    ranks: Ranks = ALONE,
 ) -> RetrievalResult:
     """Rank all captions for every image and all images for every caption.
 
@@ -102,7 +73,8 @@ def retrieval_metrics(
         text_embeddings: (M, D).
         image_id: (N,) integers, 0 and negative ones included.
         text_image_id: (M,) the image that each caption belongs to.
-        chunk: queries ranked at once; memory is chunk x max(I, M) scores.
+        chunk: captions ranked at once, with a quarter as many images; memory is a few times chunk^2 bytes.
+        ranks: who share the ranking; all give the same rows.
 
     Raises:
         ZeroVLError: sizes do not fit, an embedding is not finite, an image without a caption, or a
@@ -134,46 +106,15 @@ def retrieval_metrics(
             f"image_id {ids[image_rows[images_without_caption[0]]]} has no caption; leave it out or give it one"
         )
 
-    images = images[torch.from_numpy(image_rows)]
-    own = np.arange(len(images))
-    return RetrievalResult(
-        image_ids=ids[image_rows],
-        image_rows=image_rows,
-        caption_image=caption_image,
-        i2t=rank(images, texts, own, caption_image, chunk),
-        t2i=rank(texts, images, caption_image, own, chunk),
-    )
+    i2t, t2i = rank_both_ways(take_rows(images, image_rows), texts, caption_image, chunk, ranks)
+    return RetrievalResult(ids[image_rows], image_rows, caption_image, i2t, t2i)
 
 
-def rank(queries: torch.Tensor, items: torch.Tensor, query_group: Ints, item_group: Ints, chunk: int) -> Ranking:
-    """Rank items (M, D) for queries (Q, D); an item is right when it has the query's group.
-
-    Groups are integers from 0; every query's group must have an item.
-    """
-    distinct, item_place, copies = _distinct_rows(items)  # (U, D), (M,), (U,)
-    by_group = np.argsort(item_group, kind="stable")  # (M,) items, group by group
-    counts = np.bincount(item_group)
-    starts = np.concatenate([[0], np.cumsum(counts)])  # items of group g: by_group[starts[g] : starts[g + 1]]
-
-    parts: list[tuple[Ints, Ints, Ints]] = []
-    for begin in range(0, len(queries), chunk):
-        groups = query_group[begin : begin + chunk]  # (c,)
-        sizes = counts[groups]
-        row = np.repeat(np.arange(len(groups)), sizes)  # (R,) a query for each of its right items
-        offset = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        column = item_place[by_group[starts[groups][row] + offset]]  # (R,) the right item among the distinct ones
-
-        scores = queries[begin : begin + chunk] @ distinct.T  # (c, U)
-        right_rows = torch.from_numpy(row)
-        right_scores = scores[right_rows, torch.from_numpy(column)]  # (R,)
-        best = torch.full((len(groups),), -torch.inf).scatter_reduce(0, right_rows, right_scores, "amax")  # (c,)
-
-        higher = _weighted_count(scores > best[:, None], copies)
-        tied = _weighted_count(scores == best[:, None], copies)
-        right = np.bincount(row[(right_scores == best[right_rows]).numpy()], minlength=len(groups))
-        parts.append((higher, right.astype(np.int64), tied - right))
-    better, right, wrong = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Ranking(better, right, wrong)
+def take_rows(values: torch.Tensor, rows: Ints) -> torch.Tensor:
+    """Return some rows of a tensor, without a copy where they follow each other."""
+    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return values[int(rows[0]) : int(rows[0]) + len(rows)]
+    return values[torch.from_numpy(rows)]
 
 
 def top_items(query: torch.Tensor, items: torch.Tensor, k: int) -> tuple[Ints, npt.NDArray[np.float32]]:
@@ -198,22 +139,6 @@ def _recalls(i2t: Ranking, t2i: Ranking) -> dict[str, float]:
     return values | {RSUM: sum(values.values())}
 
 
-def _distinct_rows(items: torch.Tensor) -> tuple[torch.Tensor, Ints, Ints]:
-    """Bit-equal rows once: distinct (U, D), place (M,) of each item among them, copies (U,)."""
-    rows = np.ascontiguousarray(items.numpy()) + np.float32(0)  # -0.0 becomes 0.0
-    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, place, copies = np.unique(as_bytes, return_index=True, return_inverse=True, return_counts=True)
-    return items[torch.from_numpy(first)], place.astype(np.int64), copies.astype(np.int64)
-
-
-def _weighted_count(mask: torch.Tensor, copies: Ints) -> Ints:
-    """Items behind the true entries of a mask (c, U): (c,)."""
-    if copies.max() == 1:
-        return mask.sum(1).numpy().astype(np.int64)
-    weights = torch.from_numpy(copies).double()  # float64 counts exactly up to 2^53 items
-    return (mask.double() @ weights).numpy().astype(np.int64)
-
-
 def _embeddings(values: npt.ArrayLike | torch.Tensor, name: str) -> torch.Tensor:
     try:
         tensor = torch.as_tensor(values).detach().cpu().float()
@@ -221,7 +146,7 @@ def _embeddings(values: npt.ArrayLike | torch.Tensor, name: str) -> torch.Tensor
         raise ZeroVLError(f"{name}: not an array of numbers ({error}); expected (rows, width)") from None
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise ZeroVLError(f"{name}: shape {tuple(tensor.shape)}, expected (rows, width) with at least one row")
-    finite = torch.isfinite(tensor).all(1)
+    finite = torch.cat([torch.isfinite(part).all(1) for part in tensor.split(_CHECKED_AT_ONCE)])
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise ZeroVLError(f"{name}: row {row} has NaN or infinite values; the model diverged or the file is damaged")

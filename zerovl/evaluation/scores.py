@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, mean_interval, rsum_interval
 from zerovl.evaluation.metrics import HEADLINE, OVERALL, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
-from zerovl.evaluation.retrieval import KS, METRICS, Ranking, RetrievalResult, retrieval_metrics
+from zerovl.evaluation.ranking import Ranking
+from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult, retrieval_metrics, take_rows
 from zerovl.files import atomic_write
 
 AnyRanked = TypeVar("AnyRanked", bound="Ranked")
@@ -87,26 +89,34 @@ def mean_block(sources: Sequence[Scores], resamples: int, seed: int) -> Block:
     }
 
 
-def rank(pool: Pool, embeddings: Embeddings, chunk: int) -> dict[str, Ranked]:
-    """Rank over all sources (`OVERALL`), then by source."""
-    every_image, every_caption = np.arange(len(pool.keys)), np.arange(len(pool.captions))
-    pools = {OVERALL: (every_image, every_caption)}
+def rank(pool: Pool, embeddings: Embeddings, chunk: int, ranks: Ranks = ALONE) -> dict[str, Ranked]:
+    """Rank over all sources (`OVERALL`), then by source; with one source, which both are, once."""
+    pools = {OVERALL: (np.arange(len(pool.keys)), np.arange(len(pool.captions)))}
     pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
-    ranked = {}
+    ranked: dict[str, Ranked] = {}
     for name, (images, captions) in pools.items():
+        if ranked and len(pool.sources) == 1:
+            ranked[name] = ranked[OVERALL]
+            continue
         ids = pool.group[images], pool.group[pool.caption_image[captions]]
-        result = retrieval_metrics(embeddings.image[images], embeddings.text[captions], *ids, chunk=chunk)
-        ranked[name] = Ranked(images, captions, result)
+        values = take_rows(embeddings.image, images), take_rows(embeddings.text, captions)
+        ranked[name] = Ranked(images, captions, retrieval_metrics(*values, *ids, chunk=chunk, ranks=ranks))
     return ranked
 
 
 def score(
-    pool: Pool, trained: Embeddings, untrained: Embeddings, chunk: int, resamples: int, seed: int
+    pool: Pool,
+    trained: Embeddings,
+    untrained: Embeddings,
+    chunk: int,
+    resamples: int,
+    seed: int,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Scores]:
-    """Score over all sources (`OVERALL`), then by source."""
-    baseline = {name: its.result.rsum for name, its in rank(pool, untrained, chunk).items()}
+    """Score over all sources (`OVERALL`), then by source; every rank gives the same."""
+    baseline = {name: its.result.rsum for name, its in rank(pool, untrained, chunk, ranks).items()}
     scores = {}
-    for name, its in rank(pool, trained, chunk).items():
+    for name, its in rank(pool, trained, chunk, ranks).items():
         interval = rsum_interval(Clusters.of(its.result), resamples, seed)
         scores[name] = Scores(its.images, its.captions, its.result, interval, baseline[name])
     return scores
@@ -135,11 +145,6 @@ def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
         tables.append(_query_table(name, "t2i", pool, owners, numbers, its.result.t2i))
     with atomic_write(path) as file:
         pq.write_table(pa.concat_tables(tables), file)
-
-
-def read_clusters(path: Path) -> dict[str, Clusters]:
-    """Return `clusters_of` a file of `write_queries`; raises `ZeroVLError` as `read_queries` does."""
-    return clusters_of(read_queries(path))
 
 
 def read_queries(path: Path) -> pa.Table:

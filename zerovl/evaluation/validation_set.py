@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from zerovl.data.batches.evaluation import EvaluationBatch, evaluation_batches
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
+from zerovl.distributed.ranks import ALONE, Ranks
+from zerovl.evaluation.sharing import own
 from zerovl.files import sha256_json
 from zerovl.model.encoder import Encoder
 
@@ -16,22 +18,26 @@ MAX_WORKERS = 8
 
 
 def validation_batches(
-    manifest: Manifest, shards: ShardReader, model: Encoder, batch_size: int
+    manifest: Manifest, shards: ShardReader, model: Encoder, batch_size: int, ranks: Ranks = ALONE
 ) -> dict[str, tuple[int, Iterator[EvaluationBatch]]]:
-    """Return what `pool.encode` takes: by source the number of pictures, and batches with `model`'s preprocessing."""
+    """Return what `pool.encode` takes: by source the number of pictures, and batches with `model`'s preprocessing.
+
+    Of several ranks each has its own batches (`sharing.own`).
+    """
     return {
-        source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size))
+        source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size, ranks))
         for source in manifest.sources("valid")
     }
 
 
 def _batches(
-    manifest: Manifest, shards: ShardReader, source: str, model: Encoder, batch_size: int
+    manifest: Manifest, shards: ShardReader, source: str, model: Encoder, batch_size: int, ranks: Ranks
 ) -> Iterator[EvaluationBatch]:
     """Give a split's batches; its worker processes start when the first one is asked for."""
     # On a CPU the encoder itself is what all cores are busy with.
-    workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, os.cpu_count() or 1)
-    with evaluation_batches(manifest, shards, source, "valid", model.transform, batch_size, workers) as batches:
+    workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // ranks.world_size))
+    share, transform = own(ranks), model.transform
+    with evaluation_batches(manifest, shards, source, "valid", transform, batch_size, workers, share) as batches:
         yield from batches
 
 

@@ -54,7 +54,9 @@ class EvaluateParams(Section):
     """How the model is scored, and what its report shows."""
 
     batch_size: int = Field(128, ge=1, description="pictures or captions encoded at once")
-    chunk: int = Field(1024, ge=1, description="queries ranked at once; bounds the memory")
+    chunk: int = Field(
+        1024, ge=1, description="captions ranked at once, with a quarter as many pictures; bounds the memory"
+    )
     bootstrap: int = Field(1000, ge=10, description="resamples of the 95% interval")
     gallery: int = Field(8, ge=0, description="queries shown in the report, a direction")
     sample: int = Field(

@@ -17,6 +17,7 @@ def _min_rsum(value: object) -> object:
     return float(value)
 
 
+_MetricName = Annotated[str, Field(pattern=r"^[^.@]+\.[^.@]+(@.+)?$")]
 MinRsum = Annotated[float | Literal["above_chance"], PlainValidator(_min_rsum)]
 
 
@@ -30,9 +31,7 @@ class GateParams(Section):
     min_source_rsum: dict[str, Annotated[float, Field(ge=0, le=600, strict=False)]] = Field(
         default={}, description="RSUM that single sources must reach, as {SOURCE: RSUM}"
     )
-    min_metrics: dict[
-        Annotated[str, Field(pattern=r"^[^.@]+\.[^.@]+(@.+)?$")], Annotated[float, Field(strict=False)]
-    ] = Field(
+    min_metrics: dict[_MetricName, Annotated[float, Field(strict=False)]] = Field(
         default={},
         description="what others must reach, as {EVALUATOR.METRIC: VALUE} or {EVALUATOR.METRIC@SOURCE: VALUE}",
     )
@@ -42,6 +41,11 @@ class GateParams(Section):
         strict=False,
         description="RSUM that a source or the mean may lose against the holder of the alias; more is refused where "
         "the 95% interval of the paired drop lies above 0",
+    )
+    max_drops: dict[_MetricName, Annotated[float, Field(ge=0, strict=False)]] = Field(
+        default={},
+        description="what others may lose against the holder, as {EVALUATOR.METRIC: DROP} or {EVALUATOR.METRIC@SOURCE: "
+        "DROP}; more is refused, a recall's only where its paired interval lies above 0",
     )
     difference: Literal["none", "not_worse", "better"] = Field(
         "not_worse",

@@ -9,7 +9,6 @@ from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder
-from zerovl.evaluation.scores import read_clusters
 from zerovl.log import logger
 from zerovl.params import Params
 from zerovl.registry import release_files
@@ -44,8 +43,7 @@ def look_up(params: Params, workspace: Workspace, metrics: Mapping[str, Any]) ->
         holder = Holder.released(version.reference, f"{section.name}@{section.alias}", version.metrics)
         if _is_model(version, workspace.model):
             return replace(holder, why="it is this model")
-        ours = read_clusters(workspace.evaluation_queries)
-        found = Holders(params.evaluate, workspace).by_kept_ranks(registry, version, ours, metrics)
+        found = Holders.of(params, workspace).by_kept_ranks(registry, version, metrics)
     except (ZeroVLError, OSError) as error:
         logger().info(f"the report does not name the holder of {section.name}@{section.alias}: {error}")
         return None

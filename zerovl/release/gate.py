@@ -1,13 +1,15 @@
 """Judge whether a candidate may take the alias: metrics in, verdict with its numbers out.
 
 Metrics are those of `reports/evaluation/metrics.json` (see `evaluation.metrics`). Bounds and comparison are of the
-headline, the mean over sources of RSUM; `min_metrics` sets a bound for any other that an evaluator gives.
+headline, the mean over sources of RSUM; `min_metrics` sets a bound for any other that an evaluator gives, `max_drops`
+one for what it loses against the holder.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zerovl.errors import ZeroVLError
@@ -15,6 +17,7 @@ from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import (
     HEADLINE,
     Interval,
+    Score,
     find,
     headline_block,
     known_names,
@@ -39,6 +42,8 @@ class Comparison:
     sources: Mapping[str, Interval]
     note: str = ""  # where the holder had to be measured again, and why
     holder: Holder | None = None  # who it is, with its score as released
+    # Of the metrics of `max_drops`, by name; the interval where it is paired, or why there is no difference.
+    named: Mapping[str, Score | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def judge(candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHold
         *(_source_reaches(candidate, source, bound) for source, bound in sorted(gate.min_source_rsum.items())),
         *(_metric_reaches(candidate, name, bound) for name, bound in sorted(gate.min_metrics.items())),
         *_against(holder, gate),
+        *(_named_drop(candidate, holder, name, bound) for name, bound in sorted(gate.max_drops.items())),
     )
     return Verdict(all(reason.passed for reason in reasons), reasons, _held_against(candidate, holder))
 
@@ -151,6 +157,30 @@ def _against(holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> It
         mean = holder.mean
         passed = mean.high >= 0 if gate.difference == "not_worse" else mean.low > 0  # NaN fails
         yield Reason("difference", mean.value, 0.0, passed, gate.difference, mean.low, mean.high)
+
+
+def _named_drop(
+    candidate: Mapping[str, Any], holder: Comparison | LostHolder | NoHolder, name: str, bound: float
+) -> Reason:
+    """Hold a metric against the holder's; what cannot be compared is no reason to refuse, and says so."""
+    rule = f"max_drops {name}"
+    if find(candidate, name) is None:
+        return _unknown_metric(rule, candidate, "max_drops")
+    if not isinstance(holder, Comparison):
+        return Reason(rule, None, bound, isinstance(holder, NoHolder), holder.why)
+    found = holder.named.get(name, "it was not compared")
+    if isinstance(found, str):
+        return Reason(rule, None, bound, True, found)
+    value = math.nan if found.value is None else found.value
+    if found.low is not None and found.high is not None:
+        return _drop(rule, Interval(value, found.low, found.high), bound)
+    return Reason(rule, -value, bound, -value <= bound + _ROUNDING, "two numbers, without a paired interval")
+
+
+def _unknown_metric(rule: str, candidate: Mapping[str, Any], key: str) -> Reason:
+    known = ", ".join(known_names(candidate))
+    note = f"no such metric in the evaluation, which has {known}; correct register.gate.{key}"
+    return Reason(rule, None, None, False, note)
 
 
 def _learned(candidate: Mapping[str, Any]) -> Reason:
@@ -200,9 +230,7 @@ def _source_reaches(candidate: Mapping[str, Any], source: str, bound: float) -> 
 def _metric_reaches(candidate: Mapping[str, Any], name: str, bound: float) -> Reason:
     rule, value = f"min_metrics {name}", find(candidate, name)
     if value is None:
-        known = ", ".join(known_names(candidate))
-        note = f"no such metric in the evaluation, which has {known}; correct register.gate.min_metrics"
-        return Reason(rule, None, bound, False, note)
+        return _unknown_metric(rule, candidate, "min_metrics")
     return _reaches(rule, value, bound)
 
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zerovl.data.manifest import Manifest
-from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters
+from zerovl.evaluation.job import Job
 from zerovl.evaluation.paired import difference
-from zerovl.evaluation.pool import encode
-from zerovl.evaluation.scores import rank, read_clusters, write_queries
-from zerovl.evaluation.validation_set import validation_batches
+from zerovl.evaluation.scores import clusters_of, read_queries, write_queries
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
-from zerovl.params import EvaluateParams
+from zerovl.params import EvaluateParams, MachineParams, Params
 from zerovl.registry import cache, release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.transfer import DamagedError
 from zerovl.release.gate import Comparison, LostHolder
+from zerovl.release.named_drops import Measured, differences
+from zerovl.release.provenance import classification_sets
 from zerovl.workspace import Workspace
 
 
@@ -41,6 +39,13 @@ class Holders:
 
     settings: EvaluateParams
     workspace: Workspace
+    machine: MachineParams
+    names: Collection[str]  # of metrics that are compared beside the headline
+
+    @classmethod
+    def of(cls, params: Params, workspace: Workspace) -> Holders:
+        """Compare as parameters say."""
+        return cls(params.evaluate, workspace, params.machine, tuple(params.register_.gate.max_drops))
 
     def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder:
         """Compare the places by query that both kept where both saw the same data; else score the holder again.
@@ -49,15 +54,20 @@ class Holders:
             ZeroVLError: the candidate's own reports or the validation data are missing or damaged; or the store
                 or the disk fails for now, which says nothing about either model.
         """
-        ours = read_clusters(self.workspace.evaluation_queries)
-        found = self.by_kept_ranks(registry, holder, ours, read_json(self.workspace.evaluation_metrics))
+        ours = self._candidate(read_json(self.workspace.evaluation_metrics))
+        found = self._by_kept_ranks(registry, holder, ours)
         return found if isinstance(found, Comparison) else self._score_again(registry, holder, ours, found.why)
 
-    def by_kept_ranks(
-        self, registry: Registry, holder: Version, ours: dict[str, Clusters], metrics: Mapping[str, Any]
-    ) -> Comparison | NotKept:
-        """Compare places by query alone; `ours` and `metrics` are the candidate's. Nothing is scored again."""
-        digest = metrics.get("evaluation_digest")
+    def by_kept_ranks(self, registry: Registry, holder: Version, metrics: Mapping[str, Any]) -> Comparison | NotKept:
+        """Compare places by query alone; `metrics` are the candidate's. Nothing is scored again."""
+        return self._by_kept_ranks(registry, holder, self._candidate(metrics))
+
+    def _candidate(self, metrics: Mapping[str, Any]) -> Measured:
+        sets = classification_sets(self.workspace.evaluation_details)
+        return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets)
+
+    def _by_kept_ranks(self, registry: Registry, holder: Version, ours: Measured) -> Comparison | NotKept:
+        digest = ours.metrics.get("evaluation_digest")
         if digest is None or digest != holder.metrics.get("evaluation_digest"):
             return NotKept("its evaluation was of other data")
         if release_files.QUERIES not in holder.files:
@@ -69,15 +79,11 @@ class Holders:
             except DamagedError as error:
                 return NotKept(str(error))
             try:
-                return self._compared(ours, read_clusters(path), "")
+                return self._compared(ours, holder, path, "")
             except ZeroVLError as error:
                 return NotKept(str(error))
 
-    def _score_again(
-        self, registry: Registry, holder: Version, ours: dict[str, Clusters], why: str
-    ) -> Comparison | LostHolder:
-        manifest, shards = Manifest.load(self.workspace.manifest), ShardReader(self.workspace.shards)
-
+    def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         def lost(error: Exception) -> LostHolder:
             return LostHolder(
                 f"holder {holder.reference} had to be scored again ({why}), but cannot be loaded: {error}; "
@@ -93,16 +99,16 @@ class Holders:
                 encoder = Encoder.load(folder)
             except Exception as error:  # a holder of years ago may trip over anything in today's packages
                 return lost(error)
-        batches = validation_batches(manifest, shards, encoder, self.settings.batch_size)
-        pool, (embeddings,) = encode(batches, [encoder], self.settings.batch_size)
-        ranked = rank(pool, embeddings, self.settings.chunk)
+            pool, ranked = Job(self.settings, self.workspace.root, folder).rank(encoder, self.machine)
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)
-            theirs = read_clusters(path)
-        return self._compared(ours, theirs, f"holder {holder.reference} re-scored: {why}")
+            return self._compared(ours, holder, path, f"holder {holder.reference} re-scored: {why}")
 
-    def _compared(self, ours: dict[str, Clusters], theirs: dict[str, Clusters], note: str) -> Comparison:
+    def _compared(self, ours: Measured, holder: Version, queries: Path, note: str) -> Comparison:
         """Compare source by source; raises `ZeroVLError` where they are not the same queries."""
-        found = difference(ours, theirs, self.settings.bootstrap, self.settings.seed)
-        return Comparison(found.mean, found.sources, note)
+        theirs = Measured(holder.metrics, read_queries(queries), holder.provenance.get("classification") or {})
+        clusters = clusters_of(ours.queries), clusters_of(theirs.queries)
+        found = difference(*clusters, self.settings.bootstrap, self.settings.seed)
+        named = differences(self.names, ours, theirs, self.settings)
+        return Comparison(found.mean, found.sources, note, named=named)

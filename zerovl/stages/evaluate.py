@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zerovl.data.manifest import Manifest
-from zerovl.data.shards import Sample, ShardReader
+from zerovl.data.shards import Sample
 from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
-from zerovl.evaluation.evaluators import evaluators_of, run_all
+from zerovl.evaluation.job import Job
 from zerovl.evaluation.metrics import (
     HEADLINE,
     OVERALL,
@@ -32,7 +32,6 @@ from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.model import bundle
-from zerovl.model.encoder import Encoder
 from zerovl.params import Params
 from zerovl.registry import release_files
 from zerovl.release import current_holder, sample
@@ -49,7 +48,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
 
     Raises:
         ZeroVLError: there is no validation split or no model, the shards do not fit the manifest, or a set of
-            `evaluate.classification` cannot be used.
+            `evaluate.classification` cannot be used; or a rank of `machine.ranks` died. Nothing is written then.
     """
     settings = params.evaluate
     manifest = Manifest.load(workspace.manifest)
@@ -58,16 +57,13 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
-    evaluators = evaluators_of(settings)
-    trained, untrained = Encoder.load(workspace.model), Encoder.untrained(workspace.model, settings.seed)
-    evaluation = Evaluation.run(settings, manifest, ShardReader(workspace.shards), trained, untrained)
+    evaluation, tables = Job(settings, workspace.root, workspace.model).evaluate(params.machine)
     trained_on = manifest.training_sizes()
     facts = {
         UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],
         "evaluation_digest": evaluation_digest(manifest),
         "model_digest": sha256_file(workspace.model / bundle.WEIGHTS),
     }
-    tables = run_all(evaluation, evaluators)
     metrics, details = metrics_json(tables, facts), details_json(tables)
     stored = StoredPairs(evaluation)
     workspace.evaluation_details.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     registry = Registry(open_store(store_uri(section.store, workspace.shared)))
     before = outcome.known_before(registry, section)
     candidate = assemble(params, workspace)
-    version, verdict, move = publish_and_judge(registry, candidate, section, Holders(params.evaluate, workspace))
+    version, verdict, move = publish_and_judge(registry, candidate, section, Holders.of(params, workspace))
     write_json(
         workspace.release,
         {

@@ -26,10 +26,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from zerovl.device import gpu_count
+from zerovl.device import rank_count
 from zerovl.distributed import exits
 from zerovl.engine.frozen_features import training_image_size
-from zerovl.errors import ZeroVLError
 from zerovl.model.checks import check_towers
 from zerovl.params import MachineParams, Params
 from zerovl.training import worker
@@ -47,10 +46,7 @@ def run(params: Params, path: str) -> int:
     Args:
         path: the file of `params`, which several ranks read themselves; `train.continue_from` is handed to them.
     """
-    gpus = gpu_count()
-    ranks = params.machine.ranks or max(1, gpus)
-    if 0 < gpus < ranks:
-        raise ZeroVLError(f"machine.ranks is {ranks}, this machine has {gpus} GPUs; set it to 0 for one rank a GPU")
+    ranks = rank_count(params.machine.ranks)
     check_ranks(params, ranks)
     check_towers(params.model, training_image_size(params))
     if ranks == 1:

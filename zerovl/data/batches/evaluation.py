@@ -5,7 +5,7 @@ Legend: `n` pictures of a batch, `H`, `W` pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from zerovl.data.batches.workers import OrderedLoader
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
+
+EVERY = slice(None)  # batch of a split
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,21 @@ class EvaluationBatch:
 
 @dataclass(frozen=True)
 class EvaluationSlices(Dataset[EvaluationBatch]):
-    """Gives slice i of a source's split: rows [i * batch_size, (i + 1) * batch_size) of its index."""
+    """Gives slices of a source's split; number k has rows [k * batch_size, (k + 1) * batch_size) of its index."""
 
     reader: SplitReader
     source: str
     pairs: int
     transform: Callable[[Image.Image], torch.Tensor]
     batch_size: int
+    numbers: Sequence[int]  # of the slices that are given
 
     def __len__(self) -> int:
-        return -(-self.pairs // self.batch_size)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> EvaluationBatch:
-        rows = range(index * self.batch_size, min((index + 1) * self.batch_size, self.pairs))
+        number = self.numbers[index]
+        rows = range(number * self.batch_size, min((number + 1) * self.batch_size, self.pairs))
         samples, images = [], []
         for row in rows:
             sample, picture = self.reader.read(self.source, row)
@@ -64,11 +68,15 @@ def evaluation_batches(
     transform: Callable[[Image.Image], torch.Tensor],
     batch_size: int,
     workers: int = 0,
+    share: slice = EVERY,
 ) -> OrderedLoader[EvaluationBatch]:
     """Give all samples of a source's split in the order of its index; closable, as `train_batches`.
 
-    `transform` makes an RGB picture a uint8 tensor (3, H, W); with workers it must be picklable.
+    `transform` makes an RGB picture a uint8 tensor (3, H, W); with workers it must be picklable. Of the split's
+    batches those of `share` are given: what a batch holds does not depend on who reads it.
     """
     reader = SplitReader(manifest, shards, split)
-    dataset = EvaluationSlices(reader, source, manifest.pairs(source, split), transform, batch_size)
+    pairs = manifest.pairs(source, split)
+    numbers = range(-(-pairs // batch_size))[share]
+    dataset = EvaluationSlices(reader, source, pairs, transform, batch_size, numbers)
     return OrderedLoader(dataset, workers, prefetch=workers)

@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
 from zerovl.data.raw.records import Picture
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.pool import Ints
+from zerovl.evaluation.sharing import facts_of_all, own, rows_of_all
 from zerovl.files import sha256_json
 from zerovl.images import BrokenImageError, decode_rgb
 
@@ -38,7 +42,11 @@ class EncodedPictures:
 
 
 def encode_pictures(
-    pictures: Sequence[Picture], transform: Transform, encoders: Sequence[PixelEncoder], batch_size: int
+    pictures: Sequence[Picture],
+    transform: Transform,
+    encoders: Sequence[PixelEncoder],
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> EncodedPictures:
     """Decode pictures by `zerovl.images`, and encode those that can be read.
 
@@ -47,29 +55,34 @@ def encode_pictures(
         transform: makes an RGB picture uint8 pixels (3, H, W).
         encoders: each makes pixels (m, 3, H, W) rows (m, w).
         batch_size: pictures decoded and encoded at once.
+        ranks: who share the batches; all give the same.
     """
-    rows: list[int] = []
-    broken: list[tuple[int, str]] = []
-    digests: list[str] = []
+    found: list[list[Any]] = []  # of a picture, by batch: its digest, and why it is broken or None
     parts: list[list[torch.Tensor]] = [[] for _ in encoders]
     load = partial(_load, transform=transform)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(pictures), desc="pictures", unit="", leave=False) as bar:
-        for start in range(0, len(pictures), batch_size):
-            pixels = []
-            for row, (digest, loaded) in enumerate(pool.map(load, pictures[start : start + batch_size]), start):
-                digests.append(digest)
-                if isinstance(loaded, str):
-                    broken.append((row, loaded))
-                else:
-                    rows.append(row)
-                    pixels.append(loaded)
-                bar.update()
-            if pixels:
+    starts = range(0, len(pictures), batch_size)[own(ranks)]
+    with ThreadPoolExecutor(threads) as pool:
+        for start in tqdm(starts, desc="pictures", unit="batch", leave=False, disable=not ranks.is_first):
+            loaded = list(pool.map(load, pictures[start : start + batch_size]))
+            found.append([(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in loaded])
+            readable = [pixels for _, pixels in loaded if not isinstance(pixels, str)]
+            if readable:
                 for encode, its_parts in zip(encoders, parts, strict=True):
-                    its_parts.append(encode(torch.stack(pixels)))
-    outputs = tuple(torch.cat(its_parts) if its_parts else torch.empty(0, 0) for its_parts in parts)
-    return EncodedPictures(torch.tensor(rows, dtype=torch.int64).numpy(), outputs, tuple(broken), sha256_json(digests))
+                    its_parts.append(encode(torch.stack(readable)))
+    return _brought_together(found, parts, ranks)
+
+
+def _brought_together(found: list[list[Any]], parts: list[list[torch.Tensor]], ranks: Ranks) -> EncodedPictures:
+    """Give the batches of all ranks in their order; a batch without a readable picture has no part."""
+    batches = facts_of_all(found, ranks)
+    of_pictures = [fact for batch in batches for fact in batch]
+    rows = [row for row, (_, broken) in enumerate(of_pictures) if broken is None]
+    broken = tuple((row, why) for row, (_, why) in enumerate(of_pictures) if why is not None)
+    sizes = [sum(why is None for _, why in batch) for batch in batches]
+    outputs = tuple(rows_of_all(its_parts, sizes, ranks) for its_parts in parts)
+    digest = sha256_json([digest for digest, _ in of_pictures])
+    return EncodedPictures(np.array(rows, np.int64), outputs, broken, digest)
 
 
 def _load(picture: Picture, transform: Transform) -> tuple[str, torch.Tensor | str]:

@@ -62,7 +62,8 @@ class Classification:
         templates = templates_of(self.settings.templates, self.found.templates)
         models = evaluation.model, evaluation.untrained
         learned, training = self._training(evaluation, pictures)
-        subject = Subject(evaluation.settings, *models, classes, templates, pictures, training)
+        ranks = evaluation.ranks
+        subject = Subject(evaluation.settings, *models, classes, templates, pictures, training, ranks)
         measured = [MEASURES[name](subject) for name in dict.fromkeys(self.settings.measures)]
         block: Block = {
             **{name: score for its in measured for name, score in its.block.items()},
@@ -98,10 +99,12 @@ class Classification:
         models = evaluation.model, evaluation.untrained
         towers = [model.tower_features for model in models]
         of_files = [labelled.picture for labelled in pictures]
-        encoded = encode_pictures(of_files, evaluation.model.transform, towers, evaluation.settings.batch_size)
+        settings, transform = evaluation.settings, evaluation.model.transform
+        encoded = encode_pictures(of_files, transform, towers, settings.batch_size, evaluation.ranks)
         if broken := [f"{pictures[row].name} ({reason})" for row, reason in encoded.broken]:
             count = plural(len(pictures), "picture")
-            logger().warning(f"{self.name}: {len(broken)} of {count} cannot be read: {names(broken, _NAMED)}")
+            if evaluation.ranks.is_first:
+                logger().warning(f"{self.name}: {len(broken)} of {count} cannot be read: {names(broken, _NAMED)}")
         labels = np.array([labelled.label for labelled in pictures], np.int64)[encoded.rows]
         return encoded, Labelled(labels, *encoded.outputs)
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.bootstrap import Floats
 from zerovl.evaluation.classification.linear_probe import FOLDS, probe
 from zerovl.evaluation.classification.zero_shot import (
@@ -51,6 +52,7 @@ class Subject:
     templates: tuple[str, ...]
     pictures: Labelled
     training: Labelled | None  # of a training split, where the set has one
+    ranks: Ranks = ALONE  # who measure it together; all have the same pictures
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def zero_shot(subject: Subject) -> Measured:
 
 def linear_probe(subject: Subject) -> Measured:
     """Classify by a linear layer on the image tower (see `linear_probe.py`): `probe_top1`."""
+    if not subject.ranks.is_first:
+        return Measured({}, {})  # the first rank alone keeps what is measured, and one fit takes all of a processor
     settings, labels, training = subject.settings, subject.pictures.labels, subject.training
     classes, seed, device = len(subject.classes), settings.seed, subject.model.device
     learned = None if training is None else (training.trained.to(device), training.labels)
@@ -111,7 +115,8 @@ def _by_captions(subject: Subject, model: Encoder, features: torch.Tensor) -> tu
     """Hits by name (n,), and the class that each picture is taken for (n,)."""
     settings = subject.settings
     images = torch.cat([model.embed_features(part) for part in features.split(settings.chunk)])  # (n, D)
-    of_classes = class_embeddings(model, subject.classes, subject.templates, settings.batch_size)  # (C, D)
+    # (C, D)
+    of_classes = class_embeddings(model, subject.classes, subject.templates, settings.batch_size, subject.ranks)
     hits = hits_of(images, of_classes, subject.pictures.labels, settings.chunk)
     return hits, predicted(images, of_classes, settings.chunk)
 

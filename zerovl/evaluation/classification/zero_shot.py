@@ -3,7 +3,7 @@
 The embedding of a class is the normalised mean of the normalised embeddings of its captions, one a template, and the
 class of a picture is the one with the highest cosine: Radford et al., Learning Transferable Visual Models From Natural
 Language Supervision (arXiv 2103.00020), section 3.1.4. Classes with the same name tie, and ties count by their expected
-value, as in `evaluation.retrieval`.
+value, as in `evaluation.ranking`.
 
 Shapes: `N` pictures, `C` classes, `T` templates, `D` embedding width.
 """
@@ -11,36 +11,28 @@ Shapes: `N` pictures, `C` classes, `T` templates, `D` embedding width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.bootstrap import Floats, percentile_interval, weights_of_draws
 from zerovl.evaluation.classification.templates import fill
 from zerovl.evaluation.metrics import Interval
-from zerovl.evaluation.pool import Ints
-from zerovl.evaluation.retrieval import rank
+from zerovl.evaluation.pool import Ints, TextModel, encode_texts
+from zerovl.evaluation.ranking import rank
 
 TOP1, TOP5, MEAN_CLASS = "top1", "top5", "mean_class"
 _FIVE = 5
 
 
-class TextModel(Protocol):
-    """The part of `zerovl.model.encoder.Encoder` that reads the names of classes."""
-
-    def encode_text(self, captions: Sequence[str], batch_size: int = ...) -> torch.Tensor:
-        """Embed captions; normalised, (n, D)."""
-        ...
-
-
 def class_embeddings(
-    model: TextModel, classes: Sequence[str], templates: Sequence[str], batch_size: int
+    model: TextModel, classes: Sequence[str], templates: Sequence[str], batch_size: int, ranks: Ranks = ALONE
 ) -> torch.Tensor:
-    """Embed classes by their names, normalised, (C, D); equal names give bit-equal rows."""
+    """Embed classes by their names, normalised, (C, D); equal names give bit-equal rows. Ranks share the captions."""
     names = list(dict.fromkeys(classes))
     captions = [fill(template, name) for name in names for template in templates]
-    each = model.encode_text(captions, batch_size=batch_size).view(len(names), len(templates), -1)  # (C, T, D)
+    each = encode_texts(captions, model, batch_size, ranks).view(len(names), len(templates), -1)  # (C, T, D)
     means = torch.nn.functional.normalize(each.mean(1), dim=1)
     place = {name: row for row, name in enumerate(names)}
     return means[[place[name] for name in classes]]

@@ -17,7 +17,8 @@ from PIL import Image
 
 from zerovl.data.split_reader import ANY_PIXELS
 from zerovl.evaluation.pool import Embeddings, Pool
-from zerovl.evaluation.retrieval import Ranking, top_items
+from zerovl.evaluation.ranking import Ranking
+from zerovl.evaluation.retrieval import top_items
 from zerovl.evaluation.scores import Scores
 from zerovl.images import decode_rgb
 

@@ -1,0 +1,102 @@
+"""`register.gate.max_drops`: single metrics against the holder's, paired where both kept their queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.fake_world import FakeEncoder, make_world
+from zerovl.evaluation.metrics import Interval, Score
+from zerovl.evaluation.scores import by_source, read_queries, score, write_queries
+from zerovl.params import EvaluateParams, GateParams
+from zerovl.release.gate import Comparison, LostHolder, NoHolder, Reason, judge
+from zerovl.release.named_drops import Measured, differences
+
+SETTINGS = EvaluateParams(bootstrap=50)
+SET = {"digest": "d", "templates": ["{}"]}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, Measured, float]:
+    """A model that sees, a blind one, both of two sources, and by how much the i2t_r1 of alpha differs."""
+    folder, world = tmp_path_factory.mktemp("queries"), make_world()
+    pool, both = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
+    found, recalls = [], []
+    for ours, theirs in (both, both[::-1]):
+        scores = score(pool, ours, theirs, 100, 20, 0)
+        write_queries(folder / "queries.parquet", pool, scores)
+        recalls.append(by_source(pool, scores)["alpha"].result.metrics["i2t_r1"])
+        found.append(
+            Measured(_metrics(60.0 - 10 * len(found)), read_queries(folder / "queries.parquet"), {"pets": SET})
+        )
+    return found[0], found[1], recalls[0] - recalls[1]
+
+
+def _metrics(top1: float, digest: str = "same") -> dict[str, Any]:
+    block = {"rsum": 300.0, "rsum_low": 290.0, "rsum_high": 310.0, "chance_rsum": 10.0, "i2t_r1": 50.0}
+    evaluators = {"pets": {"overall": {"top1": top1}}, "spread": {"overall": {"distance": 2.0 + top1}}}
+    sources = {"alpha": block, "beta": block}
+    return {"mean": block, "overall": block, "sources": sources, "evaluation_digest": digest, "evaluators": evaluators}
+
+
+def test_recalls_are_paired_and_others_two_numbers(pair: tuple[Measured, Measured, float]) -> None:
+    candidate, holder, by = pair
+    names = ("retrieval.i2t_r1@alpha", "retrieval.rsum", "retrieval.i2t_r1@pool", "pets.top1", "spread.distance")
+    found = differences(names, candidate, holder, SETTINGS)
+    recall = found["retrieval.i2t_r1@alpha"]
+    assert isinstance(recall, Score)
+    assert recall.value == pytest.approx(by)
+    assert by > 20
+    assert recall.low is not None
+    assert recall.high is not None
+    assert recall.low < by < recall.high
+    assert isinstance(found["retrieval.rsum"], Score)
+    assert found["retrieval.i2t_r1@pool"] == Score(0.0)
+    assert found["pets.top1"] == Score(10.0)
+    assert found["spread.distance"] == Score(10.0)
+
+
+def test_what_was_asked_otherwise_is_not_compared(pair: tuple[Measured, Measured, float]) -> None:
+    candidate, holder, _ = pair
+    names = ("pets.top1", "pets.top5", "spread.distance", "spread.gone")
+    other = Measured(_metrics(50.0, "other"), holder.queries, {"pets": SET | {"templates": ["a {}"]}})
+    metrics = _metrics(60.0)
+    metrics["evaluators"]["pets"]["overall"]["top5"] = 90.0
+    found = differences(names, Measured(metrics, candidate.queries, candidate.sets), other, SETTINGS)
+    assert "the set pets has other pictures, classes or templates now" in str(found["pets.top1"])
+    assert "the holder was released without it" in str(found["pets.top5"])
+    assert "other validation data" in str(found["spread.distance"])
+    assert found["spread.gone"] == "the candidate has no such metric"
+
+
+@pytest.mark.parametrize(
+    ("found", "passed", "words"),
+    [
+        (Score(-2.0), True, "passed   max_drops pets.top1: 2.00, bound 2.00 (two numbers"),
+        (Score(-2.1), False, "FAILED   max_drops pets.top1: 2.10, bound 2.00"),
+        (Score(-9.0, -12.0, -6.0), False, "FAILED   max_drops pets.top1: 9.00 [6.00, 12.00], bound 2.00"),
+        (Score(-9.0, -12.0, 0.5), True, "it may be chance"),
+        (Score(5.0), True, "passed   max_drops pets.top1: -5.00"),
+        (Score(None), False, "FAILED"),
+        ("the set pets has other pictures", True, "skipped  max_drops pets.top1 (the set pets has other pictures)"),
+    ],
+)
+def test_the_gate_takes_them(found: Score | str, passed: bool, words: str) -> None:
+    reason = _judged(Comparison(Interval(0.0, -1.0, 1.0), {}, named={"pets.top1": found}), "pets.top1")
+    assert reason.passed is passed
+    assert words in str(reason)
+
+
+def test_without_a_holder_it_is_skipped_and_a_wrong_name_is_told() -> None:
+    assert _judged(NoHolder("the alias has no holder yet"), "pets.top1").passed
+    assert not _judged(LostHolder("it cannot be loaded"), "pets.top1").passed
+    wrong = _judged(NoHolder("the alias has no holder yet"), "pets.top9")
+    assert not wrong.passed
+    assert "pets.top1" in wrong.note
+    assert "register.gate.max_drops" in wrong.note
+
+
+def _judged(holder: Comparison | LostHolder | NoHolder, name: str) -> Reason:
+    verdict = judge(_metrics(60.0), holder, GateParams(max_drops={name: 2.0}))
+    return next(reason for reason in verdict.reasons if reason.rule == f"max_drops {name}")

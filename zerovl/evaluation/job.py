@@ -1,0 +1,91 @@
+"""What `zerovl evaluate` and the gate share among the ranks of `machine.ranks`: embedding, ranking, sets of pictures.
+
+A job says in JSON what a helper needs to do its share; every rank makes the same calls, and rank 0 keeps the results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerovl.data.manifest import Manifest
+from zerovl.data.shards import ShardReader
+from zerovl.device import rank_count
+from zerovl.distributed.helpers import help_with, shared_work
+from zerovl.distributed.ranks import Ranks
+from zerovl.evaluation.base import Evaluation, Evaluator
+from zerovl.evaluation.evaluators import evaluators_of, run_all
+from zerovl.evaluation.metrics import Table
+from zerovl.evaluation.pool import Pool, encode
+from zerovl.evaluation.scores import Ranked, rank
+from zerovl.evaluation.validation_set import validation_batches
+from zerovl.model.encoder import Encoder
+from zerovl.params import EvaluateParams, MachineParams
+from zerovl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model on the validation splits of a workspace."""
+
+    settings: EvaluateParams
+    root: Path  # of the workspace
+    model: Path  # a bundle
+
+    def evaluate(self, machine: MachineParams) -> tuple[Evaluation, dict[str, Table]]:
+        """Run the evaluators; raises `ZeroVLError` where a rank fails or dies, and before where a set is unusable."""
+        evaluators = evaluators_of(self.settings)
+        with self._shared("evaluate", machine) as ranks:
+            return _evaluate(self, evaluators, ranks)
+
+    def rank(self, encoder: Encoder, machine: MachineParams) -> tuple[Pool, dict[str, Ranked]]:
+        """Rank the validation pairs by a model that is loaded already; raises `ZeroVLError` as `evaluate`."""
+        with self._shared("rank", machine) as ranks:
+            return _rank(self, encoder, ranks)
+
+    def _shared(self, work: str, machine: MachineParams) -> AbstractContextManager[Ranks]:
+        told = {
+            "work": work,
+            "settings": self.settings.model_dump(mode="json"),
+            "root": str(self.root),
+            "model": str(self.model),
+        }
+        return shared_work(rank_count(machine.ranks), __name__, json.dumps(told))
+
+
+def _evaluate(job: Job, evaluators: Sequence[Evaluator], ranks: Ranks) -> tuple[Evaluation, dict[str, Table]]:
+    device = str(ranks.device)
+    trained = Encoder.load(job.model, device)
+    untrained = Encoder.untrained(job.model, job.settings.seed, device)
+    workspace = Workspace(job.root)
+    data = Manifest.load(workspace.manifest), ShardReader(workspace.shards)
+    evaluation = Evaluation.run(job.settings, *data, trained, untrained, ranks)
+    return evaluation, run_all(evaluation, evaluators)
+
+
+def _rank(job: Job, encoder: Encoder, ranks: Ranks) -> tuple[Pool, dict[str, Ranked]]:
+    workspace, size = Workspace(job.root), job.settings.batch_size
+    manifest, shards = Manifest.load(workspace.manifest), ShardReader(workspace.shards)
+    pool, (embeddings,) = encode(validation_batches(manifest, shards, encoder, size, ranks), [encoder], size, ranks)
+    return pool, rank(pool, embeddings, job.settings.chunk, ranks)
+
+
+_WORKS: dict[str, Callable[[Job, Ranks], object]] = {
+    "evaluate": lambda job, ranks: _evaluate(job, evaluators_of(job.settings), ranks),
+    "rank": lambda job, ranks: _rank(job, Encoder.load(job.model, str(ranks.device)), ranks),
+}
+
+
+def _help(told: str, ranks: Ranks) -> None:
+    """Do one rank's share of a job."""
+    values = json.loads(told)
+    job = Job(EvaluateParams.model_validate(values["settings"]), Path(values["root"]), Path(values["model"]))
+    _WORKS[values["work"]](job, ranks)
+
+
+if __name__ == "__main__":
+    sys.exit(help_with(_help))

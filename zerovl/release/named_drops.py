@@ -1,0 +1,68 @@
+"""Compare single metrics of a candidate and the holder of an alias by name, for `register.gate.max_drops`.
+
+RSUM and the recalls of retrieval are paired: both models' hits by query are drawn together, so the difference has an
+interval. Of other metrics there are two numbers, which are compared where both models were asked the same: the same
+set of pictures with classes by its digest, else the same validation data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from zerovl.evaluation.bootstrap import paired_difference
+from zerovl.evaluation.metrics import HEADLINE, POOL, RETRIEVAL, Score, find
+from zerovl.evaluation.paired import mean_difference
+from zerovl.evaluation.retrieval import METRICS
+from zerovl.evaluation.scores import clusters_of
+from zerovl.params import EvaluateParams
+
+DATA = "evaluation_digest"  # in metrics.json: equal where two models were evaluated on the same validation data
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is kept of a model's evaluation."""
+
+    metrics: Mapping[str, Any]  # metrics.json
+    queries: pa.Table  # places by query, on the candidate's validation data
+    sets: Mapping[str, Any]  # what was asked of each classified set, with its digest, by name
+
+
+def differences(
+    names: Collection[str], candidate: Measured, holder: Measured, settings: EvaluateParams
+) -> dict[str, Score | str]:
+    """Return candidate - holder of each metric by name, or why there is no such number."""
+    return {name: _difference(name, candidate, holder, settings) for name in names}
+
+
+def _difference(name: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:
+    evaluator, _, metric = name.partition("@")[0].partition(".")
+    source = name.partition("@")[2]
+    if evaluator == RETRIEVAL and metric in (HEADLINE.name, *METRICS) and source != POOL:
+        return _paired(metric, source, candidate, holder, settings)
+    ours, theirs = find(candidate.metrics, name), find(holder.metrics, name)
+    if ours is None:
+        return "the candidate has no such metric"
+    if theirs is None:
+        return "the holder was released without it; the next candidate is compared"
+    if evaluator in candidate.sets:
+        ours_asked, theirs_asked = candidate.sets[evaluator], holder.sets.get(evaluator, {})
+        same = all(ours_asked.get(key) == theirs_asked.get(key) for key in ("digest", "templates"))
+        where = f"the set {evaluator} has other pictures, classes or templates now"
+    else:
+        same = candidate.metrics.get(DATA) == holder.metrics.get(DATA)
+        where = "the holder was measured on other validation data"
+    return Score(ours - theirs) if same else f"{where}; the next candidate is compared"
+
+
+def _paired(metric: str, source: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:
+    ours, theirs = clusters_of(candidate.queries, metric), clusters_of(holder.queries, metric)
+    if source and source not in ours:
+        return f"the candidate was not evaluated on {source}"
+    draws = settings.bootstrap, settings.seed
+    found = paired_difference(ours[source], theirs[source], *draws) if source else mean_difference(ours, theirs, *draws)
+    return Score(found.value, found.low, found.high)
