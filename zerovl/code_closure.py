@@ -63,7 +63,10 @@ NOT_COUNTED_FOR = {
     "evaluate": dict.fromkeys(
         (
             "zerovl.evaluation.paired",
-            *(f"zerovl.release.{name}" for name in ("current_holder", "gate", "holder", "named_drops", "provenance")),
+            *(
+                f"zerovl.release.{name}"
+                for name in ("current_holder", "gate", "holder", "named_drops", "provenance", "record")
+            ),
             *(
                 f"zerovl.registry.{name}"
                 for name in ("blobs", "cache", "keys", "notes", "records", "registry", "transfer")
@@ -91,12 +94,23 @@ NOT_COUNTED_FOR = {
         _LOADS_THE_SCORER,
     ),
     "train": {
+        "zerovl.data.raw": _SHAPES_NO_WEIGHT,
+        "zerovl.data.raw.records": _SHAPES_NO_WEIGHT,
+        "zerovl.data.raw.tar_samples": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.bootstrap": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.classification": _SHAPES_NO_WEIGHT,
+        **{
+            f"zerovl.evaluation.classification.{name}": _SHAPES_NO_WEIGHT
+            for name in ("encoding", "sets", "tars", "templates", "zero_shot")
+        },
         "zerovl.evaluation.metrics": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.pool": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.ranking": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.retrieval": _SHAPES_NO_WEIGHT,
+        "zerovl.evaluation.sharing": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.two_way": _SHAPES_NO_WEIGHT,
         "zerovl.training.learning": _SHAPES_NO_WEIGHT,
+        "zerovl.training.valid_sets": _SHAPES_NO_WEIGHT,
     },
 }
 _BESIDE = (".html", ".css", ".js", ".csv", ".txt")

@@ -112,7 +112,7 @@ def _group(folder: Path, rank: int, count: int) -> Iterator[Ranks]:
 
 def _start(module: str, folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module, str(folder), str(rank), str(count), str(os.getpid())]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # rank 0 alone has an output
 
 
 def _await_start(helpers: dict[int, subprocess.Popen[bytes]], folder: Path) -> None:
