@@ -33,10 +33,10 @@ class ClassificationParams(Section):
     shards: str = Field("", description="folder in CLIP_benchmark's layout: test/*.tar, classnames.txt")
     classnames: str = Field("", description="file of names, one a line in the order of the classes; empty: the set's")
     templates: Templates = Field("auto", description="what a class is called: a named list, or templates with {}")
-    measures: list[Literal["zero_shot", "linear_probe"]] = Field(
+    measures: list[Literal["zero_shot", "linear_probe", "paper_probe"]] = Field(
         ["zero_shot"],
         min_length=1,
-        description="by captions of the classes, by a linear layer on the image tower, or both",
+        description="by captions of the classes, by a linear layer on the image tower, by one fitted as the paper does",
     )
 
     @model_validator(mode="after")

@@ -103,7 +103,7 @@ def report(path: Path) -> dict[str, Any]:
 def classification_sets(path: Path) -> dict[str, Any]:
     """Return digest of each set that was classified, and how, by name, from the evaluation's `details.json`."""
     return {
-        name: {key: its[key] for key in ("digest", "templates", "linear_probe") if key in its}
+        name: {key: its[key] for key in ("digest", "templates", "linear_probe", "paper_probe") if key in its}
         for name, its in report(path).items()
         if isinstance(its, dict) and "digest" in its
     }

@@ -27,7 +27,7 @@ from zerovl.text_format import names, plural
 
 _NAMED = 5  # broken pictures in a message
 _KEPT = 100  # broken pictures in the report
-_PROBE = "linear_probe"
+_PROBES = frozenset({"linear_probe", "paper_probe"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Classification:
     def of(cls, settings: ClassificationParams) -> Classification:
         """List the set; raises `ZeroVLError` where it cannot be used."""
         found = read_set(settings)
-        if _PROBE in settings.measures and not found.training:
+        if _PROBES & set(settings.measures) and not found.training:
             _require_two(_place(settings), found.classes, [labelled.label for labelled in found.pictures])
         return cls(settings, found)
 
@@ -83,7 +83,7 @@ class Classification:
         self, evaluation: Evaluation, pictures: Labelled
     ) -> tuple[EncodedPictures, Labelled] | tuple[None, None]:
         """Return the set's own training split where a probe learns from it, else None."""
-        if _PROBE not in self.settings.measures:
+        if not _PROBES & set(self.settings.measures):
             return None, None
         if not self.found.training:
             _require_two(_place(self.settings), self.found.classes, pictures.labels.tolist())
@@ -126,5 +126,5 @@ def _require_two(place: str, classes: Sequence[str], labels: Sequence[int]) -> N
     if single := np.flatnonzero(counts == 1).tolist():
         raise ZeroVLError(
             f"{place}: class {classes[single[0]]!r} has 1 picture, and a linear probe learns from the others of its "
-            "class; give it more, leave it out, or take linear_probe out of measures"
+            "class; give it more, leave it out, or take the probe out of measures"
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class Layer:
     """A linear classifier of features (n, w)."""
 
     mean: Tensor  # (w,) of the training features
-    scale: Tensor  # () their root mean squared distance from it
+    scale: Tensor  # () their root mean squared distance from it, or (w,) one a feature
     weight: Tensor  # (C, w)
     bias: Tensor  # (C,)
     penalty: float
@@ -69,6 +70,14 @@ def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
     return layer
 
 
+class Fit(Protocol):
+    """Fits a layer to features (n, w) of labels (n,), by what it draws with a seed."""
+
+    def __call__(self, features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
+        """Return the layer."""
+        ...
+
+
 @dataclass(frozen=True)
 class Probed:
     """What a linear probe says of pictures that its layers never saw."""
@@ -77,7 +86,9 @@ class Probed:
     penalties: tuple[float, ...]  # that were chosen, one a layer
 
 
-def probe(features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, classes: int, seed: int) -> Probed:
+def probe(
+    features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, classes: int, seed: int, fit: Fit = fit
+) -> Probed:
     """Classify features (n, w) by layers fitted to `training`, or where there is none to the other folds of their own.
 
     Args:
@@ -85,7 +96,8 @@ def probe(features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, 
         labels: (n,) their classes.
         training: features and labels of a split to train on.
         classes: how many there are.
-        seed: of the folds and of the held-out part.
+        seed: of the folds, and of what `fit` draws.
+        fit: how a layer is fitted.
     """
     features, targets = features.double(), torch.from_numpy(labels).to(features.device)
     if training is not None:

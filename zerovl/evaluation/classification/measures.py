@@ -14,7 +14,8 @@ import torch
 
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.bootstrap import Floats
-from zerovl.evaluation.classification.linear_probe import FOLDS, probe
+from zerovl.evaluation.classification import paper_probe
+from zerovl.evaluation.classification.linear_probe import FOLDS, Fit, Probed, fit, probe
 from zerovl.evaluation.classification.zero_shot import (
     TOP1,
     accuracies,
@@ -93,22 +94,54 @@ def linear_probe(subject: Subject) -> Measured:
     """Classify by a linear layer on the image tower (see `linear_probe.py`): `probe_top1`."""
     if not subject.ranks.is_first:
         return Measured({}, {})  # the first rank alone keeps what is measured, and one fit takes all of a processor
-    settings, labels, training = subject.settings, subject.pictures.labels, subject.training
-    classes, seed, device = len(subject.classes), settings.seed, subject.model.device
-    learned = None if training is None else (training.trained.to(device), training.labels)
-    learned_untrained = None if training is None else (training.untrained.to(device), training.labels)
-    found = probe(subject.pictures.trained.to(device), labels, learned, classes, seed)
-    untrained = probe(subject.pictures.untrained.to(device), labels, learned_untrained, classes, seed)
-    hits = {TOP1: (found.predicted == labels).astype(np.float64)}
+    labels, training = subject.pictures.labels, subject.training
+    of_training = None if training is None else training.untrained
+    found = _probed(subject, subject.pictures.trained, None if training is None else training.trained, fit)
+    untrained = _probed(subject, subject.pictures.untrained, of_training, fit)
     block = {
-        "probe_top1": _score(accuracy_intervals(hits, labels, classes, settings.bootstrap, seed)[TOP1]),
+        "probe_top1": _probe_score(subject, found),
         "untrained_probe_top1": Score(100.0 * float((untrained.predicted == labels).mean())),
     }
-    trained_on = f"{FOLDS} folds of the set itself" if training is None else f"{len(training.labels)} pictures of train"
-    return Measured(block, {"linear_probe": {"penalties": list(found.penalties), "trained_on": trained_on}})
+    details = {"penalties": list(found.penalties), "trained_on": _trained_on(subject)}
+    return Measured(block, {"linear_probe": details})
 
 
-MEASURES: dict[str, Measure] = {"zero_shot": zero_shot, "linear_probe": linear_probe}
+def by_papers_recipe(subject: Subject) -> Measured:
+    """Classify by a layer fitted as the paper does (see `paper_probe.py`): `paper_probe_top1`."""
+    if not subject.ranks.is_first:
+        return Measured({}, {})  # as `linear_probe`
+    training = subject.training
+    of_training = None if training is None else training.trained
+    found = _probed(subject, subject.pictures.trained, of_training, paper_probe.fit)
+    block = {"paper_probe_top1": _probe_score(subject, found)}
+    return Measured(block, {"paper_probe": {"trained_on": _trained_on(subject)}})
+
+
+MEASURES: dict[str, Measure] = {
+    "zero_shot": zero_shot,
+    "linear_probe": linear_probe,
+    "paper_probe": by_papers_recipe,
+}
+
+
+def _probed(subject: Subject, features: torch.Tensor, of_training: torch.Tensor | None, fit: Fit) -> Probed:
+    """What layers say of features (n, w), learned from a training split's or from the other folds."""
+    device, training = subject.model.device, subject.training
+    learned = None if training is None or of_training is None else (of_training.to(device), training.labels)
+    labels, classes = subject.pictures.labels, len(subject.classes)
+    return probe(features.to(device), labels, learned, classes, subject.settings.seed, fit)
+
+
+def _probe_score(subject: Subject, found: Probed) -> Score:
+    labels, settings = subject.pictures.labels, subject.settings
+    hits = {TOP1: (found.predicted == labels).astype(np.float64)}
+    intervals = accuracy_intervals(hits, labels, len(subject.classes), settings.bootstrap, settings.seed)
+    return _score(intervals[TOP1])
+
+
+def _trained_on(subject: Subject) -> str:
+    training = subject.training
+    return f"{FOLDS} folds of the set itself" if training is None else f"{len(training.labels)} pictures of train"
 
 
 def _by_captions(subject: Subject, model: Encoder, features: torch.Tensor) -> tuple[dict[str, Floats], Ints]:

@@ -1,0 +1,92 @@
+"""The paper's linear probe: LARS by values that were worked out by hand, and the fast probe's accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.support.paths import SHARED
+from zerovl.evaluation.classification import linear_probe, paper_probe
+from zerovl.evaluation.classification.lars import Lars, warm_up_and_half_cosine
+from zerovl.evaluation.classification.sets import read_set
+from zerovl.evaluation.classification.zero_shot import TOP1, accuracy_intervals
+from zerovl.params import ClassificationParams
+
+GROCERY = SHARED / "photos_classes" / "grocery"
+
+
+def test_steps_of_a_matrix_are_a_share_of_its_length() -> None:
+    """|w| 5 and |g| 2: g x 0.001 x 5 / 2 = (0, 0.005); then |w| is 4.992 and momentum adds 0.9 of it."""
+    weight = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    lars = Lars([weight], momentum=0.9)
+    gradient = torch.tensor([[0.0, 2.0]], dtype=torch.float64)
+    lars.step([gradient], lr=2.0)
+    assert weight.tolist() == [[3.0, pytest.approx(3.99)]]
+    length = (9 + 3.99**2) ** 0.5
+    lars.step([gradient], lr=2.0)
+    assert weight.tolist() == [[3.0, pytest.approx(3.99 - 2.0 * (0.9 * 0.005 + 0.001 * length))]]
+
+
+def test_weight_decay_counts_in_the_direction_and_biases_take_the_gradient_itself() -> None:
+    """d = (0, 2) + 0.5 x (3, 4) = (1.5, 4), |d| = 4.272: the step is 0.5 x 0.001 x 5 / 4.272 x d."""
+    weight, bias = torch.tensor([[3.0, 4.0]], dtype=torch.float64), torch.tensor([1.0, 1.0], dtype=torch.float64)
+    Lars([weight, bias], 0.9, weight_decay=0.5).step([torch.tensor([[0.0, 2.0]]), torch.tensor([0.5, -1.0])], lr=0.5)
+    assert weight.tolist() == [[pytest.approx(3.0 - 0.000877799), pytest.approx(4.0 - 0.002340797)]]
+    assert bias.tolist() == [0.75, 1.5]
+
+
+def test_a_matrix_of_zeros_takes_the_gradient_itself() -> None:
+    weight = torch.zeros(1, 2)
+    Lars([weight], 0.9).step([torch.tensor([[3.0, 4.0]])], lr=1.0)
+    assert weight.tolist() == [[-3.0, -4.0]]
+    Lars([weight], 0.9).step([torch.zeros(1, 2)], lr=1.0)
+    assert weight.tolist() == [[-3.0, -4.0]]
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [warm_up_and_half_cosine(step, 90, 6.4, 10 / 90) for step in range(90)]
+    assert rates[:10] == pytest.approx([0.64 * step for step in range(1, 11)])
+    assert rates[10] == pytest.approx(6.4)
+    assert rates[50] == pytest.approx(3.2)
+    assert 0 < rates[-1] < 0.01
+
+
+def test_imagenet_takes_the_papers_steps() -> None:
+    assert paper_probe.FEWEST_STEPS == 90 * 79
+
+
+def test_batches_of_a_large_set_hold_each_picture_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_probe, "BATCH", 4)
+    x = torch.arange(10.0)[:, None]
+    found = list(paper_probe._batches(x, torch.arange(10), 7, torch.Generator().manual_seed(0)))
+    assert [len(labels) for _, labels in found] == [4, 4, 2, 4, 4, 2, 4]
+    first, second = (torch.cat([labels for _, labels in found[at : at + 3]]) for at in (0, 3))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+    assert first.tolist() != second.tolist()
+    assert all(torch.equal(inputs[:, 0].long(), labels) for inputs, labels in found)
+
+
+@pytest.mark.skipif(not GROCERY.is_dir(), reason="the photographs are not here")
+def test_both_probes_agree_on_real_pictures_within_their_intervals() -> None:
+    """On 6 x 6 colours of groceries, half of each class to learn from."""
+    found = read_set(ClassificationParams(name="grocery", folder=str(GROCERY)))
+    features = torch.stack([_colours(its.picture.path) for its in found.pictures])
+    labels = torch.tensor([its.label for its in found.pictures])
+    scored = torch.from_numpy(linear_probe.folds_of(labels.numpy(), 2, seed=0) == 0)
+    intervals = []
+    for fit in (linear_probe.fit, paper_probe.fit):
+        layer = fit(features[~scored], labels[~scored], len(found.classes), 0)
+        hits = {TOP1: (layer.logits(features[scored]).argmax(1) == labels[scored]).double().numpy()}
+        intervals.append(accuracy_intervals(hits, labels[scored].numpy(), len(found.classes), 200, 0)[TOP1])
+    fast, paper = intervals
+    assert fast.low < paper.value < fast.high
+    assert paper.low < fast.value < paper.high
+    assert min(fast.low, paper.low) > 3 * 100 / len(found.classes)  # far above chance
+
+
+def _colours(path: str) -> torch.Tensor:
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").resize((6, 6))
+    return torch.from_numpy(np.asarray(small, np.float64).reshape(-1) / 255)
