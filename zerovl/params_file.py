@@ -39,6 +39,7 @@ _LATER = frozenset(
         "train.image_size",
         "train.augment.flip_probability",
         "train.text_dropout",
+        "train.valid_set_pictures",
         "machine",
         "machine.cache_features",
         "machine.deterministic",

@@ -154,6 +154,9 @@ class TrainParams(Section):
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
     valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
     valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
+    valid_set_pictures: int = Field(
+        0, ge=0, description="pictures of each set in evaluate.classification that are classified then too; 0: none"
+    )
 
     @model_validator(mode="after")
     def _stream_has_a_precision(self) -> Self:

@@ -21,7 +21,7 @@ from zerovl.training.start import Checkpoint, Start
 from zerovl.training.weight_digests import file_digests
 
 _WEIGHTS = "weights"
-_NOT_SHAPING = ("valid_checks", "valid_pairs", "continue_from")
+_NOT_SHAPING = ("valid_checks", "valid_pairs", "valid_set_pictures", "continue_from")
 # Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
 _LATER: dict[str, dict[str, Any]] = {
     "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},

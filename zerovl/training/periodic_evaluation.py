@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 
 import numpy as np
@@ -21,6 +22,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.params import Params
 from zerovl.training.run_spec import Run
+from zerovl.training.valid_sets import Towers, read_checks
 
 _PASS = 100  # pairs embedded at once
 _RESAMPLES = 200  # of the curve's interval
@@ -42,10 +44,16 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
     input_ids, attention_mask = (torch.from_numpy(array) for array in run.spec.tokenizer(captions))
     activity = run.ranks.activity
     # Between passes the watchdog is told: scoring many pairs is progress too.
-    embed = _embedder(model, images, input_ids, attention_mask, lambda: activity.mark("scoring validation pairs"))
+    alive = partial(activity.mark, "scoring validation pairs")
+    embed = _embedder(model, images, input_ids, attention_mask, alive)
+    checks, towers = read_checks(params), Towers(model, run.spec.tokenizer, alive)
 
     def score() -> dict[str, float]:
-        return scores(*embed(), counts)
+        found = scores(*embed(), counts)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # as `_embedder`
+            for check in checks:
+                found |= check.score(towers)
+        return found
 
     return PeriodicEvaluation(max(1, run.spec.steps // params.train.valid_checks), score, is_sharded(model))
 

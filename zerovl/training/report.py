@@ -9,6 +9,7 @@ from typing import Any
 
 from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json_lines, write_json
+from zerovl.training import valid_sets
 from zerovl.training.learning import tail
 from zerovl.training.periodic_evaluation import COLUMN, IN_POOL, SCORES
 
@@ -36,7 +37,7 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_s
             "save_seconds": round(sum(row.get("save_seconds", 0.0) for row in rows) + last_save_seconds, 3),
         }
     if scores:
-        values |= {name: scores[-1][name] for name in SCORES if name in scores[-1]}
+        values |= {name: value for name, value in scores[-1].items() if name in SCORES or valid_sets.is_column(name)}
     write_json(report / "metrics.json", values)
 
 
@@ -51,6 +52,6 @@ def _plots(rows: list[dict[str, Any]], report: Path) -> None:
             if row["step"] % every and COLUMN not in row and row is not rows[-1]:
                 continue
             live.step = row["step"]
-            for name in PLOTTED:
+            for name in (*PLOTTED, *filter(valid_sets.is_column, row)):
                 if name in row:
                     live.log_metric(name, row[name], timestamp=False)

@@ -19,7 +19,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
-from zerovl.training import fingerprint
+from zerovl.training import fingerprint, valid_sets
 from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
 from zerovl.training.run_spec import Run
@@ -58,6 +58,7 @@ def start_block(
         ("memory", str(sizing.memory)),
     ]
     lines += [("features", str(folder)) for folder in features]
+    lines += [("checks", said) for said in valid_sets.describe(params)]
     if train.ema_decay:
         said = f"a moving average of the weights, decay {train.ema_decay:g}, is scored and written in their place"
         lines.append(("average", said))
@@ -176,6 +177,11 @@ def without_effect(params: Params) -> list[str]:
                 notes.append(f"train.fine_tuning.{name} {value:g} has no effect: train.freeze names that tower")
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
+    if train.valid_set_pictures and not (train.valid_checks and params.evaluate.classification):
+        notes.append(
+            f"train.valid_set_pictures {train.valid_set_pictures} has no effect without train.valid_checks and a "
+            "set in evaluate.classification"
+        )
     return notes
 
 

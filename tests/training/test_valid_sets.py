@@ -1,0 +1,86 @@
+"""Sets with classes during training: what a check says is what the evaluation says of the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.fake_world import png
+from tests.support.real_world import make_model, make_project, settings
+from zerovl.distributed.ranks import ALONE
+from zerovl.errors import ZeroVLError
+from zerovl.evaluation.base import Evaluation
+from zerovl.evaluation.classification.evaluator import Classification
+from zerovl.model.encoder import Encoder
+from zerovl.params import Params
+from zerovl.training import fingerprint, valid_sets
+from zerovl.training.start_block import without_effect
+from zerovl.training.valid_sets import Towers, read_checks
+from zerovl.workspace import Workspace
+
+COLOURS = {"red": (230, 10, 20), "green": (20, 220, 10), "dark blue": (10, 30, 140)}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project with a model and a set of three classes of four pictures, one of them broken."""
+    space = make_project(tmp_path_factory.mktemp("project"), sources=("alpha",))
+    make_model(space, seed=3)
+    for name, (red, green, blue) in COLOURS.items():
+        folder = space.root / "set" / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            (folder / f"{number}.png").write_bytes(png((red, green, blue + 20 * number), side=40))
+    (space.root / "set" / "green" / "2.png").write_bytes(b"")
+    return space
+
+
+def with_set(workspace: Workspace, *overrides: str) -> Params:
+    one = (
+        f"evaluate.classification=[{{name: colours, folder: {workspace.root / 'set'}, templates: ['a {{}}', '{{}}']}}]"
+    )
+    return settings(workspace.root, one, *overrides)
+
+
+def test_a_check_equals_the_evaluation_of_the_same_weights(workspace: Workspace) -> None:
+    params = with_set(workspace, "train.valid_set_pictures=100")
+    encoder = Encoder.load(workspace.model)
+    marks: list[int] = []
+    (check,) = read_checks(params)
+    with torch.no_grad():
+        found = check.score(Towers(encoder.model, encoder.tokenizer, lambda: marks.append(1)))
+    evaluation = object.__new__(Evaluation)
+    for name, value in {"settings": params.evaluate, "model": encoder, "untrained": encoder, "ranks": ALONE}.items():
+        object.__setattr__(evaluation, name, value)
+    expected = Classification.of(params.evaluate.classification[0]).evaluate(evaluation).overall
+    assert found == {"valid_colours_top1": pytest.approx(expected["top1"].value)}
+    assert expected["pictures"].value == 11
+    assert len(marks) == 2  # a pass of pictures, one of captions
+
+
+def test_fewer_pictures_are_spread_over_the_classes(workspace: Workspace) -> None:
+    (check,) = read_checks(with_set(workspace, "train.valid_set_pictures=4"))
+    assert sorted(set(check.labels.tolist())) == [0, 1, 2]
+    assert len(check.pixels) <= 4
+
+
+def test_nothing_is_read_by_default_and_the_block_says_the_cost(workspace: Workspace) -> None:
+    assert read_checks(with_set(workspace)) == []
+    assert valid_sets.describe(with_set(workspace)) == []
+    assert valid_sets.describe(with_set(workspace, "train.valid_set_pictures=5", "train.valid_checks=3")) == [
+        "colours is classified too: each of 3 checks embeds 5 of its 12 pictures and 6 captions of 3 classes"
+    ]
+    notes = without_effect(settings(workspace.root, "train.valid_set_pictures=5"))
+    assert any(note.startswith("train.valid_set_pictures 5 has no effect") for note in notes)
+    with pytest.raises(ZeroVLError, match="no such folder"):
+        read_checks(
+            settings(Path("x"), "train.valid_set_pictures=5", "evaluate.classification=[{name: gone, folder: nowhere}]")
+        )
+
+
+def test_it_is_no_other_run() -> None:
+    assert "valid_set_pictures" in fingerprint._NOT_SHAPING
+    assert valid_sets.is_column(valid_sets.column("pets"))
+    assert not valid_sets.is_column("valid_rsum")
