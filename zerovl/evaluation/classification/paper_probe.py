@@ -3,10 +3,10 @@
 LARS, learning rate 6.4, momentum 0.9, no weight decay, 90 epochs of batches of 16,384, warm-up over a ninth of the
 steps, then a half cosine. It is the slow one beside `linear_probe.fit`, which goes straight to the optimum.
 
-Two things differ from the paper's: pictures are embedded once, without RandomResizedCrop and AutoAugment, and a set
-that is smaller than ImageNet-1K takes as many steps as that (7,110), since LARS moves a matrix by a share of its own
-length a step: 90 steps would leave it where it began. What the paper leaves open is ours: features are normalised by
-their mean and deviation over the training pictures, first weights are normal with deviation 0.01.
+It differs from the paper's in that pictures are embedded once, without RandomResizedCrop and AutoAugment. What the
+paper leaves open is ours: features are normalised by their mean and deviation over the training pictures, first weights
+are normal with deviation 0.01. A set that is smaller than a batch is one batch, so it takes 90 steps. That is as it
+should be: nothing but the number of steps keeps this layer from learning few pictures by heart.
 
 Shapes: `n` pictures, `b` of a batch, `C` classes, `w` width of the tower.
 """
@@ -26,7 +26,6 @@ EPOCHS = 90
 PEAK = 6.4
 MOMENTUM = 0.9
 WARM_UP = 0.1111  # of the steps
-FEWEST_STEPS = EPOCHS * -(-1_281_167 // BATCH)  # of ImageNet-1K's training pictures
 _FIRST = 0.01  # deviation of the first weights
 
 
@@ -39,8 +38,8 @@ def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
     weight = (_FIRST * torch.randn(classes, x.shape[1], generator=generator)).to(x.device)  # (C, w)
     bias = x.new_zeros(classes)
     optimiser = Lars([weight, bias], MOMENTUM)
-    steps = max(EPOCHS * -(-len(x) // BATCH), FEWEST_STEPS)
-    for step, (inputs, targets) in enumerate(_batches(x, labels, steps, generator)):
+    steps = EPOCHS * -(-len(x) // BATCH)
+    for step, (inputs, targets) in enumerate(_batches(x, labels, generator)):
         error = (inputs @ weight.T + bias).softmax(1)  # (b, C)
         error[torch.arange(len(targets), device=x.device), targets] -= 1.0
         error /= len(targets)  # now the gradient of the mean cross-entropy by the logits
@@ -49,15 +48,12 @@ def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
     return Layer(mean, scale, weight.to(features.dtype), bias.to(features.dtype), penalty=0.0)
 
 
-def _batches(x: Tensor, labels: Tensor, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give so many batches, epoch after epoch, each in an order of its own; a small set whole."""
-    if len(x) <= BATCH:
-        for _ in range(steps):
+def _batches(x: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give the batches of all epochs, each epoch in an order of its own; a set that is one batch as it is."""
+    for _ in range(EPOCHS):
+        if len(x) <= BATCH:
             yield x, labels
-        return
-    given = 0
-    while given < steps:
-        for rows in torch.randperm(len(x), generator=generator).split(BATCH)[: steps - given]:
+            continue
+        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
             at = rows.to(x.device)
             yield x[at], labels[at]
-            given += 1
