@@ -27,12 +27,13 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
 from zerovl.params import FilterParams
 
-KILLS = 12
+KILLS = 10
 SETTINGS = {"shard_samples": 3, "tokenizer_vocab": 60}
 # Counts what it does with files, and kills itself at a drawn one: each fork is a start of `prepare`.
 SCRIPT = """
 import json, os, signal, sys
 import pandas  # as pyarrow does at its first table: once here, and not in each fork
+from zerovl import code_closure
 from pathlib import Path
 from tests.support import raw_sources
 from tests.support.raw_sources import run_prepare
@@ -40,6 +41,7 @@ from zerovl.data.shard_writing import ShardWriter
 
 root, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 events = 0
+code_closure.digests("prepare")  # read once, too
 
 def counted(function, kill_at):
     def call(*arguments, **options):

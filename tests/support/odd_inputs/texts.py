@@ -156,6 +156,11 @@ KINDS = [
         Outcome(2, 1, "caption of type int, not a text"),
     ),
     lines(
+        "name that is a number, then a text",
+        b'{"image": 7, "caption": "seven"}\n{"image": "7", "caption": "seven"}\n',
+        Outcome(2, 2, "this name already belongs to no picture"),
+    ),
+    lines(
         "picture that is a list",
         b'{"image": ["2.jpg"], "caption": "two"}\n',
         Outcome(2, 1, "picture of type list, neither a name nor bytes"),

@@ -143,10 +143,8 @@ class TableRecords:
             if caption is not None and not isinstance(caption, str):
                 problem = f"caption of type {type(caption).__name__}, not a text"
             if found.identity != group.first.identity:
-                problem = (
-                    f"{part.columns.image_id} {row.values[2]!r} already belongs to {group.first.name[:200]}, "
-                    f"here it has {found.name[:200]}"
-                )
+                key = f"{part.columns.image_id} {row.values[2]!r}" if part.columns.image_id else "this name"
+                problem = f"{key} already belongs to {group.first.name[:200]}, here it has {found.name[:200]}"
             if problem:
                 yield Record(part.origin(row), group.image_id, shown(text), error=problem)
             else:
