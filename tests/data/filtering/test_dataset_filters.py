@@ -14,7 +14,8 @@ from tests.support.raw_sources import all_bytes, encoded, jpeg, picture, rows, r
 from zerovl.data import bucket_files
 from zerovl.data.filtering import duplicates, near_pairs
 from zerovl.data.filtering.left_out_tables import Tally, entries, first_examples, load_tallies
-from zerovl.data.manifest import Manifest
+from zerovl.data.filtering.rewriting import SplitRewriter
+from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.data.shards import ShardReader, read_row
 from zerovl.files import sha256_file
 from zerovl.params import FilterParams
@@ -152,6 +153,30 @@ def test_buckets_and_processes_change_nothing(tmp_path: Path, monkeypatch: pytes
         prepared(root, duplicates="near", leaks="near", max_caption_repeats=5)
         found.append(all_bytes(root / "data"))
     assert found[0] == found[1]
+
+
+def test_a_run_that_ended_among_the_filters_goes_on_to_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"duplicates": "near", "leaks": "near", "max_caption_repeats": 5}
+    for name in ("whole", "broken"):
+        write_copies(tmp_path / name)
+    prepared(tmp_path / "whole", **asked)
+    run, seen = SplitRewriter.run, list[str]()
+
+    def stop_at_the_second(self: SplitRewriter) -> SplitInfo:
+        seen.append(self.table.split)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return run(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SplitRewriter, "run", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(tmp_path / "broken", **asked)
+    assert not (tmp_path / "broken" / "data" / "manifest" / "manifest.json").exists()
+    prepared(tmp_path / "broken", **asked)
+    assert all_bytes(tmp_path / "broken" / "data") == all_bytes(tmp_path / "whole" / "data")
 
 
 def test_no_two_near_pictures_stay_and_each_lost_one_is_near_one_that_stays(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ Two hashes that differ in at most d of some bits agree in at least one of d + 1 
 grouped by each part; within a small group all are compared, a large one is split again by the bits that are left. Large
 groups are common: a picture on white paper has a part of zeros.
 
-Memory is a few times the hashes' own. Time is next to linear for d up to 4; at 8 a hash is looked at hundreds of times.
+Memory is a few times the hashes' own. A million hashes, a tenth of them with 24 bits of zeros, take 0.6 s of CPU for
+d = 2 and 7 s for d = 4; beyond, the parts are too short to tell much apart, and time nears that of comparing all.
 
 Shapes: n hashes, p pairs.
 """
@@ -20,7 +21,7 @@ Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 
 ALL_BITS: Places = np.arange(64)
-_SMALL = 64  # hashes of a group that are compared with each other
+_SMALL = 512  # hashes of a group that are compared with each other
 
 
 def parts_of(bits: Places, distance: int) -> list[Places]:
