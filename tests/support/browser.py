@@ -59,7 +59,7 @@ def press_quick_run(factory: Factory, page: Page) -> str:
         new = [row["id"] for row in rows if row["id"] not in known and not row["auto_scheduled"]]
         return str(new[0]) if new else None
 
-    run = wait_for("a run that the browser started", started, 60)
+    run = wait_for("a run that the browser started", started, 240)
     page.goto("about:blank")  # what moves on the page costs a core without a GPU
     return run
 

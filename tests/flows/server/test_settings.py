@@ -1,5 +1,12 @@
 """Prefect's settings: a run of a worker has those of a run from a terminal."""
 
+import asyncio
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from uuid import uuid4
+
 import pytest
 import yaml
 from prefect.settings import Settings, get_current_settings
@@ -32,3 +39,19 @@ def test_a_server_of_its_own_is_told_the_settings_of_make_ui(monkeypatch: pytest
     server = Settings().server
     assert server.concurrency.lease_storage == SERVER_SETTINGS["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
     assert not server.services.repossessor.enabled
+
+
+def test_a_lease_in_files_outlives_its_server(tmp_path: Path) -> None:
+    """Why the setting is there: Prefect ends a run whose lease the server that came back does not know."""
+    storage = import_module(SERVER_SETTINGS["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]).ConcurrencyLeaseStorage
+    renewed: list[bool] = []
+
+    async def outlive() -> None:
+        made = await storage(tmp_path).create_lease([uuid4()], ttl=timedelta(seconds=-60))  # away for long
+        renewed.append(await storage(tmp_path).renew_lease(made.id, timedelta(seconds=300)))
+
+    # In a thread of its own: a browser of another test may keep an event loop in this one.
+    thread = Thread(target=lambda: asyncio.run(outlive()))
+    thread.start()
+    thread.join()
+    assert renewed == [True]
