@@ -357,6 +357,8 @@ def _embed(commands: Subparsers) -> None:
         model, images, out = arguments.model, Path(arguments.images), Path(arguments.out)
         if arguments.pairs and out.suffix == ".parquet":
             embed.run_table(model, Path(arguments.pairs), images, out, arguments.ranks)
+        elif arguments.pairs and arguments.ranks != 1:
+            raise ZeroVLError(f"--ranks {arguments.ranks}: one process makes an .npz of --pairs; name a .parquet")
         elif arguments.pairs:
             embed.run(model, Path(arguments.pairs), images, out)
         else:

@@ -274,6 +274,8 @@ def test_a_table_has_the_rows_of_the_npz(
     ]
     table.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
     words = ["embed", "model", "--pairs", str(table), "--images", str(picture_folder), "--out"]
+    assert cli.main([*words, str(slow), "--ranks", "2"]) == 2
+    assert not slow.exists()
     assert cli.main([*words, str(slow)]) == 0
     encoder.encoded_pictures = 0
     monkeypatch.setattr(pairs_table, "PART", 3)
