@@ -11,7 +11,7 @@ import pytest
 from tests.support.fake_world import FakeEncoder, World, make_world
 from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation import validation_set
+from zerovl.evaluation import job, validation_set
 from zerovl.files import sha256_file
 from zerovl.params import EvaluateParams, Params
 from zerovl.stages import evaluate
@@ -51,8 +51,8 @@ def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         validation_set,
         "evaluation_batches",
-        lambda manifest, shards, source, split, transform, size, workers: Batches(
-            world.batches(source, transform, size)
+        lambda manifest, shards, source, split, transform, size, workers, share: Batches(
+            world.batches(source, transform, size)[share]
         ),
     )
     monkeypatch.setattr(
@@ -67,8 +67,8 @@ def workspace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             source=source,
         ),
     )
-    monkeypatch.setattr(evaluate.Encoder, "load", lambda folder: FakeEncoder())
-    monkeypatch.setattr(evaluate.Encoder, "untrained", lambda folder, seed: FakeEncoder(seed + 1, blind=True))
+    monkeypatch.setattr(job.Encoder, "load", lambda folder, device: FakeEncoder())
+    monkeypatch.setattr(job.Encoder, "untrained", lambda folder, seed, device: FakeEncoder(seed + 1, blind=True))
     return space
 
 
