@@ -141,7 +141,7 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
             plural(len(info.shards), "shard"),
             file_size(sum(shard.bytes for shard in info.shards)),
         )
-        for (name, split), info in manifest.splits.items()
+        for (name, split), info in sorted(manifest.splits.items())
     ]
     print(table(rows, right=frozenset(range(1, 6))))
     for source, by_split in sorted(left_out.items()):
