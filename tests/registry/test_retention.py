@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,13 +171,11 @@ def is_whole(store: Store) -> bool:
     return True
 
 
-def outcomes(acts: tuple[Act, Act]) -> list[tuple[MemoryStore, list[Any]]]:
+def outcomes(acts: tuple[Act, Act]) -> Iterator[tuple[MemoryStore, list[Any]]]:
     first, second = (count_steps(retired_once(), act) for act in acts)
-    found = []
     for order in orders(first, second):
         store = retired_once()
-        found.append((store, interleave(store, acts, order)))
-    return found
+        yield store, interleave(store, acts, order)
 
 
 @pytest.mark.parametrize("acts", [(remove, register_again), (register_again, remove)])
@@ -216,7 +215,7 @@ def test_an_alias_never_ends_with_a_retired_version(monkeypatch: pytest.MonkeyPa
         retire(registry, registry.version("zerovl", 1))
 
     ends = set()
-    for store, _ in [*outcomes((give, take)), *outcomes((take, give))]:
+    for store, _ in itertools.chain(outcomes((give, take)), outcomes((take, give))):
         word = notes.state(notes.of_version(store, "zerovl", 1)).word
         held = Registry(store).current("zerovl", "staging") is not None
         assert held == (word == "")
