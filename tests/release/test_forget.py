@@ -114,7 +114,7 @@ def test_two_that_forget_and_one_that_registers_leave_neither_picture() -> None:
         ((lambda store: forget_it(PERSON, store), register), ["photos-cat", "photos-dog"]),
     ):
         first, second = (count_steps(start(), act) for act in acts)
-        for order in list(orders(first, second))[::3]:
+        for order in list(orders(first, second))[::17]:
             store = start()
             assert interleave(store, acts, order) == [None, None]
             for version in Registry(store).versions("zerovl"):
