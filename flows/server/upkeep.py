@@ -201,7 +201,10 @@ def main() -> None:
     try:
         lines = look_once()
     except httpx.HTTPError as error:
-        sys.exit(f"{get_current_settings().api.url}: {error or type(error).__name__}")
+        sys.exit(
+            f"no Prefect server at {get_current_settings().api.url} ({error or type(error).__name__}); start one with "
+            "`make ui`, or set PREFECT_API_URL"
+        )
     print("\n".join(lines) if lines else "no run is lost or late")
 
 
