@@ -79,10 +79,10 @@ def show_artifact(page: Page, key: str) -> None:
     """Scroll to a card of the Artifacts tab, which loads its list as one scrolls; again where the server refused it."""
     page.mouse.move(760, 700)
     card = page.get_by_text(key, exact=True).locator("visible=true").first
-    for attempt in range(60):
+    for attempt in range(240):
         if card.count():
             break
-        if attempt % 20 == 19:
+        if attempt == 120:  # a minute: before that the page may still be loading
             page.reload()
             open_tab(page, "Artifacts")
         page.mouse.wheel(0, 600)
