@@ -105,7 +105,7 @@ def code_in(*names: str) -> Callable[[Path], None]:
         (junk, []),
         (new_version, []),
         (code_in("planning/plan.py", "planning/gpus.py", "planning/calibrate.py"), []),
-        (code_in("commands/search.py", "commands/doctor.py", "commands/registry.py", "cli.py"), []),
+        (code_in("commands/search.py", "commands/doctor.py", "commands/registry.py", "command_line/models.py"), []),
         (code_in("interop/original.py"), []),
         (code_in("distributed/watchdog.py", "training/launch.py", "training/start_block.py", "log.py"), []),
         (code_in("params/train.py", "params_file.py"), []),

@@ -12,6 +12,7 @@ from tests.support.shard_fixture import write as shards_of_pairs
 from tests.support.tiny_project import RECIPE
 from tests.support.towers import batch, decoupled_step, model
 from zerovl import cli, params_file
+from zerovl.command_line import project
 from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
@@ -94,7 +95,9 @@ def test_the_paper_s_model_is_planned_without_weights_gpus_or_data(
     assert "not known: --measure times a few steps" in printed
 
 
-@pytest.mark.parametrize("words", [words for words in EXAMPLE.findall(cli._PLAN_EXAMPLES) if "--measure" not in words])
+@pytest.mark.parametrize(
+    "words", [words for words in EXAMPLE.findall(project._PLAN_EXAMPLES) if "--measure" not in words]
+)
 def test_the_examples_of_its_help_work_on_the_default_parameters(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,40 @@
+"""What the commands share: how one is added, and how it gets its parameters.
+
+One function a command, its arguments and what it does side by side. Parameters are read and checked before anything
+heavy is imported, so that a misspelt key is told in a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from zerovl.params import Params
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run = Callable[[argparse.Namespace], int | None]
+
+
+def command(commands: Subparsers, name: str, text: str, run: Run, examples: str = "") -> argparse.ArgumentParser:
+    """Add a command, with what it runs and examples for its help; returns its parser."""
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def with_params(commands: Subparsers, name: str, text: str, run: Run, examples: str = "") -> argparse.ArgumentParser:
+    """Add a command that reads a file of parameters; returns its parser."""
+    parser = command(commands, name, text, run, examples)
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: params.yaml")
+    return parser
+
+
+def load(arguments: argparse.Namespace) -> Params:
+    """Return the checked parameters of the file that a command was given; raises `ZeroVLError`."""
+    from zerovl import params_file
+
+    return params_file.load(arguments.params)

@@ -1,0 +1,122 @@
+"""The stages of `dvc.yaml`, and what each runs."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import signal
+from pathlib import Path
+
+from zerovl.command_line.parts import Subparsers, command, load, with_params
+
+_TRAIN_EXAMPLES = """\
+examples:
+  zerovl train                                   as params.yaml says; resumes by itself if a run with the same
+                                                 parameters, data and code was interrupted
+  zerovl train --from 3f2a90c1@1200              go on from a checkpoint of another run with what params.yaml says now:
+                                                 another lr, clip_norm or precision, more epochs, newer code
+  zerovl recipe recipes/small-real.yaml train.batch_size=512 && dvc repro
+                                                 another recipe with one value changed, through all stages
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3 \\
+      -m zerovl.training.worker params.yaml      two nodes of 8 GPUs; run it on both
+
+While it runs: Ctrl-C or SIGTERM saves a checkpoint of the current step and exits with 3; run it again to go on.
+SIGUSR1 saves one and goes on.
+A rank that dies, or is stuck for machine.watchdog_minutes, is named, and all start again from the last checkpoint.
+"""
+
+
+def add_to(commands: Subparsers) -> None:
+    """Add these commands, in the order in which `zerovl --help` shows them."""
+    _demo_data(commands)
+    _prepare(commands)
+    _validate(commands)
+    _train(commands)
+    _evaluate(commands)
+    _register(commands)
+    _code(commands)
+
+
+def _demo_data(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        params = load(arguments)
+        from zerovl.data.demo import draw
+
+        draw.draw(params.demo, Path("data/demo/raw"))
+
+    with_params(commands, "demo-data", "draw the demo's three sources of captioned scenes", run)
+
+
+def _prepare(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        params = load(arguments)
+        from zerovl.stages import prepare
+
+        prepare.run(params)
+
+    with_params(commands, "prepare", "pack raw sources into shards and a manifest", run)
+
+
+def _validate(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        params = load(arguments)
+        from zerovl.stages import validate
+
+        validate.run(params)
+
+    with_params(commands, "validate", "check the manifest against the rules of params.yaml", run)
+
+
+def _train(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        faulthandler.register(signal.SIGUSR2)  # shows the Python stacks
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save now" has nothing to save before training begins
+        params = load(arguments)
+        if arguments.continue_from:
+            from zerovl import params_file
+
+            params = params_file.continued(params, arguments.continue_from)
+        from zerovl.stages import train
+
+        return train.run(params, arguments.params)
+
+    train = with_params(commands, "train", "train the model, or go on with an interrupted run", run, _TRAIN_EXAMPLES)
+    train.add_argument(
+        "--from", dest="continue_from", metavar="RUN@STEP", help="go on from a checkpoint in runs/ with other settings"
+    )
+
+
+def _evaluate(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        params = load(arguments)
+        from zerovl.stages import train
+
+        train.set_threads(params)
+        from zerovl.stages import evaluate  # torch: after the number of threads is set
+
+        evaluate.run(params)
+
+    with_params(commands, "evaluate", "score the model on the validation splits and write the report", run)
+
+
+def _register(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        params = load(arguments)
+        from zerovl.stages import train
+
+        train.set_threads(params)
+        from zerovl.stages import register  # torch, where a holder is scored again
+
+        register.run(params)
+
+    with_params(commands, "register", "publish the model, pass it through the gate, move the alias", run)
+
+
+def _code(commands: Subparsers) -> None:
+    def run(_arguments: argparse.Namespace) -> None:
+        from zerovl.commands import code
+        from zerovl.workspace import Workspace
+
+        code.write(Workspace())
+
+    command(commands, "code", "write what each stage runs to reports/code/, for DVC to compare", run)
