@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from zerovl.data.s3_shards import Outages, S3Ranges, S3Shards
 from zerovl.data.shard_cache import NoRoomError, ShardCache
 from zerovl.data.shards import FileRanges, Sample, ShardReader, locate
 from zerovl.errors import ZeroVLError
-from zerovl.files import sha256_file
+from zerovl.files import locked_if_free, sha256_file
 from zerovl.s3 import Patience
 
 
@@ -182,6 +183,28 @@ def test_a_fetch_that_was_killed_leaves_nothing_that_counts(written: Written, co
     assert sha256_file(cache.folder / cache.file_name(first)) == first.sha256
 
 
+def test_what_was_left_goes_while_its_lock_is_held(
+    written: Written, copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the lock of such a file is never given one that is about to lose its name."""
+    cache, (first, second, *_) = cache_of(copies, tmp_path), shards_of(written)
+    cache.folder.mkdir()
+    left = cache.folder / f"{second.sha256}.part"
+    left.write_bytes(bytes(512))
+    free: list[bool] = []
+    unlink = Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            with locked_if_free(path) as ours:
+                free.append(ours)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    assert cache.fetch(first)
+    assert (free, names(cache)) == ([False], {cache.file_name(first)})
+
+
 FETCHER = """
 import sys
 from pathlib import Path
@@ -273,6 +296,47 @@ def test_whole_shards_from_s3_over_several_connections(
         reader.close()
     finally:
         proxy.close()
+
+
+class Stuck(S3Ranges):
+    """A server whose answers come once they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__("s3://bucket")
+        self.asked, self.go, self.given = threading.Barrier(3), threading.Event(), list[int]()
+
+    def open(self) -> None:
+        pass
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        self.asked.wait(60)
+        self.go.wait(60)
+        self.given.append(offset)
+        return b"x" * size
+
+
+def test_an_interrupted_fetch_writes_nothing_into_what_is_opened_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges, join = Stuck(), threading.Thread.join
+
+    def interrupted(_thread: threading.Thread) -> None:
+        ranges.asked.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(s3_shards, "PART", 512)
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    cache, before = ShardCache(tmp_path / "cache", 1 << 30, S3Shards("s3://bucket", 2, ranges)), threading.enumerate()
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch(ShardInfo("web/train/000000.tar", 1, 2048, "0" * 64))
+    others = [open(tmp_path / f"{number}", "w+b") for number in range(8)]  # noqa: SIM115 - they get the free numbers
+    ranges.go.set()
+    for thread in set(threading.enumerate()) - set(before):
+        join(thread, 60)
+    assert [os.fstat(file.fileno()).st_size for file in others] == [0] * 8
+    assert (sorted(ranges.given), names(cache)) == ([0, 512], set())  # the parts that they were at, and no other
+    for file in others:
+        file.close()
 
 
 def test_a_server_that_stays_away_is_named(clean_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -96,10 +96,17 @@ class S3Shards:
             block = self._ranges.read(shard.path, start, min(PART, shard.bytes - start))
             written = 0
             while written < len(block):
-                written += os.pwrite(descriptor, block[written:], start + written)
+                written += os.pwrite(own, block[written:], start + written)
 
         self._ranges.open()
-        _in_threads(fetch, range(0, shard.bytes, PART), self._connections)
+        # Threads that an interrupt leaves behind must not write into what is opened next under the caller's number.
+        own = os.dup(descriptor)
+        try:
+            _in_threads(fetch, range(0, shard.bytes, PART), self._connections)
+        except Exception:  # after which no thread is left, other than after an interrupt
+            os.close(own)
+            raise
+        os.close(own)
 
 
 def _through_outages(read: Callable[[], Result], outages: Outages) -> Result:
@@ -141,7 +148,11 @@ def _in_threads(run: Callable[[int], None], starts: range, most: int) -> None:
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(most, len(starts)))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException as interrupt:  # of this thread alone: the others end with the part that they are at
+        errors.append(interrupt)
+        raise
     if errors:
         raise errors[0]

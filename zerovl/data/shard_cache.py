@@ -173,8 +173,7 @@ class ShardCache:
             path = Path(entry.path)
             try:
                 status = entry.stat()
-                if path.suffix == _PART and entry.name != own and _was_left(path):
-                    path.unlink()
+                if path.suffix == _PART and entry.name != own and _removed_if_left(path):
                     continue
             except FileNotFoundError:
                 continue  # its fetch has just ended
@@ -223,10 +222,16 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _was_left(part: Path) -> bool:
-    """Whether nobody holds the lock of a file on its way: its process was killed."""
+def _removed_if_left(part: Path) -> bool:
+    """Remove a file on its way whose lock nobody holds, as its process was killed; returns whether it was so.
+
+    The lock is held until the name is gone: who waits for it would else fill a file that then has no name.
+    """
     descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return _lock(descriptor, part, wait=False) and _is_at(part, descriptor)
+        left = _lock(descriptor, part, wait=False) and _is_at(part, descriptor)
+        if left:
+            part.unlink()
+        return left
     finally:
         os.close(descriptor)

@@ -157,8 +157,10 @@ class _Fetcher(threading.Thread):
         self.join(_AGAIN)
 
     def run(self) -> None:
-        while not self._ended:
+        while True:
             self._noted.clear()
+            if self._ended:  # looked at after the event is cleared, which may have been set for just this
+                return
             self._window.move(self._step)
             complete = self._pass()
             self._noted.wait(None if complete else _AGAIN)
