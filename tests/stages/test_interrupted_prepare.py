@@ -228,6 +228,12 @@ def test_what_changed_in_between_is_packed_again(tmp_path: Path, monkeypatch: py
     interrupted_after(3, tmp_path, monkeypatch)
     assert packed_again(tmp_path, monkeypatch, max_side=20) == fresh
     interrupted_after(3, tmp_path, monkeypatch)
+    first = tmp_path / "raw/a/train/0.jpg"
+    before = first.stat()
+    first.write_bytes(first.read_bytes()[:-1] + b"x")  # by a tool that puts size and time back
+    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert packed_again(tmp_path, monkeypatch) == [fresh[0], *fresh[3:]]
+    interrupted_after(3, tmp_path, monkeypatch)
     for kept in (tmp_path / "data/.prepare").glob("*.tar"):
         kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     assert packed_again(tmp_path, monkeypatch) == fresh

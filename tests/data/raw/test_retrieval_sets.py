@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,4 +120,7 @@ def test_fetched_files_stay_until_their_last_picture_is_given(tmp_path: Path) ->
 
 def test_a_picture_that_cannot_be_read_stays_alone(tmp_path: Path) -> None:
     records = [Record("a", number, ("x",), (number,), Picture(str(tmp_path / "gone.jpg"))) for number in range(2)]
+    os.mkfifo(tmp_path / "pipe.jpg")  # which would be waited for
+    for path in (tmp_path / "pipe.jpg", tmp_path / "half \ud800.jpg"):
+        records += [replace(records[0], picture=Picture(str(path)))]
     assert list(together(iter(records), FetchedFiles(tmp_path / "none"))) == records

@@ -178,6 +178,18 @@ def test_pictures_without_ids_are_one_each_or_one_by_their_bytes(tmp_path: Path)
     assert [captions for _, captions in good(manifest)] == [["caption 0", "caption 2"], ["caption 1", "caption 3"]]
 
 
+def test_rows_without_a_picture_are_counted_one_by_one(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "raw/a", "0.jpg", "None")
+    names = ["", "0.jpg", None, 7, " ", "None", None]
+    write(tmp_path / "raw/a/train.jsonl", [{"image": name, "caption": f"of {name}"} for name in names])
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert good(manifest) == [("0.jpg (train.jsonl:2)", ["of 0.jpg"]), ("None (train.jsonl:6)", ["of None"])]
+    assert raw_sources.errors(manifest, "a") == {
+        **{f"train.jsonl:{line}": "no picture" for line in (1, 3, 5, 7)},
+        "train.jsonl:4": "picture of type int, neither a name nor bytes",
+    }
+
+
 def test_ids_of_pandas_and_empty_lists_of_captions(tmp_path: Path) -> None:
     write_pictures(tmp_path / "raw/a", "0.jpg", "1.jpg")
     ids = [7.0, float("nan"), 7.0, 2.5]

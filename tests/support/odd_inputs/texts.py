@@ -158,7 +158,7 @@ KINDS = [
     lines(
         "name that is a number, then a text",
         b'{"image": 7, "caption": "seven"}\n{"image": "7", "caption": "seven"}\n',
-        Outcome(2, 2, "this name already belongs to no picture"),
+        Outcome(2, 2, "picture of type int, neither a name nor bytes"),
     ),
     lines(
         "picture that is a list",

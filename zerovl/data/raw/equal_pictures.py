@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.pack import read_picture
 from zerovl.data.raw.records import Picture, Record
+from zerovl.images import BrokenImageError
 
 Grouping = Callable[[Iterator[Record], FetchedFiles], Iterator[Record]]
 
@@ -53,8 +55,6 @@ GROUPINGS: dict[str, Grouping] = {"separate": separate, "together": together}
 def _digest(picture: Picture) -> bytes | None:
     """Digest of a picture's bytes; None where they cannot be read, which whoever packs them reports."""
     try:
-        with open(picture.path, "rb") as file:
-            file.seek(picture.offset)
-            return hashlib.sha256(file.read(-1 if picture.size is None else picture.size)).digest()
-    except OSError:
+        return hashlib.sha256(read_picture(picture)).digest()
+    except BrokenImageError:
         return None

@@ -61,12 +61,12 @@ class KeptUnits:
 
 
 def _state(path: str) -> bytes:
-    """Return what changes when a file does: its size, its time and which file it is."""
+    """Return what changes when a file does, also by a tool that puts the old time back, or when its rights do."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return b"none"
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}".encode()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}".encode()
 
 
 def _taken_over(unit: Unit, entry: Path) -> Packed | None:

@@ -107,7 +107,7 @@ class TableRecords:
         current: _Group | None = None
         for part in self._parts:
             for row, found in self._pictures(part):
-                problem = row.problem or _id_problem(part, row)
+                problem = row.problem or _key_problem(part, row)
                 if problem or found is None:
                     yield Record(part.origin(row), error=problem)
                     continue
@@ -183,12 +183,9 @@ class TableRecords:
 
     def _named(self, part: Part, row: TableRow) -> _Picture:
         """Return the picture that a row has the name of."""
-        value = row.values[0]
-        if isinstance(value, dict):
-            value = value.get("path")
-        if not isinstance(value, str) or not value.strip():
-            kind = "no picture" if not value else f"picture of type {type(value).__name__}, neither a name nor bytes"
-            return _Picture("no picture", value if isinstance(value, str) else None, error=kind)
+        value = _name(row)
+        if problem := _name_problem(value):
+            return _Picture("no picture", None, error=problem)
         if value.startswith(("http://", "https://")):
             return _Picture(value, value, error="a web address; fetch the pictures first, for example with img2dataset")
         name = part.relative(value)
@@ -224,6 +221,19 @@ def _content(row: TableRow) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
 
 
+def _name(row: TableRow) -> Any:
+    """Return what a row has in the place of a picture's name."""
+    value = row.values[0]
+    return value.get("path") if isinstance(value, dict) else value
+
+
+def _name_problem(value: Any) -> str:
+    """Return why a value is no name of a picture; "" where it is one."""
+    if isinstance(value, str):
+        return "" if value.strip() else "no picture"
+    return f"picture of type {type(value).__name__}, neither a name nor bytes" if value else "no picture"
+
+
 def _write(path: Path, contents: Iterable[bytes | None]) -> None:
     with open(path, "wb") as file:
         file.writelines(content for content in contents if content)
@@ -242,9 +252,12 @@ def _image_id(part: Part, row: TableRow) -> int:
     return stable_id(own)
 
 
-def _id_problem(part: Part, row: TableRow) -> str:
-    if not part.columns.image_id or row.problem:
+def _key_problem(part: Part, row: TableRow) -> str:
+    """Return why a row has nothing that its picture is known by: such rows are no picture that they share."""
+    if row.problem:
         return ""
+    if not part.columns.image_id:
+        return "" if part.holds_pictures else _name_problem(_name(row))
     value = row.values[2]
     return f"no {part.columns.image_id}" if value is None or value == "" or value != value else ""  # NaN is not itself
 
@@ -269,5 +282,5 @@ def _keys(parts: list[Part]) -> Iterator[int]:
             if row.problem:
                 continue
             whole = TableRow(row.number, (row.values[0], None, row.values[0]))
-            if not _id_problem(part, whole):
+            if not _key_problem(part, whole):
                 yield _image_id(part, whole)
