@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,12 @@ from tests.support.interleavings import count_steps, interleave, orders
 from tests.support.memory_store import MemoryStore
 from tests.support.registries import Bundle, promote, publish
 from zerovl import cli, params_file
+from zerovl.commands import registry_notes
 from zerovl.errors import ZeroVLError
 from zerovl.params import KeepParams
 from zerovl.registry import blobs, cache, collection, fetch, keys, notes, retention, transfer
 from zerovl.registry.notes import RetiredError
-from zerovl.registry.records import Version, now
+from zerovl.registry.records import Move, Note, Version, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.base import Store
 from zerovl.release import promote as promoting
@@ -66,13 +68,24 @@ def test_a_version_from_its_retirement_to_the_removal_of_its_files(registry: Reg
     for use in (lambda: transfer.verify(registry.store, first), lambda: transfer.pull(registry.store, first, out)):
         with pytest.raises(RetiredError, match=r"retired .*: of no use; its files were removed"):
             use()
-    with pytest.raises(RetiredError, match="its files are gone, so it stays retired"):
+    with pytest.raises(RetiredError, match="its files are gone or marked for removal, so it stays retired"):
         retention.restore(registry, first, "", "tester")
     # The same model again is a version of its own, with its own files.
     again = publish(registry, small())
     assert (again.number, again.identity) == (3, first.identity)
     transfer.verify(registry.store, again)
     assert [notes.state(registry.notes_on(each)).word for each in (first, second, again)] == ["removed", "", ""]
+
+
+def test_the_same_model_is_not_in_use_twice(local: Registry) -> None:
+    first = publish(local, small())
+    retire(local, first)
+    again = publish(local, small())
+    with pytest.raises(ZeroVLError, match="zerovl@1 stays retired: the same model is in use as zerovl@2"):
+        retention.restore(local, first, "", "tester")
+    retire(local, again)
+    retention.restore(local, first, "", "tester")
+    assert publish(local, small()).number == 1
 
 
 def test_what_is_never_retired(local: Registry) -> None:
@@ -223,6 +236,62 @@ def test_an_alias_never_ends_with_a_retired_version(monkeypatch: pytest.MonkeyPa
     assert ends == {True, False}
 
 
+def test_a_tag_never_ends_with_a_retired_version() -> None:
+    def give(store: Store) -> None:
+        registry_notes.ACTIONS["tag"](Registry(store), "zerovl@1", Namespace(tag="paper", json=False))
+
+    def take(store: Store) -> None:
+        registry = Registry(store)
+        retire(registry, registry.version("zerovl", 1))
+
+    ends = set()
+    for store, _ in itertools.chain(outcomes((give, take)), outcomes((take, give))):
+        state = notes.state(notes.of_version(store, "zerovl", 1))
+        assert bool(state.tags) == (state.retired is None)
+        ends.add(state.word)
+    assert ends == {"", "retired"}
+
+
+def test_a_holder_that_is_taken_back_by_two_is_no_error(local: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, append, notes_on = publish(local, small()), Registry.append, Registry.notes_on
+
+    def overtaken(self: Registry, move: Move) -> Move | None:
+        notes.add(self.store, version, "retire", "other", "of no use")
+        return append(self, move)
+
+    def beaten(self: Registry, version: Version) -> list[Note]:
+        found = notes_on(self, version)
+        if notes.state(found).retired:
+            notes.add(self.store, version, "restore", "other", "it has an alias")
+        return found
+
+    monkeypatch.setattr(Registry, "append", overtaken)
+    monkeypatch.setattr(Registry, "notes_on", beaten)
+    assert promote(local, version) is not None
+    assert notes.state(notes_on(local, version)).word == ""
+
+
+def test_a_run_that_is_killed_before_it_says_so_is_completed(local: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(local, small(b"in use"))
+    version = publish(local, small())
+    retire(local, version)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(notes, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(local)
+    assert notes.state(local.notes_on(version)).word == "retired"
+    assert collect(local) == []
+    assert notes.state(local.notes_on(version)).word == "removed"
+    local.store.create(keys.mark("zerovl", "broken"), b"{}")
+    for use in (lambda: collect(local), lambda: publish(local, small())):
+        with pytest.raises(ZeroVLError, match=r"broken\.json: not a list of files to remove; delete it"):
+            use()
+
+
 def test_marks_of_a_killed_run_cost_a_copy_and_go_after_days(monkeypatch: pytest.MonkeyPatch) -> None:
     store = retired_once()
     registry = Registry(store)
@@ -284,4 +353,5 @@ def test_the_commands(
     for words in (("pull", "zerovl@1"), ("verify", "zerovl@1"), ("promote", "zerovl@1", "staging")):
         assert "its files were removed" in run(*words, status=2)
     assert "there is no zerowl; the store has zerovl" in run("gc", "zerowl", status=2)
-    assert "expected a number of days" in run("gc", "zerovl", "--grace", "-1", status=2)
+    for days in ("-1", "inf", "nan"):
+        assert "expected a number of days, 0 to 36,500" in run("gc", "zerovl", "--grace", days, status=2)

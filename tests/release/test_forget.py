@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import tarfile
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from tests.support.memory_store import MemoryStore
 from tests.support.registries import promote, publish
 from zerovl import cli
 from zerovl.errors import ZeroVLError
-from zerovl.registry import cache, notes, retention, transfer
+from zerovl.params import GateParams, RegisterParams
+from zerovl.registry import cache, collection, keys, notes, retention, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.base import Store
 from zerovl.release import forget
+from zerovl.release.gate import NoHolder
+from zerovl.release.publish import Candidate, publish_and_judge
 from zerovl.release.sample_pictures import pictures
 
 pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
@@ -70,6 +74,8 @@ def test_a_picture_leaves_every_version(registry: Registry, tmp_path: Path) -> N
         assert shown(registry.store, version) == ["photos-cat", "photos-dog"][: 1 if number == 4 else 2]
     (note,) = notes.state(registry.notes_on(registry.version("zerovl", 2))).withdrawals
     assert note.text == "1 picture: she asked for it"
+    assert notes.state(registry.notes_on(registry.version("zerovl", 1))).word == "retired"  # its own files are there
+    retention.restore(registry, registry.version("zerovl", 1), "", "tester")
     original = registry._as_published("zerovl", 2)
     assert {path: each.withdrawn for path, each in note.replaced.items()} == {
         path: original.files[path].sha256 for path in ("sample/pairs.tar", "sample/embeddings.safetensors")
@@ -91,6 +97,30 @@ def test_a_later_release_goes_without_it(local: Registry) -> None:
     assert shown(local.store, publish(local, files)) == ["photos-cat", "photos-dog"]
     whole = release(b"three", [b"a cat"])
     assert forget.without_forgotten(local, "zerovl", whole) == whole
+
+
+def test_a_retired_version_without_its_files_stops_nobody(local: Registry) -> None:
+    version = publish(local, release(b"one"))
+    publish(local, release(b"two", [b"a person"]))
+    retention.retire(local, version, "old", "tester")
+    # As after a removal that was killed before the version said so.
+    local.store.delete(keys.blob("zerovl", version.files["sample/pairs.tar"].sha256))
+    assert forget.forget_digest(local, "zerovl", PERSON, "she asked for it", "tester").versions == (2,)
+
+
+def test_one_that_is_named_while_it_is_registered_is_told(
+    local: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("zerovl"), "propagate", True)
+    monkeypatch.setattr(forget, "without_forgotten", lambda registry, name, files: files)
+    local.store.create(keys.forgotten("zerovl", PERSON), b'{"why": "she asked for it"}')
+    section = RegisterParams(alias="", gate=GateParams(min_rsum=0.0))
+    metrics = {"mean": {"rsum": 300.0}, "overall": {"rsum": 300.0}, "sources": {}}
+    compare = lambda registry, holder: NoHolder("none")  # noqa: E731
+    version, _, _ = publish_and_judge(local, Candidate(release(b"one"), metrics, {}), section, compare)  # type: ignore[arg-type]
+    assert shown(local.store, version) == ["photos-cat", "photos-dog"]
+    assert "withdrawn from zerovl@1 while it was registered; `zerovl registry gc zerovl` removes" in caplog.text
+    assert len(collection.collect(local, "zerovl", collection.grace(7), "tester")) == 2
 
 
 def test_two_that_forget_and_one_that_registers_leave_neither_picture() -> None:

@@ -146,6 +146,33 @@ def after_absent(registry: Registry, command: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://user:s3cret@hooks.test/x", "https://hooks.test"),
+        ("https://hooks.test/s3cret place", "https://hooks.test"),
+        ("https://hooks.test?token=s3cret@s3cret place", "https://hooks.test"),
+        ("hooks.test/s3cret", "an address without http:// or https://"),
+        ("http://[::1/s3cret", "http://[::1"),
+        ("file:///etc/s3cret", "file://"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_told_without_its_secret(
+    local: Registry,
+    make_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: pytest.LogCaptureFixture,
+    url: str,
+    name: str,
+) -> None:
+    monkeypatch.setenv("ZEROVL_HOOK_URL", url)
+    (outcome,) = after_a_move(local, make_bundle)
+    assert outcome.hook == name
+    assert outcome.error.startswith("it cannot be sent there: expected http(s)://HOST")
+    assert name in warnings.text
+    assert "s3cret" not in warnings.text + str(outcome)
+
+
 def test_without_a_secret_nothing_is_sent(
     local: Registry, make_bundle: Bundle, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

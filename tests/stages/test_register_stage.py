@@ -125,6 +125,13 @@ def test_the_first_release(
     assert card.count("contains 16 validation pairs as its fixed sample") == 1
 
 
+def test_scores_of_another_model_are_refused(workspace: Workspace, write: Write, registry: Registry) -> None:
+    write(model_digest="0" * 64)
+    with pytest.raises(ZeroVLError, match=r"metrics\.json: of another model than .*; run `dvc repro evaluate`"):
+        run_stage(settings(), workspace)
+    assert not registry.names()
+
+
 def test_the_run_that_trained_the_model_is_kept(workspace: Workspace, write: Write, registry: Registry) -> None:
     run = {"fingerprint": "0123456789ab", "parent": {"run": "ba9876543210", "step": 40}}
     workspace.training_run.write_text(json.dumps(run))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 
-from zerovl.registry import notes
+from zerovl.registry import notes, retention
 from zerovl.registry.records import Version, check_name
 from zerovl.registry.registry import Registry
 from zerovl.release import provenance
@@ -24,6 +24,7 @@ def _tag(registry: Registry, reference: str, arguments: argparse.Namespace) -> N
     version, tag = registry.resolve(reference), check_name(arguments.tag, "tag")
     notes.require_in_use(version, registry.notes_on(version))
     _add(registry, version, "tag", tag, arguments)
+    retention.keep_in_use(registry, version, f"the tag {tag}", provenance.who_and_where())
 
 
 def _untag(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:

@@ -20,6 +20,8 @@ from zerovl.text_format import answer, file_size, plural, table
 
 Action = Callable[[Registry, str, argparse.Namespace], None]
 
+_MOST_DAYS = 36_500
+
 
 def _retire(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
@@ -59,8 +61,8 @@ def _rule(keep: KeepParams) -> str:
 
 
 def _gc(registry: Registry, _: str, arguments: argparse.Namespace) -> None:
-    if not arguments.grace >= 0:
-        raise ZeroVLError(f"--grace {arguments.grace:g}: expected a number of days, 0 or more")
+    if not 0 <= arguments.grace <= _MOST_DAYS:
+        raise ZeroVLError(f"--grace {arguments.grace:g}: expected a number of days, 0 to {_MOST_DAYS:,}")
     name, before = _known(registry, arguments.name), collection.grace(arguments.grace)
     if arguments.dry_run:
         found = collection.garbage(registry, name, before)

@@ -58,7 +58,7 @@ class KeepParams(Section):
     """Which versions `zerovl registry expire` keeps; holders of aliases, theirs before and tagged ones always."""
 
     last: int = Field(0, ge=0, description="newest versions that are kept; 0: all, and nothing is retired")
-    days: float = Field(90.0, ge=0, strict=False, description="younger versions are kept too")
+    days: float = Field(90.0, ge=0, le=36_500, strict=False, description="younger versions are kept too")
     held_alias: bool = Field(True, description="versions that ever held an alias are kept too")
 
 

@@ -50,11 +50,17 @@ def marked_keys(store: Store, name: str) -> frozenset[str]:
     found: set[str] = set()
     for key in store.keys(keys.marks(name)):
         with suppress(MissingKeyError):  # its run is over
-            try:
-                found.update(map(str, json.loads(store.read(key))["keys"]))
-            except (ValueError, KeyError, TypeError):
-                raise ZeroVLError(f"{store.describe()}: {key}: not a list of files to remove; delete it") from None
+            found.update(read_mark(store, key)[0])
     return frozenset(found)
+
+
+def read_mark(store: Store, key: str) -> tuple[frozenset[str], str]:
+    """Return the places that a list marks, and since when (UTC, ISO 8601); raises `MissingKeyError`."""
+    try:
+        values = json.loads(store.read(key))
+        return frozenset(map(str, values["keys"])), str(values["when"])
+    except (ValueError, KeyError, TypeError):
+        raise ZeroVLError(f"{store.describe()}: {key}: not a list of files to remove; delete it") from None
 
 
 def places(store: Store, name: str, digest: str) -> Iterator[str]:

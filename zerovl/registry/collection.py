@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from zerovl.registry import keys, notes, retention
+from zerovl.registry import blobs, keys, notes, retention
 from zerovl.registry.records import Note, Version, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.base import MissingKeyError, Store
@@ -70,17 +70,15 @@ def collect(registry: Registry, name: str, before: str, by: str) -> list[Garbage
     """Remove what `garbage` finds, safe against whoever publishes or restores meanwhile; returns what was removed."""
     store = registry.store
     _drop_dead_marks(store, name)
-    found = garbage(registry, name, before)
-    if not found:
-        return []
-    mark = keys.mark(name, uuid.uuid4().hex)
-    marked = {each.key for each in found}
-    store.create(mark, json.dumps({"keys": sorted(marked), "when": now(), "by": by}, indent=2).encode())
-    removed = [each for each in garbage(registry, name, before) if each.key in marked]
-    for each in removed:
-        store.delete(each.key)
-    _note(registry, name, {number for each in removed for number in each.versions}, by)
-    store.delete(mark)  # at the very end: after an error nobody knows whether a removal is still on its way
+    removed = []
+    if marked := {each.key for each in garbage(registry, name, before)}:
+        mark = keys.mark(name, uuid.uuid4().hex)
+        store.create(mark, json.dumps({"keys": sorted(marked), "when": now(), "by": by}, indent=2).encode())
+        removed = [each for each in garbage(registry, name, before) if each.key in marked]
+        for each in removed:
+            store.delete(each.key)
+        store.delete(mark)  # not after an error: nobody knows then whether a removal is still on its way
+    _note_removals(registry, name, by)
     return removed
 
 
@@ -107,12 +105,15 @@ def _named(
     return found
 
 
-def _note(registry: Registry, name: str, numbers: set[int], by: str) -> None:
-    """Say of each retired version that its files are gone."""
-    for number in sorted(numbers):
-        version = registry.version(name, number)
-        state = notes.state(registry.notes_on(version))
-        if state.retired and not state.collected:
+def _note_removals(registry: Registry, name: str, by: str) -> None:
+    """Say of each retired version that lacks a file that its files are gone, also where an earlier run was killed."""
+    waiting = [number for number, said in registry.notes(name).items() if notes.state(said).word == "retired"]
+    if not waiting:
+        return
+    versions = registry.versions(name, waiting)
+    left = {keys.digest(key) for key in registry.store.keys(keys.blobs(name))}
+    for version in versions:
+        if any(info.sha256 not in left for info in version.files.values()):
             notes.add(registry.store, version, "collect", by, "its files were removed")
 
 
@@ -121,5 +122,5 @@ def _drop_dead_marks(store: Store, name: str) -> None:
     limit = (datetime.now(UTC) - _DEAD_MARKS).isoformat()
     for key in store.keys(keys.marks(name)):
         with suppress(MissingKeyError):
-            if json.loads(store.read(key))["when"] < limit:
+            if blobs.read_mark(store, key)[1] < limit:
                 store.delete(key)

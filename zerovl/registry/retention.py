@@ -1,7 +1,7 @@
 """Which versions are kept, and retiring those that are not: their history stays, their files go after a while.
 
-Retiring and moving an alias look at each other twice, before they write and after: of two at the same time the later
-one sees the other, so that no alias ends with a version that is retired.
+Retiring looks at aliases and tags, and giving one at the retirement, before they write and after: of two at the same
+time the later one sees the other, so that no alias and no tag ends with a version that is retired.
 """
 
 from __future__ import annotations
@@ -55,12 +55,32 @@ def restore(registry: Registry, version: Version, why: str, by: str) -> Note:
     """Take a version back into use whose files are all there yet.
 
     Raises:
-        ZeroVLError: it is in use.
+        ZeroVLError: it is in use, or the same model is in use as another version.
         RetiredError: its files are gone, or on their way.
     """
+    said = registry.notes(version.name)
+    for other in registry.versions(version.name):
+        retired = notes.state(said.get(other.number, [])).retired
+        if other.number != version.number and other.identity == version.identity and not retired:
+            raise ZeroVLError(
+                f"{version.reference} stays retired: the same model is in use as {other.reference}; use that one"
+            )
+    note = _take_back(registry, version, why, by)
+    if note is None:
+        raise ZeroVLError(f"{version.reference} is in use; there is nothing to restore")
+    return note
+
+
+def keep_in_use(registry: Registry, version: Version, given: str, by: str) -> None:
+    """Take a version back into use that was retired while it was given an alias or a tag."""
+    _take_back(registry, version, f"it was given {given} at the same time", by)
+
+
+def _take_back(registry: Registry, version: Version, why: str, by: str) -> Note | None:
+    """Return the note that says so; None where the version is in use."""
     state = notes.state(registry.notes_on(version))
     if not state.retired:
-        raise ZeroVLError(f"{version.reference} is in use; there is nothing to restore")
+        return None
     if not state.collected:
         note = notes.add(registry.store, version, "restore", by, why)
         # Who removes files looks at the notes after it has marked them: it saw this one, or its marks are seen here.
@@ -68,15 +88,9 @@ def restore(registry: Registry, version: Version, why: str, by: str) -> Note:
             return note
         notes.add(registry.store, version, "retire", state.retired.by, state.retired.text)
     raise RetiredError(
-        f"{notes.sentence(version.reference, state)}; its files are gone, so it stays retired. Register the model "
-        "again to have it as a new version"
+        f"{notes.sentence(version.reference, state)}; its files are gone or marked for removal, so it stays retired. "
+        "Register the model again to have it as a new version"
     )
-
-
-def restore_holder(registry: Registry, version: Version, alias: str, by: str) -> None:
-    """Take a version back into use that was retired while it was given an alias."""
-    if notes.state(registry.notes_on(version)).retired:
-        restore(registry, version, f"it was given the alias {alias} at the same time", by)
 
 
 def expired(registry: Registry, name: str, keep: KeepParams, today: datetime | None = None) -> list[Version]:

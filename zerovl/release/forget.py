@@ -129,9 +129,11 @@ def _look(registry: Registry, version: Version) -> tuple[Version, list[SamplePic
         try:
             pairs = _stored(registry, version, SAMPLE_FILES[0])
         except MissingKeyError:
-            if notes.state(registry.notes_on(version)).collected:
-                return version, []
-            _require_changed(registry, version)
+            if registry.version(version.name, version.number).files != version.files:
+                continue  # someone withdrew it while it was looked for
+            if notes.state(registry.notes_on(version)).retired:
+                return version, []  # removed, perhaps by a run that was killed before it said so
+            raise _missing(version) from None
         else:
             return version, pictures(pairs, f"{version.reference}: {SAMPLE_FILES[0]}")
 
@@ -139,7 +141,11 @@ def _look(registry: Registry, version: Version) -> tuple[Version, list[SamplePic
 def _require_changed(registry: Registry, version: Version) -> None:
     """Raise `ZeroVLError` for a file that is missing, unless someone withdrew it while it was looked for."""
     if registry.version(version.name, version.number).files == version.files:
-        raise ZeroVLError(f"a file of its sample is missing; `zerovl registry verify {version.reference}` says which")
+        raise _missing(version)
+
+
+def _missing(version: Version) -> ZeroVLError:
+    return ZeroVLError(f"a file of its sample is missing; `zerovl registry verify {version.reference}` says which")
 
 
 def _replace(registry: Registry, version: Version, gone: list[SamplePicture], by: str, why: str) -> None:

@@ -16,10 +16,12 @@ import hmac
 import http.client
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Sequence
@@ -65,28 +67,35 @@ class Webhook:
 
     @property
     def name(self) -> str:
-        """Scheme and host: path and query may hold a secret."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2].partition('?')[0]}"
+        """Scheme and host: all else may hold a secret."""
+        scheme, separator, rest = self.url.partition("://")
+        host = re.split(r"[/?#\\]", rest)[0].rpartition("@")[2]
+        return f"{scheme}://{host}" if separator else "an address without http:// or https://"
 
     def tell(self, delivery: str, body: bytes) -> None:
         """Post the body with its signature; any answer but 2xx is a failure, a redirection too."""
         secret = os.environ.get(SECRET_VARIABLE, "")
         if not secret:
             raise HookError(f"{SECRET_VARIABLE} is not set, so the body cannot be signed")
-        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        signature = hmac.new(os.fsencode(secret), body, hashlib.sha256).hexdigest()
         headers = {
             "Content-Type": "application/json",
             "X-ZeroVL-Delivery": delivery,
             "X-ZeroVL-Signature": f"sha256={signature}",
         }
-        request = urllib.request.Request(self.url, body, headers, method="POST")
         try:
+            if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
+                raise ValueError
+            request = urllib.request.Request(self.url, body, headers, method="POST")
             with urllib.request.build_opener(_NoRedirection).open(request, timeout=_ANSWER_SECONDS):
                 return
         except urllib.error.HTTPError as error:
             raise HookError(f"answered {error.code}") from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (ValueError, http.client.InvalidURL):  # their texts repeat parts of the address, which may be secret
+            raise HookError(
+                "it cannot be sent there: expected http(s)://HOST[:PORT]/PATH without user, password and spaces"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
             raise HookError(f"no answer ({getattr(error, 'reason', error)})") from None
 
 

@@ -74,7 +74,7 @@ def check_release(folder: Path) -> str:
 def _append(registry: Registry, version: Version, move: Move, hooks: Hooks) -> Move | None:
     made = registry.append(move)
     if made:
-        retention.restore_holder(registry, version, move.alias, move.by)
+        retention.keep_in_use(registry, version, f"the alias {move.alias}", move.by)
         hooks.after(registry, made)
     return made
 

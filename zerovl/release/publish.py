@@ -10,7 +10,8 @@ from typing import Any
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE, OVERALL, headline_block
-from zerovl.files import read_json
+from zerovl.files import read_json, sha256_file
+from zerovl.log import logger
 from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
 from zerovl.registry.records import Move, Version
@@ -41,7 +42,7 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
         source: where they come from, if not from the workspace's checkout as it is.
 
     Raises:
-        ZeroVLError: a report is missing or broken, or is not of the data of the manifest.
+        ZeroVLError: a report is missing or broken, or is not of this model or of the data of the manifest.
     """
     manifest = read_json(workspace.manifest_file)
     _require_valid_data(workspace.validation_verdict, manifest)
@@ -49,6 +50,7 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
     metrics = read_json(metrics_path)
     if not isinstance(metrics, dict) or not isinstance(metrics.get(OVERALL), dict):
         raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
+    _require_of_model(metrics_path, metrics, workspace.model / release_files.WEIGHTS)
     source = source or provenance.Source.of_checkout(workspace.root)
     origin = provenance.gather(workspace.root, as_dict(params), manifest, source)
     origin["training"] = provenance.report(workspace.training_metrics)
@@ -99,6 +101,10 @@ def publish_and_judge(
         )
         if forget.withdraw(registry, version, by):  # one that was named while the version was written
             version = registry.version(version.name, version.number)
+            logger().warning(
+                f"a picture was withdrawn from {version.reference} while it was registered; "
+                f"`zerovl registry gc {version.name}` removes the files that have it"
+            )
         if not section.alias or not verdict.passed:
             return version, verdict, None
         move = promote(
@@ -137,6 +143,13 @@ def _require(path: Path) -> Path:
     if not path.is_file():
         raise ZeroVLError(f"{path}: no such file, but it goes with the release; run `dvc repro -f evaluate`")
     return path
+
+
+def _require_of_model(path: Path, metrics: dict[str, Any], weights: Path) -> None:
+    """Raise `ZeroVLError` for scores of another model; outside of the pipeline nothing else holds the two together."""
+    evaluated = metrics.get("model_digest")
+    if evaluated and weights.is_file() and evaluated != sha256_file(weights):
+        raise ZeroVLError(f"{path}: of another model than {weights}; run `dvc repro evaluate` on this one first")
 
 
 def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
