@@ -113,7 +113,7 @@ def test_the_first_of_copies_stays_and_valid_before_train(tmp_path: Path) -> Non
 
 def test_captions_that_too_many_pictures_have_go_from_the_shards_too(tmp_path: Path) -> None:
     write_copies(tmp_path)
-    for bound in ({"max_caption_repeats": 9}, {"max_caption_share": 0.3}):
+    for bound in ({"max_caption_repeats": 9}, {"max_caption_share": 0.3}, {"max_caption_share": 1e-6}):
         manifest = prepared(tmp_path, min_side=1, **bound)
         assert [row["captions"] for row in rows(manifest, "alpha")][:2] == [["picture 0"], ["picture 1"]]
         (reason,) = bound

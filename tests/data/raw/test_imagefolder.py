@@ -56,6 +56,11 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
         write(tmp_path / f"raw/a/metadata{ending}", rows)
     with pytest.raises(ZeroVLError, match=r"raw/a has metadata\.csv and metadata\.jsonl; keep one"):
         raw_sources.run_prepare(tmp_path)
+    write_pictures(tmp_path / "raw/b/train", "0.jpg")
+    for place in ("metadata.csv", "train/metadata.csv"):
+        write(tmp_path / "raw/b" / place, rows)
+    with pytest.raises(ZeroVLError, match=r"raw/b has metadata\.csv and train/metadata\.csv, and it is not known"):
+        run_sources(tmp_path, {"name": "b", "path": "raw/b"})
     write(tmp_path / "raw/a/train.csv", rows)
     with pytest.raises(ZeroVLError, match=r"fits the layouts table and imagefolder; name it in data\.sources"):
         raw_sources.run_prepare(tmp_path)

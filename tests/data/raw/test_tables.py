@@ -178,6 +178,20 @@ def test_pictures_without_ids_are_one_each_or_one_by_their_bytes(tmp_path: Path)
     assert [captions for _, captions in good(manifest)] == [["caption 0", "caption 2"], ["caption 1", "caption 3"]]
 
 
+def test_tables_that_are_copies_or_debris_are_not_read_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "test"  # a name that is a split's, but not one within the source
+    write_pictures(folder, "0.jpg")
+    rows = [{"image": "0.jpg", "caption": "zero"}]
+    for place in ("a.csv", ".ipynb_checkpoints/a-checkpoint.csv", "pairs.csv", "pairs.jsonl"):
+        write(folder / place, rows)
+    source = {"name": "a", "path": str(folder), "layout": "table"}
+    manifest = run_sources(tmp_path, source | {"table": "**/a*.csv"})
+    assert good(manifest) == [("0.jpg (a.csv:2)", ["zero"])]
+    with pytest.raises(ZeroVLError, match=r"test has pairs\.csv and pairs\.jsonl; keep one of them, or name what"):
+        run_sources(tmp_path, source)
+    assert run_sources(tmp_path, source | {"table": "pairs.csv"}).pairs("a", "train") == 1
+
+
 def test_rows_without_a_picture_are_counted_one_by_one(tmp_path: Path) -> None:
     write_pictures(tmp_path / "raw/a", "0.jpg", "None")
     names = ["", "0.jpg", None, 7, " ", "None", None]

@@ -19,7 +19,10 @@ from zerovl.data.plain_captions import plain_captions
 
 
 def leave_out_repeated(rows: UsableRows, fates: Fates, scratch: Path, most: int, share: float) -> None:
-    """Leave out captions that occur more than `most` times, or in more than `share` of all; 0 is no bound."""
+    """Leave out captions that occur more than `most` times, or in more than `share` of all; 0 is no bound.
+
+    One that occurs once is never left out, however large a share of a small set it is.
+    """
     starts = {table.samples.start: table.captions.start for table in rows.tables if len(table.samples)}
     counted = caption = 0
     with BucketFiles(scratch, "captions", rows.captions) as files:
@@ -34,7 +37,8 @@ def leave_out_repeated(rows: UsableRows, fates: Fates, scratch: Path, most: int,
             stays = fates.stays(numbers)[parents]
             files.add_strings(plain_captions(pc.list_flatten(lists).filter(pa.array(stays))), places[stays])
             counted += int(stays.sum())
-        bounds = [(most, "max_caption_repeats")] * (most > 0) + [(share * counted, "max_caption_share")] * (share > 0)
+        bounds = [(float(most), "max_caption_repeats")] * (most > 0)
+        bounds += [(max(1.0, share * counted), "max_caption_share")] * (share > 0)
         bound, reason = min(bounds)
         for group, places in files.groups():
             times = np.bincount(group)[group]

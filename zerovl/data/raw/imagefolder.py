@@ -64,7 +64,13 @@ def _tables(source: Source) -> list[SplitTable]:
     files = _files(Path(source.path))
     if not files:
         raise ZeroVLError(f"source {source.name!r}: {source.path}: no {ImageFolder.signs}; put it there")
-    for folder in {file.parent for file in files}:
+    if files[0].parent != Path(source.path) and (outer := _beside(Path(source.path))):
+        inner = files[0].relative_to(source.path)
+        raise ZeroVLError(
+            f"source {source.name!r}: {source.path} has {outer[0].name} and {inner}, and it is not known whether one "
+            "has the rows of the other; keep the one for all splits, or those in the splits' folders"
+        )
+    for folder in sorted({file.parent for file in files}):
         if len(names := [file.name for file in files if file.parent == folder]) > 1:
             raise ZeroVLError(f"source {source.name!r}: {folder} has {' and '.join(names)}; keep one of them")
     return [_table(file, source) for file in files]

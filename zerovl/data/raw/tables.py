@@ -138,9 +138,10 @@ def _is_usual(path: Path) -> bool:
 def _tables(source: Source) -> list[SplitTable]:
     folder = Path(source.path)
     if source.table:
-        files = [path for path in _matching(folder, source.table) if is_table(path) and not is_debris(path.name)]
+        files = [path for path in _matching(folder, source.table) if is_table(path) and not _is_debris(path, folder)]
     else:
         files = _usual_files(folder)
+        _refuse_copies(files, source)
     if not files:
         looked = f"no table {source.table!r}" if source.table else f"no table ({Tables.signs})"
         raise ZeroVLError(
@@ -157,11 +158,30 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
         return []  # absolute, or no pattern at all
 
 
+def _is_debris(path: Path, folder: Path) -> bool:
+    """Return whether a file below `folder` is none of the user's, as those in `.ipynb_checkpoints`."""
+    return any(is_debris(part) for part in path.relative_to(folder).parts if part != "..")
+
+
+def _refuse_copies(files: list[Path], source: Source) -> None:
+    """Raise `ZeroVLError` where tables differ by their ending alone: all pairs would be read twice."""
+    seen: dict[Path, Path] = {}
+    for file in files:
+        other = seen.setdefault(file.with_suffix(""), file)
+        if other != file:
+            raise ZeroVLError(
+                f"source {source.name!r}: {file.parent} has {other.name} and {file.name}; keep one of them, or name "
+                f"what is read in data.sources, as in table: {file.name}"
+            )
+
+
 def _split_table(path: Path, source: Source) -> SplitTable:
     table = open_table(path)
     columns = choose_columns(table, source.columns)
     prefix = relative_prefix(path.parent, source)
-    if name := split_named(path.name) or split_named(path.parent.name):
+    # The source's own folder says nothing: one that is called `test` may hold anything.
+    above = "" if path.parent == Path(source.path) else path.parent.name
+    if name := split_named(path.name) or split_named(above):
         return SplitTable(table, columns, {name: None}, None, prefix)
     if not columns.split:
         return SplitTable(table, columns, {TRAIN[0]: None}, None, prefix)
