@@ -80,7 +80,7 @@ KINDS = [
         refused("has no samples"),
     ),
     parquet("no known columns", lambda: table({"url": ["x"], "alt": ["y"]}), refused("no column for the image")),
-    parquet("empty values", lambda: table(named(None, None)), Outcome(2, 1, "empty caption")),
+    parquet("empty values", lambda: table(named(None, None)), Outcome(2, 1, "no picture")),
     parquet(
         "pictures that are numbers",
         lambda: table({"image": [1], "caption": ["one"]}),
