@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ import yaml
 from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
 from tests.support.versioned import make_dvc_project, versioned_environment
-from zerovl import cli, params_file
+from zerovl import cli, params, params_file
 from zerovl.files import write_json
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
@@ -95,6 +96,18 @@ def test_the_model_of_the_checkout_and_its_revision_are_one(registry: Registry) 
     assert registry.resolve("zerovl@1").provenance["params"]["train"]["lr"] == 1e-3
     assert cli.main(["registry", "add", "HEAD"]) == 0
     assert registry.numbers("zerovl") == [1]
+
+
+def test_parameters_that_are_not_the_runs_any_more(
+    registry: Registry, project: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = project.runs / "0123456789ab" / "fingerprint.json"
+    its = params.as_dict(params_file.load(Path("params.yaml")))
+    for lr, status in ((5e-3, 2), (1e-3, 0)):
+        write_json(described, {"model": its["model"], "train": {**its["train"], "lr": lr}})
+        assert cli.main(["registry", "add", "runs/0123456789ab"]) == status
+    write_json(described, {})
+    assert "params.yaml is not the run's any more (train.lr was 0.005, is 0.001)" in capsys.readouterr().err
 
 
 def test_what_has_no_model_is_named(registry: Registry, project: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,15 @@ It goes through the same gate as in the stage `register`, and what was registere
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zerovl import params_file
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
-from zerovl.params import Params
+from zerovl.params import Params, as_dict
 from zerovl.registry import fetch
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
@@ -83,15 +85,40 @@ def _find(reference: str, here: Workspace, aside: Path) -> _Found:
     if not (run / _RUN_FILE).is_file():
         return _of_revision(reference, here, aside)
     fingerprint = run.absolute().name
+    changed = ""
     if report(here.training_run).get("fingerprint") == fingerprint:
         params = params_file.load(here.root / "params.yaml")
-        return _Found(params, here, Source.of_checkout(here.root), Holders.of(params, here))
+        changed = next(_changed(report(run / _RUN_FILE), as_dict(params)), "")
+        if not changed:
+            return _Found(params, here, Source.of_checkout(here.root), Holders.of(params, here))
     if name := revision.experiment_of_run(fingerprint, here.root):
         return _of_revision(name, here, aside)
+    if changed:
+        raise ZeroVLError(
+            f"{reference}: its model is in this checkout, but params.yaml is not the run's any more ({changed}), and "
+            "it goes with the release; set it back, or name the git revision that has both"
+        )
     raise ZeroVLError(
         f"{reference}: the model of this run is neither in this checkout nor in an experiment; name the git revision "
         "that has it, or train it to the end: `dvc repro` with its parameters resumes it"
     )
+
+
+def _changed(run: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where parameters differ from what a run says of its own, which leaves out what shapes no weights."""
+    for section in ("model", "train"):
+        theirs, ours = dict(_flat(section, run.get(section, {}))), dict(_flat(section, params[section]))
+        for key in theirs.keys() & ours.keys():
+            if theirs[key] != ours[key] and ours[key] != "auto":  # the run has what that stands for
+                yield f"{key} was {theirs[key]}, is {ours[key]}"
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from _flat(f"{key}.{name}", inner)
 
 
 def _of_revision(name: str, here: Workspace, aside: Path) -> _Found:
