@@ -169,6 +169,15 @@ def test_pictures_in_parquet_as_hugging_face_stores_them(tmp_path: Path) -> None
     assert not (tmp_path / "data/shards/.fetched").exists()
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view", "fixed"])
+def test_bytes_of_any_type_of_arrow_are_pictures(tmp_path: Path, kind: str) -> None:
+    picture = raw_sources.jpeg(0)
+    values = pa.array([picture] * 2, pa.binary(len(picture)) if kind == "fixed" else getattr(pa, kind)())
+    (tmp_path / "raw/a").mkdir(parents=True)
+    pq.write_table(pa.table({"image": values, "caption": ["one", "two"]}), tmp_path / "raw/a/train.parquet")
+    assert [captions for _, captions in good(raw_sources.run_prepare(tmp_path))] == [["one"], ["two"]]
+
+
 def test_pictures_without_ids_are_one_each_or_one_by_their_bytes(tmp_path: Path) -> None:
     rows = [{"image": raw_sources.jpeg(n % 2), "text": f"caption {n}"} for n in range(4)]
     write(tmp_path / "raw/a/pairs.parquet", rows)

@@ -18,6 +18,7 @@ from zerovl.errors import ZeroVLError
 
 _FIRST_LINES = 100  # of JSON lines, whose keys are the columns
 _ROWS, _ROWS_OF_PICTURES = 4096, 32  # of Parquet that are in memory at once
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 _MOST_LOST = 1_000_000  # rows of a broken group that the file's end is believed
 
 
@@ -132,7 +133,7 @@ class ParquetTable:
     def holds_pictures(self, column: str) -> bool:
         """Return whether a column has bytes, or mappings that may have them."""
         kind = self._schema.field(column).type
-        return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return pa.types.is_struct(kind) or any(is_of(kind) for is_of in _BYTES)
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         """Give the values; of a row group that is broken, each row that it should still have had is a problem."""
