@@ -93,6 +93,7 @@ def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: p
         {"file": "2.jpg", "says": "stolen", "number": 7, "part": "train"},
         {"file": "1.jpg", "says": "two", "number": "", "part": "train"},
         {"file": "2.jpg", "says": "not this", "number": 9, "part": "extra"},
+        {"file": "2.jpg", "says": "three", "number": " ", "part": "train"},
     ]
     write(folder / "mine.jsonl", rows)
     settings = {
@@ -107,7 +108,7 @@ def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: p
     assert good(manifest) == [("0.jpg (mine.jsonl:1)", ["zero", "zero again"])]
     assert raw_sources.errors(manifest, "a") == {
         "mine.jsonl:4": "number 7 already belongs to 0.jpg, here it has 2.jpg",
-        "mine.jsonl:5": "no number",
+        **{f"mine.jsonl:{line}": "no number" for line in (5, 7)},
     }
     assert good(manifest, "valid") == [("1.jpg (mine.jsonl:2)", ["one"])]
     assert "a/valid: 1 row of split 'extra' left out" in caplog.text

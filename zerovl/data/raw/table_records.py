@@ -259,7 +259,8 @@ def _key_problem(part: Part, row: TableRow) -> str:
     if not part.columns.image_id:
         return "" if part.holds_pictures else _name_problem(_name(row))
     value = row.values[2]
-    return f"no {part.columns.image_id}" if value is None or value == "" or value != value else ""  # NaN is not itself
+    nothing = not value.strip() if isinstance(value, str) else value is None or value != value  # NaN is not itself
+    return f"no {part.columns.image_id}" if nothing else ""
 
 
 def _scattered(parts: list[Part]) -> dict[int, int]:
