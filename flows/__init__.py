@@ -15,6 +15,8 @@ PREFECT_SETTINGS = {
     "PREFECT_API_REQUEST_TIMEOUT": "90",
     # Of a run without a server; on a busy machine one starts in more than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # It has nothing to tell its makers, and a busy SQLite would answer with a traceback.
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 # Of a server, where it has no others: `make ui` sets them, flows/README.md names them for a server of its own. By its
 # lease a run keeps its deployment's slot. In the server's memory it is lost with the server, and then Prefect ends the

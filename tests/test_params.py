@@ -40,7 +40,7 @@ def test_all_errors_are_reported_at_once() -> None:
     assert message.startswith("params.yaml: 5 errors")
     for words in (
         "train.lr: missing; add it (the demo has 0.001)",
-        "train.bach_size: unknown key (value 4); remove it or correct its spelling",
+        "train.bach_size: unknown key (value 4); remove it or correct its spelling (train.batch_size?)",
         "model.embed_dim: 'wide' is not accepted",
         "evaluate.chunk: 0 is not accepted: input should be greater than or equal to 1",
         "surprise: unknown key",

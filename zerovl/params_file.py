@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Hashable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -104,7 +105,7 @@ def yaml_mapping(text: str, origin: str) -> dict[str, Any]:
     try:
         values = _parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ZeroVLError(f"{origin}: not valid YAML: {error}") from None
+        raise ZeroVLError(f"{origin}: not valid YAML: {_where(error)}") from None
     if not isinstance(values, dict):
         raise ZeroVLError(f"{origin}: holds {type(values).__name__}, expected a mapping of sections")
     return values
@@ -230,7 +231,7 @@ def _yaml_value(text: str) -> Any:
     try:
         value = _parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ZeroVLError(f"value {text!r}: not valid YAML ({error})") from None
+        raise ZeroVLError(f"value {text!r}: not valid YAML ({_where(error)})") from None
     if isinstance(value, str):
         try:
             return float(value)
@@ -255,10 +256,33 @@ def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tupl
     return found
 
 
+def _where(error: yaml.YAMLError) -> str:
+    """Return what PyYAML says in one line, with line and column."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+
+
+def _close_to(loc: tuple[Any, ...]) -> str:
+    """Return the key of the same section that an unknown one is most like; empty where none is."""
+    *outer, name = loc
+    section: Any = Params
+    for part in outer:
+        field = next((each for key, each in section.model_fields.items() if (each.alias or key) == part), None)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return ""
+    names = [each.alias or key for key, each in section.model_fields.items()]
+    found = get_close_matches(str(name), names, 1)
+    return ".".join([*map(str, outer), *found]) if found else ""
+
+
 def _describe(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+        text = f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+        return f"{text} ({like}?)" if (like := _close_to(item["loc"])) else text
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"])
     message = item["msg"][0].lower() + item["msg"][1:]

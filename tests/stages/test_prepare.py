@@ -154,7 +154,7 @@ def test_one_split_is_enough_and_said(tmp_path: Path, capsys: pytest.CaptureFixt
     manifest = raw_sources.run_prepare(tmp_path)
     assert sorted(manifest.splits) == [("only_train", "train"), ("only_valid", "valid")]
     out = capsys.readouterr().out
-    assert "no valid split, so never evaluated on: only_train" in out
+    assert "no valid split, so never evaluated on (prepare.draw_valid draws one): only_train" in out
     assert "no train split, so never trained on: only_valid" in out
 
 

@@ -151,7 +151,10 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
                     f"{source}/{split}: left out by prepare.filters.{reason}: {plural(tally.samples, 'picture')}, "
                     f"{plural(tally.captions, 'caption')}"
                 )
-    for split, meaning in (("valid", "never evaluated on"), ("train", "never trained on")):
+    for split, meaning in (
+        ("valid", "never evaluated on (prepare.draw_valid draws one)"),
+        ("train", "never trained on"),
+    ):
         if lacking := [source.name for source in chosen if (source.name, split) not in manifest.splits]:
             print(f"no {split} split, so {meaning}: {', '.join(lacking)}")
     if tokens:

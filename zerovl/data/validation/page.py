@@ -69,11 +69,15 @@ def _examples(examples: list[Example], opened: bool) -> str:
     if not examples:
         return ""
     items = "".join(
-        f"<li><code>{escape(each['key'] or 'no key')}</code> "
-        f"<span class='quiet'>{escape(each['origin'])}</span> {escape(each['detail'])}</li>"
+        f"<li>{_code(each['key'])}<span class='quiet'>{escape(each['origin'])}</span> {escape(each['detail'])}</li>"
         for each in examples
     )
     return f"<details{' open' if opened else ''}><summary>examples</summary><ul>{items}</ul></details>"
+
+
+def _code(key: str) -> str:
+    """A broken sample has no key."""
+    return f"<code>{escape(key)}</code> " if key else ""
 
 
 def _split(source: str, split: str, values: dict[str, Any]) -> str:

@@ -60,6 +60,6 @@ def describe_rule(rule: dict[str, Any], fix: str) -> str:
     """Return a rule of the verdict as text: value, bound, examples and what to do."""
     lines = [f"{rule['name']} ({rule['level']}) is {rule['value']:.6g}, must be {rule['bound']}: {rule['message']}"]
     for each in rule["examples"]:
-        origin = f" ({each['origin']})" if each["origin"] else ""
-        lines.append(f"    {each['key'] or 'no key'}{origin}: {each['detail']}")
+        name = f"{each['key']} ({each['origin']})" if each["key"] and each["origin"] else each["key"] or each["origin"]
+        lines.append(f"    {name}: {each['detail']}")
     return "\n  ".join([*lines, f"  fix: {fix}"])
