@@ -25,7 +25,7 @@ from threading import Lock
 from typing import Any
 
 from benchmarks.ablation_runs import Fold, measure, prepare, share_features
-from benchmarks.ablation_table import seen, table
+from benchmarks.ablation_table import STUDENT_T, seen, table
 from benchmarks.common import HERE, RESULTS, machine
 from zerovl import params
 from zerovl.files import atomic_write, read_json, sha256_json, write_json
@@ -149,7 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared", help="has data/ and photos/")
     parser.add_argument("--towers", type=Path, default=HERE.parent / "towers", help="what `make towers` wrote")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--seeds", type=int, default=len(HELD_OUT))
+    parser.add_argument("--seeds", type=int, default=len(HELD_OUT), choices=range(1, max(STUDENT_T) + 1))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each")
     return parser.parse_args()
 

@@ -7,7 +7,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # 95%, two-sided, for n seeds
+# 95%, two-sided, for n seeds.
+STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 
 Run = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.flaky_proxy import CUT, UNAVAILABLE, FlakyProxy
 from tests.support.s3 import client
 from zerovl import s3
-from zerovl.data.s3_shards import S3Ranges
+from zerovl.data.s3_shards import Outages, S3Ranges
 from zerovl.errors import ZeroVLError
 from zerovl.registry.stores import open_store
 
@@ -116,7 +116,7 @@ def test_a_read_that_breaks_without_progress_is_given_up(moto_bucket: str, proxy
     assert not proxy.faults
     proxy.faults = [CUT] * s3.PATIENT.attempts
     with pytest.raises(OSError, match=r"S3 cannot read a\.tar: the connection"):
-        S3Ranges(f"s3://{moto_bucket}").read("a.tar", 0, 1)
+        S3Ranges(f"s3://{moto_bucket}", outages=Outages(seconds=0.0)).read("a.tar", 0, 1)
 
 
 def _botocore_errors() -> list[tuple[Exception, type[ZeroVLError], str]]:

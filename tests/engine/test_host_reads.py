@@ -161,7 +161,7 @@ def test_each_step_has_its_own_time(ranks: Ranks, tmp_path: Path, monkeypatch: p
     progress = SimpleNamespace(step=lambda _loss, _lr, took, _waited: seconds.append(took) or 1.0, say=lambda _: None)
     monkeypatch.setitem(globals(), "SILENT", progress)
     train(tmp_path, ranks, evaluation=PeriodicEvaluation(3, dict))
-    assert seconds == [1] * 6
+    assert seconds == [2] * 6  # from the end of one to when the batch of the next is there, and on to its end
 
 
 def test_read_late_the_log_is_the_same(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.fake_world import FakeEncoder, World
 from tests.support.real_world import make_model, make_project, settings
+from zerovl.distributed.ranks import ALONE
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.folds import Folds, folds_of
 from zerovl.evaluation.metrics import Table, find, value_of
@@ -26,7 +27,7 @@ def evaluation_of(world: World, pictures: int) -> Evaluation:
     """What `Folds` reads of an evaluation, of a model and an untrained one."""
     pool, (ours, untrained) = world.encoded(FakeEncoder(), FakeEncoder(seed=1, blind=True))
     section = SimpleNamespace(folds=pictures, chunk=3, bootstrap=40, seed=0)
-    made = SimpleNamespace(settings=section, pool=pool, embeddings=ours, untrained_embeddings=untrained)
+    made = SimpleNamespace(settings=section, pool=pool, embeddings=ours, untrained_embeddings=untrained, ranks=ALONE)
     return cast(Evaluation, made)
 
 

@@ -117,3 +117,5 @@ def test_distinct_rows_stand_in_the_order_of_their_first_appearance() -> None:
     assert found.first.tolist() == [0, 1, 3]
     assert found.place.tolist() == [0, 1, 0, 2, 1]
     assert found.copies.tolist() == [2, 2, 1]
+    by_columns = DistinctRows.of(rows.T.contiguous().T)  # as arrays of Fortran's order are in memory
+    assert by_columns.place.tolist() == found.place.tolist()

@@ -90,7 +90,7 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
         force=True,
     )
     factory.completed(again)
-    factory.said(again, "registered zerovl@1 in s3://models")
+    factory.said(again, "this model is zerovl@1 in s3://models already")
     factory.completed(other)
     factory.said(other, "starting from zerovl@1")
     factory.environment["ZEROVL_STORE"] = STORE

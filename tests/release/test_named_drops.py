@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.support.fake_world import FakeEncoder, make_world
@@ -100,3 +101,15 @@ def test_without_a_holder_it_is_skipped_and_a_wrong_name_is_told() -> None:
 def _judged(holder: Comparison | LostHolder | NoHolder, name: str) -> Reason:
     verdict = judge(_metrics(60.0), holder, GateParams(max_drops={name: 2.0}))
     return next(reason for reason in verdict.reasons if reason.rule == f"max_drops {name}")
+
+
+def test_folds_of_another_size_are_not_compared() -> None:
+    def folds(size: float, rsum: float) -> Measured:
+        metrics = _metrics(50.0)
+        metrics["evaluators"]["folds"] = {"overall": {"pictures": size, "rsum": rsum}}
+        return Measured(metrics, pa.table({}), {})
+
+    (same,) = differences(["folds.rsum"], folds(1000, 300.0), folds(1000, 290.0), SETTINGS).values()
+    assert same == Score(10.0)
+    (other,) = differences(["folds.rsum"], folds(500, 300.0), folds(1000, 290.0), SETTINGS).values()
+    assert other == "the holder was scored in folds of another size; the next candidate is compared"

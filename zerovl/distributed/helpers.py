@@ -36,7 +36,8 @@ from zerovl.processes import die_with_parent
 
 TIMEOUT = timedelta(hours=6)  # that one rank may be ahead of another
 _START_SECONDS = 600.0  # to import torch on a busy machine
-_END_SECONDS = 5.0  # that a helper's end may come later than the broken connection
+_END_SECONDS = 60.0  # that a helper's end may come later than the broken connection: it ends, if only slowly
+_LAST_SECONDS = 60.0  # that a helper may take to end when all is done
 _JOB = "job.json"
 
 
@@ -60,11 +61,13 @@ def shared_work(count: int, module: str, job: str) -> Iterator[Ranks]:
         (folder / _JOB).write_text(job, encoding="utf-8")
         helpers = {rank: _start(module, folder, rank, count) for rank in range(1, count)}
         try:
+            device = _take_device(0)
             _await_start(helpers, folder)
-            with _group(folder, 0, count) as ranks:
+            with _group(folder, 0, count, device) as ranks:
                 yield ranks
             for helper in helpers.values():
-                helper.wait()  # they have what they need, and end by themselves
+                with suppress(subprocess.TimeoutExpired):  # they have what they need, and end by themselves
+                    helper.wait(_LAST_SECONDS)
         except Exception as error:
             if not exits.peer_is_gone(error):
                 raise
@@ -82,14 +85,16 @@ def help_with(work: Callable[[str, Ranks], object]) -> int:
     log.setup()
     faulthandler.register(signal.SIGUSR2)  # shows the Python stacks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches rank 0, which ends its helpers
-    _word(folder, rank, "ready").touch()
     try:
-        with _group(folder, rank, count) as ranks:
-            work((folder / _JOB).read_text(encoding="utf-8"), ranks)
+        device = _take_device(rank)
+        _word(folder, rank, "ready").touch()  # nobody waits for this rank before
+        with _group(folder, rank, count, device) as ranks:
+            try:
+                work((folder / _JOB).read_text(encoding="utf-8"), ranks)
+            except ZeroVLError as error:
+                _give_up(folder, rank, error)  # before the connection breaks, so that the reason is there by then
     except ZeroVLError as error:
-        with atomic_write(_word(folder, rank, "error"), "w") as file:
-            file.write(str(error))
-        exits.leave(exits.FAILED)
+        _give_up(folder, rank, error)
     except Exception as error:
         if exits.peer_is_gone(error):
             exits.leave(exits.LOST_PEER)  # rank 0 or another helper says why
@@ -97,11 +102,21 @@ def help_with(work: Callable[[str, Ranks], object]) -> int:
     return 0
 
 
-@contextmanager
-def _group(folder: Path, rank: int, count: int) -> Iterator[Ranks]:
+def _give_up(folder: Path, rank: int, error: ZeroVLError) -> None:
+    with atomic_write(_word(folder, rank, "error"), "w") as file:
+        file.write(str(error))
+    exits.leave(exits.FAILED)
+
+
+def _take_device(rank: int) -> torch.device:
     device = own_device(rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def _group(folder: Path, rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
     meeting = f"file://{folder / 'store'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=TIMEOUT)
     try:

@@ -123,16 +123,21 @@ class Launched:
     origin: Origin
     lr: float
     begun: Moment  # when the step before it ended, or what was done in between
+    ready: Moment  # when its batch was there
     ended: Moment
-    data_seconds: float  # that its batch was waited for
+    host_waited: float  # seconds that the host waited for its batch
     names: tuple[str, ...]
     numbers: Callable[[], list[float]]  # waits for the device
+
+    def waited(self) -> float:
+        """Return the seconds that the device had nothing to do because the batch was not there yet."""
+        return min(self.host_waited, self.begun.seconds_until(self.ready))
 
     def found(self) -> dict[str, float]:
         """Return the numbers by name, once the device has come so far."""
         return dict(zip(self.names, self.numbers(), strict=True))
 
-    def row(self, found: dict[str, float], rate: float) -> dict[str, Any]:
+    def row(self, found: dict[str, float], rate: float, waited: float) -> dict[str, Any]:
         """Return the row of the log; a gradient that overflowed has no norm."""
         facts = {
             name: found[name] for name in ("gradient_norm", "loss_scale") if math.isfinite(found.get(name, math.nan))
@@ -144,7 +149,7 @@ class Launched:
             **{name: found[name] for name in ("temperature", "logit_bias") if name in found},
             "source": self.origin.source,
             "pairs_per_second": round(rate, 1),
-            "data_seconds": round(self.data_seconds, 4),
+            "data_seconds": round(waited, 4),
             **facts,
         }
 
@@ -217,6 +222,7 @@ class Trainer:
 
     def _update(self, batch: Batch, lr: float, since: Moment) -> Launched:
         """One optimiser step, given to the device and not waited for; raises `ZeroVLError` where memory runs out."""
+        ready = Moment(self.ranks.device)
         optimiser, scaler, model = self.state.optimiser, self.precision.scaler, self.state.model
         set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=True)
@@ -239,7 +245,7 @@ class Trainer:
         numbers = torch.stack([number.detach().double() for number in found.values()])
         waited = self.ranks.activity.data_seconds
         ended = Moment(self.ranks.device)
-        return Launched(Origin.of(batch), lr, since, ended, waited, tuple(found), read_later(numbers))
+        return Launched(Origin.of(batch), lr, since, ready, ended, waited, tuple(found), read_later(numbers))
 
     def _tell(
         self,
@@ -254,10 +260,11 @@ class Trainer:
             launched = unread.popleft()
             found = launched.found()
             seconds = launched.begun.seconds_until(launched.ended)
-            rate = progress.step(found["loss"], launched.lr, seconds, launched.data_seconds)
+            waited = launched.waited()
+            rate = progress.step(found["loss"], launched.lr, seconds, waited)
             if not watch.is_finite(launched.origin, found["loss"], progress.say):
                 continue
-            row = launched.row(found, rate) | self._save_cost() | scores()
+            row = launched.row(found, rate, waited) | self._save_cost() | scores()
             if self.log:
                 self.log.write(row)
 

@@ -6,15 +6,18 @@ A job says in JSON what a helper needs to do its share; every rank makes the sam
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
-from zerovl.device import rank_count
+from zerovl.device import gpu_count
 from zerovl.distributed.helpers import help_with, shared_work
 from zerovl.distributed.ranks import Ranks
 from zerovl.evaluation.base import Evaluation, Evaluator
@@ -54,10 +57,25 @@ class Job:
             "root": str(self.root),
             "model": str(self.model),
         }
-        return shared_work(rank_count(machine.ranks), __name__, json.dumps(told))
+        return shared_work(_usable_ranks(machine.ranks), __name__, json.dumps(told))
+
+
+def _usable_ranks(asked: int) -> int:
+    """Return how many ranks work: no more than there are GPUs, or cores, as the numbers are the same with any.
+
+    `machine.ranks` is often that of the node that trained.
+    """
+    gpus = gpu_count()
+    return min(asked or gpus, gpus) if gpus else min(max(1, asked), os.cpu_count() or 1)
+
+
+def _set_arithmetic() -> None:
+    """Ranks are counted from float32 products: not from TF32's 10 bits, whatever the environment says."""
+    torch.set_float32_matmul_precision("highest")
 
 
 def _evaluate(job: Job, evaluators: Sequence[Evaluator], ranks: Ranks) -> tuple[Evaluation, dict[str, Table]]:
+    _set_arithmetic()
     device = str(ranks.device)
     trained = Encoder.load(job.model, device)
     untrained = Encoder.untrained(job.model, job.settings.seed, device)
@@ -68,6 +86,7 @@ def _evaluate(job: Job, evaluators: Sequence[Evaluator], ranks: Ranks) -> tuple[
 
 
 def _rank(job: Job, encoder: Encoder, ranks: Ranks) -> tuple[Pool, dict[str, Ranked]]:
+    _set_arithmetic()
     workspace, size = Workspace(job.root), job.settings.batch_size
     manifest, shards = Manifest.load(workspace.manifest), ShardReader(workspace.shards)
     pool, (embeddings,) = encode(validation_batches(manifest, shards, encoder, size, ranks), [encoder], size, ranks)

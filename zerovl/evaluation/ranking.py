@@ -66,7 +66,7 @@ class DistinctRows:
         digests = b"".join(
             blake2b(row, digest_size=16).digest()
             for part in rows.split(_HASHED_AT_ONCE)
-            for row in part.cpu().numpy() + np.float32(0)  # -0.0 becomes 0.0
+            for row in np.ascontiguousarray(part.cpu().numpy()) + np.float32(0)  # -0.0 becomes 0.0
         )
         keys = np.frombuffer(digests, np.dtype((np.void, 16)))
         _, first, place, copies = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)

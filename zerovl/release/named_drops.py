@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from zerovl.evaluation.bootstrap import paired_difference
+from zerovl.evaluation.folds import Folds
 from zerovl.evaluation.metrics import HEADLINE, POOL, RETRIEVAL, Score, find
 from zerovl.evaluation.paired import mean_difference
 from zerovl.evaluation.retrieval import METRICS
@@ -53,10 +54,16 @@ def _difference(name: str, candidate: Measured, holder: Measured, settings: Eval
         ours_asked, theirs_asked = candidate.sets[evaluator], holder.sets.get(evaluator, {})
         same = all(ours_asked.get(key) == theirs_asked.get(key) for key in ("digest", "templates"))
         where = f"the set {evaluator} has other pictures, classes or templates now"
+    elif evaluator == Folds.name and _fold_size(candidate) != _fold_size(holder):
+        return "the holder was scored in folds of another size; the next candidate is compared"
     else:
         same = candidate.metrics.get(DATA) == holder.metrics.get(DATA)
         where = "the holder was measured on other validation data"
     return Score(ours - theirs) if same else f"{where}; the next candidate is compared"
+
+
+def _fold_size(measured: Measured) -> float | None:
+    return find(measured.metrics, f"{Folds.name}.pictures")
 
 
 def _paired(metric: str, source: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:

@@ -23,6 +23,6 @@ def found(params: Params, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         f"{waited / whole:.0%} of the steps' time went by waiting for data ({waited:.1f} of {whole:.1f} s): raise "
-        f"machine.loader_workers (it is {workers} a rank) while there are cores, or store smaller pictures "
-        "(prepare.max_side)"
+        f"machine.loader_workers (it is {workers} a rank) while there are cores; pictures of fewer pixels "
+        "(prepare.max_side) are decoded faster"
     ]

@@ -128,6 +128,7 @@ def _description(run: Run, model: DualEncoder, side: Side) -> dict[str, Any]:
         "tower": [tower, _weights(model, side)],
         "before": before,
         "precision": run.params.train.precision,
+        **({"residual_stream": "low"} if run.params.train.residual_stream == "low" else {}),
         "data": run.spec.manifest.digest,
         "code": {name: code[name] for name in _CODE},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},

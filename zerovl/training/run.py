@@ -212,7 +212,8 @@ def _finish(run: Run, state: TrainingState, memory_before: int, last_save_second
     write_report(run.folder, workspace.training_report, summary, last_save_seconds)
     rows = read_json_lines(run.folder / METRICS_FILE)
     unlearned = learning.found(run.params.train, rows)
-    _warn([*unlearned, *data_wait.found(run.params, rows)])
+    own = [row for row in rows if not spec.parent or row["step"] >= spec.parent.step]
+    _warn([*unlearned, *data_wait.found(run.params, own)])
     warnings = [*(learning.foreseen(run.params, spec) if unlearned else ()), *unlearned]
     origin = {key: spec.description[key] for key in ("parent", "weights") if key in spec.description}
     write_json(workspace.training_run, {"fingerprint": spec.name, **origin, "warnings": warnings})

@@ -87,3 +87,15 @@ def _colours(path: str) -> torch.Tensor:
     with Image.open(path) as picture:
         small = picture.convert("RGB").resize((16, 16))
     return torch.from_numpy(np.asarray(small, np.float64).reshape(-1) / 255)
+
+
+def test_a_feature_that_is_constant_in_training_decides_nothing() -> None:
+    """A unit that no training picture wakes has a random weight, which must not speak for a picture that wakes it."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    labels = (features[:, 0] > 0).long()
+    features[:, 2] = 0.25
+    layer = paper_probe.fit(features, labels, 2, seed=0)
+    awake = features.clone()
+    awake[:, 2] += 1e-3
+    torch.testing.assert_close(layer.logits(awake), layer.logits(features))

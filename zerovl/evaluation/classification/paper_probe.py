@@ -26,6 +26,7 @@ EPOCHS = 90
 PEAK = 6.4
 MOMENTUM = 0.9
 WARM_UP = 0.1111  # of the steps
+_CONSTANT = 1e-6  # of the largest deviation of a feature
 _FIRST = 0.01  # deviation of the first weights
 
 
@@ -33,7 +34,9 @@ def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
     """Fit a layer to features (n, w) of labels (n,); `seed` draws the first weights and the order of the pictures."""
     generator = torch.Generator().manual_seed(seed)
     mean = features.mean(0)
-    scale = (features.std(0, correction=0)).clamp_min(torch.finfo(features.dtype).eps)  # (w,)
+    deviation = features.std(0, correction=0)  # (w,)
+    # A feature that is constant over the training pictures says nothing of classes: it is 0, also where it moves later.
+    scale = torch.where(deviation > _CONSTANT * deviation.max(), deviation, torch.inf)
     x = ((features - mean) / scale).float()  # (n, w)
     weight = (_FIRST * torch.randn(classes, x.shape[1], generator=generator)).to(x.device)  # (C, w)
     bias = x.new_zeros(classes)
