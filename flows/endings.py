@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES
@@ -23,6 +23,7 @@ from prefect.states import Completed
 NOTHING_NEW = "NothingNew"
 STILL_NOTHING_NEW = "StillNothingNew"
 REFUSED = "Refused"
+SKIPPED = "Skipped"  # a late run that a newer one stands for, see flows.server.upkeep
 TIMES_IN_A_ROW = 3  # that nothing new is worth a notice
 
 
@@ -33,26 +34,29 @@ def nothing_new(known: str, run: str) -> State[Any]:
     """
     try:
         with get_client(sync_client=True) as client:
-            before = nothing_new_before(client, UUID(run))
+            before = last_ends(client, UUID(run))
     except httpx.HTTPError as error:  # it is for a notice only
-        get_run_logger().warning("how many runs before found nothing new: %s", error or type(error).__name__)
-        before = 0
-    if (before + 1) % TIMES_IN_A_ROW:
+        get_run_logger().warning("whether runs before found nothing new: %s", error or type(error).__name__)
+        before = []
+    # The name of the third begins the count again, however long the row is.
+    if before != [NOTHING_NEW] * (TIMES_IN_A_ROW - 1):
         return Completed(name=NOTHING_NEW, message=known)
-    return Completed(name=STILL_NOTHING_NEW, message=f"{known}; {before + 1} runs in a row found nothing new")
+    return Completed(name=STILL_NOTHING_NEW, message=f"{known}; the last {TIMES_IN_A_ROW} runs found nothing new")
 
 
-def nothing_new_before(client: SyncPrefectClient, run: UUID) -> int:
-    """Return how many of the last runs of a run's deployment, one after the other, found nothing new."""
+def last_ends(client: SyncPrefectClient, run: UUID) -> list[str | None]:
+    """Return how the two last runs of a run's deployment ended, the last one first; skipped ones do not count."""
     deployment = client.read_flow_run(run).deployment_id
     if deployment is None:
-        return 0
+        return []
     ended = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES))),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)), name=FlowRunFilterStateName(not_any_=[SKIPPED])
+        ),
     )
-    last = client.read_flow_runs(flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=100)
-    return len(list(takewhile(lambda each: each.state_name in (NOTHING_NEW, STILL_NOTHING_NEW), last)))
+    last = client.read_flow_runs(flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=TIMES_IN_A_ROW - 1)
+    return [each.state_name for each in last]
 
 
 def refused(release: dict[str, Any] | None) -> State[Any] | None:

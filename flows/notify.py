@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+from contextlib import suppress
 
 from prefect import flow
 
@@ -45,15 +47,22 @@ def run_command(subject: str, text: str) -> None:
             "`make deploy` with an address, so that the server tells people itself"
         )
     environment = {**os.environ, "ZEROVL_SUBJECT": subject, "ZEROVL_TEXT": text}
-    try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", words], input=text, env=environment, capture_output=True, text=True,
-            timeout=_SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise NoticeError(f"`{words}` did not end within {_SECONDS:.0f} s") from None
-    if done.returncode:
-        raise NoticeError(f"`{words}` ended with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+    # Its words may hold a secret, and what is raised here is in the log and in the run's state.
+    name = f"the command of {notice_setting.VARIABLE}"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", words], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, complaint = process.communicate(text, timeout=_SECONDS)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the shell, and all that it started
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise NoticeError(f"{name} did not end within {_SECONDS:g} s") from None
+            raise
+    if process.returncode:
+        raise NoticeError(f"{name} ended with status {process.returncode}: {(complaint or said).strip()}")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,12 @@ def _watch_parent() -> None:
 
 
 def _say_alive(run: UUID) -> None:
-    """Correct two things that go wrong after a time without a server.
+    """Correct three things that go wrong after a time without a server.
 
     The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
     the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never
-    had one): a run that is still being cancelled at a second look ends itself.
+    had one): a run that is still being cancelled at a second look ends itself. So does one that was being
+    cancelled when it was taken for lost: its end is on the server already, and it must not promote anything.
     """
     cancelling, pause = False, float(os.environ.get(LOOK_VARIABLE) or LOOK_SECONDS)
     while True:
@@ -65,6 +66,9 @@ def _say_alive(run: UUID) -> None:
             state = client.read_flow_run(run).state
             if state and state.is_crashed() and LOST in (state.message or ""):
                 client.set_flow_run_state(run, Running(message="its process lives, the server was away"), force=True)
+            if state and state.is_cancelled() and LOST in (state.message or ""):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             if cancelling and state and state.is_cancelling():
                 client.set_flow_run_state(run, Cancelled(message="by the run itself: its worker did not"), force=True)
                 os.kill(os.getpid(), signal.SIGTERM)

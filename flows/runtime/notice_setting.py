@@ -1,7 +1,7 @@
 """Who is told of what happens to retrainings: the one setting `ZEROVL_NOTIFY`.
 
 A command, an address of Apprise (https://appriseit.com: `slack://...`, `mailto://...`, `json://host/path` for a
-webhook), or `off`. Where it is not set, `make deploy` leaves notices as they are.
+webhook; or several of them), or `off`. Where it is not set, `make deploy` leaves notices as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 VARIABLE = "ZEROVL_NOTIFY"
 OFF = "off"
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://\S+$", re.I)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)  # how it begins; Apprise takes several, and spaces in one
 
 
 def value() -> str:

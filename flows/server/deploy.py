@@ -24,6 +24,7 @@ from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import Paths
 from flows.server import notices
+from flows.server.automations import put_automation
 from flows.server.deployed import Deployed
 
 POOL = "zerovl"
@@ -147,7 +148,7 @@ def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
         return sorted((plain(each) for each in value), key=str) if isinstance(value, list) else value
 
     return {
-        name: {key: plain(automation[key]) for key in ("enabled", "trigger", "actions")}
+        name: {key: plain(automation[key]) for key in ("description", "enabled", "trigger", "actions")}
         for name, automation in automations.items()
     }
 
@@ -184,11 +185,7 @@ def _mark_lost_runs(client: SyncPrefectClient, present: dict[str, Any] | None) -
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=LOST)],
     )
-    content = wanted.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
-    if present is None:
-        client.request("POST", "/automations/", json=content)
-    else:
-        client.request("PUT", "/automations/{id}", path_params={"id": present["id"]}, json=content)
+    put_automation(client, wanted, present)
 
 
 def main() -> None:

@@ -85,7 +85,8 @@ def source_digest(paths: Paths) -> str:
 
 def _files(root: Path) -> Iterable[Path]:
     for pattern in _MADE_OF:
-        yield from root.glob(pattern)
+        # An editor's lock is a link to nowhere that is named like the file: `.#train.py`.
+        yield from (path for path in root.glob(pattern) if path.is_file())
 
 
 def digest(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from flows.endings import NOTHING_NEW, REFUSED, STILL_NOTHING_NEW
+from flows.endings import NOTHING_NEW, REFUSED, SKIPPED, STILL_NOTHING_NEW
 from flows.runtime import notice_setting
+from flows.server.automations import put_automation
 
 PREFIX = "zerovl: notice: "
 BLOCK = "zerovl-notices"
@@ -28,6 +30,7 @@ _TEXT = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
 _WITH_LINK = _TEXT + "\n\n{{ flow_run|ui_url }}"
 _WITH_ID = _TEXT + "\n\nprefect flow-run inspect {{ flow_run.id }}"
 _STATE = "prefect.flow-run."
+_BETWEEN = re.compile(r"[\s,]+(?=[a-z0-9]+://)", re.I)  # two addresses, as Apprise takes them apart
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Notice:
 
 
 ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", NOTHING_NEW, STILL_NOTHING_NEW, REFUSED)
-_TAKEN = ("Pending", "Running", "AwaitingConcurrencySlot", "Skipped", *ENDS)
+_TAKEN = ("Pending", "Running", "AwaitingConcurrencySlot", SKIPPED, *ENDS)
 NOTICES = (
     Notice(
         "failed", "A retraining failed, or its process was lost",
@@ -107,11 +110,7 @@ def apply(client: SyncPrefectClient, present: Mapping[str, dict[str, Any]]) -> N
             trigger=notice.trigger(),
             actions=[channel.action(notice)],
         )
-        content = wanted.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
-        if name in old:
-            client.request("PUT", "/automations/{id}", path_params={"id": old[name]["id"]}, json=content)
-        else:
-            client.request("POST", "/automations/", json=content)
+        put_automation(client, wanted, old.get(name))
 
 
 class _Block:
@@ -145,17 +144,21 @@ class _Flow:
 def save_block(address: str) -> UUID:
     """Keep the address on the server, as a secret of the block "zerovl-notices"; returns the block's id.
 
+    Args:
+        address: or several, with commas or spaces between.
+
     Raises:
         SystemExit: Apprise does not know such an address.
     """
     import apprise  # comes with Prefect; needed here alone
 
-    if apprise.Apprise.instantiate(address) is None:
-        kind = address.partition("://")[0]
-        sys.exit(
-            f"{notice_setting.VARIABLE}: Apprise does not understand this {kind}:// address; "
-            "https://appriseit.com/services/ has their forms"
-        )
+    for each in _BETWEEN.split(address):
+        if apprise.Apprise.instantiate(each) is None:
+            kind = each.partition("://")[0]
+            sys.exit(
+                f"{notice_setting.VARIABLE}: Apprise does not understand this {kind}:// address; "
+                "https://appriseit.com/services/ has their forms"
+            )
     # Prefect's block for Slack hands whatever address it has to Apprise; there is none without a service's name.
     saved = SlackWebhook(url=SecretStr(address)).save(BLOCK, overwrite=True)
     assert isinstance(saved, UUID)  # and no coroutine, which Prefect returns where an event loop runs

@@ -3,6 +3,8 @@
 Once, or every minute with `--every 60`; `make ui` does it before its worker starts and every minute from then on. The
 automation "zerovl: lost runs" hears heartbeats stop while the server lives; this asks the server, and so it also finds
 what died while the server was away, and runs that died before they began and so never had a heartbeat.
+
+One look finds late runs and those that nobody began. That a run is silent, or a slot taken by none, shows in several.
 """
 
 from __future__ import annotations
@@ -35,9 +37,14 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from prefect.states import Cancelled, Crashed
 
 from flows.command import TAG
+from flows.endings import SKIPPED
 from flows.runtime.liveness import HEARTBEAT, LOST
 
 EVERY = 60.0  # seconds between two looks
+_NOTHING = (
+    "no run is late, and none was left by a worker before it began; "
+    f"silent runs and slots that none holds are found by several looks: --every {EVERY:.0f}"
+)
 _WORKED_ON = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 _NEVER_BEGAN = "nobody began it for {minutes:.0f} minutes: its worker is gone"
 
@@ -86,18 +93,20 @@ class Upkeep:
         return self._client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
 
     def _skip_late(self, now: datetime) -> list[str]:
-        """Of the runs of a schedule that are due and that nobody took, leave the newest."""
-        due: dict[UUID | None, list[FlowRun]] = defaultdict(list)
+        """Of the runs of a schedule that are due and never began, leave the newest."""
+        # By schedule too: another one of the same deployment may have other parameters.
+        due: dict[tuple[UUID | None, UUID | None], list[FlowRun]] = defaultdict(list)
         for run in self._runs(StateType.SCHEDULED):
             late = run.expected_start_time and run.expected_start_time < now - self._patience.late
             if run.auto_scheduled and not run.run_count and late:
-                due[run.deployment_id].append(run)
+                due[run.deployment_id, run.created_by.id if run.created_by else None].append(run)
         lines = []
         for runs in due.values():
             *skipped, newest = runs
             for run in skipped:
-                why = f"was due at {_time(run)}, nothing took it; {newest.name}, due at {_time(newest)}, stands for it"
-                self._client.set_flow_run_state(run.id, Cancelled(name="Skipped", message=why))
+                stands = f"{newest.name}, due at {_time(newest)}, stands for it"
+                why = f"was due at {_time(run)}, and never began; {stands}"
+                self._client.set_flow_run_state(run.id, Cancelled(name=SKIPPED, message=why))
                 lines.append(f"run {run.name} is skipped: it {why}")
         return lines
 
@@ -205,7 +214,7 @@ def main() -> None:
             f"no Prefect server at {get_current_settings().api.url} ({error or type(error).__name__}); start one with "
             "`make ui`, or set PREFECT_API_URL"
         )
-    print("\n".join(lines) if lines else "no run is lost or late")
+    print("\n".join(lines) if lines else _NOTHING)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ def test_there_is_something_to_apply_where_a_file_changed_or_a_deployment_is_gon
     made = Deployed.now(paths, snapshot())
     assert made.covers(paths, snapshot())
     assert not made.covers(paths, {})
+    (paths.root / "flows" / ".#forms.py").symlink_to("somebody@a-machine.4711:1")  # Emacs' lock
+    assert made.covers(paths, snapshot())
     (paths.root / "flows" / "forms.py").write_text("Recipe = 2\n")  # another form
     assert not made.covers(paths, snapshot())
     assert not made.covers(Paths(paths.state, paths.state), snapshot())  # from another checkout

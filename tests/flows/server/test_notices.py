@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +18,11 @@ from prefect.blocks.notifications import SlackWebhook
 from prefect.server.events.schemas.automations import AutomationCreate
 
 from flows import endings, notify
-from flows.endings import nothing_new_before, refused
+from flows.endings import last_ends, refused
 from flows.runtime import notice_setting
-from flows.server import notices
+from flows.server import deploy, notices
 from flows.server.notices import NOTICES, PREFIX
+from tests.support.prefect_api import wait_for
 
 
 class Client:
@@ -27,14 +30,16 @@ class Client:
 
     def __init__(self) -> None:
         self.automations: dict[str, dict[str, Any]] = {}
+        self.written: list[str] = []
 
     def request(self, method: str, path: str, path_params: Any = None, json: Any = None) -> None:
         if method == "DELETE":
             del self.automations[path_params["id"]]
             return
-        AutomationCreate.model_validate(deepcopy(json))  # which changes what it is given
+        kept = AutomationCreate.model_validate(deepcopy(json))  # which changes what it is given
         assert (method == "POST") == (json["name"] not in self.automations)
-        self.automations[json["name"]] = {**json, "id": json["name"]}
+        self.written.append(json["name"])
+        self.automations[json["name"]] = {**kept.model_dump(mode="json"), "id": json["name"]}
 
     def read_deployment_by_name(self, name: str) -> SimpleNamespace:
         assert name == "notify/notify"
@@ -75,8 +80,31 @@ def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch:
     assert apply(client) == {}
 
 
-def test_an_address_that_nobody_understands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(notice_setting.VARIABLE, "slak://token")
+@pytest.mark.parametrize("setting", ["mailto://user:secret@example.com", "mail team@example.com"])
+def test_what_is_as_wanted_is_left_alone(client: Client, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    """With each change the server forgets what a trigger was waiting for."""
+    monkeypatch.setenv(notice_setting.VARIABLE, setting)
+    made = apply(client)
+    deploy._mark_lost_runs(client, None)  # type: ignore[arg-type]
+    assert len(client.written) == len(NOTICES) + 1
+    made[PREFIX + "refused"]["enabled"] = False  # by someone in the UI
+    client.written.clear()
+    apply(client)
+    deploy._mark_lost_runs(client, made[deploy.LOST_RUNS])  # type: ignore[arg-type]
+    assert client.written == []
+    made[PREFIX + "failed"]["description"] = "edited"
+    made[PREFIX + "not ended"]["trigger"]["within"] = 60.0
+    made[deploy.LOST_RUNS]["actions"] = [{"type": "do-nothing"}]
+    apply(client)
+    deploy._mark_lost_runs(client, made[deploy.LOST_RUNS])  # type: ignore[arg-type]
+    assert client.written == [PREFIX + "failed", PREFIX + "not ended", deploy.LOST_RUNS]
+    assert made[PREFIX + "not ended"]["trigger"]["within"] == 3 * 24 * 3600
+    assert not made[PREFIX + "refused"]["enabled"]
+
+
+@pytest.mark.parametrize("setting", ["slak://token", "json://localhost/hook, slak://token"])
+def test_an_address_that_nobody_understands(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv(notice_setting.VARIABLE, setting)
     with pytest.raises(SystemExit, match="ZEROVL_NOTIFY: Apprise does not understand this slak:// address"):
         notices.apply(Client(), {})  # type: ignore[arg-type]
 
@@ -87,6 +115,8 @@ def test_an_address_that_nobody_understands(monkeypatch: pytest.MonkeyPatch) -> 
         ("", None, None),
         ("off", None, None),
         ("slack://a/b/c", "slack://a/b/c", None),
+        ("json://one, MAILTO://a:b@c.org", "json://one, MAILTO://a:b@c.org", None),
+        ("Json://one?-name=The team", "Json://one?-name=The team", None),
         ("curl -d @- https://example.com/hook", None, "curl -d @- https://example.com/hook"),
     ],
 )
@@ -131,11 +161,28 @@ def test_a_command_gets_the_text_and_never_runs_it(tmp_path: Any, monkeypatch: p
     notify.run_command.fn("a $(touch no) subject", "line 1\n`touch no`\n")
     assert file.read_text() == "a $(touch no) subject\nline 1\n`touch no`\n"
     monkeypatch.setenv(notice_setting.VARIABLE, "echo no such host >&2; exit 3")
-    with pytest.raises(notify.NoticeError, match="ended with status 3: no such host"):
+    with pytest.raises(notify.NoticeError, match=r"^the command of ZEROVL_NOTIFY ended with status 3: no such host$"):
+        notify.run_command.fn("subject", "text")
+    monkeypatch.setenv(notice_setting.VARIABLE, r"printf 'k\374hl' >&2; exit 3")  # not UTF-8
+    with pytest.raises(notify.NoticeError, match=r"status 3: k\ufffdhl$"):
         notify.run_command.fn("subject", "text")
     monkeypatch.setenv(notice_setting.VARIABLE, "slack://a/b/c")
     with pytest.raises(notify.NoticeError, match="ZEROVL_NOTIFY is not a command in this worker's environment"):
         notify.run_command.fn("subject", "text")
+
+
+def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    with open(os.open(held, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        monkeypatch.setattr(notify, "_SECONDS", 0.5)
+        monkeypatch.setenv(notice_setting.VARIABLE, f"exec 9> {held}; sleep 600 & wait")
+        with pytest.raises(notify.NoticeError, match=r"^the command of ZEROVL_NOTIFY did not end within 0.5 s$"):
+            notify.run_command.fn("subject", "text")
+        # At its end once nobody has it open for writing; until then there is nothing to read.
+        wait_for("the end of all", lambda: reader.raw.read(1) == b"", 60)
 
 
 class Runs:
@@ -154,10 +201,11 @@ class Runs:
     def read_flow_run(self, run: uuid.UUID) -> SimpleNamespace:
         return SimpleNamespace(deployment_id=self.deployment)
 
-    def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
+    def read_flow_runs(self, *, flow_run_filter: Any, limit: int, **_: Any) -> list[SimpleNamespace]:
         assert flow_run_filter.deployment_id.any_ == [self.deployment]
         assert set(flow_run_filter.state.type.any_) == {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        return [SimpleNamespace(state_name=name) for name in self.names]
+        left = [name for name in self.names if name not in flow_run_filter.state.name.not_any_]
+        return [SimpleNamespace(state_name=name) for name in left[:limit]]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +217,8 @@ class Runs:
         (("NothingNew", "Completed", "NothingNew"), "NothingNew"),
         (("StillNothingNew", "NothingNew", "NothingNew"), "NothingNew"),
         (("NothingNew", "NothingNew", "StillNothingNew", "NothingNew", "NothingNew"), "StillNothingNew"),
+        (("NothingNew", "Skipped", "Skipped", "NothingNew"), "StillNothingNew"),
+        (("NothingNew", "NothingNew", "StillNothingNew") * 50, "StillNothingNew"),
     ],
 )
 def test_every_third_time_in_a_row_has_a_name_of_its_own(
@@ -184,7 +234,7 @@ def test_every_third_time_in_a_row_has_a_name_of_its_own(
 def test_a_run_from_a_terminal_has_no_row() -> None:
     of_a_terminal = Runs("NothingNew")
     of_a_terminal.deployment = None
-    assert nothing_new_before(of_a_terminal, uuid.uuid4()) == 0  # type: ignore[arg-type]
+    assert last_ends(of_a_terminal, uuid.uuid4()) == []  # type: ignore[arg-type]
 
 
 def test_a_run_that_the_gate_refused_ends_with_a_name_of_its_own() -> None:

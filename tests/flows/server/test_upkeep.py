@@ -60,6 +60,7 @@ def run(name: str, state: State[Any], minutes: float, **more: Any) -> SimpleName
     """A run that was due, and has been in its state, for so many minutes."""
     state.timestamp = NOW - timedelta(minutes=minutes)
     values = {"auto_scheduled": False, "run_count": 0, "deployment_id": RETRAIN, "id": uuid.uuid4(), **more}
+    values = {"created_by": None, **values}
     return SimpleNamespace(name=name, state=state, expected_start_time=state.timestamp, **values)
 
 
@@ -132,7 +133,20 @@ def test_of_late_runs_the_newest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     skipped = [each for each in server.runs if each.state.name == "Skipped"]
     assert {each.name for each in skipped} == {"hour-3", "hour-2"}
     assert {each.state.type for each in skipped} == {"CANCELLED"}
-    assert "nothing took it; hour-1, due at" in skipped[0].state.message
+    assert "and never began; hour-1, due at" in skipped[0].state.message
+
+
+def test_late_runs_of_two_schedules_do_not_stand_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    days, nights = SimpleNamespace(id=uuid.UUID(int=5)), SimpleNamespace(id=uuid.UUID(int=6))
+    waiting = Scheduled(name="AwaitingConcurrencySlot")
+    late = [
+        run("day-1", Scheduled(), 120, auto_scheduled=True, created_by=days),
+        run("night-1", waiting, 90, auto_scheduled=True, created_by=nights),
+        run("day-2", Scheduled(), 60, auto_scheduled=True, created_by=days),
+    ]
+    server = Server(late)
+    assert [line.split()[1] for line in look(Upkeep(server), monkeypatch)] == ["day-1"]  # type: ignore[arg-type]
+    assert [each.state.name for each in late] == ["Skipped", "AwaitingConcurrencySlot", "Scheduled"]
 
 
 def test_processes_of_runs_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""A run looks at what the server says of it, and ends itself where it was cancelled and nobody told it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.states import Cancelled, Cancelling, Crashed, Running, State
+
+from flows.runtime import liveness
+from flows.runtime.liveness import LOST
+
+
+class Server:
+    """Says one state of the run after the other; `set` are those that the run has set."""
+
+    def __init__(self, *states: State[Any]) -> None:
+        self.states, self.set = list(states), list[Any]()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read_flow_run(self, run: uuid.UUID) -> SimpleNamespace:
+        return SimpleNamespace(state=self.states.pop(0))
+
+    def set_flow_run_state(self, run: uuid.UUID, state: State[Any], force: bool) -> None:
+        self.set.append(state.type)
+
+
+@pytest.mark.parametrize(
+    ("states", "corrected"),
+    [
+        ([Running(), Cancelled(message=LOST)], []),
+        ([Crashed(message=LOST), Cancelled(message=f"{LOST}.")], ["RUNNING"]),
+        ([Cancelling(), Cancelled(message=LOST)], []),
+        ([Cancelling(), Running(), Cancelling(), Cancelling()], ["CANCELLED"]),
+    ],
+)
+def test_a_run_that_was_cancelled_ends_itself(
+    monkeypatch: pytest.MonkeyPatch, states: list[State[Any]], corrected: list[str]
+) -> None:
+    server = Server(*states)
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(liveness, "get_client", lambda sync_client: server)
+    monkeypatch.setenv(liveness.LOOK_VARIABLE, "0.001")
+    monkeypatch.setattr(os, "kill", lambda process, number: sent.append((process, number)))
+    liveness._say_alive(uuid.uuid4())
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert (server.states, server.set) == ([], corrected)
