@@ -99,7 +99,9 @@ def show_artifact(page: Page, key: str) -> None:
         if attempt == 120:  # a minute: before that the page may still be loading
             page.reload()
             open_tab(page, "Artifacts")
-        page.mouse.wheel(0, 600)
+        page.mouse.move(760, 700)  # each time: a page that was loaded since knows of no mouse
+        # Now and then to the top: a list that stayed short where it was refused is asked for again.
+        page.mouse.wheel(0, -20_000 if attempt % 20 == 19 else 600)
         page.wait_for_timeout(500)
     expect(card).to_be_visible()
     page.mouse.wheel(0, -20_000)
