@@ -19,7 +19,12 @@ from zerovl.workspace import main_checkout
 
 _PACKAGE = Path(__file__).resolve().parent
 # Keys of params.yaml that may name files which neither git nor DVC has.
-_NAMED = (("model", "image_tower", "weights"), ("model", "text_tower", "name"), ("train", "init_from"))
+_NAMED = (
+    ("model", "image_tower", "weights"),
+    ("model", "text_tower", "name"),
+    ("prepare", "filters", "agreement", "model"),
+    ("train", "init_from"),
+)
 _NAMED_BY_SETS = ("folder", "csv", "shards", "classnames")
 
 

@@ -110,6 +110,7 @@ def test_embed_leaves_out_and_lists_what_is_broken(
     rows = [
         *("red.png,0,colour 250 0 0,1", "red.png,zero,words,2", "red.png,0,  ,3", "red.png,0", "none.png,1,words,4"),
         *("broken.jpg,2,words,5", "broken.jpg,2,more words,6", "a\0b.png,4,words,8", "blue.png,3,colour 0 0 250,7"),
+        f"red.png,{2**63},words,9",
     ]
     path.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
     embed.run("model", path, picture_folder, out)
@@ -127,7 +128,8 @@ def test_embed_leaves_out_and_lists_what_is_broken(
     assert listed["6"] == ("none.png", "No such file or directory")
     assert listed["7"] == listed["8"] == ("broken.jpg", "not a picture")
     assert "null byte" in listed["9"][1]
-    assert f"7 of 9 rows of {path} are left out (2 not a picture, 1 " in caplog.text
+    assert listed["11"] == ("red.png", f"image_id is '{2**63}', expected an integer of 64 bits")
+    assert f"8 of 10 rows of {path} are left out (2 not a picture, 1 " in caplog.text
 
     path.write_text(HEAD + "red.png,0,colour 250 0 0,1\n", encoding="utf-8")
     embed.run("model", path, picture_folder, out)

@@ -111,6 +111,13 @@ def test_embeddings_that_are_there(
     assert command("search", "model", "colour 0 250 0", "--index", index, "--top", 1) == 0
     assert capsys.readouterr().out.endswith(f"   1  1.0000  {picture_folder / 'more' / 'green.PNG'}\n")
 
+    picture_folder.rename(tmp_path / "moved")
+    index = tmp_path / "elsewhere"
+    assert command("index", "model", "--images", tmp_path / "b.npz", "--out", index) == 0
+    assert f"its pictures are not in {picture_folder} here" in capsys.readouterr().err
+    assert command("search", "model", "colour 0 250 0", "--index", index, "--top", 1) == 0
+    assert capsys.readouterr().out == "   1  1.0000  more/green.PNG\n"
+
 
 @pytest.mark.parametrize(
     ("change", "message"),

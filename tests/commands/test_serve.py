@@ -33,6 +33,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[App]:
         def run(self, sockets: list[socket.socket]) -> None:
             for taken in sockets:
                 taken.close()
+            raise KeyboardInterrupt  # as uvicorn after Ctrl-C
 
     def make_server(app: App) -> Server:
         applications.append(app)
@@ -92,9 +93,7 @@ def test_a_host_that_others_reach_is_warned_of(
 def test_what_is_wrong_is_told(
     encoder: FakeEncoder, served: list[App], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
+    with server.open_port("127.0.0.1", 0) as other:
         port = other.getsockname()[1]
         with pytest.raises(ZeroVLError, match=rf"127.0.0.1:{port}: Address already in use; name another --port, or 0"):
             serve.run("model", picture_folder, None, serve.Address("127.0.0.1", port))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,16 +96,68 @@ def test_the_budget_ends_it(
     assert "the time is over, 1 trial not begun" in capsys.readouterr().out
 
 
-def test_a_child_ends_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command gets one SIGINT, and what it does then is waited for."""
-    program = "import signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(3))\ntime.sleep(600)"
+WAITS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[str]]]:
+    """The processes that are started in place of dvc; each ends with 3 at a SIGINT."""
+    started: list[subprocess.Popen[str]] = []
     start = subprocess.Popen
 
-    def stand_in(command: Sequence[str], **options: object) -> object:
-        return start([sys.executable, "-c", program], **options)  # type: ignore[call-overload]
+    def stand_in(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        child = start([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True, **options)
+        started.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"  # it has its handler
+        return child
 
     monkeypatch.setattr(subprocess, "Popen", stand_in)
-    assert sweep.start_dvc(["exp", "run"], 0.0) in (3, -2)  # -2: before it had Python's handler
+    yield started
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def test_a_child_ends_when_the_time_is_over(children: list[subprocess.Popen[str]]) -> None:
+    """The command gets one SIGINT, and what it does then is waited for."""
+    assert sweep.start_dvc(["exp", "run"], 0.0) == 3
+    assert children[0].returncode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_child_ends_with_the_sweep(
+    children: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A signal that would end the sweep alone comes while the child is waited for."""
+    start = subprocess.Popen  # in place of dvc
+
+    def stand_in(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        child = start(command, **options)
+        wait = child.wait
+
+        def signalled(seconds: float | None = None) -> int:
+            if seconds is not None:  # at first, for as long as the trial may take
+                signal.raise_signal(number)
+            return wait(seconds)
+
+        child.wait = signalled  # type: ignore[method-assign]
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", stand_in)
+    handler = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep.start_dvc(["exp", "run"], 600.0)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, handler)
+    assert children[0].returncode == 3
 
 
 @pytest.mark.parametrize(

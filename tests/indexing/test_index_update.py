@@ -13,6 +13,7 @@ from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, make_picture_folder, png
 from tests.support.raw_sources import write_tar
 from zerovl.errors import ZeroVLError
+from zerovl.indexing import index as indexes
 from zerovl.indexing import update as updating
 from zerovl.indexing.index import BROKEN, FILE, PARTS, Index
 from zerovl.indexing.listing import listing_of
@@ -134,6 +135,17 @@ def test_the_shares_of_ranks_make_the_same_index(pictures: Path, tmp_path: Path)
     assert torch.equal(found, expected)
 
 
+def test_a_share_of_another_model_is_refused(pictures: Path, tmp_path: Path) -> None:
+    index, listing, other = tmp_path / "index", listing_of(pictures, None), FakeEncoder(seed=1)
+
+    def prefill() -> None:
+        make_share(index, listing, other, 0, 2)  # type: ignore[arg-type]
+
+    with pytest.raises(ZeroVLError, match=r"begun with model seed 0, blin, and what was loaded now is seed 1, blin"):
+        updating.update(index, listing, FakeEncoder(), "demo@production", prefill=prefill)  # type: ignore[arg-type]
+    assert other.encoded_pictures == 0
+
+
 def load_fake(reference: str, *, device: str = "auto") -> FakeEncoder:
     """Load as `zerovl.load` does, in a process that has imported this module."""
     return FakeEncoder()
@@ -200,6 +212,41 @@ def test_damage_is_named(pictures: Path, tmp_path: Path, name: str, content: byt
     update(index, pictures)
     (index / name).write_bytes(content)
     with pytest.raises(ZeroVLError, match=message):
+        Index(index)
+
+
+def test_other_files_of_a_folder_are_left_alone(pictures: Path, tmp_path: Path) -> None:
+    index, foreign = tmp_path / "index", ("pictures-2023.tar", "embeddings-old.npy", "broken.csv.orig")
+    own = (".pictures-1.parquet.77.part", ".broken.csv.77.part", "identities-0.npy")
+    index.mkdir()
+    (index / foreign[0]).write_text("mine")
+    with pytest.raises(ZeroVLError, match=r"not an index, and 'pictures-2023.tar' is in it"):
+        update(index, pictures)
+    (index / foreign[0]).unlink()
+    for name in own:  # of a run that was killed
+        (index / name).write_text("cut off")
+    update(index, pictures)
+    assert not any((index / name).exists() for name in own)
+    for name in foreign:
+        (index / name).write_text("mine")
+    update(index, pictures)
+    assert all((index / name).read_text() == "mine" for name in foreign)
+
+
+def test_what_is_opened_during_an_update_is_what_the_update_made(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    update(index, pictures)
+    (pictures / "red.png").unlink()
+    read, old = indexes.read_description, indexes.read_description(index)
+    update(index, pictures)
+    reads = iter([old])  # then what the folder says
+    monkeypatch.setattr(indexes, "read_description", lambda folder: next(reads, None) or read(folder))
+    opened = Index(index)
+    assert (opened.description.number, len(opened)) == (2, 6)
+    (index / "embeddings-2.npy").unlink()
+    with pytest.raises(ZeroVLError, match="damaged"):
         Index(index)
 
 

@@ -27,6 +27,10 @@ tags:
 It **finds** `colours` <script>document.title = 'taken'</script>.
 
 - one
+
+#### Details
+
+#tag
 """
 
 

@@ -90,6 +90,8 @@ def test_what_one_types_drops_and_clicks(app: App, tmp_path: Path) -> None:
         expect(page.locator("#card-text")).to_contain_text(
             "It finds colours <script>document.title = 'taken'</script>."
         )
+        expect(page.locator("#card-text h3")).to_have_text("Details")
+        expect(page.locator("#card-text p").last).to_have_text("#tag")
         page.keyboard.press("Escape")
         page.keyboard.press("/")
         expect(page.locator("#words")).to_be_focused()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +60,7 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     from zerovl.serving.app import make_app
 
     encoder = zerovl.load(model)
+    told = about(model, fetch.resolve(model), Workspace())  # now: an alias may move while pictures are indexed
     if listing is not None:
         opened = _indexed(listing, encoder, model)
     elif index is not None:
@@ -68,13 +70,14 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     opened.check_model(Maker.of(encoder, model))
     opened.check_images()
     names = [where.host, socket.gethostname(), socket.getfqdn()] if not is_loopback(where.host) else []
-    app = make_app(Answers(opened, encoder), about(model, fetch.resolve(model), Workspace()), names)
+    app = make_app(Answers(opened, encoder), told, names)
     if not is_loopback(where.host):
         logger().warning(
             f"--host {where.host}: whoever reaches this machine can see the pictures; there is no password"
         )
     print(f"{plural(len(opened), 'picture')} with {model} on {address(taken)}; Ctrl-C ends it", flush=True)
-    make_server(app).run(sockets=[taken])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal that ended it once more
+        make_server(app).run(sockets=[taken])
     os._exit(0)  # at once: a thread may still decode, libraries take seconds to leave, and nothing is to be saved
 
 

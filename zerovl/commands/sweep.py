@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,19 +134,36 @@ def check(trials: Sequence[Trial], path: Path) -> None:
 
 
 def start_dvc(words: Sequence[str], seconds: float) -> int:
-    """Run dvc; when the time is over, or at Ctrl-C, its command is asked to save and end. Returns the exit status."""
+    """Run dvc; when the time is over, or at Ctrl-C, its command is asked to save and end. Returns the exit status.
+
+    SIGTERM and SIGHUP count as Ctrl-C, but for one that is ignored, as under nohup.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", *words]
-    # In a session of its own, so that the signal goes once to all of its processes.
-    child = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
+    with _signals_that_end():
+        # In a session of its own, so that the signal goes once to all of its processes.
+        child = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
+        try:
+            return child.wait(seconds)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as ended:
+            os.killpg(child.pid, signal.SIGINT)
+            status = child.wait()
+            if isinstance(ended, KeyboardInterrupt):
+                raise
+            return status
+
+
+@contextmanager
+def _signals_that_end() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, where they would end this process and leave the child running."""
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
     try:
-        return child.wait(seconds)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt) as ended:
-        os.killpg(child.pid, signal.SIGINT)
-        status = child.wait()
-        if isinstance(ended, KeyboardInterrupt):
-            raise
-        return status
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run_all(trials: Sequence[Trial], deadline: float, start: Start) -> None:

@@ -2,7 +2,8 @@
 
 image_embeddings (N, D)         needed; of rows with the same image_id the first counts
 key (N,)                        what the pictures are called; else `image`, else `image_id`
-images, path (N,), offset (N,), size (N,)    where they lie; else `images` and `image`; else only keys are shown
+images, path (N,), offset (N,), size (N,)    where they lie; else `images` and `image`; else, or where `images` is not
+                                here, only keys are shown
 model                           digest of the model
 """
 
@@ -48,6 +49,9 @@ def index_arrays(folder: Path, npz: Path, encoder: Encoder, reference: str, dtyp
     if "image_id" in arrays:
         rows = np.sort(np.unique(arrays["image_id"], return_index=True)[1])
     images = str(arrays["images"]) if "images" in arrays else ""
+    if images and not Path(images).exists():
+        logger().warning(f"{npz}: its pictures are not in {images} here, so the index holds keys and embeddings alone")
+        images = ""
     with alone(folder):
         before = prepared(folder, Path(images) if images else None, model, dtype, embeddings.shape[1])
         described = replace(before, images=images, number=before.number + 1, pictures=len(rows), broken=0)

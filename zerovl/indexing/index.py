@@ -14,6 +14,7 @@ Shapes: `N` pictures, `D` embedding width.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -47,6 +48,8 @@ SCHEMA = pa.schema(
     ]
 )
 _CACHED_GROUPS = 32  # of `pictures-N.parquet`
+_NAMES = rf"{re.escape(FILE)}|{re.escape(BROKEN)}|(embeddings|identities)-\d+\.npy|pictures-\d+\.parquet"
+_OWN = re.compile(rf"({_NAMES})|\.({_NAMES})\.\d+\.part")  # the second kind is what a killed `atomic_write` leaves
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,18 @@ class Index:
             why = "its making was interrupted; run `zerovl index` again" if begun else "make one with `zerovl index`"
             raise ZeroVLError(f"{folder}: not an index (no {FILE}); {why}")
         self.folder = folder
+        while True:
+            try:
+                self.embeddings, self._pictures = _opened(folder, described)
+                break
+            except FileNotFoundError as error:
+                now = read_description(folder)
+                if now is None or now.number == described.number:
+                    raise ZeroVLError(f"{folder}: damaged ({error}); remove it and index again") from None
+                described = now  # an update has replaced the files since the description was read
+            except (OSError, ValueError, pa.ArrowInvalid) as error:
+                raise ZeroVLError(f"{folder}: damaged ({error}); remove it and index again") from None
         self.description = described
-        try:
-            # "c": torch warns of an array that it could not write to; what is written would not reach the file.
-            self.embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="c")
-            self._pictures = pq.ParquetFile(described.file(folder, "pictures"))
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
-            raise ZeroVLError(f"{folder}: damaged ({error}); remove it and index again") from None
         expected, rows = (described.pictures, described.width), self._pictures.metadata.num_rows
         if self.embeddings.shape != expected or rows != described.pictures:
             raise ZeroVLError(
@@ -185,9 +193,16 @@ class Index:
         )
 
 
+def _opened(folder: Path, described: Description) -> tuple[npt.NDArray[np.floating], pq.ParquetFile]:
+    """The embeddings (N, D), mapped, and the places of the pictures."""
+    # "c": torch warns of an array that it could not write to; what is written would not reach the file.
+    embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="c")
+    return embeddings, pq.ParquetFile(described.file(folder, "pictures"))
+
+
 def is_own_file(name: str) -> bool:
     """Return whether a file of this name belongs to an index, one that was cut off while it was written included."""
-    return name in (FILE, BROKEN, PARTS) or name.lstrip(".").startswith((*(f"{kind}-" for kind in KINDS), f"{BROKEN}."))
+    return name == PARTS or _OWN.fullmatch(name) is not None
 
 
 def check_same_model(folder: Path, made_with: Maker, model: Maker) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from zerovl.data.pairs_csv import COLUMNS, PairRow, read_rows
 
+_BITS = 64  # of an id in the files that are written
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -47,4 +49,6 @@ def _pair(row: PairRow) -> Pair | LeftOut:
                 numbers[name] = int(value)
             except ValueError:
                 return LeftOut(row.lines, row.image, f"{name} is {value!r}, expected an integer")
+            if not -(2 ** (_BITS - 1)) <= numbers[name] < 2 ** (_BITS - 1):
+                return LeftOut(row.lines, row.image, f"{name} is {value!r}, expected an integer of {_BITS} bits")
     return Pair(row.lines, row.image, numbers["image_id"], row.caption, numbers["caption_id"])

@@ -21,7 +21,7 @@ from zerovl.device import gpu_count, own_device
 from zerovl.errors import ZeroVLError
 from zerovl.indexing.index import read_description
 from zerovl.indexing.listing import Listing, in_parts
-from zerovl.indexing.update import PART, known_in, make_part, without_problem
+from zerovl.indexing.update import PART, check_parts, known_in, make_part, without_problem
 from zerovl.processes import start_pool_worker
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def make_shares(folder: Path, listing: Listing, load: Load, model: str, ranks: i
 
 
 def make_share(folder: Path, listing: Listing, encoder: Encoder, rank: int, ranks: int) -> None:
-    """Embed what is not known of every `ranks`-th part of a listing, from part `rank` on."""
+    """Embed what is not known of every `ranks`-th part of a listing, from part `rank` on.
+
+    Raises `ZeroVLError` where the model is not the one that the parts were begun with.
+    """
+    check_parts(folder, encoder)
     known = known_in(folder, read_description(folder))
     for number, part in enumerate(in_parts(listing, PART)):
         if number % ranks != rank:

@@ -201,6 +201,16 @@ def prepared(folder: Path, images: Path | None, model: Maker, dtype: str | None,
     return before
 
 
+def check_parts(folder: Path, encoder: Encoder) -> None:
+    """Raise `ZeroVLError` where the parts beside an index are not of this model: an alias may have moved meanwhile."""
+    noted, found = read_json(folder / PARTS / _MADE_WITH)["digest"], encoder.digest
+    if found != noted:
+        raise ZeroVLError(
+            f"{folder}: begun with model {noted[:12]}, and what was loaded now is {found[:12]}; its alias has moved, "
+            "so name the version instead and run it again"
+        )
+
+
 def _made_with(parts: Path, model: Maker) -> bool:
     try:
         return bool(read_json(parts / _MADE_WITH)["digest"] == model.digest)

@@ -37,7 +37,6 @@ class About:
         return {
             "model": self.reference,
             "pictures": described.pictures,
-            "images": described.images,
             "facts": facts,
             "card": self.card is not None,
             "report": self.report is not None,

@@ -154,8 +154,8 @@ function markdown(text) {
       at--;
       return taken;
     };
-    const heading = line.match(/^(#{1,3}) (.*)/);
-    if (heading) made.push(inline(make(`h${heading[1].length}`), heading[2]));
+    const heading = line.match(/^(#{1,6}) (.*)/);
+    if (heading) made.push(inline(make(`h${Math.min(heading[1].length, 3)}`), heading[2]));
     else if (line.startsWith("```")) {
       at++;
       made.push(make("pre", take((next) => !next.startsWith("```")).join("\n")));
@@ -166,7 +166,11 @@ function markdown(text) {
       const items = take((next) => /^([-*] | +\S)/.test(next)).join("\n").split(/^[-*] /m).slice(1);
       list.append(...items.map((item) => inline(make("li"), item.replace(/\s+/g, " ").trim())));
       made.push(list);
-    } else if (line.trim()) made.push(inline(make("p"), take((next) => next.trim() && !/^(#|\||```|[-*] )/.test(next)).join(" ")));
+    } else if (line.trim()) {
+      at++; // the first line is of the paragraph whatever it begins with, or it would be asked for ever
+      const more = take((next) => next.trim() && !/^(#{1,6} |\||```|[-*] )/.test(next));
+      made.push(inline(make("p"), [line, ...more].join(" ")));
+    }
   }
   return made;
 }

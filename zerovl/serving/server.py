@@ -15,12 +15,16 @@ _GRACE = 1  # seconds that answers on their way have at the end
 
 def open_port(host: str, port: int) -> socket.socket:
     """Take a port, 0 for any that is free; raises `ZeroVLError` where that does not go."""
+    taken: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         taken = socket.socket(family, socket.SOCK_STREAM)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
+        taken.listen()  # with SO_REUSEADDR, others could bind the port until somebody listens
     except (OSError, OverflowError) as error:
+        if taken is not None:
+            taken.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise ZeroVLError(f"{host}:{port}: {reason}; name another --port, or 0 for one that is free") from None
     return taken

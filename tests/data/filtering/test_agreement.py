@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +28,10 @@ class ByName:
 
     digest = "d1"
 
-    def scores(self, pictures: Sequence[Image.Image], captions: Sequence[str], owners: Any) -> Any:
+    def scores(self, pictures: Iterable[Image.Image], captions: Sequence[str], owners: Any) -> Any:
+        widths = [picture.width for picture in pictures]
         for caption, owner in zip(captions, owners, strict=True):
-            assert pictures[owner].width == int(caption.split()[0])
+            assert widths[owner] == int(caption.split()[0])
         return np.array([int(caption.split()[1]) / 100 for caption in captions], np.float32)
 
 
@@ -81,11 +82,23 @@ def test_the_best_fraction_of_each_source_stays(tmp_path: Path) -> None:
     assert kept(manifest, "low") == [["22 3"], ["23 4"], ["24 5"]]  # half of five, rounded up
 
 
+def test_a_fraction_is_not_rounded_up_for_the_error_of_a_float(tmp_path: Path) -> None:
+    write_source(tmp_path / "raw" / "photos", "train", [list(range(25))])
+    manifest = scored(tmp_path, keep_fraction=0.28)  # 0.28 * 25 is 7.000000000000001
+    assert kept(manifest, "photos") == [[f"20 {score}" for score in range(18, 25)]]
+
+
 def test_a_bundle_scores_by_the_cosine_of_its_embeddings() -> None:
     images, texts = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
-    encoder = SimpleNamespace(digest="d", encode_image=lambda _: images, encode_text=lambda _: texts)
+    encoder = SimpleNamespace(
+        digest="d",
+        transform=lambda picture: torch.full((3, 1, 1), picture.width),
+        encode_pixels=lambda pixels: images[pixels[:, 0, 0, 0]],
+        encode_text=lambda _: texts,
+    )
     scorer = EncoderScorer(encoder)  # type: ignore[arg-type]
-    scores = scorer.scores([], ["a", "b", "c"], np.array([0, 1, 1]))
+    pictures = (Image.new("RGB", (width, 1)) for width in (0, 1))
+    scores = scorer.scores(pictures, ["a", "b", "c"], np.array([0, 1, 1]))
     np.testing.assert_allclose(scores, [0.0, 0.6, 1.0], rtol=1e-6)
 
 

@@ -5,16 +5,16 @@ The scores of all captions that the filters before left lie beside the manifest,
     data/manifest/<source>-train.agreement.parquet    image_id, caption_id, score
     data/manifest/agreement.json                      the model and its digest
 
-Valid splits are not looked at: a score on them must not depend on the model that chose them. In memory there are a
-batch of pictures and the scores of one source, 4 bytes each. A score is as exact as float32 on the machine that
-computed it, so another machine may decide otherwise about a caption that lies on the bound.
+Valid splits are not looked at: a score on them must not depend on the model that chose them. In memory there is one
+picture, a batch of them as the model sees them, and the scores of one source, 4 bytes each. A score is as exact as
+float32 on the machine that computed it, so another machine may decide otherwise about a caption on the bound.
 
 Shapes: n pictures of a batch, c their captions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class Scorer(Protocol):
 
     digest: str
 
-    def scores(self, pictures: Sequence[Image.Image], captions: Sequence[str], owners: Numbers) -> Scores:
+    def scores(self, pictures: Iterable[Image.Image], captions: Sequence[str], owners: Numbers) -> Scores:
         """Return the cosine of each caption, (c,), with the one of `pictures` (n,) that `owners` (c,) says."""
         ...
 
@@ -80,7 +80,7 @@ def _score_table(
     ):
         for batch in _batches(rows, fates, table):
             samples = [reader.read(row["shard"], row["offset"], row["size"]) for row, _ in batch]
-            pictures = [decode_rgb(sample.image, _ANY_PIXELS) for sample in samples]
+            pictures = (decode_rgb(sample.image, _ANY_PIXELS) for sample in samples)  # decoded one at a time
             asked = [(owner, place) for owner, (_, places) in enumerate(batch) for place in places]
             captions = [batch[owner][0]["captions"][place] for owner, place in asked]
             owners = np.array([owner for owner, _ in asked], np.int64)
@@ -96,7 +96,7 @@ def _score_table(
             found.append(scores)
             bar.update(len(batch))
     best = np.concatenate(found)
-    stay = int(np.ceil(keep_fraction * len(best)))
+    stay = max(1, int(np.ceil(round(keep_fraction * len(best), 6))))  # 0.28 * 25 is a little more than 7
     return float(np.partition(best, len(best) - stay)[len(best) - stay]) if len(best) else -1.0
 
 
