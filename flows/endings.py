@@ -1,7 +1,8 @@
-"""How a retraining ends where it ends otherwise than others: states that the automations for notices wait for."""
+"""How a run ends where it ends otherwise than others: states that the automations for notices wait for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from prefect.states import Completed
 NOTHING_NEW = "NothingNew"
 STILL_NOTHING_NEW = "StillNothingNew"
 REFUSED = "Refused"
+RETIRED = "Retired"
 SKIPPED = "Skipped"  # a late run that a newer one stands for, see flows.server.upkeep
 TIMES_IN_A_ROW = 3  # that nothing new is worth a notice
 
@@ -68,3 +70,15 @@ def refused(release: dict[str, Any] | None) -> State[Any] | None:
     return Completed(
         name=REFUSED, message=f"the gate refused {name} ({', '.join(broken)}): {release['alias']} stays where it is"
     )
+
+
+def retired(name: str, versions: set[int], said: Sequence[str]) -> State[Any] | str:
+    """Return the end of a run that retired versions; for any other, what its commands said.
+
+    Args:
+        said: of each command, whose last line sums it up.
+    """
+    if not versions:
+        return "\n".join(said)
+    gone = ", ".join(f"{name}@{number}" for number in sorted(versions))
+    return Completed(name=RETIRED, message="; ".join([gone, *(each.splitlines()[-1] for each in said)]))

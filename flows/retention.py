@@ -1,21 +1,84 @@
-"""The flow `retention`: retires old versions by `register.keep`, removes their files. `python -m flows.retention`."""
+"""The flow `retention`: what `register.keep` does not keep goes. `python -m flows.retention`, `--apply` to do it."""
 
 from __future__ import annotations
 
-from prefect import flow, runtime
+from typing import Any
 
-from flows import command, registry_command
+from prefect import State, flow, runtime
+
+from flows import command, endings, registry_command
+from flows.outbox import Page, outbox, send
+from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
+from flows.stages import stage_task
+from flows.stores import user_registry
 from zerovl import params_file
+from zerovl.params import RegisterParams
+from zerovl.registry import notes
+from zerovl.registry import retention as policy
+from zerovl.registry.registry import Registry
 
 
 @flow(name="retention")
-def retention() -> str:
-    """Retire the versions that register.keep of params.yaml does not keep, then remove files past their grace time."""
+def retention(apply: bool = False) -> State[Any] | str:
+    """Retire the versions that register.keep of params.yaml does not keep, and remove files past their grace time.
+
+    Args:
+        apply: do it; without, only say what would go, what stays and why
+    """
     follow_worker(runtime.flow_run.id)
-    name = params_file.load(Paths.here().root / "params.yaml").register_.name
-    return "\n".join(registry_command.run_registry_command([action, name]) for action in ("expire", "gc"))
+    settings = params_file.load(Paths.here().root / "params.yaml").register_
+    before = versions_in_use(settings.name)
+    if not before:
+        return f"there is no {settings.name} in the registry yet"
+    words = [settings.name] if apply else [settings.name, "--dry-run"]
+    said = [str(registry_command.run_registry_command([action, *words])) for action in ("expire", "gc")]
+    with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
+        show_versions(settings, said)
+    return endings.retired(settings.name, before - versions_in_use(settings.name), said)
+
+
+@stage_task("look up versions", "Reads which versions of the registry are in use", retries=3)
+def versions_in_use(name: str) -> set[int]:
+    """Return the numbers of a model's versions that are not retired."""
+    registry = user_registry(Paths.here())
+    retired = {number for number, said in registry.notes(name).items() if notes.state(said).retired}
+    return set(registry.numbers(name)) - retired
+
+
+@stage_task("versions", "Shows what went or would go, what stays, and why", retries=3)
+def show_versions(settings: RegisterParams, said: list[str]) -> None:
+    """Show what the commands said, and what becomes of each version, in the Artifacts tab."""
+    send(page(user_registry(Paths.here()), settings, said))
+
+
+def page(registry: Registry, settings: RegisterParams, said: list[str]) -> Page:
+    """Return the page of what the commands said, and of all versions: which stay and why, which do not."""
+    name = settings.name
+    rows = [
+        (
+            version.number,
+            version.created,
+            "in use" if reason else "**to go**",
+            reason or "register.keep does not keep it",
+        )
+        for version, reason in policy.reasons(registry, name, settings.keep)
+    ]
+    shown = {number for number, *_ in rows}
+    gone = {number: notes.state(lines) for number, lines in registry.notes(name).items() if number not in shown}
+    rows += [
+        (version.number, version.created, gone[version.number].word, notes.sentence("it", gone[version.number]))
+        for version in registry.versions(name, sorted(gone))
+    ]
+    table = [
+        f"| {name}@{number} | {created[:10]} | {state} | {why.replace('|', chr(92) + '|')} |"
+        for number, created, state, why in sorted(rows, reverse=True)
+    ]
+    text = "\n".join(
+        [*(f"```\n{each}\n```" for each in said), "", "| version | made | state | why |", "|---|---|---|---|", *table]
+    )
+    return Page("retention", f"What of {name} went or would go, what stays, and why", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Automations that tell people when a retraining failed, was refused, found nothing new three times, or is stuck."""
+"""Automations that tell people when a scheduled run failed, ended in a way worth a word, or is stuck."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from flows.endings import NOTHING_NEW, REFUSED, SKIPPED, STILL_NOTHING_NEW
+from flows.endings import NOTHING_NEW, REFUSED, RETIRED, SKIPPED, STILL_NOTHING_NEW
 from flows.runtime import notice_setting
 from flows.server.automations import put_automation
 
@@ -35,7 +35,7 @@ _BETWEEN = re.compile(r"[\s,]+(?=[a-z0-9]+://)", re.I)  # two addresses, as Appr
 
 @dataclass(frozen=True)
 class Notice:
-    """What people are told of: a state of a retraining that came, or the states after one that did not come."""
+    """What people are told of: a state of a scheduled run that came, or the states after one that did not come."""
 
     name: str
     description: str
@@ -45,13 +45,13 @@ class Notice:
     within: timedelta = timedelta(0)
 
     def trigger(self) -> EventTrigger:
-        """Return what fires it: of runs of the deployments retrain-*, one notice a run."""
+        """Return what fires it: of runs of the deployments retrain-* and retention, one notice a run."""
         return EventTrigger(
             after={_STATE + self.after} if self.after else set(),
             expect={_STATE + state for state in self.states},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
-                {"prefect.resource.role": "deployment", "prefect.resource.name": "retrain-*"}
+                {"prefect.resource.role": "deployment", "prefect.resource.name": ["retrain-*", "retention"]}
             ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive if self.after else Posture.Reactive,
@@ -60,11 +60,11 @@ class Notice:
         )
 
 
-ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", NOTHING_NEW, STILL_NOTHING_NEW, REFUSED)
+ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", NOTHING_NEW, STILL_NOTHING_NEW, REFUSED, RETIRED)
 _TAKEN = ("Pending", "Running", "AwaitingConcurrencySlot", SKIPPED, *ENDS)
 NOTICES = (
     Notice(
-        "failed", "A retraining failed, or its process was lost",
+        "failed", "A scheduled run failed, or its process was lost",
         "{{ flow_run.name }} of {{ deployment.name }} failed", ("Failed", "Crashed", "TimedOut"),
     ),
     Notice(
@@ -76,11 +76,15 @@ NOTICES = (
         "{{ deployment.name }} found nothing new three times in a row", (STILL_NOTHING_NEW,),
     ),
     Notice(
-        "not started", "A retraining is late by 15 minutes: does a worker run?",
+        "retired", "Releases were retired, since register.keep does not keep them",
+        "{{ flow_run.name }} of {{ deployment.name }} retired releases", (RETIRED,),
+    ),
+    Notice(
+        "not started", "A scheduled run is late by 15 minutes: does a worker run?",
         "{{ flow_run.name }} of {{ deployment.name }} is stuck: nobody takes it", _TAKEN, "Late", timedelta(minutes=15),
     ),
     Notice(
-        "not ended", "A retraining has been running for three days",
+        "not ended", "A scheduled run has been running for three days",
         "{{ flow_run.name }} of {{ deployment.name }} is stuck: it has run for three days", ENDS,
         "Running", timedelta(days=3),
     ),

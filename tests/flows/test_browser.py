@@ -20,7 +20,7 @@ pytestmark = [
 
 def test_deployments_with_their_schedule(factory: Factory, page: Page) -> None:
     page.goto(f"{factory.url}/deployments")
-    for name in ("train", "retrain-weekly", "retrain-on-new-data", "promote", "rollback", "reproduce"):
+    for name in ("train", "retrain-weekly", "retrain-on-new-data", "promote", "rollback", "reproduce", "retention"):
         expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
     keep(page, "deployments")
     open_deployment(factory, page, "retrain-weekly")

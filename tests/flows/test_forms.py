@@ -15,6 +15,7 @@ from flows.forms import KnownRecipe, recipe_file
 from flows.notify import notify
 from flows.promote import promote
 from flows.reproduce import reproduce
+from flows.retention import retention
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
@@ -22,7 +23,7 @@ from tests.support.paths import ROOT
 from tests.support.project_copy import commit, git
 from zerovl import params, params_file
 
-FLOWS = (train, retrain, promote, rollback, reproduce, notify)
+FLOWS = (train, retrain, promote, rollback, reproduce, retention, notify)
 
 
 def test_every_recipe_can_be_chosen() -> None:

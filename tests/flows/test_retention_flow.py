@@ -1,19 +1,66 @@
-"""The flow `retention`: what it runs, in which order; the commands themselves are tested with the registry."""
+"""The flow `retention` says what would go until it is asked to do it; the policy is tested with the registry."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import flows.retention as module
 from flows import registry_command
-from zerovl import params_file
+from flows.outbox import Page
+from tests.support.registries import promote, publish
+from zerovl import cli, params_file
+from zerovl.registry import retention as policy
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
+
+pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
 
 
-def test_it_retires_by_the_policy_and_then_removes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params_file.write(params_file.from_recipe({}, ["register.name=photos"], "test"), tmp_path / "params.yaml")
+@pytest.fixture
+def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[Page]:
+    """A project whose policy keeps the last version alone; the pages that the flow sends, without a server."""
+    keep = ["register.keep.last=1", "register.keep.days=0", f"register.store={tmp_path / 'registry'}"]
+    params_file.write(params_file.from_recipe({}, keep, "test"), tmp_path / "params.yaml")
+    pages: list[Page] = []
+
+    def command(words: list[str]) -> str:
+        assert (
+            cli.main(["registry", *words, *(["--params", str(tmp_path / "params.yaml")] * (words[0] == "expire"))]) == 0
+        )
+        return capsys.readouterr().out.strip()
+
     monkeypatch.setenv("ZEROVL_ROOT", str(tmp_path))
-    monkeypatch.setattr(module, "follow_worker", lambda run: None)
-    monkeypatch.setattr(registry_command, "run_registry_command", " ".join)
-    assert module.retention.fn() == "expire photos\ngc photos"
+    monkeypatch.setenv("ZEROVL_STORE", str(tmp_path / "registry"))
+    monkeypatch.setattr(module, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=None, name="old-owl")))
+    monkeypatch.setattr(module, "outbox", lambda folder: nullcontext())
+    monkeypatch.setattr(module, "send", pages.append)
+    monkeypatch.setattr(registry_command, "run_registry_command", command)
+    for name in ("versions_in_use", "show_versions"):
+        monkeypatch.setattr(module, name, getattr(module, name).fn)
+    return pages
+
+
+def test_nothing_goes_unless_it_is_asked_to(tmp_path: Path, sent: list[Page]) -> None:
+    assert module.retention.fn() == "there is no zerovl in the registry yet"
+    registry = Registry(open_store(str(tmp_path / "registry")))
+    versions = [publish(registry, {"model.safetensors": b"%d" % number}) for number in range(4)]
+    promote(registry, versions[1])
+    policy.retire(registry, versions[0], "by hand", "somebody")
+    said = module.retention.fn()
+    assert "zerovl@3: would be retired\n1 version would be retired; kept are the last 1" in said
+    assert module.versions_in_use("zerovl") == {2, 3, 4}
+    rows = [line for line in sent[0].data.splitlines() if line.startswith("| zerovl@")]
+    assert [row.split(" | ")[0] for row in rows] == ["| zerovl@4", "| zerovl@3", "| zerovl@2", "| zerovl@1"]
+    ends = ["it is among the last 1", "register.keep does not keep it", "it is production", "by somebody: by hand"]
+    assert all(row.endswith(f"{end} |") for row, end in zip(rows, ends, strict=True))
+    state = module.retention.fn(apply=True)
+    assert (state.type, state.name) == ("COMPLETED", "Retired")  # which a notice waits for
+    assert state.message.startswith("zerovl@3; 1 version retired; kept are the last 1")
+    assert state.message.endswith("; 0 files, 0 B removed")
+    assert "| retired | it was retired " in sent[1].data
+    assert "register.keep: kept are the last 1" in sent[1].data
+    assert "0 versions retired" in module.retention.fn(apply=True)  # an end without a name: nobody is told again

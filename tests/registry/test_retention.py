@@ -122,6 +122,20 @@ def test_the_policy(local: Registry) -> None:
     assert expired() == []
     assert expired(last=1, days=11) == []
     assert expired(last=1, days=9) == [5, 4]
+    stays = {each.number: why for each, why in retention.reasons(local, "zerovl", KeepParams(last=1, days=9), later)}
+    assert stays == {
+        6: "it is production",
+        5: "",
+        4: "",
+        3: "it has the tag paper",
+        2: "a rollback of production goes to it",
+        1: "it was production",
+    }
+    young = {why for _, why in retention.reasons(local, "zerovl", KeepParams(last=2, days=11), later)}
+    assert {"it is among the last 2", "it is younger than 11 days"} < young
+    assert {why for _, why in retention.reasons(local, "zerovl", KeepParams(days=9), later)} > {
+        "register.keep.last is 0"
+    }
     assert expired(last=2, days=9) == [4]
     assert expired(last=1, days=9, held_alias=False) == [5, 4, 1]
     retire(local, versions[4])

@@ -94,19 +94,32 @@ def _take_back(registry: Registry, version: Version, why: str, by: str) -> Note 
 
 
 def expired(registry: Registry, name: str, keep: KeepParams, today: datetime | None = None) -> list[Version]:
-    """Return the versions that a policy does not keep, newest first; none where `keep.last` is 0.
+    """Return the versions that a policy does not keep, newest first; none where `keep.last` is 0."""
+    return [version for version, reason in reasons(registry, name, keep, today) if not reason]
+
+
+def reasons(
+    registry: Registry, name: str, keep: KeepParams, today: datetime | None = None
+) -> list[tuple[Version, str]]:
+    """Return the versions in use, newest first, each with the reason why a policy keeps it; "" where it does not.
 
     A version goes that is not among the last ones, is old enough, and is not protected; with `held_alias` one that ever
-    held an alias stays too.
+    held an alias stays too. Where `keep.last` is 0, all stay.
     """
-    if not keep.last:
-        return []
     before = ((today or datetime.now(UTC)) - timedelta(days=keep.days)).isoformat()
-    said, kept = registry.notes(name), set(protected(registry, name))
+    said, kept = registry.notes(name), protected(registry, name)
     if keep.held_alias:
-        kept |= {move.version for alias in registry.aliases(name) for move in registry.history(name, alias)}
+        for alias in registry.aliases(name):
+            for move in registry.history(name, alias):
+                kept.setdefault(move.version, f"it was {alias}")
     in_use = [each for each in registry.versions(name) if not notes.state(said.get(each.number, [])).retired]
-    return [each for each in in_use[keep.last :] if each.created < before and each.number not in kept]
+    found = []
+    for place, version in enumerate(in_use):
+        by_place = f"it is among the last {keep.last}" if place < keep.last else ""
+        by_age = f"it is younger than {keep.days:g} days" if version.created >= before else ""
+        always = "" if keep.last else "register.keep.last is 0"
+        found.append((version, kept.get(version.number) or by_place or by_age or always))
+    return found
 
 
 def _require_unprotected(registry: Registry, version: Version) -> None:

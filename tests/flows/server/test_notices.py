@@ -66,7 +66,7 @@ def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch:
     for each in made.values():
         (action,) = each["actions"]
         assert (action["type"], action["block_document_id"]) == ("send-notification", str(uuid.UUID(int=4)))
-        assert each["trigger"]["match_related"]["prefect.resource.name"] == "retrain-*"
+        assert each["trigger"]["match_related"]["prefect.resource.name"] == ["retrain-*", "retention"]
     assert "secret" not in json.dumps(made)
     made[PREFIX + "refused"]["enabled"] = False  # by someone in the UI
     monkeypatch.setenv(notice_setting.VARIABLE, 'mail -s "$ZEROVL_SUBJECT" team@example.com')
