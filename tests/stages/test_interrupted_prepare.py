@@ -32,12 +32,12 @@ SETTINGS = {"shard_samples": 3, "tokenizer_vocab": 60}
 # Counts what it does with files, and kills itself at a drawn one: each fork is a start of `prepare`.
 SCRIPT = """
 import json, os, signal, sys
-import pandas  # as pyarrow does at its first table: once here, and not in each fork
+import pandas, webdataset  # as pyarrow does at its first table, and a shard: once here, and not in each fork
 from zerovl import code_closure
 from pathlib import Path
 from tests.support import raw_sources
 from tests.support.raw_sources import run_prepare
-from zerovl.data.shard_writing import ShardWriter
+from zerovl.data.shard_writing import _Output
 
 root, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 events = 0
@@ -61,7 +61,7 @@ def start(kill_at):
             count = said.read()
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), count
     os.replace, os.fsync = counted(os.replace, kill_at), counted(os.fsync, kill_at)
-    ShardWriter._write = counted(ShardWriter._write, kill_at)
+    _Output.write = counted(_Output.write, kill_at)
     run_prepare(root, **settings)
     os.write(writing, str(events).encode())
     os._exit(0)

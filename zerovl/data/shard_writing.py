@@ -1,25 +1,51 @@
-"""Shards as they are written: whole or not at all, and the same bytes for the same samples."""
+"""Shards as they are written: whole or not at all, and the same bytes for the same samples.
+
+WebDataset's own `TarWriter` writes them. Reading is done by hand (`zerovl.data.shards`): a sample by its byte range is
+read a dozen times as fast as a stream of them (docs/streaming.md has the figures), and resumes at any step.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from zerovl.files import atomic_write
+
+if TYPE_CHECKING:
+    from webdataset import TarWriter
+
+Members = dict[str, str | bytes]  # extension -> content; "__key__": what the members' names begin with
 
 
 def sample_members(
     key: str, picture: bytes, source: str, image_id: int | None, captions: Sequence[str], caption_ids: Sequence[int]
-) -> list[tuple[str, bytes]]:
-    """Return the two members that a sample is, by their names; `picture` is a JPEG."""
+) -> Members:
+    """Return a sample as WebDataset has it, of two members; `picture` is a JPEG."""
     description = {"image_id": image_id, "captions": captions, "caption_ids": caption_ids, "source": source}
     text = json.dumps(description, ensure_ascii=False).encode("utf-8")
-    return [(f"{key}.jpg", picture), (f"{key}.json", text)]
+    return {"__key__": key, "jpg": picture, "json": text}
+
+
+class _Output:
+    """Where the bytes of a tar go: a file, counted and digested on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
 
 
 class ShardWriter:
@@ -28,32 +54,36 @@ class ShardWriter:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self._path = path
         self._stack = stack
-        self._file: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
-        self._size = 0
+        self._begun: tuple[TarWriter, _Output] | None = None
 
-    def add(self, members: Iterable[tuple[str, bytes]]) -> tuple[int, int]:
-        """Append members; returns the byte range (offset, size) that they take with headers and padding."""
-        start = self._size
-        for name, data in members:
-            header = tarfile.TarInfo(name)  # mode 644, time, user and group 0
-            header.size = len(data)
-            self._write(header.tobuf(tarfile.USTAR_FORMAT))
-            self._write(data)
-            self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
-        return start, self._size - start
+    def add(self, members: Members) -> tuple[int, int]:
+        """Append a sample; returns the byte range (offset, size) that it takes with headers and padding."""
+        writer, _ = self._begun = self._begun or self._begin()
+        tar = writer.tarstream
+        start = tar.offset
+        writer.write(members)
+        tar.members.clear()  # else it keeps every header
+        return start, tar.offset - start
 
     def finish(self) -> tuple[int, str]:
         """Write the end mark; returns (bytes, sha256), (0, "") where nothing was added."""
-        if self._file is None:
+        if self._begun is None:
             return 0, ""
-        end = 2 * tarfile.BLOCKSIZE
-        self._write(bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
-        return self._size, self._digest.hexdigest()
+        writer, output = self._begun
+        writer.close()
+        return output.size, output.digest
 
-    def _write(self, data: bytes) -> None:
-        if self._file is None:
-            self._file = self._stack.enter_context(atomic_write(self._path))
-        self._file.write(data)
-        self._digest.update(data)
-        self._size += len(data)
+    def _begin(self) -> tuple[TarWriter, _Output]:
+        from webdataset import TarWriter  # brings torch along, two seconds: only where something is written
+
+        output = _Output(self._stack.enter_context(atomic_write(self._path)))
+        # All that it would take from clock and user is given, so that the bytes follow from the samples.
+        writer = TarWriter(output, user="", group="", mode=0o644, mtime=0, encoder=False)
+        self._stack.callback(_leave, writer)
+        return writer, output
+
+
+def _leave(writer: TarWriter) -> None:
+    """Close the stream under a tar that was not finished, while its file is open: a later close would complain."""
+    with suppress(OSError):  # the disk is full: that was raised already
+        writer.tarstream.fileobj.close()
