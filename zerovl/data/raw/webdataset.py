@@ -16,6 +16,7 @@ from zerovl.data.raw import s3_source
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
 from zerovl.data.raw.records import Reading, Record, caption_error, is_debris, shown, stable_id, whole_number
+from zerovl.data.raw.tar_captions import ReadCaptions, caption_a_line, caption_reader, one_caption
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
 
@@ -24,8 +25,6 @@ _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 
 _Opened = AbstractContextManager[str]
-# (the JSON of a sample, its .txt) -> (captions, why there are none or None)
-_ReadCaptions = Callable[[dict[str, object], bytes | None], tuple[list[str], str | None]]
 
 
 class WebDataset:
@@ -79,45 +78,12 @@ def _says_retrieval(path: str) -> bool:
         return False
 
 
-def _one_caption(text: str) -> list[str]:
-    return [text]
-
-
-def _caption_a_line(text: str) -> list[str]:
-    """Lines that say nothing are left out; a text without any is an empty caption."""
-    return [line for line in text.splitlines() if line.strip()] or [""]
-
-
-def _text_reader(source: Source) -> Callable[[str], list[str]]:
-    """Return what turns a sample's `.txt` into its captions.
-
-    One, unless the source says otherwise: alt texts have line breaks in them, and halves of one would be taught as two
-    captions without anyone seeing it.
-    """
+def _caption_reader(source: Source) -> ReadCaptions:
+    """Return what finds a sample's captions: under the key that the source names, else in the usual places."""
+    lines = source.txt_captions == "lines"
     if source.txt_captions == "auto":
         lines = not is_remote(source.path) and _says_retrieval(source.path)
-        return _caption_a_line if lines else _one_caption
-    return {"one": _one_caption, "lines": _caption_a_line}[source.txt_captions]
-
-
-def _caption_reader(source: Source) -> _ReadCaptions:
-    """Return what finds a sample's captions: under the key that the source names, else in the usual places."""
-    if source.json_caption:
-        return lambda values, text: _captions_at(source.json_caption, values)
-    read_text = _text_reader(source)
-    return lambda values, text: _captions(values, text, read_text)
-
-
-def _captions_at(key: str, values: dict[str, object]) -> tuple[list[str], str | None]:
-    """Return what lies under one key of the JSON, a text or a list of texts; nothing else is looked at."""
-    found = values.get(key)
-    texts = found if isinstance(found, list) else [found]
-    if texts and all(isinstance(text, str) for text in texts):
-        return [str(text) for text in texts], None
-    if key in values:
-        return [], f"{key!r} of its .json is neither a text nor a list of texts"
-    there = f"it has {', '.join(sorted(values)[:20])}"[:200] if values else "there is none, or it is empty"
-    return [], f"no {key!r} in its .json ({there}); json_caption of the source names it"
+    return caption_reader(source.json_caption, caption_a_line if lines else one_caption)
 
 
 def _opened(source: Source, split: str, tars: list[str], fetched: FetchedFiles) -> Iterator[tuple[str, _Opened]]:
@@ -134,7 +100,7 @@ def _fetcher(uri: str) -> Callable[[Path], None]:
 
 
 def _read_tars(
-    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_captions: _ReadCaptions
+    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_captions: ReadCaptions
 ) -> Iterator[Record]:
     """Give the records of tars, in their order; `ImageIds` says what their ids are."""
     image_ids = ImageIds(first_id)
@@ -151,7 +117,7 @@ def _records(
     image_ids: ImageIds,
     caption_ids: Recent,
     max_caption_bytes: int,
-    read_captions: _ReadCaptions,
+    read_captions: ReadCaptions,
 ) -> Iterator[Record]:
     if not sample.key:
         yield Record(sample.origin, error=sample.problem)
@@ -202,22 +168,6 @@ def _description(sample: TarSample) -> tuple[dict[str, object], str | None]:
     if not isinstance(values, dict):
         return {}, sample.problem or "its .json is not a mapping"
     return values, sample.problem
-
-
-def _captions(
-    values: dict[str, object], text: bytes | None, read_text: Callable[[str], list[str]]
-) -> tuple[list[str], str | None]:
-    """`captions` of the JSON (as our own shards have them), else the .txt, else `caption` of the JSON."""
-    several = values.get("captions")
-    if isinstance(several, list) and several and all(isinstance(one, str) for one in several):
-        return list(several), None
-    if text is not None:
-        try:
-            return read_text(text.decode("utf-8")), None
-        except UnicodeDecodeError as error:
-            return [], f"its .txt is not UTF-8 (byte {error.start})"
-    one = values.get("caption")
-    return ([one], None) if isinstance(one, str) else ([], "no caption: neither .txt nor a caption in .json")
 
 
 def _caption_ids(values: dict[str, object], image_id: int, count: int) -> list[int]:

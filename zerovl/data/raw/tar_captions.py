@@ -1,0 +1,52 @@
+"""Where the captions of a WebDataset sample are: in its `.txt`, or in its `.json` under one of some keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# (the JSON of a sample, its .txt) -> (captions, why there are none or None)
+ReadCaptions = Callable[[dict[str, object], bytes | None], tuple[list[str], str | None]]
+ReadText = Callable[[str], list[str]]  # a .txt -> its captions
+
+
+def one_caption(text: str) -> list[str]:
+    """Return the whole text: alt texts have line breaks in them, and halves of one would be taught as two captions."""
+    return [text]
+
+
+def caption_a_line(text: str) -> list[str]:
+    """Return the lines that say something; a text without any is an empty caption."""
+    return [line for line in text.splitlines() if line.strip()] or [""]
+
+
+def caption_reader(json_caption: str, read_text: ReadText) -> ReadCaptions:
+    """Return what finds a sample's captions: under that key of its JSON, where it is empty in the usual places."""
+    if json_caption:
+        return lambda values, text: _captions_at(json_caption, values)
+    return lambda values, text: _captions(values, text, read_text)
+
+
+def _captions_at(key: str, values: dict[str, object]) -> tuple[list[str], str | None]:
+    """Return what lies under one key of the JSON, a text or a list of texts; nothing else is looked at."""
+    found = values.get(key)
+    texts = found if isinstance(found, list) else [found]
+    if texts and all(isinstance(text, str) for text in texts):
+        return [str(text) for text in texts], None
+    if key in values:
+        return [], f"{key!r} of its .json is neither a text nor a list of texts"
+    there = f"it has {', '.join(sorted(values)[:20])}"[:200] if values else "there is none, or it is empty"
+    return [], f"no {key!r} in its .json ({there}); json_caption of the source names it"
+
+
+def _captions(values: dict[str, object], text: bytes | None, read_text: ReadText) -> tuple[list[str], str | None]:
+    """`captions` of the JSON (as our own shards have them), else the .txt, else `caption` of the JSON."""
+    several = values.get("captions")
+    if isinstance(several, list) and several and all(isinstance(one, str) for one in several):
+        return list(several), None
+    if text is not None:
+        try:
+            return read_text(text.decode("utf-8")), None
+        except UnicodeDecodeError as error:
+            return [], f"its .txt is not UTF-8 (byte {error.start})"
+    one = values.get("caption")
+    return ([one], None) if isinstance(one, str) else ([], "no caption: neither .txt nor a caption in .json")
