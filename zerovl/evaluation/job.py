@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from zerovl.data.manifest import Manifest
-from zerovl.data.shards import ShardReader
+from zerovl.data.open_shards import open_shards
 from zerovl.device import gpu_count
 from zerovl.distributed.helpers import help_with, shared_work
 from zerovl.distributed.ranks import Ranks
@@ -36,28 +36,30 @@ class Job:
     """A model on the validation splits of a workspace."""
 
     settings: EvaluateParams
+    machine: MachineParams
     root: Path  # of the workspace
     model: Path  # a bundle
 
-    def evaluate(self, machine: MachineParams) -> tuple[Evaluation, dict[str, Table]]:
+    def evaluate(self) -> tuple[Evaluation, dict[str, Table]]:
         """Run the evaluators; raises `ZeroVLError` where a rank fails or dies, and before where a set is unusable."""
         evaluators = evaluators_of(self.settings)
-        with self._shared("evaluate", machine) as ranks:
+        with self._shared("evaluate") as ranks:
             return _evaluate(self, evaluators, ranks)
 
-    def rank(self, encoder: Encoder, machine: MachineParams) -> tuple[Pool, dict[str, Ranked]]:
+    def rank(self, encoder: Encoder) -> tuple[Pool, dict[str, Ranked]]:
         """Rank the validation pairs by a model that is loaded already; raises `ZeroVLError` as `evaluate`."""
-        with self._shared("rank", machine) as ranks:
+        with self._shared("rank") as ranks:
             return _rank(self, encoder, ranks)
 
-    def _shared(self, work: str, machine: MachineParams) -> AbstractContextManager[Ranks]:
+    def _shared(self, work: str) -> AbstractContextManager[Ranks]:
         told = {
             "work": work,
             "settings": self.settings.model_dump(mode="json"),
+            "machine": self.machine.model_dump(mode="json"),
             "root": str(self.root),
             "model": str(self.model),
         }
-        return shared_work(_usable_ranks(machine.ranks), __name__, json.dumps(told))
+        return shared_work(_usable_ranks(self.machine.ranks), __name__, json.dumps(told))
 
 
 def _usable_ranks(asked: int) -> int:
@@ -80,15 +82,17 @@ def _evaluate(job: Job, evaluators: Sequence[Evaluator], ranks: Ranks) -> tuple[
     trained = Encoder.load(job.model, device)
     untrained = Encoder.untrained(job.model, job.settings.seed, device)
     workspace = Workspace(job.root)
-    data = Manifest.load(workspace.manifest), ShardReader(workspace.shards)
-    evaluation = Evaluation.run(job.settings, *data, trained, untrained, ranks)
+    manifest = Manifest.load(workspace.manifest)
+    shards = open_shards(manifest, "valid", job.machine, workspace)
+    evaluation = Evaluation.run(job.settings, manifest, shards, trained, untrained, ranks)
     return evaluation, run_all(evaluation, evaluators)
 
 
 def _rank(job: Job, encoder: Encoder, ranks: Ranks) -> tuple[Pool, dict[str, Ranked]]:
     _set_arithmetic()
     workspace, size = Workspace(job.root), job.settings.batch_size
-    manifest, shards = Manifest.load(workspace.manifest), ShardReader(workspace.shards)
+    manifest = Manifest.load(workspace.manifest)
+    shards = open_shards(manifest, "valid", job.machine, workspace)
     pool, (embeddings,) = encode(validation_batches(manifest, shards, encoder, size, ranks), [encoder], size, ranks)
     return pool, rank(pool, embeddings, job.settings.chunk, ranks)
 
@@ -102,7 +106,11 @@ _WORKS: dict[str, Callable[[Job, Ranks], object]] = {
 def _help(told: str, ranks: Ranks) -> None:
     """Do one rank's share of a job."""
     values = json.loads(told)
-    job = Job(EvaluateParams.model_validate(values["settings"]), Path(values["root"]), Path(values["model"]))
+    settings, machine = (
+        EvaluateParams.model_validate(values["settings"]),
+        MachineParams.model_validate(values["machine"]),
+    )
+    job = Job(settings, machine, Path(values["root"]), Path(values["model"]))
     _WORKS[values["work"]](job, ranks)
 
 

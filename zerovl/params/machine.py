@@ -38,7 +38,7 @@ class MachineParams(Section):
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
     shards: str = Field(
-        "", description="copy of data/shards that training reads: s3://bucket/prefix or a folder; empty: data/shards"
+        "", description="copy of data/shards that is read: s3://bucket/prefix or a folder; empty: data/shards"
     )
     shard_cache: ShardCacheParams = ShardCacheParams()
     cache_features: bool = Field(

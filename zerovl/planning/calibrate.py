@@ -31,6 +31,7 @@ from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import training_sampler
 from zerovl.data.manifest import Manifest
+from zerovl.data.open_shards import shard_root
 from zerovl.data.shards import ShardReader
 from zerovl.device import own_device
 from zerovl.distributed.ranks import Ranks
@@ -55,7 +56,6 @@ from zerovl.sizing.shape_only_model import apply_train_options
 from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
 from zerovl.text_format import plural
 from zerovl.training.inputs import tokenizer_folder
-from zerovl.training.shard_place import shard_root
 from zerovl.training.start import find_start
 from zerovl.workspace import Workspace
 

@@ -99,7 +99,7 @@ class Holders:
                 encoder = Encoder.load(folder)
             except Exception as error:  # a holder of years ago may trip over anything in today's packages
                 return lost(error)
-            pool, ranked = Job(self.settings, self.workspace.root, folder).rank(encoder, self.machine)
+            pool, ranked = Job(self.settings, self.machine, self.workspace.root, folder).rank(encoder)
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)

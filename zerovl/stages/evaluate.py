@@ -57,7 +57,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
-    evaluation, tables = Job(settings, workspace.root, workspace.model).evaluate(params.machine)
+    evaluation, tables = Job(settings, params.machine, workspace.root, workspace.model).evaluate()
     trained_on = manifest.training_sizes()
     facts = {
         UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from zerovl import s3
 from zerovl.data.batches.ahead import Ahead, NothingAhead, ShardsAhead
 from zerovl.data.batches.sampling import Sampler
 from zerovl.data.cached_shards import CachedRanges
 from zerovl.data.manifest import Manifest, ShardInfo
-from zerovl.data.s3_shards import S3Ranges, S3Shards
+from zerovl.data.open_shards import node_cache, shard_root, split_shards
+from zerovl.data.s3_shards import S3Ranges
 from zerovl.data.shard_cache import ShardCache
 from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
-from zerovl.params import MachineParams, Params, TrainParams
-from zerovl.text_format import parse_size, plural, size
+from zerovl.params import Params, TrainParams
+from zerovl.text_format import plural, size
 from zerovl.workspace import Workspace
 
 
@@ -34,18 +33,13 @@ class ShardPlace:
         """Return what reads samples of training shards."""
         if self.cache is None:
             return ShardReader(self.root)
-        return ShardReader(self.root, CachedRanges(self.cache, _training_shards(self.manifest), S3Ranges(self.root)))
+        return ShardReader(
+            self.root, CachedRanges(self.cache, split_shards(self.manifest, "train"), S3Ranges(self.root))
+        )
 
     def ahead(self) -> Ahead:
         """Return what gets shards ready before the loader comes to them."""
         return ShardsAhead(self.sampler, self.manifest, self.cache) if self.cache else NothingAhead()
-
-
-def shard_root(machine: MachineParams, workspace: Workspace) -> str:
-    """Return where the shards are: `machine.shards`, else those of the project."""
-    if machine.shards.startswith(s3.PREFIX):
-        return machine.shards
-    return os.path.expanduser(machine.shards) or str(workspace.shards)
 
 
 def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sampler: Sampler) -> ShardPlace:
@@ -58,8 +52,9 @@ def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sample
                 "train.shuffle blocks mixes less than global, and brings nothing where a disk of the node has all pairs"
             )
         return ShardPlace(root, manifest, sampler, None, said)
-    settings, shards = params.machine.shard_cache, _training_shards(manifest)
-    limit = parse_size(settings.size, "machine.shard_cache.size")
+    settings, shards = params.machine.shard_cache, split_shards(manifest, "train")
+    cache = node_cache(params.machine, root)
+    limit = cache.limit
     total = sum(shard.bytes for shard in shards)
     if total > limit and train.shuffle == "global" and train.sampling != "sequential":
         said = [
@@ -74,7 +69,6 @@ def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sample
             f"{plural(train.block_shards, 'shard')} need at once (train.block_shards, one block of each source with "
             "train.sampling debiased, and the next one); raise the size, or take smaller blocks"
         )
-    cache = ShardCache(Path(settings.folder).expanduser(), limit, S3Shards(root, settings.connections))
     return ShardPlace(root, manifest, sampler, cache, [_through(cache, root, shards, train)])
 
 
@@ -93,14 +87,10 @@ def _needed(train: TrainParams, manifest: Manifest) -> int:
     """Bytes of the blocks that are open at once, at most, and of the one that comes next."""
     group = 1 if train.sampling == "sequential" else train.block_shards
     if train.sampling != "debiased":
-        return _largest(_training_shards(manifest), 2 * group)
+        return _largest(split_shards(manifest, "train"), 2 * group)
     blocks = [_largest(manifest.splits[name, "train"].shards, group) for name in manifest.sources("train")]
     return sum(blocks) + max(blocks)
 
 
 def _largest(shards: list[ShardInfo] | tuple[ShardInfo, ...], count: int) -> int:
     return sum(sorted((shard.bytes for shard in shards), reverse=True)[:count])
-
-
-def _training_shards(manifest: Manifest) -> list[ShardInfo]:
-    return [shard for source in manifest.sources("train") for shard in manifest.splits[source, "train"].shards]
