@@ -58,7 +58,7 @@ NOT_COUNTED = {
 # Modules that only one stage's digest leaves out.
 _SHAPES_NO_WEIGHT = "it scores a training on its way, or tells how it went; the weights stay what they are"
 _NAMES_THE_HOLDER = "it names the holder of the alias on the page; scores and ranks stay what they are"
-_LOADS_THE_SCORER = "it loads the model of prepare.filters.agreement, whose digest the reports hold"
+_LOADS_THE_SCORER = "it loads the models of prepare.filters, whose digests the reports hold"
 NOT_COUNTED_FOR = {
     "evaluate": dict.fromkeys(
         (

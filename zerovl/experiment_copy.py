@@ -23,6 +23,7 @@ _NAMED = (
     ("model", "image_tower", "weights"),
     ("model", "text_tower", "name"),
     ("prepare", "filters", "agreement", "model"),
+    ("prepare", "filters", "semantic_duplicates", "model"),
     ("train", "init_from"),
 )
 _NAMED_BY_SETS = ("folder", "csv", "shards", "classnames")

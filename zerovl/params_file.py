@@ -24,6 +24,7 @@ _LATER = frozenset(
     {
         "prepare.draw_valid",
         "prepare.filters",
+        "prepare.filters.semantic_duplicates",
         "prepare.jpeg_quality",
         "prepare.jpeg_chroma",
         "train.continue_from",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from zerovl.params.data import DataParams, DemoParams, PrepareParams, SourceParams, ValidateParams
 from zerovl.params.evaluate import TEMPLATE_SETS, ClassificationParams, EvaluateParams
-from zerovl.params.filters import AgreementParams, DrawValidParams, FilterParams
+from zerovl.params.filters import AgreementParams, DrawValidParams, FilterParams, SemanticDuplicatesParams
 from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, HookParams, KeepParams, RegisterParams
@@ -40,6 +40,7 @@ __all__ = [
     "PrepareParams",
     "RegisterParams",
     "Section",
+    "SemanticDuplicatesParams",
     "ShardCacheParams",
     "SourceParams",
     "TextTowerParams",

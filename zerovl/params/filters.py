@@ -56,6 +56,29 @@ class AgreementParams(Section):
         return self
 
 
+class SemanticDuplicatesParams(Section):
+    """Training pictures that are nearly the same, by the cosine of a model's embeddings; of such the first stays."""
+
+    model: str = Field("", description="a bundle's folder, NAME@ALIAS or NAME@VERSION; empty: nothing is compared")
+    max_cosine: float = Field(1.0, gt=0, le=1, description="pictures with a larger cosine to one that stays go")
+    compared: Literal["all", "source"] = Field(
+        "all", description="pictures are compared with those of all sources, or of their own alone"
+    )
+    cluster_pictures: int = Field(
+        4000, ge=2, description="most pictures of a cluster, within which all are compared: more find more, slower"
+    )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="of the clusters")
+
+    @model_validator(mode="after")
+    def _have_a_model_and_a_bound(self) -> Self:
+        if (self.max_cosine != 1.0) != bool(self.model):
+            raise ValueError(
+                f"model is {self.model!r} and max_cosine {self.max_cosine:g}; name a model and set max_cosine below 1, "
+                "or neither"
+            )
+        return self
+
+
 class FilterParams(Section):
     """What is left out, and counted with its reason; 0, an empty list and `keep` leave nothing out.
 
@@ -85,6 +108,7 @@ class FilterParams(Section):
     near_distance: int = Field(
         2, ge=0, le=8, description="bits of the 64-bit perceptual hash that may differ between pictures that are near"
     )
+    semantic_duplicates: SemanticDuplicatesParams = SemanticDuplicatesParams()
     max_caption_repeats: int = Field(
         0, ge=0, description="captions that training has more often are left out, all copies; 0: none"
     )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zerovl.data import tokenizer_training
 from zerovl.data.filtering.agreement import Scorer
@@ -14,6 +15,7 @@ from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.drawn_sources import note_drawn
 from zerovl.data.filtering.drawn_valid import draw_valid
 from zerovl.data.filtering.left_out_tables import Tallies, save_tallies
+from zerovl.data.filtering.semantic_duplicates import PictureEmbedder
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
@@ -21,9 +23,12 @@ from zerovl.data.raw.links import refuse_linked_folders
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, try_lock, write_json
-from zerovl.params import Params
+from zerovl.params import FilterParams, Params
 from zerovl.text_format import file_size, plural, table
 from zerovl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from zerovl.model.encoder import Encoder
 
 
 def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa: B008 (it is frozen)
@@ -34,7 +39,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     Also where another `prepare` is at work in the same project, which then goes on undisturbed.
     """
     workers = worker_count()
-    _check_scorer(params.prepare.filters.agreement.model)
+    filters = params.prepare.filters
+    _check_models(filters)
     chosen = sources.resolve(params.data, workspace.root)
     refuse_linked_folders(chosen, workspace.root / params.data.raw)
     with _disk_full_explained(workspace.shards), _alone(workspace.shards.parent):
@@ -42,8 +48,10 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
             _clear(folder)
         splits, left_out = pack_sources(chosen, params.prepare, workspace, workers)
         packed = _with_drawn_valid(Manifest(workspace.manifest, splits), params, workspace)
-        with _scorer(params.prepare.filters.agreement.model) as scorer:
-            manifest, left_out = leave_out_of_all(packed, left_out, params.prepare.filters, workspace.shards, scorer)
+        with _encoder(filters.agreement.model) as judge, _encoder(filters.semantic_duplicates.model) as eye:
+            manifest, left_out = leave_out_of_all(
+                packed, left_out, filters, workspace.shards, _scorer(judge), _embedder(eye)
+            )
         tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         save_tallies(workspace.manifest, left_out)
@@ -84,27 +92,43 @@ def _with_drawn_valid(manifest: Manifest, params: Params, workspace: Workspace) 
     return manifest
 
 
-def _check_scorer(model: str) -> None:
-    """Raise `ZeroVLError` where the model of `prepare.filters.agreement` is not there, before hours of packing."""
-    if model:
+def _check_models(filters: FilterParams) -> None:
+    """Raise `ZeroVLError` where a model that filters ask is not there, before hours of packing."""
+    if asked := [model for model in (filters.agreement.model, filters.semantic_duplicates.model) if model]:
         from zerovl.registry.fetch import check_reference
 
-        check_reference(model)
+        for model in asked:
+            check_reference(model)
 
 
 @contextmanager
-def _scorer(model: str) -> Iterator[Scorer | None]:
-    """Yield the model of `prepare.filters.agreement`; torch is imported where there is one."""
+def _encoder(model: str) -> Iterator[Encoder | None]:
+    """Yield a model that a filter asks, if it has one; torch is imported then."""
     if not model:
         yield None
         return
     from zerovl.registry.fetch import opened
 
     with opened(model) as folder:
-        from zerovl.model.agreement import EncoderScorer
         from zerovl.model.encoder import Encoder
 
-        yield EncoderScorer(Encoder.load(folder))
+        yield Encoder.load(folder)
+
+
+def _scorer(encoder: Encoder | None) -> Scorer | None:
+    if encoder is None:
+        return None
+    from zerovl.model.agreement import EncoderScorer
+
+    return EncoderScorer(encoder)
+
+
+def _embedder(encoder: Encoder | None) -> PictureEmbedder | None:
+    if encoder is None:
+        return None
+    from zerovl.model.picture_embeddings import EncoderEmbedder
+
+    return EncoderEmbedder(encoder)
 
 
 def _clear(folder: Path) -> None:

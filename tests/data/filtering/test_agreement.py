@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from tests.support.raw_sources import jpeg, rows, run_prepare, write_csv
-from zerovl.data.filtering.agreement_model import scored_by
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
+from zerovl.data.filtering.filter_models import models_asked
 from zerovl.data.filtering.left_out_tables import Tallies, Tally, first_examples, load_tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
@@ -68,7 +68,7 @@ def test_captions_below_the_bound_go_and_scores_stay_on_record(tmp_path: Path) -
     assert load_tallies(manifest.folder) == {"photos": {"train": {"agreement": Tally(1, 3)}}}
     first = first_examples(manifest.folder, "photos", "train")["agreement"]
     assert [(each.key, each.detail) for each in first][1] == ("photos-1", "cosine 0.050")
-    assert scored_by(manifest.folder) == {"model": "bundle", "digest": "d1"}
+    assert models_asked(manifest.folder) == {"agreement": {"model": "bundle", "digest": "d1"}}
     table = pq.read_table(manifest.folder / "photos-train.agreement.parquet").to_pydict()
     assert table["caption_id"] == [0, 1, 10, 20, 21]
     np.testing.assert_allclose(table["score"], [0.3, 0.1, 0.05, 0.19, 0.2], rtol=1e-6)

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from zerovl.data.filtering.agreement_model import note_scorer
 from zerovl.data.filtering.fates import REASONS, Fates
+from zerovl.data.filtering.filter_models import note_model
 from zerovl.data.filtering.usable_rows import Numbers, TableRows, UsableRows
 from zerovl.data.shards import ShardReader
 from zerovl.files import atomic_write
@@ -64,7 +64,7 @@ def leave_out_disagreeing(
             bound = _score_table(rows, fates, table, reader, scorer, settings.keep_fraction)
             _leave_out_below(fates, table, max(bound, settings.min_score))
     reader.close()
-    note_scorer(rows.manifest.folder, settings.model, scorer.digest)
+    note_model(rows.manifest.folder, "agreement", settings.model, scorer.digest)
 
 
 def _score_table(

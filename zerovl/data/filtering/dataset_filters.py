@@ -20,6 +20,7 @@ from zerovl.data.filtering.leaks import leave_out_leaks
 from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
 from zerovl.data.filtering.repeated_captions import leave_out_repeated
 from zerovl.data.filtering.rewriting import SplitRewriter
+from zerovl.data.filtering.semantic_duplicates import PictureEmbedder, leave_out_semantic
 from zerovl.data.filtering.usable_rows import TableRows, UsableRows
 from zerovl.data.manifest import Manifest
 from zerovl.params import FilterParams
@@ -28,14 +29,21 @@ _SCRATCH = ".filters"  # folder of what is compared, beside the shards
 
 
 def leave_out_of_all(
-    manifest: Manifest, tallies: Tallies, settings: FilterParams, shards: Path, scorer: Scorer | None = None
+    manifest: Manifest,
+    tallies: Tallies,
+    settings: FilterParams,
+    shards: Path,
+    scorer: Scorer | None = None,
+    embedder: PictureEmbedder | None = None,
 ) -> tuple[Manifest, Tallies]:
-    """Leave out leaked and repeated pictures and captions, and captions that do not fit by `scorer`, if there is one.
+    """Leave out leaked and repeated pictures and captions, and what models say, where there are any.
+
+    `embedder` tells pictures that are nearly the same, `scorer` captions that do not fit.
 
     Returns the manifest and the counts as they are then. The same samples give the same result, in whatever number of
     processes they were packed.
     """
-    if not _asked(settings) and scorer is None:
+    if not _asked(settings) and scorer is None and embedder is None:
         return manifest, tallies
     rows = UsableRows.of(manifest)
     with _scratch(shards / _SCRATCH) as scratch:
@@ -46,6 +54,8 @@ def leave_out_of_all(
             leave_out_equal(rows, fates, scratch)
         elif settings.duplicates == "near":
             leave_out_alike(rows, fates, scratch, settings.near_distance)
+        if embedder is not None:
+            leave_out_semantic(rows, fates, scratch, shards, settings.semantic_duplicates, embedder)
         if settings.max_caption_repeats or settings.max_caption_share:
             leave_out_repeated(rows, fates, scratch, settings.max_caption_repeats, settings.max_caption_share)
         if scorer is not None:

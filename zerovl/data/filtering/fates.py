@@ -1,4 +1,4 @@
-"""What becomes of each sample and of each caption, on disk: 18 bytes a sample and 6 a caption, none of it in memory."""
+"""What becomes of each sample and of each caption, on disk: 22 bytes a sample and 6 a caption, none of it in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zerovl.text_format import plural
 
 KEPT = ""
 # Filters that look at all samples, in the order in which they are applied; a fate is a place in this list.
-REASONS = (KEPT, "leaks", "duplicates", "max_caption_repeats", "max_caption_share", "agreement")
+REASONS = (KEPT, "leaks", "duplicates", "semantic_duplicates", "max_caption_repeats", "max_caption_share", "agreement")
 SAME_BYTES = 255  # in `apart`: the pictures have equal bytes
 
 Mask = npt.NDArray[np.bool_]
@@ -28,6 +28,7 @@ class Fates:
         self.samples = self._array("samples", np.uint8, rows.samples)  # (N,)
         self.twins = self._array("twins", np.int64, rows.samples)  # (N,) number of the sample that stays instead
         self.apart = self._array("apart", np.uint8, rows.samples)  # (N,) bits of the hash that differ from the twin's
+        self.cosines = self._array("cosines", np.float32, rows.samples)  # (N,) with the twin, by the filter's model
         self._image_ids = self._array("image-ids", np.int64, rows.samples)  # (N,)
         self.captions = self._array("captions", np.uint8, rows.captions)  # (C,)
         self.scored = self._array("scored", np.uint8, rows.captions)  # (C,) whether a model has scored a caption
@@ -44,6 +45,12 @@ class Fates:
         self.twins[numbers] = twins
         self.apart[numbers] = apart
 
+    def leave_out_by_cosine(self, numbers: Numbers, twins: Numbers, cosines: npt.NDArray[np.float32]) -> None:
+        """Leave out samples that a model sees as nearly the same as others; all three are of shape (n,)."""
+        self.samples[numbers] = REASONS.index("semantic_duplicates")
+        self.twins[numbers] = twins
+        self.cosines[numbers] = cosines
+
     def stays(self, numbers: Numbers) -> Mask:
         """Return (n,) whether samples stay so far."""
         kept: Mask = self.samples[numbers] == 0
@@ -52,13 +59,13 @@ class Fates:
     def describe(self, number: int) -> tuple[str, str]:
         """Return reason and detail of a sample that is left out."""
         twin, apart = int(self.twins[number]), int(self.apart[number])
+        reason = REASONS[self.samples[number]]
         key = f"{self.rows.source_of(twin)}-{self._image_ids[twin]}"
-        like = (
-            f"same bytes as {key}"
-            if apart == SAME_BYTES
-            else f"{plural(apart, 'bit')} of the perceptual hash from {key}"
-        )
-        return REASONS[self.samples[number]], like
+        if reason == "semantic_duplicates":
+            return reason, f"cosine {self.cosines[number]:.3f} with {key}"
+        if apart == SAME_BYTES:
+            return reason, f"same bytes as {key}"
+        return reason, f"{plural(apart, 'bit')} of the perceptual hash from {key}"
 
     def describe_caption(self, number: int) -> tuple[str, str]:
         """Return reason and detail of a caption that is left out."""

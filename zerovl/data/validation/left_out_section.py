@@ -36,15 +36,16 @@ def left_out_section(counted: Scan) -> str:
         "<p class='quiet'>By <code>prepare.filters</code> of <code>params.yaml</code>. Where fewer pictures than "
         "captions went, the others stay with the captions that are left. All of them: "
         "<code>data/manifest/SOURCE-SPLIT.left-out.parquet</code></p>\n"
-        f"{_agreement(counted)}<div class='wide'><table>{head}<tbody>{''.join(rows)}</tbody></table></div>"
+        f"{_models(counted)}<div class='wide'><table>{head}<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _agreement(counted: Scan) -> str:
-    if not counted.agreement:
-        return ""
-    model, digest = (escape(counted.agreement[name]) for name in ("model", "digest"))
-    return f"<p class='quiet'>Agreement by <code>{model}</code>, digest <code>{digest}</code></p>\n"
+def _models(counted: Scan) -> str:
+    return "".join(
+        f"<p class='quiet'><code>{escape(name)}</code> by <code>{escape(asked['model'])}</code>, "
+        f"digest <code>{escape(asked['digest'])}</code></p>\n"
+        for name, asked in counted.models_asked.items()
+    )
 
 
 def _examples(examples: list[LeftOut]) -> str:

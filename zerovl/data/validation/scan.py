@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zerovl.data.filtering.agreement_model import scored_by
 from zerovl.data.filtering.drawn_sources import drawn_sources
+from zerovl.data.filtering.filter_models import models_asked
 from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
 from zerovl.data.manifest import SCHEMA, Manifest
 from zerovl.data.plain_captions import plain_captions
@@ -53,7 +53,7 @@ def scan(
     Writes all quarantined inputs to `broken_csv` on the way.
     """
     result = Scan(
-        agreement=scored_by(manifest.folder),
+        models_asked=models_asked(manifest.folder),
         drawn_valid=drawn_sources(manifest.folder),
         left_out=load_tallies(manifest.folder),
     )

@@ -129,7 +129,7 @@ class Scan:
     findings: dict[str, RuleFindings] = field(default_factory=dict)  # by rule name
     reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by reason of quarantine, digits replaced
     sample: pa.Table | None = None
-    agreement: dict[str, str] = field(default_factory=dict)  # model and digest of that filter, where it was set
+    models_asked: dict[str, dict[str, str]] = field(default_factory=dict)  # filter -> its model, and the digest
     drawn_valid: dict[str, int] = field(default_factory=dict)  # source -> pictures of the valid split drawn for it
     left_out: Tallies = field(default_factory=dict)  # by the filters of `prepare`
     left_out_examples: dict[tuple[str, str], dict[str, list[LeftOut]]] = field(default_factory=dict)  # by split, reason

@@ -51,9 +51,8 @@ def _on_request(counted: Scan) -> dict[str, Any]:
         }
         for source, by_split in sorted(counted.left_out.items())
     }
-    agreement = {"agreement": counted.agreement} if counted.agreement else {}
     drawn = {"drawn_valid": counted.drawn_valid} if counted.drawn_valid else {}
-    return drawn | agreement | ({"left_out": counts} if counts else {})
+    return drawn | counted.models_asked | ({"left_out": counts} if counts else {})
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:
