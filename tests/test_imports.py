@@ -16,13 +16,14 @@ BASE = {
     *("params_file", "picture_looks", "processes", "s3", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}
-_TRAINING = {"training", "sizing", *_ENGINE, "evaluation", "data"}
+_TRAINING = {"training", "tracking", "sizing", *_ENGINE, "evaluation", "data"}
 # What the modules of a folder may import beside the base; a folder higher up may import those below, as listed.
 ALLOWED = {
     "params": set(),  # which all may import
     "data": {"data"},
     "model": {"model", "data"},
     "interop": {"interop", "model", "data"},
+    "tracking": {"tracking"},
     "distributed": {"distributed"},
     "objective": {"objective", "distributed"},
     "engine": _ENGINE,
@@ -37,7 +38,7 @@ ALLOWED = {
     "release": {"release", "evaluation", "registry", "model", "data"},
     "stages": {"training", "release", "evaluation", "registry", "model", "data"},
     "commands": {
-        *("planning", "comparison", "release", "interop", "serving", "indexing"),
+        *("planning", "comparison", "release", "interop", "serving", "indexing", "tracking"),
         *("evaluation", "registry", "model", "data", "zerovl"),
     },
     "command_line": {"command_line", "stages", "commands", "planning", "interop", "data", "zerovl"},
@@ -52,6 +53,8 @@ ONLY_IN = {
     "uvicorn": {"serving/server.py"},
     "prefect": set(),
     "psutil": set(),
+    "mlflow": {"tracking/mlflow_runs.py"},
+    "wandb": {"tracking/wandb_runs.py"},
     "pandas": {"data/validation/expectations.py"},
 }
 BARE_NODE_FORBIDS = ("great_expectations", "boto3", "dvc", "dvclive", "moto", "prefect")

@@ -49,6 +49,14 @@ NOT_COUNTED = {
     "zerovl.distributed.watchdog": _SUPERVISION,
     "zerovl.engine.progress": _WORDS,
     "zerovl.evaluation.gate_sources": "it refuses parameters, and shapes nothing of what is accepted",
+    "zerovl.tracking": _WORDS,
+    **{
+        f"zerovl.tracking.{name}": _WORDS
+        for name in (
+            *("base", "delivery", "facts", "following", "mlflow_runs"),
+            *("sender", "tensorboard_files", "trackers", "wandb_runs"),
+        )
+    },
     "zerovl.training.caption_lengths": _WORDS,
     "zerovl.training.data_wait": _WORDS,
     "zerovl.training.launch": _SUPERVISION,

@@ -6,8 +6,12 @@ import argparse
 import faulthandler
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zerovl.command_line.parts import Subparsers, command, load, with_params
+
+if TYPE_CHECKING:
+    from zerovl.params import Params
 
 _TRAIN_EXAMPLES = """\
 examples:
@@ -34,6 +38,7 @@ def add_to(commands: Subparsers) -> None:
     _train(commands)
     _evaluate(commands)
     _register(commands)
+    _track(commands)
     _code(commands)
 
 
@@ -95,6 +100,7 @@ def _evaluate(commands: Subparsers) -> None:
         from zerovl.stages import evaluate  # torch: after the number of threads is set
 
         evaluate.run(params)
+        _tell_trackers(params)
 
     with_params(commands, "evaluate", "score the model on the validation splits and write the report", run)
 
@@ -108,8 +114,29 @@ def _register(commands: Subparsers) -> None:
         from zerovl.stages import register  # torch, where a holder is scored again
 
         register.run(params)
+        _tell_trackers(params)
 
     with_params(commands, "register", "publish the model, pass it through the gate, move the alias", run)
+
+
+def _track(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        params = load(arguments)
+        from zerovl.commands import track
+        from zerovl.workspace import Workspace
+
+        return track.track(params, Workspace())
+
+    text = "tell MLflow, TensorBoard or W&B what they do not know yet of the run whose model is here"
+    with_params(commands, "track", text, run)
+
+
+def _tell_trackers(params: Params) -> None:
+    """Of what a stage has found; here, since no stage's outputs depend on it."""
+    from zerovl.commands import track
+    from zerovl.workspace import Workspace
+
+    track.tell(params, Workspace())
 
 
 def _code(commands: Subparsers) -> None:

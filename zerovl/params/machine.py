@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -74,6 +74,11 @@ class MachineParams(Section):
     )
     watchdog_minutes: float = Field(
         15.0, gt=0, strict=False, description="a rank that makes no progress for so long ends all ranks, with its name"
+    )
+
+    tracking: list[Literal["mlflow", "tensorboard", "wandb"]] = Field(
+        [],
+        description="where runs are shown too: mlflow, tensorboard, wandb; MLFLOW_TRACKING_URI alone means mlflow",
     )
 
     @model_validator(mode="after")

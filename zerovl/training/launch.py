@@ -31,6 +31,7 @@ from zerovl.distributed import exits
 from zerovl.engine.frozen_features import training_image_size
 from zerovl.model.checks import check_towers
 from zerovl.params import MachineParams, Params
+from zerovl.tracking import trackers
 from zerovl.training import worker
 from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
@@ -49,6 +50,7 @@ def run(params: Params, path: str) -> int:
     ranks = rank_count(params.machine.ranks)
     check_ranks(params, ranks)
     check_towers(params.model, training_image_size(params))
+    trackers.check(params)
     if ranks == 1:
         return worker.run(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]

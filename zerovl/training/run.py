@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.text_format import plural
+from zerovl.tracking.following import Senders, tracked
 from zerovl.training import data_wait, fingerprint, learning
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
@@ -77,10 +78,13 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step))
             print(start_block(run, state.model, sizing, decision, folders), flush=True)
             _warn(learning.foreseen(params, run.spec))
-        outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop)
-        if outcome.state == "finished":
-            with ranks.activity.during("writing the model"):
-                _finish(run, state, memory_before, checkpoints.take_blocked())
+        with _tracked(run) as senders:
+            outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop)
+            if outcome.state == "finished":
+                with ranks.activity.during("writing the model"):
+                    _finish(run, state, memory_before, checkpoints.take_blocked())
+            if senders:
+                senders.ended(outcome.state)
     return _exit_status(run, outcome, stop)
 
 
@@ -168,6 +172,15 @@ def _describe(run: Run) -> None:
     write_json(run.folder / DESCRIPTION_FILE, run.spec.description)
     if not (run.folder / TOKENIZER_FOLDER).is_dir():
         run.spec.tokenizer.copy(run.folder / TOKENIZER_FOLDER)
+
+
+def _tracked(run: Run) -> AbstractContextManager[Senders | None]:
+    """Tell the trackers of `machine.tracking` of the run, on rank 0."""
+    if not run.ranks.is_first:
+        return nullcontext()
+    parent = run.spec.parent
+    notes = {"data": run.spec.manifest.digest} | ({"goes_on_from": parent.reference} if parent else {})
+    return tracked(run.params, run.folder, run.spec.steps, notes)
 
 
 def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, StoredFeatures]) -> TrainBatches:

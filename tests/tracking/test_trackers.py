@@ -1,0 +1,166 @@
+"""Which trackers a run has, and a training that tells one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.tiny_project import make_project, recipe
+from zerovl.commands import track
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.trainer import StopRequest
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, read_json_lines, sha256_file, write_json
+from zerovl.tracking import trackers
+from zerovl.tracking.delivery import Delivery
+from zerovl.tracking.facts import Facts, read_facts, write_facts
+from zerovl.tracking.tensorboard_files import TensorBoardFiles
+from zerovl.tracking.trackers import TRACKERS, Kind, asked_for
+from zerovl.training import run as training
+from zerovl.workspace import Workspace
+
+URI = "MLFLOW_TRACKING_URI"
+
+
+@pytest.fixture(autouse=True)
+def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(URI, raising=False)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
+    monkeypatch.setitem(TRACKERS, name, Kind(TRACKERS[name].make, package))
+
+
+def test_none_are_asked_for_unless_they_are_named() -> None:
+    assert asked_for(recipe()) == ()
+
+
+def test_an_address_alone_stands_for_mlflow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv(URI, "http://127.0.0.1:1")
+    installed(monkeypatch, "mlflow", "json")
+    installed(monkeypatch, "tensorboard", "json")
+    assert asked_for(recipe("machine.tracking=[tensorboard]")) == ("tensorboard", "mlflow")
+    assert asked_for(recipe("machine.tracking=[mlflow, mlflow]")) == ("mlflow",)
+    assert not caplog.records
+    installed(monkeypatch, "mlflow", "no_such_package")
+    assert asked_for(recipe()) == ()
+    assert "pip install 'zerovl[tracking-mlflow]'" in caplog.text
+
+
+def test_what_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed(monkeypatch, "wandb", "no_such_package")
+    with pytest.raises(ZeroVLError, match=r"wandb: no_such_package is not installed; run `pip install 'zerovl\[track"):
+        trackers.check(recipe("machine.tracking=[wandb]"))
+    installed(monkeypatch, "wandb", "wandb_of_a_run")
+    (tmp_path / "wandb_of_a_run").mkdir()  # as W&B leaves one where it ran
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ZeroVLError, match="is not installed"):
+        trackers.check(recipe("machine.tracking=[wandb]"))
+    installed(monkeypatch, "mlflow", "json")
+    with pytest.raises(ZeroVLError, match=rf"mlflow: {URI} is not set; set it to the server's address"):
+        trackers.check(recipe("machine.tracking=[mlflow]"))
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Workspace:
+    """A model with its scores, and a release of it, of a run that was tracked."""
+    workspace = Workspace(tmp_path)
+    workspace.model.mkdir()
+    weights = workspace.model / "model.safetensors"
+    weights.write_bytes(b"weights")
+    digest = sha256_file(weights)
+    write_json(workspace.training_run, {"fingerprint": "abc"})
+    write_json(workspace.training_metrics, {"steps": 12})
+    write_json(workspace.evaluation_metrics, {"model_digest": digest})
+    write_json(workspace.evaluation_scores, {"RSUM": 512.3, "loss": 0.4})
+    release = {"name": "birds", "version": 3, "store": "registry", "alias": "production", "promoted": True}
+    write_json(workspace.release, {**release, "files": {"model.safetensors": digest}})
+    write_facts(workspace.runs / "abc", Facts.of(recipe(), 12, {"data": "d"}))
+    return workspace
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
+    """What trackers would be told, none of which is called."""
+    facts: list[Facts] = []
+
+    def tell(_names: object, _folder: Path, its: Facts) -> bool:
+        facts.append(its)
+        return True
+
+    monkeypatch.setattr(track, "bring_up_to_date", tell)
+    installed(monkeypatch, "tensorboard", "json")
+    return facts
+
+
+TRACKED = "machine.tracking=[tensorboard]"
+
+
+def test_scores_and_release_of_the_runs_own_model_are_told(evaluated: Workspace, told: list[Facts]) -> None:
+    track.tell(recipe(TRACKED), evaluated)
+    assert told[0].scores == {"evaluation/RSUM": 512.3}
+    assert told[0].notes == {
+        "data": "d",
+        "release": "birds@3",
+        "release_uri": str(evaluated.root.resolve() / "registry" / "birds@3"),
+        "release_alias": "production",
+    }
+
+
+def test_scores_and_release_of_another_model_are_not(evaluated: Workspace, told: list[Facts]) -> None:
+    write_json(evaluated.release, read_json(evaluated.release) | {"files": {"model.safetensors": "other"}})
+    track.tell(recipe(TRACKED), evaluated)
+    assert (told[0].scores, told[0].notes) == ({"evaluation/RSUM": 512.3}, {"data": "d"})
+    (evaluated.model / "model.safetensors").write_bytes(b"of a training since")
+    track.tell(recipe(TRACKED), evaluated)
+    assert (told[1].scores, told[1].notes) == ({}, {"data": "d"})
+
+
+def test_a_stage_that_cannot_tell_is_done_all_the_same(
+    evaluated: Workspace, told: list[Facts], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(monkeypatch, "wandb", "no_such_package")
+    track.tell(recipe("machine.tracking=[wandb]"), evaluated)
+    assert "then `zerovl track` tells what this stage found" in caplog.text
+    track.tell(recipe(), evaluated)
+    evaluated.training_run.unlink()
+    track.tell(recipe(TRACKED), evaluated)
+    assert not told
+
+
+def test_track_needs_a_tracker_and_a_run(evaluated: Workspace, told: list[Facts]) -> None:
+    with pytest.raises(ZeroVLError, match="no tracker: name one"):
+        track.track(recipe(), evaluated)
+    evaluated.training_run.unlink()
+    with pytest.raises(ZeroVLError, match="names no run in"):
+        track.track(recipe(TRACKED), evaluated)
+
+
+def test_a_training_is_told_by_a_process_of_its_own(tmp_path: Path) -> None:
+    """TensorBoard reads back what was written; where its files are gone they are written again."""
+    pytest.importorskip(
+        "tensorboard", reason="tensorboard is not installed: pip install 'zerovl[tracking-tensorboard]'"
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workspace = make_project(tmp_path)
+    params = recipe("train.epochs=1.0", "train.valid_checks=1", TRACKED)
+    training.train(params, workspace, Ranks(0, 1, torch.device("cpu"), OneRank()), StopRequest())
+    (run,) = workspace.runs.iterdir()
+    rows = [(row["step"], pytest.approx(row["loss"])) for row in read_json_lines(run / "metrics.jsonl")]
+    for _ in range(2):
+        shown = EventAccumulator(str(run / "tensorboard"))
+        shown.Reload()
+        assert [(event.step, event.value) for event in shown.Scalars("loss")] == rows
+        assert [event.step for event in shown.Scalars("valid_rsum")] == [5]
+        text = shown.Tensors("parameters/text_summary")[0].tensor_proto.string_val[0].decode()
+        assert "| train.batch_size | 16 |" in text
+        shutil.rmtree(run / "tensorboard")
+        Delivery("tensorboard", TensorBoardFiles("birds"), run).finish("finished")
+    facts = read_facts(run)
+    assert facts is not None
+    assert facts.state == "finished"

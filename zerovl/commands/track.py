@@ -1,0 +1,93 @@
+"""`zerovl track`: tell trackers what they do not know yet of the run whose model is in this checkout.
+
+`zerovl evaluate` and `zerovl register` do the same at their end, for scores and release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import read_json, sha256_file
+from zerovl.log import logger
+from zerovl.params import Params
+from zerovl.registry.release_files import WEIGHTS
+from zerovl.registry.stores import store_uri
+from zerovl.tracking.base import State
+from zerovl.tracking.facts import Facts, read_facts
+from zerovl.tracking.following import bring_up_to_date
+from zerovl.tracking.trackers import asked_for
+from zerovl.workspace import Workspace
+
+_OF_TRAINING = "loss"  # among the evaluation's scores; its curve is there
+
+
+def track(params: Params, workspace: Workspace) -> int:
+    """Tell the trackers that `params` name everything of this checkout's run; returns 0 where they know it now.
+
+    Raises `ZeroVLError` where no tracker is named, one is not installed, or the checkout has no run.
+    """
+    names = asked_for(params)
+    if not names:
+        raise ZeroVLError("no tracker: name one in machine.tracking, or set MLFLOW_TRACKING_URI")
+    run = _run(workspace)
+    if run is None:
+        raise ZeroVLError(
+            f"{workspace.training_run}: names no run in {workspace.runs}/, and a run is told from its log there; train "
+            "first, or call this where it was trained"
+        )
+    if not bring_up_to_date(names, run, _facts(params, workspace, run, read_facts(run))):
+        return 1
+    print(f"{run}: {', '.join(names)} knows all of it")
+    return 0
+
+
+def tell(params: Params, workspace: Workspace) -> None:
+    """Tell trackers what a stage has found; whatever is missing or away is a warning, since the stage is done."""
+    try:
+        names = asked_for(params)
+    except ZeroVLError as error:
+        logger().warning(f"not tracked: {error}; then `zerovl track` tells what this stage found")
+        return
+    run = _run(workspace)
+    before = read_facts(run) if run else None
+    if run and before and names:
+        bring_up_to_date(names, run, _facts(params, workspace, run, before))
+
+
+def _run(workspace: Workspace) -> Path | None:
+    """The folder of the run that trained the model in this checkout, where it is on this machine."""
+    if not workspace.training_run.is_file():
+        return None
+    folder = workspace.runs / str(read_json(workspace.training_run).get("fingerprint"))
+    return folder if folder.is_dir() else None
+
+
+def _facts(params: Params, workspace: Workspace, run: Path, before: Facts | None) -> Facts:
+    """What is known of the run now; of what is known of another model, nothing."""
+    steps = read_json(workspace.training_metrics)["steps"]
+    finished: State = "finished"
+    known = before or replace(Facts.of(params, steps, {}), state=finished)
+    weights = workspace.model / WEIGHTS
+    if not weights.is_file() or not workspace.evaluation_metrics.is_file():
+        return known
+    digest = sha256_file(weights)
+    if read_json(workspace.evaluation_metrics).get("model_digest") != digest:
+        return known
+    scores = read_json(workspace.evaluation_scores) if workspace.evaluation_scores.is_file() else {}
+    shown = {f"evaluation/{name}": value for name, value in scores.items() if name != _OF_TRAINING}
+    release = read_json(workspace.release) if workspace.release.is_file() else {}
+    return replace(known, scores=shown, notes={**known.notes, **_release_notes(release, digest, workspace)})
+
+
+def _release_notes(release: Mapping[str, Any], digest: str, workspace: Workspace) -> dict[str, str]:
+    """Number, address and alias of the release that this model is, empty where it is none."""
+    if (release.get("files") or {}).get(WEIGHTS) != digest:
+        return {}
+    reference = f"{release['name']}@{release['version']}"
+    uri = store_uri(release["store"], workspace.shared.resolve()).rstrip("/")
+    holds = release["alias"] if release["promoted"] else ""
+    return {"release": reference, "release_uri": f"{uri}/{reference}", "release_alias": holds or "none"}

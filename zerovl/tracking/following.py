@@ -1,0 +1,84 @@
+"""Start the senders of a run, and tell them how it ended; see `zerovl.tracking.sender`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from zerovl.params import Params
+from zerovl.tracking.base import State
+from zerovl.tracking.facts import Facts, change_facts, read_facts, write_facts
+from zerovl.tracking.trackers import asked_for
+
+_PATIENCE_SECONDS = 25.0  # for a sender that should have ended by itself
+
+
+class Senders:
+    """The processes that tell trackers of a run; with none of them nothing is done."""
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self._folder = folder
+        self._children = [_start(name, folder) for name in names]
+        self._state: State = "failed"
+
+    def ended(self, state: State) -> None:
+        """Note how the run ended, for `close`."""
+        self._state = state
+
+    def close(self) -> bool:
+        """Say how the run ended, and wait for the senders, for a bounded time; whether each told everything."""
+        change_facts(self._folder, state=self._state)
+        for child in self._children:
+            assert child.stdin is not None
+            with suppress(OSError):  # it has crashed
+                child.stdin.write(self._state.encode())
+                child.stdin.close()
+        ended = [_end(child) for child in self._children]
+        return all(ended)
+
+
+@contextmanager
+def tracked(params: Params, folder: Path, steps: int, notes: Mapping[str, str]) -> Iterator[Senders]:
+    """Tell the trackers of `params` of the run in `folder` while the block trains it; on one rank alone."""
+    names = asked_for(params)
+    if names:
+        write_facts(folder, _as_known(Facts.of(params, steps, notes), read_facts(folder)))
+    senders = Senders(names, folder)
+    try:
+        yield senders
+    finally:
+        senders.close()
+
+
+def bring_up_to_date(names: Sequence[str], folder: Path, facts: Facts) -> bool:
+    """Tell trackers what they do not know of a run that is not running; whether they know everything now."""
+    write_facts(folder, facts)
+    senders = Senders(names, folder)
+    senders.ended("failed" if facts.state == "running" else facts.state)  # a training that was killed said nothing
+    return senders.close()
+
+
+def _as_known(new: Facts, before: Facts | None) -> Facts:
+    """A run that goes on: what is known of its model is kept until it is evaluated again."""
+    if before is None:
+        return new
+    return Facts(new.project, new.parameters, new.state, new.steps, before.scores, {**before.notes, **new.notes})
+
+
+def _start(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "zerovl.tracking.sender", str(folder), name]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
+    )
+
+
+def _end(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        return child.wait(_PATIENCE_SECONDS) == 0
+    except subprocess.TimeoutExpired:  # its library hangs
+        child.kill()
+        child.wait()
+        return False

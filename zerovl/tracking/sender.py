@@ -1,0 +1,110 @@
+"""`python -m zerovl.tracking.sender RUN NAME`: a process that tells one tracker of one run.
+
+It is apart from the training, so that a library that is slow, hangs or crashes costs no step. It follows the log until
+its standard input says, in one word, how the run stands; where that ends without a word, the training was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast, get_args
+
+from zerovl import log
+from zerovl.files import try_lock
+from zerovl.log import logger
+from zerovl.text_format import plural
+from zerovl.tracking.base import State
+from zerovl.tracking.delivery import Delivery
+from zerovl.tracking.facts import FOLDER, read_facts
+from zerovl.tracking.trackers import TRACKERS
+
+LAST_SECONDS = 10.0  # for what is left to tell when the run has ended
+_EVERY_SECONDS = 1.0
+_LONGEST_WAIT = 60.0  # before a tracker that was away is tried again
+_SHOWN = 200  # characters of an error
+
+
+class Sender:
+    """Follows a run for one tracker, and says once where the tracker is away, and once that it is back."""
+
+    def __init__(self, name: str, delivery: Delivery, place: str) -> None:
+        self._name, self._delivery, self._place = name, delivery, place
+        self._away = False
+        self._wait, self._next = _EVERY_SECONDS, 0.0
+
+    def follow(self, ended: Callable[[float], State | None]) -> State:
+        """Tell what is new until `ended`, which waits for so many seconds, returns how the run stands; return that."""
+        while (state := ended(_EVERY_SECONDS)) is None:
+            if time.monotonic() >= self._next:
+                self._attempt(self._delivery.tell)
+        return state
+
+    def finish(self, state: State) -> bool:
+        """Tell the rest, for a bounded time; returns whether all of it was told."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while not self._attempt(lambda: self._delivery.finish(state)):
+            if time.monotonic() > deadline:
+                left = plural(self._delivery.left(), "step")
+                logger().warning(
+                    f"{self._name}: {self._place} did not come back; {left} and what came after them are kept in "
+                    f"{self._delivery.folder} and not told. `zerovl track` tells them once it is there"
+                )
+                return False
+            time.sleep(_EVERY_SECONDS)
+        return True
+
+    def _attempt(self, tell: Callable[[], None]) -> bool:
+        try:
+            tell()
+        except Exception as error:  # whatever a library raises: the training goes on
+            if not self._away:
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+                logger().warning(
+                    f"{self._name}: {self._place} does not take what it is told ({text}); training goes on, its log "
+                    "keeps everything, and it is tried again. Start the server, or correct its address"
+                )
+            self._away = True
+            self._next = time.monotonic() + self._wait
+            self._wait = min(2 * self._wait, _LONGEST_WAIT)
+            return False
+        if self._away:
+            logger().info(f"{self._name}: {self._place} is back, and knows all steps")
+        self._away, self._wait = False, _EVERY_SECONDS
+        return True
+
+
+def main(folder: Path, name: str) -> int:
+    """Tell the tracker of the run in `folder`; returns 0 where it knows everything at the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training's, which then says how it ended
+    log.setup()
+    facts = read_facts(folder)
+    if facts is None:
+        return 1
+    tracker = TRACKERS[name].make(facts.project)
+    with open(folder / FOLDER / f"{name}.lock", "a", encoding="utf-8") as lock:
+        while not try_lock(lock.fileno(), folder):  # the sender of an attempt that was killed is about to end
+            time.sleep(_EVERY_SECONDS)
+        sender = Sender(name, Delivery(name, tracker, folder), tracker.place())
+        return 0 if sender.finish(sender.follow(_ended)) else 1
+
+
+def _ended(seconds: float) -> State | None:
+    """The word on standard input, waited for so long; "failed" where whoever would say it is gone."""
+    if not select.select([sys.stdin], [], [], seconds)[0]:
+        return None
+    word = os.read(sys.stdin.fileno(), 100).decode().strip()
+    return cast(State, word) if word in get_args(State) else "failed"
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]), sys.argv[2])
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)  # threads of a library that wait for its server would keep the process
