@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import httpx
-from prefect import Flow, State, tags
+from prefect import Flow, tags
 from prefect.settings import get_current_settings
 
 TAG = "zerovl"  # as the deployments have it: the automation for lost runs looks at runs with it alone
@@ -34,9 +34,7 @@ def main(flow: Flow[..., Any]) -> None:
         )
     except Exception as error:
         sys.exit(f"flows.{flow.name}: {error}")
-    if isinstance(result, State):  # a flow that ended otherwise than others
-        print(f"{result.name}: {result.message}")
-    elif result is not None:
+    if result is not None:
         print(result if isinstance(result, str) else json.dumps(result, indent=2))
 
 

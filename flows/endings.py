@@ -42,8 +42,8 @@ def nothing_new(known: str, run: str) -> State[Any]:
         before = []
     # The name of the third begins the count again, however long the row is.
     if before != [NOTHING_NEW] * (TIMES_IN_A_ROW - 1):
-        return Completed(name=NOTHING_NEW, message=known)
-    return Completed(name=STILL_NOTHING_NEW, message=f"{known}; the last {TIMES_IN_A_ROW} runs found nothing new")
+        return _ended(NOTHING_NEW, known)
+    return _ended(STILL_NOTHING_NEW, f"{known}; the last {TIMES_IN_A_ROW} runs found nothing new")
 
 
 def last_ends(client: SyncPrefectClient, run: UUID) -> list[str | None]:
@@ -67,9 +67,7 @@ def refused(release: dict[str, Any] | None) -> State[Any] | None:
         return None
     broken = [reason["rule"] for reason in release["verdict"]["reasons"] if not reason["passed"]]
     name = f"{release['name']}@{release['version']}"
-    return Completed(
-        name=REFUSED, message=f"the gate refused {name} ({', '.join(broken)}): {release['alias']} stays where it is"
-    )
+    return _ended(REFUSED, f"the gate refused {name} ({', '.join(broken)}): {release['alias']} stays where it is")
 
 
 def retired(name: str, versions: set[int], said: Sequence[str]) -> State[Any] | str:
@@ -81,4 +79,9 @@ def retired(name: str, versions: set[int], said: Sequence[str]) -> State[Any] | 
     if not versions:
         return "\n".join(said)
     gone = ", ".join(f"{name}@{number}" for number in sorted(versions))
-    return Completed(name=RETIRED, message="; ".join([gone, *(each.splitlines()[-1] for each in said)]))
+    return _ended(RETIRED, "; ".join([gone, *(each.splitlines()[-1] for each in said)]))
+
+
+def _ended(name: str, message: str) -> State[str]:
+    # The data are what the flow returns, which a terminal prints.
+    return Completed(name=name, message=message, data=f"{name}: {message}")

@@ -15,6 +15,7 @@ from flows.outbox import outbox
 from flows.runtime import checkout as checkouts
 from flows.runtime import process, pushing
 from flows.runtime.checkout import Checkout
+from flows.runtime.git import CheckoutError, git
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stores import open_registry
@@ -43,11 +44,11 @@ def problem_of(recipe: Recipe, overrides: Sequence[str], revision: str) -> str:
     Keys are those of the code that is checked out here; of another commit's parameters its own code decides.
     """
     paths = Paths.here()
-    head = checkouts.git(paths.root, "rev-parse", "HEAD")
+    head = git(paths.root, "rev-parse", "HEAD")
     try:
         if checkouts.resolve(paths, revision) != head:
             return ""
-    except checkouts.CheckoutError:
+    except CheckoutError:
         return ""  # perhaps at the remote, which is asked later
     file = recipe_file(recipe)
     try:
@@ -61,8 +62,8 @@ def problem_of(recipe: Recipe, overrides: Sequence[str], revision: str) -> str:
 def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
     """Read a recipe as the commit has it, as the run will; else the file itself."""
     try:
-        return params_file.yaml_mapping(checkouts.git(paths.root, "show", f"HEAD:./{file}"), file)
-    except checkouts.CheckoutError:
+        return params_file.yaml_mapping(git(paths.root, "show", f"HEAD:./{file}"), file)
+    except CheckoutError:
         return params_file.read_yaml(paths.root / file)
 
 

@@ -18,6 +18,7 @@ from flows.progress import ProgressReporter
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.gpu_lock import hold_gpu_lock
+from flows.runtime.process import Patience
 from zerovl import params_file
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
@@ -65,31 +66,33 @@ def validate(checkout: Checkout) -> None:
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
 def train(checkout: Checkout) -> None:
     """Train, or resume the interrupted run of the same parameters, data and code."""
-    _on_gpu(checkout, "train", artifacts.training)
+    _on_gpu(checkout, "train", artifacts.training, Patience.of_training())
 
 
 @stage_task("evaluate", "Scores the model on the validation splits")
 def evaluate(checkout: Checkout) -> None:
     """Score the model and show what it finds."""
-    _on_gpu(checkout, "evaluate", artifacts.gallery)
+    _on_gpu(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages())
 
 
 @stage_task("train again", "Trains from nothing, whatever DVC has of it already")
 def train_again(checkout: Checkout) -> None:
     """Train from nothing, whatever DVC has of it already."""
-    _on_gpu(checkout, "train", artifacts.training, "--force", "--no-run-cache")
+    _on_gpu(checkout, "train", artifacts.training, Patience.of_training(), "--force", "--no-run-cache")
 
 
 @stage_task("evaluate again", "Scores the model, whatever DVC has of it already")
 def evaluate_again(checkout: Checkout) -> None:
     """Score the model, whatever DVC has of it already."""
-    _on_gpu(checkout, "evaluate", artifacts.gallery, "--force", "--no-run-cache")
+    _on_gpu(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages(), "--force", "--no-run-cache")
 
 
-def _on_gpu(checkout: Checkout, stage: str, pages: Callable[[Workspace], Iterable[Page]], *options: str) -> None:
+def _on_gpu(
+    checkout: Checkout, stage: str, pages: Callable[[Workspace], Iterable[Page]], patience: Patience, *options: str
+) -> None:
     with ProgressReporter(stage) as reporter:
         with hold_gpu_lock(f"run {checkout.name}", reporter.line) as lock:
-            run_dvc(checkout, ["repro", *options, "-s", stage], reporter, keep=[lock])
+            run_dvc(checkout, ["repro", *options, "-s", stage], reporter, [lock], patience)
         show(pages(Workspace(checkout.path)))
 
 
@@ -155,8 +158,20 @@ def _has_stage(checkout: Checkout, stage: str) -> bool:
     return stage in params_file.read_yaml(checkout.path / "dvc.yaml").get("stages", {})
 
 
-def run_dvc(checkout: Checkout, words: Sequence[str], listener: process.Listener, keep: Sequence[int] = ()) -> str:
-    """Run `dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path."""
+def run_dvc(
+    checkout: Checkout,
+    words: Sequence[str],
+    listener: process.Listener,
+    keep: Sequence[int] = (),
+    patience: Patience | None = None,
+) -> str:
+    """Run `dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path.
+
+    Args:
+        keep: file descriptors that stay open as long as any process of the command is there.
+        patience: with a command that is to end; of one that has nothing to save unless given.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**checkout.environment, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
-    return process.run([sys.executable, "-m", "dvc", *words], checkout.path, environment, listener, keep)
+    command, patience = [sys.executable, "-m", "dvc", *words], patience or Patience.of_other_stages()
+    return process.run(command, checkout.path, environment, listener, keep, patience)

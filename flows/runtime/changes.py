@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from flows.runtime.checkout import STARTS, CheckoutError, git
+from flows.runtime.checkout import STARTS
+from flows.runtime.git import CheckoutError, git
 from flows.runtime.paths import Paths
 from zerovl import params, params_file
 from zerovl.params import MachineParams, Params

@@ -8,24 +8,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.runtime.git import NETWORK_SECONDS, CheckoutError, git, identity
 from flows.runtime.paths import Paths
 from zerovl.files import locked
 
 BRANCHES = "runs"
 STARTS = "data/start"  # models that runs start from, by identity; DVC has them
-_NETWORK_SECONDS = 120.0
-_NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-_NOBODY = ("zerovl flows", "flows@localhost")
-
-
-class CheckoutError(Exception):
-    """A checkout cannot be made or used; the text says what git refused and why."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Checkout:
     def push(self, remote: str) -> None:
         """Push the branch to a remote of the user's checkout."""
         target = f"HEAD:refs/heads/{self.branch}"
-        git(self.path, "push", "--no-verify", "--force-with-lease", remote, target, seconds=_NETWORK_SECONDS)
+        git(self.path, "push", "--no-verify", "--force-with-lease", remote, target, seconds=NETWORK_SECONDS)
 
     def share_store(self, store: str) -> None:
         """Make a registry in a folder of the checkout that of the user's checkout, for all runs.
@@ -188,7 +180,7 @@ def fetch(paths: Paths) -> str:
     remote = remote_of(paths)
     try:
         if remote:
-            git(paths.root, "fetch", "--quiet", remote, seconds=_NETWORK_SECONDS)
+            git(paths.root, "fetch", "--quiet", remote, seconds=NETWORK_SECONDS)
     except CheckoutError as error:
         return f"{error}; going on with the commits that are here"
     return ""
@@ -220,39 +212,6 @@ def remote_of(paths: Paths) -> str | None:
 def safe_name(name: str) -> str:
     """Return a run's name as folder and branch; Prefect's own names ("tacky-heron") are left as they are."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
-
-
-def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
-    """Run git without the user's hooks (one by DVC would check data out) and without questions; returns its output."""
-    command = ["git", "-c", "core.hooksPath=/dev/null", *words]
-    said = f"{folder}: `git {' '.join(words)}` failed"
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**_NO_QUESTIONS, **os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CheckoutError(f"{said}: no answer within {seconds:.0f} s") from None
-    if done.returncode:
-        raise CheckoutError(f"{said}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout.strip()
-
-
-def identity(folder: Path) -> tuple[str, str]:
-    """Return name and address for commits and tags, which a service's account may not have set."""
-
-    def setting(key: str, variable: str, fallback: str) -> str:
-        done = subprocess.run(["git", "config", key], cwd=folder, capture_output=True, text=True, check=False)
-        return os.environ.get(variable) or done.stdout.strip() or fallback
-
-    name = setting("user.name", "GIT_AUTHOR_NAME", _NOBODY[0])
-    return name, setting("user.email", "GIT_AUTHOR_EMAIL", _NOBODY[1])
 
 
 def _author(folder: Path) -> dict[str, str]:

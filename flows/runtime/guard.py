@@ -1,11 +1,12 @@
 """A process between a flow and a command: whatever happens to the flow, the command's processes end.
 
-    python guard.py GRACE MARK COMMAND...
+    python guard.py GRACE ALONE MARK COMMAND...
 
 The flow holds the other end of the guard's standard input. When that closes, because the flow asks for
 it or because it is gone, the command's whole session gets SIGINT (training saves a checkpoint), and
-what is left after GRACE seconds gets SIGKILL. The command's output passes through the guard, so that it
-can still be written to when the flow no longer reads it.
+what is left after GRACE seconds gets SIGKILL; the command itself, once all that it started is gone, after
+ALONE. The command's output passes through the guard, so that it can still be written to when the flow no
+longer reads it.
 
 Processes are known by `ZEROVL_CHILD=MARK` in their environment, which every descendant inherits, also
 ranks and loader workers that have sessions of their own. Exits with the command's status, 128 + N for
@@ -41,7 +42,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def main(arguments: list[str]) -> int:
     """Run the command to its end or until the flow is gone; returns the status to exit with."""
-    grace, mark, command = float(arguments[0]), arguments[1], arguments[2:]
+    grace, alone, mark, command = float(arguments[0]), float(arguments[1]), arguments[2], arguments[3:]
     asked = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the flow, which then closes our input
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -64,16 +65,24 @@ def main(arguments: list[str]) -> int:
             os.killpg(child.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     else:
         signal_all(marked(mark), signal.SIGINT)  # what outlives a killed `dvc`
-    wait_for_all(mark, grace)
+    wait_for_all(mark, grace, child.pid, alone)
     status = child.wait()
     output.join(timeout=5.0)
     return status if status >= 0 else 128 - status
 
 
-def wait_for_all(mark: str, grace: float) -> None:
-    """Wait until no process carries the mark; what is there after `grace` seconds gets SIGKILL."""
+def wait_for_all(mark: str, grace: float, command: int = 0, alone: float = 0.0) -> None:
+    """Wait until no process carries the mark; what is there after `grace` seconds gets SIGKILL.
+
+    Args:
+        command: a process that has `alone` seconds at most once it is the only one: all that had something to save
+            is gone. 0: there is none.
+        alone: seconds.
+    """
     deadline = time.monotonic() + grace
     while left := marked(mark):
+        if [each.pid for each in left] == [command]:
+            deadline = min(deadline, time.monotonic() + alone)
         if time.monotonic() >= deadline:
             signal_all(left, signal.SIGKILL)
         time.sleep(_POLL)

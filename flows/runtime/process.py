@@ -18,6 +18,8 @@ from flows.runtime.guard import marked, signal_all, wait_for_all
 
 GRACE_VARIABLE = "ZEROVL_GRACE_SECONDS"
 GRACE_SECONDS = 60.0  # for a step of a large batch and its checkpoint
+_NOTHING_SECONDS = 10.0  # for a command that has nothing to save
+_ALONE_SECONDS = 5.0  # for DVC to end; it reads a file of many gigabytes to its end first
 _LAST_SIGNAL = 64  # higher statuses are a program's own, as DVC's 255
 _LAST_LINES = 15  # of the output, in the message of a failure
 _GUARD = Path(__file__).with_name("guard.py")
@@ -28,6 +30,32 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 class CommandError(Exception):
     """A command ended with a status other than 0; the text has its last lines."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a command has to end after SIGINT, in seconds; then its processes get SIGKILL."""
+
+    whole: float  # all of it
+    alone: float  # the command itself, once all that it started is gone
+
+    @classmethod
+    def of_a_command(cls) -> Patience:
+        """Return that of a command that may save something itself: `ZEROVL_GRACE_SECONDS` (60)."""
+        whole = float(os.environ.get(GRACE_VARIABLE) or GRACE_SECONDS)
+        return cls(whole, whole)
+
+    @classmethod
+    def of_training(cls) -> Patience:
+        """Return that of a DVC whose stage saves a checkpoint, and which saves nothing itself."""
+        whole = cls.of_a_command().whole
+        return cls(whole, min(whole, _ALONE_SECONDS))
+
+    @classmethod
+    def of_other_stages(cls) -> Patience:
+        """Return that of a DVC whose stage begins again next time, whatever it had."""
+        whole = min(cls.of_a_command().whole, _NOTHING_SECONDS)
+        return cls(whole, min(whole, _ALONE_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -50,23 +78,29 @@ class Listener(Protocol):
 
 
 def run(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], listener: Listener, keep: Sequence[int] = ()
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    listener: Listener,
+    keep: Sequence[int] = (),
+    patience: Patience | None = None,
 ) -> str:
     """Run a command in `folder` to its end and return its whole output, bars aside.
 
     Args:
         environment: laid over this process's own.
         keep: file descriptors that stay open as long as any process of the command is there.
+        patience: with a command that is to end; that of a command unless given.
 
     Raises:
         CommandError: its status is not 0.
         BaseException: what was raised in this process meanwhile (Ctrl-C, a cancellation), after the
-            command's processes have ended: SIGINT first, SIGKILL after `ZEROVL_GRACE_SECONDS` (60).
+            command's processes have ended: SIGINT first, SIGKILL where patience ends.
     """
-    mark, grace = uuid.uuid4().hex, float(os.environ.get(GRACE_VARIABLE) or GRACE_SECONDS)
+    mark, patience = uuid.uuid4().hex, patience or Patience.of_a_command()
     # -P: the folder of guard.py holds modules with common names, which must not be found first.
     guard = subprocess.Popen(
-        [sys.executable, "-P", str(_GUARD), str(grace), mark, *command],
+        [sys.executable, "-P", str(_GUARD), str(patience.whole), str(patience.alone), mark, *command],
         cwd=folder,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,
@@ -85,7 +119,7 @@ def run(
         guard.wait()
         raise
     finally:
-        _end_without_guard(mark, grace)
+        _end_without_guard(mark, patience.whole)
     if status:
         last = "\n".join(deque(lines, _LAST_LINES))
         number = -status if status < 0 else status - 128

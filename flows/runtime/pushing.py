@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from flows.runtime.checkout import BRANCHES, CheckoutError, remote_of
+from flows.runtime.checkout import BRANCHES, remote_of
+from flows.runtime.git import CheckoutError
 from flows.runtime.paths import Paths
 
 VARIABLE = "ZEROVL_PUSH_RUNS"

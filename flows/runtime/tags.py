@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.runtime.checkout import git, identity
+from flows.runtime.git import NETWORK_SECONDS, git, identity
 
 VARIABLE = "ZEROVL_GIT_TAGS"
 
@@ -50,7 +50,7 @@ def commit_of(root: Path, name: str, version: int) -> str | None:
 def push(root: Path, remote: str, commit: str) -> None:
     """Push all tags of a commit, also those that an earlier attempt made."""
     if found := git(root, "tag", "--points-at", commit).splitlines():
-        git(root, "push", "--no-verify", remote, *(f"refs/tags/{tag}" for tag in found), seconds=120.0)
+        git(root, "push", "--no-verify", remote, *(f"refs/tags/{tag}" for tag in found), seconds=NETWORK_SECONDS)
 
 
 def _tag(name: str, version: int) -> str:

@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings
 from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import Paths
-from flows.server import notices
+from flows.server import due, notices
 from flows.server.automations import put_automation
 from flows.server.deployed import Deployed
 
@@ -56,6 +56,7 @@ def deploy(paths: Paths) -> list[str]:
         if last and last.covers(paths, before):
             changes += [f"deployment {name}: {', '.join(keys)} kept as edited" for name, keys in edited.items()]
         else:
+            due.let_pass(client)
             _apply(paths)
             _keep_paused(client, before, automations)
             after = snapshot(client)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.runtime.checkout import CheckoutError, git
+from flows.runtime.git import CheckoutError, git
 from flows.runtime.paths import Paths
 
 _DAY = 86400.0

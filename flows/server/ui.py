@@ -23,7 +23,7 @@ import httpx
 
 from flows import SERVER_SETTINGS
 from flows.runtime import pushing
-from flows.runtime.checkout import CheckoutError
+from flows.runtime.git import CheckoutError
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
 from flows.runtime.paths import REPORTS_VARIABLE, Paths
 from flows.runtime.process import GRACE_SECONDS, GRACE_VARIABLE

@@ -59,6 +59,7 @@ def test_nothing_goes_unless_it_is_asked_to(tmp_path: Path, sent: list[Page]) ->
     assert all(row.endswith(f"{end} |") for row, end in zip(rows, ends, strict=True))
     state = module.retention.fn(apply=True)
     assert (state.type, state.name) == ("COMPLETED", "Retired")  # which a notice waits for
+    assert state.data == f"Retired: {state.message}"  # which a terminal prints
     assert state.message.startswith("zerovl@3; 1 version retired; kept are the last 1")
     assert state.message.endswith("; 0 files, 0 B removed")
     assert "| retired | it was retired " in sent[1].data

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from flows.server.due import let_pass
 from tests.support.factory import Factory
 from tests.support.prefect_api import wait_for
 from tests.support.project_copy import git
@@ -76,6 +81,39 @@ def test_deploying_again_changes_nothing(factory: Factory) -> None:
     assert (changed["active"], changed["schedule"]["cron"]) == (False, "0 4 * * 1")
     factory.api("PATCH", f"/deployments/{found['id']}/schedules/{changed['id']}", {"active": True})
     assert factory.command("-m", "flows.server.deploy") == "deployment retrain/retrain-weekly: changed schedules\n"
+
+
+def test_ten_deploys_around_the_scheduled_minute_make_one_run(factory: Factory) -> None:
+    """Also where a worker holds the run already. Of a deployment without a pool: nobody begins its runs."""
+    flow = factory.api("POST", "/flows/", {"name": "due"})["id"]
+    due_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=30)
+    schedule = {"interval": 3600, "anchor_date": due_at.isoformat(), "timezone": "UTC"}
+
+    def apply() -> None:
+        schedules = [{"schedule": schedule, "active": True, "slug": "hourly"}]
+        content = {"name": "due", "flow_id": flow, "tags": ["zerovl"], "schedules": schedules}
+        factory.api("POST", "/deployments/", content)
+
+    def due_runs() -> list[dict[str, Any]]:
+        rows = factory.runs_of("due")
+        return [each for each in rows if datetime.fromisoformat(each["expected_start_time"]) == due_at]
+
+    apply()
+    (run,) = wait_for("a run of the schedule", due_runs, 25)
+    taken = {"state": {"type": "PENDING", "name": "Pending"}, "force": True}
+    factory.api("POST", f"/flow_runs/{run['id']}/set_state", taken)
+    said: list[str] = []
+    with SyncPrefectClient(f"{factory.url}/api") as client:
+        for _ in range(10):
+            let_pass(client, said.append)
+            apply()
+        later = due_at + timedelta(hours=1)
+        wait_for("the next run", lambda: later.isoformat()[:16] in str(factory.planned()), 30)
+    assert [each["id"] for each in due_runs()] == [run["id"]]
+    assert len(said) == 1
+    assert f"run {run['name']} is due at {due_at:%H:%M:%S} UTC" in said[0]
+    apply()
+    factory.api("DELETE", f"/flows/{flow}")
 
 
 def _written(factory: Factory) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dvc.repo import Repo
 
 from flows import pipeline
 from flows.runtime import pushing
-from flows.runtime.checkout import CheckoutError, fetch, make, resolve, safe_name
+from flows.runtime.checkout import fetch, make, resolve, safe_name
+from flows.runtime.git import CheckoutError
 from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
 
