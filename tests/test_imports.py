@@ -51,13 +51,14 @@ ONLY_IN = {
     "botocore": {"s3.py"},
     "fastapi": {"serving/app.py"},
     "uvicorn": {"serving/server.py"},
+    "distributed": {"data/raw/cluster_packing.py"},
     "prefect": set(),
     "psutil": set(),
     "mlflow": {"tracking/mlflow_runs.py"},
     "wandb": {"tracking/wandb_runs.py"},
     "pandas": {"data/validation/expectations.py"},
 }
-BARE_NODE_FORBIDS = ("great_expectations", "boto3", "dvc", "dvclive", "moto", "prefect")
+BARE_NODE_FORBIDS = ("great_expectations", "boto3", "distributed", "dvc", "dvclive", "moto", "prefect")
 # Of tests/support: the plugins of all tests, and what tests/gpu imports.
 GPU_TESTS_USE = ("s3", "registries", "device_runs", "towers", "pairs", "tiny_project")
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,14 @@ class KeptUnits:
     code: str
     passing: str
 
-    def pack(self, unit: Unit) -> Packed:
-        """Take over the unit if it was packed before, else pack it; raises as `pack`."""
+    def pack(self, unit: Unit, shards: str | None = None) -> Packed:
+        """Take over the unit if it was packed before, else pack it; raises as `pack`.
+
+        Its shard is written below another folder than the unit says where `shards` is one.
+        """
         name = self._name(unit)
+        if shards is not None:
+            unit = replace(unit, shards=shards)
         if name is None:
             return pack(unit)
         entry = Path(self.folder, name)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,9 @@ class Packed:
     faults: tuple[str, ...] = ()  # of stored pictures: what they say of themselves that was ignored
     left_out: tuple[LeftOut, ...] = ()
     taken_over: bool = False  # from a `prepare` that was interrupted
+
+
+PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]  # results come in the order of the units
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """All sources to shards and the tables of the manifest, by a pool of processes.
 
 The bytes of every output follow from the input and the parameters alone, not from the number of
-worker processes (ZEROVL_WORKERS, default: all cores).
+worker processes (ZEROVL_WORKERS, default: all cores), nor from where they run (ZEROVL_DASK: a cluster).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,11 +24,12 @@ from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
 from zerovl.data.filtering.sample_filters import sample_filters
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
+from zerovl.data.raw.cluster_packing import cluster_address, packing_on_cluster
 from zerovl.data.raw.equal_pictures import GROUPINGS
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.kept_units import KeptUnits
-from zerovl.data.raw.layout import Source
-from zerovl.data.raw.pack import JpegSettings, Packed, Unit
+from zerovl.data.raw.layout import Source, is_remote
+from zerovl.data.raw.pack import JpegSettings, PackAll, Packed, Unit
 from zerovl.data.raw.records import Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json
@@ -39,7 +40,6 @@ from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
 Splits = dict[tuple[str, str], SplitInfo]  # (source, split) -> what is in it
-PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]
 
 _FETCHED = ".fetched"  # folder of files fetched from S3, beside the shards
 
@@ -66,7 +66,13 @@ def pack_sources(
     kept = KeptUnits(str(workspace.packed), code, str(workspace.shards / _FETCHED))
     splits: Splits = {}
     left_out: Tallies = {}
-    with _packing(kept, workers) as pack_all:
+    local = [Path(source.path) for source in chosen if not is_remote(source.path)]
+    packing = (
+        packing_on_cluster(address, kept, workspace.shards, local)
+        if (address := cluster_address())
+        else _packing(kept, workers)
+    )
+    with packing as pack_all:
         for source in chosen:
             tallies = left_out.setdefault(source.name, {})
             for split in source.splits:

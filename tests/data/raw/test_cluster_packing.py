@@ -1,0 +1,127 @@
+"""`prepare` on a dask.distributed cluster: a real scheduler and two workers, one of which is killed at its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import PIL
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.raw_sources import all_bytes, run_prepare, write_zerovl
+from zerovl.data.raw import cluster_packing
+from zerovl.data.raw.cluster_packing import Seen, check_workers, pack_there
+from zerovl.data.raw.kept_units import KeptUnits
+from zerovl.data.raw.pack import Unit
+from zerovl.errors import ZeroVLError
+
+
+@contextmanager
+def worker(address: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One worker process, of one thread, that runs in a folder of its own."""
+    folder.mkdir()
+    options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--memory-limit", "0"]
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kill_one_at_work(client: Any, processes: dict[int, subprocess.Popen[bytes]], ended: threading.Event) -> None:
+    """Kill the first worker that is seen with tasks in its hand, once it is stopped and still has them."""
+    pids = client.run(os.getpid)
+    while not ended.wait(0.01):
+        for address, tasks in client.processing().items():
+            if not tasks:
+                continue
+            process = processes[pids[address]]
+            process.send_signal(signal.SIGSTOP)
+            if client.processing()[address]:
+                process.send_signal(signal.SIGKILL)
+                return
+            process.send_signal(signal.SIGCONT)
+
+
+def test_a_killed_worker_costs_no_shard_and_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    write_zerovl(tmp_path / "raw" / "photos", "train", 60)
+    (tmp_path / "raw" / "photos" / "train" / "7.jpg").write_bytes(b"broken")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+    manifest = run_prepare(Path(), shard_samples=3)
+    expected = all_bytes(Path("data"))
+    cluster = distributed.LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address=":0")
+    address, ended = cluster.scheduler_address, threading.Event()
+    with (
+        cluster,
+        distributed.Client(address, set_as_default=False) as client,
+        worker(address, tmp_path / "one") as one,
+        worker(address, tmp_path / "two") as two,
+    ):
+        client.wait_for_workers(2)
+        monkeypatch.setenv("ZEROVL_DASK", address)
+        killer = threading.Thread(target=kill_one_at_work, args=(client, {one.pid: one, two.pid: two}, ended))
+        killer.start()
+        try:
+            again = run_prepare(Path(), shard_samples=3)
+        finally:
+            ended.set()
+            killer.join()
+        assert len(client.nthreads()) == 1
+    assert again.splits == manifest.splits
+    assert all_bytes(Path("data")) == expected
+    assert not Path("data/shards/.cluster").exists()
+
+
+GOOD = Seen("c1", PIL.__version__, ())
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (Seen("c1", PIL.__version__, ("/mnt/raw",)), r"w2 does not see /mnt/raw; mount the folder"),
+        (Seen("c2", PIL.__version__, ()), r"w2 runs another zerovl or Pillow \(code c2"),
+        (Seen("c1", "1.0", ()), r"Pillow 1\.0"),
+        (RuntimeError("no numpy"), r"w2 cannot run zerovl \(RuntimeError: no numpy\)"),
+    ],
+)
+def test_workers_that_would_write_something_else_are_refused_at_the_start(seen: Any, message: str) -> None:
+    check_workers({"w1": GOOD, "w2": GOOD}, "c1", "tcp://a")
+    with pytest.raises(ZeroVLError, match=message):
+        check_workers({"w1": GOOD, "w2": seen}, "c1", "tcp://a")
+
+
+def test_a_later_worker_without_the_folder_writes_nothing(tmp_path: Path) -> None:
+    unit = Unit(str(tmp_path / "shards"), "photos", "train", 0, (), 256, 1000)
+    kept = KeptUnits(str(tmp_path / "kept"), "c1", str(tmp_path / "fetched"))
+    with pytest.raises(cluster_packing.NotSharedError, match=r"does not see .*mark; mount the folder"):
+        pack_there(kept, unit, str(tmp_path / "mark"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_package_the_fix_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_zerovl(tmp_path / "raw" / "photos", "train", 1)
+    monkeypatch.setenv("ZEROVL_DASK", "tcp://10.0.0.1:8786")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ZeroVLError, match=r"ZEROVL_DASK is 'tcp://10\.0\.0\.1:8786', .*pip install 'zerovl\[dask\]'"):
+        run_prepare(tmp_path)
+
+
+def test_an_address_where_nobody_answers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    write_zerovl(tmp_path / "raw" / "photos", "train", 1)
+    monkeypatch.setenv("ZEROVL_DASK", "nonsense://x")
+    with pytest.raises(ZeroVLError, match=r"ZEROVL_DASK is 'nonsense://x', where no dask scheduler answers"):
+        run_prepare(tmp_path)
