@@ -17,8 +17,8 @@ from flows.outbox import Page
 from flows.progress import ProgressReporter
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
-from flows.runtime.gpu_lock import hold_gpu_lock
 from flows.runtime.process import Patience
+from flows.runtime.turn import hold_turn
 from zerovl import params_file
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
@@ -66,33 +66,33 @@ def validate(checkout: Checkout) -> None:
 @stage_task("train", "Trains, or goes on with an interrupted run of the same parameters, data and code")
 def train(checkout: Checkout) -> None:
     """Train, or resume the interrupted run of the same parameters, data and code."""
-    _on_gpu(checkout, "train", artifacts.training, Patience.of_training())
+    _in_turn(checkout, "train", artifacts.training, Patience.of_training())
 
 
 @stage_task("evaluate", "Scores the model on the validation splits")
 def evaluate(checkout: Checkout) -> None:
     """Score the model and show what it finds."""
-    _on_gpu(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages())
+    _in_turn(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages())
 
 
 @stage_task("train again", "Trains from nothing, whatever DVC has of it already")
 def train_again(checkout: Checkout) -> None:
     """Train from nothing, whatever DVC has of it already."""
-    _on_gpu(checkout, "train", artifacts.training, Patience.of_training(), "--force", "--no-run-cache")
+    _in_turn(checkout, "train", artifacts.training, Patience.of_training(), "--force", "--no-run-cache")
 
 
 @stage_task("evaluate again", "Scores the model, whatever DVC has of it already")
 def evaluate_again(checkout: Checkout) -> None:
     """Score the model, whatever DVC has of it already."""
-    _on_gpu(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages(), "--force", "--no-run-cache")
+    _in_turn(checkout, "evaluate", artifacts.gallery, Patience.of_other_stages(), "--force", "--no-run-cache")
 
 
-def _on_gpu(
+def _in_turn(
     checkout: Checkout, stage: str, pages: Callable[[Workspace], Iterable[Page]], patience: Patience, *options: str
 ) -> None:
     with ProgressReporter(stage) as reporter:
-        with hold_gpu_lock(f"run {checkout.name}", reporter.line) as lock:
-            run_dvc(checkout, ["repro", *options, "-s", stage], reporter, [lock], patience)
+        with hold_turn(f"run {checkout.name}", reporter.line) as turn:
+            run_dvc(checkout, ["repro", *options, "-s", stage], reporter, turn, patience)
         show(pages(Workspace(checkout.path)))
 
 

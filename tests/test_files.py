@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from flows.runtime import gpu_lock
+from zerovl import gpu_leases
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.files import atomic_write, try_lock, usual_mode
@@ -47,12 +47,14 @@ def test_without_locks_a_run_goes_on_and_says_so_once(
 def test_without_locks_a_job_gets_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(gpu_lock.VARIABLE, str(tmp_path / "lease"))
+    monkeypatch.setenv(gpu_leases.VARIABLE, str(tmp_path / "leases"))
     refuse(monkeypatch, errno.ENOLCK)
     said: list[str] = []
-    with caplog.at_level(logging.WARNING, "zerovl"), gpu_lock.hold_gpu_lock("a", said.append):
-        assert said == []
-    assert str(tmp_path / "lease") in caplog.text
+    with caplog.at_level(logging.WARNING, "zerovl"):
+        held = [gpu_leases.take(1, ["GPU-a", "GPU-b"], "a", said.append) for _ in range(2)]
+    assert [its.devices for its in held] == [("GPU-a",), ("GPU-a",)]
+    assert said == []
+    assert f"{tmp_path / 'leases'}: cannot be locked, its file system has no locks" in caplog.text
 
 
 def test_another_error_of_a_lock_is_not_taken_for_a_missing_one(

@@ -13,6 +13,7 @@ from zerovl import code_closure
 PACKAGE = ROOT / "zerovl"
 BASE = {
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
+    *("gpu_leases", "gpu_names", "own_gpus"),
     *("params_file", "picture_looks", "processes", "s3", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}

@@ -31,7 +31,10 @@ _PARAMETERS = "the values that it reads are compared themselves, as parameters o
 NOT_COUNTED = {
     "zerovl.code_closure": "it computes the digests",
     "zerovl.errors": _WORDS,
+    "zerovl.gpu_leases": _SUPERVISION,
+    "zerovl.gpu_names": _SUPERVISION,
     "zerovl.log": _WORDS,
+    "zerovl.own_gpus": _SUPERVISION,
     "zerovl.text_format": _WORDS,
     "zerovl.params": _PARAMETERS,
     **{

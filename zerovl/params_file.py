@@ -18,7 +18,9 @@ from zerovl.params import MachineParams, Params, Section, as_dict
 from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
-_MOVED = frozenset(MachineParams.model_fields) - {"threads", "cache_features", "shards", "shard_cache", "tracking"}
+_MOVED = frozenset(MachineParams.model_fields) - {
+    *("threads", "cache_features", "shards", "shard_cache", "tracking", "gpu_wait_minutes"),
+}
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
     {
@@ -45,6 +47,7 @@ _LATER = frozenset(
         "machine",
         "machine.cache_features",
         "machine.deterministic",
+        "machine.gpu_wait_minutes",
         "machine.shards",
         "machine.shard_cache",
         "machine.tracking",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.real_world import make_model, make_project, settings
-from zerovl import cli, params_file
+from zerovl import cli, own_gpus, params_file
 from zerovl.commands import summary
 from zerovl.errors import ZeroVLError
 from zerovl.registry.records import Move, now
@@ -83,14 +83,21 @@ def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeyp
     assert np.mean([its.value for its in found.sources.values()]) == pytest.approx(found.mean.value)
 
 
-def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(workspace: Workspace) -> None:
+def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased: list[tuple[int, str]] = []
+    monkeypatch.setattr(own_gpus, "count_up_to", lambda asked: 7)
+    monkeypatch.setattr(own_gpus, "take", lambda gpus, command, _minutes: leased.append((gpus, command)))
     released(workspace)
     evaluate(workspace, seed=1)
     paired = compare(workspace)
+    assert leased == []  # nothing was scored
     registry = registry_of(workspace)
     holder = registry.version("zerovl", 1)
     older = replace(holder, files={name: info for name, info in holder.files.items() if name != "queries.parquet"})
     again = Holders.of(settings(workspace.root), workspace)(registry, older)
+    assert leased == [(7, "register")]
     assert isinstance(paired, Comparison)
     assert isinstance(again, Comparison)
     assert again.note == "holder zerovl@1 re-scored: it was released without its ranks by query"

@@ -189,10 +189,10 @@ class Factory(PrefectApi):
         return [each for each in self.of_run(None, "zerovl.training.worker") if each.name() != "pt_data_worker"]
 
     def gone(self, seconds: float, run: str | None = None) -> None:
-        """No process of a run, or of any, is left, and then nobody holds the GPU lock."""
+        """No process of a run, or of any, is left, and then nobody has the CPU's turn."""
         wait_for("no process of a run", lambda: not self.of_run(run), seconds)
         if run is None:
-            with open(self.environment["ZEROVL_LEASE"], "a") as lock:
+            with open(Path(self.environment["ZEROVL_LEASE"], "cpu.lease"), "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     # -- training

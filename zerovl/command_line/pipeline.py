@@ -94,9 +94,11 @@ def _train(commands: Subparsers) -> None:
 def _evaluate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        from zerovl import own_gpus
         from zerovl.stages import train
 
         train.set_threads(params)
+        own_gpus.take(own_gpus.count_up_to(params.machine.ranks), "evaluate", params.machine.gpu_wait_minutes)
         from zerovl.stages import evaluate  # torch: after the number of threads is set
 
         evaluate.run(params)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, sha256_json
 from zerovl.indexing.pairs import LeftOut, Pair, each_row
@@ -47,6 +48,7 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
             f"{wrong.image!r}: {wrong.reason}; correct the CSV, or give the folder of the pictures with --images"
         )
     fetch.check_reference(model)
+    own_gpus.take(own_gpus.count_up_to(1), "embed")
     import numpy as np  # and torch: after what was asked for is known to be there
 
     import zerovl
@@ -88,6 +90,7 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
     if ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
     fetch.check_reference(model)
+    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
     import zerovl
     from zerovl.indexing.embeddings_file import check_suffix, write_embeddings
     from zerovl.indexing.index import BROKEN, Index
@@ -123,6 +126,7 @@ def run_table(model: str, pairs: Path, images: Path, out: Path, ranks: int) -> N
     if next(each_row(pairs), None) is None:
         raise ZeroVLError(f"{pairs}: has no rows; give a CSV with at least one pair")
     fetch.check_reference(model)
+    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
     import zerovl
     from zerovl.indexing.listing import CsvListing
     from zerovl.indexing.pairs_table import PICTURES, write_pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.registry import fetch
@@ -34,6 +35,7 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
     from zerovl.indexing.listing import listing_of
 
     listing = listing_of(images, csv)
+    own_gpus.take(own_gpus.count_up_to(ranks), "index")
     import zerovl  # and torch: after what was asked for is known to be there
     from zerovl.indexing.index import BROKEN
     from zerovl.indexing.ranks import make_shares

@@ -31,6 +31,12 @@ class MachineParams(Section):
     """How this machine does the work: nothing here changes what is learned, but by rounding. No stage depends on it."""
 
     ranks: int = Field(0, ge=0, description="processes; 0: one a GPU, or one on a machine without GPU")
+    gpu_wait_minutes: float = Field(
+        0.0,
+        ge=0,
+        strict=False,
+        description="that training and evaluation wait for GPUs which other runs have, at most; 0: as long as it takes",
+    )
     threads: int = Field(
         0,
         ge=0,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.job import Job
 from zerovl.evaluation.paired import difference
@@ -95,6 +96,8 @@ class Holders:
                 folder = stack.enter_context(cache.held(registry.store, holder))
             except DamagedError as error:
                 return lost(error)
+            gpus = own_gpus.count_up_to(self.machine.ranks)
+            own_gpus.take(gpus, "register", self.machine.gpu_wait_minutes)
             try:
                 encoder = Encoder.load(folder)
             except Exception as error:  # a holder of years ago may trip over anything in today's packages

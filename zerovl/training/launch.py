@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from zerovl import own_gpus
 from zerovl.device import rank_count
 from zerovl.distributed import exits
 from zerovl.engine.frozen_features import training_image_size
@@ -47,10 +48,13 @@ def run(params: Params, path: str) -> int:
     Args:
         path: the file of `params`, which several ranks read themselves; `train.continue_from` is handed to them.
     """
-    ranks = rank_count(params.machine.ranks)
-    check_ranks(params, ranks)
+    gpus = own_gpus.count(params.machine.ranks)
+    check_ranks(params, gpus or params.machine.ranks or 1)  # before the wait for GPUs
     check_towers(params.model, training_image_size(params))
     trackers.check(params)
+    own_gpus.take(gpus, "train", params.machine.gpu_wait_minutes)
+    ranks = rank_count(params.machine.ranks)
+    check_ranks(params, ranks)
     if ranks == 1:
         return worker.run(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]

@@ -136,7 +136,7 @@ def test_only_training_has_the_time_to_save(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(stages.process, "run", run)
     monkeypatch.setattr(stages, "ProgressReporter", lambda name: nullcontext(Silent()))
-    monkeypatch.setattr(stages, "hold_gpu_lock", lambda *_: nullcontext(0))
+    monkeypatch.setattr(stages, "hold_turn", lambda *_: nullcontext(()))
     monkeypatch.setattr(stages, "show", lambda pages: None)
     monkeypatch.delenv(process.GRACE_VARIABLE, raising=False)
     checkout = Checkout(Paths(tmp_path, tmp_path), "one", tmp_path)

@@ -1,0 +1,290 @@
+"""One lease a GPU: locked files in a folder of the machine, given out in the order in which they were asked for.
+
+    DEVICE.lease     locked by the process that has the device; says who that is and since when
+    NUMBER.ticket    locked by a process that waits; says who that is, and how many of which devices it wants
+
+The folder itself is locked for the moments in which somebody looks at the others' files, or makes one.
+
+The kernel frees a lock when the last process that holds the file ends, however it ends; a server that counts would
+have to find out. Who waits is served before all who came later and would take one of the same devices, so that a run
+that wants eight is not kept waiting by a stream of runs that want one. systemd-tmpfiles leaves locked files alone
+(tmpfiles.d(5), "Age").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import locked, try_lock
+from zerovl.log import logger
+
+VARIABLE = "ZEROVL_LEASE"
+_LEASE, _TICKET = ".lease", ".ticket"
+CPU = ("cpu",)  # the devices of a machine without GPUs, where one training at a time is enough
+_POLL = 1.0  # seconds
+_REMIND = 600.0  # seconds after which those who wait are told again
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in a lease or a ticket."""
+
+    holder: str  # a name for people
+    since: str  # UTC
+    wants: int = 1  # devices
+    of: tuple[str, ...] = ()  # those that would do
+
+    @classmethod
+    def read(cls, descriptor: int) -> Entry:
+        """Return what the file says; an empty one is of somebody who has just come."""
+        text = os.pread(descriptor, 1 << 16, 0).decode(errors="replace")
+        with suppress(ValueError, TypeError, KeyError):
+            values = json.loads(text)
+            return cls(str(values["holder"]), str(values["since"]), int(values["wants"]), tuple(values["of"]))
+        return cls("someone", "a moment ago")
+
+    def write(self, descriptor: int) -> None:
+        """Put it into an open file in place of what is there."""
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(self)).encode(), 0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Devices that were leased, and the descriptors that hold them: open as long as any process is to keep them."""
+
+    devices: tuple[str, ...]
+    descriptors: tuple[int, ...]
+
+    def release(self) -> None:
+        """Give the devices back, as far as no other process has the descriptors too."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Who has which device, and who waits, the first first."""
+
+    holders: dict[str, Entry | None]  # None: free
+    waiting: list[Entry]
+
+    @property
+    def free(self) -> int:
+        """Return how many devices nobody has."""
+        return list(self.holders.values()).count(None)
+
+    def __str__(self) -> str:
+        by_holder: dict[Entry, list[str]] = {}
+        for device, entry in self.holders.items():
+            if entry:
+                by_holder.setdefault(entry, []).append(short(device))
+        busy = [f"{entry.holder} has {', '.join(devices)} since {entry.since}" for entry, devices in by_holder.items()]
+        ahead = [f"{entry.holder} waits for {_wanted(entry)} since {entry.since}" for entry in self.waiting]
+        return "; ".join([*busy, *ahead]) or "nobody has any"
+
+
+def folder() -> Path:
+    """Return the folder, the same for all users and checkouts of a machine unless `ZEROVL_LEASE` names another."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return Path(tempfile.gettempdir(), "zerovl-gpus")
+    path = Path(named)
+    return path.with_name(f"{path.name}.d") if path.is_file() else path  # the one lock of versions before
+
+
+def take(
+    count: int, devices: Sequence[str], holder: str, say: Callable[[str], None], seconds: float = float("inf")
+) -> Held:
+    """Wait for `count` of the devices, in turn, and lease them.
+
+    Args:
+        devices: those that will do.
+        holder: a name for those who wait meanwhile.
+        say: hears for whom this one waits: at first, when that changes, and every ten minutes.
+        seconds: to wait at most.
+
+    Raises:
+        ZeroVLError: they are not free within that time.
+    """
+    assert 0 < count <= len(devices)
+    place, entry, began = folder(), Entry(holder, _now(), count, tuple(devices)), time.monotonic()
+    told, at = "", began
+    if not _has_locks(place):
+        return Held(tuple(devices[:count]), ())
+    with _ticket(place, entry) as number:
+        while True:
+            with locked(place):
+                ahead = [it for other, it in _tickets(place).items() if other < number and _competes(it, entry)]
+                held = None if ahead else _leased(place, entry)
+                others = str(Occupancy(_holders(place, devices), ahead))
+            waited = time.monotonic() - began
+            if held:
+                break
+            if waited >= seconds:
+                raise ZeroVLError(f"{_wanted(entry)} did not come within {_minutes(seconds)}: {others}")
+            if others != told or time.monotonic() - at >= _REMIND:
+                say(f"waiting for {_wanted(entry)}{_so_far(waited)}: {others}")
+                told, at = others, time.monotonic()
+            time.sleep(min(_POLL, seconds - waited))
+    if told:
+        say(f"has {', '.join(short(device) for device in held.devices)} after {_minutes(waited)}: going on")
+    return held
+
+
+def look(devices: Sequence[str]) -> Occupancy:
+    """Return who has the devices, and who waits for any of them; makes and changes nothing."""
+    place = folder()
+    if not place.is_dir():
+        return Occupancy(dict.fromkeys(devices), [])
+    with locked(place):
+        waiting = [entry for entry in _tickets(place).values() if not set(entry.of).isdisjoint(devices)]
+        return Occupancy(_holders(place, devices), waiting)
+
+
+def short(device: str) -> str:
+    """Return as much of a device's name as people need to tell it from others: the first block of a UUID."""
+    return "-".join(device.split("-")[:2])
+
+
+def _leased(place: Path, entry: Entry) -> Held | None:
+    """Lease as many devices as the entry wants, or none; the folder is locked."""
+    got: dict[str, int] = {}
+    for device in entry.of:
+        if len(got) < entry.wants and (descriptor := _locked(_file(place, device))) is not None:
+            got[device] = descriptor
+    if len(got) < entry.wants:
+        for descriptor in got.values():
+            os.close(descriptor)
+        return None
+    entry = replace(entry, since=_now())
+    for descriptor in got.values():
+        entry.write(descriptor)
+    return Held(tuple(got), tuple(got.values()))
+
+
+@contextmanager
+def _ticket(place: Path, entry: Entry) -> Iterator[int]:
+    """Draw a ticket: the number after the last of those who wait."""
+    with locked(place):
+        number = max(_tickets(place), default=0) + 1
+        path = place / f"{number}{_TICKET}"
+        descriptor = _locked(path)
+        assert descriptor is not None  # nobody else makes one now
+        entry.write(descriptor)
+    try:
+        yield number
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _tickets(place: Path) -> dict[int, Entry]:
+    """Return who waits by number, the first first, and remove what killed processes left; the folder is locked."""
+    found: dict[int, Entry] = {}
+    for path in place.glob(f"*{_TICKET}"):
+        if (entry := _holder(path)) is not None:
+            found[int(path.stem)] = entry
+        else:
+            path.unlink(missing_ok=True)
+    return dict(sorted(found.items()))
+
+
+def _competes(other: Entry, entry: Entry) -> bool:
+    """Whether both could use one device; a ticket that cannot be read could use any."""
+    return not other.of or not set(other.of).isdisjoint(entry.of)
+
+
+def _holders(place: Path, devices: Sequence[str]) -> dict[str, Entry | None]:
+    return {device: _holder(_file(place, device)) for device in devices}
+
+
+def _holder(path: Path) -> Entry | None:
+    """Return what a file says that some process has locked; None for a file that nobody holds."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if try_lock(descriptor, path) else Entry.read(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that holds the lock of the file that has the name now; None where another process does."""
+    while True:
+        descriptor = _open(path)
+        if not try_lock(descriptor, path):
+            os.close(descriptor)
+            return None
+        # Temporary files are cleaned away by their age: then the lock is that of a file which nobody else finds.
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask says: it is for all users
+        return descriptor
+
+
+def _has_locks(place: Path) -> bool:
+    """Make the folder; False, with a warning, where its file system has no locks: a run there is better than none."""
+    _make(place)
+    with locked(place) as sure:
+        if not sure:
+            logger().warning(
+                f"{place}: cannot be locked, its file system has no locks; goes on without. Start one run at a time, "
+                f"or name a folder on another disk with {VARIABLE}"
+            )
+    return sure
+
+
+def _make(place: Path) -> None:
+    try:
+        place.mkdir(parents=True)
+        place.chmod(0o777)  # not sticky: each user removes the tickets that another's killed process left
+    except FileExistsError:
+        if not place.is_dir():
+            raise ZeroVLError(f"{place}: is not a folder; name another with {VARIABLE}") from None
+    except OSError as error:
+        raise ZeroVLError(f"{place}: {error.strerror}; name a folder that can be made with {VARIABLE}") from None
+
+
+def _file(place: Path, device: str) -> Path:
+    return place / f"{re.sub(r'[^A-Za-z0-9-]', '_', device)}{_LEASE}"
+
+
+def _wanted(entry: Entry) -> str:
+    if entry.of == CPU:
+        return "the CPU"
+    return "a GPU" if entry.wants == 1 else f"{entry.wants} GPUs"
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _so_far(seconds: float) -> str:
+    return "" if seconds < 60 else f", so far for {_minutes(seconds)}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
