@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.browser import CHROMIUM, keep, open_deployment, open_tab, show_artifact, shows
 from tests.support.factory import Factory
+from tests.support.prefect_api import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,6 +20,11 @@ pytestmark = [
 
 
 def test_deployments_with_their_schedule(factory: Factory, page: Page) -> None:
+    def looked_at() -> bool:
+        rows = factory.api("POST", "/deployments/filter", {})
+        return all(each["status"] == "READY" for each in rows)
+
+    wait_for("a worker that looks for runs of all", looked_at, 60)
     page.goto(f"{factory.url}/deployments")
     for name in ("train", "retrain-weekly", "retrain-on-new-data", "promote", "rollback", "reproduce", "retention"):
         expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()

@@ -1,7 +1,14 @@
-"""Prefect's UI in a real browser. `SCREENSHOTS=folder` keeps pictures of what the tests look at."""
+"""Prefect's UI in a real browser. `SCREENSHOTS=folder` keeps pictures of what the tests look at.
+
+Those of docs/ are made again by
+
+    SCREENSHOTS=docs pytest -n 0 --basetemp=/tmp/zerovl tests/flows/test_browser.py tests/flows/test_killed_runs.py \\
+        -k "deployments or custom_run or quick_run or cancelled_run_and"
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.support.factory import Factory
@@ -52,7 +60,8 @@ def keep(page: Page, name: str) -> None:
     if SCREENSHOTS:
         page.wait_for_timeout(1500)  # animations
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(SCREENSHOTS, f"{name}.png")))
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture.quantize(256, dither=Image.Dither.NONE).save(Path(SCREENSHOTS, f"ui-{name}.png"), optimize=True)
 
 
 def open_deployment(factory: Factory, page: Page, name: str) -> None:

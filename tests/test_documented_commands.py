@@ -1,0 +1,155 @@
+"""Every command of a block in README and docs is run, here in a small project or by a named test, or has a reason.
+
+A line that begins with `zerovl` is run here unless it is listed below.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.registries import publish
+from tests.support.tiny_project import RECIPE, make_project
+from tests.test_docs import CURRENT, by_name
+from zerovl import cli, params_file
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
+
+# What another test runs: how the command begins, the test, and what it calls there.
+ELSEWHERE = (
+    (r"make (demo|test|setup|lint)", ".ci/run", r"make {0}"),
+    (r"make towers", "tests/interop/test_package_towers.py", r"package_towers"),
+    (r"make ui", "tests/flows/server/test_ui.py", r"ui"),
+    (r"make deploy", "tests/flows/test_runs.py", r"flows\.server\.deploy"),
+    (r"make experiments|dvc (exp|queue)", "tests/test_experiments.py", r"exp"),
+    (r"dvc (add|repro)", ".ci/check_demo.py", r"repro"),
+    (r"prefect event emit", "tests/flows/test_runs.py", r"event.*emit"),
+    (r"prefect work-pool create", "tests/test_container.py", r"WorkPoolCreate"),
+    (r"prefect worker start", "tests/support/factory.py", r"worker.*start"),
+    (r"python -m flows\.retention", "tests/flows/test_retention_flow.py", r"retention\.fn"),
+    (r"python -m pytest tests/gpu", "Makefile", r"-m pytest tests/gpu"),
+    (r"torchrun", "tests/training/test_two_nodes.py", r"torchrun"),
+    (r"zerovl serve", "tests/commands/test_serve.py", r"serve"),
+    (r"zerovl recipe recipes/zerovl-14m.yaml|zerovl plan", "tests/planning/test_plan.py", r"--pairs"),
+    (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep"),
+    (r"zerovl track", "tests/tracking/test_delivery.py", r"track"),
+    (r"zerovl train --from", "tests/training/test_continue.py", r"from"),
+    (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r"HEAD"),
+    (r"zerovl registry add", "tests/test_experiments.py", r"registry.*add"),
+    (r"zerovl registry forget", "tests/release/test_forget.py", r"forget"),
+    (r"zerovl (export|import)", "tests/interop/test_export.py", r"export"),
+    (r"zerovl recipe (auto|model-of-theirs)", "tests/planning/test_first_try.py", r"auto"),
+    (r"zerovl train --params", "tests/test_documented_commands.py", r"zerovl train"),
+)
+# What no test can run, and why.
+NOT_RUN = (
+    (r"git clone|git stash", "of whoever works here: their history, their changes"),
+    (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
+    (r"python -c", "compares the logs of two trainings that somebody has made"),
+    (r"(\.venv/bin/uv )?pip (install|download)", "packages and extras come from an index, which tests do not reach"),
+    (r"PYTHONPATH=site python -m pytest", "of a node where nothing can be set up; the same tests as make test-gpu"),
+    (r"docker |kubectl ", "needs a container runtime or a cluster: .ci/run builds where there is one"),
+)
+
+
+def blocks() -> Iterator[tuple[str, list[str]]]:
+    """Each block of console with its page and its commands, comments left out and continued lines as one."""
+    for page in CURRENT:
+        text = page.read_text(encoding="utf-8")
+        for number, block in enumerate(re.findall(r"^ *```console\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL), 1):
+            joined = re.sub(r"\\\n\s*", " ", block)
+            lines = [line.strip()[2:] for line in joined.splitlines() if line.strip().startswith("$ ")]
+            commands = [part.strip() for line in lines for part in re.split(r"\s#\s.*|&&", line) if part.strip()]
+            yield f"{by_name(page)} {number}", commands
+
+
+BLOCKS = list(blocks())
+
+
+def is_elsewhere(command: str) -> bool:
+    return any(re.match(pattern, command) for pattern, *_ in (*ELSEWHERE, *NOT_RUN))
+
+
+@pytest.mark.parametrize("command", sorted({each for _, commands in BLOCKS for each in commands}))
+def test_a_command_is_run_or_says_why_not(command: str) -> None:
+    assert is_elsewhere(command) or command.startswith("zerovl "), f"nothing runs `{command}`: name a test, or a reason"
+    for pattern, file, called in ELSEWHERE:
+        if found := re.match(pattern, command):
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert re.search(called.format(*found.groups()), text), f"{file} does not run {command}"
+
+
+def test_no_line_of_the_tables_is_left_over() -> None:
+    commands = {each for _, commands in BLOCKS for each in commands}
+    for pattern, *_ in (*ELSEWHERE, *NOT_RUN):
+        assert any(re.match(pattern, command) for command in commands), pattern
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with three releases, made by the stages themselves, and the files that the commands name."""
+    root = tmp_path_factory.mktemp("documented") / "project"
+    make_project(root)
+    pictures = sorted((root / "raw" / "alpha" / "valid").glob("*.jpg"))
+    (root / "photos").mkdir()
+    for number, picture in enumerate(pictures):
+        shutil.copy(picture, root / "photos" / f"{number}.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(pictures[0], root / name)
+    (root / "pairs.csv").write_text("image,image_id,caption,caption_id\n0.jpg,1,a red box,1\n1.jpg,2,a green box,2\n")
+    (root / "names.txt").write_text("red\ngreen\n")
+    (root / "recipes").symlink_to(ROOT / "recipes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for seed in (1, 2):
+            changes = ["data.raw=raw", "train.epochs=0.5", f"train.seed={seed}", "register.gate.min_rsum=0"]
+            params_file.write(params_file.from_recipe(RECIPE, changes, "tiny"), root / "params.yaml")
+            for stage in ("train", "evaluate", "register"):
+                run(f"zerovl {stage}")
+        # A release that somebody retires: nothing reads its files.
+        registry = Registry(open_store("registry"))
+        publish(registry, {"config.json": b"{}"})
+        if registry.resolve("zerovl@production").number == 2:
+            run("zerovl registry promote zerovl@1 production --why 'first the other'")
+    return root
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy for a block of its own, with an index in it."""
+    root = tmp_path / "project"
+    shutil.copytree(finished, root, symlinks=True)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("ZEROVL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ZEROVL_STORE", raising=False)
+    return root
+
+
+def run(command: str) -> None:
+    """Run a command as a shell would; what it writes to a file with `>` is printed."""
+    words = shlex.split(command.partition(" > ")[0])
+    assert words[0] == "zerovl"
+    assert cli.main(words[1:]) == 0, command
+
+
+@pytest.mark.parametrize(("name", "commands"), BLOCKS, ids=[name for name, _ in BLOCKS])
+def test_the_commands_of_a_block(
+    name: str, commands: list[str], project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for command in commands:
+        if not is_elsewhere(command):
+            run(command.replace("/tmp/", f"{tmp_path}/").replace("@photo>", "@alpha>"))  # a source of the demo
+            assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/use.md"])
+def test_the_python_of_a_page(page: str, project: Path) -> None:
+    """Other pages' blocks are pieces of something, or run by the tests of what they name."""
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(block, page, "exec"), {})
