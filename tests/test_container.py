@@ -127,7 +127,7 @@ def test_a_run_finds_the_checkout_the_gpu_and_memory_to_share(file: Path) -> Non
         assert job["container_create_kwargs"]["device_requests"][0]["count"] == -1
         assert job["container_create_kwargs"]["shm_size"] == "16g"
         # On the mounted checkout: in the container's own /tmp nobody else would see it.
-        assert job["env"]["ZEROVL_LEASE"] == "/srv/zerovl/.flows/gpu.lease"
+        assert job["env"]["ZEROVL_LEASE"] == "/srv/zerovl/.flows/leases"
     else:
         (container,) = (pod := job["job_manifest"]["spec"]["template"]["spec"])["containers"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
