@@ -16,6 +16,7 @@ from zerovl.files import read_json, write_json
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.clip_import import _embed
 from zerovl.interop.export import export
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.import_folder import import_folder
 from zerovl.model.encoder import Encoder
 
@@ -72,7 +73,7 @@ def test_the_embeddings_are_those_of_transformers(make: Any, family: str, mode: 
     assert encoder.model.temperature.item() == pytest.approx(0.0498, abs=1e-4)
     check_trains_on(tmp_path / "ours")
     if family == "clip":  # exported like any other
-        export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "again")
+        export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "again")
 
 
 def test_what_has_no_counterpart_or_is_not_whole_is_named(tmp_path: Path) -> None:

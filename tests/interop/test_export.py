@@ -6,19 +6,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd, ModelCard
 from PIL import Image
 from torch import Tensor
 
 from tests.support.exchange import make_bundle, pictures_of_all_modes
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.hub_results import ZERO_SHOT, hub_results, pipeline_tag, results_table
 from zerovl.files import write_json
 from zerovl.interop import export as exports
 from zerovl.interop.base import Sample, largest_difference, require, synthetic_sample
+from zerovl.interop.hub_card import CardFacts, check_licence
 from zerovl.interop.open_clip_export import write_transform
 from zerovl.interop.standalone.zerovl_transform import Transform
 from zerovl.model.encoder import Encoder
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.picture_looks import to_rgb
+
+SCORES = {
+    "mean": {"rsum": 206.7},
+    "overall": {"rsum": 100.0},
+    "sources": {"web": {"rsum": 120.0}, "photos": {"rsum": 293.4, "rsum_low": 280.0, "i2t_r1": 40.12}},
+    "unseen": ["web"],
+    "evaluators": {"pets": {"overall": {"top1": 63.2, "top5": None, "probe_top1": 81.0, "classes": 37}, "sources": {}}},
+}
 
 
 class Echo:
@@ -53,7 +64,7 @@ def test_the_folder_appears_whole_and_says_what_was_measured(
     monkeypatch.setitem(exports.FORMATS, "echo", Echo(1e-6))
     card = tmp_path / "card.md"
     card.write_text("scores")
-    exports.export(encoder, "shop@3", "echo", synthetic_sample(), tmp_path / "deep" / "out", card)
+    exports.export(encoder, CardFacts("shop@3"), "echo", synthetic_sample(), tmp_path / "deep" / "out", card)
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["out"]
     found = sorted(path.name for path in (tmp_path / "deep" / "out").iterdir())
     assert found == ["MODEL_CARD.md", "README.md", "model.json"]
@@ -62,7 +73,45 @@ def test_the_folder_appears_whole_and_says_what_was_measured(
     assert "pipeline_tag" not in readme
     assert "4 drawn pictures and 4 captions" in capsys.readouterr().out
     with pytest.raises(ZeroVLError, match="is there already"):
-        exports.export(encoder, "shop@3", "echo", synthetic_sample(), tmp_path / "deep" / "out")
+        exports.export(encoder, CardFacts("shop@3"), "echo", synthetic_sample(), tmp_path / "deep" / "out")
+
+
+def test_the_card_says_what_was_measured_in_the_hub_s_form(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As huggingface_hub reads it, which also takes every name in the folder."""
+    monkeypatch.setitem(exports.FORMATS, "echo", Echo(0.0))
+    results = hub_results(SCORES)
+    found = [result.to_json() for result in results]
+    facts = CardFacts("shop@3", "cc-by-nc-4.0", pipeline_tag(results), found, results_table(results))
+    exports.export(encoder, facts, "echo", synthetic_sample(), tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    data = card.data.to_dict()
+    assert (data["library_name"], data["license"], data["pipeline_tag"]) == ("torch", "cc-by-nc-4.0", ZERO_SHOT)
+    assert isinstance(card, ModelCard)
+    assert card.data.model_name == "shop@3"
+    read = {
+        (result.task_type, result.dataset_name, result.metric_name): (result.metric_type, result.metric_value)
+        for result in card.data.eval_results or []
+    }
+    assert read == {
+        ("image-text-retrieval", "photos", "RSUM, of 600"): ("rsum", 293.4),
+        ("image-text-retrieval", "photos", "image to text R@1, percent"): ("recall", 40.12),
+        ("image-text-retrieval", "web (unseen)", "RSUM, of 600"): ("rsum", 120.0),
+        ("zero-shot-image-classification", "pets", "top-1, percent"): ("accuracy", 63.2),
+        ("image-classification", "pets", "linear probe, top-1, percent"): ("accuracy", 81.0),
+    }
+    assert "| web (unseen) | RSUM, of 600 | 120 |" in card.text
+    for path in (tmp_path / "out").rglob("*"):
+        CommitOperationAdd(path.relative_to(tmp_path / "out").as_posix(), str(path))
+
+
+def test_a_probe_alone_is_no_task_of_the_model() -> None:
+    probed = {"sources": {}, "evaluators": {"pets": {"overall": {"probe_top1": 81.0}}}}
+    assert [result.task for result in hub_results(probed)] == ["image-classification"]
+    assert pipeline_tag(hub_results(probed)) is None
+    with pytest.raises(ZeroVLError, match="--license Apache 2: give its short name in small letters"):
+        check_licence("Apache 2")
 
 
 @pytest.mark.parametrize("shift", [1e-3, float("nan")])
@@ -71,7 +120,7 @@ def test_other_embeddings_are_an_error_and_leave_nothing(
 ) -> None:
     monkeypatch.setitem(exports.FORMATS, "echo", Echo(shift))
     with pytest.raises(ZeroVLError, match=r"gives other embeddings .* nothing was written"):
-        exports.export(encoder, "shop", "echo", synthetic_sample(), tmp_path / "out")
+        exports.export(encoder, CardFacts("shop"), "echo", synthetic_sample(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ from zerovl import cli
 from zerovl.errors import ZeroVLError
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 
 SAMPLE = synthetic_sample()
@@ -38,7 +39,7 @@ CNN = {
 )
 def test_transformers_embeds_as_the_model(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, family, **changes)
-    export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "out")
+    export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")
     model = VisionTextDualEncoderModel.from_pretrained(tmp_path / "out")
     processor = VisionTextDualEncoderProcessor.from_pretrained(tmp_path / "out", backend="pil")
     inputs = processor(text=SAMPLE.captions, images=SAMPLE.pictures, return_tensors="pt", padding=True, truncation=True)
@@ -58,12 +59,12 @@ def test_a_pooler_that_is_nearly_linear_keeps_large_features(tmp_path: Path) -> 
     norm = encoder.model.text_tower.encoder.layer[-1].output.LayerNorm
     with torch.no_grad():
         norm.weight[3] *= 15
-    export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "out")  # raises beyond 1e-5
+    export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")  # raises beyond 1e-5
 
 
 def test_the_line_of_the_card_uses_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_bundle(tmp_path, "bert", "first")
-    export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "out")
+    export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")
     monkeypatch.chdir(tmp_path / "out")
     names: dict[str, Any] = {"picture": Image.linear_gradient("L")}
     exec(HuggingFace.usage, names)
@@ -85,7 +86,7 @@ def test_what_is_not_a_dual_encoder_of_transformers_is_refused(
 ) -> None:
     encoder = make_bundle(tmp_path, family, **changes)
     with pytest.raises(ZeroVLError, match=rf"{reason}.*use --to onnx"):
-        export(encoder, "tiny", "hugging-face", SAMPLE, tmp_path / "out")
+        export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

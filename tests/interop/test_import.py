@@ -13,6 +13,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.import_folder import import_folder
 from zerovl.model.encoder import Encoder
 
@@ -53,7 +54,7 @@ def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_
     encoder = Encoder.load(tmp_path / "back", "cpu")
     assert encoder.model.architecture.image_options["global_pool"] == "avg"
     assert (encoder.transform.resize_mode, encoder.transform.interpolation) == ("shortest-rounded", "bicubic")
-    export(encoder, "tiny", "open-clip", SAMPLE, tmp_path / "again")  # and back, with that transform
+    export(encoder, CardFacts("tiny"), "open-clip", SAMPLE, tmp_path / "again")  # and back, with that transform
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.onnx_export import Onnx, _trace
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -33,7 +34,7 @@ CNN = {"image_tower": {"name": "test_efficientnet", "options": {}}, "image_size"
 )
 def test_onnxruntime_embeds_as_the_model(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, family, **changes)
-    export(encoder, "tiny", "onnx", SAMPLE, tmp_path / "out")
+    export(encoder, CardFacts("tiny"), "onnx", SAMPLE, tmp_path / "out")
     from zerovl.interop.standalone.zerovl_onnx import Model
 
     model = Model(tmp_path / "out")

@@ -16,6 +16,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.open_clip_export import OpenClip
 from zerovl.interop.standalone import hand_along
 from zerovl.model.encoder import Encoder
@@ -37,7 +38,7 @@ CNN = {"image_tower": {"name": "test_efficientnet", "options": {}}, "image_size"
 )
 def test_open_clip_embeds_as_the_model(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, family, **changes)
-    export(encoder, "tiny", "open-clip", SAMPLE, tmp_path / "made")
+    export(encoder, CardFacts("tiny"), "open-clip", SAMPLE, tmp_path / "made")
     folder = (tmp_path / "made").rename(tmp_path / "moved")
     config = read_json(folder / "open_clip_config.json")["model_cfg"]
     assert config["vision_cfg"]["timm_model_name"] in ("local-dir:image_tower", "test_efficientnet")
@@ -60,7 +61,7 @@ def test_open_clip_embeds_as_the_model(family: str, changes: dict[str, Any], tmp
 
 def test_open_clips_transform_is_ours_where_nothing_is_cropped(tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, image_size=40, resize_size=40, image_tower=CNN["image_tower"])
-    export(encoder, "tiny", "open-clip", SAMPLE, tmp_path / "out")
+    export(encoder, CardFacts("tiny"), "open-clip", SAMPLE, tmp_path / "out")
     from zerovl.interop.standalone.zerovl_open_clip import load, towers
 
     _, _, own_transform = open_clip.create_model_and_transforms(
@@ -112,7 +113,7 @@ def test_what_is_handed_along_needs_no_zerovl(tmp_path: Path) -> None:
 def test_a_model_that_open_clip_cannot_hold_is_refused(family: str, pooling: str, reason: str, tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, family, pooling)
     with pytest.raises(ZeroVLError, match=rf"{reason}.*use --to onnx"):
-        export(encoder, "tiny", "open-clip", SAMPLE, tmp_path / "out")
+        export(encoder, CardFacts("tiny"), "open-clip", SAMPLE, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

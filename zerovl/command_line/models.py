@@ -59,7 +59,7 @@ def _index(commands: Subparsers) -> None:
     text = "embed pictures once, to search them in a second; run it again for what is new, changed or gone"
     index = command(commands, "index", text, run)
     index.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
-    what = "pictures and WebDataset tars below a folder (data/shards too), one tar, or an .npz of `zerovl embed`"
+    what = "pictures and WebDataset tars below a folder (data/shards too), one tar, or a file of `zerovl embed`"
     index.add_argument("--images", required=True, metavar="DIR|FILE", help=what)
     index.add_argument("--pairs", metavar="CSV", help="only the pictures of DIR that its column image names")
     index.add_argument("--out", required=True, metavar="INDEX", help="a folder")
@@ -166,12 +166,14 @@ def _export(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         from zerovl.commands import export
 
-        export.run(arguments.model, arguments.to, Path(arguments.out))
+        export.run(arguments.model, arguments.to, Path(arguments.out), arguments.license)
 
     export = command(commands, "export", "write a model for another library, and compare the embeddings of both", run)
     export.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
     export.add_argument("--to", required=True, choices=("open-clip", "hugging-face", "onnx"))
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
+    what = "for the card, by the hub's short name: apache-2.0, cc-by-nc-4.0, other; default: none is named"
+    export.add_argument("--license", default="", metavar="NAME", help=what)
 
 
 def _import(commands: Subparsers) -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zerovl.evaluation.hub_results import hub_results, pipeline_tag, results_table
+from zerovl.files import read_json
+from zerovl.interop.hub_card import CardFacts, check_licence
 from zerovl.registry import fetch
-from zerovl.registry.release_files import MODEL_CARD, SAMPLE, SAMPLE_PAIRS
+from zerovl.registry.release_files import METRICS, MODEL_CARD, SAMPLE, SAMPLE_PAIRS
 
 if TYPE_CHECKING:
     from zerovl.interop.base import Sample
 
 
-def run(model: str, form: str, out: Path) -> None:
-    """Write the folder `out`; raises `ZeroVLError` as `zerovl.interop.export.export` does, and for no such model."""
+def run(model: str, form: str, out: Path, licence: str) -> None:
+    """Write the folder `out`; raises `ZeroVLError` as `zerovl.interop.export.export` does, and for no such model.
+
+    `licence` is the hub's short name of one, "" where the card is to name none.
+    """
+    if licence:
+        check_licence(licence)
     fetch.check_reference(model)
     from zerovl.interop.export import export  # and torch: after the model is known to be there
     from zerovl.model.encoder import Encoder
@@ -21,8 +29,17 @@ def run(model: str, form: str, out: Path) -> None:
     with fetch.opened(model) as folder:
         card = folder / MODEL_CARD
         name = model.rstrip("/").rpartition("/")[2]
+        facts = _facts(name, licence, folder)
         sample = _sample(folder)
-        export(Encoder.load(folder, device="cpu"), name, form, sample, out, card if card.is_file() else None)
+        export(Encoder.load(folder, device="cpu"), facts, form, sample, out, card if card.is_file() else None)
+
+
+def _facts(name: str, licence: str, folder: Path) -> CardFacts:
+    """What the release's scores say; nothing of a bundle that has none."""
+    scores = folder / METRICS
+    results = hub_results(read_json(scores)) if scores.is_file() else []
+    found = [result.to_json() for result in results]
+    return CardFacts(name, licence, pipeline_tag(results), found, results_table(results))
 
 
 def _sample(folder: Path) -> Sample:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import sync_folder, sync_tree
+from zerovl.interop import hub_card
 from zerovl.interop.base import Format, Sample, largest_difference, require
+from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
@@ -20,35 +22,13 @@ from zerovl.version import __version__
 
 FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
 
-_CARD = """\
----
-library_name: {library}
-tags:
-- clip
-- dual-encoder
-- zerovl
----
 
-# {name}
-
-The model {name} of ZeroVL as {library} reads it.
-
-```python
-{usage}
-```
-
-Pictures go through the preprocessing of this folder, which is what the model was evaluated with. {scores}
-
-{checked}
-"""
-
-
-def export(encoder: Encoder, name: str, form: str, sample: Sample, out: Path, card: Path | None = None) -> None:
+def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: Path, card: Path | None = None) -> None:
     """Write the folder `out` and print the largest difference that was found.
 
     Args:
         encoder: the model, on the CPU.
-        name: how its card calls it.
+        facts: what its card says.
         form: a key of `FORMATS`.
         sample: what both libraries embed.
         out: a folder that is not there yet.
@@ -71,15 +51,14 @@ def export(encoder: Encoder, name: str, form: str, sample: Sample, out: Path, ca
         checked = _compare(found, encoder, aside, sample)
         if card:
             shutil.copy(card, aside / "MODEL_CARD.md")
-        scores = "Scores, data and limits: `MODEL_CARD.md`." if card else "It has no scores with it."
-        values = {"library": found.library, "name": name, "usage": found.usage, "scores": scores, "checked": checked}
-        (aside / "README.md").write_text(_CARD.format(**values), encoding="utf-8")
+        text = hub_card.render(facts, found.library, found.usage, checked)
+        (aside / hub_card.FILE).write_text(text, encoding="utf-8")
         sync_tree(aside)
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     sync_folder(out.parent)
-    print(f"{out}: {name} for {found.library}. {checked}")
+    print(f"{out}: {facts.name} for {found.library}. {checked}")
 
 
 def _compare(found: Format, encoder: Encoder, folder: Path, sample: Sample) -> str:
