@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,6 +17,7 @@ from tests.support.paths import ROOT
 from zerovl import cli, log
 from zerovl.commands import index as indexing
 from zerovl.errors import ZeroVLError
+from zerovl.indexing.index import Index
 
 BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
 
@@ -117,6 +120,54 @@ def test_embeddings_that_are_there(
     assert f"its pictures are not in {picture_folder} here" in capsys.readouterr().err
     assert command("search", "model", "colour 0 250 0", "--index", index, "--top", 1) == 0
     assert capsys.readouterr().out == "   1  1.0000  more/green.PNG\n"
+
+
+def test_a_table_of_embeddings_gives_the_index_that_its_pictures_give(
+    encoder: FakeEncoder, picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.parquet", "a.npz"):
+        assert command("embed", "model", "--images", picture_folder, "--out", tmp_path / name) == 0
+        assert command("index", "model", "--images", tmp_path / name, "--out", tmp_path / f"{name}.index") == 0
+    assert command("index", "model", "--images", picture_folder, "--out", tmp_path / "index") == 0
+    own, *others = (Index(tmp_path / name) for name in ("index", "a.parquet.index", "a.npz.index"))
+    for other in others:
+        assert np.array_equal(other.embeddings, own.embeddings)
+        assert other.pictures(range(len(own))) == own.pictures(range(len(own)))
+    capsys.readouterr()
+    moved = tmp_path / "moved"
+    picture_folder.rename(moved)
+    for name, message in (("index", "for which nothing is embedded again"), ("a.npz.index", "shows names alone")):
+        assert command("search", "model", "red", "--index", tmp_path / name) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_table_of_pairs_gives_each_picture_once(encoder: FakeEncoder, picture_folder: Path, tmp_path: Path) -> None:
+    embeddings = encoder.encode_text(["colour 250 0 0", "colour 250 0 0", "colour 0 250 0"]).numpy()
+    columns = {
+        "image": ["red.png", "red.png", "more/green.PNG"],
+        "image_id": [4, 4, 7],
+        "image_embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), 32),
+    }
+    about = {"model": encoder.digest, "images": str(picture_folder)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(about), tmp_path / "pairs.parquet")
+    indexing.run("model", tmp_path / "pairs.parquet", None, tmp_path / "index", None, 1)
+    found = Index(tmp_path / "index")
+    assert [one.key for one in found.pictures(range(2))] == ["red.png", "more/green.PNG"]
+    assert np.array_equal(found.embeddings, embeddings[[0, 2]])
+
+    for change, message in (
+        ({"image_embedding": pa.FixedSizeListArray.from_arrays(0 * embeddings.ravel(), 32)}, "row 0 is not finite"),
+        ({"image_embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), 16)[:3]}, "lists of 32 floats"),
+    ):
+        pq.write_table(pa.table(columns | change).replace_schema_metadata(about), tmp_path / "bad.parquet")
+        with pytest.raises(ZeroVLError, match=message):
+            indexing.run("model", tmp_path / "bad.parquet", None, tmp_path / "other", None, 1)
+    pq.write_table(pa.table(columns).replace_schema_metadata(about | {"model": "another"}), tmp_path / "bad.parquet")
+    with pytest.raises(ZeroVLError, match="made with a model another"):
+        indexing.run("model", tmp_path / "bad.parquet", None, tmp_path / "other", None, 1)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR")
+    with pytest.raises(ZeroVLError, match="not a Parquet file that can be read"):
+        indexing.run("model", tmp_path / "bad.parquet", None, tmp_path / "other", None, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from zerovl.log import logger
 from zerovl.registry import fetch
 from zerovl.text_format import plural
 
+_STORED = (".npz", ".parquet")  # of `zerovl.indexing.arrays`
+
 
 def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int) -> None:
     """Make an index of pictures, or bring it up to date, and say what became of it.
 
     Args:
         model: a bundle's folder, or a release by reference.
-        images: a folder of pictures and tars, one tar, or an .npz of `zerovl embed`.
+        images: a folder of pictures and tars, one tar, or an .npz or .parquet of `zerovl embed`.
         csv: names the pictures of `images` that are meant in its column `image`; None: all.
         out: the folder of the index.
         dtype: what embeddings are stored as; None: as the index has them, float32 for a new one.
@@ -24,12 +26,13 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
     """
     if ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
-    if images.suffix == ".npz" and csv is not None:
+    is_stored = images.suffix in _STORED and not images.is_dir()
+    if is_stored and csv is not None:
         raise ZeroVLError(f"--pairs {csv}: {images} has its own rows; leave --pairs out")
-    if images.suffix == ".npz" and not images.is_file():
-        raise ZeroVLError(f"{images}: no such file; give an .npz of `zerovl embed`")
+    if is_stored and not images.is_file():
+        raise ZeroVLError(f"{images}: no such file; give an .npz or .parquet of `zerovl embed`")
     fetch.check_reference(model)
-    if images.suffix == ".npz":
+    if is_stored:
         _copy(model, images, out, dtype)
         return
     from zerovl.indexing.listing import listing_of
@@ -53,9 +56,9 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
     print(f"{out}: {pictures}, {width} wide: {done.new:,} new, {done.kept:,} as before, {done.gone:,} gone")
 
 
-def _copy(model: str, npz: Path, out: Path, dtype: str | None) -> None:
+def _copy(model: str, file: Path, out: Path, dtype: str | None) -> None:
     import zerovl
     from zerovl.indexing.arrays import index_arrays
 
-    done = index_arrays(out, npz, zerovl.load(model), model, dtype)
-    print(f"{out}: {plural(done.pictures, 'picture')} of {npz}, {done.width} wide")
+    done = index_arrays(out, file, zerovl.load(model), model, dtype)
+    print(f"{out}: {plural(done.pictures, 'picture')} of {file}, {done.width} wide")

@@ -167,10 +167,18 @@ class Index:
         """Raise `ZeroVLError` where the folder of the pictures is no longer there."""
         images = self.description.images
         if images and not Path(images).exists():
-            raise ZeroVLError(
-                f"{self.folder}: its pictures are no longer in {images}; run `zerovl index` with the folder that has "
-                "them now, for which nothing is embedded again"
-            )
+            again = "run `zerovl index` with the folder that has them now, for which nothing is embedded again"
+            if self._is_of_embeddings():
+                again = (
+                    "put them back, or run `zerovl index` again with the file of embeddings that it was made of, for "
+                    "an index that shows names alone"
+                )
+            raise ZeroVLError(f"{self.folder}: its pictures are no longer in {images}; {again}")
+
+    def _is_of_embeddings(self) -> bool:
+        """Whether it was made of a file of embeddings: then no picture was seen, and none has an identity."""
+        identities = np.load(self.description.file(self.folder, "identities"), mmap_mode="r")
+        return not identities[0]
 
     def pictures(self, rows: Sequence[int]) -> list[IndexedPicture]:
         """Return the pictures of some rows; their files are looked for, and not read."""
