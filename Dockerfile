@@ -9,6 +9,8 @@ FROM nvidia/cuda:13.0.0-base-ubuntu24.04
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         ca-certificates gcc git libc6-dev openssh-client python3 python3-dev python3-venv \
+    # Elsewhere git takes a mounted checkout of another owner for a trap; here it is the only one there is.
+    && git config --system --add safe.directory '*' \
     && rm -rf /var/lib/apt/lists/*
 
 # The owner of the checkout on the host, so that what a run writes there is theirs.
@@ -17,7 +19,9 @@ RUN useradd --create-home --non-unique --uid "$UID" zerovl \
     && install --directory --owner zerovl /opt/zerovl
 USER zerovl
 WORKDIR /opt/zerovl
-ENV VIRTUAL_ENV=/opt/zerovl/.venv \
+# HOME: Kubernetes would take that of the first user with this UID, which Ubuntu's image may have already.
+ENV HOME=/home/zerovl \
+    VIRTUAL_ENV=/opt/zerovl/.venv \
     PATH=/opt/zerovl/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 
@@ -34,8 +38,6 @@ RUN python3 -m venv .venv \
 COPY --chown=zerovl pyproject.toml README.md ./
 COPY --chown=zerovl flows ./flows
 COPY --chown=zerovl zerovl ./zerovl
-RUN uv pip install --no-cache --no-deps --no-build-isolation . \
-    # Elsewhere git takes a mounted checkout of another owner for a trap; here it is the only one there is.
-    && git config --global --add safe.directory '*'
+RUN uv pip install --no-cache --no-deps --no-build-isolation .
 
 CMD ["zerovl", "--help"]
