@@ -5,13 +5,17 @@ A line that begins with `zerovl` is run here unless it is listed below.
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.paths import ROOT
 from tests.support.registries import publish
@@ -56,6 +60,9 @@ NOT_RUN = (
     (r"PYTHONPATH=site python -m pytest", "of a node where nothing can be set up; the same tests as make test-gpu"),
     (r"docker |kubectl ", "needs a container runtime or a cluster: .ci/run builds where there is one"),
 )
+
+
+READERS = {"yaml": yaml.safe_load, "json": json.loads, "python": ast.parse}
 
 
 def blocks() -> Iterator[tuple[str, list[str]]]:
@@ -153,3 +160,9 @@ def test_the_python_of_a_page(page: str, project: Path) -> None:
     """Other pages' blocks are pieces of something, or run by the tests of what they name."""
     for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
         exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=by_name)
+def test_settings_and_programs_of_a_page_can_be_read(page: Path) -> None:
+    for kind, block in re.findall(r"^ *```(yaml|json|python)\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        READERS[kind](textwrap.dedent(block))
