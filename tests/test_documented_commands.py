@@ -25,6 +25,7 @@ from zerovl import cli, params_file
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 
+pytestmark = pytest.mark.timeout(300)
 # What another test runs: how the command begins, the test, and what it calls there.
 ELSEWHERE = (
     (r"make (demo|test|setup|lint)", ".ci/run", r"make {0}"),
