@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.registries import publish
 from tests.support.tiny_project import RECIPE, make_project
 from tests.test_docs import CURRENT, by_name
 from zerovl import cli, params_file
+from zerovl.registry import release_files, transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 
@@ -99,8 +101,17 @@ def test_no_line_of_the_tables_is_left_over() -> None:
         assert any(re.match(pattern, command) for command in commands), pattern
 
 
+@pytest.fixture(scope="module", autouse=True)
+def handlers() -> Iterator[None]:
+    """A training in this process takes its signals; they are given back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(handlers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with three releases, made by the stages themselves, and the files that the commands name."""
     root = tmp_path_factory.mktemp("documented") / "project"
     make_project(root)
@@ -115,22 +126,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "recipes").symlink_to(ROOT / "recipes")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for seed in (1, 2):
-            changes = ["data.raw=raw", "train.epochs=0.5", f"train.seed={seed}", "register.gate.min_rsum=0"]
-            params_file.write(params_file.from_recipe(RECIPE, changes, "tiny"), root / "params.yaml")
-            for stage in ("train", "evaluate", "register"):
-                run(f"zerovl {stage}")
-        # A release that somebody retires: nothing reads its files.
-        registry = Registry(open_store("registry"))
-        publish(registry, {"config.json": b"{}"})
-        if registry.resolve("zerovl@production").number == 2:
-            run("zerovl registry promote zerovl@1 production --why 'first the other'")
+        patch.delenv("ZEROVL_STORE", raising=False)
+        patch.setenv("ZEROVL_CACHE", str(root.parent / "cache"))
+        changes = ["data.raw=raw", "train.epochs=0.5", "register.gate.min_rsum=0"]
+        params_file.write(params_file.from_recipe(RECIPE, changes, "tiny"), root / "params.yaml")
+        for stage in ("train", "evaluate", "register"):
+            run(f"zerovl {stage}")
+        _register_again(Registry(open_store("registry")), root.parent / "pulled")
+        run("zerovl registry promote zerovl@2 production --why 'for a rollback'")
+        run("zerovl registry promote zerovl@1 production --why 'for a rollback'")
     return root
+
+
+def _register_again(registry: Registry, folder: Path) -> None:
+    """The release once more, with other bytes in a file, and one that somebody retires, whose files nobody reads."""
+    first = registry.resolve("zerovl@1")
+    transfer.pull(registry.store, first, folder)
+    files: dict[str, Path | bytes] = {path: folder / path for path in first.files}
+    files[release_files.METRICS] = (folder / release_files.METRICS).read_bytes() + b"\n"
+    publish(registry, files, metrics=first.metrics, provenance=first.provenance, verdict=first.verdict)
+    publish(registry, {"config.json": b"{}"})
 
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy for a block of its own, with an index in it."""
+    """A copy for a block of its own."""
     root = tmp_path / "project"
     shutil.copytree(finished, root, symlinks=True)
     monkeypatch.chdir(root)
