@@ -21,7 +21,9 @@ def values(image: Image.Image) -> npt.NDArray[np.int64]:
     return np.asarray(image).astype(int)
 
 
-def profile(channels: str, space: bytes, tags: dict[bytes, bytes]) -> bytes:
+def profile(
+    channels: str, space: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr", connection: bytes = b"XYZ "
+) -> bytes:
     """An ICC profile of version 2; source: ICC.1:2001-04, 6.1 and 6.2."""
     tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", len(channels) + 1) + channels.encode() + bytes(80), **tags}
     body, table = b"", struct.pack(">I", len(tags))
@@ -29,7 +31,7 @@ def profile(channels: str, space: bytes, tags: dict[bytes, bytes]) -> bytes:
         table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
         body += data + bytes(-len(data) % 4)
     size = 128 + len(table) + len(body)
-    head = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, b"mntr", space, b"XYZ ", b"acsp")
+    head = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, kind, space, connection, b"acsp")
     white = struct.pack(">3i", 63190, 65536, 54061)  # D50
     return (head.ljust(68, b"\0") + white).ljust(128, b"\0") + table + body
 
@@ -55,6 +57,32 @@ def wide_gamut() -> bytes:
 
 def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+# L*, a*, b* of inks, alone and printed over one another; near those on coated paper, and known, which is what counts.
+INKS = {
+    "": (100, 0, 0),
+    "c": (55, -37, -50),
+    "m": (48, 74, -3),
+    "y": (91, -5, 93),
+    "cm": (24, 22, -46),
+    "cy": (50, -68, 33),
+    "my": (47, 68, 48),
+    "cmy": (23, 0, 0),
+}
+
+
+def printed() -> bytes:
+    """A press's profile: full inks have the colours of `INKS`, black covers all; ICC.1:2001-04, 6.5.7."""
+    table = bytearray()
+    for corner in np.ndindex(2, 2, 2, 2):  # cyan varies slowest
+        inks = "".join(name for name, full in zip("cmy", corner[:3], strict=True) if full)
+        lightness, a, b = (8, 0, 0) if corner[3] else INKS[inks]
+        table += bytes((round(lightness * 2.55), a + 128, b + 128))
+    unit = struct.pack(">9i", *(65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
+    lut = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + unit + 4 * bytes(range(256)) + bytes(table) + 3 * bytes(range(256))
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    return profile("press", b"CMYK", {b"wtpt": white, b"A2B0": lut}, b"prtr", b"Lab ")
 
 
 def turned(orientation: int, kind: str = "JPEG") -> bytes:
@@ -116,6 +144,28 @@ def test_wide_gamut_becomes_srgb() -> None:
     assert abs(int(values(seen.image)[0, 0, 0]) - 100) > 20  # red is far from its value
     assert len(seen.changes) == 1
     assert "to sRGB" in seen.changes[0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("inks", ["", "c", "m", "y", "cy", "my"])
+def test_cmyk_has_the_colours_that_its_profile_says(inks: str, kind: str) -> None:
+    patch = Image.new("CMYK", (16, 16), tuple(255 * (name in inks) for name in "cmyk"))
+    options = {"quality": 100} if kind == "JPEG" else {}
+    seen = decode(encoded(patch, kind, icc_profile=printed(), **options))
+    # By hand: L*a*b* to XYZ, both of D50, to linear sRGB (Bradford), to its curve.
+    lightness, a, b = INKS[inks]
+    y = (lightness + 16) / 116
+    root = np.array([y + a / 500, y, y - b / 200])
+    xyz = np.where(root > 6 / 29, root**3, 3 * (6 / 29) ** 2 * (root - 4 / 29)) * (0.96422, 1, 0.82521)
+    to_srgb = np.array([[3.13386, -1.61687, -0.49061], [-0.97877, 1.91614, 0.03345], [0.07194, -0.22899, 1.40524]])
+    linear = np.clip(to_srgb @ xyz, 0, 1)
+    wanted = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    found = values(seen.image)[8, 8]
+    assert np.abs(found - wanted).max() < 6
+    if inks:
+        assert np.abs(found - values(patch.convert("RGB"))[8, 8]).max() > 20  # inks are not the screen's colours
+    assert seen.faults == []
+    assert "CMYK" in " ".join([seen.mode, *seen.changes])
 
 
 def test_transparent_and_grey_pictures_with_profiles() -> None:

@@ -68,10 +68,14 @@ def test_fewer_pictures_are_spread_over_the_classes(workspace: Workspace) -> Non
 
 def test_nothing_is_read_by_default_and_the_block_says_the_cost(workspace: Workspace) -> None:
     assert read_checks(with_set(workspace)) == []
-    assert valid_sets.describe(with_set(workspace)) == []
-    assert valid_sets.describe(with_set(workspace, "train.valid_set_pictures=5", "train.valid_checks=3")) == [
+    assert valid_sets.describe(with_set(workspace), ["photos"]) == []
+    asked = with_set(workspace, "train.valid_set_pictures=5", "train.valid_checks=3")
+    assert valid_sets.describe(asked, ["photos"]) == [
         "colours is classified too: each of 3 checks embeds 5 of its 12 pictures and 6 captions of 3 classes"
     ]
+    (without,) = valid_sets.describe(asked, [])
+    assert without.startswith("colours not classified on the way: ")
+    assert "no source has a valid split" in without
     notes = without_effect(settings(workspace.root, "train.valid_set_pictures=5"))
     assert any(note.startswith("train.valid_set_pictures 5 has no effect") for note in notes)
     with pytest.raises(ZeroVLError, match="no such folder"):

@@ -91,5 +91,7 @@ def _tell(verdict: dict[str, Any], rules: list[Rule], workspace: Workspace) -> N
     if hard:
         lines = "\n".join(describe_rule(rule, fixes[rule["name"]]) for rule in hard)
         raise ZeroVLError(f"{len(hard)} of {len(rules)} rules broken; all numbers: {page_file}\n{lines}")
-    counts = ", ".join((plural(len(rules), "rule"), plural(len(broken), "warning"), plural(verdict["rows"], "row")))
+    unchecked = sum(rule["value"] is None for rule in verdict["rules"])
+    held = plural(len(rules), "rule") + (f" ({unchecked} with nothing to check)" if unchecked else "")
+    counts = ", ".join((held, plural(len(broken), "warning"), plural(verdict["rows"], "row")))
     print(f"validation passed: {counts}; see {page_file}")

@@ -58,7 +58,7 @@ def start_block(
         ("memory", str(sizing.memory)),
     ]
     lines += [("features", str(folder)) for folder in features]
-    lines += [("checks", said) for said in valid_sets.describe(params)]
+    lines += [("checks", said) for said in valid_sets.describe(params, spec.manifest.sources("valid"))]
     if train.ema_decay:
         said = f"a moving average of the weights, decay {train.ema_decay:g}, is scored and written in their place"
         lines.append(("average", said))

@@ -97,10 +97,20 @@ def read_checks(params: Params) -> list[SetCheck]:
     return checks
 
 
-def describe(params: Params) -> list[str]:
-    """Return for the block at the start what each set costs a check, a sentence a set."""
+def describe(params: Params, sources: Sequence[str]) -> list[str]:
+    """Return for the block at the start what each set costs a check, a sentence a set.
+
+    `sources` are those with a valid split; without any there are no checks.
+    """
+    sets = _sets(params)
+    if sets and not sources:
+        names = ", ".join(settings.name for settings, _ in sets)
+        return [
+            f"{names} not classified on the way: that goes along with the checks of valid pairs, and no source has a "
+            "valid split (prepare.draw_valid draws one)"
+        ]
     said = []
-    for settings, found in _sets(params):
+    for settings, found in sets:
         pictures = len(_spread(len(found.pictures), params.train.valid_set_pictures))
         captions = len(set(found.classes)) * len(templates_of(settings.templates, found.templates))
         said.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -25,6 +25,7 @@ class TabSeparated:
     name = "toy"
     signs = "train.toy or valid.toy"
     remote = False
+    uses = frozenset[str]()
 
     def detect(self, folder: Path) -> bool:
         return any(Path(folder, f"{split}.toy").is_file() for split in SPLITS)
@@ -55,6 +56,25 @@ def write_toy(folder: Path, split: str, rows: list[str]) -> None:
     for n in range(len(rows)):
         (folder / f"{split}{n}.jpg").write_bytes(raw_sources.jpeg(n))
     (folder / f"{split}.toy").write_text("".join(f"{split}{n}.jpg\t{text}\n" for n, text in enumerate(rows)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"columns": {"image": "file"}}, r"columns is \{'image': 'file'\}, which its layout zerovl does not use"),
+        ({"table": "a.csv"}, r"\(table does\); take table out, or correct the layout"),
+        ({"evaluation_split": "val"}, r"\(karpathy and webdataset and table and imagefolder do\)"),
+        ({"json_caption": "alt", "layout": "zerovl"}, r"source 'photos': json_caption is 'alt'"),
+    ],
+)
+def test_a_setting_that_the_layout_does_not_use_is_refused(
+    tmp_path: Path, setting: dict[str, Any], message: str
+) -> None:
+    raw_sources.write_zerovl(tmp_path / "photos", "train", 1)
+    source = {"name": "photos", "path": "photos", "txt_captions": "auto", **setting}
+    with pytest.raises(ZeroVLError, match=message):
+        run_sources(tmp_path, source)
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_table_has_the_names_that_the_parameters_offer() -> None:

@@ -35,3 +35,14 @@ def test_drift_against_the_last_passed_validation(tmp_path: Path) -> None:
     assert again == failed  # the same data has the same predecessor
     rows["alpha", "train"].pop()
     assert not broken(validate(tmp_path, rows))  # and has become the reference itself
+
+
+@pytest.mark.usefixtures("by_bounds")
+def test_where_no_split_stands_in_both_no_change_is_judged(tmp_path: Path) -> None:
+    rows = clean_rows()
+    validate(tmp_path, {name: each for name, each in rows.items() if name[0] == "alpha"})
+    verdict = validate(tmp_path, {name: each for name, each in rows.items() if name[0] == "beta"})
+    found = {rule["name"]: rule for rule in verdict["rules"]}
+    assert found["drift_rows"]["value"] is None
+    assert found["drift_rows"]["message"].startswith("no source and split stands in both")
+    assert set(broken(verdict)) == {"drift_sources"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.browser import CHROMIUM, in_a_thread, keep, open_browser
 from tests.support.validation_manifests import clean_rows, quarantine
 from tests.support.validation_runs import row, validate
 
@@ -40,3 +41,37 @@ def test_the_page_loads_nothing_and_escapes_what_came_from_data(tmp_path: Path) 
     assert "@import" not in page
     assert "&lt;script src=&quot;https://evil.example" in page
     assert "$" not in re.sub(r"<code>.*?</code>", "", page)  # no placeholder is left
+
+
+@pytest.mark.usefixtures("by_bounds")
+def test_what_was_not_checked_does_not_say_passed(tmp_path: Path) -> None:
+    validate(tmp_path, clean_rows())
+    page = (tmp_path / "reports/validation/index.html").read_text(encoding="utf-8")
+    assert re.search(r"<code>drift_rows</code></td><td class='state not-checked'>not checked</td>", page)
+    assert re.search(r"<code>keys_unique</code></td><td class='state passed'>passed</td>", page)
+    assert "16 of 20 rules hold, 4 had nothing to check, 0 hard rules broken" in page
+
+
+_CUT = """() => [...document.querySelectorAll('.wide')].map(frame => frame.scrollWidth - frame.clientWidth)"""
+_BEYOND = "() => document.documentElement.scrollWidth - window.innerWidth"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one")
+@pytest.mark.usefixtures("by_bounds")
+@in_a_thread
+def test_a_wide_source_is_not_cut_off_in_a_browser(tmp_path: Path) -> None:
+    rows = clean_rows()
+    name = "a_source_whose_name_is_as_long_as_people_make_them"
+    for each in (wide := {(name, split): rows["alpha", split] for split in ("train", "valid")}).values():
+        for number, entry in enumerate(each):
+            entry.update(source=name, width=2000 + number, height=1500 + number)
+    validate(tmp_path, wide, max_aspect=8.0)
+    page_file = tmp_path / "reports/validation/index.html"
+    page_file.write_text(page_file.read_text().replace(">30<", ">30,000,000<").replace(">60<", ">60,000,000<"))
+    with open_browser() as page:
+        for width, is_cut in ((1280, False), (1920, False), (480, True)):
+            page.set_viewport_size({"width": width, "height": 860})
+            page.goto(page_file.as_uri())
+            keep(page, f"validation-{width}")
+            assert page.evaluate(_BEYOND) <= 0  # the page itself is never scrolled sideways
+            assert any(pixels > 0 for pixels in page.evaluate(_CUT)) == is_cut, width

@@ -34,6 +34,7 @@ class ImageFolder:
     name = "imagefolder"
     signs = "metadata.csv, .jsonl or .parquet, in the folder or in train/ and valid/"
     remote = False
+    uses = frozenset({"evaluation_split", "columns", "pictures"})
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a table `metadata`, in the folder or in that of a split."""

@@ -28,6 +28,7 @@ class Karpathy:
     name = "karpathy"
     signs = "dataset*.json"
     remote = False
+    uses = frozenset({"evaluation_split"})
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a split file, or several."""

@@ -25,11 +25,13 @@ class Layout(Protocol):
         name: as `params.yaml` has it.
         signs: the files that it is known by, for messages: "dataset*.json".
         remote: whether a source of it may lie on s3://.
+        uses: which settings of a source it looks at, of those that not all layouts do.
     """
 
     name: str
     signs: str
     remote: bool
+    uses: frozenset[str]
 
     def detect(self, folder: Path) -> bool:
         """Return whether a local folder has the files that this layout is known by."""

@@ -48,6 +48,7 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
     if not remote and not Path(path).is_dir():
         raise ZeroVLError(f"source {settings.name!r}: {settings.path}: no such folder; correct its path")
     layout = _remote_layout(settings) if remote else _local_layout(settings, Path(path))
+    _check_settings(settings, layout)
     options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
     source = Source(settings.name, path, layout, (), **options)
     present = layout.splits(source)
@@ -59,6 +60,18 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
             f"{', '.join(settings.splits) or 'no split'}; add its data, change its splits, or take the source out"
         )
     return replace(source, splits=splits)
+
+
+def _check_settings(settings: SourceParams, layout: Layout) -> None:
+    """Raise `ZeroVLError` where a setting is set that the layout does not look at: it would change nothing."""
+    for name in sorted(frozenset[str]().union(*(each.uses for each in LAYOUTS.values())) - layout.uses):
+        value = getattr(settings, name)
+        if value != SourceParams.model_fields[name].default:
+            users = [each.name for each in LAYOUTS.values() if name in each.uses]
+            raise ZeroVLError(
+                f"source {settings.name!r}: {name} is {value!r}, which its layout {layout.name} does not use "
+                f"({' and '.join(users)} {'do' if len(users) > 1 else 'does'}); take {name} out, or correct the layout"
+            )
 
 
 def _remote_layout(settings: SourceParams) -> Layout:

@@ -49,6 +49,7 @@ class Tables:
     name = "table"
     signs = "train, valid or pairs as .parquet, .csv, .tsv or .jsonl"
     remote = False
+    uses = frozenset({"evaluation_split", "table", "columns", "pictures"})
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a table with the name of a split, or `pairs`."""

@@ -33,6 +33,7 @@ class WebDataset:
     name = "webdataset"
     signs = "*.tar, train/*.tar or valid/*.tar"
     remote = True
+    uses = frozenset({"evaluation_split", "txt_captions", "json_caption"})
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a tar where one of the splits would have it."""

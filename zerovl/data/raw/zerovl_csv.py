@@ -19,6 +19,7 @@ class ZeroVLCsv:
     name = "zerovl"
     signs = "train_anno.csv or valid_anno.csv"
     remote = False
+    uses = frozenset[str]()
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a CSV of one of the splits."""

@@ -57,11 +57,14 @@ def keep(runs: Path, digest: str, statistics: Statistics) -> None:
 
 
 def compare(before: Statistics, after: Statistics) -> Drift:
-    """Return the changes of every source and split that stands in both; the others are listed by name."""
+    """Return the changes of every source and split that stands in both; the others are listed by name.
+
+    Where none stands in both there are no changes to judge.
+    """
     old, new = dict(_splits(before)), dict(_splits(after))
     common = sorted(old.keys() & new.keys())
     changes = {}
-    for rule, measures in MEASURES.items():
+    for rule, measures in MEASURES.items() if common else ():
         worst = Change(0.0, "no change")
         for name in common:
             for path in measures:

@@ -15,6 +15,7 @@ from zerovl.data.validation.statistics import Example, Histogram, Scan
 from zerovl.files import atomic_write
 from zerovl.text_format import file_size, plural
 
+_STATES = ("broken", "warning", "passed", "not checked")  # of a rule, the most urgent first
 _BARS = 40
 _WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
 
@@ -22,16 +23,13 @@ _WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
 def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
     """Write the page of a verdict, as in `verdict.json`; every text that came from the data is escaped."""
     rules = verdict["rules"]
-    broken = [rule for rule in rules if not rule["passed"]]
-    hard = sum(rule["level"] == "hard" for rule in broken)
     template = Template(resources.files("zerovl.data.validation").joinpath("page.html").read_text(encoding="utf-8"))
     state = "passed" if verdict["passed"] else "failed"
     page = template.substitute(
         title=f"Validation {state}",
         state=state,
         headline=f"Validation {state}",
-        summary=f"{_number(verdict['rows'])} inputs. {len(rules) - len(broken)} of {len(rules)} rules hold, "
-        f"{plural(hard, 'hard rule')} broken, {plural(len(broken) - hard, 'soft rule')} broken.",
+        summary=f"{_number(verdict['rows'])} inputs. {_summary(rules)}",
         digest=escape(verdict["manifest_digest"]),
         rules="\n".join(_rule(rule) for rule in sorted(rules, key=_urgency)),
         statistics="\n".join(
@@ -51,14 +49,26 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
         file.write(page)
 
 
+def _summary(rules: list[dict[str, Any]]) -> str:
+    hard, soft, held, unchecked = (sum(_urgency(rule) == place for rule in rules) for place in range(len(_STATES)))
+    idle = f"{unchecked} had nothing to check, " if unchecked else ""
+    return (
+        f"{held} of {len(rules)} rules hold, {idle}{plural(hard, 'hard rule')} broken, "
+        f"{plural(soft, 'soft rule')} broken."
+    )
+
+
 def _urgency(rule: dict[str, Any]) -> int:
-    return 2 if rule["passed"] else 0 if rule["level"] == "hard" else 1
+    """Return the rule's place in `_STATES`."""
+    if rule["passed"]:
+        return 3 if rule["value"] is None else 2  # there was nothing to judge
+    return 0 if rule["level"] == "hard" else 1
 
 
 def _rule(rule: dict[str, Any]) -> str:
-    name = ("broken", "warning", "passed")[_urgency(rule)]
+    name = _STATES[_urgency(rule)]
     return (
-        f"<tr><td><code>{escape(rule['name'])}</code></td><td class='state {name}'>{name}</td>"
+        f"<tr><td><code>{escape(rule['name'])}</code></td><td class='state {name.replace(' ', '-')}'>{name}</td>"
         f"<td>{rule['level']}</td><td class='number'>{_number(rule['value'])}</td>"
         f"<td class='number'>{escape(rule['bound'])}</td>"
         f"<td>{escape(rule['message'])}{_examples(rule['examples'], opened=not rule['passed'])}</td></tr>"

@@ -254,11 +254,12 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
 
 def _drift(scan: Scan, before: drift.Statistics | None, settings: ValidateParams) -> Iterator[Rule]:
     first = "first validation: nothing to compare with"
+    alone = first if before is None else "no source and split stands in both: nothing to compare with"
     fix = "nothing, if the change is meant; this data becomes the new reference once it has passed"
     changed = drift.compare(before, statistics(scan)) if before is not None else drift.Drift()
     for name in drift.MEASURES:
         change = changed.changes.get(name)
-        value, text = (change.value, change.text) if change else (None, first)
+        value, text = (change.value, change.text) if change else (None, alone)
         yield Rule(name, "soft", value, text, fix, maximum=settings.max_drift)
     moved = [f"new: {name}" for name in changed.appeared] + [f"gone: {name}" for name in changed.disappeared]
     text = first if before is None else ", ".join(moved) or "the same sources and splits"
