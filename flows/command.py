@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,8 +15,12 @@ from prefect.settings import get_current_settings
 TAG = "zerovl"  # as the deployments have it: the automation for lost runs looks at runs with it alone
 
 
-def main(flow: Flow[..., Any]) -> None:
-    """Run a flow here and now and print what it returns; exits with 1 where it fails and with 130 after Ctrl-C."""
+def main(flow: Flow[..., Any], check: Callable[..., object] = lambda **_: None) -> None:
+    """Run a flow here and now and print what it returns; exits with 1 where it fails and with 130 after Ctrl-C.
+
+    Args:
+        check: gets the flow's parameters and raises where they cannot be right, before a server is started for the run.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=(flow.description or "").partition("\n\nArgs:")[0]
     )
@@ -23,6 +28,7 @@ def main(flow: Flow[..., Any]) -> None:
         _add(parser, name, described, name in flow.parameters.required)
     arguments = vars(parser.parse_args())
     try:
+        check(**arguments)
         with tags(TAG):
             result = flow(**arguments)
     except KeyboardInterrupt:

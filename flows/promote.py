@@ -6,6 +6,8 @@ from prefect import flow
 
 from flows import command, registry_command
 from flows.forms import Alias, Release, Why
+from flows.runtime.paths import Paths
+from flows.stores import user_registry
 
 
 @flow(name="promote")
@@ -23,5 +25,10 @@ def promote(release: Release, why: Why, alias: Alias = "production", over_the_ga
     return registry_command.run(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")
 
 
+def check(release: str, **_others: object) -> None:
+    """Raise `ZeroVLError` where there is no such release."""
+    user_registry(Paths.here()).resolve(release)
+
+
 if __name__ == "__main__":
-    command.main(promote)
+    command.main(promote, check)

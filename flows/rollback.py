@@ -6,6 +6,8 @@ from prefect import flow
 
 from flows import command, registry_command
 from flows.forms import Release, Why
+from flows.runtime.paths import Paths
+from flows.stores import user_registry
 
 
 @flow(name="rollback")
@@ -22,5 +24,11 @@ def rollback(
     return registry_command.run(["rollback", f"--why={why}", alias], alias)
 
 
+def check(alias: str, **_others: object) -> None:
+    """Raise `ZeroVLError` where the alias has nothing to go back to."""
+    name, _, label = alias.partition("@")
+    user_registry(Paths.here()).holder_before(name, label)
+
+
 if __name__ == "__main__":
-    command.main(rollback)
+    command.main(rollback, check)

@@ -82,6 +82,16 @@ def test_a_misspelt_key_is_told_before_anything_large_is_imported(folder: Path, 
     assert not ended.imported & set(LARGE), times
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "validate", "sweep train.lr=1e-3,3e-3"])
+def test_a_missing_file_is_told_before_anything_large_is_imported(tmp_path: Path, command: str) -> None:
+    params_file.write(Params(), tmp_path / "params.yaml")
+    ended = run("-m", "zerovl.cli", *command.split(), folder=tmp_path)
+    missing = "git has no commit here" if command.startswith("sweep") else "data/manifest/manifest.json: no such file"
+    assert missing in ended.output
+    assert ended.status == 2
+    assert not ended.imported & set(LARGE)
+
+
 def test_a_key_that_comes_twice_is_named_with_its_lines(folder: Path) -> None:
     text = (folder / "params.yaml").read_text().replace("  warmup_fracton: ", "  warmup_fraction: ")
     lines = text.splitlines()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from zerovl import params_file
+from zerovl import gpu_leases, params_file
 from zerovl.commands import doctor
 from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.params import Params
@@ -26,6 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("ZEROVL_STORE", raising=False)
+    monkeypatch.setenv("ZEROVL_LEASE", str(tmp_path / "leases"))
     params_file.write(Params(), tmp_path / "params.yaml")
     return tmp_path
 
@@ -134,6 +135,21 @@ def test_a_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["torch"].level == "ok"
     assert found["torchvision"].level == "FAIL"
     assert "nms does not exist); install the torchvision that was built for this torch" in found["torchvision"].text
+
+
+def test_who_has_which_gpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(doctor.check_leases()) == []
+    turn = gpu_leases.take(1, gpu_leases.CPU, "run slow", print)
+    (found,) = doctor.check_leases()
+    assert found.text.startswith("run slow has cpu since 2")
+    turn.release()
+    monkeypatch.setenv("ZEROVL_DEVICE", "auto")
+    monkeypatch.setenv("ZEROVL_GPUS", "GPU-a,GPU-b")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    lease = gpu_leases.take(1, ["GPU-b"], "run fast", print)
+    (found,) = doctor.check_leases()
+    lease.release()
+    assert found.text.startswith("1 of 2 GPUs free; run fast has GPU-b since 2")
 
 
 def test_parameters(project: Path) -> None:

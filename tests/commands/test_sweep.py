@@ -6,15 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.project_copy import git
-from zerovl import params_file
-from zerovl.commands import sweep
+from zerovl import gpu_leases, params_file
+from zerovl.commands import sweep, sweep_trials
 from zerovl.commands.sweep import Budget, Trial
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
@@ -24,22 +24,43 @@ from zerovl.workspace import Workspace
 LR = "train.lr=5e-4,1e-3,3e-3"
 
 
+class Ended:
+    """A trial that has ended when it is looked at; `looks` times it has not."""
+
+    def __init__(self, status: int, looks: int = 0) -> None:
+        self.status, self.looks, self.interrupted = status, looks, False
+
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return self.status if self.looks < 0 or self.interrupted else None
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+    def wait(self) -> int:
+        return self.status
+
+
 class Dvc:
     """Experiments by name with their RSUM, which grows with each; `fails` at the trials of these numbers."""
 
-    def __init__(self, fails: Sequence[int] = ()) -> None:
+    def __init__(self, fails: Sequence[int] = (), looks: int = 0) -> None:
         self.scores: dict[str, float] = {}
         self.commands: list[list[str]] = []
-        self.seconds: list[float] = []
-        self._fails = fails
+        self.outputs: list[Path | None] = []
+        self.trials: list[Ended] = []
+        self.at_once = 0
+        self._fails, self._looks = fails, looks
 
-    def start(self, words: Sequence[str], seconds: float) -> int:
+    def start(self, words: Sequence[str], output: Path | None) -> Ended:
         self.commands.append(list(words))
-        self.seconds.append(seconds)
-        if len(self.commands) in self._fails:
-            return 1
-        self.scores[words[words.index("--name") + 1]] = 100.0 + len(self.commands)
-        return 0
+        self.outputs.append(output)
+        self.at_once = max(self.at_once, 1 + sum(trial.looks >= 0 for trial in self.trials))
+        failed = len(self.commands) in self._fails
+        self.trials.append(Ended(int(failed), self._looks))
+        if not failed:
+            self.scores[words[words.index("--name") + 1]] = 100.0 + len(self.commands)
+        return self.trials[-1]
 
 
 @pytest.fixture
@@ -65,13 +86,13 @@ def test_all_combinations_then_the_best_first(
     changes = (LR, "train.augment.crop_scale=[0.5, 1.0],[0.8, 1.0]")
     found = sweep.run(changes, Budget(20, 1.0), here, dvc.start)
     assert len(dvc.commands) == 6
-    name = dvc.commands[0][4]
+    name = dvc.commands[0][5]
     assert re.fullmatch(r"lr-0.0005-crop-scale-0.5-1.0-[0-9a-f]{8}", name)
     assert dvc.commands[0] == [
-        *("exp", "run", "--temp", "--name", name),
+        *("--wait-for-lock", "exp", "run", "--temp", "--name", name),
         *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
     ]
-    assert all(3500 < left <= 3600 for left in dvc.seconds)
+    assert (dvc.at_once, set(dvc.outputs)) == (1, {None})  # there is one CPU
     assert found == ["HEAD", *sorted(dvc.scores, key=lambda name: -dvc.scores[name])][:6]
     printed = capsys.readouterr().out
     assert "6 trials of 6 combinations, 0 there already" in printed
@@ -96,6 +117,45 @@ def test_the_budget_ends_it(
     assert "the time is over, 1 trial not begun" in capsys.readouterr().out
 
 
+@pytest.fixture
+def five_gpus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROVL_GPUS", "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e")
+    monkeypatch.setenv("ZEROVL_DEVICE", "auto")
+    monkeypatch.setenv("ZEROVL_LEASE", str(tmp_path_factory.mktemp("leases")))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(sweep_trials, "_POLL", 0.0)
+
+
+@pytest.mark.usefixtures("five_gpus")
+def test_as_many_at_once_as_there_are_free_gpus_for(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = gpu_leases.take(1, ["GPU-b"], "run other", print)
+    dvc = use(Dvc(looks=3), monkeypatch)
+    sweep.run([LR, "machine.ranks=2,1"], Budget(20, 1.0), here, dvc.start)
+    assert (len(dvc.commands), dvc.at_once) == (6, 2)  # two GPUs each of the four that are free
+    name = dvc.commands[0][5]
+    assert dvc.outputs[0] == here.runs / "sweeps" / f"{name}.log"
+    assert "2 at once, each on GPUs of its own" in capsys.readouterr().out
+    held.release()
+    assert [sweep_trials.side_by_side(ranks) for ranks in (0, 1, 2, 5)] == [1, 5, 2, 1]
+    with pytest.raises(ZeroVLError, match=r"machine\.ranks is 6, and there is no more than 5 GPUs"):
+        sweep_trials.side_by_side(6)
+
+
+COMMANDS = [sweep_trials.Command(f"trial-{number}", ("exp", "run", "--name", str(number)), "") for number in range(3)]
+
+
+def test_when_the_time_is_over_all_that_run_are_asked_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dvc = Dvc(looks=10**6)
+    monkeypatch.setattr(sweep_trials.time, "monotonic", lambda: 9.0 if len(dvc.trials) == 2 else 0.0)
+    sweep_trials.run_all(COMMANDS, 5.0, dvc.start, 2, tmp_path)
+    assert [trial.interrupted for trial in dvc.trials] == [True, True]
+    assert "the time is over, 1 trial not begun" in capsys.readouterr().out
+
+
 WAITS = """
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
@@ -104,60 +164,32 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[str]]]:
-    """The processes that are started in place of dvc; each ends with 3 at a SIGINT."""
-    started: list[subprocess.Popen[str]] = []
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_children_end_with_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """A signal that would end the sweep alone comes while two trials run; each gets one SIGINT, and is waited for."""
+    started: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
-    def stand_in(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        child = start([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True, **options)
-        started.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"  # it has its handler
-        return child
+    def stand_in(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start([sys.executable, "-c", WAITS], **{**options, "stdout": subprocess.PIPE}))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline() == b"ready\n"  # it has its handler
+        return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", stand_in)
-    yield started
-    for child in started:
-        child.kill()
-        child.communicate()
-
-
-def test_a_child_ends_when_the_time_is_over(children: list[subprocess.Popen[str]]) -> None:
-    """The command gets one SIGINT, and what it does then is waited for."""
-    assert sweep.start_dvc(["exp", "run"], 0.0) == 3
-    assert children[0].returncode == 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_child_ends_with_the_sweep(
-    children: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    """A signal that would end the sweep alone comes while the child is waited for."""
-    start = subprocess.Popen  # in place of dvc
-
-    def stand_in(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        child = start(command, **options)
-        wait = child.wait
-
-        def signalled(seconds: float | None = None) -> int:
-            if seconds is not None:  # at first, for as long as the trial may take
-                signal.raise_signal(number)
-            return wait(seconds)
-
-        child.wait = signalled  # type: ignore[method-assign]
-        return child
-
-    monkeypatch.setattr(subprocess, "Popen", stand_in)
+    monkeypatch.setattr(sweep_trials.time, "sleep", lambda _seconds: signal.raise_signal(number))
     handler = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sweep.start_dvc(["exp", "run"], 600.0)
+            sweep_trials.run_all(COMMANDS, float("inf"), sweep_trials.DvcProcess.start, 2, tmp_path / "logs")
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, handler)
-    assert children[0].returncode == 3
+        for child in started:
+            child.kill()
+            child.communicate()
+    assert [child.returncode for child in started] == [3, 3]
+    assert (tmp_path / "logs" / "trial-0.log").is_file()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +205,7 @@ def test_a_child_ends_with_the_sweep(
 )
 def test_a_mistake_is_told_before_anything_runs(here: Workspace, changes: list[str], words: str) -> None:
     with pytest.raises(ZeroVLError, match=re.escape(words)):
-        sweep.run(changes, Budget(9, 1.0), here, lambda words, seconds: pytest.fail("it ran"))
+        sweep.run(changes, Budget(9, 1.0), here, lambda words, output: pytest.fail("it ran"))
 
 
 def test_names_tell_settings_and_commits_apart() -> None:

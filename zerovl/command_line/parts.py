@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from zerovl.errors import ZeroVLError
 
 if TYPE_CHECKING:
     from zerovl.params import Params
@@ -38,3 +41,10 @@ def load(arguments: argparse.Namespace) -> Params:
     from zerovl import params_file
 
     return params_file.load(arguments.params)
+
+
+def need(*files: Path) -> None:
+    """Raise `ZeroVLError` for a file of an earlier stage that is not there, before what reads it is imported."""
+    for file in files:
+        if not file.is_file():
+            raise ZeroVLError(f"{file}: no such file; run the stage that makes it first (`dvc repro`)")

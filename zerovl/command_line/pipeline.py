@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerovl.command_line.parts import Subparsers, command, load, with_params
+from zerovl.command_line.parts import Subparsers, command, load, need, with_params
+from zerovl.workspace import Workspace
 
 if TYPE_CHECKING:
     from zerovl.params import Params
@@ -65,6 +66,7 @@ def _prepare(commands: Subparsers) -> None:
 def _validate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        need(Workspace().manifest_file)
         from zerovl.stages import validate
 
         validate.run(params)
@@ -81,6 +83,7 @@ def _train(commands: Subparsers) -> None:
             from zerovl import params_file
 
             params = params_file.continued(params, arguments.continue_from)
+        need(Workspace().manifest_file)
         from zerovl.stages import train
 
         return train.run(params, arguments.params)
@@ -94,6 +97,7 @@ def _train(commands: Subparsers) -> None:
 def _evaluate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl import own_gpus
         from zerovl.stages import train
 
@@ -144,7 +148,6 @@ def _tell_trackers(params: Params) -> None:
 def _code(commands: Subparsers) -> None:
     def run(_arguments: argparse.Namespace) -> None:
         from zerovl.commands import code
-        from zerovl.workspace import Workspace
 
         code.write(Workspace())
 

@@ -29,7 +29,8 @@ examples:
 
 _SWEEP_EXAMPLES = """\
 examples:
-  zerovl sweep train.lr=5e-4,1e-3,3e-3           three trials, one after the other, then their comparison
+  zerovl sweep train.lr=5e-4,1e-3,3e-3           three trials, as many at once as there are free GPUs
+                                                 for, then their comparison
   zerovl sweep train.lr=5e-4,1e-3,3e-3 train.weight_decay=0.001,0.05 --trials 4 --hours 8
                                                  four of six combinations, within a night
 The same command again goes on: finished trials are left out, an interrupted training resumes.
@@ -140,12 +141,14 @@ def _compare(commands: Subparsers) -> None:
 
 def _sweep(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
-        from zerovl.commands import compare, sweep
+        from zerovl.commands import sweep
         from zerovl.workspace import Workspace
 
         budget = sweep.Budget(arguments.trials, arguments.hours, arguments.seed)
         references = sweep.run(arguments.changes, budget, Workspace())
         if len(references) > 1:
+            from zerovl.commands import compare  # torch: after the settings are known to be right
+
             compare.run(references, Path(arguments.out), None, Workspace())
 
     text = "try combinations of settings as experiments of DVC, then compare them"
@@ -154,7 +157,7 @@ def _sweep(commands: Subparsers) -> None:
         "changes", nargs="+", metavar="KEY=VALUE,VALUE", help="settings of params.yaml, all combinations"
     )
     sweep.add_argument("--trials", type=int, default=20, metavar="N", help="drawn from more combinations; default: 20")
-    sweep.add_argument("--hours", type=float, default=24.0, help="then the running trial saves and ends; default: 24")
+    sweep.add_argument("--hours", type=float, default=24.0, help="then what runs saves and ends; default: 24")
     sweep.add_argument("--seed", type=int, default=0, help="of the draw; default: 0")
     sweep.add_argument(
         "--out", default="reports/comparison.html", metavar="FILE.html", help="the page of the comparison"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from zerovl import gpu_leases, gpu_names
 from zerovl.errors import ZeroVLError
 from zerovl.workspace import Workspace
 
@@ -49,6 +50,7 @@ def run(params_path: Path) -> int:
         ("params", lambda: check_params(params_path)),
         ("disk", lambda: check_disk(Path.cwd())),
         ("tools", check_tools),
+        ("leases", check_leases),
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
     later: list[tuple[str, Check]] = [
@@ -128,6 +130,16 @@ def _check_gpus() -> Iterator[Finding]:
     for index in range(gpus):
         properties = torch.cuda.get_device_properties(index)
         yield Finding("ok", "gpu", f"{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def check_leases() -> Iterator[Finding]:
+    """Say who has which GPU, and who waits; on a machine without, who has the CPU, where anybody has."""
+    there = gpu_names.visible()
+    found = gpu_leases.look(there.names or gpu_leases.CPU)
+    if there.names:
+        yield Finding("ok", "leases", f"{found.free} of {there} free; {found}")
+    elif not found.free:
+        yield Finding("ok", "leases", str(found))
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:

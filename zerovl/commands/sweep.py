@@ -2,8 +2,9 @@
 
     zerovl sweep train.lr=5e-4,1e-3,3e-3 train.weight_decay=0.001,0.05 --trials 4 --hours 8
 
-Each trial is `dvc exp run --temp` on the commit that is checked out, one after the other. It has a name by its settings
-and the commit, so the same command again goes on: finished trials are left out, and an interrupted training resumes.
+Each trial is `dvc exp run --temp` on the commit that is checked out: one after the other, or as many at once as there
+are free GPUs for (`sweep_trials`). It has a name by its settings and the commit, so the same command again goes on:
+finished trials are left out, and an interrupted training resumes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,12 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import os
 import random
 import re
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from typing import Any
 import yaml
 
 from zerovl import params_file
+from zerovl.commands.sweep_trials import Command, DvcProcess, Start, run_all, side_by_side
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
@@ -37,7 +35,6 @@ from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
 
 COMPARED = 6  # by one `zerovl compare`
-Start = Callable[[Sequence[str], float], int]  # words for dvc, seconds that it may take -> exit status
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,20 @@ class Trial:
         plain = re.sub(r"[^A-Za-z0-9.]+", "-", said).replace("..", ".").strip("-.")[:60]
         return f"{plain}-{sha256_json({**texts, 'commit': self.commit})[:8]}"
 
+    @property
+    def command(self) -> Command:
+        """Return what it runs; several that begin at once wait for DVC's lock."""
+        options = [word for override in self.overrides for word in ("-S", override)]
+        words = ("--wait-for-lock", "exp", "run", "--temp", "--name", self.name, *options)
+        return Command(self.name, words, " ".join(self.overrides))
 
-def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start | None = None) -> list[str]:
+
+def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = DvcProcess.start) -> list[str]:
     """Run the trials that are not there yet; returns what to compare, the commit and the best trials of all first.
 
     Args:
         changes: KEY=VALUE,VALUE,... each.
-        budget: at its end the running trial saves its checkpoint, and no other begins.
+        budget: at its end the running trials save their checkpoints, and no other begins.
         here: a checkout without changes.
         start: runs dvc.
 
@@ -95,7 +99,12 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start | 
     known = revision.experiments(here.root)
     open_ = [trial for trial in chosen if trial.name not in known]
     print(f"{plural(count, 'trial')} of {plural(len(possible), 'combination')}, {count - len(open_)} there already")
-    _run_all(open_, time.monotonic() + budget.hours * 3600.0, start or start_dvc)
+    if open_:
+        jobs = min(len(open_), side_by_side(_ranks(open_, here.root / "params.yaml")))
+        if jobs > 1:
+            print(f"{jobs} at once, each on GPUs of its own")
+        commands = [trial.command for trial in open_]
+        run_all(commands, time.monotonic() + budget.hours * 3600.0, start, jobs, here.runs / "sweeps")
     known = revision.experiments(here.root)
     return _ranked([trial.name for trial in chosen if trial.name in known], here.root)
 
@@ -133,50 +142,11 @@ def check(trials: Sequence[Trial], path: Path) -> None:
         params_file.parse(values, f"{path.name} with {' '.join(trial.overrides)}")
 
 
-def start_dvc(words: Sequence[str], seconds: float) -> int:
-    """Run dvc; when the time is over, or at Ctrl-C, its command is asked to save and end. Returns the exit status.
-
-    SIGTERM and SIGHUP count as Ctrl-C, but for one that is ignored, as under nohup.
-    """
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = [sys.executable, "-m", "dvc", *words]
-    with _signals_that_end():
-        # In a session of its own, so that the signal goes once to all of its processes.
-        child = subprocess.Popen(command, env={**os.environ, "PATH": path}, start_new_session=True)
-        try:
-            return child.wait(seconds)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as ended:
-            os.killpg(child.pid, signal.SIGINT)
-            status = child.wait()
-            if isinstance(ended, KeyboardInterrupt):
-                raise
-            return status
-
-
-@contextmanager
-def _signals_that_end() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, where they would end this process and leave the child running."""
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _run_all(trials: Sequence[Trial], deadline: float, start: Start) -> None:
-    for number, trial in enumerate(trials, 1):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            print(f"the time is over, {plural(len(trials) - number + 1, 'trial')} not begun; the same command goes on")
-            return
-        print(f"trial {number} of {len(trials)}: {' '.join(trial.overrides)}", flush=True)
-        options = [word for override in trial.overrides for word in ("-S", override)]
-        status = start(["exp", "run", "--temp", "--name", trial.name, *options], left)
-        if status:
-            print(f"trial {trial.name} did not come to its end (status {status}); the same command tries it again")
+def _ranks(trials: Sequence[Trial], path: Path) -> int:
+    """Return the largest `machine.ranks` of the trials; 0 where one takes all GPUs."""
+    written = params_file.load(path).machine.ranks
+    asked = {int(trial.settings.get("machine.ranks", written)) for trial in trials}
+    return 0 if 0 in asked else max(asked)
 
 
 def _ranked(names: Sequence[str], root: Path) -> list[str]:

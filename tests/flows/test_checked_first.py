@@ -1,0 +1,42 @@
+"""What cannot be right is said at once: no flow begins, so that no server is started for it."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from prefect import Flow
+
+from flows import command, promote, rollback
+from tests.support.registries import publish
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
+
+
+@pytest.fixture(autouse=True)
+def registry(registry_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A registry with one release, which no alias has; a flow that begins fails the test."""
+
+    def begin(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("the flow begins")
+
+    monkeypatch.setenv("ZEROVL_STORE", str(tmp_path / "registry"))
+    monkeypatch.setattr(Flow, "__call__", begin)
+    registry = Registry(open_store(str(tmp_path / "registry")))
+    publish(registry, {"model.safetensors": b"weights"})
+    return registry
+
+
+def test_a_release_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["promote", "--release", "zerovl@99", "--why", "a test"])
+    with pytest.raises(SystemExit, match=r"flows\.promote: folder .*: there is no zerovl@99; "):
+        command.main(promote.promote, promote.check)
+    monkeypatch.setattr(sys, "argv", ["promote", "--release", "zerovl@1", "--why", "a test"])
+    with pytest.raises(SystemExit, match="the flow begins"):
+        command.main(promote.promote, promote.check)
+
+
+def test_an_alias_with_nothing_to_go_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["rollback", "--why", "a test"])
+    with pytest.raises(SystemExit, match=r"flows\.rollback: folder .*: there is no zerovl@production; "):
+        command.main(rollback.rollback, rollback.check)
