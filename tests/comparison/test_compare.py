@@ -108,8 +108,15 @@ def test_recalls_are_paired_too(compare: Compare) -> None:
         assert its["low"] <= its["value"] <= its["high"]
 
 
-def test_the_page_has_it_all_and_needs_nothing_else(compare: Compare) -> None:
+def test_the_page_has_it_all_and_needs_nothing_else(project: Workspace, compare: Compare, tmp_path: Path) -> None:
+    plots = project.root / "dvc_plots" / "index.html"
+    plots.parent.mkdir()
+    plots.touch()
     page = compare("zerovl@1", "zerovl@2")["page"]
+    shutil.rmtree(plots.parent)
+    (leads,) = re.findall(r'<a href="(.*?)">', page)
+    assert (tmp_path / "out" / leads).resolve() == plots.resolve()
+    page = page.replace(f'href="{leads}"', "")
     for head in ("Difference in RSUM", "Scores", "Parameters that differ", "Learning", "Where they disagree most"):
         assert f"<h2>{head}</h2>" in page
     assert page.count('class="query pair"') > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from zerovl.files import atomic_write, write_json
 from zerovl.params import EvaluateParams
 from zerovl.workspace import Workspace
 
+_PLOTS = Path("dvc_plots") / "index.html"  # where `dvc plots show` and `dvc plots diff` write
 MOST = 6  # colours that can be told apart
 
 
@@ -37,10 +39,16 @@ def run(references: Sequence[str], out: Path, json: Path | None, here: Workspace
         scores = compare(subjects, settings.bootstrap, settings.seed)
         parameters = differing(subjects)
         queries = choose(subjects, here)
-    text = page.render(page.Content(subjects, scores, parameters, queries, settings.bootstrap))
+    text = page.render(page.Content(subjects, scores, parameters, queries, settings.bootstrap, _plots(out, here)))
     with atomic_write(out, "w") as file:
         file.write(text)
     if json:
         write_json(json, terminal.as_json(subjects, scores, parameters))
     print(terminal.tables(subjects, scores, parameters))
     print(f"\npage: {out}")
+
+
+def _plots(out: Path, here: Workspace) -> str:
+    """The way from the page to that of `dvc plots`, empty where there is none."""
+    plots = here.root / _PLOTS
+    return os.path.relpath(plots, out.parent) if plots.is_file() else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from urllib.parse import quote
 
 from zerovl.comparison.differences import Change, Row, Scores
 from zerovl.comparison.parameters import Parameter
@@ -29,6 +30,7 @@ class Content:
     parameters: Sequence[Parameter]
     queries: ShownQueries
     resamples: int
+    plots: str = ""  # address of the page of `dvc plots`, from this one; "" where there is none
 
 
 def render(content: Content) -> str:
@@ -42,7 +44,7 @@ def render(content: Content) -> str:
             _changes_section(content.scores, labels),
             _scores_section(content.scores, labels),
             _parameters_section(content.parameters, labels),
-            _curves_section(content.subjects),
+            _curves_section(content.subjects, content.plots),
             query_section(content.queries, labels),
             _footer(content.resamples),
         ]
@@ -153,8 +155,8 @@ def _parameters_section(parameters: Sequence[Parameter], labels: Sequence[str]) 
     )
 
 
-def _curves_section(subjects: Sequence[Subject]) -> str:
-    """Draw the trainings' curves over each other; nothing where no curve is known."""
+def _curves_section(subjects: Sequence[Subject], plots: str) -> str:
+    """Draw the trainings' curves over each other, with the way to those of DVC; nothing where no curve is known."""
     known = [place for place, subject in enumerate(subjects) if subject.curves.loss or subject.curves.score]
     if not known:
         return ""
@@ -174,6 +176,10 @@ def _curves_section(subjects: Sequence[Subject]) -> str:
     legend = "".join(f'<li class="s{place}">{escape(subjects[place].label)}</li>' for place in known)
     lacking = [escape(subject.label) for place, subject in enumerate(subjects) if place not in known]
     note = f" Not here: the training log of {', '.join(lacking)}." if lacking else ""
+    if plots:
+        note += (
+            f' <a href="{escape(quote(plots))}">The page of dvc plots</a> has every column of the logs that it drew.'
+        )
     return (
         f"<section><h2>Learning</h2><p>A step is a step of each one's own batch size.{note}</p>"
         f'<ul class="legend">{legend}</ul><div class="charts">{figures}</div></section>'
