@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,13 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, read_json_lines, sha256_file, write_json
-from zerovl.tracking import trackers
+from zerovl.tracking import following, trackers
+from zerovl.tracking.base import State
 from zerovl.tracking.delivery import Delivery
-from zerovl.tracking.facts import Facts, read_facts, write_facts
+from zerovl.tracking.facts import Facts, change_facts, read_facts, write_facts
 from zerovl.tracking.tensorboard_files import TensorBoardFiles
 from zerovl.tracking.trackers import TRACKERS, Kind, asked_for
+from zerovl.tracking.wandb_runs import WandbRuns
 from zerovl.training import run as training
 from zerovl.workspace import Workspace
 
@@ -132,6 +137,32 @@ def test_a_stage_that_cannot_tell_is_done_all_the_same(
     assert not told
 
 
+def test_a_release_that_is_added_later_is_told(evaluated: Workspace, told: list[Facts]) -> None:
+    notes = track.release_notes("birds@4", "s3://bucket/models/", "")
+    assert notes == {"release": "birds@4", "release_uri": "s3://bucket/models/birds@4", "release_alias": "none"}
+    track.tell_release(recipe(TRACKED), evaluated.runs / "abc", notes)
+    assert told[0].notes == {"data": "d", **notes}
+    track.tell_release(recipe(TRACKED), evaluated.runs / "of another machine", notes)
+    track.tell_release(recipe(), evaluated.runs / "abc", notes)
+    assert len(told) == 1
+
+
+def test_a_process_that_hangs_is_ended_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(monkeypatch, "tensorboard", "json")
+    monkeypatch.setattr(following, "_PATIENCE_SECONDS", 0.01)
+    sleeping = subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE)
+    monkeypatch.setattr(following, "_start", lambda *_: sleeping)
+    with following.tracked(recipe(TRACKED), tmp_path, 12, {}) as senders:
+        senders.ended("finished")
+    assert sleeping.returncode == -signal.SIGKILL
+    assert "tensorboard: did not end within" in caplog.text
+    facts = read_facts(tmp_path)
+    assert facts is not None
+    assert facts.state == "finished"
+
+
 def test_track_needs_a_tracker_and_a_run(evaluated: Workspace, told: list[Facts]) -> None:
     with pytest.raises(ZeroVLError, match="no tracker: name one"):
         track.track(recipe(), evaluated)
@@ -140,13 +171,14 @@ def test_track_needs_a_tracker_and_a_run(evaluated: Workspace, told: list[Facts]
         track.track(recipe(TRACKED), evaluated)
 
 
-def test_a_training_is_told_by_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_training_is_told_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard reads back what was written; where its files are gone they are written again."""
     pytest.importorskip(
         "tensorboard", reason="tensorboard is not installed: pip install 'zerovl[tracking-tensorboard]'"
     )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    monkeypatch.setattr(following, "_PATIENCE_SECONDS", 600.0)  # a machine that is busy imports for minutes
     workspace = make_project(tmp_path)
     params = recipe("train.epochs=1.0", "train.valid_checks=1", TRACKED)
     training.train(params, workspace, Ranks(0, 1, torch.device("cpu"), OneRank()), StopRequest())
@@ -164,3 +196,21 @@ def test_a_training_is_told_by_a_process_of_its_own(tmp_path: Path) -> None:
     facts = read_facts(run)
     assert facts is not None
     assert facts.state == "finished"
+
+
+def test_a_run_in_wandb_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process leaves a folder for `wandb sync`, all of one id."""
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'zerovl[tracking-wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "3f2a90c14be7d105"
+    write_facts(run, Facts.of(recipe(), 2, {"data": "abc"}))
+    states: tuple[State, State] = ("interrupted", "finished")
+    for step, state in enumerate(states):
+        with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "loss": 1.0}) + "\n")
+        change_facts(run, scores={"evaluation/RSUM": 500.0 + step})
+        Delivery("wandb", WandbRuns("birds"), run).finish(state)
+    kept = [path.read_bytes() for path in sorted((run / "wandb").glob("offline-run-*/run-3f2a90c14be7d105.wandb"))]
+    assert len(kept) == 2
+    assert [b"train.batch_size" in its for its in kept] == [True, False]
+    assert all(b"loss" in its and b"evaluation/RSUM" in its for its in kept)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl import params_file
+from zerovl.commands import track
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params, as_dict
@@ -77,7 +78,11 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
         candidate = assemble(found.params, found.workspace, found.source)
         before = outcome.known_before(registry, section)
         tell = outcome.tell_json if as_json else outcome.tell
-        tell(*publish_and_judge(registry, candidate, section, found.holders), section, before)
+        version, verdict, move = publish_and_judge(registry, candidate, section, found.holders)
+        tell(version, verdict, move, section, before)
+        run = here.runs / str(report(found.workspace.training_run).get("fingerprint"))
+        notes = track.release_notes(version.reference, store, section.alias if move else "")
+        track.tell_release(found.params, run, notes)
 
 
 def _find(reference: str, here: Workspace, aside: Path) -> _Found:

@@ -58,6 +58,26 @@ def tell(params: Params, workspace: Workspace) -> None:
         bring_up_to_date(names, run, _facts(params, workspace, run, before))
 
 
+def tell_release(params: Params, run: Path, release: Mapping[str, str]) -> None:
+    """Tell trackers of a release that was made of a run by `zerovl registry add`; does nothing where none knows it."""
+    before = read_facts(run)
+    if before is None:
+        return
+    try:
+        names = asked_for(params)
+    except ZeroVLError as error:
+        logger().warning(f"the release is not tracked: {error}")
+        return
+    if names:
+        bring_up_to_date(names, run, replace(before, notes={**before.notes, **release}))
+
+
+def release_notes(reference: str, store: str, alias: str) -> dict[str, str]:
+    """Return what is told of a release: "zerovl@3", the address of its store, and the alias that it took."""
+    place = store if "://" in store else str(Path(store).expanduser().resolve())
+    return {"release": reference, "release_uri": f"{place.rstrip('/')}/{reference}", "release_alias": alias or "none"}
+
+
 def _run(workspace: Workspace) -> Path | None:
     """The folder of the run that trained the model in this checkout, where it is on this machine."""
     if not workspace.training_run.is_file():
@@ -87,7 +107,6 @@ def _release_notes(release: Mapping[str, Any], digest: str, workspace: Workspace
     """Number, address and alias of the release that this model is, empty where it is none."""
     if (release.get("files") or {}).get(WEIGHTS) != digest:
         return {}
-    reference = f"{release['name']}@{release['version']}"
-    uri = store_uri(release["store"], workspace.shared.resolve()).rstrip("/")
+    store = store_uri(release["store"], workspace.shared)
     holds = release["alias"] if release["promoted"] else ""
-    return {"release": reference, "release_uri": f"{uri}/{reference}", "release_alias": holds or "none"}
+    return release_notes(f"{release['name']}@{release['version']}", store, holds)

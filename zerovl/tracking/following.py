@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zerovl.log import logger
 from zerovl.params import Params
 from zerovl.tracking.base import State
 from zerovl.tracking.facts import Facts, change_facts, read_facts, write_facts
@@ -21,7 +22,7 @@ class Senders:
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
         self._folder = folder
-        self._children = [_start(name, folder) for name in names]
+        self._children = {name: _start(name, folder) for name in names}
         self._state: State = "failed"
 
     def ended(self, state: State) -> None:
@@ -31,12 +32,12 @@ class Senders:
     def close(self) -> bool:
         """Say how the run ended, and wait for the senders, for a bounded time; whether each told everything."""
         change_facts(self._folder, state=self._state)
-        for child in self._children:
+        for child in self._children.values():
             assert child.stdin is not None
             with suppress(OSError):  # it has crashed
                 child.stdin.write(self._state.encode())
                 child.stdin.close()
-        ended = [_end(child) for child in self._children]
+        ended = [_end(name, child) for name, child in self._children.items()]
         return all(ended)
 
 
@@ -75,10 +76,13 @@ def _start(name: str, folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(child: subprocess.Popen[bytes]) -> bool:
+def _end(name: str, child: subprocess.Popen[bytes]) -> bool:
     try:
         return child.wait(_PATIENCE_SECONDS) == 0
     except subprocess.TimeoutExpired:  # its library hangs
         child.kill()
         child.wait()
+        logger().warning(
+            f"{name}: did not end within {_PATIENCE_SECONDS:g} s; `zerovl track` tells what it may have missed"
+        )
         return False

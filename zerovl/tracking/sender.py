@@ -67,8 +67,8 @@ class Sender:
             if not self._away:
                 text = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
                 logger().warning(
-                    f"{self._name}: {self._place} does not take what it is told ({text}); training goes on, its log "
-                    "keeps everything, and it is tried again. Start the server, or correct its address"
+                    f"{self._name}: {self._place} does not take what it is told ({text}); nothing waits for it, the "
+                    "run's log keeps everything, and it is tried again. Start the server, or correct its address"
                 )
             self._away = True
             self._next = time.monotonic() + self._wait
