@@ -30,6 +30,7 @@ CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names
 MADE = (
     "data/raw",
     "data/.prepare",
+    "data/.tars",
     "data/start",
     "data/shards",
     "data/manifest",

@@ -134,6 +134,12 @@ def digests(stage: str) -> dict[str, str]:
     return {path.relative_to(PACKAGE).as_posix(): _digest(path) for path in sorted(files)}
 
 
+@cache
+def digest_of(names: tuple[str, ...]) -> str:
+    """Return one digest of some modules alone, without what they import."""
+    return hashlib.sha256("".join(_digest(_file(name)) for name in names).encode()).hexdigest()
+
+
 def modules(stage: str) -> set[str]:
     """Names of all modules that a stage's module imports, directly or not, itself included."""
     found: set[str] = set()

@@ -190,7 +190,7 @@ def _changes_nothing(conversion: Any, space: str) -> bool:
 
 def _upright(rgb: Image.Image, image: Image.Image, look: Look) -> Image.Image:
     """Turn as the EXIF orientation of the original picture says; a picture that is turned carries none any more."""
-    orientation = _orientation(image)
+    orientation = exif_orientation(image)
     if orientation not in _TURNS:
         return rgb
     look.changes.append(f"turned upright (EXIF orientation {orientation})")
@@ -199,8 +199,8 @@ def _upright(rgb: Image.Image, image: Image.Image, look: Look) -> Image.Image:
     return turned
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or it cannot be read."""
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none, or it cannot be read."""
     if "exif" not in image.info:
         return 1
     try:

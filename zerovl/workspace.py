@@ -43,6 +43,11 @@ class Workspace:
         return self.root / "data" / ".prepare"
 
     @property
+    def tar_indexes(self) -> Path:
+        """What is in tars that stay where they lie, kept for the next prepare: no DVC output, as `packed`."""
+        return self.shared / "data" / ".tars"
+
+    @property
     def manifest(self) -> Path:
         """What every shard holds, made by prepare."""
         return self.root / "data" / "manifest"

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+from zerovl.data.byte_ranges import ByteRanges
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import NoRoomError, ShardCache
-from zerovl.data.shards import ByteRanges, FileRanges
+from zerovl.data.shards import FileRanges
 from zerovl.log import logger
 
 _ATTEMPTS = 5  # to open what was fetched, in a cache that is far too small for its users
 
 
 class CachedRanges:
-    """The `zerovl.data.shards.ByteRanges` of shards that lie elsewhere, through a `ShardCache`.
+    """The `zerovl.data.byte_ranges.ByteRanges` of shards that lie elsewhere, through a `ShardCache`.
 
-    Where there is no room for a shard, its parts come from `direct`, one request each. It can be pickled.
+    Where there is no room for a shard, its parts come from `direct`, one request each; so does what is none of
+    `shards`. It can be pickled.
     """
 
     def __init__(self, cache: ShardCache, shards: Iterable[ShardInfo], direct: ByteRanges) -> None:
@@ -28,9 +30,9 @@ class CachedRanges:
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """Return at most `size` bytes, fewer at the shard's end; raises `OSError`, `ZeroVLError`."""
-        if path not in self._shards:
-            raise FileNotFoundError(path)
-        shard = self._shards[path]
+        shard = self._shards.get(path)
+        if shard is None:
+            return self._direct.read(path, offset, size)
         name = self._cache.file_name(shard)
         for _ in range(_ATTEMPTS):
             if not self._files.has_open(name):
@@ -47,7 +49,7 @@ class CachedRanges:
     def renew(self, path: str) -> bool:
         """Return whether the copy of a shard was damaged; it is removed then."""
         self._files.close()
-        return self._cache.discard_if_damaged(self._shards[path])
+        return path in self._shards and self._cache.discard_if_damaged(self._shards[path])
 
     def close(self) -> None:
         """Close files and connections of this process."""

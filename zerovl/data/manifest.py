@@ -13,7 +13,7 @@ A sample is one image with its captions; it counts as one pair, since each visit
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class ShardInfo:
     samples: int
     bytes: int
     sha256: str
+    tar: str | None = None  # sha256 of the one tar that has the pictures of this shard (`placed_tars`)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Manifest:
         """Write `manifest.json`; call it after all other files of the manifest are in place."""
         sources: dict[str, dict[str, Any]] = {}
         for (source, split), info in sorted(self.splits.items()):
-            sources.setdefault(source, {})[split] = asdict(info)
+            shards = [_without_none(asdict(shard)) for shard in info.shards]
+            sources.setdefault(source, {})[split] = asdict(replace(info, shards=())) | {"shards": shards}
         write_json(self.folder / MANIFEST_FILE, {"version": VERSION, "digest": self.digest, "sources": sources})
 
     @property
@@ -135,3 +137,7 @@ class Manifest:
     def table_path(self, source: str, split: str) -> Path:
         """Return where the table of a source's split lies."""
         return self.folder / f"{source}-{split}.parquet"
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from zerovl import s3
@@ -32,7 +32,7 @@ class Outages:
 
 
 class S3Ranges:
-    """The `zerovl.data.shards.ByteRanges` under s3://bucket/prefix; picklable and safe to use after a fork."""
+    """The `zerovl.data.byte_ranges.ByteRanges` under s3://bucket/prefix; picklable and safe to use after a fork."""
 
     def __init__(
         self, root: str, connections: int = 1, outages: Outages | None = None, patience: s3.Patience | None = None
@@ -107,6 +107,43 @@ class S3Shards:
             os.close(own)
             raise
         os.close(own)
+
+
+class S3Files:
+    """Whole files on S3 by their address: `ByteRanges` and `WholeShards` in one, of any bucket; picklable."""
+
+    def __init__(self, connections: int = 1) -> None:
+        self._connections = connections
+        self._buckets: dict[str, S3Ranges] = {}
+
+    def name(self, shard: ShardInfo) -> str:
+        """Return the file's address."""
+        return shard.path
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes of s3://bucket/key; raises `FileNotFoundError`, `OSError`."""
+        place = s3.parse(path)
+        return self._ranges(place.bucket).read(place.path, offset, size)
+
+    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+        """Write a file to an open one, as `S3Shards.fetch`."""
+        place = s3.parse(shard.path)
+        bucket = S3Shards(f"{s3.PREFIX}{place.bucket}", self._connections, self._ranges(place.bucket))
+        bucket.fetch(replace(shard, path=place.path), descriptor)
+
+    def renew(self, _path: str) -> bool:
+        """Return False: nothing is kept here."""
+        return False
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        for ranges in self._buckets.values():
+            ranges.close()
+
+    def _ranges(self, bucket: str) -> S3Ranges:
+        if bucket not in self._buckets:
+            self._buckets[bucket] = S3Ranges(f"{s3.PREFIX}{bucket}", self._connections)
+        return self._buckets[bucket]
 
 
 def _through_outages(read: Callable[[], Result], outages: Outages) -> Result:

@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from zerovl.data.placed_tars import PlacedPicture
 from zerovl.files import atomic_write
 
 if TYPE_CHECKING:
@@ -22,10 +24,18 @@ Members = dict[str, str | bytes]  # extension -> content; "__key__": what the me
 
 
 def sample_members(
-    key: str, picture: bytes, source: str, image_id: int | None, captions: Sequence[str], caption_ids: Sequence[int]
+    key: str,
+    picture: bytes | PlacedPicture,
+    source: str,
+    image_id: int | None,
+    captions: Sequence[str],
+    caption_ids: Sequence[int],
 ) -> Members:
-    """Return a sample as WebDataset has it, of two members; `picture` is a JPEG."""
+    """Return a sample as WebDataset has it, of two members; `picture` is a JPEG, or where one lies: then it is one."""
     description = {"image_id": image_id, "captions": captions, "caption_ids": caption_ids, "source": source}
+    if isinstance(picture, PlacedPicture):
+        placed = json.dumps(description | {"picture": asdict(picture)}, ensure_ascii=False)
+        return {"__key__": key, "json": placed.encode("utf-8")}
     text = json.dumps(description, ensure_ascii=False).encode("utf-8")
     return {"__key__": key, "jpg": picture, "json": text}
 

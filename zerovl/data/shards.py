@@ -1,7 +1,8 @@
 """One sample of a shard by its byte range: no scan, no unpacking of the rest.
 
 A shard is a WebDataset tar (USTAR); a sample is two members that follow one another, `<key>.jpg`
-and `<key>.json`. The manifest's index gives shard, offset and size of each.
+and `<key>.json`. The manifest's index gives shard, offset and size of each. Where the picture stays in a tar of the
+user's, there is only the `.json`, which says where (`zerovl.data.placed_tars`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from zerovl import s3
+from zerovl.data.byte_ranges import ByteRanges
 from zerovl.data.manifest import Manifest
-from zerovl.data.s3_shards import S3Ranges
+from zerovl.data.placed_tars import PlacedPicture, PlacedTars, parse_placed
+from zerovl.data.s3_shards import S3Files, S3Ranges
 from zerovl.errors import ZeroVLError
 
 BLOCK = 512  # bytes; tar headers are one, members are padded to whole ones
@@ -27,48 +30,42 @@ class Sample:
     """One picture of a shard with its captions."""
 
     key: str
-    image: bytes  # as stored, not decoded
+    image: bytes  # as stored, not decoded; b"" where it is `placed` and was not asked for
     captions: list[str]
     caption_ids: list[int]
     image_id: int
     source: str
+    placed: PlacedPicture | None = None  # where the picture lies, if not in the shard
 
 
 class DamagedSampleError(ValueError):
     """Says that bytes are not a sample; the message is the reason."""
 
 
-class ByteRanges(Protocol):
-    """Gives parts of the shards at one place; picklable."""
-
-    def read(self, path: str, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes, fewer at the file's end; raises `OSError` where that fails."""
-        ...
-
-    def renew(self, path: str) -> bool:
-        """Return whether a copy of this shard was kept, found damaged and removed, so that a read gets a new one."""
-        ...
-
-    def close(self) -> None:
-        """Close what is open; a later read opens it again."""
-        ...
-
-
 class ShardReader:
     """Reads samples of the shards under `root`, a folder or s3://bucket/prefix; by `ranges` where they are given.
 
-    It can be pickled, and used on both sides of a fork.
+    Pictures that are not in the shards come by `tars`; without it local ones are found from the project that has
+    `root` as its data/shards. It can be pickled, and used on both sides of a fork.
     """
 
-    def __init__(self, root: Path | str, ranges: ByteRanges | None = None) -> None:
+    def __init__(self, root: Path | str, ranges: ByteRanges | None = None, tars: PlacedTars | None = None) -> None:
         self.root = str(root)
         self._ranges = ranges or _byte_ranges(self.root)
+        self._tars = tars or PlacedTars(
+            self.root, self._ranges, FileRanges(str(Path(self.root).parent.parent)), S3Files()
+        )
 
     def read(self, path: str, offset: int, size: int) -> Sample:
         """Return the sample at bytes [offset, offset + size) of the shard `path` (relative to the root).
 
-        Raises `ZeroVLError` where the shard is missing, cut off or damaged.
+        Raises `ZeroVLError` where the shard, or the tar that has its picture, is missing, cut off or damaged.
         """
+        sample = self.stored(path, offset, size)
+        return replace(sample, image=self._tars.read(sample.placed)) if sample.placed else sample
+
+    def stored(self, path: str, offset: int, size: int) -> Sample:
+        """Return what the shard itself has of a sample: no picture where that is placed elsewhere; raises as `read`."""
         try:
             try:
                 return self._read(path, offset, size)
@@ -89,6 +86,7 @@ class ShardReader:
     def close(self) -> None:
         """Close what is open; a later read opens it again."""
         self._ranges.close()
+        self._tars.close()
 
     def _read(self, path: str, offset: int, size: int) -> Sample:
         data = self._ranges.read(path, offset, size)
@@ -127,12 +125,14 @@ def parse_sample(data: bytes) -> Sample:
             record = _parse_json(content)
         else:
             image = content
-    if image is None or record is None or len(keys) != 1:
+    if record is None or (image is None and "picture" not in record) or len(keys) != 1:
         raise DamagedSampleError(f"a picture and a .json of one key expected, found {sorted(keys)}")
     try:
+        placed = parse_placed(record["picture"]) if image is None else None
         captions = [str(caption) for caption in record["captions"]]
         caption_ids = [int(number) for number in record["caption_ids"]]
-        sample = Sample(keys.pop(), image, captions, caption_ids, int(record["image_id"]), str(record["source"]))
+        image_id, source = int(record["image_id"]), str(record["source"])
+        sample = Sample(keys.pop(), image or b"", captions, caption_ids, image_id, source, placed)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedSampleError(f"the .json lacks or spoils a field ({type(error).__name__}: {error})") from None
     if not captions:

@@ -42,6 +42,9 @@ class SourceParams(Section):
     equal_pictures: Literal["separate", "together"] = Field(
         "separate", description="together: pictures of equal bytes are one, with the captions of all"
     )
+    tars: Literal["packed", "in_place"] = Field(
+        "packed", description="in_place: tars that are whole and sorted stay where they lie and are indexed, not packed"
+    )
     json_caption: str = Field("", description="key of the .json in tars that has the caption; empty: `.txt`, `caption`")
     table: str = Field("", description="layout table: file or pattern, as pairs-*.parquet; empty: by its usual names")
     columns: dict[Literal["image", "caption", "image_id", "split"], str] = Field(
@@ -50,6 +53,15 @@ class SourceParams(Section):
     pictures: Annotated[str, AfterValidator(_at_home)] = Field(
         "", description="layouts table and imagefolder: folder of the pictures; empty: beside the table"
     )
+
+    @model_validator(mode="after")
+    def _in_place_keeps_samples(self) -> Self:
+        if self.tars == "in_place" and self.equal_pictures == "together":
+            raise ValueError(
+                f"source {self.name!r}: tars in_place keeps samples as they are, equal_pictures together puts several "
+                "into one; set tars to packed, or equal_pictures to separate"
+            )
+        return self
 
 
 class DataParams(Section):
@@ -61,7 +73,7 @@ class DataParams(Section):
     sources: list[SourceParams] = Field(
         default=[],
         description="sources by name instead: [{name, path, layout, splits, evaluation_split, txt_captions, "
-        "equal_pictures, json_caption, table, columns, pictures}, ...]",
+        "equal_pictures, tars, json_caption, table, columns, pictures}, ...]",
     )
 
     @model_validator(mode="after")

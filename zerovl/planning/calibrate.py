@@ -31,8 +31,7 @@ from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import training_sampler
 from zerovl.data.manifest import Manifest
-from zerovl.data.open_shards import shard_root
-from zerovl.data.shards import ShardReader
+from zerovl.data.open_shards import ShardFiles, shard_root
 from zerovl.device import own_device
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.frozen_features import training_image_size
@@ -257,12 +256,13 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
     train = params.train
     manifest = Manifest.load(workspace.manifest)
     sampler = training_sampler(train, manifest)
+    files = ShardFiles.of_split(manifest, "train", shard_root(params.machine, workspace), workspace.root)
     tokenize = CaptionTokenizer(
         tokenizer_folder(params, workspace, find_start(params, workspace)), params.model.max_tokens
     )
     batches = train_batches(
         manifest=manifest,
-        shards=ShardReader(shard_root(params.machine, workspace)),
+        shards=files.reader([], None, workspace.root),
         sampler=sampler,
         tokenize=tokenize,
         transform=TrainTransform(training_image_size(params), train.augment),

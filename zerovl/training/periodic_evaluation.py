@@ -40,7 +40,7 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
     sources = manifest.sources("valid")
     if not params.train.valid_checks or not sources:
         return None
-    images, captions, counts = _sample(params, manifest, ShardReader(run.shards.root), sources)
+    images, captions, counts = _sample(params, manifest, run.shards.direct_reader(), sources)
     input_ids, attention_mask = (torch.from_numpy(array) for array in run.spec.tokenizer(captions))
     activity = run.ranks.activity
     # Between passes the watchdog is told: scoring many pairs is progress too.

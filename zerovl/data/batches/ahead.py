@@ -17,6 +17,7 @@ import numpy as np
 from zerovl.data.batches.sampling import Sampler
 from zerovl.data.batches.shuffle import shard_pairs
 from zerovl.data.manifest import Manifest, ShardInfo
+from zerovl.data.open_shards import ShardFiles
 from zerovl.data.shard_cache import NoRoomError, ShardCache
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
@@ -51,13 +52,18 @@ class NothingAhead:
 class Window:
     """The shards of the steps from now on, in the order in which they are needed first, up to a number of bytes."""
 
-    def __init__(self, sampler: Sampler, manifest: Manifest, most_bytes: float) -> None:
+    def __init__(
+        self, sampler: Sampler, manifest: Manifest, most_bytes: float, files: ShardFiles | None = None
+    ) -> None:
+        """Take the files that shards are fetched as from `files`, else the shards themselves."""
         self._sampler = sampler
         self._most_bytes = most_bytes
         self._ends = [np.cumsum(shard_pairs(manifest, source)) for source in sampler.sources]  # (S,) a source
         splits = [manifest.splits[source, "train"] for source in sampler.sources]
         self._firsts = np.cumsum([0, *(len(split.shards) for split in splits)])  # of each source in the row of all
-        self._shards = [shard for split in splits for shard in split.shards]
+        shards = [shard for split in splits for shard in split.shards]
+        self._shards = [files.pictures(shard) for shard in shards] if files else shards  # None: at hand
+        self._sizes = [shard.bytes if shard else 0 for shard in self._shards]
         self._steps: deque[tuple[int, list[int]]] = deque()  # that were looked at, each with its shards
         self._uses: Counter[int] = Counter()  # of each shard in these steps
         self._bytes = 0
@@ -73,13 +79,13 @@ class Window:
                 self._uses[shard] -= 1
                 if not self._uses[shard]:
                     del self._uses[shard]
-                    self._bytes -= self._shards[shard].bytes
+                    self._bytes -= self._sizes[shard]
         coming = self._steps[-1][0] + 1 if self._steps else step
         end = min(self._sampler.steps, step + _MOST_STEPS)
         while coming < end and self._bytes < self._most_bytes and len(self._uses) < len(self._shards):
             shards = self._of_step(coming)
             self._steps.append((coming, shards))
-            self._bytes += sum(self._shards[shard].bytes for shard in shards if not self._uses[shard])
+            self._bytes += sum(self._sizes[shard] for shard in shards if not self._uses[shard])
             self._uses.update(shards)
             coming += 1
 
@@ -89,12 +95,13 @@ class Window:
         room = self._most_bytes
         for _, shards in self._steps:
             for shard in shards:
-                if shard not in seen:
+                file = self._shards[shard]
+                if file is not None and shard not in seen:
                     seen.add(shard)
-                    room -= self._shards[shard].bytes
+                    room -= file.bytes
                     if room < 0:
                         return
-                    yield self._shards[shard]
+                    yield file
 
     def _of_step(self, step: int) -> list[int]:
         """Numbers of a step's shards in the row of all."""
@@ -110,17 +117,20 @@ class Window:
 class ShardsAhead:
     """Fetches the shards of coming steps into the node's cache, in a thread of each process that makes batches."""
 
-    def __init__(self, sampler: Sampler, manifest: Manifest, cache: ShardCache) -> None:
+    def __init__(
+        self, sampler: Sampler, manifest: Manifest, cache: ShardCache, files: ShardFiles | None = None
+    ) -> None:
         self._sampler = sampler
         self._manifest = manifest
         self._cache = cache
+        self._files = files
         self._fetcher: _Fetcher | None = None
         self._owner = 0  # the process of the fetcher: a thread does not come along when a process forks
 
     def __call__(self, step: int) -> None:
         """Take note of the step; the first call of a process starts its thread."""
         if self._fetcher is None or self._owner != os.getpid():
-            window = Window(self._sampler, self._manifest, _SHARE * self._cache.limit)
+            window = Window(self._sampler, self._manifest, _SHARE * self._cache.limit, self._files)
             self._fetcher, self._owner = _Fetcher(window, self._cache, step), os.getpid()
             self._fetcher.start()
         self._fetcher.note(step)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from zerovl.data.filtering.near_pairs import Places, Words, near_pairs
-from zerovl.data.filtering.rewriting import Row, by_shard, copied, read_sample
+from zerovl.data.filtering.rewriting import Row, by_shard, copied, stored_sample
 from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.shard_writing import ShardWriter
@@ -53,6 +53,7 @@ def draw_valid(
         )
     train, valid = _Part(source, "train", shards), _Part(source, "valid", shards)
     reader, number = ShardReader(shards), 0
+    tars = {shard.path: shard.tar for shard in manifest.splits[source, "train"].shards}
     with (
         SplitWriter(manifest.folder, source, "train") as train_writer,
         SplitWriter(manifest.folder, source, "valid") as valid_writer,
@@ -60,7 +61,7 @@ def draw_valid(
         for path, rows in by_shard(manifest.table_path(source, "train")):
             broken = [row for row in rows if row["error"] is not None]
             good = [row for row in rows if row["error"] is None]
-            samples = [read_sample(row, reader) for row in good]
+            samples = [stored_sample(row, reader) for row in good]
             moved = drawn[number : number + len(good)].tolist()
             number += len(good)
             reader.close()
@@ -69,7 +70,7 @@ def draw_valid(
             for row, sample, goes in zip(good, samples, moved, strict=True):
                 (valid if goes else train).pending.append((row, sample))
             train.broken += len(broken)
-            train.flush(train_writer.add, broken)
+            train.flush(train_writer.add, broken, tars[path] if path is not None else None)
             if len(valid.pending) >= shard_samples:
                 valid.flush(valid_writer.add, [])
         valid.flush(valid_writer.add, [])
@@ -117,8 +118,8 @@ class _Part:
     captions: int = 0
     broken: int = 0
 
-    def flush(self, add: Callable[[list[Row], int], None], broken: list[Row]) -> None:
-        """Write what is pending as one shard, and its rows with the broken ones."""
+    def flush(self, add: Callable[[list[Row], int], None], broken: list[Row], tar: str | None = None) -> None:
+        """Write what is pending as one shard, and its rows with the broken ones; `tar` as in `ShardInfo`."""
         number, path = len(self.written), f"{self.source}/{self.split}/{len(self.written):06d}.tar"
         rows: list[Row] = []
         with ExitStack() as stack:
@@ -127,7 +128,7 @@ class _Part:
                 rows.append(row | {"split": self.split, "shard": path} | copied(row, sample, shard))
             size, digest = shard.finish()
         if rows:
-            self.written.append(ShardInfo(path, len(rows), size, digest))
+            self.written.append(ShardInfo(path, len(rows), size, digest, tar))
         self.captions += sum(len(row["captions"]) for row in rows)
         self.pending = []
         add([*rows, *broken], number)

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from zerovl.images import FORMATS, decode_rgb
+from zerovl.picture_looks import exif_orientation
+
+_ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 EXAMPLES = 5  # with a picture, of each reason in a split
 _SIDE = 96  # pixels of the longer side of a small picture
 
@@ -46,11 +50,18 @@ class FirstExamples:
 
 
 def small_picture(data: bytes) -> bytes:
-    """Return the JPEG of a shard reduced to a longer side of `_SIDE` pixels."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-        small = image.convert("RGB")
+    """Return a stored picture reduced to a longer side of `_SIDE` pixels, as JPEG."""
+    small = _quickly_decoded(data) or decode_rgb(data, _ANY_PIXELS)
     small.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def _quickly_decoded(data: bytes) -> Image.Image | None:
+    """Return an upright JPEG at a part of its size; None for what only a picture in the user's own tar can be."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.format not in ("JPEG", "MPO") or exif_orientation(image) != 1:
+            return None
+        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
+        return image.convert("RGB")

@@ -94,38 +94,41 @@ class SplitRewriter:
         good = [row for row in kept if row["error"] is None]
         if not removed:
             (self.shards / before.path).rename(self.shards / path)
-            self._written.append(ShardInfo(path, before.samples, before.bytes, before.sha256))
+            self._written.append(replace(before, path=path))
             return [row | {"shard": path} if row["error"] is None else row for row in kept]
         reader = ShardReader(self.shards)
         self._note(removed, reader)
         with ExitStack() as stack:
             stack.callback(reader.close)
             shard = ShardWriter(self.shards / path, stack)
-            places = iter([copied(row, read_sample(row, reader), shard) for row in good])
+            places = iter([copied(row, stored_sample(row, reader), shard) for row in good])
             size, digest = shard.finish()
         if not good or before.path != path:
             (self.shards / before.path).unlink()
         if good:
-            self._written.append(ShardInfo(path, len(good), size, digest))
+            self._written.append(replace(before, path=path, samples=len(good), bytes=size, sha256=digest))
         return [row | {"shard": path} | next(places) if row["error"] is None else row for row in kept]
 
     def _note(self, removed: list[tuple[Row, LeftOut]], reader: ShardReader) -> None:
         for row, entry in removed:
             if self.left_out.examples.has_room(entry.reason):
-                entry = replace(entry, picture=small_picture(read_sample(row, reader).image))
+                entry = replace(entry, picture=small_picture(_read_sample(row, reader).image))
             self.left_out.add([entry])
 
 
-def read_sample(row: Row, reader: ShardReader) -> Sample:
-    """Return the sample of a row of the manifest."""
+def stored_sample(row: Row, reader: ShardReader) -> Sample:
+    """Return what the shard itself has of the sample of a row of the manifest."""
+    return reader.stored(row["shard"], row["offset"], row["size"])
+
+
+def _read_sample(row: Row, reader: ShardReader) -> Sample:
     return reader.read(row["shard"], row["offset"], row["size"])
 
 
 def copied(row: Row, sample: Sample, shard: ShardWriter) -> Row:
     """Add a sample with the captions that its row has now; returns where it lies."""
-    members = sample_members(
-        sample.key, sample.image, sample.source, sample.image_id, row["captions"], row["caption_ids"]
-    )
+    picture = sample.placed or sample.image
+    members = sample_members(sample.key, picture, sample.source, sample.image_id, row["captions"], row["caption_ids"])
     offset, size = shard.add(members)
     return {"offset": offset, "size": size}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from zerovl.data.filtering.left_out import FirstExamples, LeftOut, small_picture
@@ -16,7 +17,7 @@ class Candidate:
     image_id: int | None
     captions: tuple[str, ...]
     origin: str
-    picture: bytes  # JPEG
+    picture: Callable[[], bytes]  # reads it: asked for where it is shown as an example
     width: int
     height: int
 
@@ -44,7 +45,7 @@ class Sieve:
         return kept if kept or not refusals else None
 
     def _leave_out(self, sample: Candidate, captions: tuple[str, ...], refusal: Refusal, whole: bool) -> None:
-        picture = small_picture(sample.picture) if self._examples.count(refusal.reason) else None
+        picture = small_picture(sample.picture()) if self._examples.count(refusal.reason) else None
         self.left_out.append(
             LeftOut(
                 refusal.reason, refusal.detail, whole, sample.key, sample.image_id, captions, sample.origin, picture

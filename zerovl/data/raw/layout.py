@@ -61,6 +61,7 @@ class Source:
     evaluation_split: str
     txt_captions: str = "auto"  # as in `params.SourceParams`
     equal_pictures: str = "separate"  # a key of `equal_pictures.GROUPINGS`
+    tars: str = "packed"  # these as in `params.SourceParams`
     json_caption: str = ""  # these as in `params.SourceParams`
     table: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)

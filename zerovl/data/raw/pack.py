@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from zerovl.data.filtering.left_out import LeftOut
 from zerovl.data.filtering.sample_filters import KEEP_ALL, Filters
 from zerovl.data.filtering.sieve import Candidate, Sieve
+from zerovl.data.placed_tars import PlacedPicture
+from zerovl.data.raw.picture_hash import difference_hash
 from zerovl.data.raw.records import Picture, Record, printable
 from zerovl.data.shard_writing import ShardWriter, sample_members
 from zerovl.images import BrokenImageError, decode
@@ -72,6 +73,7 @@ class Packed:
     sha256: str
     faults: tuple[str, ...] = ()  # of stored pictures: what they say of themselves that was ignored
     left_out: tuple[LeftOut, ...] = ()
+    tar: str | None = None  # sha256 of the tar that has the pictures, if the shard has not
     taken_over: bool = False  # from a `prepare` that was interrupted
 
 
@@ -79,15 +81,22 @@ PackAll = Callable[[Iterator[Unit]], Iterator[Packed]]  # results come in the or
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
     """A picture as it goes into the shard."""
 
-    data: bytes
+    data: bytes | PlacedPicture
+    size: int  # bytes
     width: int
     height: int
     phash: int
     recoded: str | None
     faults: tuple[str, ...]
+    read: Callable[[], bytes]  # the picture itself
+
+
+# Turns the picture of a record into what is stored of it, and notes the sha256 of its bytes in the row; raises
+# `BrokenImageError`.
+TakePicture = Callable[[Picture, dict[str, Any]], Stored]
 
 
 def pack(unit: Unit) -> Packed:
@@ -96,10 +105,21 @@ def pack(unit: Unit) -> Packed:
     Raises `OSError` only where writing fails; a picture that cannot be read or decoded is a row
     with an error.
     """
+
+    def take(picture: Picture, row: dict[str, Any]) -> Stored:
+        original = read_picture(picture)
+        row["sha256"] = hashlib.sha256(original).hexdigest()
+        return store_picture(original, unit.max_side, unit.max_pixels, unit.jpeg)
+
+    return pack_with(unit, take)
+
+
+def pack_with(unit: Unit, take: TakePicture) -> Packed:
+    """Do the same with pictures that `take` gives."""
     with ExitStack() as stack:
         shard = ShardWriter(Path(unit.shards, unit.name), stack)
         sieve, faults = Sieve(unit.filters), list[str]()
-        packed = [_pack_record(record, unit, shard, sieve, faults) for record in unit.records]
+        packed = [_pack_record(record, unit, take, shard, sieve, faults) for record in unit.records]
         size, digest = shard.finish()
     rows = [row for row in packed if row is not None]
     samples = sum(row["error"] is None for row in rows)
@@ -107,7 +127,7 @@ def pack(unit: Unit) -> Packed:
 
 
 def _pack_record(
-    record: Record, unit: Unit, shard: ShardWriter, sieve: Sieve, faults: list[str]
+    record: Record, unit: Unit, take: TakePicture, shard: ShardWriter, sieve: Sieve, faults: list[str]
 ) -> dict[str, Any] | None:
     """Return a row of the manifest; None where a filter left out the whole record."""
     row: dict[str, Any] = {
@@ -122,14 +142,12 @@ def _pack_record(
     if record.picture is None:
         return row | {"error": record.error or "no picture"}
     try:
-        original = read_picture(record.picture)
-        row["sha256"] = hashlib.sha256(original).hexdigest()
-        stored = store_picture(original, unit.max_side, unit.max_pixels, unit.jpeg)
+        stored = take(record.picture, row)
     except BrokenImageError as error:
         return row | {"error": str(error)}
     key, origin = f"{unit.source}-{record.image_id}", str(row["origin"])
     kept = sieve.kept_captions(
-        Candidate(key, record.image_id, record.captions, origin, stored.data, stored.width, stored.height)
+        Candidate(key, record.image_id, record.captions, origin, stored.read, stored.width, stored.height)
     )
     if kept is None:
         return None
@@ -151,7 +169,7 @@ def _pack_record(
         "size": size,
         "width": stored.width,
         "height": stored.height,
-        "bytes": len(stored.data),
+        "bytes": stored.size,
         "phash": stored.phash,
         "recoded": stored.recoded,
     }
@@ -177,7 +195,7 @@ def read_picture(picture: Picture) -> bytes:
         raise BrokenImageError(f"cannot be read: {error.strerror}") from None
 
 
-def store_picture(data: bytes, max_side: int, max_pixels: int, jpeg: JpegSettings = BEST_JPEG) -> _Stored:
+def store_picture(data: bytes, max_side: int, max_pixels: int, jpeg: JpegSettings = BEST_JPEG) -> Stored:
     """Return the bytes to keep: the original ones of an RGB or grey JPEG that is not too large and looks as its values.
 
     All else is decoded as people see it (`zerovl.images.decode`) and written as JPEG by `jpeg`: a stored
@@ -202,14 +220,5 @@ def store_picture(data: bytes, max_side: int, max_pixels: int, jpeg: JpegSetting
         except (OSError, ValueError) as error:  # sides above JPEG's 65535
             raise BrokenImageError(f"{image.width}x{image.height} cannot be stored as JPEG: {error}"[:200]) from None
         data = buffer.getvalue()
-    return _Stored(data, image.width, image.height, phash, ", ".join(reasons) or None, tuple(decoded.faults))
-
-
-def difference_hash(image: Image.Image) -> int:
-    """Return 64 bits, row by row: whether a pixel of the 9 x 8 grey miniature is brighter than its left neighbour.
-
-    The dHash of https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html,
-    with the same bits as imagehash.dhash.
-    """
-    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))  # (8, 9)
-    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes())
+    faults, recoded = tuple(decoded.faults), ", ".join(reasons) or None
+    return Stored(data, len(data), image.width, image.height, phash, recoded, faults, lambda: data)

@@ -24,13 +24,15 @@ from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
 from zerovl.data.filtering.sample_filters import sample_filters
 from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
+from zerovl.data.placed_tars import write_catalogue
 from zerovl.data.raw.cluster_packing import cluster_address, packing_on_cluster
 from zerovl.data.raw.equal_pictures import GROUPINGS
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.in_place import MakeUnit, TarsInPlace
 from zerovl.data.raw.kept_units import KeptUnits
 from zerovl.data.raw.layout import Source, is_remote
 from zerovl.data.raw.pack import JpegSettings, PackAll, Packed, Unit
-from zerovl.data.raw.records import Record
+from zerovl.data.raw.records import Reading, Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json
 from zerovl.log import logger
@@ -72,13 +74,15 @@ def pack_sources(
         if (address := cluster_address())
         else _packing(kept, workers)
     )
+    in_place = TarsInPlace(workspace, workspace.shards / _FETCHED, settings.max_pixels)
+    in_place.index([source for source in chosen if source.tars == "in_place"], workers)
     with packing as pack_all:
         for source in chosen:
             tallies = left_out.setdefault(source.name, {})
             for split in source.splits:
                 with LeftOutWriter(workspace.manifest, source.name, split) as writer:
                     splits[source.name, split] = _pack_split(
-                        source, split, settings, workspace, fetched, pack_all, writer
+                        source, split, settings, workspace, fetched, pack_all, writer, in_place
                     )
                 tallies[split] = writer.tallies
             here = [splits[source.name, split] for split in source.splits]
@@ -86,6 +90,7 @@ def pack_sources(
                 raise ZeroVLError(
                     f"source {source.name!r}: {source.path} has no samples; add its data, or take the source out"
                 )
+    write_catalogue(workspace.shards, in_place.catalogue)
     shutil.rmtree(workspace.shards / _FETCHED, ignore_errors=True)
     return splits, left_out
 
@@ -98,10 +103,16 @@ def _pack_split(
     fetched: FetchedFiles,
     pack_all: PackAll,
     left_out: LeftOutWriter,
+    in_place: TarsInPlace,
 ) -> SplitInfo:
-    reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
-    records = GROUPINGS[source.equal_pictures](reading.records, fetched)
-    units = _units(records, source.name, split, settings, workspace.shards, fetched)
+    make_unit = _unit_maker(source.name, split, settings, workspace.shards)
+    if source.tars == "in_place":
+        reading = Reading(iter(()))
+        all_packed = in_place.packed(source, split, settings, make_unit, pack_all, fetched)
+    else:
+        reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
+        records = GROUPINGS[source.equal_pictures](reading.records, fetched)
+        all_packed = pack_all(_units(records, make_unit, settings.shard_samples, fetched))
     title = f"{source.name}/{split}"
     pairs = captions = broken = taken_over = 0
     shards: list[ShardInfo] = []
@@ -110,7 +121,7 @@ def _pack_split(
         SplitWriter(workspace.manifest, source.name, split) as writer,
         tqdm(total=reading.total, desc=title, unit=" samples", delay=1) as bar,
     ):
-        for packed in pack_all(units):
+        for packed in all_packed:
             for record in packed.unit.records:
                 if record.picture:
                     fetched.release(record.picture.path)
@@ -118,7 +129,7 @@ def _pack_split(
             faults.update(packed.faults)
             left_out.add(packed.left_out)
             if packed.samples:
-                shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256))
+                shards.append(ShardInfo(packed.unit.name, packed.samples, packed.bytes, packed.sha256, packed.tar))
             good = [row for row in packed.rows if row["error"] is None]
             pairs += len(good)
             captions += sum(len(row["captions"]) for row in good)
@@ -134,16 +145,23 @@ def _pack_split(
     return SplitInfo(pairs, captions, broken, tuple(shards))
 
 
-def _units(
-    records: Iterator[Record], source: str, split: str, settings: PrepareParams, shards: Path, fetched: FetchedFiles
-) -> Iterator[Unit]:
-    """Give consecutive records by `shard_samples`; fetched files that they lie in are held until they are packed."""
+def _unit_maker(source: str, split: str, settings: PrepareParams, shards: Path) -> MakeUnit:
+    """Return what makes a unit of the number of its shard and of its records."""
     filters = sample_filters(settings.filters)
     jpeg = JpegSettings(settings.jpeg_quality, settings.jpeg_chroma)
+
+    def make_unit(number: int, records: tuple[Record, ...]) -> Unit:
+        return Unit(str(shards), source, split, number, records, settings.max_side, settings.max_pixels, filters, jpeg)
+
+    return make_unit
+
+
+def _units(records: Iterator[Record], make_unit: MakeUnit, shard_samples: int, fetched: FetchedFiles) -> Iterator[Unit]:
+    """Give consecutive records by `shard_samples`; fetched files that they lie in are held until they are packed."""
     held = (_hold(record, fetched) for record in records)
     number = 0
-    while batch := tuple(islice(held, settings.shard_samples)):
-        yield Unit(str(shards), source, split, number, batch, settings.max_side, settings.max_pixels, filters, jpeg)
+    while batch := tuple(islice(held, shard_samples)):
+        yield make_unit(number, batch)
         number += 1
 
 

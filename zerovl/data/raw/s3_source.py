@@ -10,14 +10,19 @@ from zerovl import s3
 
 def list_tars(uri: str) -> list[str]:
     """Return URIs of all `.tar` objects under `s3://bucket/prefix`, sorted; `ZeroVLError` if they cannot be listed."""
+    return sorted(tar_states(uri))
+
+
+def tar_states(uri: str) -> dict[str, str]:
+    """Return URI -> what changes when the object does (size and ETag) of the same objects; raises as `list_tars`."""
     place = s3.parse(uri)
     prefix = place.path.rstrip("/")
     bucket = _bucket(place.bucket)
     pages = bucket.client.get_paginator("list_objects_v2")
     with bucket.explained(f"{uri}: cannot list its tars"):
         listed = pages.paginate(Bucket=bucket.name, Prefix=f"{prefix}/" if prefix else "")
-        keys = [item["Key"] for page in listed for item in page.get("Contents", [])]
-    return sorted(f"{s3.PREFIX}{bucket.name}/{key}" for key in keys if key.endswith(".tar"))
+        items = [item for page in listed for item in page.get("Contents", []) if item["Key"].endswith(".tar")]
+    return {f"{s3.PREFIX}{bucket.name}/{item['Key']}": f"{item['Size']} {item['ETag']}" for item in items}
 
 
 def fetch(uri: str, path: Path) -> None:

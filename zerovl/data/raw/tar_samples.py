@@ -54,6 +54,26 @@ class DamagedTarError(Exception):
     """The rest of a tar cannot be read."""
 
 
+class UnfitTarError(Exception):
+    """A tar is not whole, or its samples do not lie together; the message says which."""
+
+
+def whole_samples(path: str, name: str) -> list[TarSample]:
+    """Return what `read_samples` gives of a tar that is whole and sorted; raises `UnfitTarError` for any other."""
+    grouping, found = _Grouping(name), list[TarSample]()
+    try:
+        with open(path, "rb") as file:
+            for member in whole_members(file):
+                found += _add(grouping, member, file, path, name)
+                if grouping.scattered:
+                    raise UnfitTarError(
+                        "its samples do not lie together; `tar --sort=name` writes one in which they do"
+                    )
+    except DamagedTarError as error:
+        raise UnfitTarError(str(error)) from None
+    return [*found, *grouping.rest()]
+
+
 def read_samples(path: str, name: str) -> Iterator[TarSample]:
     """Give the samples of a tar, those whose members do not lie together last.
 

@@ -8,7 +8,7 @@ github.com/LAION-AI/CLIP_benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -24,8 +24,6 @@ _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 
-_Opened = AbstractContextManager[str]
-
 
 class WebDataset:
     """The `Layout` of sources that are tars, on this machine or on S3."""
@@ -33,7 +31,7 @@ class WebDataset:
     name = "webdataset"
     signs = "*.tar, train/*.tar or valid/*.tar"
     remote = True
-    uses = frozenset({"evaluation_split", "txt_captions", "json_caption"})
+    uses = frozenset({"evaluation_split", "txt_captions", "tars", "json_caption"})
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a tar where one of the splits would have it."""
@@ -46,10 +44,22 @@ class WebDataset:
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the samples of one split's tars, in the order of their names."""
-        tars = _tars(source.path, source.evaluation_split)
-        first_id = SECOND_RUN if split == "valid" and tars["train"] else 0
-        opened = _opened(source, split, tars[split], fetched)
-        return Reading(_read_tars(opened, first_id, max_caption_bytes, _caption_reader(source)))
+        records = tar_records(source, split, max_caption_bytes)
+        tars = enumerate(split_tars(source, split))
+        names = ((tar, f"{source.name}-{split}-{number}.tar") for number, tar in tars)
+        return Reading(record for tar, name in names for record in opened_records(records, *tar, fetched, name))
+
+
+def split_tars(source: Source, split: str) -> list[tuple[str, str]]:
+    """Return (name for messages, path or address) of each tar of a split, in their order."""
+    tars = _tars(source.path, source.evaluation_split)[split]
+    return [(tar if is_remote(tar) else str(Path(tar).relative_to(source.path)), tar) for tar in tars]
+
+
+def tar_records(source: Source, split: str, max_caption_bytes: int) -> TarRecords:
+    """Return what makes records of the samples of a split's tars."""
+    first_id = SECOND_RUN if split == "valid" and _tars(source.path, source.evaluation_split)["train"] else 0
+    return TarRecords(first_id, max_caption_bytes, _caption_reader(source))
 
 
 def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
@@ -87,30 +97,31 @@ def _caption_reader(source: Source) -> ReadCaptions:
     return caption_reader(source.json_caption, caption_a_line if lines else one_caption)
 
 
-def _opened(source: Source, split: str, tars: list[str], fetched: FetchedFiles) -> Iterator[tuple[str, _Opened]]:
-    """Give (name for messages, context that gives a local path) of each tar."""
-    for number, tar in enumerate(tars):
-        if is_remote(tar):
-            yield tar, fetched.fetched(f"{source.name}-{split}-{number}.tar", _fetcher(tar))
-        else:
-            yield str(Path(tar).relative_to(source.path)), nullcontext(tar)
+def opened_records(records: TarRecords, name: str, path: str, fetched: FetchedFiles, scratch: str) -> Iterator[Record]:
+    """Give the records of a tar; one on S3 is fetched for it, as the file `scratch`."""
+    opened: AbstractContextManager[str] = nullcontext(path)
+    if is_remote(path):
+        opened = fetched.fetched(scratch, lambda place: s3_source.fetch(path, place))
+    with opened as local:
+        yield from records.of(name, read_samples(local, name))
 
 
-def _fetcher(uri: str) -> Callable[[Path], None]:
-    return lambda path: s3_source.fetch(uri, path)
+class TarRecords:
+    """Makes records of the samples of one split's tars, in their order; `ImageIds` says what their ids are."""
 
+    def __init__(self, first_id: int, max_caption_bytes: int, read_captions: ReadCaptions) -> None:
+        self._image_ids = ImageIds(first_id)
+        self._caption_ids = Recent()
+        self._max_caption_bytes = max_caption_bytes
+        self._read_captions = read_captions
 
-def _read_tars(
-    tars: Iterable[tuple[str, _Opened]], first_id: int, max_caption_bytes: int, read_captions: ReadCaptions
-) -> Iterator[Record]:
-    """Give the records of tars, in their order; `ImageIds` says what their ids are."""
-    image_ids = ImageIds(first_id)
-    caption_ids = Recent()
-    for name, opened in tars:
-        image_ids.next_tar(name)
-        with opened as path:
-            for sample in read_samples(path, name):
-                yield from _records(sample, image_ids, caption_ids, max_caption_bytes, read_captions)
+    def of(self, name: str, samples: Iterable[TarSample]) -> Iterator[Record]:
+        """Give the records of the next tar."""
+        self._image_ids.next_tar(name)
+        for sample in samples:
+            yield from _records(
+                sample, self._image_ids, self._caption_ids, self._max_caption_bytes, self._read_captions
+            )
 
 
 def _records(
