@@ -60,8 +60,14 @@ class Deployed:
             client.update_variable(VariableUpdate(name=VARIABLE, value=value))
 
     def covers(self, paths: Paths, snapshot: Snapshot) -> bool:
-        """Return whether nothing is to be applied: the same files, and all that was made of them is there."""
-        return self.source == source_digest(paths) and self.fields.keys() <= snapshot.keys()
+        """Return whether nothing is to be applied: the same files, and all that was made of them is there.
+
+        A deployment loses its work pool when somebody deletes that, for example to have one of containers.
+        """
+        if not self.fields.keys() <= snapshot.keys():
+            return False
+        with_pool = all(snapshot[name]["work_pool_name"] for name in self.fields)
+        return with_pool and self.source == source_digest(paths)
 
     def edited(self, snapshot: Snapshot) -> dict[str, list[str]]:
         """Return, by deployment, the fields that differ from what was applied."""

@@ -33,6 +33,7 @@ class Client:
 def snapshot(**changed: Any) -> dict[str, dict[str, Any]]:
     schedule = {"active": True, "cron": "0 3 * * 1"}
     values = {"tags": ["zerovl"], "parameters": {"reason": "weekly"}, "schedules": {"mondays": schedule}}
+    values |= {"work_pool_name": "zerovl"}
     return {"retrain/retrain-weekly": {**values, **changed}, "other/other": {"tags": [], "parameters": {}}}
 
 
@@ -58,6 +59,8 @@ def test_there_is_something_to_apply_where_a_file_changed_or_a_deployment_is_gon
     made = Deployed.now(paths, snapshot())
     assert made.covers(paths, snapshot())
     assert not made.covers(paths, {})
+    assert not made.covers(paths, snapshot(work_pool_name=None))  # somebody has deleted the pool
+    assert made.covers(paths, snapshot(work_pool_name="another"))
     (paths.root / "flows" / ".#forms.py").symlink_to("somebody@a-machine.4711:1")  # Emacs' lock
     assert made.covers(paths, snapshot())
     (paths.root / "flows" / "forms.py").write_text("Recipe = 2\n")  # another form
