@@ -98,22 +98,23 @@ def test_ten_deploys_around_the_scheduled_minute_make_one_run(factory: Factory) 
         rows = factory.runs_of("due")
         return [each for each in rows if datetime.fromisoformat(each["expected_start_time"]) == due_at]
 
-    apply()
-    (run,) = wait_for("a run of the schedule", due_runs, 25)
-    taken = {"state": {"type": "PENDING", "name": "Pending"}, "force": True}
-    factory.api("POST", f"/flow_runs/{run['id']}/set_state", taken)
     said: list[str] = []
-    with SyncPrefectClient(f"{factory.url}/api") as client:
-        for _ in range(10):
-            let_pass(client, said.append)
-            apply()
-        later = due_at + timedelta(hours=1)
-        wait_for("the next run", lambda: later.isoformat()[:16] in str(factory.planned()), 30)
-    assert [each["id"] for each in due_runs()] == [run["id"]]
+    try:
+        apply()
+        (run,) = wait_for("a run of the schedule", due_runs, 25)
+        taken = {"state": {"type": "PENDING", "name": "Pending"}, "force": True}
+        factory.api("POST", f"/flow_runs/{run['id']}/set_state", taken)
+        with SyncPrefectClient(f"{factory.url}/api") as client:
+            for _ in range(10):
+                let_pass(client, said.append)
+                apply()
+        later = (due_at + timedelta(hours=1)).isoformat()[:16]
+        wait_for("the next run", lambda: later in str(factory.planned()), 30)
+        assert [each["id"] for each in due_runs()] == [run["id"]]
+    finally:
+        factory.api("DELETE", f"/flows/{flow}")  # with its deployment and its runs
     assert len(said) == 1
     assert f"run {run['name']} is due at {due_at:%H:%M:%S} UTC" in said[0]
-    apply()
-    factory.api("DELETE", f"/flows/{flow}")
 
 
 def _written(factory: Factory) -> dict[str, str]:
