@@ -35,7 +35,7 @@ def test_how_many_a_setting_stands_for() -> None:
 
 
 def test_more_than_there_are_is_an_error_with_both_numbers() -> None:
-    words = r"machine\.ranks is 4, and there is no more than 3 GPUs \(CUDA_VISIBLE_DEVICES is '0,1,2'\); set it to 0"
+    words = r"machine\.ranks is 4, to be had: 3 GPUs \(CUDA_VISIBLE_DEVICES is '0,1,2'\); set it to 0"
     with pytest.raises(ZeroVLError, match=words):
         own_gpus.count(4)
 

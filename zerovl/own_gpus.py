@@ -24,7 +24,7 @@ def count(asked: int) -> int:
     """
     there = gpu_names.visible()
     if there.names and asked > there.usable:
-        raise ZeroVLError(f"machine.ranks is {asked}, and there is no more than {there}; set it to 0 for all of them")
+        raise ZeroVLError(f"machine.ranks is {asked}, to be had: {there}; set it to 0 for all of them")
     return min(asked or there.usable, there.usable)
 
 

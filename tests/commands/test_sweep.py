@@ -139,7 +139,7 @@ def test_as_many_at_once_as_there_are_free_gpus_for(
     assert "2 at once, each on GPUs of its own" in capsys.readouterr().out
     held.release()
     assert [sweep_trials.side_by_side(ranks) for ranks in (0, 1, 2, 5)] == [1, 5, 2, 1]
-    with pytest.raises(ZeroVLError, match=r"machine\.ranks is 6, and there is no more than 5 GPUs"):
+    with pytest.raises(ZeroVLError, match=r"machine\.ranks is 6, to be had: 5 GPUs"):
         sweep_trials.side_by_side(6)
 
 
