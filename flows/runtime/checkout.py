@@ -225,7 +225,7 @@ def _author(folder: Path) -> dict[str, str]:
 
 
 def _share(paths: Paths, path: Path) -> None:
-    """Give the checkout cache, remotes and run state of the user's checkout."""
+    """Give the checkout cache, remotes, run state and indexes of tars of the user's checkout."""
     from dvc.repo import Repo
 
     local = paths.root / ".dvc" / "config.local"
@@ -243,6 +243,8 @@ def _share(paths: Paths, path: Path) -> None:
             for name, url in folders.items():
                 config["remote"].setdefault(name, {})["url"] = url
     _link(paths.runs, path / "runs")
+    _link(paths.tar_indexes, path / "data" / ".tars")
+    _exclude(path, "data/.tars")
 
 
 def _exclude(folder: Path, path: str) -> None:

@@ -42,3 +42,8 @@ class Paths:
     def runs(self) -> Path:
         """Return the folder of training's run state by fingerprint, from which an equal run resumes."""
         return self.root / "runs"
+
+    @property
+    def tar_indexes(self) -> Path:
+        """Return the folder of what is in tars that stay where they lie, so that no run reads them all again."""
+        return self.root / "data" / ".tars"

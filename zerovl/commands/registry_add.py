@@ -17,6 +17,7 @@ from typing import Any
 from zerovl import params_file
 from zerovl.commands import track
 from zerovl.comparison import revision
+from zerovl.data import placed_tars
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params, as_dict
 from zerovl.registry import fetch
@@ -53,6 +54,7 @@ class _HoldersBesideRevision(Holders):
 
     def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         revision.copy_files(self.revision, self.here.root, self.workspace.root, [Workspace().shards])
+        placed_tars.anchor(self.workspace.shards, self.here.root)
         return super()._score_again(registry, holder, ours, why)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.support import raw_sources
 from zerovl.data.manifest import Manifest
+from zerovl.data.placed_tars import anchor
 from zerovl.data.raw import in_place
 from zerovl.data.raw.tar_index import TarTask
 from zerovl.data.shards import Sample, ShardReader
@@ -230,6 +232,11 @@ def test_a_changed_tar_is_named_with_the_fix(tmp_path: Path) -> None:
     manifest = raw_sources.run_sources(tmp_path, WEB | {"tars": "in_place"})
     catalogue = json.loads((tmp_path / "data/shards/tars.json").read_text())
     assert [value["path"] for value in catalogue.values()] == ["raw/web/0.tar"]  # relative to the project
+    shutil.copytree(tmp_path / "data", tmp_path / "copy/data")
+    anchor(tmp_path / "copy/data/shards", tmp_path)  # a copy of the shards in another project
+    assert [sample.image for sample, _ in samples(tmp_path / "copy", manifest)] == [
+        sample.image for sample, _ in samples(tmp_path, manifest)
+    ]
     whole = bytearray(tar.read_bytes())
     whole[600] ^= 1
     for changed, reason in (

@@ -32,6 +32,8 @@ def test_a_checkout_shares_cache_remote_and_run_state_but_no_files(paths: Paths)
     assert (second.path / "params.yaml").read_text() == (paths.root / "params.yaml").read_text()
     (first.path / "runs" / "state").write_text("shared")
     assert (second.path / "runs" / "state").read_text() == "shared"
+    (first.path / "data/.tars/state").write_text("shared")
+    assert (second.path / "data/.tars/state").read_text() == "shared"
     with Repo(str(paths.root)) as user, Repo(str(first.path)) as own:
         assert own.cache.local_cache_dir == user.cache.local_cache_dir
         assert own.config["remote"]["local"]["url"] == user.config["remote"]["local"]["url"]
