@@ -129,7 +129,6 @@ def _track(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> int:
         params = load(arguments)
         from zerovl.commands import track
-        from zerovl.workspace import Workspace
 
         return track.track(params, Workspace())
 
@@ -140,7 +139,6 @@ def _track(commands: Subparsers) -> None:
 def _tell_trackers(params: Params) -> None:
     """Of what a stage has found; here, since no stage's outputs depend on it."""
     from zerovl.commands import track
-    from zerovl.workspace import Workspace
 
     track.tell(params, Workspace())
 
