@@ -42,6 +42,7 @@ _LATER = frozenset(
         "train.image_dropout",
         "train.image_size",
         "train.augment.flip_probability",
+        "train.augment.decode",
         "train.text_dropout",
         "train.valid_set_pictures",
         "machine",

@@ -28,6 +28,7 @@ def test_an_older_file_is_read() -> None:
     for key in LATER:
         del values["train"][key]
     del values["train"]["augment"]["flip_probability"]
+    del values["train"]["augment"]["decode"]
     del values["machine"]["cache_features"]
     assert params_file.parse(values, "older.yaml") == Params()
 
@@ -35,7 +36,7 @@ def test_an_older_file_is_read() -> None:
 def test_at_its_default_a_setting_is_not_part_of_the_name(tmp_path: Path) -> None:
     before = described(tmp_path)
     assert not set(LATER) & before["train"].keys()
-    assert "flip_probability" not in before["train"]["augment"]
+    assert not {"flip_probability", "decode"} & before["train"]["augment"].keys()
     assert before == described(tmp_path, "machine.cache_features=false")
 
 

@@ -19,10 +19,10 @@ from zerovl.data.byte_ranges import ByteRanges
 from zerovl.data.manifest import Manifest
 from zerovl.data.placed_tars import PlacedPicture, PlacedTars, parse_placed
 from zerovl.data.s3_shards import S3Files, S3Ranges
+from zerovl.descriptors import open_files_limit
 from zerovl.errors import ZeroVLError
 
 BLOCK = 512  # bytes; tar headers are one, members are padded to whole ones
-OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _byte_ranges(root: str) -> ByteRanges:
 
 
 class FileRanges:
-    """Gives parts of files by one `pread` each, with the last used files kept open."""
+    """Gives parts of files by one `pread` each; files stay open up to half of what the process may open."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -221,7 +221,7 @@ class FileRanges:
         if descriptor is None:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_CLOEXEC)
             self._open[path] = descriptor
-            if len(self._open) > OPEN_FILES:
+            if len(self._open) > max(1, open_files_limit() // 2):
                 os.close(self._open.popitem(last=False)[1])
         else:
             self._open.move_to_end(path)

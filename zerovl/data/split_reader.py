@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,9 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.shards import Sample, ShardReader, locate, read_row
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError, decode_rgb
+from zerovl.picture_reader import ANY_PIXELS as ANY_PIXELS  # of others too
 
-ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
+Found = TypeVar("Found")
 
 
 class SplitReader:
@@ -36,8 +39,12 @@ class SplitReader:
 
     def picture(self, source: str, row: int, sample: Sample) -> Image.Image:
         """Return the RGB picture of a sample; raises `ZeroVLError` where it does not decode."""
+        return self.decoded(source, row, sample, partial(decode_rgb, max_pixels=ANY_PIXELS))
+
+    def decoded(self, source: str, row: int, sample: Sample, decode: Callable[[bytes], Found]) -> Found:
+        """Return what `decode` makes of a sample's picture; its `BrokenImageError` becomes a `ZeroVLError`."""
         try:
-            return decode_rgb(sample.image, ANY_PIXELS)
+            return decode(sample.image)
         except BrokenImageError as error:
             path, offset, _ = self._place(source, row)
             raise ZeroVLError(

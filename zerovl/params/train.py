@@ -20,6 +20,11 @@ class AugmentParams(Section):
         False, description="AutoAugment, ImageNet policy (off here: it changes the colours that captions name)"
     )
     mask_probability: float = Field(0.05, ge=0, lt=1, description="of a token to be masked, replaced or dropped")
+    decode: Literal["exact", "fast"] = Field(
+        "exact",
+        description="exact: all pixels of a picture, then the crop is resized; fast: a JPEG is decoded at a half or "
+        "less of its size where its crop has pixels to spare, which blurs a little",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,13 +29,14 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.features import COMPLETE, StoredFeatures, captions_of, lay_out, write_rows
 from zerovl.data.batches.sides import Transform
 from zerovl.data.batches.workers import OrderedLoader
-from zerovl.data.split_reader import SplitReader
+from zerovl.data.split_reader import ANY_PIXELS, SplitReader
 from zerovl.engine.frozen_features import Side, cached_sides, training_image_size, unaugmented_sides
 from zerovl.engine.precision import Precision
 from zerovl.engine.trainer import StopRequest
 from zerovl.engine.weights import named_weights
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file, sha256_json, write_json
+from zerovl.images import decode_rgb
 from zerovl.log import logger
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
@@ -55,8 +55,8 @@ class Unaugmented:
 
     transform: EvaluationTransform
 
-    def __call__(self, image: Image.Image, _rng_seed: int) -> Tensor:
-        return self.transform(image)
+    def __call__(self, data: bytes, _rng_seed: int) -> Tensor:
+        return self.transform(decode_rgb(data, ANY_PIXELS))
 
 
 def training_transform(params: Params) -> Transform:
@@ -224,7 +224,11 @@ class PictureChunks(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         start = self.start(index)
         rows = range(start, min(start + self.size, self.pairs))
-        return torch.stack([self.transform(self.reader.read(self.source, row)[1], 0) for row in rows])
+        return torch.stack([self._pixels(row) for row in rows])
+
+    def _pixels(self, row: int) -> Tensor:
+        sample = self.reader.sample(self.source, row)
+        return self.reader.decoded(self.source, row, sample, lambda data: self.transform(data, 0))
 
     def start(self, index: int) -> int:
         """Return the row that a chunk begins with."""

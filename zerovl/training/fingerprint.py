@@ -37,6 +37,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "image_size": 0,
         "residual_stream": "float32",
         "augment.flip_probability": 0.0,
+        "augment.decode": "exact",
         "text_dropout": 0.0,
     },
 }

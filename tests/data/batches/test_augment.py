@@ -10,16 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from zerovl.data.batches.augmentation import (
-    IMAGENET_POLICY,
-    OPERATIONS,
-    RATIO,
-    TrainTransform,
-    auto_augment,
-    magnitude_of,
-    random_crop_box,
-    to_tensor,
-)
+from zerovl.data.batches.augmentation import RATIO, PillowTransform, random_crop_box, to_tensor
+from zerovl.data.batches.auto_augment import IMAGENET_POLICY, OPERATIONS, auto_augment, magnitude_of
 from zerovl.params import AugmentParams
 
 SIGNED = ("ShearX", "Color", "Contrast", "Sharpness")
@@ -165,7 +157,7 @@ def test_crop_of_a_strip_is_central(width: int, height: int) -> None:
 
 
 def test_without_auto_augment_it_is_torchvisions_resized_crop() -> None:
-    transform = TrainTransform(48, AugmentParams(auto_augment=False))
+    transform = PillowTransform(48, AugmentParams(auto_augment=False))
     for seed in range(10):
         image = picture(120, 90, seed)
         left, upper, right, lower = random_crop_box(120, 90, transform.augment.crop_scale, Random(seed))
@@ -174,7 +166,7 @@ def test_without_auto_augment_it_is_torchvisions_resized_crop() -> None:
 
 
 def test_a_pure_function_of_picture_and_seed() -> None:
-    transform = TrainTransform(32, AugmentParams())
+    transform = PillowTransform(32, AugmentParams())
     image = picture(64, 64)
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -196,9 +188,9 @@ def test_to_tensor_is_torchvisions() -> None:
 
 def test_a_flip_mirrors_the_crop_and_without_one_nothing_is_drawn() -> None:
     image = picture(40, 30)
-    plain, flipped = (TrainTransform(24, AugmentParams(flip_probability=share)) for share in (0.0, 1.0))
+    plain, flipped = (PillowTransform(24, AugmentParams(flip_probability=share)) for share in (0.0, 1.0))
     assert torch.equal(flipped(image, 5), plain(image, 5).flip(-1))
-    half = TrainTransform(24, AugmentParams(flip_probability=0.5))
+    half = PillowTransform(24, AugmentParams(flip_probability=0.5))
     mirrored = [torch.equal(half(image, seed), flipped(image, seed)) for seed in range(200)]
     assert 70 < sum(mirrored) < 130
     assert all(torch.equal(half(image, seed), plain(image, seed)) for seed in range(200) if not mirrored[seed])

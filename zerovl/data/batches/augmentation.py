@@ -1,9 +1,9 @@
-"""Image augmentation of the recipe: random resized crop, a flip, then AutoAugment with the ImageNet policy.
+"""Image augmentation of the recipe: random resized crop, a flip, then AutoAugment (`auto_augment`).
 
-AutoAugment is that of the paper's code, which torchvision's is not: it rotates in one direction alone, shears
-bicubically, fills what comes into view with grey, and solarizes at 256 - 256 level / 9. Draws come from a seed of the
-sample instead of a global generator, and what is a table of 256 values is applied as one, which is what counts for
-small pictures; the tests compare with Pillow's own operations, pixel for pixel.
+Draws come from a seed of the sample instead of a global generator. `TrainTransform` is what training uses;
+`PillowTransform`, its slow reference, says what it computes, operation by operation.
+
+Legend: `H`, `W` pixels.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from random import Random
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image
+from torch.nn.functional import interpolate
 
+from zerovl.data.batches.auto_augment import auto_augment, draw_operations
+from zerovl.data.batches.plane_operations import apply_operations
 from zerovl.params import AugmentParams
+from zerovl.picture_reader import PictureReader, Pixels
 
 RATIO = (3 / 4, 4 / 3)  # of width to height of the crop
-LEVELS = 10  # of magnitude in the policy
 ATTEMPTS = 10  # at a crop that fits, before the central one is taken
-FILL = (128, 128, 128)  # of what a rotation or a shear brings into view
+SPARE = 0.75  # of the side of what a crop becomes: so many pixels a side it must have to be decoded smaller
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 
 
-class TrainTransform:
+class PillowTransform:
     """Turns an RGB picture and a seed into a uint8 tensor (3, image_size, image_size); a pure function of both."""
 
     def __init__(self, image_size: int, augment: AugmentParams) -> None:
@@ -49,10 +50,71 @@ class TrainTransform:
         return to_tensor(picture)
 
 
+class TrainTransform:
+    """Turns a picture as stored and a seed into a uint8 tensor (3, image_size, image_size); a pure function of both.
+
+    It draws as `PillowTransform` does and makes the same of the draws: with torch's resize for bytes, whose values are
+    at most one level off where its 16-bit weights round otherwise than Pillow's 22 bits. With `decode: fast` a JPEG is
+    decoded at a half, a quarter or an eighth of its size where `reduced` says so.
+    """
+
+    def __init__(self, image_size: int, augment: AugmentParams) -> None:
+        self.image_size = image_size
+        self.augment = augment
+        self._reader = PictureReader()
+        self._reduction = _REDUCTIONS[augment.decode]
+
+    def __call__(self, data: bytes, rng_seed: int) -> torch.Tensor:
+        """Return the tensor; raises `BrokenImageError` where the picture does not decode."""
+        rng = Random(rng_seed)
+        picture = self._reader.open(data)
+        box = random_crop_box(*picture.size, self.augment.crop_scale, rng)
+        decoded = picture.pixels(self._reduction(box, self.image_size))
+        pixels = crop_and_resize(decoded, _scaled(box, picture.size, decoded), self.image_size)
+        if self.augment.flip_probability and rng.random() < self.augment.flip_probability:
+            pixels = pixels[:, ::-1]
+        operations = draw_operations(rng) if self.augment.auto_augment else []
+        return torch.from_numpy(apply_operations(pixels, operations))
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """Turn an RGB picture into a uint8 tensor (3, H, W)."""
     pixels = np.asarray(image)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def crop_and_resize(pixels: Pixels, box: Box, side: int) -> Pixels:
+    """Cut `box` out of pixels (H, W, 3) and resize it to (side, side, 3), bilinear with antialiasing."""
+    left, upper, right, lower = box
+    crop = torch.from_numpy(np.ascontiguousarray(pixels[upper:lower, left:right]))[None]  # (1, h, w, 3)
+    # As a batch with its channels last in memory, for which torch has its fast kernel.
+    resized = interpolate(crop.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def whole(_box: Box, _side: int) -> int:
+    """Return 1: a picture is decoded with all its pixels."""
+    return 1
+
+
+def reduced(box: Box, side: int) -> int:
+    """Return 8, 4 or 2 where a crop decoded so much smaller has `SPARE` x `side` pixels a side at least; else 1."""
+    left, upper, right, lower = box
+    spare = min(right - left, lower - upper) / (SPARE * side)
+    return next((reduction for reduction in (8, 4, 2) if reduction <= spare), 1)
+
+
+_REDUCTIONS: dict[str, Callable[[Box, int], int]] = {"exact": whole, "fast": reduced}
+
+
+def _scaled(box: Box, size: tuple[int, int], pixels: Pixels) -> Box:
+    """A box of a picture of `size` (width, height) in its pixels, which may be fewer (H, W, 3)."""
+    height, width, _ = pixels.shape
+    if (width, height) == size:
+        return box
+    left, upper, right, lower = box
+    x, y = width / size[0], height / size[1]
+    return round(left * x), round(upper * y), round(right * x), round(lower * y)
 
 
 def random_crop_box(width: int, height: int, scale: tuple[float, float], rng: Random) -> Box:
@@ -77,147 +139,3 @@ def _central_box(width: int, height: int) -> Box:
         w = round(height * RATIO[1])
     left, upper = (width - w) // 2, (height - h) // 2
     return left, upper, left + w, upper + h
-
-
-def auto_augment(image: Image.Image, rng: Random) -> Image.Image:
-    """Apply one of the 25 pairs of operations, each with its probability; source: arXiv 1805.09501."""
-    pair = IMAGENET_POLICY[int(len(IMAGENET_POLICY) * rng.random())]
-    chances = rng.random(), rng.random()
-    signs = rng.random(), rng.random()
-    for (name, probability, level), chance, sign in zip(pair, chances, signs, strict=True):
-        if chance < probability:
-            magnitude = magnitude_of(name, level, negative=sign < 0.5)
-            image = OPERATIONS[name](image, magnitude)
-    return image
-
-
-def magnitude_of(name: str, level: int, *, negative: bool) -> float:
-    """Return slope, degrees, factor, bits or threshold of an operation at a level in range(LEVELS)."""
-    share = level / (LEVELS - 1)
-    match name:
-        case "ShearX":
-            magnitude = 0.3 * share
-        case "Rotate":
-            return 30.0 * share  # counter-clockwise whatever the sign: the paper's code draws none here
-        case "Color" | "Contrast" | "Sharpness":
-            magnitude = 0.9 * share
-        case "Posterize":
-            return 8 - round(4 * share)
-        case "Solarize":
-            return 256.0 - 256.0 * share
-        case _:
-            return 0.0
-    return -magnitude if negative else magnitude
-
-
-def _shear_x(image: Image.Image, magnitude: float) -> Image.Image:
-    matrix = (1.0, magnitude, 0.0, 0.0, 1.0, 0.0)
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=FILL)
-
-
-def _rotate(image: Image.Image, magnitude: float) -> Image.Image:
-    return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=FILL)
-
-
-def _color(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(1.0 + magnitude)
-
-
-def _contrast(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(1.0 + magnitude)
-
-
-def _sharpness(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Sharpness(image).enhance(1.0 + magnitude)
-
-
-def _posterize(image: Image.Image, magnitude: float) -> Image.Image:
-    mask = ~(2 ** (8 - int(magnitude)) - 1)
-    return _apply_table(image, np.tile(np.arange(256) & mask, 3))
-
-
-def _solarize(image: Image.Image, magnitude: float) -> Image.Image:
-    values = np.arange(256)
-    return _apply_table(image, np.tile(np.where(values < magnitude, values, 255 - values), 3))
-
-
-def _invert(image: Image.Image, _magnitude: float) -> Image.Image:
-    return _apply_table(image, np.tile(255 - np.arange(256), 3))
-
-
-def _auto_contrast(image: Image.Image, _magnitude: float) -> Image.Image:
-    """Stretch each channel to the full range, as `ImageOps.autocontrast` does."""
-    values = np.arange(256)
-    table = np.tile(values, (3, 1))  # (channels, 256)
-    for channel, counts in enumerate(_histogram(image)):
-        used = np.flatnonzero(counts)
-        low, high = int(used[0]), int(used[-1])
-        if high > low:
-            scale = 255.0 / (high - low)
-            table[channel] = np.clip((values * scale - low * scale).astype(np.int64), 0, 255)
-    return _apply_table(image, table)
-
-
-def _equalize(image: Image.Image, _magnitude: float) -> Image.Image:
-    """Even out each channel's histogram, as `ImageOps.equalize` does."""
-    table = np.tile(np.arange(256), (3, 1))  # (channels, 256)
-    for channel, counts in enumerate(_histogram(image)):
-        used = np.flatnonzero(counts)
-        step = int(counts.sum() - counts[used[-1]]) // 255
-        if used.size > 1 and step:
-            below = np.cumsum(counts) - counts  # (256,) pixels with a lower value
-            table[channel] = np.minimum((step // 2 + below) // step, 255)
-    return _apply_table(image, table)
-
-
-def _histogram(image: Image.Image) -> npt.NDArray[np.int64]:
-    return np.array(image.histogram(), dtype=np.int64).reshape(3, 256)
-
-
-def _apply_table(image: Image.Image, table: npt.NDArray[np.int64]) -> Image.Image:
-    """Replace each value v of channel c by table[c, v]; 3 x 256 values."""
-    return image.point(cast(list[float], table.ravel().tolist()))
-
-
-OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "ShearX": _shear_x,
-    "Rotate": _rotate,
-    "Color": _color,
-    "Contrast": _contrast,
-    "Sharpness": _sharpness,
-    "Posterize": _posterize,
-    "Solarize": _solarize,
-    "AutoContrast": _auto_contrast,
-    "Equalize": _equalize,
-    "Invert": _invert,
-}
-
-Operation = tuple[str, float, int]  # name, probability, level (0 where the operation has none)
-
-IMAGENET_POLICY: tuple[tuple[Operation, Operation], ...] = (
-    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
-    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
-    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
-    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
-    (("Equalize", 0.4, 0), ("Rotate", 0.8, 8)),
-    (("Solarize", 0.6, 3), ("Equalize", 0.6, 0)),
-    (("Posterize", 0.8, 5), ("Equalize", 1.0, 0)),
-    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
-    (("Equalize", 0.6, 0), ("Posterize", 0.4, 6)),
-    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
-    (("Rotate", 0.4, 9), ("Equalize", 0.6, 0)),
-    (("Equalize", 0.0, 0), ("Equalize", 0.8, 0)),
-    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
-    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
-    (("Sharpness", 0.4, 7), ("Invert", 0.6, 0)),
-    (("ShearX", 0.6, 5), ("Equalize", 1.0, 0)),
-    (("Color", 0.4, 0), ("Equalize", 0.6, 0)),
-    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
-    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
-)

@@ -15,7 +15,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zerovl.data.batches.captions import cut, mask_tokens
@@ -25,7 +24,7 @@ from zerovl.data.shards import Sample
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.data.split_reader import SplitReader
 
-Transform = Callable[[Image.Image, int], Tensor]  # an RGB picture and a seed -> uint8 (3, H, W)
+Transform = Callable[[bytes, int], Tensor]  # a picture as stored and a seed -> uint8 (3, H, W)
 
 
 class CaptionTokenizer(Protocol):
@@ -63,10 +62,9 @@ class Pair:
         """The sample as stored; raises `ZeroVLError` where its shard is damaged."""
         return self._reader.sample(self.source, self.row)
 
-    @property
-    def picture(self) -> Image.Image:
-        """The RGB picture; raises `ZeroVLError` where it does not decode."""
-        return self._reader.picture(self.source, self.row, self.sample)
+    def pixels(self, transform: Callable[[bytes], Tensor]) -> Tensor:
+        """Return what `transform` makes of the picture; raises `ZeroVLError` where it does not decode."""
+        return self._reader.decoded(self.source, self.row, self.sample, transform)
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,10 @@ class DrawnPair:
     image_seed: int
     caption_seed: int
     mask_seed: int
+
+    def pixels(self, transform: Transform) -> Tensor:
+        """Return the transformed picture."""
+        return self.pair.pixels(lambda data: transform(data, self.image_seed))
 
     @property
     def caption(self) -> str:
@@ -131,7 +133,7 @@ class Pictures:
     transform: Transform
 
     def __call__(self, pairs: Sequence[DrawnPair]) -> Tensor:
-        return torch.stack([self.transform(drawn.pair.picture, drawn.image_seed) for drawn in pairs])
+        return torch.stack([drawn.pixels(self.transform) for drawn in pairs])
 
 
 @dataclass(frozen=True)

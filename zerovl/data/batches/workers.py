@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import torch
+import torch.multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
+from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
 from zerovl.processes import die_with_parent
 
@@ -50,6 +52,7 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
     """
 
     def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False) -> None:
+        raise_open_files_limit()  # of the workers too: for shards that stay open
         loader: DataLoader[Item] = DataLoader(
             _Guarded(dataset),
             batch_size=None,
@@ -121,6 +124,9 @@ def _tells_of_death(error: Exception) -> bool:
 def _start_worker(_worker_id: int) -> None:
     """Run first in each worker."""
     torch.set_num_threads(1)  # the ranks and the other workers have the remaining cores
+    # Tensors travel as files in shared memory by name. By descriptor, torch's default, each tensor that is on its way
+    # or in use holds one: a step of 240 micro-batches broke at the usual limit of 1024.
+    torch.multiprocessing.set_sharing_strategy("file_system")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C and SIGTERM to the whole group are for the trainer, which then ends its workers: they
     # must outlive them while it saves a checkpoint.
