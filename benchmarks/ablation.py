@@ -3,8 +3,10 @@
     python -m benchmarks.ablation --work FOLDER --jobs 2
 
 Seven sources (photographs, emoji of four vendors) and the towers of `make towers`. Each variant adds one part to the
-one before it, at equal numbers of pairs seen. Two settings: `frozen` trains two projections on stored features,
-`learning` the towers too, on pictures of 64 pixels. Each seed leaves another source out, which is scored as unseen.
+one before it, at equal numbers of pairs seen. Settings: `frozen` trains two projections on stored features,
+`temperature` the same with a temperature that starts and learns as open_clip's does, `learning` the towers too, on
+pictures of 64 pixels. Beside `frozen` stands open_clip's own trainer on the same features, for as many steps. Each
+seed leaves another source out, which is scored as unseen.
 
 Equal tuning: each variant tries the same learning rates with a seed of its own, and the best by the mean over the
 sources that it saw is taken for all seeds. It is judged on the validation pairs that are reported, for all variants.
@@ -24,9 +26,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from benchmarks import open_clip_run
 from benchmarks.ablation_runs import Fold, measure, prepare, share_features
-from benchmarks.ablation_table import STUDENT_T, seen, table
-from benchmarks.common import HERE, RESULTS, machine
+from benchmarks.ablation_table import STUDENT_T, beside, seen, table
+from benchmarks.common import HERE, RESULTS, NotMeasured, machine
 from zerovl import params
 from zerovl.files import atomic_write, read_json, sha256_json, write_json
 
@@ -39,6 +42,7 @@ SOURCES = {
 }
 HELD_OUT = ("fluentflat", "ikea", "noto")  # by seed, in turn
 TUNING_SEED = 100
+OPEN_CLIP = "open_clip's trainer"
 _OF_MODEL = ("embed_dim", "temperature", "image_size", "resize_size", "max_tokens")
 
 
@@ -72,16 +76,17 @@ _COMMON = [
     "model.temperature=0.05",
     "machine.ranks=1",
 ]
+_FROZEN = [
+    *_COMMON,
+    "train.epochs=6.0",
+    "train.freeze=[image,text]",
+    "train.fine_tuning.freeze_image_blocks=0",
+    "train.fine_tuning.freeze_text_blocks=0",
+]
 _LARGE = ["train.step=decoupled", "train.batch_size=1024", "train.micro_batch=128"]
 SETTINGS = {
     "frozen": Setting(
-        [
-            *_COMMON,
-            "train.epochs=6.0",
-            "train.freeze=[image,text]",
-            "train.fine_tuning.freeze_image_blocks=0",
-            "train.fine_tuning.freeze_text_blocks=0",
-        ],
+        _FROZEN,
         {
             "shuffled": [],
             "+ debiased sampling": ["train.sampling=debiased"],
@@ -89,6 +94,16 @@ SETTINGS = {
             "+ dropout of features": ["train.image_dropout=0.5"],
             "+ decoupled, batch 1024": _LARGE,
             "the same, eight times the pairs": ["train.epochs=48.0"],
+        },
+        (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+    ),
+    # There the temperature's logarithm learns: a step of the rate moves it by the rate's share of itself.
+    "temperature": Setting(
+        [*_FROZEN, "model.temperature=0.07", "train.fine_tuning.temperature_lr_scale=0.07"],
+        {
+            "shuffled": [],
+            "+ debiased sampling": ["train.sampling=debiased"],
+            "+ dropout of features": ["train.image_dropout=0.5"],
         },
         (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     ),
@@ -111,8 +126,9 @@ def main() -> int:
     arguments = _arguments()
     raw = {name: arguments.shared.resolve() / path for name, path in SOURCES.items()}
     work, towers = arguments.work.resolve(), arguments.towers.resolve()
+    frozen = {"frozen", "temperature"} & set(arguments.settings)
     folds = [prepare(work / f"without-{name}", RECIPE, raw, towers, name) for name in HELD_OUT]
-    donors = [folds[0], _alone(work / f"only-{HELD_OUT[0]}", raw, towers)] if "frozen" in arguments.settings else []
+    donors = [folds[0], _alone(work / f"only-{HELD_OUT[0]}", raw, towers)] if frozen else []
     results = Results(read_json(FILE)["runs"] if FILE.is_file() else {})
     for name in arguments.settings:
         setting = SETTINGS[name]
@@ -127,8 +143,11 @@ def main() -> int:
             ]
         for job in jobs:
             job.result()
+        if name == "frozen":
+            _beside_open_clip(results, folds, rates["shuffled"], range(arguments.seeds))
     names = {name: list(setting.variants) for name, setting in SETTINGS.items()}
-    text = table(list(results.runs.values()), names, TUNING_SEED)
+    runs = list(results.runs.values())
+    text = table(runs, names, TUNING_SEED) + beside(runs, OPEN_CLIP, TUNING_SEED)
     with atomic_write(TABLE, "w") as file:
         file.write(text)
     print(text)
@@ -168,13 +187,41 @@ class Results:
         key = sha256_json([fold.digest, train, {name: model[name] for name in _OF_MODEL}])[:16]
         if key not in self.runs:
             head = {"setting": setting, "variant": variant, "seed": seed, "held_out": fold.held_out, "lr": rate}
-            found = head | measure(fold, wanted)
-            with self._lock:
-                self.runs[key] = found
-                today = datetime.now(UTC).date().isoformat()
-                write_json(FILE, {"date": today, "machine": machine(), "runs": self.runs})
-            print(f"{setting}, {variant}, seed {seed}, lr {rate:g}: RSUM {seen(found):.1f}", flush=True)
+            self._keep(key, head | measure(fold, wanted))
         return dict(self.runs[key])
+
+    def of_open_clip(self, fold: Fold, seed: int, rate: float, steps: int) -> dict[str, Any]:
+        """Return what is known of a run of open_clip's trainer; make it where nothing is. Raises `NotMeasured`."""
+        key = sha256_json([fold.digest, OPEN_CLIP, seed, rate, steps])[:16]
+        if key not in self.runs:
+            head = {"setting": "frozen", "variant": OPEN_CLIP, "seed": seed, "held_out": fold.held_out, "lr": rate}
+            self._keep(key, head | open_clip_run.measure(fold, rate, seed, steps))
+        return dict(self.runs[key])
+
+    def _keep(self, key: str, run: dict[str, Any]) -> None:
+        with self._lock:
+            self.runs[key] = run
+            today = datetime.now(UTC).date().isoformat()
+            write_json(FILE, {"date": today, "machine": machine(), "runs": self.runs})
+        told = f"{run['setting']}, {run['variant']}, seed {run['seed']}, lr {run['lr']:g}: RSUM {seen(run):.1f}"
+        print(told, flush=True)
+
+
+def _beside_open_clip(results: Results, folds: Sequence[Fold], shuffled: float, seeds: Sequence[int]) -> None:
+    """Run open_clip's trainer for the steps of the shuffled variant, its rate chosen from the same ones."""
+
+    def run(fold: Fold, seed: int, rate: float, rate_of_ours: float) -> dict[str, Any]:
+        steps = results.get(fold, "frozen", "shuffled", seed, rate_of_ours)["steps"]
+        return results.of_open_clip(fold, seed, rate, int(steps))
+
+    rates = SETTINGS["frozen"].rates
+    try:
+        scores = {rate: seen(run(folds[0], TUNING_SEED, rate, rate)) for rate in rates}
+        best = max(rates, key=lambda rate: scores[rate])
+        for seed in seeds:
+            run(folds[seed % len(folds)], seed, best, shuffled)
+    except NotMeasured as error:
+        print(f"{OPEN_CLIP}: not measured, {error}")
 
 
 def _tuned(results: Results, fold: Fold, setting: str, variant: str) -> float:

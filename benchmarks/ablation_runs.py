@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from zerovl import params_file
 from zerovl.data.batches.features import COMPLETE
@@ -104,15 +104,20 @@ def measure(fold: Fold, settings: Params) -> dict[str, Any]:
     params_file.write(settings, fold.folder / "params.yaml")
     run_zerovl("train", fold.folder)
     model = Encoder.load(workspace.model)
-    frozen = set(settings.train.freeze) == {"image", "text"}
-    pool, embeddings = _through_stored(fold, model) if frozen else _embedded(fold, model, model)
-    ranked = by_source(pool, rank(pool, embeddings, _CHUNK))
+    if set(settings.train.freeze) == {"image", "text"}:
+        rsum = score(fold, model.model.image_projection, model.model.text_projection)
+    else:
+        rsum = _rsum(*_embedded(fold, model, model))
     training = read_json(workspace.training_report / "metrics.json")
     return {
         "steps": training["steps"],
         "pairs_seen": training["pairs_seen"],
-        "sources": {name: its.result.rsum for name, its in ranked.items()},
+        "sources": rsum,
     }
+
+
+def _rsum(pool: Pool, embeddings: Embeddings) -> dict[str, float]:
+    return {name: its.result.rsum for name, its in by_source(pool, rank(pool, embeddings, _CHUNK)).items()}
 
 
 def _embedded(fold: Fold, encoder: Encoder, model: Model) -> tuple[Pool, Embeddings]:
@@ -157,15 +162,17 @@ _lock = Lock()
 
 
 @torch.inference_mode()
-def _through_stored(fold: Fold, model: Encoder) -> tuple[Pool, Embeddings]:
+def score(fold: Fold, image_projection: nn.Module, text_projection: nn.Module) -> dict[str, float]:
+    """Return RSUM by source of projections on the frozen towers of the fold's last model."""
     splits = Manifest.load(Workspace(fold.folder).manifest).splits
     key = str([(name, info.shards) for name, info in sorted(splits.items()) if name[1] == "valid"])
     with _lock:
         if key not in _stored:
-            _stored[key] = _embedded(fold, model, _Towers(model))
+            encoder = Encoder.load(Workspace(fold.folder).model)
+            _stored[key] = _embedded(fold, encoder, _Towers(encoder))
     pool, hidden = _stored[key]
-    image = l2_normalise(model.model.image_projection(hidden.image))
-    return pool, Embeddings(image, l2_normalise(model.model.text_projection(hidden.text)))
+    image, text = l2_normalise(image_projection(hidden.image)), l2_normalise(text_projection(hidden.text))
+    return _rsum(pool, Embeddings(image, text))
 
 
 def run_zerovl(command: str, folder: Path) -> None:

@@ -34,6 +34,32 @@ def table(runs: Sequence[Run], settings: Mapping[str, Sequence[str]], tuning_see
     return "\n".join(part for part in parts if part)
 
 
+def beside(runs: Sequence[Run], peer: str, tuning_seed: int) -> str:
+    """Return a table of how much more each variant has than a peer's run of the same seed; empty without such runs."""
+    by_variant: dict[tuple[str, str], dict[int, Run]] = {}
+    for run in runs:
+        if run["seed"] != tuning_seed:
+            by_variant.setdefault((run["setting"], run["variant"]), {})[run["seed"]] = run
+    theirs = next((found for (_, variant), found in by_variant.items() if variant == peer), {})
+    if not theirs:
+        return ""
+    lines = [
+        f"| against {peer} | setting | lr | seen sources | difference | unseen source | difference |",
+        "|---" * 7 + "|",
+    ]
+    for (setting, variant), found in by_variant.items():
+        seeds = sorted(found.keys() & theirs)
+        if not seeds or setting == "learning":  # its towers are others, and so are its pictures
+            continue
+        cells = [variant, setting, f"{found[seeds[0]]['lr']:g}"]
+        for score in (seen, unseen):
+            values = [score(found[seed]) for seed in seeds]
+            before = [] if variant == peer else [score(theirs[seed]) for seed in seeds]
+            cells += [f"{fmean(values):.1f}", _difference(values, before)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def _setting(name: str, variants: Sequence[str], runs: list[Run]) -> str:
     by_variant = {variant: {run["seed"]: run for run in runs if run["variant"] == variant} for variant in variants}
     seeds = sorted(set.intersection(*(set(found) for found in by_variant.values())))

@@ -37,6 +37,7 @@ _LATER = frozenset(
         "train.block_shards",
         "train.epoch_of",
         "train.fine_tuning",
+        "train.fine_tuning.temperature_lr_scale",
         "train.residual_stream",
         "train.ema_decay",
         "train.image_dropout",

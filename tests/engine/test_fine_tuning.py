@@ -95,7 +95,13 @@ def test_by_default_there_is_one_group() -> None:
 def test_every_parameter_has_its_rate_and_decay() -> None:
     dual = model(depth=2)
     train = tuned(
-        dual, image_lr_scale=0.1, text_lr_scale=0.2, projection_lr_scale=2.0, layer_decay=0.5, decay_biases=False
+        dual,
+        image_lr_scale=0.1,
+        text_lr_scale=0.2,
+        projection_lr_scale=2.0,
+        temperature_lr_scale=0.05,
+        layer_decay=0.5,
+        decay_biases=False,
     )
     optimiser = make_optimiser(dual, train)
     set_lr(optimiser, 0.01)
@@ -109,7 +115,7 @@ def test_every_parameter_has_its_rate_and_decay() -> None:
     assert of["text_tower.encoder.layer.0.output.dense.weight"] == pytest.approx((0.001, 0.5))
     assert of["text_tower.embeddings.word_embeddings.weight"] == pytest.approx((0.0005, 0.5))
     assert of["image_projection.weight"] == pytest.approx((0.02, 0.5))
-    assert of["temperature"] == pytest.approx((0.02, 0.0))
+    assert of["temperature"] == pytest.approx((0.001, 0.0))
     assert len(found) == len(list(dual.parameters()))
 
 

@@ -47,3 +47,12 @@ def test_changed_it_is_and_the_change_is_named(key: str, tmp_path: Path) -> None
     default = "1.0" if key == "fine_tuning.layer_decay" else "0.0"
     assert fingerprint.differences(before, after) == [f"train.{key}: {default} -> 0.5"]
     assert fingerprint.differences(after, before) == [f"train.{key}: 0.5 -> {default}"]
+
+
+def test_a_run_that_was_fine_tuned_keeps_its_name_without_the_temperatures_share(tmp_path: Path) -> None:
+    before = described(tmp_path, "train.fine_tuning.layer_decay=0.5")
+    assert "temperature_lr_scale" not in before["train"]["fine_tuning"]
+    changed = described(tmp_path, "train.fine_tuning.layer_decay=0.5", "train.fine_tuning.temperature_lr_scale=0.1")
+    assert fingerprint.differences(before, changed) == ["train.fine_tuning.temperature_lr_scale: 1.0 -> 0.1"]
+    alone = described(tmp_path, "train.fine_tuning.temperature_lr_scale=0.1")
+    assert fingerprint.differences(described(tmp_path), alone) == ["train.fine_tuning.temperature_lr_scale: 1.0 -> 0.1"]

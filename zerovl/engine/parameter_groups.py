@@ -35,10 +35,10 @@ def learned_parameters(model: DualEncoder, train: TrainParams) -> list[Learned]:
     Call it with the model frozen and sharded as training has it.
     """
     scales = _lr_scales(model, train)
+    rest = train.fine_tuning.projection_lr_scale
+    scales["temperature"] = rest * train.fine_tuning.temperature_lr_scale
     return [
-        Learned(
-            parameter, _part(name), scales.get(name, train.fine_tuning.projection_lr_scale), _decay(parameter, train)
-        )
+        Learned(parameter, _part(name), scales.get(name, rest), _decay(parameter, train))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]

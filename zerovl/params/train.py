@@ -42,6 +42,9 @@ class FineTuningParams(Section):
     projection_lr_scale: float = Field(
         1.0, gt=0, strict=False, description="share of lr of the projections and the temperature"
     )
+    temperature_lr_scale: float = Field(
+        1.0, gt=0, strict=False, description="share of the projections' lr that the temperature learns with"
+    )
     layer_decay: float = Field(
         1.0, gt=0, le=1, strict=False, description="lr of a tower's block: times this for each step from its top"
     )

@@ -23,6 +23,7 @@ from zerovl.training.weight_digests import file_digests
 _WEIGHTS = "weights"
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "valid_set_pictures", "continue_from")
 # Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
+_TEMPERATURE_LR_SCALE = "temperature_lr_scale"  # came later than the rest of its section
 _LATER: dict[str, dict[str, Any]] = {
     "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},
     "train": {
@@ -31,7 +32,10 @@ _LATER: dict[str, dict[str, Any]] = {
         "shuffle": "global",
         "block_shards": 32,
         "epoch_of": "pictures",
-        "fine_tuning": as_dict(FineTuningParams()),
+        f"fine_tuning.{_TEMPERATURE_LR_SCALE}": 1.0,
+        "fine_tuning": {
+            key: value for key, value in as_dict(FineTuningParams()).items() if key != _TEMPERATURE_LR_SCALE
+        },
         "ema_decay": 0.0,
         "image_dropout": 0.0,
         "image_size": 0,
