@@ -39,7 +39,7 @@ ALLOWED = {
     "release": {"release", "evaluation", "registry", "model", "data"},
     "stages": {"training", "release", "evaluation", "registry", "model", "data"},
     "commands": {
-        *("planning", "comparison", "release", "interop", "serving", "indexing", "tracking"),
+        *("commands", "planning", "comparison", "release", "interop", "serving", "indexing", "tracking"),
         *("evaluation", "registry", "model", "data", "zerovl"),
     },
     "command_line": {"command_line", "stages", "commands", "planning", "interop", "data", "zerovl"},
