@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from zerovl.data.filtering.left_out_tables import Tally, entries, first_examples
 from zerovl.data.filtering.rewriting import SplitRewriter
 from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.data.shards import ShardReader, read_row
+from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
 from zerovl.params import FilterParams
 
@@ -93,6 +96,22 @@ def test_train_loses_what_valid_has(tmp_path: Path) -> None:
     found = list(entries(manifest.folder, "alpha", "train"))
     assert [each.key for each in found] == ["alpha-12", "alpha-13"]
     assert found[1].detail.endswith(" of the perceptual hash from beta-91")
+
+
+def test_a_disk_too_full_for_what_is_compared_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_copies(tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(ZeroVLError, match=r"shards: cannot write on \(No space left on device\), .* make room"):
+        prepared(tmp_path, duplicates="near")
+    assert not (tmp_path / "data" / "manifest" / "manifest.json").exists()
+    assert not (tmp_path / "data" / "shards" / ".filters").exists()
+    monkeypatch.undo()
+    assert kept_ids(prepared(tmp_path, duplicates="near"), "alpha") == [*range(10)]
 
 
 def test_the_first_of_copies_stays_and_valid_before_train(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from zerovl.data.bucket_files import BucketFiles
+from zerovl.data.filtering.disk_arrays import disk_array
 from zerovl.data.filtering.fates import SAME_BYTES, Fates
 from zerovl.data.filtering.near_pairs import (
     ALL_BITS,
@@ -42,7 +43,7 @@ def leave_out_equal(rows: UsableRows, fates: Fates, scratch: Path) -> None:
 
 def leave_out_alike(rows: UsableRows, fates: Fates, scratch: Path, distance: int) -> None:
     """Leave out pictures within `distance` bits of the perceptual hash of an earlier one that stays."""
-    hashes: Words = np.memmap(scratch / "hashes", np.uint64, "w+", shape=(max(1, rows.samples),))  # (N,)
+    hashes: Words = disk_array(scratch / "hashes", np.uint64, rows.samples)  # (N,)
     with ExitStack() as stack:
         same = stack.enter_context(BucketFiles(scratch, "same-hash", rows.samples))
         for numbers, batch in rows.batches(["phash"]):

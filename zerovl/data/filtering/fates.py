@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zerovl.data.filtering.disk_arrays import disk_array
 from zerovl.data.filtering.usable_rows import Numbers, UsableRows
 from zerovl.text_format import plural
 
@@ -37,7 +38,7 @@ class Fates:
             self._image_ids[numbers] = batch.column("image_id").to_numpy(zero_copy_only=False)
 
     def _array(self, name: str, kind: Any, size: int) -> npt.NDArray[Any]:
-        return np.memmap(self._folder / name, kind, "w+", shape=(max(1, size),))
+        return disk_array(self._folder / name, kind, size)
 
     def leave_out(self, reason: str, numbers: Numbers, twins: Numbers, apart: npt.NDArray[np.uint8]) -> None:
         """Leave out samples for what they share with others; all three are of shape (n,)."""
