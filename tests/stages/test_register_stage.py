@@ -80,6 +80,15 @@ def released(workspace: Workspace) -> dict[str, Any]:
     return dict(json.loads(workspace.release.read_text()))
 
 
+def test_sources_that_no_rule_looked_at_are_named(
+    workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workspace.validation_verdict
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sources_without": {"valid": ["posters"]}}))
+    run_stage(settings(), workspace)
+    assert "without a valid split, so no rule of the gate looked at them: posters\n" in capsys.readouterr().out
+
+
 def test_the_first_release(
     workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zerovl.evaluation.metrics import headline_block
-from zerovl.files import write_json
+from zerovl.files import read_json, write_json
 from zerovl.params import Params
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store, store_uri
@@ -45,6 +45,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             "files": {name: info.sha256 for name, info in version.files.items()},
         },
     )
+    if unscored := read_json(workspace.validation_verdict).get("sources_without", {}).get("valid"):
+        print(f"without a valid split, so no rule of the gate looked at them: {', '.join(unscored)}")
     outcome.tell(version, verdict, move, section, before)
 
 

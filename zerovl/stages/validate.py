@@ -94,4 +94,6 @@ def _tell(verdict: dict[str, Any], rules: list[Rule], workspace: Workspace) -> N
     unchecked = sum(rule["value"] is None for rule in verdict["rules"])
     held = plural(len(rules), "rule") + (f" ({unchecked} with nothing to check)" if unchecked else "")
     counts = ", ".join((held, plural(len(broken), "warning"), plural(verdict["rows"], "row")))
+    for split, names in sorted(verdict.get("sources_without", {}).items()):
+        print(f"without a {split} split: {', '.join(names)}")
     print(f"validation passed: {counts}; see {page_file}")

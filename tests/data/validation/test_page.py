@@ -52,6 +52,19 @@ def test_what_was_not_checked_does_not_say_passed(tmp_path: Path) -> None:
     assert "16 of 20 rules hold, 4 had nothing to check, 0 hard rules broken" in page
 
 
+@pytest.mark.usefixtures("by_bounds")
+def test_a_source_without_a_split_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = clean_rows()
+    verdict = validate(tmp_path, rows)
+    assert "sources_without" not in verdict
+    del rows["beta", "valid"]
+    verdict = validate(tmp_path, rows)
+    assert verdict["sources_without"] == {"valid": ["beta"]}
+    page = (tmp_path / "reports/validation/index.html").read_text(encoding="utf-8")
+    assert "Without a valid split, so they are never evaluated on: beta</p>" in page
+    assert "without a valid split: beta\n" in capsys.readouterr().out
+
+
 _CUT = """() => [...document.querySelectorAll('.wide')].map(frame => frame.scrollWidth - frame.clientWidth)"""
 _BEYOND = "() => document.documentElement.scrollWidth - window.innerWidth"
 

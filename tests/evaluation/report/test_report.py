@@ -155,6 +155,9 @@ def test_verdicts(world: World) -> None:
     assert "Data validation passed, 1 of 2 rules kept" in passed.text
     assert "<b>aspect</b>: 9.25, bound <= 8" in passed.text
     assert passed.of("good")
+    lacking = {"sources_without": {"valid": ["posters"]}}
+    said = Page(render(content(world, verdict={"passed": True, "rules": rules, **lacking}))).text
+    assert "Without a valid split, so in no score here: posters." in said
     failed = Page(render(content(world, verdict={"passed": False, "rules": rules})))
     assert failed.of("bad")
 

@@ -38,7 +38,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
             for split, values in by_split.items()
         ),
         quarantine=_quarantine(verdict["quarantine"]),
-        drawn=_drawn(counted.drawn_valid),
+        drawn=_drawn(counted.drawn_valid) + _without(verdict.get("sources_without", {})),
         left_out=left_out_section(counted),
         plots="\n".join(_plots(counted)),
         version=escape(verdict["great_expectations"]),
@@ -109,6 +109,14 @@ def _drawn(sources: dict[str, int]) -> str:
         return ""
     listed = ", ".join(f"{escape(source)} ({_number(pictures)})" for source, pictures in sorted(sources.items()))
     return f"<p>Valid split drawn from train by <code>prepare.draw_valid</code> (pictures): {listed}</p>"
+
+
+def _without(sources: dict[str, list[str]]) -> str:
+    meanings = {"valid": "are never evaluated on", "train": "are never trained on"}
+    return "".join(
+        f"<p class='warning'>Without a {split} split, so they {meanings[split]}: {escape(', '.join(names))}</p>"
+        for split, names in sorted(sources.items())
+    )
 
 
 def _equal_shares(values: dict[str, Any]) -> list[str]:

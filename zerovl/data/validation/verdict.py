@@ -39,7 +39,7 @@ def make_verdict(
             for reason, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         },
         "expectations": outcomes,
-    } | _on_request(counted)
+    } | (_on_request(counted) | _without_a_split(manifest))
 
 
 def _on_request(counted: Scan) -> dict[str, Any]:
@@ -53,6 +53,14 @@ def _on_request(counted: Scan) -> dict[str, Any]:
     }
     drawn = {"drawn_valid": counted.drawn_valid} if counted.drawn_valid else {}
     return drawn | counted.models_asked | ({"left_out": counts} if counts else {})
+
+
+def _without_a_split(manifest: Manifest) -> dict[str, Any]:
+    """Which sources have no usable pair in a split, by split; nothing where all have both."""
+    names = {name for name, _ in manifest.splits}
+    lacking = {split: sorted(names.difference(manifest.sources(split))) for split in ("train", "valid")}
+    found = {split: sources for split, sources in lacking.items() if sources}
+    return {"sources_without": found} if found else {}
 
 
 def describe_rule(rule: dict[str, Any], fix: str) -> str:

@@ -27,6 +27,8 @@ def verdict_section(verdict: dict[str, Any] | None) -> str:
     passed = verdict.get("passed", not broken) is True
     text = "Data validation passed" if passed else "Data validation failed"
     text += f", {len(rules) - len(broken)} of {plural(len(rules), 'rule')} kept." if rules else "."
+    if unscored := verdict.get("sources_without", {}).get("valid"):
+        text += f" Without a valid split, so in no score here: {escape(', '.join(unscored))}."
     items = "".join(
         f"<li>{escape(str(rule.get('name', 'a rule')))}: {escape(_value(rule.get('value')))}, "
         f"bound {escape(_value(rule.get('bound')))}</li>"
