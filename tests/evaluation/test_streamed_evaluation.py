@@ -49,5 +49,5 @@ def test_report_and_gate_read_shards_through_the_cache(tmp_path: Path, moto_buck
         f"machine.shard_cache.folder={cache}",
         "machine.shard_cache.size=1KiB",
     )
-    assert _report(direct, workspace) == report
+    assert _rsum(direct, workspace) == rsum
     assert not list(cache.iterdir())
