@@ -27,6 +27,7 @@ STAGES = {
 _WORDS = "what it says to people shapes no output"
 _SUPERVISION = "how processes are started, watched and ended shapes no weight"
 _PARAMETERS = "the values that it reads are compared themselves, as parameters of the stage"
+_SENDS = "it sends and fetches files whose digests are compared, and shapes none"
 # Modules that no stage's digest holds, each with the reason.
 NOT_COUNTED = {
     "zerovl.code_closure": "it computes the digests",
@@ -43,6 +44,7 @@ NOT_COUNTED = {
     },
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,
+    "zerovl.s3_files": _SENDS,
     "zerovl.version": _WORDS,
     "zerovl.workspace": "where a stage reads and writes stands in its dependencies and outputs",
     "zerovl.distributed.activity": _SUPERVISION,
@@ -61,9 +63,12 @@ NOT_COUNTED = {
         )
     },
     "zerovl.training.caption_lengths": _WORDS,
+    "zerovl.training.checkpoint_copy": _SENDS,
+    "zerovl.training.copied_checkpoints": _SENDS,
     "zerovl.training.data_wait": _WORDS,
     "zerovl.training.launch": _SUPERVISION,
     "zerovl.training.start_block": _WORDS,
+    "zerovl.training.uploads": _SENDS,
     "zerovl.training.worker": _SUPERVISION,
 }
 # Modules that only one stage's digest leaves out.

@@ -19,7 +19,7 @@ from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {
-    *("threads", "cache_features", "shards", "shard_cache", "tracking", "gpu_wait_minutes"),
+    *("threads", "cache_features", "shards", "shard_cache", "tracking", "gpu_wait_minutes", "checkpoint_copy"),
 }
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
@@ -48,6 +48,7 @@ _LATER = frozenset(
         "train.valid_set_pictures",
         "machine",
         "machine.cache_features",
+        "machine.checkpoint_copy",
         "machine.deterministic",
         "machine.gpu_wait_minutes",
         "machine.shards",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import s3
 from tests.support.paths import ROOT
 from zerovl import gpu_leases, params_file
 from zerovl.commands import doctor
@@ -105,8 +106,8 @@ def test_what_the_parameters_name_is_looked_at_once_they_are_right(
     printed = capsys.readouterr().out
     found = levels(printed)
     assert {subject for subject, level in found.items() if level == "FAIL"} == {"params"}
-    assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", "gate", "store", "torch"}
-    for subject in ("gate", "store", "torch"):
+    assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", "gate", "store", "copies", "torch"}
+    for subject in ("gate", "store", "copies", "torch"):
         assert f"note  {subject:<12} not looked at: fix {path} first, then run it again" in printed
     assert printed.endswith("\n1 to fix\n")
 
@@ -169,6 +170,18 @@ def test_store(project: Path) -> None:
     (project / "file").write_text("")
     for uri in ("file", "gs://bucket"):
         assert next(doctor.check_store(uri)).level == "FAIL"
+
+
+def test_where_checkpoints_are_copied(project: Path, moto_bucket: str) -> None:
+    assert list(doctor.check_copies(project / "params.yaml")) == []
+    place, nowhere = f"s3://{moto_bucket}/copies", "s3://no-such-bucket/copies"
+    for copy, level in ((place, "ok"), (nowhere, "FAIL")):
+        params = params_file.from_recipe({}, [f"machine.checkpoint_copy={copy}"], "test")
+        params_file.write(params, project / "params.yaml")
+        (finding,) = doctor.check_copies(project / "params.yaml")
+        assert finding.level == level
+        assert copy in finding.text
+    assert s3.client().list_objects_v2(Bucket=moto_bucket)["KeyCount"] == 0
 
 
 def test_a_gate_that_names_a_source_which_the_data_lack(project: Path) -> None:

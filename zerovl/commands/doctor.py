@@ -56,6 +56,7 @@ def run(params_path: Path) -> int:
     later: list[tuple[str, Check]] = [
         ("gate", lambda: check_gate(params_path, Workspace())),
         ("store", lambda: check_store(store_of(params_path))),
+        ("copies", lambda: check_copies(params_path)),
         ("torch", check_torch),
     ]
     failed = [finding.subject for subject, check in cheap for finding in _told(subject, check)]
@@ -217,6 +218,21 @@ def check_store(uri: str) -> Iterator[Finding]:
         yield Finding("FAIL", "store", str(error))
         return
     yield Finding("note" if "ignored" in text else "ok", "store", text)
+
+
+def check_copies(params_path: Path) -> Iterator[Finding]:
+    """Write a probe where checkpoints are copied to, and remove it; nothing to say where they are not."""
+    from zerovl import params_file, s3_files
+
+    place = params_file.load(params_path).machine.checkpoint_copy
+    if not place:
+        return
+    try:
+        s3_files.check_writable(place)
+    except ZeroVLError as error:
+        yield Finding("FAIL", "copies", str(error))
+        return
+    yield Finding("ok", "copies", f"{place} can be written and cleared: checkpoints are copied there")
 
 
 def check_prefect(url: str) -> Iterator[Finding]:

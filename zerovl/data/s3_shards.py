@@ -6,8 +6,6 @@ A server that is away is waited for: a training of days should outlive its resta
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from zerovl import s3
 from zerovl.data.manifest import ShardInfo
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
+from zerovl.s3_files import in_threads
 
 PART = 8 << 20  # bytes of a shard that one request asks for
 
@@ -102,7 +101,7 @@ class S3Shards:
         # Threads that an interrupt leaves behind must not write into what is opened next under the caller's number.
         own = os.dup(descriptor)
         try:
-            _in_threads(fetch, range(0, shard.bytes, PART), self._connections)
+            in_threads(fetch, range(0, shard.bytes, PART), self._connections)
         except Exception:  # after which no thread is left, other than after an interrupt
             os.close(own)
             raise
@@ -161,35 +160,3 @@ def _through_outages(read: Callable[[], Result], outages: Outages) -> Result:
                 logger().warning(f"{error}; asking again for up to {outages.seconds / 60:.3g} minutes")
                 said = True
             time.sleep(outages.pause)
-
-
-def _in_threads(run: Callable[[int], None], starts: range, most: int) -> None:
-    """Call `run` for each start in up to `most` threads; raises the first error, after all have ended.
-
-    They are daemons, other than those of a pool: a process that is told to end must not wait for a server.
-    """
-    open_: queue.SimpleQueue[int] = queue.SimpleQueue()
-    errors: list[BaseException] = []
-    for start in starts:
-        open_.put(start)
-
-    def work() -> None:
-        while not errors:
-            try:
-                run(open_.get_nowait())
-            except queue.Empty:
-                return
-            except BaseException as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(most, len(starts)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except BaseException as interrupt:  # of this thread alone: the others end with the part that they are at
-        errors.append(interrupt)
-        raise
-    if errors:
-        raise errors[0]

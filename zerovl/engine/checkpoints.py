@@ -94,11 +94,20 @@ class _Save:
 class Checkpoints:
     """The last `keep` checkpoints of one run and every `keep_every`-th (0: none); all ranks call the same methods."""
 
-    def __init__(self, folder: Path, keep: int, keep_every: int, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        keep_every: int,
+        ranks: Ranks,
+        hear_whole: Callable[[int], None] = lambda _step: None,
+    ) -> None:
+        """`hear_whole` hears of each checkpoint's step when it is whole, in a thread of rank 0."""
         self.folder = folder
         self.keep = keep
         self.keep_every = keep_every
         self._ranks = ranks
+        self._hear_whole = hear_whole
         self._staging = Staging(ranks)
         self._save: _Save | None = None
         self._number = 0  # of the newest whole one, counted over all restarts of the run
@@ -227,6 +236,7 @@ class Checkpoints:
             self._remove(step)
         aside.rename(final)
         sync_folder(self.folder)
+        self._hear_whole(step)
         self._drop_old(step)
 
     def _drop_old(self, step: int) -> None:

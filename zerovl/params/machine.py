@@ -6,9 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from zerovl import s3
 from zerovl.errors import ZeroVLError
 from zerovl.params.section import Section
 from zerovl.text_format import parse_size
+
+
+def _place(text: str) -> str:
+    try:
+        if text:
+            s3.parse(text)
+    except ZeroVLError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 def _size(text: str) -> str:
@@ -75,6 +85,11 @@ class MachineParams(Section):
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")
     keep_every: int = Field(0, ge=0, description="every so many-th checkpoint stays on disk for good; 0: none")
+    checkpoint_copy: Annotated[str, AfterValidator(_place)] = Field(
+        "",
+        description="s3://bucket/prefix where checkpoints are copied too while training goes on, and which another "
+        "node goes on from; empty: nowhere",
+    )
     restarts: int = Field(
         3, ge=0, description="times that all ranks start again from the last checkpoint when one dies"
     )

@@ -47,6 +47,7 @@ from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.text_format import plural
 from zerovl.tracking.following import Senders, tracked
 from zerovl.training import data_wait, fingerprint, learning
+from zerovl.training.checkpoint_copy import checkpoint_copy
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.report import write_report
@@ -64,12 +65,14 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     set_determinism(params.machine)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     _ = run.shards  # raises before anything is computed
+    copy = checkpoint_copy(run)
     with _locked(run.folder, ranks):
+        copy.fetch_newer()
         loss = LOSSES[params.train.loss]
         state, precision, weights = _make_state(run)
         sizing = choose(params, state.model, loss, precision, ranks, run.folder)
         checkpoints = Checkpoints(
-            run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks
+            run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks, copy.offer
         )
         start_step = _resume(run, checkpoints, state, weights)
         folders = feature_folders(run, state.model)
@@ -82,7 +85,10 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop)
             if outcome.state == "finished":
                 with ranks.activity.during("writing the model"):
-                    _finish(run, state, memory_before, checkpoints.take_blocked())
+                    _write_model(run, state)
+            copy.finish()
+            if outcome.state == "finished" and ranks.is_first:
+                _report(run, memory_before, checkpoints.take_blocked(), copy.counts())
             if senders:
                 senders.ended(outcome.state)
     return _exit_status(run, outcome, stop)
@@ -206,21 +212,24 @@ def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, Sto
     )
 
 
-def _finish(run: Run, state: TrainingState, memory_before: int, last_save_seconds: float) -> None:
-    """Write the bundle, then the report; a collective where the model is sharded."""
-    workspace, spec = run.workspace, run.spec
+def _write_model(run: Run, state: TrainingState) -> None:
+    """Write the bundle; a collective where the model is sharded."""
     with state.average.applied():
         weights = full_weights(state.model)  # in the model's own memory where that is the host's
         if run.ranks.is_first:
-            bundle.save(state.model, spec.tokenizer, workspace.model, weights)
-    if not run.ranks.is_first:
-        return
+            bundle.save(state.model, run.spec.tokenizer, run.workspace.model, weights)
+
+
+def _report(run: Run, memory_before: int, last_save_seconds: float, copies: dict[str, int]) -> None:
+    """Write what the run came to, and say it; on rank 0. `copies` counts those of checkpoints."""
+    workspace, spec = run.workspace, run.spec
     summary = {
         "fingerprint": spec.name,
         "steps": spec.steps,
         "pairs_seen": spec.steps * run.params.train.batch_size,
         "peak_memory_bytes": peak_memory(run.ranks.device),
         "memory_before_bytes": memory_before,
+        **copies,
     }
     write_report(run.folder, workspace.training_report, summary, last_save_seconds)
     rows = read_json_lines(run.folder / METRICS_FILE)

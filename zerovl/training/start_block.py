@@ -57,6 +57,8 @@ def start_block(
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
         ("memory", str(sizing.memory)),
     ]
+    if place := params.machine.checkpoint_copy:
+        lines.append(("copies", f"of checkpoints go to {place.rstrip('/')}/{spec.name} while training goes on"))
     lines += [("features", str(folder)) for folder in features]
     lines += [("checks", said) for said in valid_sets.describe(params, spec.manifest.sources("valid"))]
     if train.ema_decay:

@@ -14,11 +14,13 @@ from botocore.exceptions import EndpointConnectionError
 
 from tests.support.paths import ROOT
 from tests.support.registries import Bundle, promote
+from zerovl import s3_files
 from zerovl.errors import ZeroVLError
 from zerovl.registry import collection, retention, transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.s3 import S3Store
 from zerovl.release.promote import rollback
+from zerovl.training.copied_checkpoints import CopiedCheckpoints, snapshot
 
 PAGE = ROOT / "docs" / "s3.md"
 ACTIONS = {
@@ -58,14 +60,14 @@ def allows(statement: dict[str, Any], bucket: str, call: Call) -> bool:
     return fnmatchcase(f"arn:aws:s3:::{bucket}/{name}", statement["Resource"])
 
 
-def recorded(store: S3Store) -> list[Call]:
-    """Every call that the store's client makes from here on."""
+def recorded(client: Any) -> list[Call]:
+    """Every call that a client makes from here on."""
     calls: list[Call] = []
 
     def note(params: dict[str, Any], model: Any, **_: Any) -> None:
         calls.append((ACTIONS[model.name], str(params.get("Key", params.get("Prefix", "")))))
 
-    store._client.meta.events.register("provide-client-params.s3.*", note)
+    client.meta.events.register("provide-client-params.s3.*", note)
     return calls
 
 
@@ -78,7 +80,7 @@ def agree(calls: list[Call], statements: list[dict[str, Any]], bucket: str) -> N
 
 def test_the_publisher(moto_bucket: str, make_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = S3Store(moto_bucket, "team")
-    calls, registry = recorded(store), Registry(store)
+    calls, registry = recorded(store._client), Registry(store)
     large = tmp_path / "large"
     large.write_bytes(os.urandom(33 << 20))
     for content in "ab":
@@ -100,7 +102,7 @@ def test_the_publisher(moto_bucket: str, make_bundle: Bundle, tmp_path: Path, mo
 
 def test_the_collector(moto_bucket: str) -> None:
     store = S3Store(moto_bucket, "team")
-    calls, registry = recorded(store), Registry(store)
+    calls, registry = recorded(store._client), Registry(store)
     files: dict[str, Path | bytes] = {"config.json": b"{}", "model.safetensors": b"weights"}
     version = registry.publish("zerovl", files, metrics={}, provenance={}, by="tester")
     retention.retire(registry, version, "of no use", "tester")
@@ -113,7 +115,7 @@ def test_the_reader(moto_bucket: str, make_bundle: Bundle, tmp_path: Path) -> No
     version = registry.publish("zerovl", make_bundle("a"), metrics={}, provenance={}, by="tester")
     promote(registry, version)
     store = S3Store(moto_bucket, "team")
-    calls, reader = recorded(store), Registry(store)
+    calls, reader = recorded(store._client), Registry(store)
     found = reader.resolve("zerovl@production")
     transfer.verify(store, found)
     transfer.pull(store, found, tmp_path / "out")
@@ -121,3 +123,27 @@ def test_the_reader(moto_bucket: str, make_bundle: Bundle, tmp_path: Path) -> No
     assert reader.versions("zerovl") == [found]
     assert len(reader.history("zerovl", "production")) == 1
     agree(calls, policy("Reader", moto_bucket), moto_bucket)
+
+
+def test_copies_of_checkpoints(moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = CopiedCheckpoints(f"s3://{moto_bucket}/team", "run")
+    calls = recorded(copies._bucket.client)
+    monkeypatch.setattr(s3_files, "PART_BYTES", 5 << 20)
+    for step in (1, 2):
+        folder = tmp_path / "run" / "checkpoints" / f"step-0000000{step}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(json.dumps({"step": step, "number": step}))
+        (folder / "shard-00001-of-00001.safetensors").write_bytes(os.urandom(6 << 20))
+        with snapshot(tmp_path / "run", step) as files:
+            copies.upload(files, lambda _count: None)
+    copies.drop_old(2, keep=1, keep_every=0)
+    (copy,) = copies.newest_first()
+    copies.fetch(copy, tmp_path / "other", lambda _count: None)
+
+    def broken(count: int) -> None:
+        if count:
+            raise KeyError("in the middle")
+
+    with snapshot(tmp_path / "run", 2) as files, pytest.raises(KeyError):
+        copies.upload(files, broken)
+    agree(calls, policy("Copies of checkpoints", moto_bucket), moto_bucket)

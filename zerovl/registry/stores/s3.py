@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,12 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from zerovl import s3
+from zerovl import s3, s3_files
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.registry.stores.base import MissingKeyError, check_key
 
 ALLOW_VARIABLE = "ZEROVL_ALLOW_UNCONDITIONAL_PUT"
-
-_PART_BYTES = 16 << 20  # larger files go up in parts of this size
-_MAX_PARTS = 10_000  # limit of S3
-_CONNECTIONS = 4  # parts that go up at once
 
 
 class S3Store:
@@ -57,7 +52,7 @@ class S3Store:
         self._probe_once()
         if not self._conditional and self._size(key) is not None:
             return False
-        if isinstance(source, bytes) or source.stat().st_size <= _PART_BYTES:
+        if isinstance(source, bytes) or source.stat().st_size <= s3_files.PART_BYTES:
             body = source if isinstance(source, bytes) else source.read_bytes()
             return self._until_settled(lambda: self._put(key, body, self._condition))
         return self._until_settled(lambda: self._put_parts(key, source))
@@ -175,24 +170,8 @@ class S3Store:
             self._client.abort_multipart_upload(**upload)
 
     def _send_parts(self, upload: dict[str, str], path: Path) -> list[dict[str, Any]]:
-        size = path.stat().st_size
-        part_bytes = max(_PART_BYTES, -(-size // _MAX_PARTS))
-        descriptor = os.open(path, os.O_RDONLY)
-        executor = ThreadPoolExecutor(_CONNECTIONS)
-
-        def send(number: int) -> dict[str, Any]:
-            body = os.pread(descriptor, part_bytes, (number - 1) * part_bytes)
-            answer = self._client.upload_part(**upload, PartNumber=number, Body=body)
-            bar.update(len(body))
-            return {"PartNumber": number, "ETag": answer["ETag"]}
-
-        try:
-            with _bar(path.name, size, 0) as bar:
-                futures = [executor.submit(send, number) for number in range(1, -(-size // part_bytes) + 1)]
-                return [future.result() for future in futures]
-        finally:
-            executor.shutdown(cancel_futures=True)
-            os.close(descriptor)
+        with open(path, "rb") as file, _bar(path.name, path.stat().st_size, 0) as bar:
+            return s3_files.send_parts(self._bucket, upload, file.fileno(), bar.update)
 
     def _until_settled(self, put: Callable[[], bool]) -> bool:
         """Repeat on 409: another write of the same key was under way, and neither has won yet."""
