@@ -24,7 +24,7 @@ from zerovl.data.demo.scenes import all_scenes
 from zerovl.data.filtering.embedding_clusters import clusters
 from zerovl.data.filtering.embedding_copies import find_copies
 from zerovl.data.filtering.near_pairs import near_pairs
-from zerovl.data.raw.pack import difference_hash
+from zerovl.data.raw.picture_hash import difference_hash
 from zerovl.model.encoder import Encoder
 from zerovl.model.picture_embeddings import EncoderEmbedder
 from zerovl.text_format import table
