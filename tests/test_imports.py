@@ -12,6 +12,7 @@ from zerovl import code_closure
 
 PACKAGE = ROOT / "zerovl"
 BASE = {
+    *("descriptors", "picture_reader"),
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
     *("gpu_leases", "gpu_names", "own_gpus"),
     *("params_file", "picture_looks", "processes", "s3", "s3_files", "text_format", "version", "workspace"),
