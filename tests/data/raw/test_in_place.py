@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.support import raw_sources
 from zerovl.data.manifest import Manifest
+from zerovl.data.open_shards import ShardFiles
 from zerovl.data.placed_tars import anchor
 from zerovl.data.raw import in_place
 from zerovl.data.raw.tar_index import TarTask
@@ -246,7 +247,12 @@ def test_a_changed_tar_is_named_with_the_fix(tmp_path: Path) -> None:
         tar.write_bytes(changed)
         with pytest.raises(ZeroVLError, match=rf"raw/web/0\.tar: {reason}"):
             samples(tmp_path, manifest)
+    root = str(tmp_path / "data/shards")
+    with pytest.raises(ZeroVLError, match=r"raw/web/0\.tar: has 700 bytes, and had .* when prepare indexed it"):
+        ShardFiles.of_split(manifest, "train", root, tmp_path)
     tar.unlink()
+    with pytest.raises(ZeroVLError, match=r"raw/web/0\.tar: is not there, and was when prepare indexed it"):
+        ShardFiles.of_split(manifest, "train", root, tmp_path)
     with pytest.raises(ZeroVLError, match=r"raw/web/0\.tar: no such tar.*dvc checkout"):
         samples(tmp_path, manifest)
     (tmp_path / "data/shards/tars.json").unlink()
