@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.project_copy import git
-from zerovl import gpu_leases, params_file
-from zerovl.commands import sweep, sweep_trials
+from zerovl import gpu_leases, params_file, trials
+from zerovl.commands import sweep
 from zerovl.commands.sweep import Budget, Trial
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
@@ -123,7 +123,7 @@ def five_gpus(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("ZEROVL_DEVICE", "auto")
     monkeypatch.setenv("ZEROVL_LEASE", str(tmp_path_factory.mktemp("leases")))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(sweep_trials, "_POLL", 0.0)
+    monkeypatch.setattr(trials, "_POLL", 0.0)
 
 
 @pytest.mark.usefixtures("five_gpus")
@@ -138,20 +138,20 @@ def test_as_many_at_once_as_there_are_free_gpus_for(
     assert dvc.outputs[0] == here.runs / "sweeps" / f"{name}.log"
     assert "2 at once, each on GPUs of its own" in capsys.readouterr().out
     held.release()
-    assert [sweep_trials.side_by_side(ranks) for ranks in (0, 1, 2, 5)] == [1, 5, 2, 1]
+    assert [trials.side_by_side(ranks) for ranks in (0, 1, 2, 5)] == [1, 5, 2, 1]
     with pytest.raises(ZeroVLError, match=r"machine\.ranks is 6, to be had: 5 GPUs"):
-        sweep_trials.side_by_side(6)
+        trials.side_by_side(6)
 
 
-COMMANDS = [sweep_trials.Command(f"trial-{number}", ("exp", "run", "--name", str(number)), "") for number in range(3)]
+COMMANDS = [trials.Command(f"trial-{number}", ("exp", "run", "--name", str(number)), "") for number in range(3)]
 
 
 def test_when_the_time_is_over_all_that_run_are_asked_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dvc = Dvc(looks=10**6)
-    monkeypatch.setattr(sweep_trials.time, "monotonic", lambda: 9.0 if len(dvc.trials) == 2 else 0.0)
-    sweep_trials.run_all(COMMANDS, 5.0, dvc.start, 2, tmp_path)
+    monkeypatch.setattr(trials.time, "monotonic", lambda: 9.0 if len(dvc.trials) == 2 else 0.0)
+    trials.run_all(COMMANDS, 5.0, dvc.start, 2, tmp_path)
     assert [trial.interrupted for trial in dvc.trials] == [True, True]
     assert "the time is over, 1 trial not begun" in capsys.readouterr().out
 
@@ -177,11 +177,11 @@ def test_children_end_with_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", stand_in)
-    monkeypatch.setattr(sweep_trials.time, "sleep", lambda _seconds: signal.raise_signal(number))
+    monkeypatch.setattr(trials.time, "sleep", lambda _seconds: signal.raise_signal(number))
     handler = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sweep_trials.run_all(COMMANDS, float("inf"), sweep_trials.DvcProcess.start, 2, tmp_path / "logs")
+            trials.run_all(COMMANDS, float("inf"), trials.DvcProcess.start, 2, tmp_path / "logs")
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, handler)

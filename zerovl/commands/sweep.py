@@ -3,7 +3,7 @@
     zerovl sweep train.lr=5e-4,1e-3,3e-3 train.weight_decay=0.001,0.05 --trials 4 --hours 8
 
 Each trial is `dvc exp run --temp` on the commit that is checked out: one after the other, or as many at once as there
-are free GPUs for (`sweep_trials`). It has a name by its settings and the commit, so the same command again goes on:
+are free GPUs for (`zerovl.trials`). It has a name by its settings and the commit, so the same command again goes on:
 finished trials are left out, and an interrupted training resumes.
 """
 
@@ -25,13 +25,13 @@ from typing import Any
 import yaml
 
 from zerovl import params_file
-from zerovl.commands.sweep_trials import Command, DvcProcess, Start, run_all, side_by_side
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import sha256_json
 from zerovl.release.provenance import report
 from zerovl.text_format import plural, table
+from zerovl.trials import Command, DvcProcess, Start, run_all, side_by_side
 from zerovl.workspace import Workspace
 
 COMPARED = 6  # by one `zerovl compare`
