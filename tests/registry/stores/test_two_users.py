@@ -1,0 +1,90 @@
+"""A registry in a folder that two users of a group share; they are real ones, which root alone can be."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from zerovl.errors import ZeroVLError
+from zerovl.registry.stores.folder import FolderStore
+
+ANNA, BERT, GROUP, OTHER_GROUP = 61001, 61002, 61010, 61011
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two other users")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder of the group that both may enter, other than those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="zerovl-group-") as name:
+        os.chmod(name, 0o755)
+        folder = Path(name, "registry")
+        folder.mkdir()
+        os.chown(folder, ANNA, GROUP)
+        folder.chmod(0o2770)
+        yield folder
+
+
+def as_user(user: int, umask: int, work: Callable[[], object], group: int = GROUP) -> None:
+    """Do `work` in a child process of that user, whose own group is another one."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([group])
+            os.setgid(OTHER_GROUP)
+            os.setuid(user)
+            os.umask(umask)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_both_publish_read_and_remove_whatever_their_umask(place: Path) -> None:
+    def publish(mark: str) -> None:
+        store = FolderStore(place)
+        assert store.create(f"zerovl/versions/{mark}.json", mark.encode())
+        assert store.create(f"zerovl/blobs/sha256/{mark}", b"weights")
+        assert not store.create("zerovl/versions/1.json", b"again")
+        assert store.read("zerovl/versions/1.json") == b"1"
+        assert "exclusive" in store.check()
+
+    as_user(ANNA, 0o077, lambda: publish("1"))
+    as_user(BERT, 0o022, lambda: publish("2"))
+    as_user(BERT, 0o022, lambda: FolderStore(place).delete("zerovl/blobs/sha256/1"))  # as `registry gc` does
+    as_user(ANNA, 0o077, lambda: FolderStore(place).delete("zerovl/blobs/sha256/2"))
+    assert FolderStore(place).keys("") == ["zerovl/versions/1.json", "zerovl/versions/2.json"]
+    for folder in (path for path in place.rglob("*") if path.is_dir()):
+        assert stat.S_IMODE(folder.stat().st_mode) & 0o2070 == 0o2070, folder
+        assert folder.stat().st_gid == GROUP
+
+
+def test_what_keeps_the_group_out_is_named_with_what_mends_it(place: Path) -> None:
+    as_user(ANNA, 0o077, lambda: FolderStore(place).create("zerovl/versions/1.json", b"1"))
+    closed = place / "zerovl" / "versions"
+    closed.chmod(0o755)  # as before the folder was shared
+
+    def fail() -> None:
+        store = FolderStore(place)
+        with pytest.raises(ZeroVLError, match=rf"cannot write zerovl/versions/2.json: .*chmod -R g\+rwX {place}"):
+            store.create("zerovl/versions/2.json", b"2")
+        with pytest.raises(ZeroVLError, match=rf"cannot write in {closed} \(drwxr-xr-x, of user {ANNA}\)"):
+            store.check()
+
+    as_user(BERT, 0o022, fail)
+
+
+def test_a_folder_of_one_user_stays_one_s(place: Path) -> None:
+    place.chmod(0o700)
+    as_user(ANNA, 0o022, lambda: FolderStore(place).create("zerovl/versions/1.json", b"1"))
+    assert stat.S_IMODE((place / "zerovl").stat().st_mode) & 0o2070 == 0o050
