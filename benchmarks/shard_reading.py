@@ -1,10 +1,11 @@
-"""Samples a second from local shards, through the node's cache and by a request each, and the requests that it took."""
+"""Samples a second from local shards, through the node's cache, by a request each and as a stream; and the requests."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import random
 import shutil
 import tarfile
 import time
@@ -21,10 +22,14 @@ from zerovl.data.batches.ahead import ShardsAhead
 from zerovl.data.batches.sampling import Sampler, training_sampler
 from zerovl.data.cached_shards import CachedRanges
 from zerovl.data.manifest import INDEX_DTYPE, Manifest, ShardInfo, SplitInfo
+from zerovl.data.raw.tar_captions import caption_reader, one_caption
 from zerovl.data.s3_shards import S3Ranges, S3Shards
 from zerovl.data.shard_cache import ShardCache
 from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
+from zerovl.data.streams.lost import Lost
+from zerovl.data.streams.reader import Chapter, TarPipeline
+from zerovl.data.streams.tar_stream import SampleRules
 from zerovl.files import sha256_file
 from zerovl.params import TrainParams
 
@@ -32,7 +37,7 @@ ROOT = "s3://bucket/copy"
 
 
 def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rounds: int) -> dict[str, Record]:
-    """Read an epoch in blocks of four shards: from the disk, through a cache, and by a request each.
+    """Read an epoch in blocks of four shards: from the disk, through a cache, and by a request each; and as a stream.
 
     `shards` of `samples` pictures of `picture` bytes are made under `work`. Pictures are not decoded.
     """
@@ -53,15 +58,19 @@ def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rou
             _read(manifest, reader, sampler, ahead)
             seconds = time.perf_counter() - start
             found[name] = {"samples_per_second": rounded(pairs / seconds), "requests": requests(address) / pairs}
+        tars = [str(work / "copy" / shard.path) for shard in own]
         variants = {
             "local": lambda: _read(manifest, local, sampler),
             "cache, warm": lambda: _read(manifest, cached, sampler),
+            "streamed": lambda: _stream(tars),
         }
         # Of this process: nothing is waited for, and the rest of the machine does not count.
         seconds_of = interleaved(variants, rounds, time.process_time)
         timed = summary(seconds_of["local"], seconds_of["cache, warm"])  # as a ratio of speeds: warm cache over local
         found["local"] = {"samples_per_second": rounded(pairs / timed["seconds"]), "requests": 0.0}
         found["cache, warm"] |= {key: value for key, value in timed.items() if "ratio" in key}
+        streamed = shards * samples / summary(seconds_of["streamed"])["seconds"]
+        found["streamed"] = {"samples_per_second": rounded(streamed), "requests": 0.0}
         found["cache, warm"]["samples_per_second"] = rounded(pairs / summary(seconds_of["cache, warm"])["seconds"])
     return found
 
@@ -78,6 +87,13 @@ def _read(manifest: Manifest, shards: ShardReader, sampler: Sampler, ahead: Shar
     shards.close()
 
 
+def _stream(tars: list[str]) -> None:
+    """Read the same tars from front to back, as train.reading streaming does."""
+    rules = SampleRules("web", caption_reader("", one_caption), 10_000)
+    for _ in TarPipeline(rules, 1000)(Chapter(tars, random.Random(0), Lost())):
+        pass
+
+
 @contextmanager
 def _server(work: Path) -> Iterator[str]:
     with serving(work) as address:
@@ -90,7 +106,7 @@ def _write(root: Path, folder: Path, shards: int, samples: int, picture: int) ->
     """Shards of pictures that are random bytes, with index and manifest."""
     shutil.rmtree(root, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    random, records, found = np.random.default_rng(0), [], []
+    rng, records, found = np.random.default_rng(0), [], []
     for shard in range(shards):
         path = root / "web" / "train" / f"{shard:06d}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +114,7 @@ def _write(root: Path, folder: Path, shards: int, samples: int, picture: int) ->
             for number in range(shard * samples, (shard + 1) * samples):
                 start = tar.offset
                 record = {"image_id": number, "captions": ["a caption"], "caption_ids": [number], "source": "web"}
-                for extension, content in (("jpg", random.bytes(picture)), ("json", json.dumps(record).encode())):
+                for extension, content in (("jpg", rng.bytes(picture)), ("json", json.dumps(record).encode())):
                     member = tarfile.TarInfo(f"web-{number}.{extension}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))

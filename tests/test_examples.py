@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import zerovl
 from tests.support.paths import ROOT
-from tests.support.raw_sources import encoded, picture
+from tests.support.raw_sources import encoded, picture, sample, write_tar
 from tests.support.tiny_project import TRAIN, make_project
+from zerovl.workspace import Workspace
 
 EXAMPLES = ROOT / "examples"
 BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
@@ -47,8 +50,26 @@ def test_the_loss_in_a_loop_of_ones_own_learns(tmp_path: Path) -> None:
     assert int(lines[-1].partition("%")[0]) >= 95  # of the captions find their picture; by chance 1 of 2,048
 
 
-def test_a_sampler_of_ones_own_feeds_the_loader(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path)
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+def test_a_pipeline_of_ones_own_feeds_the_training(workspace: Workspace) -> None:
+    for tar in range(2):
+        members = []
+        for number in range(8):
+            members += sample(f"{tar}{number}", number, "a long enough caption" if number else "too short")
+        write_tar(workspace.root / f"tars/{tar}.tar", members)
+    lines = run_example("own_pipeline.py", "tars/{0..1}.tar", cwd=workspace.root).splitlines()
+    assert [line.partition(", first pair ")[0] for line in lines[:3]] == [
+        f"step {step}: images (8, 3, 32, 32)" for step in range(3)
+    ]
+    (left_out,) = lines[3:]
+    assert re.fullmatch(r"left out: \d x caption of fewer than four words", left_out)
+
+
+def test_a_sampler_of_ones_own_feeds_the_loader(workspace: Workspace) -> None:
     lines = run_example("your_own_sampler.py", cwd=workspace.root).splitlines()
     assert TRAIN >= 8  # pairs of each source a batch
     assert len(lines) == 3

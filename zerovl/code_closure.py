@@ -40,7 +40,7 @@ NOT_COUNTED = {
     "zerovl.params": _PARAMETERS,
     **{
         f"zerovl.params.{name}": _PARAMETERS
-        for name in ("data", "evaluate", "filters", "machine", "model", "register", "section", "train")
+        for name in ("data", "evaluate", "filters", "machine", "model", "register", "section", "streaming", "train")
     },
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,
@@ -111,7 +111,6 @@ NOT_COUNTED_FOR = {
     ),
     "train": {
         "zerovl.data.raw": _SHAPES_NO_WEIGHT,
-        "zerovl.data.raw.records": _SHAPES_NO_WEIGHT,
         "zerovl.data.raw.tar_samples": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.bootstrap": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.classification": _SHAPES_NO_WEIGHT,

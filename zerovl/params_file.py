@@ -19,7 +19,8 @@ from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {
-    *("threads", "cache_features", "shards", "shard_cache", "tracking", "gpu_wait_minutes", "checkpoint_copy"),
+    *("threads", "cache_features", "shards", "shard_cache", "keep_streams", "tracking", "gpu_wait_minutes"),
+    "checkpoint_copy",
 }
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
@@ -30,6 +31,8 @@ _LATER = frozenset(
         "prepare.jpeg_quality",
         "prepare.jpeg_chroma",
         "train.continue_from",
+        "train.reading",
+        "train.streaming",
         "train.loss",
         "train.equal_pairs",
         "train.pair_order",
@@ -53,6 +56,7 @@ _LATER = frozenset(
         "machine.gpu_wait_minutes",
         "machine.shards",
         "machine.shard_cache",
+        "machine.keep_streams",
         "machine.tracking",
         "evaluate.classification",
         "evaluate.folds",

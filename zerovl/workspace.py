@@ -113,6 +113,11 @@ class Workspace:
         return self.training_report / "metrics.jsonl"
 
     @property
+    def training_streams(self) -> Path:
+        """What was read and lost of streamed sources; absent where the pairs were prepared."""
+        return self.training_report / "streams.json"
+
+    @property
     def training_run(self) -> Path:
         """Which run trained the model: its fingerprint, the run that it went on from, and what it warns of."""
         return self.training_report / "run.json"

@@ -29,7 +29,8 @@ def spec(params: Params, pairs: int, start: Any = None, captions: int = 1) -> Ru
     manifest = Manifest(Path("manifest"), {("photos", "train"): SplitInfo(pairs, captions * pairs, 0, (shard,))})
     settings = params.train
     sampler = make_sampler("shuffled", manifest.training_sizes(), settings.batch_size, settings.epochs, settings.seed)
-    return RunSpec(manifest, sampler, None, start, None, {})  # type: ignore[arg-type]
+    sizes = manifest.training_sizes()
+    return RunSpec(manifest, sampler, None, start, None, {}, sizes, sizes)  # type: ignore[arg-type]
 
 
 def test_too_few_steps_are_told_before_the_first_one() -> None:

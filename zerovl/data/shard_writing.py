@@ -1,7 +1,7 @@
 """Shards as they are written: whole or not at all, and the same bytes for the same samples.
 
-WebDataset's own `TarWriter` writes them. Reading is done by hand (`zerovl.data.shards`): a sample by its byte range is
-read a dozen times as fast as a stream of them (docs/streaming.md has the figures), and resumes at any step.
+WebDataset's own `TarWriter` writes them. Reading is done by hand (`zerovl.data.shards`): a sample by its byte range
+needs no tar to be gone through, and a run resumes at any step (docs/tars.md compares the two).
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from zerovl.files import disk_is_full, read_json, sync_folder, write_json
 
 _PREFIX = "step-"
 Report = Callable[[str], None]
+Beside = Callable[[], tuple[str, Any] | None]  # a name, other for each rank, and what is written there as JSON
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Checkpoints:
         self._ranks = ranks
         self._hear_whole = hear_whole
         self._staging = Staging(ranks)
+        self._beside: Beside = lambda: None
         self._save: _Save | None = None
         self._number = 0  # of the newest whole one, counted over all restarts of the run
         self._failed = False  # the last save that ended
@@ -118,6 +120,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Return the steps of the whole checkpoints, ascending."""
         return saved_steps(self.folder)
+
+    def keep_beside(self, beside: Beside) -> None:
+        """Let each rank put a file of its own into every checkpoint; asked for it when one begins."""
+        self._beside = beside
 
     def path(self, step: int) -> Path:
         """Return where the checkpoint of `step` is, or would be."""
@@ -151,7 +157,8 @@ class Checkpoints:
             except (RuntimeError, MemoryError) as error:  # no host memory for the copy
                 self._save = _Save(step, values, _Task(None, error))
                 return
-            self._save = _Save(step, values, _Task(lambda: self._write(step, pieces)))
+            beside = self._beside()
+            self._save = _Save(step, values, _Task(lambda: self._write(step, pieces, beside)))
 
     def poll(self, report: Report) -> None:
         """Go on with a save whose present part has ended on all ranks; a collective while one runs."""
@@ -220,8 +227,10 @@ class Checkpoints:
     def _completion(self, save: _Save) -> Callable[[], None] | None:
         return (lambda: self._complete(save.step, save.values)) if self._ranks.is_first else None
 
-    def _write(self, step: int, pieces: list[Piece]) -> None:
+    def _write(self, step: int, pieces: list[Piece], beside: tuple[str, Any] | None) -> None:
         write_shard(self._aside(step) / shard_name(self._ranks.rank, self._ranks.world_size), pieces)
+        if beside:
+            write_json(self._aside(step) / beside[0], beside[1])
 
     def _complete(self, step: int, values: dict[str, Any]) -> None:
         """On rank 0: name the checkpoint, then drop old ones."""

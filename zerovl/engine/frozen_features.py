@@ -32,8 +32,11 @@ def training_image_size(params: Params) -> int:
 
 
 def cached_sides(params: Params) -> list[Side]:
-    """Sides whose features are computed once and then read: mixed pixels have others each time, so there none are."""
-    if not params.machine.cache_features:
+    """Sides whose features are computed once and then read: mixed pixels have others each time, so there none are.
+
+    Nor are there of streamed pairs, which no index names.
+    """
+    if not params.machine.cache_features or params.train.reading == "streaming":
         return []
     mixes_pixels = params.train.mixup in ("image", "coin")
     return [side for side in unaugmented_sides(params.train) if side == "text" or not mixes_pixels]
@@ -49,6 +52,8 @@ def without_cache(params: Params) -> list[str]:
     frozen = [side for side in dict.fromkeys(params.train.freeze) if side not in cached_sides(params)]
     if not params.machine.cache_features:
         return ["machine.cache_features false: frozen towers go forward in every step"] if frozen else []
+    if params.train.reading == "streaming":
+        return ["train.reading streaming: frozen towers go forward in every step"] if frozen else []
     return [
         f"the frozen {side} tower goes forward in every step, as it never sees the same twice; {said[side]} to have "
         "its features computed once"

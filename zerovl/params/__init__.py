@@ -17,6 +17,7 @@ from zerovl.params.machine import MachineParams, ShardCacheParams
 from zerovl.params.model import ImageTowerParams, ModelParams, TextTowerParams
 from zerovl.params.register import GateParams, HookParams, KeepParams, RegisterParams
 from zerovl.params.section import Section
+from zerovl.params.streaming import StreamingParams, StreamParams
 from zerovl.params.train import AugmentParams, FineTuningParams, TrainParams
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "SemanticDuplicatesParams",
     "ShardCacheParams",
     "SourceParams",
+    "StreamParams",
+    "StreamingParams",
     "TextTowerParams",
     "TrainParams",
     "ValidateParams",

@@ -57,6 +57,9 @@ class MachineParams(Section):
         "", description="copy of data/shards that is read: s3://bucket/prefix or a folder; empty: data/shards"
     )
     shard_cache: ShardCacheParams = ShardCacheParams()
+    keep_streams: bool = Field(
+        False, description="tars that training streams from elsewhere are kept whole in the folder of shard_cache"
+    )
     cache_features: bool = Field(
         True,
         description="what a frozen tower makes of unaugmented pictures or captions is computed once, then read from "

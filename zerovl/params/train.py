@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PlainValidator, model_validator
 
 from zerovl.params.section import Section
+from zerovl.params.streaming import StreamingParams
 
 
 class AugmentParams(Section):
@@ -79,6 +80,11 @@ class TrainParams(Section):
     continue_from: str = Field(
         "",
         description="RUN@STEP of runs/: go on from there with these settings, optimiser included; empty: none",
+    )
+    reading: Literal["indexed", "streaming"] = Field(
+        "indexed",
+        description="indexed: the pairs that prepare has packed, any of them at any time; streaming: tars as they lie, "
+        "from front to back (streaming.sources)",
     )
     sampling: Literal["debiased", "shuffled", "sequential"] = Field(
         "debiased", description="debiased: each global batch from one source; shuffled: from all; sequential: in order"
@@ -159,12 +165,34 @@ class TrainParams(Section):
     )
     augment: AugmentParams = AugmentParams()
     fine_tuning: FineTuningParams = FineTuningParams()
+    streaming: StreamingParams = StreamingParams()
     seed: int = Field(0, ge=0, description="of initialisation, order, augmentation, dropout and mixup")
     valid_checks: int = Field(8, ge=0, description="times that a sample of the validation pairs is scored on the way")
     valid_pairs: int = Field(300, ge=1, description="validation pairs in that sample, over all sources")
     valid_set_pictures: int = Field(
         0, ge=0, description="pictures of each set in evaluate.classification that are classified then too; 0: none"
     )
+
+    @model_validator(mode="after")
+    def _streams_have_no_index(self) -> Self:
+        if self.reading != "streaming":
+            return self
+        if not self.streaming.sources:
+            raise ValueError(
+                "reading streaming has nothing to read: name tars in streaming.sources, as [{name: web, urls: "
+                '["s3://bucket/web/{00000..00999}.tar"]}], or set reading to indexed'
+            )
+        for name, value, instead, why in (
+            ("sampling", "sequential", "debiased or shuffled", "tars are read by many processes at once"),
+            ("shuffle", "blocks", "global", "streaming.shuffle_buffer shuffles streamed tars"),
+            ("epoch_of", "captions", "pictures", "which captions there are is known once a tar was read"),
+        ):
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"reading streaming and {name} {value} do not go together: {why}; set {name} to {instead}, or "
+                    "reading to indexed"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stream_has_a_precision(self) -> Self:

@@ -250,7 +250,12 @@ def _loss_seconds(loss: Loss, model: DualEncoder, layout: BatchLayout) -> float:
 
 
 def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[float | None, int]:
-    """Pairs per second that the loader gives when nobody else works, and the longest captions; or no data."""
+    """Pairs per second that the loader gives when nobody else works, and the longest captions; or no data.
+
+    Of streamed pairs it is not measured: how fast they come is a matter of where they lie.
+    """
+    if params.train.reading == "streaming":
+        return None, params.model.max_tokens
     if not workspace.manifest_file.is_file() or not workspace.tokenizer_source.is_file():
         return None, params.model.max_tokens
     train = params.train

@@ -30,6 +30,7 @@ from zerovl.sizing.footprint import BatchLayout, Footprint, ModelSize, Workload,
 from zerovl.sizing.micro_batch_search import candidates
 from zerovl.sizing.shape_only_model import Parameters, TowerFlops
 from zerovl.text_format import parse_size
+from zerovl.training.streamed_sources import streamed_sources
 from zerovl.workspace import Workspace
 
 _FLOAT = 4  # bytes
@@ -275,11 +276,13 @@ def _speed(source: str, rate: float, target: Target, layout: BatchLayout, steps:
 
 
 def training_pairs(params: Params, workspace: Workspace, given: int | None) -> int | None:
-    """--pairs, else what an epoch of the manifest's visits, else None."""
+    """--pairs, else those that are streamed, else what an epoch of the manifest's visits, else None."""
     if given is not None:
         if given < 1:
             raise ZeroVLError(f"--pairs {given}: give 1 or more")
         return given
+    if params.train.reading == "streaming":
+        return sum(source.pairs for source in streamed_sources(params, workspace))
     if not workspace.manifest_file.is_file():
         return None
     return sum(epoch_sizes(params.train.epoch_of, Manifest.load(workspace.manifest)).values())

@@ -30,7 +30,7 @@ from zerovl.evaluation.score_file import compared_numbers, read_final_loss
 from zerovl.evaluation.scores import write_queries
 from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.evaluation.validation_set import evaluation_digest
-from zerovl.files import atomic_write, sha256_file, write_json
+from zerovl.files import atomic_write, read_json, sha256_file, write_json
 from zerovl.model import bundle
 from zerovl.params import Params
 from zerovl.registry import release_files
@@ -58,7 +58,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
     evaluation, tables = Job(settings, params.machine, workspace.root, workspace.model).evaluate()
-    trained_on = manifest.training_sizes()
+    streams = workspace.training_streams
+    trained_on = read_json(streams)["pairs"] if streams.is_file() else manifest.training_sizes()
     facts = {
         UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],
         "evaluation_digest": evaluation_digest(manifest),

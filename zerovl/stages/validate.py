@@ -21,11 +21,11 @@ from zerovl.data.validation.expectations import check_expectations
 from zerovl.data.validation.rules import Repetition, Rule, judge
 from zerovl.data.validation.scan import scan
 from zerovl.data.validation.statistics import Scan
-from zerovl.data.validation.verdict import describe_rule, make_verdict
+from zerovl.data.validation.verdict import NOT_LOOKED_AT, describe_rule, make_verdict
 from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
 from zerovl.log import logger
-from zerovl.params import Params, ValidateParams
+from zerovl.params import Params, TrainParams, ValidateParams
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
@@ -43,7 +43,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
         report.mkdir(parents=True)
         counted, rules = _look(manifest, settings, workspace)
         outcomes, version = check_expectations(report, manifest, counted, rules, settings)
-        verdict = make_verdict(manifest, counted, rules, outcomes, version)
+        verdict = make_verdict(manifest, counted, rules, outcomes, version) | _not_looked_at(params.train)
         page.write(workspace.validation_page, verdict, counted)
         write_json(workspace.validation_verdict, verdict)
         if verdict["passed"]:
@@ -67,6 +67,13 @@ def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) ->
         bar.close()
         found = Repetition.find(manifest, counted, compared, settings)
         return counted, judge(manifest, counted, found, before, settings)
+
+
+def _not_looked_at(train: TrainParams) -> dict[str, list[str]]:
+    """Return the sources that training streams, and that no rule has seen; nothing where all pairs are prepared."""
+    if train.reading != "streaming":
+        return {}
+    return {NOT_LOOKED_AT: sorted(source.name for source in train.streaming.sources)}
 
 
 @contextmanager
@@ -97,3 +104,5 @@ def _tell(verdict: dict[str, Any], rules: list[Rule], workspace: Workspace) -> N
     for split, names in sorted(verdict.get("sources_without", {}).items()):
         print(f"without a {split} split: {', '.join(names)}")
     print(f"validation passed: {counts}; see {page_file}")
+    if streamed := verdict.get(NOT_LOOKED_AT):
+        print(f"not looked at, as training streams them: {', '.join(streamed)}")

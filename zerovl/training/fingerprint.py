@@ -7,7 +7,7 @@ counts, over what the train stage imports (see `code_closure`), so that a commen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.text import FILES as TOKENIZER_FILES
-from zerovl.params import FineTuningParams, Params, as_dict
+from zerovl.params import FineTuningParams, Params, StreamingParams, as_dict
 from zerovl.training.start import Checkpoint, Start
 from zerovl.training.weight_digests import file_digests
 
@@ -39,7 +39,9 @@ _LATER: dict[str, dict[str, Any]] = {
         "ema_decay": 0.0,
         "image_dropout": 0.0,
         "image_size": 0,
+        "reading": "indexed",
         "residual_stream": "float32",
+        "streaming": as_dict(StreamingParams()),
         "augment.flip_probability": 0.0,
         "augment.decode": "exact",
         "text_dropout": 0.0,
@@ -54,21 +56,25 @@ def describe(
     tokenizer: Path,
     start: Start | None,
     parent: Checkpoint | None,
+    streams: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return all that the fingerprint covers, readable; kept beside the run so that two runs can be compared.
 
     The towers' own weights count where a run starts from them: by content, so that another file of the same name is
-    another run.
+    another run. `streams` are digests of the lists of tars that are streamed, by source.
     """
     model, train = as_dict(params.model), as_dict(params.train)
     model["text_tower"]["pooling"] = architecture.pooling  # what `auto` stands for
     for key in _NOT_SHAPING:
         del train[key]
+    if not streams:
+        del train["streaming"]
     weights = {} if start or parent else file_digests(params.model)
     return {
         "model": _as_before("model", model),
         "train": _as_before("train", train),
         "data": manifest.digest,
+        **({"streams": dict(streams)} if streams else {}),
         "tokenizer": sha256_json(
             {name: sha256_file(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).is_file()}
         ),
@@ -85,7 +91,7 @@ def _as_before(section: str, values: dict[str, Any]) -> dict[str, Any]:
         place = values
         for name in outer:
             place = place[name]
-        if place[key] == before:
+        if place.get(key) == before:
             del place[key]
     return values
 
@@ -112,7 +118,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]
-    found += [name for name in ("data", "tokenizer", _WEIGHTS) if before.get(name) != after.get(name)]
+    found += [name for name in ("data", "streams", "tokenizer", _WEIGHTS) if before.get(name) != after.get(name)]
     code = before.get("code", {}), after.get("code", {})
     if changed := sorted(name for name in code[0].keys() | code[1].keys() if code[0].get(name) != code[1].get(name)):
         found.append(f"code: {', '.join(changed[:5])}" + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""))

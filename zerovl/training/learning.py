@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from zerovl.data.batches.visits import NOUNS, epoch_sizes
+from zerovl.data.batches.visits import NOUNS
 from zerovl.evaluation.metrics import HEADLINE, more_than_chance
 from zerovl.params import Params, TrainParams, as_dict
 from zerovl.text_format import plural
@@ -27,7 +27,7 @@ AUTO = "`zerovl recipe auto` writes settings for data of this size"
 def foreseen(params: Params, spec: RunSpec) -> list[str]:
     """Return what speaks against learning anything, each with its numbers and the fix; empty where nothing does."""
     train = params.train
-    visits = sum(epoch_sizes(train.epoch_of, spec.manifest).values())
+    visits = sum(spec.visits.values())
     from_weights = spec.start is not None or spec.parent is not None or _pretrained(params)
     needed = STEPS_FROM_WEIGHTS if from_weights else STEPS_FROM_SCRATCH
     if spec.steps >= needed:

@@ -14,6 +14,8 @@ from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches, train_batches
+from zerovl.data.streams.places import Places
+from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import make_average
@@ -46,7 +48,7 @@ from zerovl.params import Params, batch_problem
 from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.text_format import plural
 from zerovl.tracking.following import Senders, tracked
-from zerovl.training import data_wait, fingerprint, learning
+from zerovl.training import data_wait, fingerprint, learning, streaming
 from zerovl.training.checkpoint_copy import checkpoint_copy
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
@@ -75,6 +77,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks, copy.offer
         )
         start_step = _resume(run, checkpoints, state, weights)
+        places = streaming.places_of(run, checkpoints, start_step)
         folders = feature_folders(run, state.model)
         if ranks.is_first:
             _describe(run)
@@ -82,13 +85,14 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             print(start_block(run, state.model, sizing, decision, folders), flush=True)
             _warn(learning.foreseen(params, run.spec))
         with _tracked(run) as senders:
-            outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop)
+            outcome = _train(run, state, loss, precision, sizing, checkpoints, folders, start_step, stop, places)
             if outcome.state == "finished":
                 with ranks.activity.during("writing the model"):
                     _write_model(run, state)
             copy.finish()
             if outcome.state == "finished" and ranks.is_first:
-                _report(run, memory_before, checkpoints.take_blocked(), copy.counts())
+                last = checkpoints.path(run.spec.steps)
+                _report(run, memory_before, checkpoints.take_blocked(), copy.counts(), last)
             if senders:
                 senders.ended(outcome.state)
     return _exit_status(run, outcome, stop)
@@ -104,6 +108,7 @@ def _train(
     folders: list[FeatureFolder],
     start_step: int,
     stop: StopRequest,
+    places: Places | None,
 ) -> Outcome:
     """The steps that are left, with their log."""
     params, ranks, steps = run.params, run.ranks, run.spec.steps
@@ -129,7 +134,7 @@ def _train(
             stop=stop,
             log=log,
         )
-        batches = _batches(run, sizing.layout.micro_batch, start_step, stored)
+        batches = _batches(run, sizing.layout.micro_batch, start_step, stored, places)
         with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
             return _guarded(trainer, batches, start_step, progress)
     finally:
@@ -189,14 +194,20 @@ def _tracked(run: Run) -> AbstractContextManager[Senders | None]:
     return tracked(run.params, run.folder, run.spec.steps, notes)
 
 
-def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, StoredFeatures]) -> TrainBatches:
+def _batches(
+    run: Run, micro_batch: int, start_step: int, stored: dict[Side, StoredFeatures], places: Places | None
+) -> TrainBatches:
     train = run.params.train
+    transform = training_transform(run.params)
+    arrange = arrange_by(train.pair_order, run.spec.tokenizer.special.pad)
+    if isinstance(run.spec.sampler, StreamSchedule):
+        return streaming.batches_of(run, places, micro_batch, start_step, transform, arrange)
     return train_batches(
         manifest=run.spec.manifest,
         shards=run.shards.reader(),
         sampler=run.spec.sampler,
         tokenize=run.spec.tokenizer,
-        transform=training_transform(run.params),
+        transform=transform,
         augment=train.augment,
         micro_batch=micro_batch,
         seed=train.seed,
@@ -205,7 +216,7 @@ def _batches(run: Run, micro_batch: int, start_step: int, stored: dict[Side, Sto
         start_step=start_step,
         workers=run.params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, run.spec.tokenizer),
-        arrange=arrange_by(train.pair_order, run.spec.tokenizer.special.pad),
+        arrange=arrange,
         stored_images=stored.get("image"),
         stored_captions=stored.get("text"),
         ahead=run.shards.ahead(),
@@ -220,8 +231,8 @@ def _write_model(run: Run, state: TrainingState) -> None:
             bundle.save(state.model, run.spec.tokenizer, run.workspace.model, weights)
 
 
-def _report(run: Run, memory_before: int, last_save_seconds: float, copies: dict[str, int]) -> None:
-    """Write what the run came to, and say it; on rank 0. `copies` counts those of checkpoints."""
+def _report(run: Run, memory_before: int, last_save_seconds: float, copies: dict[str, int], checkpoint: Path) -> None:
+    """Write what the run came to, and say it; on rank 0. `copies` counts those of checkpoints, of which one is last."""
     workspace, spec = run.workspace, run.spec
     summary = {
         "fingerprint": spec.name,
@@ -237,6 +248,10 @@ def _report(run: Run, memory_before: int, last_save_seconds: float, copies: dict
     own = [row for row in rows if not spec.parent or row["step"] >= spec.parent.step]
     _warn([*unlearned, *data_wait.found(run.params, own)])
     warnings = [*(learning.foreseen(run.params, spec) if unlearned else ()), *unlearned]
+    if spec.streams:
+        told = streaming.write_report(run, checkpoint, spec.steps * run.params.train.batch_size)
+        _warn(told)
+        warnings += told
     origin = {key: spec.description[key] for key in ("parent", "weights") if key in spec.description}
     write_json(workspace.training_run, {"fingerprint": spec.name, **origin, "warnings": warnings})
     print(f"trained {spec.steps} steps; model in {workspace.model}/, curves in {workspace.training_report}/")

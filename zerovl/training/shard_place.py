@@ -25,7 +25,7 @@ class ShardPlace:
     files: ShardFiles
     workspace: Workspace
     manifest: Manifest
-    sampler: Sampler
+    sampler: Sampler | None  # None: no training pair is read from there
     cache: ShardCache | None
     said: list[str]  # for the block at the start: where the shards are, and what would be better
 
@@ -39,7 +39,9 @@ class ShardPlace:
 
     def ahead(self) -> Ahead:
         """Return what gets shards ready before the loader comes to them."""
-        return ShardsAhead(self.sampler, self.manifest, self.cache, self.files) if self.cache else NothingAhead()
+        if self.sampler is None or self.cache is None:
+            return NothingAhead()
+        return ShardsAhead(self.sampler, self.manifest, self.cache, self.files)
 
 
 def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sampler: Sampler) -> ShardPlace:

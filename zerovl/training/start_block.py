@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zerovl.data.batches.visits import NOUNS, epoch_sizes
+from zerovl.data.batches.visits import NOUNS
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
@@ -19,7 +19,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.text_format import plural
-from zerovl.training import fingerprint, valid_sets
+from zerovl.training import fingerprint, streaming, valid_sets
 from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
 from zerovl.training.run_spec import Run
@@ -31,8 +31,7 @@ def start_block(
     """Return the text: `decision` says whether the run resumes and why, `features` what is kept of frozen towers."""
     params, ranks, spec = run.params, run.ranks, run.spec
     train = params.train
-    sizes = spec.manifest.training_sizes()
-    visits = epoch_sizes(train.epoch_of, spec.manifest)
+    sizes, visits = spec.sizes, spec.visits
     local = train.batch_size // ranks.world_size
     total = sum(parameter.numel() for parameter in model.parameters())
     if ranks.device.type == "cuda":
@@ -52,8 +51,7 @@ def start_block(
         ),
         ("sources", f"{', '.join(f'{name} {pairs}' for name, pairs in sizes.items())} pairs; {_order(train)}"),
         *(("shards", text) for text in run.shards.said),
-        ("captions", describe_cut(spec.manifest, spec.tokenizer)),
-        *equal_pairs(params, sizes, visits, read_json(run.workspace.validation_verdict).get("statistics", {})),
+        *(_streams(run) if spec.streams else _packed(run)),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
         ("memory", str(sizing.memory)),
     ]
@@ -77,6 +75,20 @@ def start_block(
     ]
     lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def _packed(run: Run) -> list[tuple[str, str]]:
+    """What is known of pairs that `prepare` has packed and `validate` has looked at."""
+    spec = run.spec
+    statistics = read_json(run.workspace.validation_verdict).get("statistics", {})
+    return [
+        ("captions", describe_cut(spec.manifest, spec.tokenizer)),
+        *equal_pairs(run.params, spec.sizes, spec.visits, statistics),
+    ]
+
+
+def _streams(run: Run) -> list[tuple[str, str]]:
+    return [("streams", said) for said in streaming.describe(run)]
 
 
 def _order(train: TrainParams) -> str:
@@ -177,6 +189,10 @@ def without_effect(params: Params) -> list[str]:
             value, default = getattr(train.fine_tuning, name), FineTuningParams.model_fields[name].default
             if value != default:
                 notes.append(f"train.fine_tuning.{name} {value:g} has no effect: train.freeze names that tower")
+    if train.reading == "indexed" and train.streaming.sources:
+        notes.append("train.streaming has no effect with train.reading indexed")
+    if train.reading == "streaming" and machine.shards:
+        notes.append(f"machine.shards {machine.shards}: validation pairs alone are read there")
     if train.valid_checks == 0:
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     if train.valid_set_pictures and not (train.valid_checks and params.evaluate.classification):

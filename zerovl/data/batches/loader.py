@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import torch
 from torch.utils.data import Dataset
@@ -72,8 +73,30 @@ class StepBatch:
     micro_batches: list[MicroBatch]
 
 
+class HasSteps(Protocol):
+    """Says how many steps a run has."""
+
+    @property
+    def steps(self) -> int:
+        """Number of global batches."""
+        ...
+
+
+class MicroBatchesOfSteps(Dataset[MicroBatch]):
+    """Gives a rank's micro-batches one after the other, `per_step` for each step from `start_step` on."""
+
+    sampler: HasSteps
+    start_step: int
+    ahead: Ahead
+
+    @property
+    def per_step(self) -> int:
+        """Micro-batches of a rank in one step."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class MicroBatches(Dataset[MicroBatch]):
+class MicroBatches(MicroBatchesOfSteps):
     """Gives micro-batch i of a rank's run: micro-batch i % (b / m) of step start_step + i // (b / m)."""
 
     reader: SplitReader
@@ -123,7 +146,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
     """Gives steps in order; close it, or use it in a `with` block, to end the workers."""
 
     def __init__(
-        self, dataset: MicroBatches, workers: int, arrange: Callable[[list[MicroBatch]], list[MicroBatch]]
+        self, dataset: MicroBatchesOfSteps, workers: int, arrange: Callable[[list[MicroBatch]], list[MicroBatch]]
     ) -> None:
         self._dataset = dataset
         self._arrange = arrange

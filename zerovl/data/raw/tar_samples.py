@@ -21,7 +21,7 @@ from zerovl.data.raw.records import Picture, name_error, whole_number
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
-_PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 _HELD = 512 << 20  # bytes of samples that wait for their other members
 _MOST_SAMPLES = 1_000_000  # of a tar, that its statistics are believed
@@ -248,7 +248,7 @@ def _member_problem(member: tarfile.TarInfo) -> str | None:
 
 
 def _take(sample: TarSample, member: tarfile.TarInfo, extension: str, file: IO[bytes], path: str) -> None:
-    if extension in _PICTURES:
+    if extension in PICTURES:
         if sample.picture is not None:
             sample.problem = "two pictures with the same key"
         sample.picture = Picture(path, member.offset_data, member.size)

@@ -12,12 +12,18 @@ import numpy as np
 
 from zerovl.data.validation.left_out_section import left_out_section
 from zerovl.data.validation.statistics import Example, Histogram, Scan
+from zerovl.data.validation.verdict import NOT_LOOKED_AT
 from zerovl.files import atomic_write
 from zerovl.text_format import file_size, plural
 
 _STATES = ("broken", "warning", "passed", "not checked")  # of a rule, the most urgent first
 _BARS = 40
 _WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
+
+
+def _unseen(verdict: dict[str, Any]) -> str:
+    names = verdict.get(NOT_LOOKED_AT, [])
+    return f" Not looked at, as training streams them: {escape(', '.join(names))}." if names else ""
 
 
 def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
@@ -29,7 +35,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
         title=f"Validation {state}",
         state=state,
         headline=f"Validation {state}",
-        summary=f"{_number(verdict['rows'])} inputs. {_summary(rules)}",
+        summary=f"{_number(verdict['rows'])} inputs. {_summary(rules)}{_unseen(verdict)}",
         digest=escape(verdict["manifest_digest"]),
         rules="\n".join(_rule(rule) for rule in sorted(rules, key=_urgency)),
         statistics="\n".join(

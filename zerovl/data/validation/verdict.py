@@ -9,6 +9,8 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.validation.rules import Rule, statistics
 from zerovl.data.validation.statistics import Scan
 
+NOT_LOOKED_AT = "not_looked_at"  # key of the verdict: sources that training streams
+
 
 def make_verdict(
     manifest: Manifest, counted: Scan, rules: list[Rule], outcomes: list[dict[str, Any]], version: str

@@ -1,0 +1,164 @@
+"""One tar from front to back: the samples that webdataset gives, and a count of all that it does not."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from tests.support.raw_sources import jpeg, sample, write_tar
+from zerovl.data.raw.tar_captions import caption_a_line, caption_reader, one_caption
+from zerovl.data.streams.lost import Lost
+from zerovl.data.streams.tar_stream import SampleRules, read_tar
+from zerovl.errors import ZeroVLError
+
+RULES = SampleRules("web", caption_reader("", one_caption), 100)
+
+
+def read(path: Path, rules: SampleRules = RULES) -> tuple[list[str], dict[str, int]]:
+    """Keys of the samples that arrive, and what is lost."""
+    lost = Lost()
+    with open(path, "rb") as stream:
+        found = [each.key.removeprefix(f"web-{path.name}-") for each in read_tar(str(path), stream, rules, lost)]
+    return found, lost.counts
+
+
+def test_the_samples_are_webdataset_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    write_tar(path, [member for number in range(5) for member in sample(f"a/{number:03d}", number, f"no {number}")])
+    expected = list(webdataset.WebDataset(str(path), shardshuffle=False))
+    lost = Lost()
+    with open(path, "rb") as stream:
+        found = list(read_tar(str(path), stream, RULES, lost))
+    assert [(one.image, one.captions) for one in found] == [(raw["jpg"], [raw["txt"].decode()]) for raw in expected]
+    assert [one.key for one in found] == [f"web-0.tar-a/{number:03d}" for number in range(5)]
+    assert not lost.counts
+
+
+def test_keys_with_dots_and_members_that_only_go_along(tmp_path: Path) -> None:
+    mask = [("1.seg.png", b"mask"), ("1.txt", b"one")]
+    dotted = [member for number in (1, 2) for member in sample(f"2021.05.{number}", number)]
+    before = [("3.cls.json", b"{}"), ("3.jpg", jpeg(3)), ("3.txt", b"three")]
+    hidden = [("._3.jpg", b"of macOS"), ("__MACOSX/._3.jpg", b""), ("readme", b"")]
+    write_tar(tmp_path / "0.tar", [("1.jpg", jpeg(1)), *mask, *dotted, *before, *hidden])
+    assert read(tmp_path / "0.tar") == (["1", "2021.05.1", "2021.05.2", "3"], {})
+
+
+def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = [
+        ("0.jpg", jpeg(0)),
+        ("1.txt", b"no picture"),
+        ("2.jpg", jpeg(2)),
+        ("2.json", b"{"),
+        ("3.jpg", jpeg(3)),
+        ("3.txt", b" \n "),
+        ("4.jpg", jpeg(4)),
+        ("4.txt", b"x" * 101),
+        ("5.jpg", jpeg(5)),
+        ("5.png", jpeg(5)),
+        ("5.txt", b"two"),
+        ("6.jpg", jpeg(6)),
+        ("6.txt", b"twice"),
+        ("6.txt", b"twice"),
+        ("7.jpg", jpeg(7)),
+        ("7.json", json.dumps({"captions": ["good", " "]}).encode()),
+    ]
+    write_tar(tmp_path / "0.tar", members)
+    assert read(tmp_path / "0.tar") == (
+        ["7"],
+        {
+            "no caption: neither .txt nor a caption in .json": 1,
+            "no picture with this key": 1,
+            "its .json is not valid JSON (JSONDecodeError)": 1,
+            "empty caption": 1,
+            "caption of 101 bytes, more than 100": 1,
+            "two pictures with the same key": 1,
+            "two members of one name": 1,
+            "empty caption (of a picture's captions)": 1,
+        },
+    )
+
+
+def test_captions_of_another_key_and_of_lines(tmp_path: Path) -> None:
+    title = json.dumps({"title": "from the JSON"}).encode()
+    write_tar(tmp_path / "0.tar", [("0.jpg", jpeg(0)), ("0.json", title), ("0.txt", b"one\ntwo")])
+    for rules, expected in (
+        (SampleRules("web", caption_reader("title", one_caption), 100), ["from the JSON"]),
+        (SampleRules("web", caption_reader("", caption_a_line), 100), ["one", "two"]),
+    ):
+        (found,) = read_tar("0.tar", io.BytesIO((tmp_path / "0.tar").read_bytes()), rules, Lost())
+        assert found.captions == expected
+
+
+@pytest.mark.parametrize("stats", [None, {"successes": 9}])
+@pytest.mark.parametrize("cut", ["in a picture", "between two members", "before the end mark"])
+def test_a_tar_that_ends_too_early(cut: str, stats: dict[str, int] | None, tmp_path: Path) -> None:
+    """`tarfile`, and so webdataset, takes two of the three for the end."""
+    path = tmp_path / "0.tar"
+    write_tar(path, [member for number in range(4) for member in sample(str(number), number)])
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    third, last = members[6], members[-1]
+    at = {
+        "in a picture": third.offset_data + 10,
+        "between two members": members[7].offset,
+        "before the end mark": last.offset_data + 512,
+    }[cut]
+    path.write_bytes(path.read_bytes()[:at])
+    if stats:
+        (tmp_path / "0_stats.json").write_text(json.dumps(stats))
+    found, lost = read(path)
+    whole = 4 if cut == "before the end mark" else 2
+    assert found == [str(number) for number in range(whole)]
+    if cut == "between two members":  # a picture without its caption is there as well
+        assert lost.pop("no caption: neither .txt nor a caption in .json") == 1
+        whole += 1
+    ((reason, count),) = lost.items()
+    assert "tar" in reason
+    assert count == (9 - whole if stats else 1)
+    assert reason.endswith("should still have had is lost" if stats else "at least one sample is lost")
+
+
+def test_no_tar_and_an_empty_file_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "page.tar").write_bytes(b"<html>not found</html>" * 100)
+    (tmp_path / "empty.tar").write_bytes(b"")
+    for name in ("page.tar", "empty.tar"):
+        found, lost = read(tmp_path / name)
+        assert not found
+        assert sum(lost.values()) == 1
+
+
+def test_compressed_tars_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in sample("0", 0):
+            assert isinstance(name, str)
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert read(path) == (["0"], {})
+
+
+class Away:
+    """A stream whose server goes away."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        if self._data.tell() > 1000:
+            raise ConnectionResetError("reset by peer")
+        return self._data.read(min(size, 600) if size > 0 else size)
+
+    def close(self) -> None:
+        self._data.close()
+
+
+def test_bytes_that_do_not_come_are_no_damage(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [member for number in range(4) for member in sample(str(number), number)])
+    lost, stream = Lost(), Away((tmp_path / "0.tar").read_bytes())
+    with pytest.raises(ZeroVLError, match=r"^http://x/0\.tar: cannot be read \(reset by peer\); .* resumes from its"):
+        list(read_tar("http://x/0.tar", stream, RULES, lost))
+    assert not lost.counts

@@ -1,0 +1,192 @@
+"""Tars by address: a path, a pattern with braces or `*`, `s3://`, `pipe:`, `http://`, and what else webdataset opens.
+
+S3 is read by the project's own client (`zerovl.s3`), with its patience; the rest by `webdataset.gopen`, which starts
+`curl` for `http://` and a shell for `pipe:`.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
+
+from zerovl import s3
+from zerovl.errors import ZeroVLError
+
+_STATS = "_stats.json"  # beside a tar of img2dataset
+_AT_ONCE = 16  # of them that are asked for at the same time
+
+
+class Stream(Protocol):
+    """Bytes one after the other."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes, b"" at the end; raises `OSError`, `ZeroVLError`."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+def expand(patterns: list[str], root: Path, key: str) -> list[str]:
+    """Return the tars that some patterns name, in their order; paths are relative to `root`.
+
+    Braces are expanded as webdataset does, `*` in paths, and `s3://bucket/prefix/` or `s3://.../*.tar` stand for the
+    tars that are there. Raises `ZeroVLError` that begins with `key` where a pattern names none, or two name one.
+    """
+    from braceexpand import braceexpand
+
+    found: list[str] = []
+    for pattern in patterns:
+        try:
+            urls = [url for part in braceexpand(pattern) for url in _matches(part, root)]
+        except ValueError:
+            raise ZeroVLError(f"{key}: {pattern!r}: its braces do not close; write {{0000..0099}}") from None
+        if not urls:
+            raise ZeroVLError(f"{key}: {pattern!r}: there is no such tar; correct the address")
+        found += urls
+    if len(set(found)) < len(found):
+        twice = next(url for url in found if found.count(url) > 1)
+        raise ZeroVLError(f"{key}: {twice} is named twice, and its pairs would meet in a batch; name it once")
+    return found
+
+
+def _matches(address: str, root: Path) -> list[str]:
+    if address.startswith(s3.PREFIX) and (address.endswith("/") or "*" in address):
+        return _listed(address)
+    if not is_local(address):
+        return [address]
+    path = str(root / Path(local_path(address)).expanduser())
+    if os.path.isdir(path):
+        return sorted(glob.glob(f"{glob.escape(path)}/*.tar"))
+    return [path] if os.path.exists(path) else sorted(glob.glob(path))
+
+
+def _listed(address: str) -> list[str]:
+    """Return the tars under a prefix, or those whose names fit a pattern with `*` behind the last `/`."""
+    from fnmatch import fnmatch
+
+    folder, _, name = address.rpartition("/")
+    if "*" in folder:
+        raise ZeroVLError(f"{address!r}: on S3 a * may stand behind the last / alone; name the folders one by one")
+    place = s3.parse(folder)
+    prefix = place.path.strip("/")
+    bucket = _bucket(place.bucket)
+    with bucket.explained(f"{address}: cannot list its tars"):
+        pages = bucket.client.get_paginator("list_objects_v2")
+        listed = pages.paginate(Bucket=bucket.name, Prefix=f"{prefix}/" if prefix else "", Delimiter="/")
+        keys = [item["Key"] for page in listed for item in page.get("Contents", [])]
+    return sorted(f"{s3.PREFIX}{bucket.name}/{key}" for key in keys if fnmatch(key.rpartition("/")[2], name or "*.tar"))
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address is a file of this machine."""
+    return urlsplit(address).scheme in ("", "file") and not address.startswith("pipe:")
+
+
+def local_path(address: str) -> str:
+    """Return the path that a local address is."""
+    return address.removeprefix("file://").removeprefix("file:")
+
+
+def open_stream(address: str) -> Stream:
+    """Open a tar; raises `ZeroVLError` where that fails, and from its `read` where the bytes end for another reason."""
+    try:
+        if is_local(address):
+            return open(local_path(address), "rb")
+        if address.startswith(s3.PREFIX):
+            return open_object(address)
+        from webdataset import gopen
+
+        opened: Stream = gopen(address, "rb")
+        return opened
+    except FileNotFoundError:
+        raise ZeroVLError(f"{address}: there is no such tar any more; bring it back, or run again without it") from None
+    except (OSError, ValueError) as error:
+        raise cannot_read(address, error) from None
+
+
+def open_object(address: str, *_mode_and_buffer: object) -> Stream:
+    """Open `s3://bucket/key` by the project's client; what `webdataset.gopen` calls where it is told of it."""
+    place = s3.parse(address)
+    return _Blocks(_bucket(place.bucket).blocks(place.path, f"{address}: cannot be read"))
+
+
+def cannot_read(address: str, error: Exception) -> ZeroVLError:
+    """Return what is raised where a tar cannot be read on for a reason that is not the tar's."""
+    return ZeroVLError(
+        f"{address}: cannot be read ({error}); check the address, the network or the disk and run again: a run "
+        "resumes from its last checkpoint"
+    )
+
+
+class _Blocks:
+    """Blocks of bytes as a stream."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        parts, left = [self._rest], size - len(self._rest)
+        while size < 0 or left > 0:
+            block = next(self._blocks, b"")
+            if not block:
+                break
+            parts.append(block)
+            left -= len(block)
+        whole = b"".join(parts)
+        if size < 0:
+            size = len(whole)
+        self._rest = whole[size:]
+        return whole[:size]
+
+    def close(self) -> None:
+        self._rest = b""
+        self._blocks = iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def stated_samples(address: str) -> int | None:
+    """Return how many samples a tar has by the `_stats.json` that img2dataset writes beside it; None without one.
+
+    Source: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset; `successes` are written.
+    """
+    if not address.endswith(".tar") or not (is_local(address) or address.startswith(s3.PREFIX)):
+        return None
+    beside = address.removesuffix(".tar") + _STATS
+    try:
+        content = Path(local_path(beside)).read_bytes() if is_local(beside) else open_object(beside).read()
+        stats: Any = json.loads(content)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    except s3.AnswerError as error:
+        if error.is_missing_key:
+            return None
+        raise
+    count = stats.get("successes") if isinstance(stats, dict) else None
+    return count if isinstance(count, int) and count >= 0 else None
+
+
+def count_samples(addresses: list[str]) -> int | None:
+    """Return the samples of all tars by their `_stats.json`; None where one has none."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        counts = list(pool.map(stated_samples, addresses))
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+@cache
+def _bucket(name: str) -> s3.Bucket:
+    return s3.Bucket(name)

@@ -1,0 +1,50 @@
+"""Tars from elsewhere, kept whole on a disk of the node by webdataset's cache of files.
+
+There is no digest to compare a copy with: a tar that changes under its address is not noticed. Shards that `prepare`
+has made have one, and a cache of their own (`zerovl.data.shard_cache`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from zerovl import s3
+from zerovl.data.streams.addresses import Stream, cannot_read, is_local, open_object, open_stream
+from zerovl.errors import ZeroVLError
+
+_ATTEMPTS = 5  # to open what is there, in a cache that is far too small for its users
+
+
+@dataclass(frozen=True)
+class KeptTars:
+    """Opens tars through a folder that may hold `size` bytes; the oldest copies make room."""
+
+    folder: Path
+    size: int
+
+    def __call__(self, address: str) -> Stream:
+        """Open a tar, fetched first where it is not there yet; raises `ZeroVLError` where it does not come."""
+        if is_local(address):
+            return open_stream(address)
+        import webdataset
+        from webdataset.cache import FileCache
+
+        webdataset.gopen_schemes[s3.PREFIX.partition(":")[0]] = open_object
+        cache = FileCache(str(self.folder), url_to_name=_name, validator=None, cache_size=self.size)
+        for _ in range(_ATTEMPTS):
+            try:
+                return open(cache.get_file(address), "rb")
+            except FileNotFoundError:  # another process has made room
+                continue
+            except OSError as error:
+                raise cannot_read(address, error) from None
+        raise ZeroVLError(
+            f"machine.shard_cache.size: {self.folder} cannot hold {address} long enough to be opened: raise it, or set "
+            "machine.keep_streams to false"
+        )
+
+
+def _name(address: str) -> str:
+    return f"{hashlib.sha256(address.encode()).hexdigest()}.tar"
