@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.registries import promote
 from zerovl.errors import ZeroVLError
+from zerovl.registry import collection, retention
+from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
+from zerovl.release.promote import rollback
 
 ANNA, BERT, GROUP, OTHER_GROUP = 61001, 61002, 61010, 61011
 
@@ -67,6 +73,29 @@ def test_both_publish_read_and_remove_whatever_their_umask(place: Path) -> None:
     for folder in (path for path in place.rglob("*") if path.is_dir()):
         assert stat.S_IMODE(folder.stat().st_mode) & 0o2070 == 0o2070, folder
         assert folder.stat().st_gid == GROUP
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_one_publishes_the_other_promotes_rolls_back_retires_and_collects(place: Path) -> None:
+    def publish(content: bytes) -> None:
+        caches = tempfile.mkdtemp(prefix="zerovl-cache-")
+        try:
+            os.environ["ZEROVL_CACHE"] = caches  # of a child process
+            registry = Registry(FolderStore(place))
+            files: dict[str, Path | bytes] = {"config.json": b"{}", "model.safetensors": content}
+            promote(registry, registry.publish("zerovl", files, metrics={}, provenance={}, by="tester"))
+            if content == b"4":
+                rollback(registry, "zerovl", "production", why="regression", by="tester")
+                retention.retire(registry, registry.version("zerovl", 1), "of no use", "tester")
+                assert len(collection.collect(registry, "zerovl", collection.grace(0), "tester")) == 1
+        finally:
+            shutil.rmtree(caches)
+
+    for user, umask, content in ((ANNA, 0o077, b"1"), (BERT, 0o022, b"2"), (ANNA, 0o077, b"3"), (BERT, 0o077, b"4")):
+        as_user(user, umask, partial(publish, content))
+    current = Registry(FolderStore(place)).current("zerovl", "production")
+    assert current is not None
+    assert (current.action, current.version) == ("rollback", 3)
 
 
 def test_what_keeps_the_group_out_is_named_with_what_mends_it(place: Path) -> None:
