@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +168,11 @@ def test_which_sides_are_cached_and_what_is_said_of_the_others() -> None:
 
 def test_a_frozen_tower_without_augmentation_sees_what_evaluation_sees() -> None:
     picture = Image.effect_noise((50, 41), 90).convert("RGB")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
     params = params_of("train.freeze=[image]", "train.mixup=coin", "machine.cache_features=false")
     assert unaugmented_sides(params.train) == ["image"]
     transform = features.training_transform(params)
     expected = EvaluationTransform(params.model.image_size, params.model.resize_size)(picture)
-    assert torch.equal(transform(picture, 3), expected)
-    assert not torch.equal(features.training_transform(params_of())(picture, 3), expected)
+    assert torch.equal(transform(file.getvalue(), 3), expected)
+    assert not torch.equal(features.training_transform(params_of())(file.getvalue(), 3), expected)
