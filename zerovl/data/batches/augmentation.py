@@ -86,7 +86,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 def crop_and_resize(pixels: Pixels, box: Box, side: int) -> Pixels:
     """Cut `box` out of pixels (H, W, 3) and resize it to (side, side, 3), bilinear with antialiasing."""
     left, upper, right, lower = box
-    crop = torch.from_numpy(np.ascontiguousarray(pixels[upper:lower, left:right]))[None]  # (1, h, w, 3)
+    crop = torch.from_numpy(pixels[upper:lower, left:right].copy())[None]  # (1, h, w, 3)
     # As a batch with its channels last in memory, for which torch has its fast kernel.
     resized = interpolate(crop.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
