@@ -1,0 +1,43 @@
+"""Tars by address: commands, S3 by the project's client, and copies that stay on the node."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import s3
+from tests.support.raw_sources import sample, write_tar
+from zerovl.data.streams.addresses import expand, open_stream
+from zerovl.data.streams.kept_tars import KeptTars
+from zerovl.errors import ZeroVLError
+
+
+def test_a_command_is_read_and_one_that_fails_is_named(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", sample("0", 0))
+    expected = (tmp_path / "0.tar").read_bytes()
+    assert open_stream(f"pipe:cat {tmp_path}/0.tar").read() == expected
+    kept = KeptTars(tmp_path / "cache", 1 << 30)
+    assert kept(f"pipe:cat {tmp_path}/0.tar").read() == expected
+    (tmp_path / "0.tar").unlink()
+    assert kept(f"pipe:cat {tmp_path}/0.tar").read() == expected
+    with pytest.raises(ZeroVLError, match=r"no\.tar: there is no such tar any more"):
+        open_stream(f"{tmp_path}/no.tar")
+
+
+def test_a_tar_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", sample("0", 0))
+    with pytest.raises(ZeroVLError, match=r"urls: .*0\.tar is named twice"):
+        expand(["0.tar", "*.tar"], tmp_path, "urls")
+
+
+def test_tars_on_s3_are_listed_and_read(moto_bucket: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", sample("0", 0))
+    for name in ("web/0.tar", "web/1.tar", "web/0_stats.json", "web/deeper/2.tar"):
+        s3.client().upload_file(str(tmp_path / "0.tar"), moto_bucket, name)
+    listed = [f"s3://{moto_bucket}/web/{number}.tar" for number in (0, 1)]
+    assert expand([f"s3://{moto_bucket}/web/"], tmp_path, "urls") == listed
+    assert expand([f"s3://{moto_bucket}/web/{{0..1}}.tar"], tmp_path, "urls") == listed
+    stream, parts = open_stream(listed[0]), []
+    while part := stream.read(700):
+        parts.append(part)
+    assert b"".join(parts) == (tmp_path / "0.tar").read_bytes()
+    assert KeptTars(tmp_path / "cache", 1 << 30)(listed[1]).read() == b"".join(parts)
