@@ -46,7 +46,8 @@ _NOTHING = (
     f"silent runs and slots that none holds are found by several looks: --every {EVERY:.0f}"
 )
 _WORKED_ON = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-_NEVER_BEGAN = "nobody began it for {minutes:.0f} minutes: its worker is gone"
+_NEVER_BEGAN = "nobody began it for {minutes:.0f} minutes: {why}"
+_PROCESS = "process"  # the type of a work pool whose runs are children of the worker
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Patience:
     """How long each may last before it counts as lost."""
 
     pending: timedelta = timedelta(minutes=3)  # from a worker's promise to the beginning: Prefect is imported in it
+    container: timedelta = timedelta(minutes=40)  # the same in a container: a node, and an image of several gigabytes
     silent: timedelta = timedelta(minutes=4)  # since the last of the heartbeats, which come every 30 s
     late: timedelta = timedelta(minutes=1)  # a worker takes what is due within seconds
     away: timedelta = timedelta(minutes=2)  # that a server was back for before silence means something
@@ -112,21 +114,30 @@ class Upkeep:
 
     def _end_lost(self, runs: list[FlowRun], now: datetime) -> list[str]:
         alive, lines = local_runs(), []
+        in_containers = self._pools_of_containers()
         for run in runs:
             state = run.state
             if state is None or str(run.id) in alive:
                 continue
             quiet = now - state.timestamp
-            if state.is_pending() and quiet > self._patience.pending:
-                why = _NEVER_BEGAN.format(minutes=quiet.total_seconds() / 60)
+            if state.is_pending():
+                container = run.work_pool_name in in_containers
+                if quiet <= (self._patience.container if container else self._patience.pending):
+                    continue
+                cause = "its container never started" if container else "its worker is gone"
+                why = _NEVER_BEGAN.format(minutes=quiet.total_seconds() / 60, why=cause)
                 self._client.set_flow_run_state(run.id, Crashed(message=why))
                 lines.append(f"run {run.name} is lost: {why}")
-            elif not state.is_pending() and self._silent(run.id, quiet, now):
+            elif self._silent(run.id, quiet, now):
                 # With this message a run that lives after all takes its state back.
                 end: State[Any] = Cancelled(message=LOST) if state.is_cancelling() else Crashed(message=LOST)
                 self._client.set_flow_run_state(run.id, end, force=True)
                 lines.append(f"run {run.name} is lost: {LOST}")
         return lines
+
+    def _pools_of_containers(self) -> set[str]:
+        """Return the work pools whose runs are pending until a container has been started for them."""
+        return {pool.name for pool in self._client.read_work_pools() if pool.type != _PROCESS}
 
     def _silent(self, run: UUID, quiet: timedelta, now: datetime) -> bool:
         """Return whether a run has sent no heartbeat for long, and the server was there to hear it."""

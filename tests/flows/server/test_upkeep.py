@@ -45,6 +45,9 @@ class Server:
         assert wanted.event.name == ["prefect.flow-run.heartbeat"]
         return SimpleNamespace(events=[each for each in self.beats if resource == f"prefect.flow-run.{each}"])
 
+    def read_work_pools(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="zerovl", type="process"), SimpleNamespace(name="cluster", type="kubernetes")]
+
     def read_deployments(self) -> list[SimpleNamespace]:
         limit = SimpleNamespace(name="deployment:retrain", active_slots=self.slots)
         with_limit = SimpleNamespace(id=RETRAIN, name="retrain-weekly", tags=["zerovl"], global_concurrency_limit=limit)
@@ -60,7 +63,7 @@ def run(name: str, state: State[Any], minutes: float, **more: Any) -> SimpleName
     """A run that was due, and has been in its state, for so many minutes."""
     state.timestamp = NOW - timedelta(minutes=minutes)
     values = {"auto_scheduled": False, "run_count": 0, "deployment_id": RETRAIN, "id": uuid.uuid4(), **more}
-    values = {"created_by": None, **values}
+    values = {"created_by": None, "work_pool_name": "zerovl", **values}
     return SimpleNamespace(name=name, state=state, expected_start_time=state.timestamp, **values)
 
 
@@ -94,6 +97,18 @@ def test_a_run_that_nobody_began_is_ended_and_its_slot_is_free(monkeypatch: pyte
     assert look(keeper, monkeypatch, 1) == ["deployment retrain-weekly: 2 slots were taken, 1 by runs"]
     assert server.slots == 1
     assert look(keeper, monkeypatch, 1.5) == []
+
+
+def test_a_pod_has_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run is pending while the pod waits for a node and its image is pulled."""
+    pulled, lost = (run(name, Pending(), minutes, work_pool_name="cluster") for name, minutes in (("p", 35), ("l", 41)))
+    by_hand = run("h", Pending(), 4, work_pool_name=None)
+    lines = look(Upkeep(Server([pulled, lost, by_hand])), monkeypatch)  # type: ignore[arg-type]
+    assert lines == [
+        "run l is lost: nobody began it for 41 minutes: its container never started",
+        "run h is lost: nobody began it for 4 minutes: its worker is gone",
+    ]
+    assert [each.state.type for each in (pulled, lost, by_hand)] == ["PENDING", "CRASHED", "CRASHED"]
 
 
 def test_what_has_a_process_here_is_left_alone(monkeypatch: pytest.MonkeyPatch, nothing_runs_here: set[str]) -> None:
