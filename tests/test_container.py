@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from prefect.server.schemas.actions import WorkPoolCreate
+from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values
+from prefect.workers.process import ProcessWorker
 
 from tests.support.paths import ROOT
 
@@ -128,21 +130,48 @@ def test_a_run_finds_the_checkout_the_gpu_and_memory_to_share(file: Path) -> Non
         assert job["container_create_kwargs"]["shm_size"] == "16g"
         # On the mounted checkout: in the container's own /tmp nobody else would see it.
         assert job["env"]["ZEROVL_LEASE"] == "/srv/zerovl/.flows/leases"
+        environment = job["env"]
     else:
         (container,) = (pod := job["job_manifest"]["spec"]["template"]["spec"])["containers"]
+        environment = {each["name"]: each["value"] for each in container["env"]}
         assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
         places = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
         assert places == {"checkout": "/srv/zerovl", "shared-memory": "/dev/shm"}
         assert {each["name"] for each in pod["volumes"]} == set(places)
         assert pod["securityContext"]["runAsNonRoot"]
+    # Else `prefect flow-run execute` has no handler, and an evicted training saves nothing.
+    assert environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
+
+
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_who_trains_nothing_asks_for_no_gpu(deployment: dict[str, Any]) -> None:
+    variables = deployment["work_pool"]["job_variables"]
+    trains = deployment["name"] not in ("notify", "promote", "rollback", "retention")
+    templates = {"process": ProcessWorker.get_default_base_job_template()}
+    templates |= {file.stem: template(file) for file in POOLS}
+    for content in templates.values():
+        validate(variables, content["variables"], raise_on_error=True, preprocess=True, ignore_required=True)
+    defaults = {
+        name: each.get("default") for name, each in templates["kubernetes"]["variables"]["properties"].items()
+    }
+    job = apply_values(templates["kubernetes"]["job_configuration"], defaults | variables)
+    (container,) = job["job_manifest"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == (1 if trains else 0)
+    assert container["resources"]["requests"]["cpu"] == ("8" if trains else "2")
+    # What a template has no variable for is left out.
+    assert "gpus" not in apply_values(templates["process"]["job_configuration"], variables)
 
 
 def test_the_pool_is_that_of_the_deployments() -> None:
     from flows.server.deploy import POOL
 
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {each["work_pool"]["name"] for each in deployments} == {POOL}
+    assert {each["work_pool"]["name"] for each in DEPLOYMENTS} == {POOL}
     text = (ROOT / "docs" / "pools.md").read_text()
+    version = yaml.safe_load((ROOT / "prefect.yaml").read_text())["prefect-version"]
+    assert text.count(f"pip install prefect=={version} ") == len(POOLS)
     for file in POOLS:
         assert (
             f"prefect work-pool create {POOL} --type {file.stem} --base-job-template {file.relative_to(ROOT)}" in text

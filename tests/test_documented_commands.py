@@ -38,7 +38,7 @@ ELSEWHERE = (
     (r"dvc (add|repro)", ".ci/check_demo.py", r"repro"),
     (r"prefect event emit", "tests/flows/test_runs.py", r"event.*emit"),
     (r"prefect work-pool create", "tests/test_container.py", r"WorkPoolCreate"),
-    (r"prefect worker start", "tests/support/factory.py", r"worker.*start"),
+    (r"(?:\S+/)?prefect worker start", "tests/support/factory.py", r"worker.*start"),
     (r"python -m flows\.retention", "tests/flows/test_retention_flow.py", r"retention\.fn"),
     (r"python -m pytest tests/gpu", "Makefile", r"-m pytest tests/gpu"),
     (r"torchrun", "tests/training/test_two_nodes.py", r"torchrun"),
@@ -59,7 +59,7 @@ NOT_RUN = (
     (r"git clone|git stash", "of whoever works here: their history, their changes"),
     (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
     (r"python -c", "compares the logs of two trainings that somebody has made"),
-    (r"(\.venv/bin/uv )?pip (install|download)", "packages and extras come from an index, which tests do not reach"),
+    (r"(?:\S+/)?pip (install|download)|python3 -m venv", "packages and extras come from an index, which tests do not reach"),
     (r"PYTHONPATH=site python -m pytest", "of a node where nothing can be set up; the same tests as make test-gpu"),
     (r"docker |kubectl ", "needs a container runtime or a cluster: .ci/run builds where there is one"),
 )
