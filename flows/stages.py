@@ -18,7 +18,7 @@ from flows.progress import ProgressReporter
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.process import Patience
-from flows.runtime.turn import hold_turn
+from flows.runtime.turn import devices_to_hold, hold_turn
 from zerovl import params_file
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
@@ -91,7 +91,7 @@ def _in_turn(
     checkout: Checkout, stage: str, pages: Callable[[Workspace], Iterable[Page]], patience: Patience, *options: str
 ) -> None:
     with ProgressReporter(stage) as reporter:
-        with hold_turn(f"run {checkout.name}", reporter.line) as turn:
+        with hold_turn(f"run {checkout.name}", devices_to_hold(checkout.path), reporter.line) as turn:
             run_dvc(checkout, ["repro", *options, "-s", stage], reporter, turn, patience)
         show(pages(Workspace(checkout.path)))
 

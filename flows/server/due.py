@@ -32,7 +32,7 @@ def let_pass(client: SyncPrefectClient, say: Callable[[str], None] = print) -> N
         if datetime.now(UTC) > began + _LONGEST:
             return
         if not told:
-            say(f"run {run.name} is due at {run.expected_start_time:%H:%M:%S} UTC: waiting until it has begun")
+            say(f"run {run.name} is due at {run.expected_start_time:%H:%M:%S} UTC: waiting until that has passed")
             told = True
         time.sleep(1.0)
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,38 @@ def cancelled_when(come_to: Callable[[], Any]) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def dead() -> Iterator[socket.socket]:
-    """A remote that takes every connection and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server
+class DeadRemote:
+    """Takes every connection, keeps it, and never says a word."""
+
+    def __init__(self, server: socket.socket, kept: ExitStack) -> None:
+        self._server, self._kept = server, kept
+        self.url = f"http://127.0.0.1:{server.getsockname()[1]}/project.git"
+
+    def accept(self) -> None:
+        """Wait for a connection. One that nobody keeps is closed, which git takes for an answer."""
+        connection, _ = self._server.accept()
+        self._kept.enter_context(connection)
 
 
 @pytest.fixture
-def repository(tmp_path: Path, dead: socket.socket) -> Path:
+def dead(monkeypatch: pytest.MonkeyPatch) -> Iterator[DeadRemote]:
+    monkeypatch.setenv("no_proxy", "*")  # a proxy would answer in its place
+    with ExitStack() as kept:
+        yield DeadRemote(kept.enter_context(socket.create_server(("127.0.0.1", 0))), kept)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, dead: DeadRemote) -> Path:
     folder = tmp_path / "repository"
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     git(folder, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--allow-empty", "--quiet", "-m", "one")
-    git(folder, "remote", "add", "origin", f"http://127.0.0.1:{dead.getsockname()[1]}/project.git")
+    git(folder, "remote", "add", "origin", dead.url)
     return folder
 
 
 @pytest.mark.parametrize("words", [("fetch", "--quiet", "origin"), ("push", "origin", "HEAD:refs/heads/runs/one")])
 def test_git_that_waits_for_a_dead_remote(
-    tmp_path: Path, repository: Path, dead: socket.socket, words: tuple[str, ...]
+    tmp_path: Path, repository: Path, dead: DeadRemote, words: tuple[str, ...]
 ) -> None:
     with cancelled_when(dead.accept):
         git(repository, *words, seconds=NETWORK_SECONDS)

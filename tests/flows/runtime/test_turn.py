@@ -1,4 +1,4 @@
-"""Without GPUs one job at a time, and its turn ends as soon as the last process of the holder is gone."""
+"""One job at a time on a CPU or of code that leases no GPUs; a turn ends with the last process of its holder."""
 
 import subprocess
 import sys
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.turn import hold_turn
+from flows.runtime.turn import devices_to_hold, hold_turn
+from tests.support.paths import ROOT
 from zerovl import gpu_leases
 
 HOLDER = """
 import subprocess, sys, time
 from flows.runtime.turn import hold_turn
-with hold_turn("run first", print) as descriptors:
+with hold_turn("run first", ("cpu",), print) as descriptors:
     job = subprocess.Popen(["sleep", "300"], pass_fds=descriptors)
     print(job.pid, flush=True)
     time.sleep(300)
@@ -42,7 +43,7 @@ def test_it_is_held_until_the_last_process_of_the_job_is_gone() -> None:
             said.append("the flow is dead, its job lives")
             subprocess.run(["kill", "-9", str(job)], check=True)
 
-    with hold_turn("run second", hear) as descriptors:
+    with hold_turn("run second", devices_to_hold(ROOT), hear) as descriptors:
         assert len(descriptors) == 1
         assert said[0].startswith("waiting for the CPU: run first has cpu since 2")
         assert said[1] == "the flow is dead, its job lives"
@@ -55,7 +56,7 @@ def test_it_is_held_until_the_last_process_of_the_job_is_gone() -> None:
 def test_a_free_turn_is_taken_without_a_word(place: Path) -> None:
     said: list[str] = []
     for holder in ("a", "b"):
-        with hold_turn(holder, said.append):
+        with hold_turn(holder, gpu_leases.CPU, said.append):
             pass
     assert said == []
     assert (place / "cpu.lease").stat().st_mode & 0o777 == 0o666
@@ -64,6 +65,20 @@ def test_a_free_turn_is_taken_without_a_word(place: Path) -> None:
 def test_where_there_are_gpus_the_command_leases_its_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROVL_DEVICE", "auto")
     monkeypatch.setenv("ZEROVL_GPUS", "GPU-a")
-    with hold_turn("a", print) as descriptors:
+    with hold_turn("a", devices_to_hold(ROOT), print) as descriptors:
         assert descriptors == ()
     assert not place.exists()
+
+
+def test_code_of_before_the_leases_has_all_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `reproduce` checks out may be of a commit whose commands take what they see."""
+    monkeypatch.setenv("ZEROVL_DEVICE", "auto")
+    monkeypatch.setenv("ZEROVL_GPUS", "GPU-a,GPU-b")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "zerovl").mkdir()
+    with hold_turn("run old", devices_to_hold(tmp_path), print) as descriptors:
+        assert len(descriptors) == 2
+        assert gpu_leases.look(("GPU-a", "GPU-b")).free == 0
+    assert gpu_leases.look(("GPU-a", "GPU-b")).free == 2
+    monkeypatch.setenv("ZEROVL_DEVICE", "cpu")
+    assert devices_to_hold(tmp_path) == gpu_leases.CPU
