@@ -154,9 +154,7 @@ def test_who_trains_nothing_asks_for_no_gpu(deployment: dict[str, Any]) -> None:
     templates |= {file.stem: template(file) for file in POOLS}
     for content in templates.values():
         validate(variables, content["variables"], raise_on_error=True, preprocess=True, ignore_required=True)
-    defaults = {
-        name: each.get("default") for name, each in templates["kubernetes"]["variables"]["properties"].items()
-    }
+    defaults = {name: each.get("default") for name, each in templates["kubernetes"]["variables"]["properties"].items()}
     job = apply_values(templates["kubernetes"]["job_configuration"], defaults | variables)
     (container,) = job["job_manifest"]["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == (1 if trains else 0)

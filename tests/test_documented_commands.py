@@ -59,7 +59,7 @@ NOT_RUN = (
     (r"git clone|git stash", "of whoever works here: their history, their changes"),
     (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
     (r"python -c", "compares the logs of two trainings that somebody has made"),
-    (r"(?:\S+/)?pip (install|download)|python3 -m venv", "packages and extras come from an index, which tests do not reach"),
+    (r"(?:\S+/)?pip (install|download)|python3 -m venv", "packages come from an index, which tests do not reach"),
     (r"PYTHONPATH=site python -m pytest", "of a node where nothing can be set up; the same tests as make test-gpu"),
     (r"docker |kubectl ", "needs a container runtime or a cluster: .ci/run builds where there is one"),
 )

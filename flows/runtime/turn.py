@@ -2,8 +2,9 @@
 
 `zerovl train` and the others lease GPUs themselves (`zerovl.own_gpus`), from a terminal as in a flow: two runs that fit
 side by side go side by side. Of the CPU there is one, and two trainings on it help nobody; but a command in a terminal
-is its user's to decide on, so the flow takes the turn, and the guard of the job's processes holds it too. The code of an
-older commit, which `reproduce` runs, leases nothing and takes all GPUs that it sees: the flow holds those for it.
+is its user's to decide on, so the flow takes the turn, and the guard of the job's processes holds it too.
+
+The code of an older commit, which `reproduce` runs, leases nothing and takes all GPUs that it sees: a flow holds them.
 """
 
 from __future__ import annotations
