@@ -42,6 +42,7 @@ ELSEWHERE = (
     (r"python -m flows\.retention", "tests/flows/test_retention_flow.py", r"retention\.fn"),
     (r"python -m pytest tests/gpu", "Makefile", r"-m pytest tests/gpu"),
     (r"torchrun", "tests/training/test_two_nodes.py", r"torchrun"),
+    (r"zerovl index .* --approximate", "tests/commands/test_approximate_index.py", r"--approximate"),
     (r"zerovl serve", "tests/commands/test_serve.py", r"serve"),
     (r"zerovl recipe recipes/zerovl-14m.yaml|zerovl plan", "tests/planning/test_plan.py", r"--pairs"),
     (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep"),

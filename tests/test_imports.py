@@ -51,6 +51,7 @@ ONLY_IN = {
     "great_expectations": {"data/validation/expectations.py"},
     "boto3": {"s3.py"},
     "botocore": {"s3.py"},
+    "faiss": {"indexing/approximate.py"},
     "fastapi": {"serving/app.py"},
     "uvicorn": {"serving/server.py"},
     "distributed": {"data/raw/cluster_packing.py"},

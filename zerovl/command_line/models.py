@@ -8,6 +8,8 @@ from pathlib import Path
 from zerovl.command_line.parts import Subparsers, command
 from zerovl.errors import ZeroVLError
 
+_EXACT = "look at all pictures, also where INDEX was made with --approximate"
+
 
 def add_to(commands: Subparsers) -> None:
     """Add these commands, in the order in which `zerovl --help` shows them."""
@@ -54,7 +56,7 @@ def _index(commands: Subparsers) -> None:
 
         csv = Path(arguments.pairs) if arguments.pairs else None
         given = (arguments.model, Path(arguments.images), csv, Path(arguments.out))
-        index.run(*given, arguments.dtype, arguments.ranks)
+        index.run(*given, arguments.dtype, arguments.ranks, arguments.approximate)
 
     text = "embed pictures once, to search them in a second; run it again for what is new, changed or gone"
     index = command(commands, "index", text, run)
@@ -65,6 +67,11 @@ def _index(commands: Subparsers) -> None:
     index.add_argument("--out", required=True, metavar="INDEX", help="a folder")
     index.add_argument("--dtype", choices=("float32", "float16"), help="default: float32; float16 halves the index")
     index.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, one a GPU; default: 1")
+    index.add_argument(
+        "--approximate",
+        action="store_true",
+        help="also make what a search needs that looks at a share of many millions (zerovl[search-faiss])",
+    )
 
 
 def _serve(commands: Subparsers) -> None:
@@ -72,7 +79,7 @@ def _serve(commands: Subparsers) -> None:
         from zerovl.commands import serve
 
         images, index = (Path(given) if given else None for given in (arguments.images, arguments.index))
-        serve.run(arguments.model, images, index, serve.Address(arguments.host, arguments.port))
+        serve.run(arguments.model, images, index, serve.Address(arguments.host, arguments.port), arguments.exact)
 
     text = "a page on this machine where pictures are searched by words or by a picture"
     serve = command(commands, "serve", text, run)
@@ -84,6 +91,7 @@ def _serve(commands: Subparsers) -> None:
     where.add_argument("--index", metavar="INDEX", help="of `zerovl index`")
     serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0: one that is free")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which nobody else reaches")
+    serve.add_argument("--exact", action="store_true", help=_EXACT)
 
 
 def _score(commands: Subparsers) -> None:
@@ -103,7 +111,7 @@ def _search(commands: Subparsers) -> None:
         out = Path(arguments.out) if arguments.out else None
         given = (arguments.model, arguments.query)
         if arguments.index:
-            search.run_index(*given, Path(arguments.index), arguments.top, out)
+            search.run_index(*given, Path(arguments.index), arguments.top, out, arguments.exact)
         else:
             search.run(*given, Path(arguments.images), arguments.top, out)
 
@@ -115,6 +123,7 @@ def _search(commands: Subparsers) -> None:
     where.add_argument("--index", metavar="INDEX", help="of `zerovl index`: nothing is embedded")
     search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
     search.add_argument("--out", metavar="FILE.png", help="also draw what was found")
+    search.add_argument("--exact", action="store_true", help=_EXACT)
 
 
 def _classify(commands: Subparsers) -> None:

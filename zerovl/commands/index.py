@@ -13,7 +13,9 @@ from zerovl.text_format import plural
 _STORED = (".npz", ".parquet")  # of `zerovl.indexing.arrays`
 
 
-def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int) -> None:
+def run(
+    model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int, approximate: bool = False
+) -> None:
     """Make an index of pictures, or bring it up to date, and say what became of it.
 
     Args:
@@ -23,6 +25,7 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
         out: the folder of the index.
         dtype: what embeddings are stored as; None: as the index has them, float32 for a new one.
         ranks: processes that embed.
+        approximate: also make the file for approximate search.
     """
     if ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
@@ -32,9 +35,19 @@ def run(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None
     if is_stored and not images.is_file():
         raise ZeroVLError(f"{images}: no such file; give an .npz or .parquet of `zerovl embed`")
     fetch.check_reference(model)
+    if approximate:
+        from zerovl.indexing.approximate import check_installed
+
+        check_installed()  # before pictures are embedded
     if is_stored:
         _copy(model, images, out, dtype)
-        return
+    else:
+        _embed(model, images, csv, out, dtype, ranks)
+    if approximate:
+        _make_approximate(out)
+
+
+def _embed(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int) -> None:
     from zerovl.indexing.listing import listing_of
 
     listing = listing_of(images, csv)
@@ -62,3 +75,10 @@ def _copy(model: str, file: Path, out: Path, dtype: str | None) -> None:
 
     done = index_arrays(out, file, zerovl.load(model), model, dtype)
     print(f"{out}: {plural(done.pictures, 'picture')} of {file}, {done.width} wide")
+
+
+def _make_approximate(out: Path) -> None:
+    from zerovl.indexing.approximate import make
+
+    path, was_there = make(out)
+    print(f"{path}: {'as before' if was_there else 'made'}, for approximate search")

@@ -57,14 +57,18 @@ def run(model: str, query: str, images: Path, top: int, out: Path | None) -> Non
         print(f"drawn: {out}")
 
 
-def run_index(model: str, query: str, folder: Path, top: int, out: Path | None) -> None:
-    """Print rank, cosine and path or key of the `top` pictures of an index; none of them is embedded."""
+def run_index(model: str, query: str, folder: Path, top: int, out: Path | None, exact: bool = False) -> None:
+    """Print rank, cosine and path or key of the `top` pictures of an index; none of them is embedded.
+
+    `exact` looks at all pictures, whatever file for approximate search the index has.
+    """
     _check(query, top)
     if not folder.is_dir():
         raise ZeroVLError(f"{folder}: no such folder; make an index with `zerovl index`")
     fetch.check_reference(model)
+    from zerovl.indexing.approximate import open_nearest
     from zerovl.indexing.index import Index, Maker
-    from zerovl.indexing.search import find
+    from zerovl.indexing.search import find, nearest
 
     index = Index(folder)
     index.check_images()
@@ -72,7 +76,8 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None) 
 
     encoder = zerovl.load(model)
     index.check_model(Maker.of(encoder, model))
-    found = find(index, encoder.encode_text([query])[0], top)
+    search = nearest if exact else open_nearest(index)
+    found = find(index, encoder.encode_text([query])[0], top, search=search)
     if found.gone:
         logger().warning(
             f"skipped {len(found.gone)} that are gone since: {names(found.gone, NAMED)}; run `zerovl index` again"

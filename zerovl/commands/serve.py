@@ -33,7 +33,7 @@ class Address:
     port: int  # 0: one that is free
 
 
-def run(model: str, images: Path | None, index: Path | None, where: Address) -> None:
+def run(model: str, images: Path | None, index: Path | None, where: Address, exact: bool = False) -> None:
     """Serve the pictures of an index, or of a folder that is indexed first, until Ctrl-C.
 
     Args:
@@ -41,6 +41,7 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
         images: a folder of pictures and tars; its index lies in the cache of releases.
         index: an index, instead of `images`.
         where: host and port.
+        exact: look at all pictures, whatever file for approximate search the index has.
     """
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise ZeroVLError(f"{' and '.join(missing)} not installed; run `pip install 'zerovl[serve]'`")
@@ -50,8 +51,10 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     from zerovl.serving.server import address, is_loopback, make_server, open_port
 
     taken = open_port(where.host, where.port)  # before minutes of indexing
+    from zerovl.indexing.approximate import open_nearest
     from zerovl.indexing.index import Index, Maker
     from zerovl.indexing.listing import listing_of
+    from zerovl.indexing.search import nearest
 
     listing = None if images is None else listing_of(images, None)
     import zerovl
@@ -70,7 +73,8 @@ def run(model: str, images: Path | None, index: Path | None, where: Address) -> 
     opened.check_model(Maker.of(encoder, model))
     opened.check_images()
     names = [where.host, socket.gethostname(), socket.getfqdn()] if not is_loopback(where.host) else []
-    app = make_app(Answers(opened, encoder), told, names)
+    search = nearest if exact else open_nearest(opened)
+    app = make_app(Answers(opened, encoder, search), told, names)
     if not is_loopback(where.host):
         logger().warning(
             f"--host {where.host}: whoever reaches this machine can see the pictures; there is no password"

@@ -64,7 +64,7 @@ def index_arrays(folder: Path, file: Path, encoder: Encoder, reference: str, dty
                     writer.add_without_files(part.keys, part.embeddings)
                 else:
                     writer.add(part.places, part.embeddings)
-        described = replace(described, pictures=writer.rows)
+        described = replace(described, pictures=writer.rows, digest=writer.digest)
         put_in_place(folder, described)
     return described
 

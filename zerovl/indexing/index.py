@@ -5,6 +5,7 @@
     INDEX/identities-N.npy          (N,) what tells a picture that has changed (`zerovl.indexing.listing`)
     INDEX/pictures-N.parquet        key and place of each picture, a row group a part
     INDEX/broken.csv                what could not be embedded, with reasons
+    INDEX/approximate-DIGEST.faiss  where it was asked for (`zerovl.indexing.approximate`)
     INDEX/parts/                    of a run that was interrupted; the next one goes on with them
 
 Each change writes files of the next number, so whoever searches meanwhile goes on with those of before.
@@ -48,7 +49,9 @@ SCHEMA = pa.schema(
     ]
 )
 _CACHED_GROUPS = 32  # of `pictures-N.parquet`
-_NAMES = rf"{re.escape(FILE)}|{re.escape(BROKEN)}|(embeddings|identities)-\d+\.npy|pictures-\d+\.parquet"
+_APPROXIMATE = r"approximate-[0-9a-f]+\.faiss"
+_NUMBERED = r"(embeddings|identities)-\d+\.npy|pictures-\d+\.parquet"
+_NAMES = rf"{re.escape(FILE)}|{re.escape(BROKEN)}|{_NUMBERED}|{_APPROXIMATE}"
 _OWN = re.compile(rf"({_NAMES})|\.({_NAMES})\.\d+\.part")  # the second kind is what a killed `atomic_write` leaves
 
 
@@ -80,6 +83,7 @@ class Description:
     broken: int
     images: str  # the folder or tar of the pictures; "" where only embeddings are known
     number: int  # of the files
+    digest: str = ""  # SHA-256 of the embeddings' bytes; "" of an index made before there were digests
 
     def file(self, folder: Path, kind: str) -> Path:
         """Return the file of a kind: embeddings, identities or pictures."""
@@ -117,6 +121,7 @@ def read_description(folder: Path) -> Description | None:
         found = values.get("version") if isinstance(values, dict) else values
         raise ZeroVLError(f"{path}: version {found!r}, this code reads {VERSION}; remove {folder} and index again")
     try:
+        values = {"digest": "", **values}
         given = {field.name: values[field.name] for field in fields(Description)}
         return Description(**{**given, "model": Maker(**values["model"])})
     except (KeyError, TypeError) as error:
@@ -211,6 +216,11 @@ def _opened(folder: Path, described: Description) -> tuple[npt.NDArray[np.floati
 def is_own_file(name: str) -> bool:
     """Return whether a file of this name belongs to an index, one that was cut off while it was written included."""
     return name == PARTS or _OWN.fullmatch(name) is not None
+
+
+def approximate_files(folder: Path) -> list[Path]:
+    """Return the files of an index for approximate search, of whatever embeddings."""
+    return sorted(path for path in folder.glob("approximate-*") if re.fullmatch(_APPROXIMATE, path.name))
 
 
 def check_same_model(folder: Path, made_with: Maker, model: Maker) -> None:

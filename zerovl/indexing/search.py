@@ -1,10 +1,13 @@
 """Find the pictures of an index that are nearest to a query: all of them are looked at, a piece at a time.
 
+`zerovl.indexing.approximate` looks at a share of them.
+
 Shapes: `N` pictures, `D` embedding width, `c` pictures at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +17,9 @@ import torch
 from zerovl.indexing.index import Index, IndexedPicture
 
 CHUNK = 1 << 11  # pictures scored at once: their float32 fits a cache, which makes float16 four times as fast
+
+# Of embeddings (N, D), a query (D,) and k, rows and scores of k near ones, best first: `nearest`, or an approximation.
+Nearest = Callable[[npt.NDArray[np.floating], torch.Tensor, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 MOST_ASKED = 10_000  # nearest pictures whose files are looked for, where most of them are gone
 
@@ -50,14 +56,15 @@ def nearest(
     return rows, scores
 
 
-def find(index: Index, query: torch.Tensor, top: int, skip: int | None = None) -> Found:
+def find(index: Index, query: torch.Tensor, top: int, skip: int | None = None, search: Nearest = nearest) -> Found:
     """Return the `top` nearest pictures of an index whose files are there, without row `skip`; query (D,).
 
-    Fewer where the index has fewer, or too many of the nearest are gone.
+    Fewer where the index has fewer, or too many of the nearest are gone. `search` finds them: exactly, or what
+    `zerovl.indexing.approximate.open_nearest` gives.
     """
     asked, most = top + 1, min(len(index), max(MOST_ASKED, top + 1))
     while True:
-        rows, scores = nearest(index.embeddings, query, min(asked, most))
+        rows, scores = search(index.embeddings, query, min(asked, most))
         found = [one for one in zip(index.pictures(rows.tolist()), scores.tolist(), strict=True) if one[0].row != skip]
         there = [one for one in found if one[0].is_there][:top]
         if len(there) == top or asked >= most:

@@ -33,6 +33,7 @@ from zerovl.indexing.index import (
     PARTS,
     Description,
     Maker,
+    approximate_files,
     check_same_model,
     is_own_file,
     read_description,
@@ -101,7 +102,7 @@ def update(
                     writer.add(good, embeddings)
             if not writer.rows:
                 raise ZeroVLError(f"{listing.root}: none of its pictures can be embedded; {reasons_of(writer.reasons)}")
-        described = replace(described, pictures=writer.rows, broken=writer.reasons.total())
+        described = replace(described, pictures=writer.rows, broken=writer.reasons.total(), digest=writer.digest)
         put_in_place(folder, described)
         return Updated(described, writer.rows - kept, kept, before.pictures - kept, writer.reasons)
 
@@ -227,9 +228,13 @@ def _check_not_in_the_way(folder: Path) -> None:
 
 
 def put_in_place(folder: Path, described: Description) -> None:
-    """Make the files that were written the index, and remove those of before."""
+    """Make the files that were written the index, and remove those of before.
+
+    Files for approximate search stay: whoever opens the index sees whether they are of its embeddings, and says so.
+    """
     write_json(folder / FILE, described.to_json())
     current = {described.file(folder, kind).name for kind in KINDS} | {FILE, BROKEN, PARTS}
+    current |= {path.name for path in approximate_files(folder)}
     for path in folder.iterdir():
         if path.name not in current and is_own_file(path.name):
             path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -27,13 +28,20 @@ class ArrayWriter:
     def __init__(self, file: IO[bytes], dtype: npt.DTypeLike, width: tuple[int, ...] = ()) -> None:
         """Begin with an empty array; `width` is the shape of a row."""
         self._file, self._dtype, self._width = file, np.dtype(dtype), width
-        self.rows = 0
+        self.rows, self._sha256 = 0, hashlib.sha256()
         self._write_header()
 
     def add(self, rows: npt.NDArray[Any]) -> None:
         """Add rows (n, *width)."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        data = np.ascontiguousarray(rows, self._dtype).tobytes()
+        self._file.write(data)
+        self._sha256.update(data)
         self.rows += len(rows)
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of all rows so far, without the header."""
+        return self._sha256.hexdigest()
 
     def finish(self) -> None:
         """Write how many there are; numpy leaves room in the header for any number."""
@@ -69,6 +77,11 @@ class IndexWriter:
     def rows(self) -> int:
         """Return how many pictures were added."""
         return self._embeddings.rows
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of the embeddings that were added."""
+        return self._embeddings.digest
 
     def add(self, listed: list[Listed], embeddings: npt.NDArray[np.floating]) -> None:
         """Add pictures, at least one, with their embeddings (n, D)."""

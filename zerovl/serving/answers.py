@@ -15,7 +15,7 @@ from PIL import Image
 from zerovl.data.raw.records import Picture
 from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.indexing.index import Index, IndexedPicture, read_bytes
-from zerovl.indexing.search import find
+from zerovl.indexing.search import Nearest, find, nearest
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
@@ -35,9 +35,10 @@ class BadQueryError(ValueError):
 class Answers:
     """Answers from one index with one model; may be asked from several threads."""
 
-    def __init__(self, index: Index, encoder: Encoder) -> None:
-        """Answer from an index with the model that made it."""
+    def __init__(self, index: Index, encoder: Encoder, search: Nearest = nearest) -> None:
+        """Answer from an index with the model that made it; `search` finds what is near."""
         self.index = index
+        self._search = search
         self._encoder = encoder
         self._one_query = threading.Lock()  # that the model computes on
         self._decoding = threading.Semaphore(_AT_ONCE)
@@ -104,7 +105,7 @@ class Answers:
             raise BadQueryError(f"There is no picture {row}; the index has {len(self.index):,}.")
 
     def _answer(self, query: torch.Tensor, start: float, skip: int | None = None) -> dict[str, Any]:
-        found = find(self.index, query, TOP, skip)
+        found = find(self.index, query, TOP, skip, self._search)
         results = [_result(one, score) for one, score in zip(found.pictures, found.scores, strict=True)]
         return {"results": results, "gone": len(found.gone), "seconds": round(time.perf_counter() - start, 3)}
 
