@@ -14,7 +14,7 @@ PACKAGE = ROOT / "zerovl"
 BASE = {
     *("descriptors", "picture_reader"),
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
-    *("gpu_leases", "gpu_names", "own_gpus", "trials", "descriptors", "picture_reader"),
+    *("gpu_leases", "gpu_names", "own_gpus", "shared_folder", "trials", "descriptors", "picture_reader"),
     *("params_file", "picture_looks", "processes", "s3", "s3_files", "text_format", "version", "workspace"),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}

@@ -51,6 +51,7 @@ def run(params_path: Path) -> int:
         ("disk", lambda: check_disk(Path.cwd())),
         ("tools", check_tools),
         ("leases", check_leases),
+        ("cache", lambda: check_cache(Path.cwd())),
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
     later: list[tuple[str, Check]] = [
@@ -150,6 +151,14 @@ def check_disk(folder: Path) -> Iterator[Finding]:
         yield Finding("note", "disk", f"{free:.1f} GB free in {folder}; shards and checkpoints may need more")
     else:
         yield Finding("ok", "disk", f"{free:.0f} GB free in {folder}")
+
+
+def check_cache(project: Path) -> Iterator[Finding]:
+    """Look whether the folders of DVC's that a group is to share are open to it; nothing to say of one's own."""
+    if (project / ".dvc").is_dir() and _installed("dvc"):
+        from zerovl.commands import dvc_cache
+
+        yield from (Finding(level, "cache", text) for level, text in dvc_cache.findings(project))
 
 
 def check_params(path: Path) -> Iterator[Finding]:
@@ -257,6 +266,8 @@ def check_prefect(url: str) -> Iterator[Finding]:
 def _guarded(subject: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
+    except ZeroVLError as error:
+        yield Finding("FAIL", subject, str(error))
     except Exception as error:  # whatever is broken here, the other checks are wanted
         yield Finding("FAIL", subject, f"the check itself failed: {type(error).__name__}: {_first_line(error)}")
 

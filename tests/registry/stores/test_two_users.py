@@ -6,54 +6,27 @@ import os
 import shutil
 import stat
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.registries import promote
+from tests.support.two_users import ANNA, BERT, GROUP, as_root, as_user, folder_of_the_group
 from zerovl.errors import ZeroVLError
 from zerovl.registry import collection, retention
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
 from zerovl.release.promote import rollback
 
-ANNA, BERT, GROUP, OTHER_GROUP = 61001, 61002, 61010, 61011
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two other users")
+pytestmark = as_root
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder of the group that both may enter, other than those of pytest."""
-    with tempfile.TemporaryDirectory(prefix="zerovl-group-") as name:
-        os.chmod(name, 0o755)
-        folder = Path(name, "registry")
-        folder.mkdir()
-        os.chown(folder, ANNA, GROUP)
-        folder.chmod(0o2770)
+    with folder_of_the_group("registry") as folder:
         yield folder
-
-
-def as_user(user: int, umask: int, work: Callable[[], object], group: int = GROUP) -> None:
-    """Do `work` in a child process of that user, whose own group is another one."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setgroups([group])
-            os.setgid(OTHER_GROUP)
-            os.setuid(user)
-            os.umask(umask)
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_both_publish_read_and_remove_whatever_their_umask(place: Path) -> None:

@@ -1,7 +1,6 @@
 """A store in a folder: for one machine, or several that mount the same file system, and for a group of users.
 
-A folder that its group may write and that hands its group on (setgid) is shared: what is made below it stays so,
-whatever the umask of who makes it.
+One that a group shares (`zerovl.shared_folder`) stays writable by the group, whatever the umask of who makes what.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, sync_folder
 from zerovl.registry.stores.base import BLOCK, MissingKeyError, StoreAwayError, check_key
+from zerovl.shared_folder import is_shared, make_folder, mend
 
 _ASIDE = ".aside"
 _STALE_SECONDS = 24 * 3600
@@ -42,7 +42,7 @@ class FolderStore:
         if target.exists():
             return False
         with self._explained("write", key):
-            _make_folder(target.parent)
+            make_folder(target.parent)
             with self._aside(source) as aside:
                 try:
                     os.link(aside, target)
@@ -136,14 +136,14 @@ class FolderStore:
 
     def _require_shared_throughout(self) -> None:
         """Raise `ZeroVLError` that names a folder of a shared store in which its group cannot write."""
-        if self._folder.is_dir() and _is_shared(self._folder):
+        if self._folder.is_dir() and is_shared(self._folder):
             for name, _, _ in os.walk(self._folder):
                 folder = Path(name)
-                if not _is_shared(folder):
+                if not is_shared(folder):
                     mode = stat.filemode(folder.stat().st_mode)
                     raise ZeroVLError(
                         f"{self.describe()}: is shared by its group, which cannot write in {folder} ({mode}, of user "
-                        f"{folder.stat().st_uid}); {_mend(self._folder)}"
+                        f"{folder.stat().st_uid}); {mend(self._folder)}"
                     )
 
     def _path(self, key: str) -> Path:
@@ -153,7 +153,7 @@ class FolderStore:
     def _aside(self, source: Path | bytes) -> Iterator[Path]:
         """The bytes of `source`, synced, in a file of the same file system as the keys."""
         folder = self._folder / _ASIDE
-        _make_folder(folder)
+        make_folder(folder)
         self._remove_stale(folder)
         aside = folder / uuid.uuid4().hex
         try:
@@ -164,7 +164,7 @@ class FolderStore:
                     with open(source, "rb") as original:
                         shutil.copyfileobj(original, file, BLOCK)
                 file.flush()
-                if _is_shared(folder):
+                if is_shared(folder):
                     os.fchmod(file.fileno(), stat.S_IMODE(aside.stat().st_mode) | stat.S_IRGRP)
                 os.fsync(file.fileno())
             yield aside
@@ -195,29 +195,7 @@ class FolderStore:
                     f"{where}: its file system has no hard links ({error.strerror}); use a POSIX file system"
                 ) from None
             if isinstance(error, PermissionError):
-                raise ZeroVLError(f"{where}: {error}; {_mend(self._folder)}") from None
+                raise ZeroVLError(f"{where}: {error}; {mend(self._folder)}") from None
             raise ZeroVLError(
                 f"{where}: {error}; check that the folder exists and that you may {action} there"
             ) from None
-
-
-def _is_shared(folder: Path) -> bool:
-    """Whether a group writes there together: the folder hands its group on, and the group may write."""
-    shared = stat.S_ISGID | stat.S_IWGRP
-    return folder.stat().st_mode & shared == shared
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it; one in a shared folder is shared too."""
-    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir(exist_ok=True)
-        if _is_shared(path.parent):
-            with suppress(PermissionError):  # another user was faster, who does the same
-                path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_ISGID | stat.S_IRWXG)
-
-
-def _mend(folder: Path) -> str:
-    return (
-        f"where a group shares it, whoever owns what is there runs `chgrp -R GROUP {folder}; chmod -R g+rwX {folder}; "
-        f"find {folder} -type d -exec chmod g+s {{}} +` once"
-    )
