@@ -125,7 +125,7 @@ def test_doctor_names_what_is_closed_and_the_command_that_opens_it(cache: Path) 
     [(level, text)] = found()
     assert level == "FAIL"
     assert f"{inner} is drwxr-xr-x, of user 0; " in text
-    assert f"chmod -R g+rwX {cache}" in text
+    assert f"chmod -R g+rX {cache}; find {cache} -type d -exec chmod g+ws {{}} +" in text
     inner.chmod(0o2775)
 
     def outside() -> None:
