@@ -12,6 +12,7 @@ import torch
 
 from tests.support import tiny_project
 from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.batches.visits import epoch_sizes
 from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.evaluation.metrics import more_than_chance
 from zerovl.evaluation.retrieval import retrieval_metrics
@@ -29,8 +30,8 @@ def spec(params: Params, pairs: int, start: Any = None, captions: int = 1) -> Ru
     manifest = Manifest(Path("manifest"), {("photos", "train"): SplitInfo(pairs, captions * pairs, 0, (shard,))})
     settings = params.train
     sampler = make_sampler("shuffled", manifest.training_sizes(), settings.batch_size, settings.epochs, settings.seed)
-    sizes = manifest.training_sizes()
-    return RunSpec(manifest, sampler, None, start, None, {}, sizes, sizes)  # type: ignore[arg-type]
+    visits = epoch_sizes(settings.epoch_of, manifest)
+    return RunSpec(manifest, sampler, None, start, None, {}, manifest.training_sizes(), visits)  # type: ignore[arg-type]
 
 
 def test_too_few_steps_are_told_before_the_first_one() -> None:

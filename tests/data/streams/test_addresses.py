@@ -6,8 +6,11 @@ import pytest
 
 from tests.support import s3
 from tests.support.raw_sources import sample, write_tar
+from zerovl.data.raw.tar_captions import caption_reader, one_caption
 from zerovl.data.streams.addresses import expand, open_stream
 from zerovl.data.streams.kept_tars import KeptTars
+from zerovl.data.streams.lost import Lost
+from zerovl.data.streams.tar_stream import SampleRules, read_tar
 from zerovl.errors import ZeroVLError
 
 
@@ -21,6 +24,23 @@ def test_a_command_is_read_and_one_that_fails_is_named(tmp_path: Path) -> None:
     assert kept(f"pipe:cat {tmp_path}/0.tar").read() == expected
     with pytest.raises(ZeroVLError, match=r"no\.tar: there is no such tar any more"):
         open_stream(f"{tmp_path}/no.tar")
+
+
+@pytest.mark.parametrize("command", ["false", "cat {tar}; exit 3", "head -c 1024 {tar}; sleep 0.05; exit 3"])
+def test_a_command_that_fails_is_no_damage(command: str, tmp_path: Path) -> None:
+    """Whether it fails before, in or behind the tar, and however late its exit status comes."""
+    write_tar(tmp_path / "0.tar", sample("0", 0))
+    address, lost = f"pipe:{command.format(tar=tmp_path / '0.tar')}", Lost()
+    with pytest.raises(ZeroVLError, match=r"^pipe:.*: cannot be read \(its command ended with status [13]\); check"):
+        list(read_tar(address, open_stream(address), SampleRules("web", caption_reader("", one_caption), 100), lost))
+    assert not lost.counts
+
+
+def test_a_command_ends_with_its_reader(tmp_path: Path) -> None:
+    stream = open_stream("pipe:echo begun; exec sleep 1000")
+    assert stream.read(6) == b"begun\n"
+    stream.close()
+    stream.close()
 
 
 def test_a_tar_that_is_named_twice_is_refused(tmp_path: Path) -> None:

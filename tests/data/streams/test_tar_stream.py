@@ -121,6 +121,21 @@ def test_a_tar_that_ends_too_early(cut: str, stats: dict[str, int] | None, tmp_p
     assert reason.endswith("should still have had is lost" if stats else "at least one sample is lost")
 
 
+def test_a_broken_header_is_not_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    write_tar(path, [member for number in range(40) for member in sample(f"{number:02d}", number)])
+    with tarfile.open(path) as tar:
+        header = tar.getmembers()[12].offset  # of the picture of 04
+    content = bytearray(path.read_bytes())
+    content[header : header + 512] = b"\xff" * 512
+    path.write_bytes(content)
+    (tmp_path / "0_stats.json").write_text(json.dumps({"successes": 40}))
+    found, lost = read(path)
+    assert found == ["00", "01", "02", "03"]
+    reason = "damaged tar: a broken header, or members behind its end mark"
+    assert lost == {f"{reason}; what it should still have had is lost": 36}
+
+
 def test_no_tar_and_an_empty_file_are_counted(tmp_path: Path) -> None:
     (tmp_path / "page.tar").write_bytes(b"<html>not found</html>" * 100)
     (tmp_path / "empty.tar").write_bytes(b"")

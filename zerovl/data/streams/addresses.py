@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,6 +21,7 @@ from zerovl import s3
 from zerovl.errors import ZeroVLError
 
 _STATS = "_stats.json"  # beside a tar of img2dataset
+_SECONDS_TO_END = 5.0  # for a command after SIGTERM
 _AT_ONCE = 16  # of them that are asked for at the same time
 
 
@@ -97,7 +99,7 @@ def local_path(address: str) -> str:
 
 
 def open_stream(address: str) -> Stream:
-    """Open a tar; raises `ZeroVLError` where that fails, and from its `read` where the bytes end for another reason."""
+    """Open a tar; raises `ZeroVLError` where that fails, and its `read` that or `OSError` where bytes do not come."""
     try:
         if is_local(address):
             return open(local_path(address), "rb")
@@ -105,11 +107,12 @@ def open_stream(address: str) -> Stream:
             return open_object(address)
         from webdataset import gopen
 
-        opened: Stream = gopen(address, "rb")
-        return opened
-    except FileNotFoundError:
-        raise ZeroVLError(f"{address}: there is no such tar any more; bring it back, or run again without it") from None
+        opened = gopen(address, "rb")
+        return _Command(opened) if hasattr(opened, "wait_for_child") else opened
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and is_local(address):  # elsewhere it is the command that is missing
+            fix = "there is no such tar any more; bring it back, or run again without it"
+            raise ZeroVLError(f"{address}: {fix}") from None
         raise cannot_read(address, error) from None
 
 
@@ -157,6 +160,35 @@ class _Blocks:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+class _Command:
+    """What a command prints, by `webdataset.gopen`'s `Pipe`, whole or with an error; it ends with its reader.
+
+    `Pipe` looks at the exit status where the process happens to have ended already, so that a command that fails can
+    look like one whose output was over. And closing it raises for a command that the closing itself has ended.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data: bytes = self._pipe.read(size)
+            if size < 0 or len(data) < size:
+                self._pipe.wait_for_child()
+        except OSError:
+            raise OSError(f"its command ended with status {self._pipe.status}") from None
+        return data
+
+    def close(self) -> None:
+        self._pipe.stream.close()
+        self._pipe.proc.terminate()  # does nothing where it has ended
+        try:
+            self._pipe.proc.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._pipe.proc.kill()
+            self._pipe.proc.wait()
 
 
 def stated_samples(address: str) -> int | None:

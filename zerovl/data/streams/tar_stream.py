@@ -1,9 +1,9 @@
 """Samples of one tar that is read from front to back, by webdataset's own stages; nothing is dropped without a count.
 
-What webdataset passes over in silence is looked at here: a tar that ends before its end mark (`tarfile` takes a cut
-between two members for the end), and samples that lack a member. Keys end at the last dot, as in
-`zerovl.data.raw.tar_samples`; webdataset's own end at the first one, and would lay `2021.05.0001.jpg` and its
-neighbours into one sample.
+What webdataset passes over in silence is looked at here: a tar that ends before its end mark, or goes on behind what
+`tarfile` takes for the end (it takes a cut between two members for it, and a broken header), and samples that lack a
+member. Keys end at the last dot, as in `zerovl.data.raw.tar_samples`; webdataset's own end at the first one, and would
+lay `2021.05.0001.jpg` and its neighbours into one sample.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> It
             sample = rules.sample(raw, address, lost)
             if sample is not None:
                 yield sample
-        if not damage and not watched.ends_as_a_tar():
-            damage.append("truncated tar: no end mark")
+        if not damage and (problem := watched.problem_at_the_end()):
+            damage.append(problem)
     finally:
         stream.close()
     if damage:
@@ -190,8 +190,23 @@ class _Watched:
         self._tail = (self._tail + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
         return data
 
-    def ends_as_a_tar(self) -> bool:
-        """Read on to the end; whether the end mark is there, which compressed tars have inside."""
-        while self.read(_REST):
-            pass
-        return self._tail == _END or self._head.startswith(_COMPRESSED)
+    def problem_at_the_end(self) -> str | None:
+        """Read on behind the last member; what speaks against it being the last, None where nothing does.
+
+        The end mark of a compressed tar is inside, and its decompressor has told of a cut.
+        """
+        compressed = self._head.startswith(_COMPRESSED)
+        only_zeros = True
+        while data := self._rest():
+            only_zeros &= not data.strip(b"\0")
+        if compressed:
+            return None
+        if not only_zeros:  # `tarfile` takes a broken header for the end
+            return "damaged tar: a broken header, or members behind its end mark"
+        return None if self._tail == _END else "truncated tar: no end mark"
+
+    def _rest(self) -> bytes:
+        try:
+            return self.read(_REST)
+        except (OSError, ZeroVLError):
+            raise ZeroVLError(self.failure) from None
