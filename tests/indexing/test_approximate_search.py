@@ -60,7 +60,7 @@ def recall(search: Approximate, index: Index, queries: torch.Tensor) -> float:
     return found / (TOP * len(queries))
 
 
-# Measured: 0.7 of random embeddings, where no picture is like another, and 1.0 of clustered ones.
+# Measured: 0.8 of random embeddings, where no picture is like another, and 1.0 of clustered ones.
 @needs_faiss
 @pytest.mark.parametrize(("drawn", "least"), [(random_embeddings, 0.45), (clustered_embeddings, 0.95)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -112,7 +112,9 @@ def test_a_file_that_does_not_fit_is_named_and_not_used(tmp_path: Path, caplog: 
     whole = second.read_bytes()
     second.write_bytes(whole[: len(whole) // 2])
     assert open_nearest(index) is nearest
-    assert f"{second}: damaged (" in caplog.text
+    assert f"{second}: damaged, or of a version of faiss that is not this one, so all pictures" in caplog.text
+    assert make(index.folder) == (second, False)  # made again, whole
+    assert second.read_bytes() == whole
     make_index(tmp_path / "other", embeddings[:100])
     second.write_bytes(make(tmp_path / "other")[0].read_bytes())
     assert open_nearest(index) is nearest

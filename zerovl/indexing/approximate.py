@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ def check_installed() -> None:
 
 
 def make(folder: Path) -> tuple[Path, bool]:
-    """Make the file for an index as it is now, and remove those of before; returns it, and whether it was there.
+    """Make the file for an index as it is now, and remove those of before; returns it, and whether it was there whole.
 
     In memory are 8 bits a number of all embeddings, and what the centres are learned from. Raises `ZeroVLError`
     where faiss is missing, `folder` is not an index, or another process works on it.
@@ -53,9 +52,9 @@ def make(folder: Path) -> tuple[Path, bool]:
         if not index.description.digest:
             raise ZeroVLError(f"{folder}: says no digest of its embeddings; run `zerovl index` again, which adds it")
         path = path_of(folder, index.description)
-        was_there = path.is_file()
+        was_there = _fits(path, index.embeddings)
         if not was_there:
-            _write(_structure(index.embeddings), path)
+            write_lists(index.embeddings, path)
         for other in approximate_files(folder):
             if other != path:
                 other.unlink()
@@ -98,8 +97,8 @@ class Approximate:
 
         try:
             self._lists = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        except RuntimeError as error:
-            raise ZeroVLError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+        except RuntimeError:  # its message has lines of C++
+            raise ZeroVLError(f"{path}: damaged, or of a version of faiss that is not this one") from None
         if not isinstance(self._lists, faiss.IndexIVF):
             raise ZeroVLError(f"{path}: {type(self._lists).__name__}, not lists of embeddings")
         if (self._lists.ntotal, self._lists.d) != (pictures, width):
@@ -130,25 +129,27 @@ class Approximate:
         return rows[best], scores[best]
 
 
-def _structure(embeddings: npt.NDArray[np.floating]) -> Any:
-    """Return faiss's lists with all embeddings (N, D) in them; the same for the same embeddings and threads."""
+def write_lists(embeddings: npt.NDArray[np.floating], path: Path) -> None:
+    """Write all embeddings (N, D) in lists; the same file for the same embeddings, faiss and number of threads."""
     import faiss
 
     pictures, width = embeddings.shape
-    lists = max(1, min(round(_LISTS * pictures**0.5), pictures // _TRAINED_ON))
-    made = faiss.index_factory(width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    made.cp.spherical = True  # centres of length 1, as the embeddings are
-    made.cp.min_points_per_centroid = 1  # no warning of small indexes
-    made.nprobe = min(lists, max(_FEWEST, lists // _SHARE))  # it is kept in the file
-    sample = np.unique(np.linspace(0, pictures - 1, lists * _TRAINED_ON).round().astype(np.int64))
-    made.train(embeddings[sample].astype(np.float32))
+    count = max(1, min(round(_LISTS * pictures**0.5), pictures // _TRAINED_ON))
+    lists = faiss.index_factory(width, f"IVF{count},SQ8", faiss.METRIC_INNER_PRODUCT)
+    lists.cp.spherical = True  # centres of length 1, as the embeddings are
+    lists.cp.min_points_per_centroid = 1  # no warning of small indexes
+    lists.nprobe = min(count, max(_FEWEST, count // _SHARE))  # it is kept in the file
+    sample = np.unique(np.linspace(0, pictures - 1, count * _TRAINED_ON).round().astype(np.int64))
+    lists.train(embeddings[sample].astype(np.float32))
     for start in range(0, pictures, CHUNK):
-        made.add(np.ascontiguousarray(embeddings[start : start + CHUNK], np.float32))  # (c, D)
-    return made
-
-
-def _write(structure: Any, path: Path) -> None:
-    import faiss
-
+        lists.add(np.ascontiguousarray(embeddings[start : start + CHUNK], np.float32))  # (c, D)
     with atomic_write(path) as file:
-        faiss.write_index(structure, faiss.PyCallbackIOWriter(file.write))
+        faiss.write_index(lists, faiss.PyCallbackIOWriter(file.write))
+
+
+def _fits(path: Path, embeddings: npt.NDArray[np.floating]) -> bool:
+    """Whether the file is there and can be read."""
+    try:
+        return path.is_file() and Approximate(path, *embeddings.shape).lists[1] > 0
+    except ZeroVLError:
+        return False
