@@ -61,3 +61,10 @@ def test_from_the_command_line(encoder: FakeEncoder, tmp_path: Path, capsys: pyt
     exact = capsys.readouterr()
     assert exact.out == printed.out
     assert "approximate" not in exact.err
+    (pictures / "2.png").unlink()  # the nearest
+    assert cli.main([*searching, "--top", "4"]) == 0
+    printed = capsys.readouterr()
+    assert "skipped 1 that are gone since: 2.png" in printed.err
+    assert printed.out.splitlines() == [
+        f"{place:4}{line[4:]}" for place, line in enumerate(exact.out.splitlines()[1:], 1)
+    ]
