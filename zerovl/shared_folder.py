@@ -21,12 +21,27 @@ def is_shared(folder: Path) -> bool:
     return folder.stat().st_mode & shared == shared
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; one in a shared folder is shared too."""
-    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+def unshared(folder: Path) -> str:
+    """Return what keeps its group from sharing a folder, as in "which cannot write in ..."; nothing where all is open.
+
+    The folder itself need not be readable.
+    """
+    status = folder.stat()
+    if is_shared(folder):
+        return ""
+    what = "which is not handed on (setgid) by" if status.st_mode & stat.S_IWGRP else "which cannot write in"
+    return f"{what} {folder} ({stat.filemode(status.st_mode)}, of user {status.st_uid})"
+
+
+def make_folder(folder: Path, root: Path) -> None:
+    """Make a folder below `root`, `root` and those above; one in a shared folder is shared too.
+
+    A process that was killed in between leaves a folder closed: below `root` its owner opens it the next time.
+    """
+    for path in reversed([path for path in (folder, *folder.parents) if root in path.parents or not path.exists()]):
         path.mkdir(exist_ok=True)
-        if is_shared(path.parent):
-            with suppress(PermissionError):  # another user was faster, who does the same
+        if is_shared(path.parent) and not is_shared(path):
+            with suppress(PermissionError):  # another user made it, who does the same
                 path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_ISGID | stat.S_IRWXG)
 
 

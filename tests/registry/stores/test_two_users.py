@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -84,6 +84,35 @@ def test_what_keeps_the_group_out_is_named_with_what_mends_it(place: Path) -> No
             store.check()
 
     as_user(BERT, 0o022, fail)
+
+
+def test_a_folder_that_nobody_else_may_enter_is_named_and_opened_by_its_owner(place: Path) -> None:
+    as_user(ANNA, 0o077, lambda: FolderStore(place).create("zerovl/versions/1.json", b"1"))
+    closed = place / "zerovl" / "versions"
+    closed.chmod(0o700)  # as a kill between making and opening leaves it
+
+    def fail() -> None:
+        store = FolderStore(place)
+        calls: dict[str, Callable[[], object]] = {
+            "write zerovl/versions/1.json": lambda: store.create("zerovl/versions/1.json", b"1"),
+            "read zerovl/versions/1.json": lambda: store.exists("zerovl/versions/1.json"),
+            "list zerovl/": lambda: store.keys("zerovl/"),
+            "list zerovl/versions/": lambda: store.folders("zerovl/versions/"),
+        }
+        for action, call in calls.items():
+            with pytest.raises(ZeroVLError, match=rf"cannot {action}: .*Permission denied.*chmod -R g\+rwX {place}"):
+                call()
+        with pytest.raises(ZeroVLError, match=rf"cannot write in {closed} \(drwx------, of user {ANNA}\)"):
+            store.check()
+
+    as_user(BERT, 0o022, fail)
+    as_user(ANNA, 0o077, lambda: FolderStore(place).create("zerovl/versions/2.json", b"2"))
+    as_user(BERT, 0o022, lambda: FolderStore(place).create("zerovl/versions/3.json", b"3"))
+    (place / "lost+found").mkdir(mode=0o700)  # root's, where a file system is mounted
+    as_user(BERT, 0o022, lambda: FolderStore(place).check())
+    closed.chmod(0o770)
+    with pytest.raises(ZeroVLError, match=rf"not handed on \(setgid\) by {closed} \(drwxrwx---, of user {ANNA}\)"):
+        FolderStore(place).check()
 
 
 def test_a_folder_of_one_user_stays_one_s(place: Path) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, sync_folder
 from zerovl.registry.stores.base import BLOCK, MissingKeyError, StoreAwayError, check_key
-from zerovl.shared_folder import is_shared, make_folder, mend
+from zerovl.shared_folder import is_shared, make_folder, mend, unshared
 
 _ASIDE = ".aside"
+_LOST_AND_FOUND = "lost+found"  # root's own folder at the root of a file system
 _STALE_SECONDS = 24 * 3600
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -39,10 +40,10 @@ class FolderStore:
     def create(self, key: str, source: Path | bytes) -> bool:
         """Write a key that does not exist yet, whole or not at all; returns False where it existed."""
         target = self._path(key)
-        if target.exists():
-            return False
         with self._explained("write", key):
-            make_folder(target.parent)
+            if target.exists():
+                return False
+            make_folder(target.parent, self._folder)
             with self._aside(source) as aside:
                 try:
                     os.link(aside, target)
@@ -64,7 +65,12 @@ class FolderStore:
 
     def exists(self, key: str) -> bool:
         """Return whether there is such a key."""
-        return self._path(key).is_file()
+        path = self._path(key)
+        with self._explained("read", key):
+            try:
+                return stat.S_ISREG(path.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def read(self, key: str) -> bytes:
         """Return all bytes of a small key; raises `MissingKeyError`."""
@@ -94,18 +100,19 @@ class FolderStore:
         """Return all keys that begin with `prefix`, sorted."""
         start = self._folder / prefix.rpartition("/")[0]
         found = []
-        for folder, folders, names in os.walk(start):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            relative = Path(folder).relative_to(self._folder)
-            found += [(relative / name).as_posix() for name in names if not name.startswith(".")]
+        with self._explained("list", prefix or "keys"):
+            for folder, folders, names in _walk(start):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                relative = folder.relative_to(self._folder)
+                found += [(relative / name).as_posix() for name in names if not name.startswith(".")]
         return sorted(key for key in found if key.startswith(prefix))
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names directly below `prefix` that have keys below them, sorted."""
-        folder = self._folder / prefix
-        if not folder.is_dir():
-            return []
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        with self._explained("list", prefix or "keys"):
+            for _, folders, _ in _walk(self._folder / prefix):
+                return sorted(name for name in folders if not name.startswith("."))
+        return []
 
     def check(self) -> str:
         """Write a probe twice; returns a sentence on it, or raises where the second one succeeds."""
@@ -136,15 +143,13 @@ class FolderStore:
 
     def _require_shared_throughout(self) -> None:
         """Raise `ZeroVLError` that names a folder of a shared store in which its group cannot write."""
-        if self._folder.is_dir() and is_shared(self._folder):
-            for name, _, _ in os.walk(self._folder):
-                folder = Path(name)
-                if not is_shared(folder):
-                    mode = stat.filemode(folder.stat().st_mode)
-                    raise ZeroVLError(
-                        f"{self.describe()}: is shared by its group, which cannot write in {folder} ({mode}, of user "
-                        f"{folder.stat().st_uid}); {mend(self._folder)}"
-                    )
+        with self._explained("list", "folders"):
+            if not (self._folder.is_dir() and is_shared(self._folder)):
+                return
+            for folder, names, _ in _walk(self._folder):
+                for path in (folder / name for name in names):  # before they are entered, which they may refuse
+                    if problem := unshared(path):
+                        raise ZeroVLError(f"{self.describe()}: is shared by its group, {problem}; {mend(self._folder)}")
 
     def _path(self, key: str) -> Path:
         return self._folder / check_key(key)
@@ -153,7 +158,7 @@ class FolderStore:
     def _aside(self, source: Path | bytes) -> Iterator[Path]:
         """The bytes of `source`, synced, in a file of the same file system as the keys."""
         folder = self._folder / _ASIDE
-        make_folder(folder)
+        make_folder(folder, self._folder)
         self._remove_stale(folder)
         aside = folder / uuid.uuid4().hex
         try:
@@ -199,3 +204,15 @@ class FolderStore:
             raise ZeroVLError(
                 f"{where}: {error}; check that the folder exists and that you may {action} there"
             ) from None
+
+
+def _walk(start: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Give what `os.walk` does, without root's own; one that is not there has nothing, one that is closed raises."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise error
+
+    for folder, folders, names in os.walk(start, onerror=refuse):
+        folders[:] = [name for name in folders if name != _LOST_AND_FOUND]
+        yield Path(folder), folders, names
