@@ -54,10 +54,22 @@ def profile(name: str) -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
-def exif(orientation: int) -> bytes:
+def exif(value: int | str, tag: int = 0x0112) -> bytes:
     told = Image.Exif()
-    told[0x0112] = orientation
+    told[tag] = value
     return told.tobytes()
+
+
+def sized(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header says another size."""
+    start = data.index(b"\xff\xc0")  # the frame header; source: ITU-T T.81, B.2.2
+    return data[: start + 5] + height.to_bytes(2) + width.to_bytes(2) + data[start + 9 :]
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
 
 
 PLAIN = {
@@ -74,6 +86,7 @@ PLAIN = {
 }
 OTHERS = {
     "turned": encoded(photograph(), exif=exif(6)),
+    "turned by its XMP": encoded(photograph(), exif=exif("a camera", tag=0x010F), xmp=XMP),
     "grey": encoded(photograph(mode="L")),
     "CMYK": encoded(photograph(mode="CMYK")),
     "PNG": encoded(photograph(), "PNG"),
@@ -135,6 +148,15 @@ def test_damaged_bytes_have_their_usual_reason(jpegs: JpegDecoder) -> None:
         with pytest.raises(BrokenImageError) as found:
             PictureReader(jpegs).open(data).pixels()
         assert str(found.value) == str(expected.value)
+
+
+def test_a_header_of_too_many_pixels_is_refused_before_they_have_memory(
+    jpegs: JpegDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BrokenImageError, match="decompression bomb"):
+        PictureReader(NoDecoder(jpegs)).open(sized(PLAIN["4:4:4"], 65500, 65500))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert jpegs.size(sized(PLAIN["4:4:4"], 65500, 65500)) == (65500, 65500)
 
 
 def test_what_pillow_forgives_is_forgiven(jpegs: JpegDecoder) -> None:

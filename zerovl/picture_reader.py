@@ -26,8 +26,8 @@ except ImportError:  # it is only faster
     simplejpeg = None
 
 ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
-# What can turn a JPEG or change its colours: Pillow's names, and the marker and first bytes of its segment.
-_TELLING = {"exif": (0xE1, b"Exif\0"), "icc_profile": (0xE2, b"ICC_PROFILE\0")}
+# What can turn a JPEG or change its colours: the marker and first bytes of its segment.
+_TELLING = ((0xE1, b"Exif\0"), (0xE2, b"ICC_PROFILE\0"))
 _SCAN = 0xDA  # the marker behind which the picture's data begin
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -56,9 +56,12 @@ class TurboDecoder:
         self._memory = np.empty(0, np.uint8)
 
     def size(self, data: bytes) -> Size | None:
-        """Return width and height of a JPEG with three channels."""
+        """Return width and height of a JPEG with three channels that is not too large for Pillow."""
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        return (width, height) if colours in ("YCbCr", "RGB") else None
+        # Pillow refuses twice its limit from the header, with the reason; memory for it would be taken here.
+        if colours not in ("YCbCr", "RGB") or width * height > 2 * (Image.MAX_IMAGE_PIXELS or ANY_PIXELS):
+            return None
+        return width, height
 
     def decode(self, data: bytes, size: Size, reduction: int) -> Pixels:
         """Return the pixels; they are valid until the next call."""
@@ -139,9 +142,9 @@ def _looks_as_its_values(data: bytes) -> bool:
     """Whether nothing that a JPEG in RGB says of itself turns it or changes its colours."""
     if not _tells(data):
         return True
-    told = Image.open(io.BytesIO(data), formats=("JPEG",)).info
-    pixel = Image.new("RGB", (1, 1))  # that says the same of itself
-    pixel.info = {name: told[name] for name in _TELLING if name in told}
+    pixel = Image.new("RGB", (1, 1))
+    # All that the picture says of itself: Pillow takes an orientation that is not in the EXIF from the XMP.
+    pixel.info = Image.open(io.BytesIO(data), formats=("JPEG",)).info
     return not see(pixel).changes
 
 
@@ -152,7 +155,7 @@ def _tells(data: bytes) -> bool:
     """
     place = 2
     while data[place] == 0xFF and data[place + 1] != _SCAN:
-        if any(data[place + 1] == marker and data.startswith(begin, place + 4) for marker, begin in _TELLING.values()):
+        if any(data[place + 1] == marker and data.startswith(begin, place + 4) for marker, begin in _TELLING):
             return True
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return data[place] != 0xFF
