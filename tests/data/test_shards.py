@@ -63,7 +63,7 @@ def test_works_after_pickling_and_after_close(written: Written) -> None:
 
 
 def test_keeps_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "open_files_limit", lambda: 4)
+    monkeypatch.setattr(shards, "open_files_limit", lambda: 8)
     written = write(tmp_path, {"web": 10}, shard_samples=1)
     before = len(list(Path("/proc/self/fd").iterdir()))
     reader = ShardReader(written.shards)

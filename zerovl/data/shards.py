@@ -187,7 +187,10 @@ def _byte_ranges(root: str) -> ByteRanges:
 
 
 class FileRanges:
-    """Gives parts of files by one `pread` each; files stay open up to half of what the process may open."""
+    """Gives parts of files by one `pread` each; files stay open up to a quarter of what the process may open.
+
+    A reader of samples has up to three of these: for shards, for tars of the user's and for the cache of what is on S3.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -221,7 +224,7 @@ class FileRanges:
         if descriptor is None:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_CLOEXEC)
             self._open[path] = descriptor
-            if len(self._open) > max(1, open_files_limit() // 2):
+            if len(self._open) > max(1, open_files_limit() // 4):
                 os.close(self._open.popitem(last=False)[1])
         else:
             self._open.move_to_end(path)
