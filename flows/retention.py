@@ -30,21 +30,22 @@ def retention(apply: bool = False) -> State[Any] | str:
     follow_worker(runtime.flow_run.id)
     settings = params_file.load(Paths.here().root / "params.yaml").register_
     before = versions_in_use(settings.name)
-    if not before:
+    if before is None:
         return f"there is no {settings.name} in the registry yet"
     words = [settings.name] if apply else [settings.name, "--dry-run"]
     said = [str(registry_command.run_registry_command([action, *words])) for action in ("expire", "gc")]
     with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
         show_versions(settings, said)
-    return endings.retired(settings.name, before - versions_in_use(settings.name), said)
+    return endings.retired(settings.name, before - (versions_in_use(settings.name) or set()), said)
 
 
 @stage_task("look up versions", "Reads which versions of the registry are in use", retries=3)
-def versions_in_use(name: str) -> set[int]:
-    """Return the numbers of a model's versions that are not retired."""
+def versions_in_use(name: str) -> set[int] | None:
+    """Return the numbers of a model's versions that are not retired; None where it never had a version."""
     registry = user_registry(Paths.here())
+    numbers = set(registry.numbers(name))
     retired = {number for number, said in registry.notes(name).items() if notes.state(said).retired}
-    return set(registry.numbers(name)) - retired
+    return numbers - retired if numbers else None
 
 
 @stage_task("versions", "Shows what went or would go, what stays, and why", retries=3)

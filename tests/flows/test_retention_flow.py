@@ -65,3 +65,13 @@ def test_nothing_goes_unless_it_is_asked_to(tmp_path: Path, sent: list[Page]) ->
     assert "| retired | it was retired " in sent[1].data
     assert "register.keep: kept are the last 1" in sent[1].data
     assert "0 versions retired" in module.retention.fn(apply=True)  # an end without a name: nobody is told again
+
+
+def test_files_go_also_where_every_version_is_retired(tmp_path: Path, sent: list[Page]) -> None:
+    registry = Registry(open_store(str(tmp_path / "registry")))
+    policy.retire(registry, publish(registry, {"model.safetensors": b"0"}), "by hand", "somebody")
+    assert module.versions_in_use("zerovl") == set()
+    said = module.retention.fn(apply=True)
+    assert "0 versions retired" in said
+    assert "0 files, 0 B removed" in said  # they are in their grace time
+    assert "by somebody: by hand" in sent[0].data
