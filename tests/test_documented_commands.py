@@ -28,38 +28,47 @@ from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 
 pytestmark = pytest.mark.timeout(300)
-# What another test runs: how the command begins, the test, and what it calls there.
+# What another test runs: how the command begins, the test, and its call there.
 ELSEWHERE = (
-    (r"make (demo|test|setup|lint)", ".ci/run", r"make {0}"),
-    (r"make towers", "tests/interop/test_package_towers.py", r"package_towers"),
-    (r"make ui", "tests/flows/server/test_ui.py", r"ui"),
-    (r"make deploy", "tests/flows/test_runs.py", r"flows\.server\.deploy"),
-    (r"make experiments|dvc (exp|queue)", "tests/test_experiments.py", r"exp"),
-    (r"dvc (add|repro)", ".ci/check_demo.py", r"repro"),
-    (r"prefect event emit", "tests/flows/test_runs.py", r"event.*emit"),
-    (r"prefect work-pool create", "tests/test_container.py", r"WorkPoolCreate"),
-    (r"(?:\S+/)?prefect worker start", "tests/support/factory.py", r"worker.*start"),
-    (r"python -m flows\.retention", "tests/flows/test_retention_flow.py", r"retention\.fn"),
+    (r"make (demo|test|setup|lint)", ".ci/run", r"(?m)^make {0}$"),
+    (r"make towers", "tests/interop/test_package_towers.py", r"make\(out, towers\(\)"),
+    (r"make ui", "tests/flows/server/test_ui.py", r'"-m", "flows\.server\.ui"'),
+    (r"make deploy", "tests/flows/test_runs.py", r'command\("-m", "flows\.server\.deploy"\)'),
+    (r"dvc exp run", "tests/test_experiments.py", r'run\("dvc", "exp", "run"'),
+    (r"dvc add", "tests/registry/test_dvc_remote.py", r'run\("dvc", "add"'),
+    (r"dvc repro", ".ci/check_demo.py", r'command\("dvc", "repro"\)'),
+    (r"prefect event emit", "tests/flows/test_runs.py", r'"prefect", "event", "emit", "zerovl\.new-data"'),
+    (r"prefect work-pool create", "tests/test_container.py", r'WorkPoolCreate\(name="zerovl"'),
+    (r"(?:\S+/)?prefect worker start", "tests/support/factory.py", r'start\("prefect", "worker", "start", "--pool"'),
+    (r"python -m flows\.retention", "tests/flows/test_retention_flow.py", r"retention\.fn\(\)"),
     (r"python -m pytest tests/gpu", "Makefile", r"-m pytest tests/gpu"),
-    (r"torchrun", "tests/training/test_two_nodes.py", r"torchrun"),
-    (r"zerovl index .* --approximate", "tests/commands/test_approximate_index.py", r"--approximate"),
-    (r"zerovl serve", "tests/commands/test_serve.py", r"serve"),
-    (r"zerovl recipe recipes/zerovl-14m.yaml|zerovl plan", "tests/planning/test_plan.py", r"--pairs"),
-    (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep"),
-    (r"zerovl track", "tests/tracking/test_delivery.py", r"track"),
-    (r"zerovl train --from", "tests/training/test_continue.py", r"from"),
-    (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r"HEAD"),
-    (r"zerovl registry add", "tests/test_experiments.py", r"registry.*add"),
-    (r"zerovl registry forget", "tests/release/test_forget.py", r"forget"),
-    (r"zerovl (export|import)", "tests/interop/test_export.py", r"export"),
-    (r"zerovl recipe (auto|model-of-theirs)", "tests/planning/test_first_try.py", r"auto"),
-    (r"zerovl train --params", "tests/test_documented_commands.py", r"zerovl train"),
+    (r"torchrun", "tests/training/test_two_nodes.py", r'"-m", "torch\.distributed\.run", \*arguments'),
+    (
+        r"zerovl index .* --approximate",
+        "tests/commands/test_approximate_index.py",
+        r'cli\.main\(\[\*making, "--approximate"',
+    ),
+    (r"zerovl serve", "tests/commands/test_serve.py", r'cli\.main\(\["serve"'),
+    (r"zerovl recipe recipes/zerovl-14m.yaml", "tests/planning/test_plan.py", r'cli\.main\(\["recipe", str\(PAPER\)\]'),
+    (r"zerovl plan", "tests/planning/test_plan.py", r'\["plan", "--gpus", .*"--gpu-memory", .*"--pairs"'),
+    (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep\.run\(\[LR\]"),
+    (r"zerovl track", "tests/tracking/test_trackers.py", r"track\.tell\(recipe\(TRACKED\)"),
+    (r"zerovl train --from", "tests/training/test_continue.py", r'cli\.main\(\["train", "--from"'),
+    (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r'compare\("HEAD", "other-lr"'),
+    (r"zerovl registry add", "tests/commands/test_registry_add.py", r'cli\.main\(\["registry", "add", "higher-lr"\]'),
+    (r"zerovl registry forget", "tests/release/test_forget.py", r'run\("forget", "zerovl", "--key"'),
+    (r"zerovl export", "tests/interop/test_open_clip.py", r'cli\.main\(\["export", .*"--to", "open-clip"'),
+    (r"zerovl import", "tests/interop/test_import.py", r'cli\.main\(\["import", str\(exported\)'),
+    (r"zerovl recipe auto", "tests/planning/test_first_try.py", r'cli\.main\(\["recipe", "auto", "data\.raw=raw"'),
+    (r"zerovl recipe model-of-theirs", "tests/support/exchange.py", r"params_file\.from_recipe\(recipe, "),
+    (r"zerovl train --params", "tests/test_documented_commands.py", r'run\("zerovl train --params params\.yaml"\)'),
 )
 # What no test can run, and why.
 NOT_RUN = (
     (r"git clone|git stash", "of whoever works here: their history, their changes"),
     (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
     (r"python -c", "compares the logs of two trainings that somebody has made"),
+    (r"make experiments|dvc exp apply|dvc queue", "DVC's own: nothing of the project runs in it"),
     (r"(?:\S+/)?pip (install|download)|python3 -m venv", "packages come from an index, which tests do not reach"),
     (r"PYTHONPATH=site python -m pytest", "of a node where nothing can be set up; the same tests as make test-gpu"),
     (r"docker |kubectl ", "needs a container runtime or a cluster: .ci/run builds where there is one"),
@@ -131,8 +140,9 @@ def finished(handlers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("ZEROVL_CACHE", str(root.parent / "cache"))
         changes = ["data.raw=raw", "train.epochs=0.5", "register.gate.min_rsum=0"]
         params_file.write(params_file.from_recipe(RECIPE, changes, "tiny"), root / "params.yaml")
-        for stage in ("train", "evaluate", "register"):
-            run(f"zerovl {stage}")
+        run("zerovl train --params params.yaml")
+        run("zerovl evaluate")
+        run("zerovl register")
         _register_again(Registry(open_store("registry")), root.parent / "pulled")
         run("zerovl registry promote zerovl@2 production --why 'for a rollback'")
         run("zerovl registry promote zerovl@1 production --why 'for a rollback'")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.support.rank_groups import run_group
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
-from zerovl import params_file
+from zerovl import cli, params_file
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.steps import DecoupledStep
@@ -218,10 +218,17 @@ def test_two_ranks_go_on_from_a_run_of_one(whole: tuple[Workspace, Path], worksp
         torch.testing.assert_close(weights(workspace)[name], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_command_line_sets_it_for_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_sets_it_for_all_ranks(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zerovl.stages import train as stage
     from zerovl.training import worker
 
-    monkeypatch.setattr(params_file, "load", lambda _: settings())
+    monkeypatch.chdir(workspace.root)
+    monkeypatch.setattr(params_file, "load", lambda *_: settings())
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the command takes SIGUSR1 for good
+    seen: list[str] = []
+    monkeypatch.setattr(stage, "run", lambda params, _: seen.append(params.train.continue_from))
+    assert cli.main(["train", "--from", "3f2a@7"]) == 0
+    assert seen == ["3f2a@7"]
     monkeypatch.setattr("sys.argv", ["worker", "params.yaml", "--from", "3f2a@7"])
     assert worker._params().train.continue_from == "3f2a@7"
 
