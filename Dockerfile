@@ -25,13 +25,15 @@ ENV HOME=/home/zerovl \
     PATH=/opt/zerovl/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 
-# A mirror of PyPI is given by --build-arg, for pip and for uv, and stays out of the image.
-ARG PIP_INDEX_URL
-ARG UV_DEFAULT_INDEX
-
 # Before the code: the layer of several gigabytes changes with the lock alone.
 COPY --chown=zerovl requirements.lock ./
-RUN python3 -m venv .venv \
+# A mirror of PyPI is a secret of the build: its address may have a password, and an ARG stays in the image's history.
+RUN --mount=type=secret,id=pip_index,mode=0444 \
+    if [ -f /run/secrets/pip_index ]; then \
+        PIP_INDEX_URL="$(cat /run/secrets/pip_index)"; UV_DEFAULT_INDEX="$PIP_INDEX_URL"; \
+        export PIP_INDEX_URL UV_DEFAULT_INDEX; \
+    fi \
+    && python3 -m venv .venv \
     && pip install --no-cache-dir uv \
     && uv pip sync --no-cache --require-hashes requirements.lock
 

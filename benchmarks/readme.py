@@ -46,8 +46,7 @@ def _summary(printed: Mapping[str, Any], _: Path) -> str:
 
 def _score(printed: Mapping[str, Any], results: Path) -> str:
     scores = [run["rsum"] for run in read_json(results / "demo.json")["runs"].values()]
-    low, high = min([*scores, printed["rsum"]]), max([*scores, printed["rsum"]])
-    return f"RSUM {printed['rsum']:.1f}; [{low:.0f} to {high:.0f}](benchmarks/results/demo.md)"
+    return f"RSUM {printed['rsum']:.1f}; [{min(scores):.0f} to {max(scores):.0f}](benchmarks/results/demo.md)"
 
 
 def _compare(printed: Mapping[str, Any], _: Path) -> str:

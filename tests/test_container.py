@@ -66,6 +66,9 @@ def test_packages_are_those_of_the_lock_and_from_no_named_host() -> None:
     (sync,) = [rest for rest in of("RUN") if "requirements.lock" in rest]
     assert "uv pip sync --no-cache --require-hashes requirements.lock" in sync
     assert "://" not in " ".join(rest for _, rest in DOCKERFILE)
+    # A mirror's address with its password: the history of an image has the value of each ARG.
+    assert of("ARG") == ["UID=1000"]
+    assert sync.startswith("--mount=type=secret,id=pip_index,mode=0444 ")  # the user of the build may read it
     for install in (rest for rest in of("RUN") if "apt-get install" in rest):
         assert "--no-install-recommends" in install
         assert install.rstrip().endswith("rm -rf /var/lib/apt/lists/*")
