@@ -6,7 +6,7 @@
 A pipeline gives the samples of a chapter, some tars that one loader process reads together. The same chapter must give
 the same samples in the same order: then a run goes on exactly where it stopped, and all it has to remember is how many
 samples of a chapter it took. So draw from `chapter.rng`, and count what you leave out in `chapter.lost`.
-docs/tars.md says how `params.yaml` comes to name a pipeline.
+docs/extending.md says how `zerovl train` comes to run on it.
 """
 
 from __future__ import annotations

@@ -72,6 +72,8 @@ def run_of(root: Path, step: int, number: int, content: bytes = b"w" * 9) -> Pat
     (folder / "state.json").write_text(json.dumps({"step": step, "number": number}))
     (folder / "shard-00001-of-00002.safetensors").write_bytes(content)
     (folder / "shard-00002-of-00002.safetensors").write_bytes(content[::-1])
+    for rank in (1, 2):  # how far a rank is in its streamed sources: without it they would begin again
+        (folder / f"stream-{rank:05d}-of-00002.json").write_text(json.dumps({"layout": {"ranks": 2}}))
     (root / "metrics.jsonl").write_text('{"step": 0}\n')
     (root / "micro_batch.json").write_text('{"micro_batch": 4}')
     return root

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +26,7 @@ from zerovl.data.streams.reader import StreamedSource
 from zerovl.errors import ZeroVLError
 from zerovl.model import bundle
 from zerovl.training.run_spec import make_spec
-from zerovl.training.streaming import check_tars
+from zerovl.training.streaming import check_tars, places_of
 from zerovl.workspace import Workspace
 
 TARS, EACH = 6, 8
@@ -107,6 +110,26 @@ def test_other_tars_are_another_run_and_older_runs_are_what_they_were(project: W
     assert "streams" not in indexed
     ignored = recipe(*settings(project), "train.reading=indexed", "train.epochs=12", "train.valid_checks=2")
     assert make_spec(ignored, project).description == indexed
+
+
+def test_where_a_checkpoint_has_no_places(project: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The run's own is refused; one of an indexed run, to go on from, has none, and its sources are named."""
+    params = recipe(*settings(project))
+    spec = replace(make_spec(params, project), parent=SimpleNamespace(path=tmp_path / "parent"))  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(params=params, spec=spec, ranks=SimpleNamespace(rank=0, world_size=1, is_first=True))
+    checkpoints: Any = SimpleNamespace(path=lambda step: tmp_path / f"{step}", keep_beside=lambda _beside: None)
+    caplog.set_level("INFO", "zerovl")
+    assert places_of(run, checkpoints, 0)
+    assert not caplog.messages
+    found = places_of(run, checkpoints, 3)
+    assert found
+    assert not found.begin.first
+    assert caplog.messages == [
+        f"sea, sky: read from the first tar on, as {tmp_path}/parent was not trained on these tars"
+    ]
+    (tmp_path / "3").mkdir()
+    with pytest.raises(ZeroVLError, match=r"has no stream-00001-of-00001\.json"):
+        places_of(run, checkpoints, 3)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from zerovl.data.batches.sampling import count_steps
 from zerovl.data.raw.tar_captions import caption_a_line, caption_reader, one_caption
-from zerovl.data.streams.addresses import count_samples, expand
+from zerovl.data.streams.addresses import count_samples, expand, open_stream
 from zerovl.data.streams.kept_tars import KeptTars
 from zerovl.data.streams.places import tars_digest
-from zerovl.data.streams.reader import StreamedSource, TarPipeline
+from zerovl.data.streams.reader import OpenTar, Pipeline, StreamedSource, TarPipeline
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.data.streams.tar_stream import SampleRules
 from zerovl.errors import ZeroVLError
-from zerovl.params import Params, StreamParams, TrainParams
+from zerovl.params import MachineParams, Params, StreamParams, TrainParams
 from zerovl.text_format import parse_size
 from zerovl.workspace import Workspace
 
@@ -37,14 +37,21 @@ def _streamed(source: StreamParams, params: Params, workspace: Workspace) -> Str
         )
     if not pairs:
         raise ZeroVLError(f"{key}: its _stats.json say that there are no pairs; correct its urls, or set its pairs")
+    return StreamedSource(source.name, tars, pairs, _pipeline(source, params))
+
+
+def _pipeline(source: StreamParams, params: Params) -> Pipeline:
+    """Return what makes samples of the tars of a source."""
     captions = caption_reader(source.json_caption, caption_a_line if source.txt_captions == "lines" else one_caption)
     rules = SampleRules(source.name, captions, params.prepare.max_caption_bytes)
-    machine = params.machine
+    return TarPipeline(rules, params.train.streaming.shuffle_buffer, _opened(params.machine))
+
+
+def _opened(machine: MachineParams) -> OpenTar:
     if not machine.keep_streams:
-        return StreamedSource(source.name, tars, pairs, TarPipeline(rules, params.train.streaming.shuffle_buffer))
+        return open_stream
     folder = Path(machine.shard_cache.folder).expanduser() / _KEPT
-    kept = KeptTars(folder, parse_size(machine.shard_cache.size, "machine.shard_cache.size"))
-    return StreamedSource(source.name, tars, pairs, TarPipeline(rules, params.train.streaming.shuffle_buffer, kept))
+    return KeptTars(folder, parse_size(machine.shard_cache.size, "machine.shard_cache.size"))
 
 
 def stream_schedule(train: TrainParams, sources: list[StreamedSource]) -> StreamSchedule:

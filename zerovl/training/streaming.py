@@ -10,12 +10,13 @@ from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import TrainBatches
 from zerovl.data.batches.sides import Transform
 from zerovl.data.streams.batches import streamed_batches
-from zerovl.data.streams.places import Begin, Layout, Places, begin_at, lost_by_all, lost_until
+from zerovl.data.streams.places import Begin, Layout, Places, begin_at, has_places, lost_by_all, lost_until
 from zerovl.data.streams.reader import StreamedSource
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
+from zerovl.log import logger
 from zerovl.text_format import plural
 from zerovl.training.run_spec import Run
 from zerovl.training.streamed_sources import streams_digest
@@ -24,7 +25,7 @@ from zerovl.training.streamed_sources import streams_digest
 def places_of(run: Run, checkpoints: Checkpoints, start_step: int) -> Places | None:
     """Return where this rank's readers go on, and have checkpoints keep it from here on; None without streams.
 
-    Raises `ZeroVLError` where a source has fewer tars than readers.
+    Raises `ZeroVLError` where a source has fewer tars than readers, or a checkpoint of this run lacks its places.
     """
     if not run.spec.streams:
         return None
@@ -35,9 +36,17 @@ def places_of(run: Run, checkpoints: Checkpoints, start_step: int) -> Places | N
     if start_step:
         own, parent = checkpoints.path(start_step), run.spec.parent
         found = own if own.is_dir() or parent is None else parent.path
-        places = Places(begin_at(found, layout), ranks.rank, lost_until(found, ranks.rank, ranks.world_size))
+        if found == own or has_places(found):
+            places = Places(begin_at(found, layout), ranks.rank, lost_until(found, ranks.rank, ranks.world_size))
+        _tell_new(run, found, layout.tars.keys() - places.begin.first.keys())
     checkpoints.keep_beside(places.file)
     return places
+
+
+def _tell_new(run: Run, checkpoint: Path, sources: set[str]) -> None:
+    if sources and run.ranks.is_first:
+        names = ", ".join(sorted(sources))
+        logger().info(f"{names}: read from the first tar on, as {checkpoint} was not trained on these tars")
 
 
 def _layout(run: Run) -> Layout:

@@ -1,7 +1,8 @@
 """The order in which the tars of a source come: drawn again for each pass, without end, shared out among readers.
 
 A reader is one loader process of one rank. Reader j of R takes every R-th tar of the endless order, so that each tar
-is read once a pass by one of them; it takes them in chapters of some tars, at whose ends its shuffle buffer is empty.
+is read once a pass by one of them; it takes them in chapters of some tars, at whose ends its shuffle buffer is empty
+(and where one pass ends in a chapter).
 All of it is computed from (seed, source): what a reader has read is known by two numbers.
 """
 

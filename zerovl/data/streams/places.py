@@ -94,13 +94,16 @@ def tars_digest(tars: list[str]) -> str:
 def begin_at(checkpoint: Path, layout: Layout) -> Begin:
     """Return where readers of `layout` go on; from the beginning for a source whose tars are others, or unknown.
 
-    Raises `ZeroVLError` where a rank's file is missing.
+    Raises `ZeroVLError` where the file of a rank, or of all of them, is missing.
     """
     first: dict[str, int] = {}
     places: dict[str, dict[int, Place]] = {}
     found = _files(checkpoint)
     if not found:
-        return Begin(layout)
+        raise ZeroVLError(
+            f"{checkpoint}: has no {_NAME.format(1, layout.ranks)}, which says how far its streamed sources are read; "
+            "delete this checkpoint, and the run goes on from the one before"
+        )
     before = Layout(**found[0]["layout"])
     for source in layout.tars:
         if before.tars.get(source) != layout.tars[source]:
@@ -117,6 +120,11 @@ def begin_at(checkpoint: Path, layout: Layout) -> Begin:
             shares = {reader: Share(began, reader, before.readers, before.chapter_tars) for reader in known}
             first[source] = min(shares[reader].positions(place.chapter)[0] for reader, place in known.items())
     return Begin(layout, first, places)
+
+
+def has_places(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is of a run that streamed."""
+    return bool(_paths(checkpoint))
 
 
 def lost_until(checkpoint: Path, rank: int, ranks: int) -> dict[str, Lost]:
@@ -150,9 +158,12 @@ def _same_order(before: Layout, now: Layout) -> bool:
     )
 
 
+def _paths(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob(_NAME.format(0, 0).replace("00000", "*")))
+
+
 def _files(checkpoint: Path) -> list[dict[str, Any]]:
-    paths = sorted(checkpoint.glob(_NAME.format(0, 0).replace("00000", "*")))
-    found: list[dict[str, Any]] = [read_json(path) for path in paths]
+    found: list[dict[str, Any]] = [read_json(path) for path in _paths(checkpoint)]
     if found and len(found) != found[0]["layout"]["ranks"]:
         raise ZeroVLError(
             f"{checkpoint}: {len(found)} of {found[0]['layout']['ranks']} files of streamed sources are there; delete "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.shards import Sample
@@ -19,7 +20,7 @@ OpenTar = Callable[[str], Stream]
 
 @dataclass(frozen=True)
 class Chapter:
-    """Tars that a reader shuffles together, and what a pipeline over them may draw from."""
+    """Tars of a chapter that a reader shuffles together, all of one pass, and what a pipeline may draw from."""
 
     tars: list[str]
     rng: random.Random  # the same for the same chapter, so that a run can go on in the middle of it
@@ -81,7 +82,7 @@ class SourceReader:
         while True:
             chapter, seen = self.place.chapter, self.place.given
             given = 0
-            for sample in self.source.pipeline(self._chapter(order, chapter)):
+            for sample in self._samples(order, chapter):
                 given += 1
                 if given < seen:
                     continue
@@ -99,10 +100,13 @@ class SourceReader:
                 )
             self.place = Place(chapter + 1, 0)
 
-    def _chapter(self, order: TarOrder, chapter: int) -> Chapter:
-        positions = self.share.positions(chapter)
-        (key,) = keys64(1, self.seed, "samples of a chapter", self.source.name, positions[0])
-        return Chapter([order.at(position) for position in positions], random.Random(key), self.lost)
+    def _samples(self, order: TarOrder, chapter: int) -> Iterator[Sample]:
+        """Samples of a chapter, pass by pass: a buffer over two passes would hold pairs twice, and so would a batch."""
+        tars = len(order.tars)
+        for _, together in groupby(self.share.positions(chapter), key=lambda position: position // tars):
+            positions = list(together)
+            (key,) = keys64(1, self.seed, "samples of a chapter", self.source.name, positions[0])
+            yield from self.source.pipeline(Chapter(list(map(order.at, positions)), random.Random(key), self.lost))
 
     def _nothing(self, order: TarOrder, chapter: int) -> str:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.lost.counts.items())[:5])
