@@ -52,7 +52,7 @@ ELSEWHERE = (
     (r"zerovl recipe recipes/zerovl-14m.yaml", "tests/planning/test_plan.py", r'cli\.main\(\["recipe", str\(PAPER\)\]'),
     (r"zerovl plan", "tests/planning/test_plan.py", r'\["plan", "--gpus", .*"--gpu-memory", .*"--pairs"'),
     (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep\.run\(\[LR\]"),
-    (r"zerovl track", "tests/tracking/test_trackers.py", r"track\.tell\(recipe\(TRACKED\)"),
+    (r"zerovl track", "tests/tracking/test_trackers.py", r"track\.track\(recipe\(TRACKED, "),
     (r"zerovl train --from", "tests/training/test_continue.py", r'cli\.main\(\["train", "--from"'),
     (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r'compare\("HEAD", "other-lr"'),
     (r"zerovl registry add", "tests/commands/test_registry_add.py", r'cli\.main\(\["registry", "add", "higher-lr"\]'),

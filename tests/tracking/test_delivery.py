@@ -83,7 +83,6 @@ def test_everything_is_told_once(run: Path) -> None:
     assert tracker.told == list(range(250))
     assert tracker.given["train.batch_size"] == "16"
     assert tracker.given["model.text_tower.config"].startswith('{"hidden_size": 32')
-    assert tracker.given["register.hooks"] == "[]"
     change_facts(run, scores={"evaluation/RSUM": 500.0})
     delivery.finish("finished")
     assert tracker.found == Results(10, {"evaluation/RSUM": 500.0}, {"data": "abc"})
@@ -204,6 +203,12 @@ def test_parameters_by_their_full_names() -> None:
         "data.of": "{}",
         "options": '{"a": {"b": 1}}',
     }
+
+
+def test_addresses_of_hooks_are_told_to_nobody() -> None:
+    given = Facts.of(recipe("register.hooks=[{url: 'https://hooks.example.org/a-secret'}]"), 1, {}).parameters
+    assert "register.alias" in given
+    assert "a-secret" not in json.dumps(given)
 
 
 def test_facts_of_a_run_that_was_never_tracked(tmp_path: Path) -> None:

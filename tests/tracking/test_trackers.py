@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,7 +95,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
     """What trackers would be told, none of which is called."""
     facts: list[Facts] = []
 
-    def tell(_names: object, _folder: Path, its: Facts) -> bool:
+    def tell(_names: object, _folder: Path, its: Facts, _seconds: float = 0.0) -> bool:
         facts.append(its)
         return True
 
@@ -132,6 +134,11 @@ def test_a_stage_that_cannot_tell_is_done_all_the_same(
     track.tell(recipe("machine.tracking=[wandb]"), evaluated)
     assert "then `zerovl track` tells what this stage found" in caplog.text
     track.tell(recipe(), evaluated)
+    facts = evaluated.runs / "abc" / "tracking" / "facts.json"
+    write_json(facts, read_json(facts) | {"of_a_later_version": 1})
+    track.tell(recipe(TRACKED), evaluated)
+    track.tell_release(recipe(TRACKED), evaluated.runs / "abc", {"release": "birds@4"})
+    assert caplog.text.count("facts.json: not what this version writes") == 2
     evaluated.training_run.unlink()
     track.tell(recipe(TRACKED), evaluated)
     assert not told
@@ -151,16 +158,70 @@ def test_a_process_that_hangs_is_ended_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     installed(monkeypatch, "tensorboard", "json")
-    monkeypatch.setattr(following, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(following, "_INTERRUPTED_SECONDS", 0.01)
     sleeping = subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE)
     monkeypatch.setattr(following, "_start", lambda *_: sleeping)
     with following.tracked(recipe(TRACKED), tmp_path, 12, {}) as senders:
-        senders.ended("finished")
+        senders.ended("interrupted")
     assert sleeping.returncode == -signal.SIGKILL
-    assert "tensorboard: did not end within" in caplog.text
+    assert "tensorboard: did not end within 0.01 s" in caplog.text
     facts = read_facts(tmp_path)
     assert facts is not None
-    assert facts.state == "finished"
+    assert facts.state == "interrupted"
+
+
+def test_all_that_hang_are_waited_for_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging:
+        def __init__(self, *_: object) -> None:
+            self.stdin = io.BytesIO()
+
+        def wait(self, seconds: float | None = None) -> int:
+            waited.append(seconds)
+            if seconds is None:
+                return -9
+            now[0] += seconds
+            raise subprocess.TimeoutExpired("sender", seconds)
+
+        def kill(self) -> None:
+            assert self.stdin.closed
+
+    waited: list[float | None] = []
+    now = [0.0]
+    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(following, "_start", Hanging)
+    senders = following.Senders(["mlflow", "tensorboard", "wandb"], tmp_path)
+    assert not senders.close(25.0)
+    assert waited == [25.0, None, 0.0, None, 0.0, None]
+
+
+def test_a_full_disk_does_not_hide_why_a_training_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **_values: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(following, "change_facts", full)
+    with pytest.raises(ZeroVLError, match="not finite"), following.tracked(recipe(), tmp_path, 12, {}):
+        raise ZeroVLError("the loss is not finite")
+    assert "No space left on device; then `zerovl track` tells" in caplog.text
+
+
+def test_a_run_that_was_never_tracked_is_told_with_its_own_parameters(
+    evaluated: Workspace, told: list[Facts], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluated.runs / "abc"
+    shutil.rmtree(run / "tracking")
+    own = {"train": {"lr": 0.5}, "data": "digest", "parent": {"run": "def", "step": 7}}
+    write_json(run / "fingerprint.json", own)
+    with pytest.raises(ZeroVLError, match=r"params\.yaml is not the run's any more \(train\.lr was 0\.5, is 0\.25\)"):
+        track.track(recipe(TRACKED, "train.lr=0.25"), evaluated)
+    assert not told
+    assert track.track(recipe(TRACKED, "train.lr=0.5"), evaluated) == 0
+    assert capsys.readouterr().out == f"{run}: tensorboard knows all of it\n"
+    assert (told[0].state, told[0].steps, told[0].parameters["train.lr"]) == ("finished", 12, "0.5")
+    assert told[0].notes["data"] == "digest"
+    assert told[0].notes["goes_on_from"] == "def@7"
+    assert told[0].scores == {"evaluation/RSUM": 512.3}
 
 
 def test_track_needs_a_tracker_and_a_run(evaluated: Workspace, told: list[Facts]) -> None:

@@ -9,13 +9,11 @@ It goes through the same gate as in the stage `register`, and what was registere
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zerovl import params_file
-from zerovl.commands import track
+from zerovl.commands import run_params, track
 from zerovl.comparison import revision
 from zerovl.data import placed_tars
 from zerovl.errors import ZeroVLError
@@ -31,8 +29,6 @@ from zerovl.release.named_drops import Measured
 from zerovl.release.provenance import Source, report
 from zerovl.release.publish import assemble, publish_and_judge
 from zerovl.workspace import Workspace
-
-_RUN_FILE = "fingerprint.json"  # of a run's folder
 
 
 @dataclass(frozen=True)
@@ -89,13 +85,13 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
 
 def _find(reference: str, here: Workspace, aside: Path) -> _Found:
     run = Path(reference)
-    if not (run / _RUN_FILE).is_file():
+    if not (run / run_params.FILE).is_file():
         return _of_revision(reference, here, aside)
     fingerprint = run.absolute().name
     changed = ""
     if report(here.training_run).get("fingerprint") == fingerprint:
         params = params_file.load(here.root / "params.yaml")
-        changed = next(_changed(report(run / _RUN_FILE), as_dict(params)), "")
+        changed = next(run_params.changed(report(run / run_params.FILE), as_dict(params)), "")
         if not changed:
             return _Found(params, here, Source.of_checkout(here.root), Holders.of(params, here))
     if name := revision.experiment_of_run(fingerprint, here.root):
@@ -109,23 +105,6 @@ def _find(reference: str, here: Workspace, aside: Path) -> _Found:
         f"{reference}: the model of this run is neither in this checkout nor in an experiment; name the git revision "
         "that has it, or train it to the end: `dvc repro` with its parameters resumes it"
     )
-
-
-def _changed(run: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where parameters differ from what a run says of its own, which leaves out what shapes no weights."""
-    for section in ("model", "train"):
-        theirs, ours = dict(_flat(section, run.get(section, {}))), dict(_flat(section, params[section]))
-        for key in theirs.keys() & ours.keys():
-            if theirs[key] != ours[key] and ours[key] != "auto":  # the run has what that stands for
-                yield f"{key} was {theirs[key]}, is {ours[key]}"
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _flat(f"{key}.{name}", inner)
 
 
 def _of_revision(name: str, here: Workspace, aside: Path) -> _Found:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zerovl.commands import run_params
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_file
 from zerovl.log import logger
-from zerovl.params import Params
+from zerovl.params import Params, as_dict
 from zerovl.registry.release_files import WEIGHTS
 from zerovl.registry.stores import store_uri
 from zerovl.tracking.base import State
@@ -22,6 +24,7 @@ from zerovl.tracking.following import bring_up_to_date
 from zerovl.tracking.trackers import asked_for
 from zerovl.workspace import Workspace
 
+_PATIENCE_SECONDS = 3600.0  # for whoever asked for nothing else
 _OF_TRAINING = "loss"  # among the evaluation's scores; its curve is there
 
 
@@ -39,7 +42,7 @@ def track(params: Params, workspace: Workspace) -> int:
             f"{workspace.training_run}: names no run in {workspace.runs}/, and a run is told from its log there; train "
             "first, or call this where it was trained"
         )
-    if not bring_up_to_date(names, run, _facts(params, workspace, run, read_facts(run))):
+    if not bring_up_to_date(names, run, _facts(workspace, _known(params, workspace, run)), _PATIENCE_SECONDS):
         return 1
     print(f"{run}: {', '.join(names)} knows all of it")
     return 0
@@ -47,29 +50,30 @@ def track(params: Params, workspace: Workspace) -> int:
 
 def tell(params: Params, workspace: Workspace) -> None:
     """Tell trackers what a stage has found; whatever is missing or away is a warning, since the stage is done."""
-    try:
+    with _warning("not tracked: {}; then `zerovl track` tells what this stage found"):
         names = asked_for(params)
-    except ZeroVLError as error:
-        logger().warning(f"not tracked: {error}; then `zerovl track` tells what this stage found")
-        return
-    run = _run(workspace)
-    before = read_facts(run) if run else None
-    if run and before and names:
-        bring_up_to_date(names, run, _facts(params, workspace, run, before))
+        run = _run(workspace)
+        before = read_facts(run) if run else None
+        if run and before and names:
+            bring_up_to_date(names, run, _facts(workspace, before))
 
 
 def tell_release(params: Params, run: Path, release: Mapping[str, str]) -> None:
     """Tell trackers of a release that was made of a run by `zerovl registry add`; does nothing where none knows it."""
-    before = read_facts(run)
-    if before is None:
-        return
+    with _warning("the release is not tracked: {}; then `zerovl track` tells what else is known of the run"):
+        before = read_facts(run)
+        names = asked_for(params) if before else ()
+        if before and names:
+            bring_up_to_date(names, run, replace(before, notes={**before.notes, **release}))
+
+
+@contextmanager
+def _warning(text: str) -> Iterator[None]:
+    """Make a warning of what goes wrong; {} in its text stands for that."""
     try:
-        names = asked_for(params)
-    except ZeroVLError as error:
-        logger().warning(f"the release is not tracked: {error}")
-        return
-    if names:
-        bring_up_to_date(names, run, replace(before, notes={**before.notes, **release}))
+        yield
+    except (OSError, ZeroVLError) as error:
+        logger().warning(text.format(error))
 
 
 def release_notes(reference: str, store: str, alias: str) -> dict[str, str]:
@@ -86,11 +90,28 @@ def _run(workspace: Workspace) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _facts(params: Params, workspace: Workspace, run: Path, before: Facts | None) -> Facts:
-    """What is known of the run now; of what is known of another model, nothing."""
-    steps = read_json(workspace.training_metrics)["steps"]
+def _known(params: Params, workspace: Workspace, run: Path) -> Facts:
+    """What trackers were told of the run, or would have been told at its end where it was not tracked.
+
+    Raises `ZeroVLError` where `params` are not the run's any more, and nothing has kept those.
+    """
+    if before := read_facts(run):
+        return before
+    own = read_json(run / run_params.FILE)
+    if differs := next(run_params.changed(own, as_dict(params)), ""):
+        raise ZeroVLError(
+            f"{run}: params.yaml is not the run's any more ({differs}), and a run that was not tracked is told with "
+            "its parameters; set it back, then call this again"
+        )
+    parent = own.get("parent")
+    origin = {"goes_on_from": f"{parent['run']}@{parent['step']}"} if parent else {}
     finished: State = "finished"
-    known = before or replace(Facts.of(params, steps, {}), state=finished)
+    steps = read_json(workspace.training_metrics)["steps"]
+    return replace(Facts.of(params, steps, {"data": own["data"], **origin}), state=finished)
+
+
+def _facts(workspace: Workspace, known: Facts) -> Facts:
+    """What is known of the run now; of what is known of another model, nothing."""
     weights = workspace.model / WEIGHTS
     if not weights.is_file() or not workspace.evaluation_metrics.is_file():
         return known

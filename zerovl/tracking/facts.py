@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 from zerovl.params import Params, as_dict
 from zerovl.tracking.base import Results, State, flat
 
 FOLDER = "tracking"  # in the run's
 _FILE = "facts.json"
+_SECRET = "register.hooks"  # begins the names of parameters that no tracker is told
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Facts:
 
     @classmethod
     def of(cls, params: Params, steps: int, notes: Mapping[str, str]) -> Facts:
-        """Return what is known of a run that begins."""
-        return cls(params.register_.name, dict(flat(as_dict(params))), "running", steps, {}, notes)
+        """Return what is known of a run that begins; the hooks stay out, whose addresses are often secrets."""
+        told = {name: value for name, value in flat(as_dict(params)) if not name.startswith(_SECRET)}
+        return cls(params.register_.name, told, "running", steps, {}, notes)
 
     @property
     def results(self) -> Results:
@@ -41,9 +44,19 @@ class Facts:
 
 
 def read_facts(run: Path) -> Facts | None:
-    """Return what is to be told of the run in a folder, None where it was never tracked."""
+    """Return what is to be told of the run in a folder, None where it was never tracked.
+
+    Raises `ZeroVLError` where the file is not JSON, or of another version.
+    """
     path = run / FOLDER / _FILE
-    return Facts(**read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Facts(**read_json(path))
+    except TypeError as error:  # keys that are missing or unknown, or no keys at all
+        raise ZeroVLError(
+            f"{path}: not what this version writes ({error}); delete it, and call `zerovl track`"
+        ) from None
 
 
 def write_facts(run: Path, facts: Facts) -> None:
