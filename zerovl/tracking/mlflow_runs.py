@@ -20,6 +20,7 @@ _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 _STATUS: dict[State, str] = {
     "running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED",
 }  # fmt: skip
+_CREDENTIALS = re.compile(r"//[^/]*@")
 _Item = TypeVar("_Item")
 
 
@@ -32,10 +33,11 @@ class MlflowRuns:
         self._experiment = os.environ.get(_EXPERIMENT) or project
         self._client: Any = None
         self._run = ""
+        self._times: dict[int, int] = {}  # by step, of what was told last
 
     def place(self) -> str:
-        """Return address and experiment."""
-        return f"{os.environ[URI]}, experiment {self._experiment}"
+        """Return address and experiment; a name and password in the address stay out, since this is noted and shown."""
+        return f"{_CREDENTIALS.sub('//', os.environ[URI], count=1)}, experiment {self._experiment}"
 
     def open(self, run: TrackedRun) -> str:
         """Begin a run, or go on with the one that is known; a run that somebody has deleted begins again."""
@@ -47,8 +49,8 @@ class MlflowRuns:
             tags = {"zerovl.run": run.name}
             found = self._client.create_run(self._experiment_id(), tags=tags, run_name=run.name)
         self._run = found.info.run_id
-        if found.info.status != _STATUS[run.state]:
-            self._client.update_run(self._run, status=_STATUS[run.state])
+        if run.state == "running" and found.info.status != _STATUS["running"]:  # `close` ends one, with its time
+            self._client.update_run(self._run, status=_STATUS["running"])
         return self._run
 
     def parameters(self, values: Mapping[str, str]) -> None:
@@ -79,8 +81,11 @@ class MlflowRuns:
     def _metrics(self, values: Sequence[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
+        # A server that took points and did not say so keeps them once where they come again with the same time.
         now = int(1000 * time.time())
-        for part in _parts([Metric(_allowed(name), value, now, step) for name, value, step in values], _METRICS):
+        self._times = times = {step: self._times.get(step, now) for _, _, step in values}
+        told = [Metric(_allowed(name), value, times[step], step) for name, value, step in values]
+        for part in _parts(told, _METRICS):
             self._client.log_batch(self._run, metrics=part)
 
     def _known(self, known_as: str) -> Any:
