@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +80,7 @@ def test_one_at_a_time_the_newest_waits_and_older_ones_are_skipped() -> None:
     assert gate.begun[4].wait(10)
     gate.let[4].set()
     assert uploads.finish(4, 10, nothing)
+    ended(uploads)
     assert gate.written == [1, 4]
     assert gate.dropped == [(1, 2, 5), (4, 2, 5)]
     assert (uploads.counts.copied, uploads.counts.skipped, uploads.counts.failed) == (2, 2, 0)
@@ -113,19 +116,91 @@ def test_a_server_that_is_away_is_told_once_and_tried_again(
     assert (uploads.counts.copied, uploads.counts.failed) == (1, 3)
 
 
-def test_the_end_waits_no_longer_than_bytes_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_gives_up_where_nothing_moves_and_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
     ticks: list[int] = []
-    gate = Gate()
-    uploads = Uploads(gate, Kept(2, 0), opened)
-    assert not uploads.finish(8, 0.02, lambda: ticks.append(1))  # it never gets through
+    stuck = Stuck()
+    uploads = Uploads(stuck, Kept(2, 0), opened)
+    uploads.offer(8)
+    assert stuck.begun[8].wait(10)
+    assert not uploads.finish(8, 0.5, lambda: ticks.append(1))  # it never gets through
     assert ticks
-    away = Gate(failures=10**9)
-    away.let[8].set()
-    uploads = Uploads(away, Kept(2, 0), opened)
+    stuck.let[8].set()
+    ended(uploads)
+    assert stuck.written == []
+
+    away = Gate()
     away.upload = refuse  # type: ignore[method-assign]
-    assert not uploads.finish(8, 0.05, nothing)
+    uploads = Uploads(away, Kept(2, 0), opened)
+    uploads.offer(8)
+    deadline = time.monotonic() + 10
+    while not uploads.problem and time.monotonic() < deadline:
+        time.sleep(0.005)
     assert uploads.problem == "s3://bucket/run: the checkpoint of step 8 cannot be copied: KeyError: 'odd'"
+    assert not uploads.finish(8, 0.05, nothing)
+    ended(uploads)
+
+
+@pytest.mark.parametrize(("failures", "copied"), [(0, True), (99, False)])
+def test_a_file_that_is_read_for_its_digest_is_no_silence_but_not_again_and_again(
+    failures: int, copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the end goes on by 0.03 s before each block that is read, five times a file; 0.05 s are silence."""
+    clock, ticked = [0.0], Event()
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def read(files: Snapshot, told: Told) -> None:
+        for _ in range(5):
+            clock[0] += 0.03
+            told(0)
+            ticked.clear()
+            ticked.wait(10)
+        if gate.failures:
+            gate.failures -= 1
+            raise ZeroVLError("s3://bucket/run: no answer")
+        told(1)
+
+    gate = Gate(failures)
+    gate.upload = read  # type: ignore[method-assign]
+    uploads = Uploads(gate, Kept(2, 0), opened)
+    assert uploads.finish(8, 0.05, ticked.set) is copied
+    assert uploads.counts.failed == (0 if copied else module._READ_AGAIN)
+    ticked.set()
+    ended(uploads)
+
+
+def test_old_copies_that_cannot_be_removed_are_told_once_and_stop_nothing(heard: Callable[[], list[str]]) -> None:
+    def fail(step: int, keep: int, keep_every: int) -> None:
+        raise KeyError("odd")
+
+    gate = Gate()
+    gate.drop_old = fail  # type: ignore[method-assign]
+    uploads = Uploads(gate, Kept(2, 0), opened)
+    for step in (1, 2):
+        gate.let[step].set()
+        uploads.offer(step)
+        assert gate.begun[step].wait(10)
+    assert uploads.finish(2, 10, nothing)
+    assert heard() == ["old copies of checkpoints stay (said once): KeyError: 'odd'"]
+    assert uploads.counts.copied == 2
+
+
+class Stuck(Gate):
+    """A place that tells of the last byte of each upload when it is let through, and of none before."""
+
+    def upload(self, files: Snapshot, told: Told) -> None:
+        self.begun[files.step].set()
+        self.let[files.step].wait(10)
+        told(1)
+        self.written.append(files.step)
+
+
+def ended(uploads: Uploads) -> None:
+    thread = uploads._thread
+    assert thread
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def refuse(files: Snapshot, told: Told) -> None:

@@ -17,7 +17,7 @@ from zerovl.training.copied_checkpoints import CopiedCheckpoints, Copy, DamagedC
 from zerovl.training.run_spec import Run
 from zerovl.training.uploads import Kept, Uploads
 
-QUIET_SECONDS = 120.0  # without a byte that arrives, after which the end of a run waits no longer
+QUIET_SECONDS = 120.0  # without a byte that is read or arrives, after which the end of a run waits no longer
 _AT_HAND = s3.Patience(attempts=3, connect_seconds=5, answer_seconds=15)  # where the node has a checkpoint too
 _FETCHING, _COPYING = "fetching a checkpoint", "copying the last checkpoint"
 

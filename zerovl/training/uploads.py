@@ -15,6 +15,7 @@ from zerovl.s3_files import Told
 from zerovl.training.copied_checkpoints import Snapshot
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between attempts while the server is away
+_READ_AGAIN = 3  # failed attempts at the end, after which reading a file for its digest is no sign of life any more
 
 
 class Place(Protocol):
@@ -49,7 +50,7 @@ class Counts:
 
 
 class _SupersededError(Exception):
-    """A newer checkpoint is to go first."""
+    """A newer checkpoint is to go first, or nobody waits any more."""
 
 
 class Uploads:
@@ -69,7 +70,9 @@ class Uploads:
         self._waiting: int | None = None
         self._running: int | None = None
         self._hurried = False  # only the newest counts any more
-        self._arrived = 0  # bytes, of all uploads
+        self._closed = False
+        self._moves = 0  # signs of life of all uploads: bytes that arrived, or were read for their digest
+        self._reading_counts_until = _READ_AGAIN  # failures
         self._problem = ""  # of the last attempt
         self._said_old = False
         self._thread: Thread | None = None
@@ -80,22 +83,31 @@ class Uploads:
             self._take_in(step)
 
     def finish(self, step: int, quiet_seconds: float, tick: Callable[[], None]) -> bool:
-        """Wait until `step` is copied, and for no older one; returns whether it is.
+        """Wait until `step` is copied and what it replaces is gone; returns whether it is copied.
 
-        Gives up when no byte has arrived for so long. `tick` is called about once a second.
+        An older one makes way, and nothing is copied afterwards. Gives up when no byte was read or has arrived for so
+        long. `tick` is called about once a second.
         """
         with self._state:
             if step not in (self._copied, self._running, self._waiting):
                 self._take_in(step)
             self._hurried = True
+            self._reading_counts_until = self.counts.failed + _READ_AGAIN
             self._state.notify_all()
-            arrived, since = self._arrived, time.monotonic()
-            while self._copied != step and time.monotonic() - since < quiet_seconds:
-                self._state.wait(min(1.0, quiet_seconds))
-                if self._arrived != arrived:
-                    arrived, since = self._arrived, time.monotonic()
-                tick()
+            try:
+                self._wait_for(step, quiet_seconds, tick)
+            finally:  # also after Ctrl-C
+                self._closed = True
+                self._state.notify_all()
             return self._copied == step
+
+    def _wait_for(self, step: int, quiet_seconds: float, tick: Callable[[], None]) -> None:
+        moves, since = self._moves, time.monotonic()
+        while (self._copied != step or self._running) and time.monotonic() - since < quiet_seconds:
+            self._state.wait(min(1.0, quiet_seconds))
+            if self._moves != moves:
+                moves, since = self._moves, time.monotonic()
+            tick()
 
     @property
     def problem(self) -> str:
@@ -115,14 +127,16 @@ class Uploads:
         pause = FIRST_PAUSE
         while True:
             with self._state:
-                while self._waiting is None:
+                while self._waiting is None and not self._closed:
                     self._state.wait()
+                if self._waiting is None or self._closed:
+                    return
                 step, self._waiting = self._waiting, None
                 self._running = step
             problem = self._copy(step)
             with self._state:
                 self._running = None
-                if problem:
+                if problem and not self._closed:
                     self._try_again_later(step, problem)
                     self._state.wait(FIRST_PAUSE if self._hurried else pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
@@ -137,7 +151,7 @@ class Uploads:
                 self._place.upload(files, self._told(step))
         except (_SupersededError, FileNotFoundError):  # a newer one goes first, or has replaced it on the disk
             with self._state:
-                self.counts.skipped += 1
+                self.counts.skipped += not self._closed
             return ""
         except ZeroVLError as error:
             return str(error)
@@ -156,9 +170,10 @@ class Uploads:
     def _drop_old(self, step: int) -> None:
         try:
             self._place.drop_old(step, self._kept.newest, self._kept.every)
-        except ZeroVLError as error:
+        except Exception as error:  # whatever it is, the copy is there
             if not self._said_old:
-                logger().warning(f"old copies of checkpoints stay (said once): {error}")
+                what = "" if isinstance(error, ZeroVLError) else f"{type(error).__name__}: "
+                logger().warning(f"old copies of checkpoints stay (said once): {what}{error}")
             self._said_old = True
 
     def _try_again_later(self, step: int, problem: str) -> None:
@@ -174,8 +189,9 @@ class Uploads:
     def _told(self, step: int) -> Told:
         def told(count: int) -> None:
             with self._state:
-                self._arrived += count
-                if self._hurried and self._waiting is not None and self._waiting != step:
+                if count or self.counts.failed < self._reading_counts_until:
+                    self._moves += 1
+                if self._closed or (self._hurried and self._waiting is not None and self._waiting != step):
                     raise _SupersededError
 
         return told
