@@ -6,7 +6,7 @@ What lies on S3 has its whole address here: shards under `machine.shards`, and t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class ShardFiles:
             return ShardInfo(place.path, shard.samples, place.bytes, shard.tar) if _remote(place.path) else None
         return self._itself(shard)
 
-    def _on_s3(self, shards: list[ShardInfo]) -> Iterator[ShardInfo]:
+    def on_s3(self, shards: Iterable[ShardInfo]) -> Iterator[ShardInfo]:
         """Give all files on S3 that samples of the shards need."""
         for shard in shards:
             for file in (self._itself(shard), self.pictures(shard) if shard.tar is not None else None):
@@ -98,7 +98,7 @@ class ShardFiles:
     def reader(self, shards: list[ShardInfo], cache: ShardCache | None, project: Path) -> ShardReader:
         """Return what reads samples; with a cache the files of `shards` come whole, all else by a request each."""
         direct = S3Files()
-        remote: ByteRanges = CachedRanges(cache, self._on_s3(shards), direct) if cache else direct
+        remote: ByteRanges = CachedRanges(cache, self.on_s3(shards), direct) if cache else direct
         ranges = _ranges(self.root, remote)
         return ShardReader(self.root, ranges, PlacedTars(self.root, ranges, FileRanges(str(project)), remote))
 

@@ -21,7 +21,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
 
 CATALOGUE = "tars.json"  # relative to data/shards
-_MOST_BYTES = 1 << 32  # of the catalogue, which is read in one go
+_PART = 16 << 20  # bytes of the catalogue that are asked for at once: memory for all of them is taken first
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def write_catalogue(shards: Path, tars: Mapping[str, TarPlace]) -> None:
 def read_catalogue(shards: ByteRanges, root: str) -> dict[str, TarPlace]:
     """Return where the tars lie, by their sha256; raises `ZeroVLError` where that is not beside the shards."""
     try:
-        values = json.loads(shards.read(CATALOGUE, 0, _MOST_BYTES))
+        values = json.loads(_whole(shards, CATALOGUE))
         return {digest: TarPlace(str(value["path"]), int(value["bytes"])) for digest, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ZeroVLError(
@@ -134,6 +134,13 @@ class PlacedTars:
         """Close what is open; a later read opens it again."""
         self._local.close()
         self._remote.close()
+
+
+def _whole(files: ByteRanges, path: str) -> bytes:
+    data = bytearray()
+    while len(part := files.read(path, len(data), _PART)) == _PART:
+        data += part
+    return bytes(data + part)
 
 
 def _unchanged(data: bytes, picture: PlacedPicture) -> bytes:

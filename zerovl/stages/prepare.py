@@ -21,6 +21,7 @@ from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
 from zerovl.data.raw.links import refuse_linked_folders
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
+from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, try_lock, write_json
 from zerovl.params import FilterParams, Params
@@ -38,6 +39,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     sources that cannot be used at all and for a full disk; then there is no `manifest.json`.
     Also where another `prepare` is at work in the same project, which then goes on undisturbed.
     """
+    raise_open_files_limit()  # of the workers too: tars in place stay open while filters read their pictures
     workers = worker_count()
     filters = params.prepare.filters
     _check_models(filters)

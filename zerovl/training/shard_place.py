@@ -51,7 +51,7 @@ def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sample
     """
     root, train = shard_root(params.machine, workspace), params.train
     files = ShardFiles.of_split(manifest, "train", root, workspace.root)
-    away = _on_s3(files, split_shards(manifest, "train"))
+    away = list(files.on_s3(split_shards(manifest, "train")))
     if not away:
         said = [f"in {root}/"] if params.machine.shards else []
         if train.shuffle == "blocks" and train.sampling != "sequential":
@@ -93,16 +93,12 @@ def _needed(train: TrainParams, manifest: Manifest, files: ShardFiles) -> int:
     """Bytes of the blocks that are open at once, at most, and of the one that comes next."""
     group = 1 if train.sampling == "sequential" else train.block_shards
     if train.sampling != "debiased":
-        return _largest(_on_s3(files, split_shards(manifest, "train")), 2 * group)
+        return _largest(files, split_shards(manifest, "train"), 2 * group)
     sources = [manifest.splits[name, "train"].shards for name in manifest.sources("train")]
-    blocks = [_largest(_on_s3(files, shards), group) for shards in sources]
+    blocks = [_largest(files, shards, group) for shards in sources]
     return sum(blocks) + max(blocks)
 
 
-def _on_s3(files: ShardFiles, shards: Iterable[ShardInfo]) -> list[ShardInfo]:
-    """Of each shard the file that is fetched for its pictures, where one is."""
-    return [file for shard in shards if (file := files.pictures(shard)) is not None]
-
-
-def _largest(shards: list[ShardInfo], count: int) -> int:
-    return sum(sorted((shard.bytes for shard in shards), reverse=True)[:count])
+def _largest(files: ShardFiles, shards: Iterable[ShardInfo], count: int) -> int:
+    """Bytes that are fetched for the `count` shards that need most: a shard itself, and its tar where that is away."""
+    return sum(sorted((sum(file.bytes for file in files.on_s3([shard])) for shard in shards), reverse=True)[:count])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import tarfile
 from pathlib import Path
@@ -14,13 +15,15 @@ import pytest
 from PIL import Image
 
 from tests.support import raw_sources
+from zerovl.data import placed_tars
 from zerovl.data.manifest import Manifest
 from zerovl.data.open_shards import ShardFiles
-from zerovl.data.placed_tars import anchor
+from zerovl.data.placed_tars import TarPlace, anchor, read_catalogue, write_catalogue
 from zerovl.data.raw import in_place
 from zerovl.data.raw.tar_index import TarTask
-from zerovl.data.shards import Sample, ShardReader
+from zerovl.data.shards import FileRanges, Sample, ShardReader
 from zerovl.data.split_reader import SplitReader
+from zerovl.descriptors import open_files_limit
 from zerovl.errors import ZeroVLError
 
 WEB: dict[str, Any] = {"name": "web", "path": "raw/web"}
@@ -266,3 +269,23 @@ def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/web", "train", 1)
     with pytest.raises(ZeroVLError, match="tars is 'in_place', which its layout zerovl does not use"):
         raw_sources.run_sources(tmp_path, WEB | {"tars": "in_place"})
+
+
+@pytest.mark.parametrize("part", [1, 64, 1 << 20])
+def test_a_catalogue_of_any_size_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    tars = {f"{number:064x}": TarPlace(f"raw/{number}.tar", number) for number in range(3)}
+    write_catalogue(tmp_path, tars)
+    monkeypatch.setattr(placed_tars, "_PART", part)
+    assert read_catalogue(FileRanges(str(tmp_path)), str(tmp_path)) == tars
+
+
+def test_prepare_may_open_many_tars(tmp_path: Path) -> None:
+    write_good(tmp_path / "raw/web/0.tar", 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = soft // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+    try:
+        raw_sources.run_sources(tmp_path, WEB | {"tars": "in_place"})
+        assert open_files_limit() > low
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -50,8 +50,8 @@ def upload(folder: Path, bucket: str) -> dict[str, Any]:
     return {"name": "web", "path": f"s3://{bucket}/web", "tars": "in_place"}
 
 
-def place_of(root: Path, manifest: Manifest, cache: Path) -> ShardPlace:
-    machine = MachineParams(shard_cache=ShardCacheParams(folder=str(cache)))
+def place_of(root: Path, manifest: Manifest, cache: Path, shards: str = "") -> ShardPlace:
+    machine = MachineParams(shards=shards, shard_cache=ShardCacheParams(folder=str(cache)))
     params = Params(data=DataParams(raw="raw"), train=TRAIN, machine=machine)
     return shard_place(params, Workspace(root), manifest, training_sampler(TRAIN, manifest))
 
@@ -95,6 +95,14 @@ def test_batches_of_tars_on_s3_on_the_disk_and_packed(tmp_path: Path, moto_bucke
     local = raw_sources.run_sources(tmp_path, WEB | {"tars": "in_place"})
     assert_equal(batches(place_of(tmp_path, local, cache)), expected)
     assert not cache.exists()
+    copies = f"s3://{moto_bucket}/shards"
+    for path in (tmp_path / "data/shards").rglob("*.*"):
+        s3.client().upload_file(str(path), moto_bucket, f"shards/{path.relative_to(tmp_path / 'data/shards')}")
+    place = place_of(tmp_path, local, tmp_path / "small", copies)  # small shards on S3, the tars at hand
+    assert place.said[0].startswith(f"{copies}, whole shards through {tmp_path / 'small'}/")
+    assert_equal(batches(place), expected)
+    shards = local.splits["web", "train"].shards
+    assert {path.stem for path in (tmp_path / "small").iterdir()} == {shard.sha256 for shard in shards}
     source = upload(tmp_path / "raw/web", moto_bucket)
     shutil.rmtree(tmp_path / "raw")
     remote = raw_sources.run_sources(tmp_path, source)
@@ -104,6 +112,19 @@ def test_batches_of_tars_on_s3_on_the_disk_and_packed(tmp_path: Path, moto_bucke
     assert place.said[0].startswith(f"tars in place on s3://, whole shards through {cache}/")
     assert_equal(batches(place), expected)
     assert {path.stem for path in cache.iterdir()} == {shard.tar for shard in remote.splits["web", "train"].shards}
+
+
+def test_an_object_that_goes_between_two_listings(
+    tmp_path: Path, moto_bucket: str, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_good(tmp_path / "objects/0.tar", 0)
+    write_good(tmp_path / "objects/1.tar", 10)
+    source = upload(tmp_path / "objects", moto_bucket)
+    listed = s3_source.list_tars(source["path"])
+    s3.client().delete_object(Bucket=moto_bucket, Key="web/1.tar")
+    monkeypatch.setattr(s3_source, "list_tars", lambda uri: listed)
+    with pytest.raises(ZeroVLError, match=rf"s3://{moto_bucket}/web/1\.tar: cannot fetch it"):
+        raw_sources.run_sources(tmp_path, source)
 
 
 def test_a_new_and_a_changed_object(tmp_path: Path, moto_bucket: str, fetched: list[str]) -> None:

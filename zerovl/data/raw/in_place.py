@@ -94,10 +94,12 @@ class TarsInPlace:
         return replace(pack_with(unit, PicturesOfTar(index).take), tar=index.head.sha256)
 
     def _tasks(self, source: Source, split: str) -> list[TarTask]:
+        tars = webdataset.split_tars(source, split)
+        # Listed after the names: a tar that is uploaded meanwhile is left out, and one that is removed has no state.
         states = s3_source.tar_states(source.path) if is_remote(source.path) else None
         tasks = []
-        for name, path in webdataset.split_tars(source, split):
-            state = states[path] if states is not None else _state(path)
+        for name, path in tars:
+            state = states.get(path, "gone") if states is not None else _state(path)
             folder = str(self.workspace.tar_indexes)
             place = self._place(path)
             tasks.append(TarTask(name, path, place, state, folder, str(self.scratch), self.max_pixels))
