@@ -155,6 +155,13 @@ def test_a_stage_s_code_is_what_its_process_imports() -> None:
         assert set(done.stdout.split()) - code_closure.modules(stage) <= code_closure.NOT_COUNTED.keys()
 
 
+def test_what_decides_which_members_of_a_tar_are_pictures_counts_for_training(
+    before: dict[str, dict[str, str]],
+) -> None:
+    assert "data/raw/records.py" in before["train"]
+    assert "data/raw/tar_samples.py" not in before["train"]  # it groups members for prepare
+
+
 def test_nothing_is_imported_by_a_name_that_is_computed() -> None:
     for path in (ROOT / "zerovl").rglob("*.py"):
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}

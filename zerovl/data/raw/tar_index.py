@@ -1,11 +1,14 @@
 """What is in a tar that stays where it lies: its samples, and of each picture all that a manifest says.
 
-    FOLDER/<name>.json       which bytes were read, by what; written last
-    FOLDER/<name>.parquet    one row a sample, in the order of the tar
+    FOLDER/<name>.json              which bytes were read, by what; written last
+    FOLDER/<name>-<sha256>.parquet  one row a sample, in the order of the tar
 
 An index follows from the tar's bytes, from `prepare.max_pixels` and from the program that makes it, and from no other
 tar: ids and filters come later. So it is kept for the next `prepare`, and a tar that is as it was is not read again.
 It is known by size, time and inode, on S3 by size and ETag; where these differ, by its sha256, which spares decoding.
+
+Checkouts share the folder without a lock: a program has entries of its own, and rows are named after the bytes that
+they are of, so that whoever writes meanwhile takes the rows away, at worst, and never puts others in their place.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.images import BrokenImageError, decode
 
-_PROGRAM = ("zerovl.images", "zerovl.picture_looks", "zerovl.data.raw.tar_samples", "zerovl.data.raw.picture_hash")
+_PROGRAM = (
+    *("zerovl.images", "zerovl.picture_looks"),
+    *(f"zerovl.data.raw.{name}" for name in ("picture_hash", "records", "tar_index", "tar_samples")),
+)
 _SCHEMA = pa.schema(
     [
         # Names in tars need not be UTF-8.
@@ -68,7 +74,17 @@ class TarTask:
     @property
     def entry(self) -> Path:
         """Path of the index, without its endings."""
-        return Path(self.folder, hashlib.sha256(f"{self.place}\0{self.name}".encode(errors="replace")).hexdigest()[:32])
+        known_by = f"{self.place}\0{self.name}\0{self.made_by}"
+        return Path(self.folder, hashlib.sha256(known_by.encode(errors="replace")).hexdigest()[:32])
+
+    @property
+    def head(self) -> Path:
+        """Path of the file that says which bytes were read."""
+        return self.entry.with_suffix(".json")
+
+    def rows(self, sha256: str) -> Path:
+        """Return the path of the rows of a tar of these bytes."""
+        return Path(f"{self.entry}-{sha256[:16]}.parquet")
 
     @property
     def made_by(self) -> str:
@@ -81,9 +97,9 @@ class TarTask:
 class IndexHead:
     """Which tar an index is of."""
 
-    made_by: str
+    made_by: str  # tells people which entries are of a program that has gone
     state: str
-    sha256: str
+    sha256: str  # empty where it could not be read
     bytes: int
     unfit: str | None  # why the tar cannot stay where it lies
 
@@ -119,49 +135,61 @@ def local_state(path: str) -> str:
 def kept_head(task: TarTask) -> IndexHead | None:
     """Return the head of an index that this program made, be it of the tar as it is now or as it was."""
     try:
-        head = IndexHead(**json.loads(task.entry.with_suffix(".json").read_text(encoding="utf-8")))
+        head = IndexHead(**json.loads(task.head.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return head if head.made_by == task.made_by and task.entry.with_suffix(".parquet").is_file() else None
+    return head if task.rows(head.sha256).is_file() else None
 
 
 def is_indexed(task: TarTask) -> bool:
-    """Return whether there is an index of the tar as it is now."""
+    """Return whether there is an index of the tar as it is now; a tar that could not be read is looked at again."""
     head = kept_head(task)
-    return head is not None and head.state == task.state
+    return head is not None and bool(head.sha256) and head.state == task.state
 
 
 def index_tar(task: TarTask) -> None:
     """Write the index of a tar; raises `ZeroVLError` where it cannot be fetched, or changes meanwhile."""
     before = kept_head(task)
     with _at_hand(task) as path:
-        try:
-            digest, size = sha256_file(path), os.path.getsize(path)
-            if before is not None and before.sha256 == digest:
-                write_json(task.entry.with_suffix(".json"), asdict(replace(before, state=task.state)))
-                return
-            unfit, rows = None, [_row(sample, task.max_pixels) for sample in whole_samples(path, task.name)]
-        except UnfitTarError as error:
-            unfit, rows = str(error), []
-        except OSError as error:
-            digest, size, unfit, rows = "", 0, f"cannot be read: {error.strerror or error}", []
-        if not unfit and not is_remote(task.path) and local_state(path) != task.state:
+        head, rows = _looked_at(task, path, before)
+        if rows is not None and not head.unfit and not is_remote(task.path) and local_state(path) != task.state:
             raise ZeroVLError(f"{task.path}: changes while it is read; run `zerovl prepare` again when it is whole")
-    task.entry.parent.mkdir(parents=True, exist_ok=True)
-    task.entry.with_suffix(".json").unlink(missing_ok=True)  # until the rows are there
-    with atomic_write(task.entry.with_suffix(".parquet")) as file:
-        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file, compression="zstd")
-    head = IndexHead(task.made_by, task.state, digest, size, unfit)
-    write_json(task.entry.with_suffix(".json"), asdict(head))
+    if rows is not None:
+        with atomic_write(task.rows(head.sha256)) as file:
+            pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), file, compression="zstd")
+    write_json(task.head, asdict(head))
+    if before is not None and before.sha256 != head.sha256:
+        task.rows(before.sha256).unlink(missing_ok=True)
+
+
+def _looked_at(task: TarTask, path: str, before: IndexHead | None) -> tuple[IndexHead, list[dict[str, Any]] | None]:
+    """Return what is in a tar; no rows where its bytes are those that were read before."""
+    try:
+        digest, size = sha256_file(path), os.path.getsize(path)
+        if before is not None and before.sha256 == digest:
+            return replace(before, state=task.state), None
+        unfit, rows = None, [_row(sample, task.max_pixels) for sample in whole_samples(path, task.name)]
+    except UnfitTarError as error:
+        unfit, rows = str(error), []
+    except OSError as error:
+        digest, size, unfit, rows = "", 0, f"cannot be read: {error.strerror or error}", []
+    return IndexHead(task.made_by, task.state, digest, size, unfit), rows
 
 
 def read_index(task: TarTask) -> TarIndex:
-    """Return the index of a tar that is indexed."""
+    """Return the index of a tar that is indexed; raises `ZeroVLError` where another prepare has replaced it."""
     head = kept_head(task)
-    if head is None:
-        raise ZeroVLError(f"{task.entry}: the index of {task.name} has gone meanwhile; run `zerovl prepare` again")
+    try:
+        table = pq.read_table(task.rows(head.sha256)) if head and _is_of(head, task) else None
+    except FileNotFoundError:
+        table = None
+    if head is None or table is None:
+        raise ZeroVLError(
+            f"{task.entry}: the index of {task.name} has gone meanwhile, or is of other bytes (a prepare of another "
+            "checkout shares the folder, or the tar was replaced); run `zerovl prepare` again"
+        )
     samples, facts = [], {}
-    for row in pq.read_table(task.entry.with_suffix(".parquet")).to_pylist():
+    for row in table.to_pylist():
         picture = None if row["offset"] is None else Picture(task.path, row["offset"], row["size"])
         key, origin, problem = (_text(row[name]) for name in ("key", "origin", "problem"))
         samples.append(TarSample(key or "", origin or "", picture, row["text"], row["description"], problem))
@@ -169,6 +197,13 @@ def read_index(task: TarTask) -> TarIndex:
             values = {name: row[name] for name in PictureFacts.__slots__}
             facts[picture.offset] = PictureFacts(**values | {"faults": tuple(row["faults"])})
     return TarIndex(head, samples, facts)
+
+
+def _is_of(head: IndexHead, task: TarTask) -> bool:
+    """Return whether the bytes that were read are those of the tar: a copy in another checkout has another time."""
+    if head.state == task.state:
+        return True
+    return not is_remote(task.path) and bool(head.sha256) and sha256_file(task.path) == head.sha256
 
 
 @contextmanager

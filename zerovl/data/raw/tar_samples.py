@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from zerovl.data.raw.records import Picture, name_error, whole_number
+from zerovl.data.raw.records import PICTURES, Picture, name_error, whole_number
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
-PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 _HELD = 512 << 20  # bytes of samples that wait for their other members
 _MOST_SAMPLES = 1_000_000  # of a tar, that its statistics are believed

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from zerovl.data.raw.records import caption_error, stable_id
+from zerovl.data.raw.records import PICTURES, caption_error, stable_id
 from zerovl.data.raw.tar_captions import ReadCaptions
-from zerovl.data.raw.tar_samples import PICTURES
 from zerovl.data.shards import Sample
 from zerovl.data.streams.addresses import Stream, cannot_read, stated_samples
 from zerovl.data.streams.lost import Lost
