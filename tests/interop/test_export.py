@@ -95,6 +95,8 @@ def test_the_card_says_what_was_measured_in_the_hub_s_form(
         for result in card.data.eval_results or []
     }
     assert read == {
+        ("image-text-retrieval", "mean over 2 sources", "RSUM, of 600"): ("rsum", 206.7),
+        ("image-text-retrieval", "pool of all sources", "RSUM, of 600"): ("rsum", 100.0),
         ("image-text-retrieval", "photos", "RSUM, of 600"): ("rsum", 293.4),
         ("image-text-retrieval", "photos", "image to text R@1, percent"): ("recall", 40.12),
         ("image-text-retrieval", "web (unseen)", "RSUM, of 600"): ("rsum", 120.0),
@@ -104,6 +106,17 @@ def test_the_card_says_what_was_measured_in_the_hub_s_form(
     assert "| web (unseen) | RSUM, of 600 | 120 |" in card.text
     for path in (tmp_path / "out").rglob("*"):
         CommitOperationAdd(path.relative_to(tmp_path / "out").as_posix(), str(path))
+
+
+def test_the_headline_is_first_and_a_lone_source_is_its_own() -> None:
+    table = results_table(hub_results(SCORES | {"sources": {"a|b": {"rsum": 293.4}, "web": {"rsum": 120.0}}}))
+    assert table.splitlines()[2:5] == [
+        "| mean over 2 sources | RSUM, of 600 | 206.7 |",
+        "| pool of all sources | RSUM, of 600 | 100 |",
+        r"| a\|b | RSUM, of 600 | 293.4 |",
+    ]
+    alone = {"mean": {"rsum": 120.0}, "overall": {"rsum": 120.0}, "sources": {"web": {"rsum": 120.0}}}
+    assert [result.title for result in hub_results(alone)] == ["web"]
 
 
 def test_a_probe_alone_is_no_task_of_the_model() -> None:

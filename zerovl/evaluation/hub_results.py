@@ -6,11 +6,11 @@ for retrieval among pictures, so that task has one of its own and never becomes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, UNSEEN, further_evaluators, source_title, value_of
+from zerovl.evaluation.metrics import HEADLINE, MEAN, OVERALL, UNSEEN, further_evaluators, source_title, value_of
 
 ZERO_SHOT = "zero-shot-image-classification"  # the hub's
 _CLASSIFICATION = "image-classification"  # the hub's
@@ -56,18 +56,11 @@ class HubResult:
 
 
 def hub_results(metrics: Mapping[str, Any]) -> list[HubResult]:
-    """Return the results that `metrics.json` has: retrieval by source, then each further evaluator's."""
-    unseen = metrics.get(UNSEEN, ())
-    found = [
-        HubResult(_RETRIEVAL, source, source_title(source, unseen), "valid", _known(_RETRIEVAL, block))
-        for source, block in sorted(metrics.get("sources", {}).items())
-    ]
+    """Return the results that `metrics.json` has: retrieval, its headline first, then each further evaluator's."""
+    found = list(_of_retrieval(metrics, metrics.get(UNSEEN, ()), ""))
     for name, table in further_evaluators(metrics).items():
         if _known(_RETRIEVAL, table.get(OVERALL, {})):  # folds of it, by source
-            found += [
-                HubResult(_RETRIEVAL, source, f"{source}, {name}", "valid", _known(_RETRIEVAL, block))
-                for source, block in sorted(table.get("sources", {}).items())
-            ]
+            found += _of_retrieval(table, (), f", {name}")
         found += [
             HubResult(task, name, name, "test", _known(task, table.get(OVERALL, {})))
             for task in (ZERO_SHOT, _CLASSIFICATION)
@@ -84,8 +77,22 @@ def results_table(results: list[HubResult]) -> str:
     """Return the results as a table of Markdown."""
     lines = ["| data | metric | value |", "|---|---|---:|"]
     for result in results:
-        lines += [f"| {result.title} | {name} | {value:g} |" for name, (_, value) in result.metrics.items()]
+        title = result.title.replace("|", "\\|")  # sources are called as people like
+        lines += [f"| {title} | {name} | {value:g} |" for name, (_, value) in result.metrics.items()]
     return "\n".join(lines)
+
+
+def _of_retrieval(table: Mapping[str, Any], unseen: Collection[str], addition: str) -> Iterator[HubResult]:
+    """Give mean and pool, which are the source where there is one alone, then each source."""
+    sources = sorted(table.get("sources", {}).items())
+    if len(sources) != 1:
+        mean = f"mean over {len(sources)} sources{addition}"
+        yield HubResult(_RETRIEVAL, "mean-of-sources", mean, "valid", _known(_RETRIEVAL, table.get(MEAN, {})))
+        pool = f"pool of all sources{addition}"
+        yield HubResult(_RETRIEVAL, "pool-of-sources", pool, "valid", _known(_RETRIEVAL, table.get(OVERALL, {})))
+    for source, block in sources:
+        title = f"{source_title(source, unseen)}{addition}"
+        yield HubResult(_RETRIEVAL, source, title, "valid", _known(_RETRIEVAL, block))
 
 
 def _known(task: str, block: Any) -> dict[str, tuple[str, float]]:
