@@ -173,6 +173,20 @@ def test_a_folder_that_cannot_be_made_is_named(place: Path, monkeypatch: pytest.
         gpu_leases.take(1, DEVICES, "run a", print)
 
 
+def test_a_folder_that_cannot_be_written_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root, who may write anywhere
+    with pytest.raises(ZeroVLError, match=r"leases: no right to write there.* `chmod 777 .*leases`, or name another"):
+        gpu_leases.take(1, DEVICES, "run a", print)
+
+
+def test_looking_changes_nothing(place: Path) -> None:
+    place.mkdir()
+    (place / "7.ticket").touch()  # of a process that was killed
+    assert look(DEVICES).waiting == []
+    assert [path.name for path in place.iterdir()] == ["7.ticket"]
+
+
 def test_looking_makes_nothing(place: Path) -> None:
     assert look(DEVICES).free == 3
     assert str(look(DEVICES)) == "nobody has any"

@@ -51,6 +51,11 @@ def test_what_the_environment_leaves(limit: str | None, names: list[str]) -> Non
     assert list(selected(listed(LISTED), limit)) == names
 
 
+def test_a_name_that_is_a_number_is_a_name_first() -> None:
+    imitated = [Gpu("2"), Gpu("3")]
+    assert [selected(imitated, limit) for limit in ("2", "3,2", "0", "7")] == [("2",), ("3", "2"), ("2",), ()]
+
+
 def test_a_process_sees_one_mig_device() -> None:
     assert Visible((FIRST, SECOND)).usable == 1
     assert Visible((WHOLE, "GPU-2")).usable == 2

@@ -177,6 +177,7 @@ def _leased(place: Path, entry: Entry) -> Held | None:
 def _ticket(place: Path, entry: Entry) -> Iterator[int]:
     """Draw a ticket: the number after the last of those who wait."""
     with locked(place):
+        _clear(place)
         number = max(_tickets(place), default=0) + 1
         path = place / f"{number}{_TICKET}"
         descriptor = _locked(path)
@@ -190,14 +191,17 @@ def _ticket(place: Path, entry: Entry) -> Iterator[int]:
 
 
 def _tickets(place: Path) -> dict[int, Entry]:
-    """Return who waits by number, the first first, and remove what killed processes left; the folder is locked."""
-    found: dict[int, Entry] = {}
-    for path in place.glob(f"*{_TICKET}"):
-        if (entry := _holder(path)) is not None:
-            found[int(path.stem)] = entry
-        else:
-            path.unlink(missing_ok=True)
+    """Return who waits by number, the first first; the folder is locked."""
+    tickets = place.glob(f"*{_TICKET}")
+    found = {int(path.stem): entry for path in tickets if (entry := _holder(path)) is not None}
     return dict(sorted(found.items()))
+
+
+def _clear(place: Path) -> None:
+    """Remove the tickets that killed processes left; the folder is locked."""
+    for path in place.glob(f"*{_TICKET}"):
+        if _holder(path) is None:
+            path.unlink(missing_ok=True)
 
 
 def _competes(other: Entry, entry: Entry) -> bool:
@@ -266,6 +270,11 @@ def _make(place: Path) -> None:
             raise ZeroVLError(f"{place}: is not a folder; name another with {VARIABLE}") from None
     except OSError as error:
         raise ZeroVLError(f"{place}: {error.strerror}; name a folder that can be made with {VARIABLE}") from None
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise ZeroVLError(
+            f"{place}: no right to write there, and leases are files in it; let its owner run `chmod 777 {place}`, or "
+            f"name another folder, the same for all users, with {VARIABLE}"
+        )
 
 
 def _file(place: Path, device: str) -> Path:

@@ -80,7 +80,10 @@ def selected(gpus: Sequence[Gpu], limit: str | None) -> tuple[str, ...]:
 
 
 def _named(gpus: Sequence[Gpu], entry: str) -> str | None:
-    """Return the name of the one device that an entry means: a number, or the beginning of a UUID."""
+    """Return the name of the one device that an entry means: its name, a number, or the beginning of a UUID."""
+    for gpu in gpus:
+        if entry == gpu.name:  # first, since an imitated one may be called by a number
+            return gpu.offered[0]
     if entry.isdecimal():
         number = int(entry)
         return gpus[number].offered[0] if number < len(gpus) else None

@@ -151,6 +151,9 @@ def test_who_has_which_gpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (found,) = doctor.check_leases()
     lease.release()
     assert found.text.startswith("1 of 2 GPUs free; run fast has GPU-b since 2")
+    monkeypatch.setenv("ZEROVL_GPUS", "MIG-a,MIG-b,MIG-c")
+    (found,) = doctor.check_leases()
+    assert found.text == "3 of 3 MIG devices, of which a process sees one, free; nobody has any"
 
 
 def test_parameters(project: Path) -> None:

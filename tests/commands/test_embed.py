@@ -253,6 +253,16 @@ def test_all_pictures_of_a_folder(
     assert_same_embeddings(torch.from_numpy(embeddings), encoder.encode_text(colours))
 
 
+def test_a_folder_is_looked_at_before_a_gpu_is_waited_for(
+    encoder: FakeEncoder, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed.own_gpus, "take", lambda *_: pytest.fail("waits for a GPU"))
+    with pytest.raises(ZeroVLError, match=r"--out .*out\.csv: expected a name that ends in \.npz or \.parquet"):
+        embed.run_pictures("model", picture_folder, tmp_path / "out.csv", 1)
+    with pytest.raises(ZeroVLError, match="none: no such folder"):
+        embed.run_pictures("model", tmp_path / "none", tmp_path / "out.npz", 1)
+
+
 def test_what_was_embedded_becomes_an_index(
     encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

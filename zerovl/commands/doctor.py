@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zerovl import gpu_leases, gpu_names
 from zerovl.errors import ZeroVLError
+from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
 _OLDEST_PYTHON, _NEXT_PYTHON = (3, 11), (3, 14)
@@ -139,7 +140,9 @@ def check_leases() -> Iterator[Finding]:
     there = gpu_names.visible()
     found = gpu_leases.look(there.names or gpu_leases.CPU)
     if there.names:
-        yield Finding("ok", "leases", f"{found.free} of {there} free; {found}")
+        parts = len(there.names) > there.usable  # MIG devices, each with a lease of its own
+        all_of_them = plural(len(there.names), "MIG device") + ", of which a process sees one," if parts else str(there)
+        yield Finding("ok", "leases", f"{found.free} of {all_of_them} free; {found}")
     elif not found.free:
         yield Finding("ok", "leases", str(found))
 

@@ -90,16 +90,16 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
     if ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
     fetch.check_reference(model)
-    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
-    import zerovl
     from zerovl.indexing.embeddings_file import check_suffix, write_embeddings
-    from zerovl.indexing.index import BROKEN, Index
     from zerovl.indexing.listing import listing_of
-    from zerovl.indexing.ranks import make_shares
-    from zerovl.indexing.update import reasons_of, update
 
     check_suffix(out)
     listing, parts = listing_of(images, None), out.with_name(f"{out.name}.parts")
+    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
+    import zerovl  # and torch: after what was asked for is known to be there
+    from zerovl.indexing.index import BROKEN, Index
+    from zerovl.indexing.ranks import make_shares
+    from zerovl.indexing.update import reasons_of, update
 
     def prefill() -> None:
         if ranks > 1:
