@@ -1,5 +1,6 @@
 """Tars by address: commands, S3 by the project's client, and copies that stay on the node."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tests.support import s3
 from tests.support.raw_sources import sample, write_tar
 from zerovl.data.raw.tar_captions import caption_reader, one_caption
-from zerovl.data.streams.addresses import expand, open_stream
+from zerovl.data.streams.addresses import _Blocks, expand, open_stream
 from zerovl.data.streams.kept_tars import KeptTars
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
@@ -47,6 +48,17 @@ def test_a_tar_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", sample("0", 0))
     with pytest.raises(ZeroVLError, match=r"urls: .*0\.tar is named twice"):
         expand(["0.tar", "*.tar"], tmp_path, "urls")
+
+
+def test_blocks_are_read_in_any_sizes() -> None:
+    data = bytes(range(23))
+    stream, expected = _Blocks(iter([data[:7], data[7:8], data[8:20], data[20:]])), io.BytesIO(data)
+    for size in (3, 0, 4, 2, 9, 1, 100, 1):
+        assert stream.read(size) == expected.read(size)
+    stream = _Blocks(iter([data[:7], data[7:]]))
+    assert stream.read(5) + stream.read() + stream.read() == data
+    stream.close()
+    assert stream.read() == b""
 
 
 def test_tars_on_s3_are_listed_and_read(moto_bucket: str, tmp_path: Path) -> None:

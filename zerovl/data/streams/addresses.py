@@ -131,28 +131,28 @@ def cannot_read(address: str, error: Exception) -> ZeroVLError:
 
 
 class _Blocks:
-    """Blocks of bytes as a stream."""
+    """Blocks of bytes as a stream; a block is megabytes and a read kilobytes, so the rest of one is not copied."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._rest = b""
+        self._block = b""
+        self._at = 0  # bytes of the block that were read
 
     def read(self, size: int = -1) -> bytes:
-        parts, left = [self._rest], size - len(self._rest)
-        while size < 0 or left > 0:
-            block = next(self._blocks, b"")
-            if not block:
-                break
-            parts.append(block)
-            left -= len(block)
-        whole = b"".join(parts)
-        if size < 0:
-            size = len(whole)
-        self._rest = whole[size:]
-        return whole[:size]
+        parts, left = [], size
+        while left:  # below 0 to the end
+            if self._at == len(self._block):
+                self._block, self._at = next(self._blocks, b""), 0
+                if not self._block:
+                    break
+            end = len(self._block) if left < 0 else min(self._at + left, len(self._block))
+            parts.append(self._block[self._at : end])
+            left -= end - self._at if left > 0 else 0
+            self._at = end
+        return b"".join(parts)
 
     def close(self) -> None:
-        self._rest = b""
+        self._block, self._at = b"", 0
         self._blocks = iter(())
 
     def __enter__(self) -> Self:
