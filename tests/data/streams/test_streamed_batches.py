@@ -1,5 +1,6 @@
 """Batches from tars that are read as they lie: every pair once a pass, the same after a resume, whoever reads them."""
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.support.raw_sources import jpeg, sample, write_tar
 from tests.support.shard_fixture import WordTokenizer
@@ -17,7 +19,7 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.loader import StepBatch
 from zerovl.data.batches.sampling import MIXED, make_sampler
 from zerovl.data.raw.tar_captions import caption_reader, one_caption
-from zerovl.data.streams.batches import streamed_batches
+from zerovl.data.streams.batches import _check_size, streamed_batches
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.order import Place, Share, TarOrder
 from zerovl.data.streams.places import Begin, Layout, Places, begin_at, lost_by_all, lost_until, tars_digest
@@ -26,6 +28,7 @@ from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.data.streams.tar_stream import SampleRules
 from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
+from zerovl.images import BrokenImageError
 from zerovl.params import AugmentParams
 
 TARS, EACH = 8, 5
@@ -246,6 +249,29 @@ def test_a_source_without_a_usable_pair_ends_the_run(folder: Path) -> None:
         for _ in steps_of(sources, debiased=False):
             pass
     assert "correct its urls, json_caption or txt_captions" in str(error.value)
+
+
+def test_a_source_whose_pictures_do_not_decode_ends_the_run(folder: Path, tmp_path: Path) -> None:
+    members: list[Any] = [(name, b"x" if name.endswith(".jpg") else data) for name, data in sample("0", 0)]
+    tars = [str(tmp_path / f"{tar}.tar") for tar in range(TARS)]
+    for tar in tars:
+        write_tar(Path(tar), members)
+    sources = sources_in(folder)
+    sources[1] = replace(sources[1], tars=tars)
+    with pytest.raises(ZeroVLError, match=r"web: a whole chapter has no picture that decodes \(5 x not a picture\); c"):
+        for _ in steps_of(sources, debiased=False):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_the_size_is_read_from_the_header_alone(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (120, 100)).save(buffer, kind)
+    cut = buffer.getvalue()[:-20]
+    _check_size(cut, 12_000)
+    with pytest.raises(BrokenImageError, match="120x100 pixels, more than 11999"):
+        _check_size(cut, 11_999)
+    _check_size(b"no picture", 1)  # the transform says so
 
 
 def test_tars_that_became_shorter_are_noticed(folder: Path, tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ and takes the pairs from its own pipelines, so its pairs are a function of (seed
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
@@ -27,9 +30,8 @@ from zerovl.data.streams.places import Begin, Places
 from zerovl.data.streams.reader import SourceReader, StreamedSource
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.errors import ZeroVLError
-from zerovl.images import BrokenImageError
+from zerovl.images import FORMATS, BrokenImageError
 from zerovl.params import AugmentParams
-from zerovl.picture_reader import PictureReader
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,12 @@ class StreamedMicroBatches(MicroBatchesOfSteps):
         )
 
     def _pair(self, name: str, worker: int, step: int, position: int) -> tuple[DrawnPair, Tensor]:
-        """The next pair of a source whose picture decodes, with its pixels; what does not is counted."""
+        """The next pair of a source whose picture decodes, with its pixels; what does not is counted.
+
+        Raises `ZeroVLError` where a whole chapter has none: its reader sees samples, and would go on for ever.
+        """
         reader, samples = self._reader(name, worker)
+        begun = reader.place.chapter
         while True:
             pair: Any = StreamedPair(next(samples))
             drawn = DrawnPair(pair, *keys64(3, self.sampler.seed, step, position, pair.sample.key))
@@ -125,6 +131,11 @@ class StreamedMicroBatches(MicroBatchesOfSteps):
                 return drawn, self.transform(pair.sample.image, drawn.image_seed)
             except BrokenImageError as error:
                 reader.lost.add(str(error), pair.sample.key)
+                if reader.place.chapter > begun + 1:
+                    raise ZeroVLError(
+                        f"train.streaming: {name}: a whole chapter has no picture that decodes "
+                        f"({reader.lost.most_frequent()}); correct its urls, or prepare.max_pixels"
+                    ) from None
 
     def _reader(self, name: str, worker: int) -> tuple[SourceReader, Iterator[Sample]]:
         if name not in self._readers:
@@ -139,8 +150,15 @@ class StreamedMicroBatches(MicroBatchesOfSteps):
 
 
 def _check_size(data: bytes, max_pixels: int) -> None:
-    """Raise `BrokenImageError` for a picture of more pixels, which nobody has left out before."""
-    width, height = PictureReader().open(data).size
+    """Raise `BrokenImageError` by its header for a picture of more pixels, which nobody has left out before."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size check below is ours, and stricter
+            width, height = Image.open(io.BytesIO(data), formats=FORMATS).size
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError(str(error)) from None
+    except Exception:  # whatever Pillow raises for hostile bytes: the transform gives the reason
+        return
     if width * height > max_pixels:
         raise BrokenImageError(f"{width}x{height} pixels, more than {max_pixels}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _MOST_REASONS = 40  # that are kept apart; reasons name lengths and keys, and a stream may have many
+_MOST_SAID = 5  # of them, in one line
 _OTHERS = "other reasons"
 
 
@@ -35,6 +36,11 @@ class Lost:
         taken = Lost(self.counts, self.examples)
         self.counts, self.examples = {}, {}
         return taken
+
+    def most_frequent(self) -> str:
+        """Return the reasons that lost most, as text: "3 x empty caption, 1 x not a picture"."""
+        reasons = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count:,} x {reason}" for reason, count in reasons[:_MOST_SAID])
 
     @property
     def total(self) -> int:

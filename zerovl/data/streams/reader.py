@@ -109,9 +109,9 @@ class SourceReader:
             yield from self.source.pipeline(Chapter(list(map(order.at, positions)), random.Random(key), self.lost))
 
     def _nothing(self, order: TarOrder, chapter: int) -> str:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.lost.counts.items())[:5])
         first = order.at(self.share.positions(chapter)[0])
+        reasons = self.lost.most_frequent() or "they are empty"
         return (
             f"train.streaming: {self.source.name}: {self.share.chapter_tars} tars ({first} and others) have not one "
-            f"usable pair ({reasons or 'they are empty'}); correct its urls, json_caption or txt_captions"
+            f"usable pair ({reasons}); correct its urls, json_caption or txt_captions"
         )
