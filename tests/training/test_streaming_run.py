@@ -26,7 +26,7 @@ from zerovl.data.streams.reader import StreamedSource
 from zerovl.errors import ZeroVLError
 from zerovl.model import bundle
 from zerovl.training.run_spec import make_spec
-from zerovl.training.streaming import check_tars, places_of
+from zerovl.training.streaming import check_tars, places_of, write_report
 from zerovl.workspace import Workspace
 
 TARS, EACH = 6, 8
@@ -132,10 +132,16 @@ def test_where_a_checkpoint_has_no_places(project: Workspace, tmp_path: Path, ca
         places_of(run, checkpoints, 3)
 
 
+def test_a_last_checkpoint_that_was_not_written_leaves_losses_unknown(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(workspace=Workspace(tmp_path), spec=SimpleNamespace(sizes={"sea": 48}))
+    assert write_report(run, tmp_path / "step-00000018", 288)[1].startswith("what was lost of streamed pairs is not")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.streaming.sources=[{name: a, urls: [none/*.tar]}]", r"a: urls: 'none/\*\.tar': there is no such tar"),
+        ("train.streaming.sources=[{name: a, urls: [none/*.tar]}]", r"a: urls: 'none/\*\.tar': .* was looked for in /"),
+        ("train.streaming.sources=[{name: a, urls: [/none/*.tar]}]", r"there is no such tar; correct the address$"),
         ("train.streaming.sources=[{name: a, urls: ['x{0..3.tar']}]", r"'x\{0\.\.3\.tar': its braces do not close"),
         ("train.streaming.sources=[{name: a, urls: ['pipe:cat x.tar']}]", "a: how many pairs its tars have is not"),
         ("train.batch_size=64", r"sea: 48 pairs, fewer than train\.batch_size 64"),

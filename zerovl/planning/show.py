@@ -101,7 +101,9 @@ def _speed_rows(plan: Plan) -> list[tuple[str, str]]:
     if calibration and plan.measured:
         steps = plan.layout.local / calibration.step_seconds(plan.layout)
         loader = calibration.loader_pairs_per_second
-        data = f"loader {loader:,.0f} pairs/s" if loader else "no data to time the loader with"
+        data = (
+            f"loader {loader:,.0f} pairs/s" if loader else "the loader not timed: pairs are not prepared, or streamed"
+        )
         rows.append(("speed", f"of a rank: steps {steps:,.0f} pairs/s at {calibration.tokens} tokens, {data}"))
     return rows
 

@@ -21,6 +21,12 @@ from zerovl.text_format import plural
 from zerovl.training.run_spec import Run
 from zerovl.training.streamed_sources import streams_digest
 
+UNSEEN = (
+    "streamed pairs were neither validated nor filtered: no rule of validate has seen them, and duplicates and leaks "
+    "of valid pictures are not known"
+)
+_NOT_WRITTEN = "what was lost of streamed pairs is not known: the last checkpoint, which counts it, is not there"
+
 
 def places_of(run: Run, checkpoints: Checkpoints, start_step: int) -> Places | None:
     """Return where this rank's readers go on, and have checkpoints keep it from here on; None without streams.
@@ -114,18 +120,13 @@ def describe(run: Run) -> list[str]:
     return lines
 
 
-UNSEEN = (
-    "streamed pairs were neither validated nor filtered: no rule of validate has seen them, and duplicates and leaks "
-    "of valid pictures are not known"
-)
-
-
 def write_report(run: Run, checkpoint: Path, pairs_seen: int) -> list[str]:
     """Write what was read and lost of each source up to a checkpoint; returns what a reader of the report must know."""
     lost = {source: found.as_dict() for source, found in sorted(lost_by_all(checkpoint).items())}
     found = {"pairs": run.spec.sizes, "pairs_seen": pairs_seen, "lost": lost}
     write_json(run.workspace.training_streams, found)
-    return [UNSEEN, *(_loss(source, reasons, pairs_seen) for source, reasons in lost.items() if reasons)]
+    unknown = () if has_places(checkpoint) else (_NOT_WRITTEN,)
+    return [UNSEEN, *unknown, *(_loss(source, reasons, pairs_seen) for source, reasons in lost.items() if reasons)]
 
 
 def _loss(source: str, reasons: dict[str, Any], pairs_seen: int) -> str:

@@ -52,12 +52,21 @@ def expand(patterns: list[str], root: Path, key: str) -> list[str]:
         except ValueError:
             raise ZeroVLError(f"{key}: {pattern!r}: its braces do not close; write {{0000..0099}}") from None
         if not urls:
-            raise ZeroVLError(f"{key}: {pattern!r}: there is no such tar; correct the address")
+            raise ZeroVLError(f"{key}: {pattern!r}: there is no such tar; {_fix(pattern, root)}")
         found += urls
     if len(set(found)) < len(found):
         twice = next(url for url in found if found.count(url) > 1)
         raise ZeroVLError(f"{key}: {twice} is named twice, and its pairs would meet in a batch; name it once")
     return found
+
+
+def _fix(pattern: str, root: Path) -> str:
+    if not is_local(pattern) or Path(local_path(pattern)).expanduser().is_absolute():
+        return "correct the address"
+    return (
+        f"it was looked for in {root.resolve()}: correct the path, or give an absolute one, as sweeps and flows run in "
+        "checkouts that have no files beside those of Git and DVC"
+    )
 
 
 def _matches(address: str, root: Path) -> list[str]:
