@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group
-from zerovl.commands import dvc_cache
+from zerovl.commands import doctor, dvc_cache
 
 pytestmark = as_root
 Checked = list[tuple[str, str]]
@@ -131,6 +131,10 @@ def test_doctor_names_what_is_closed_and_the_command_that_opens_it(cache: Path) 
     def outside() -> None:
         [(level, text)] = found()
         assert (level, "usermod -aG GROUP USER" in text) == ("FAIL", True), text
+
+        [store] = doctor.check_store(str(inner))
+        assert store.level == "FAIL"
+        assert f"{cache} is drwxrws---, of user {ANNA}" in store.text
 
     as_user(BERT, 0o022, outside, group=OTHER_GROUP)
 

@@ -19,7 +19,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from pathlib import Path
 from zerovl.errors import ZeroVLError
 from zerovl.files import locked, try_lock
 from zerovl.log import logger
+from zerovl.shared_folder import denied_explained, mode_and_owner
 
 VARIABLE = "ZEROVL_LEASE"
 _LEASE, _TICKET = ".lease", ".ticket"
@@ -122,7 +123,7 @@ def take(
     told, at = "", began
     if not _has_locks(place):
         return Held(tuple(devices[:count]), ())
-    with _ticket(place, entry) as number:
+    with _rights_explained(place), _ticket(place, entry) as number:
         while True:
             with locked(place):
                 ahead = [it for other, it in _tickets(place).items() if other < number and _competes(it, entry)]
@@ -147,7 +148,7 @@ def look(devices: Sequence[str]) -> Occupancy:
     place = folder()
     if not place.is_dir():
         return Occupancy(dict.fromkeys(devices), [])
-    with locked(place):
+    with _rights_explained(place), locked(place):
         waiting = [entry for entry in _tickets(place).values() if not set(entry.of).isdisjoint(devices)]
         return Occupancy(_holders(place, devices), waiting)
 
@@ -186,7 +187,7 @@ def _ticket(place: Path, entry: Entry) -> Iterator[int]:
     try:
         yield number
     finally:
-        path.unlink(missing_ok=True)
+        _remove(path)
         os.close(descriptor)
 
 
@@ -201,7 +202,12 @@ def _clear(place: Path) -> None:
     """Remove the tickets that killed processes left; the folder is locked."""
     for path in place.glob(f"*{_TICKET}"):
         if _holder(path) is None:
-            path.unlink(missing_ok=True)
+            _remove(path)
+
+
+def _remove(ticket: Path) -> None:
+    with suppress(PermissionError):  # another user's, in a folder that somebody made sticky; nobody holds it
+        ticket.unlink(missing_ok=True)
 
 
 def _competes(other: Entry, entry: Entry) -> bool:
@@ -249,6 +255,12 @@ def _open(path: Path) -> int:
         return descriptor
 
 
+def _rights_explained(place: Path) -> AbstractContextManager[None]:
+    """All users write the files in the folder too."""
+    fix = f"let their owner run `chmod 777 {place}; chmod 666 {place}/*`, or name another folder with {VARIABLE}"
+    return denied_explained(place, f"leases of GPUs in {place}", fix)
+
+
 def _has_locks(place: Path) -> bool:
     """Make the folder; False, with a warning, where its file system has no locks: a run there is better than none."""
     _make(place)
@@ -272,8 +284,8 @@ def _make(place: Path) -> None:
         raise ZeroVLError(f"{place}: {error.strerror}; name a folder that can be made with {VARIABLE}") from None
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         raise ZeroVLError(
-            f"{place}: no right to write there, and leases are files in it; let its owner run `chmod 777 {place}`, or "
-            f"name another folder, the same for all users, with {VARIABLE}"
+            f"{place}: no right to write there ({mode_and_owner(place)}), and leases are files there; let its owner "
+            f"run `chmod 777 {place}`, or name another folder, the same for all users, with {VARIABLE}"
         )
 
 

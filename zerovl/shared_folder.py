@@ -43,6 +43,7 @@ def make_folder(folder: Path, root: Path) -> None:
         if is_shared(path.parent) and not is_shared(path):
             with suppress(PermissionError):  # another user made it, who does the same
                 path.chmod(stat.S_IMODE(path.stat().st_mode) | stat.S_ISGID | stat.S_IRWXG)
+    folder.mkdir(exist_ok=True)  # raises where it is a file
 
 
 def open_file(descriptor: int, folder: Path) -> None:
@@ -59,21 +60,21 @@ def open_tree(folder: Path) -> None:
         return
     for path in (folder, *folder.rglob("*")):
         bits = stat.S_ISGID | stat.S_IRWXG if path.is_dir() else 0o060
-        path.chmod(stat.S_IMODE(path.stat().st_mode) | bits)
+        with suppress(PermissionError):  # of another user, who was interrupted; it was readable
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | bits)
 
 
 @contextmanager
-def denied_explained(what: str, folder: Path, fix: str = "") -> Iterator[None]:
+def denied_explained(folder: Path, what: str, fix: str) -> Iterator[None]:
     """Turn an error of rights below `folder` into a `ZeroVLError`: the file, mode and owner of what is closed, the fix.
 
     Args:
         what: names the folder at the beginning of the message, as its setting does.
-        fix: what else would help, after the command that opens the folder.
     """
     try:
         yield
     except PermissionError as error:
-        raise ZeroVLError(f"{what}: {denied(error, folder)}; {mend(folder)}{fix}") from None
+        raise ZeroVLError(f"{what}: {denied(error, folder)}; {fix}") from None
 
 
 def denied(error: PermissionError, folder: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zerovl import gpu_leases, gpu_names
 from zerovl.errors import ZeroVLError
+from zerovl.shared_folder import denied
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
@@ -226,6 +227,9 @@ def check_store(uri: str) -> Iterator[Finding]:
             yield Finding("note", "store", f"{store.describe()} is not there yet; `zerovl register` makes it")
             return
         text = f"{store.describe()} {store.check()}"
+    except PermissionError as error:
+        yield Finding("FAIL", "store", f"{uri}: you may not look into it: {denied(error, Path(uri))}")
+        return
     except ZeroVLError as error:
         yield Finding("FAIL", "store", str(error))
         return

@@ -14,6 +14,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json, shared
 from zerovl.log import logger
 from zerovl.registry import cache, fetch
+from zerovl.shared_folder import make_folder
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
@@ -91,9 +92,10 @@ def _indexed(listing: Listing, encoder: Encoder, model: str) -> Index:
     from zerovl.indexing.update import reasons_of, update
 
     entry = cache.cache_folder() / "indexes" / sha256_json([str(listing.root.absolute()), encoder.digest])[:16]
-    entry.mkdir(parents=True, exist_ok=True)
-    os.utime(entry)  # when it was last used
-    with shared(entry):  # as the cache holds what is in use
+    with cache.rights_explained():
+        make_folder(entry, cache.cache_folder())
+        os.utime(entry)  # when it was last used
+    with cache.rights_explained(), shared(entry):  # as the cache holds what is in use
         done = update(entry / "index", listing, encoder, model)
         opened = Index(entry / "index")
     if done.reasons:

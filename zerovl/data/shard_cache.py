@@ -15,13 +15,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from zerovl.data.manifest import ShardInfo
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, locked, sha256_file, sync_folder
+from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
 from zerovl.text_format import size
 
 _WHOLE, _PART = ".tar", ".part"
@@ -63,8 +64,8 @@ class ShardCache:
             os.utime(self.folder / self.file_name(shard))
         except FileNotFoundError:
             return False
-        except PermissionError:  # another user's, which may be read
-            return (self.folder / self.file_name(shard)).is_file()
+        except PermissionError:  # another user's, which may be read at least, or is replaced
+            return os.access(self.folder / self.file_name(shard), os.R_OK)
         return True
 
     def fetch(self, shard: ShardInfo, wanted: Collection[str] = (), *, wait: bool = True) -> bool:
@@ -81,7 +82,7 @@ class ShardCache:
             return True
         self._make_folder()
         part = self.folder / (shard.sha256 + _PART)
-        with _held(part, wait) as descriptor:
+        with self._rights_explained(), _held(part, wait) as descriptor:
             if descriptor is None:
                 return False
             try:
@@ -106,7 +107,8 @@ class ShardCache:
         except FileNotFoundError:
             return True
         if damaged:
-            path.unlink(missing_ok=True)
+            with self._rights_explained():
+                path.unlink(missing_ok=True)
         return damaged
 
     def present(self, shards: Collection[ShardInfo]) -> int:
@@ -116,12 +118,17 @@ class ShardCache:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder, self.folder)
         except OSError as error:
             raise ZeroVLError(
                 f"machine.shard_cache.folder {self.folder}: cannot be made ({error}); name a folder on a disk of this "
                 "node"
             ) from None
+
+    def _rights_explained(self) -> AbstractContextManager[None]:
+        """Two users of a node may name one folder."""
+        fix = f"{mend(self.folder)}; or name a folder of your own"
+        return denied_explained(self.folder, f"machine.shard_cache.folder {self.folder}", fix)
 
     def _fill(self, shard: ShardInfo, part: Path, descriptor: int, wanted: Collection[str]) -> None:
         self._reserve(shard, part, descriptor, wanted)
@@ -148,8 +155,9 @@ class ShardCache:
                 if not removable:
                     raise NoRoomError(f"{self.folder}: no room for another {size(shard.bytes)}, {full}")
                 path, freed = removable.pop()
-                path.unlink(missing_ok=True)
-                used -= freed
+                with suppress(PermissionError):  # another user's, in a folder where each removes their own (sticky)
+                    path.unlink(missing_ok=True)
+                    used -= freed
 
     def _taken(self, shard: ShardInfo, descriptor: int, used: int) -> str | None:
         """Take the bytes of a shard for an open file; returns what is full where that cannot be."""
@@ -189,7 +197,7 @@ class ShardCache:
 def _held(part: Path, wait: bool) -> Iterator[int | None]:
     """Give the open file `part` with its lock; None where another process has it and is not waited for."""
     while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open(part)
         try:
             if not _lock(descriptor, part, wait):
                 yield None
@@ -200,6 +208,14 @@ def _held(part: Path, wait: bool) -> Iterator[int | None]:
                 return
         finally:
             os.close(descriptor)
+
+
+def _open(part: Path) -> int:
+    """Open or make a file on its way; those who share the folder never see it before it is open to them too."""
+    with locked(part.parent):
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        open_file(descriptor, part.parent)
+    return descriptor
 
 
 def _lock(descriptor: int, path: Path, wait: bool) -> bool:
@@ -227,7 +243,10 @@ def _removed_if_left(part: Path) -> bool:
 
     The lock is held until the name is gone: who waits for it would else fill a file that then has no name.
     """
-    descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # another user's, who removes it
+        return False
     try:
         left = _lock(descriptor, part, wait=False) and _is_at(part, descriptor)
         if left:

@@ -1,5 +1,7 @@
 """Releases on this machine, in `ZEROVL_CACHE` (default: ~/.cache/zerovl), shared by any number of processes.
 
+Users share one where its folder is a group's (`zerovl.shared_folder`).
+
     STORE/IDENTITY/NAME/...      a release; STORE is a digest of the store's description
     STORE/NAME@LABEL.json        what the store last said of a label (`zerovl.registry.last_seen`)
 
@@ -18,7 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from zerovl.files import locked, locked_if_free, shared
 from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.stores.base import Store
+from zerovl.shared_folder import denied_explained, make_folder, mend, open_file, open_tree
 from zerovl.workspace import Workspace
 
 FOLDER_VARIABLE = "ZEROVL_CACHE"
@@ -42,6 +45,13 @@ def cache_folder() -> Path:
     return Workspace().shared / Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/zerovl").expanduser()
 
 
+def rights_explained() -> AbstractContextManager[None]:
+    """Explain errors of rights in the cache, which several users may name."""
+    folder = cache_folder().absolute()
+    fix = f"{mend(folder)}; or name a folder of your own with {FOLDER_VARIABLE}"
+    return denied_explained(folder, f"{FOLDER_VARIABLE} {folder}", fix)
+
+
 def cached(store: Store, version: Version) -> Path:
     """Return the folder of a version in the cache, fetched or repaired where it is not whole."""
     limit = _limit_bytes()
@@ -49,8 +59,8 @@ def cached(store: Store, version: Version) -> Path:
     if _stamp_fits(folder, version):
         _touch(folder)
         return folder
-    with transfer.writing(version, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with transfer.writing(version, folder), rights_explained():
+        make_folder(folder.parent, cache_folder().absolute())
         with locked(folder.parent) as alone:
             if _stamp_fits(folder, version):
                 return folder  # another process was faster
@@ -58,8 +68,10 @@ def cached(store: Store, version: Version) -> Path:
                 _write_stamp(folder, version)
                 return folder
             aside = transfer.aside_folder(folder, version, alone)
+            make_folder(aside, folder.parent)
             transfer.fill(store, version, aside)
             _write_stamp(aside, version)
+            open_tree(aside)
             _put_in_place(aside, folder, version)
             if alone:
                 _make_room(cache_folder().absolute(), folder.parent, limit)
@@ -188,7 +200,9 @@ def _stamp_fits(folder: Path, version: Version) -> bool:
 
 def _write_stamp(folder: Path, version: Version) -> None:
     aside = folder / f"{_STAMP}.{os.getpid()}.part"
-    aside.write_text(json.dumps(_stamp(folder, version)))
+    with open(aside, "w", encoding="utf-8") as file:
+        json.dump(_stamp(folder, version), file)
+        open_file(file.fileno(), folder)
     os.replace(aside, folder / _STAMP)
 
 

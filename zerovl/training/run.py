@@ -45,6 +45,7 @@ from zerovl.model.towers import build
 from zerovl.objective.loss import LOSSES, Loss, start_bias
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
+from zerovl.shared_folder import denied_explained
 from zerovl.sizing.batch_layout import Sizing, choose
 from zerovl.text_format import plural
 from zerovl.tracking.following import Senders, tracked
@@ -325,9 +326,12 @@ def check_ranks(params: Params, world: int) -> None:
 @contextmanager
 def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Only one group of ranks trains a run: a second one is told so instead of mixing its checkpoints in."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
-    with open(path, "a+", encoding="utf-8") as file:
+    fix = "where the run is another user's, let them go on with it, or train in a checkout of your own"
+    with denied_explained(folder, f"run {folder}", fix):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # closed below
+    with file:
         refused = ranks.is_first and not try_lock(file.fileno(), path)
         if ranks.any(refused)[0]:
             if not ranks.is_first:
