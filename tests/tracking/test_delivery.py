@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,6 +193,29 @@ def test_the_process_ends_by_the_word_of_the_training_or_with_its_end(
         monkeypatch.setattr(sender.sys, "stdin", stdin)
         assert sender.main(run, "notebook") == 0
     assert (tracker.told, tracker.states) == ([0], [state])
+
+
+def test_a_process_whose_training_was_killed_ends_whatever_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents, slept = iter([7, 7, 1]), list[float]()
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "_exit", lambda status: slept.append(-status))
+    monkeypatch.setattr(sender, "time", SimpleNamespace(sleep=slept.append))
+    sender.end_with(7)
+    assert slept == [1.0, 1.0, 60.0, -1]
+
+
+def test_who_waits_for_another_process_says_so_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "zerovl")
+    tries = iter([False, False, True])
+    monkeypatch.setattr(sender, "try_lock", lambda *_: next(tries))
+    monkeypatch.setattr(sender, "_EVERY_SECONDS", 0.0)
+    with open(run / "a.lock", "w", encoding="utf-8") as lock:
+        sender._wait_for(lock, "notebook", run)
+    assert [record.message for record in caplog.records] == [
+        f"notebook: waiting for another process that tells of {run}, until it ends"
+    ]
 
 
 def test_parameters_by_their_full_names() -> None:

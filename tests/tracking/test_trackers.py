@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.support.stops import StopAfter
 from tests.support.tiny_project import make_project, recipe
 from zerovl.commands import track
 from zerovl.distributed.collectives import OneRank
@@ -232,17 +234,25 @@ def test_track_needs_a_tracker_and_a_run(evaluated: Workspace, told: list[Facts]
         track.track(recipe(TRACKED), evaluated)
 
 
-def test_a_training_is_told_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_goes_on_is_told_by_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """TensorBoard reads back what was written; where its files are gone they are written again."""
     pytest.importorskip(
         "tensorboard", reason="tensorboard is not installed: pip install 'zerovl[tracking-tensorboard]'"
     )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    caplog.set_level(logging.INFO, "zerovl")
+    workspace, alone = make_project(tmp_path), Ranks(0, 1, torch.device("cpu"), OneRank())
+    usual = ("train.epochs=1.0", "train.valid_checks=1")
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(following.Senders, "close", lambda *_: said.append(caplog.text))
+        training.train(recipe(*usual), workspace, alone, StopAfter(2))
+    assert "interrupted by SIGTERM after step 2: saved in" in said[0]  # before any tracker is waited for
     monkeypatch.setattr(following, "_PATIENCE_SECONDS", 600.0)  # a machine that is busy imports for minutes
-    workspace = make_project(tmp_path)
-    params = recipe("train.epochs=1.0", "train.valid_checks=1", TRACKED)
-    training.train(params, workspace, Ranks(0, 1, torch.device("cpu"), OneRank()), StopRequest())
+    training.train(recipe(*usual, TRACKED), workspace, alone, StopRequest())
     (run,) = workspace.runs.iterdir()
     rows = [(row["step"], pytest.approx(row["loss"])) for row in read_json_lines(run / "metrics.jsonl")]
     for _ in range(2):

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import cast, get_args
+from threading import Thread
+from typing import TextIO, cast, get_args
 
 from zerovl import log
 from zerovl.files import try_lock
@@ -27,6 +28,7 @@ from zerovl.tracking.trackers import TRACKERS
 
 LAST_SECONDS = 10.0  # for what is left to tell when the run has ended
 _EVERY_SECONDS = 1.0
+_ORPHAN_SECONDS = 60.0  # for what is left to tell when the training was killed
 _LONGEST_WAIT = 60.0  # before a tracker that was away is tried again
 _SHOWN = 200  # characters of an error
 
@@ -89,10 +91,27 @@ def main(folder: Path, name: str) -> int:
         return 1
     tracker = TRACKERS[name].make(facts.project)
     with open(folder / FOLDER / f"{name}.lock", "a", encoding="utf-8") as lock:
-        while not try_lock(lock.fileno(), folder):  # the sender of an attempt that was killed is about to end
-            time.sleep(_EVERY_SECONDS)
+        _wait_for(lock, name, folder)
         sender = Sender(name, Delivery(name, tracker, folder), tracker.place())
         return 0 if sender.finish(sender.follow(_ended)) else 1
+
+
+def _wait_for(lock: TextIO, name: str, folder: Path) -> None:
+    """Wait for the sender of an attempt that was killed, which is about to end, or of a training that goes on."""
+    told = False
+    while not try_lock(lock.fileno(), folder):
+        if not told:
+            logger().info(f"{name}: waiting for another process that tells of {folder}, until it ends")
+            told = True
+        time.sleep(_EVERY_SECONDS)
+
+
+def end_with(parent: int) -> None:
+    """End this process, whatever its library hangs in, a while after it has another parent than that: it was killed."""
+    while os.getppid() == parent:
+        time.sleep(_EVERY_SECONDS)
+    time.sleep(_ORPHAN_SECONDS)
+    os._exit(1)
 
 
 def _ended(seconds: float) -> State | None:
@@ -104,6 +123,7 @@ def _ended(seconds: float) -> State | None:
 
 
 if __name__ == "__main__":
+    Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     status = main(Path(sys.argv[1]), sys.argv[2])
     with suppress(OSError, ValueError):
         sys.stderr.flush()

@@ -96,7 +96,8 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
                 _report(run, memory_before, checkpoints.take_blocked(), copy.counts(), last)
             if senders:
                 senders.ended(outcome.state)
-    return _exit_status(run, outcome, stop)
+            status = _exit_status(run, outcome, stop)  # says what was saved before trackers are waited for
+    return status
 
 
 def _train(
