@@ -104,7 +104,7 @@ def measure(fold: Fold, settings: Params) -> dict[str, Any]:
     params_file.write(settings, fold.folder / "params.yaml")
     run_zerovl("train", fold.folder)
     model = Encoder.load(workspace.model)
-    if set(settings.train.freeze) == {"image", "text"}:
+    if _is_frozen(settings):
         rsum = score(fold, model.model.image_projection, model.model.text_projection)
     else:
         rsum = _rsum(*_embedded(fold, model, model))
@@ -114,6 +114,10 @@ def measure(fold: Fold, settings: Params) -> dict[str, Any]:
         "pairs_seen": training["pairs_seen"],
         "sources": rsum,
     }
+
+
+def _is_frozen(settings: Params) -> bool:
+    return set(settings.train.freeze) == {"image", "text"}
 
 
 def _rsum(pool: Pool, embeddings: Embeddings) -> dict[str, float]:
@@ -163,11 +167,20 @@ _lock = Lock()
 
 @torch.inference_mode()
 def score(fold: Fold, image_projection: nn.Module, text_projection: nn.Module) -> dict[str, float]:
-    """Return RSUM by source of projections on the frozen towers of the fold's last model."""
+    """Return RSUM by source of projections on the frozen towers of the fold's last model.
+
+    Raises `SystemExit` where that model has learned its towers, and no fold's frozen ones were met before.
+    """
     splits = Manifest.load(Workspace(fold.folder).manifest).splits
     key = str([(name, info.shards) for name, info in sorted(splits.items()) if name[1] == "valid"])
     with _lock:
         if key not in _stored:
+            settings = params_file.load(fold.folder / "params.yaml")
+            if not _is_frozen(settings):
+                raise SystemExit(
+                    f"{fold.folder}: its last model has learned its towers (train.freeze is {settings.train.freeze}); "
+                    "run a variant of `frozen` there first"
+                )
             encoder = Encoder.load(Workspace(fold.folder).model)
             _stored[key] = _embedded(fold, encoder, _Towers(encoder))
     pool, hidden = _stored[key]

@@ -1,15 +1,19 @@
 """The ablation chooses a rate for each variant, makes each run once, and compares by seed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import ablation, open_clip_run
+from benchmarks import ablation, ablation_runs, open_clip_run
 from benchmarks.ablation_runs import Fold
 from benchmarks.ablation_table import beside, seen, table, unseen
+from tests.support.tiny_project import recipe
+from zerovl import params_file
 from zerovl.files import write_json
 from zerovl.model.dual_encoder import l2_normalise
 from zerovl.params import Params
@@ -76,6 +80,15 @@ def test_each_run_is_made_once_and_the_best_rate_is_taken(tmp_path: Path, monkey
     kept = ablation.Results(ablation.read_json(ablation.FILE)["runs"])
     assert ablation._tuned(kept, fold, "frozen", "shuffled") == 2e-3
     assert len(made) == len(ablation.SETTINGS["frozen"].rates)
+
+
+def test_projections_are_scored_on_frozen_towers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation_runs.Manifest, "load", lambda _folder: SimpleNamespace(splits={}))
+    params_file.write(recipe("train.freeze=[image]"), tmp_path / "params.yaml")
+    with pytest.raises(
+        SystemExit, match=r"has learned its towers \(train\.freeze is .*image.*; run a variant of `frozen`"
+    ):
+        ablation_runs.score(Fold(tmp_path, "", [], "digest"), nn.Identity(), nn.Identity())
 
 
 def test_each_variant_stands_against_the_peer_by_seed() -> None:
