@@ -5,8 +5,8 @@
 The flow holds the other end of the guard's standard input. When that closes, because the flow asks for
 it or because it is gone, the command's whole session gets SIGINT (training saves a checkpoint), and
 what is left after GRACE seconds gets SIGKILL; the command itself, once all that it started is gone, after
-ALONE. The command's output passes through the guard, so that it can still be written to when the flow no
-longer reads it.
+ALONE; torch's `torch_shm_manager`, which removes what the others leave in shared memory, five seconds after them. The
+command's output passes through the guard, so that it can still be written to when the flow no longer reads it.
 
 Processes are known by `ZEROVL_CHILD=MARK` in their environment, which every descendant inherits, also
 ranks and loader workers that have sessions of their own. Exits with the command's status, 128 + N for
@@ -27,6 +27,8 @@ import psutil
 
 MARK_VARIABLE = "ZEROVL_CHILD"
 _POLL = 0.2  # seconds between looks at who is left
+_REMOVER = "torch_shm_manag"  # torch_shm_manager: of a longer name the kernel keeps 15 characters
+_REMOVER_SECONDS = 5.0  # it ends 2 s after the last of those that shared tensors
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def wait_for_all(mark: str, grace: float, command: int = 0, alone: float = 0.0) -> None:
-    """Wait until no process carries the mark; what is there after `grace` seconds gets SIGKILL.
+    """Wait until no process carries the mark; what is there after `grace` seconds gets SIGKILL, removers last.
 
     Args:
         command: a process that has `alone` seconds at most once it is the only one: all that had something to save
@@ -83,8 +85,9 @@ def wait_for_all(mark: str, grace: float, command: int = 0, alone: float = 0.0) 
     while left := marked(mark):
         if [each.pid for each in left] == [command]:
             deadline = min(deadline, time.monotonic() + alone)
-        if time.monotonic() >= deadline:
-            signal_all(left, signal.SIGKILL)
+        late = time.monotonic() - deadline
+        if late >= 0:
+            signal_all([each for each in left if late >= _REMOVER_SECONDS or not _is_remover(each)], signal.SIGKILL)
         time.sleep(_POLL)
 
 
@@ -93,6 +96,13 @@ def signal_all(processes: list[psutil.Process], number: int) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)
+
+
+def _is_remover(process: psutil.Process) -> bool:
+    """Whether a process removes what others leave in shared memory: killed with them, it would leave it there."""
+    with suppress(psutil.Error):
+        return bool(process.name().startswith(_REMOVER))
+    return False
 
 
 def _wait_for_end_of_input(asked: threading.Event) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.runtime import guard
 from tests.support.children import Children, children_of, is_alive
 from tests.support.loader_batches import SIZES, batches_of
 from tests.support.paths import ROOT
@@ -174,5 +175,24 @@ def test_workers_outlive_a_signal_to_the_group(
         parent.tell()
         assert parent.status() == 0
         assert parent.said.read() == "100\n"
+    finally:
+        parent.end()
+
+
+def test_what_removes_shared_memory_holds_no_stderr(
+    parents: subprocess.Popen[str], written: Written, tmp_path: Path
+) -> None:
+    """It outlives the command by two seconds; whoever reads the command's stderr to its end would wait for it."""
+    parent = Parent(parents, tmp_path, "batches.close()")
+    try:
+        workers = children_of(parent.pid)
+        assert len(workers) == 2
+        for worker in workers:  # each has given a micro-batch of the first step
+            [remover] = children_of(worker)
+            assert Path(f"/proc/{remover}/comm").read_text().strip() == guard._REMOVER
+            assert os.readlink(f"/proc/{remover}/fd/2") == os.devnull
+            assert os.readlink(f"/proc/{worker}/fd/2") == os.readlink(f"/proc/{parent.pid}/fd/2")
+        parent.tell()
+        assert parent.status() == 0
     finally:
         parent.end()

@@ -115,7 +115,7 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
 
 
 def _tells_of_death(error: Exception) -> bool:
-    """Whether torch says that a worker is gone, or the connection to one broke while a tensor came over it."""
+    """Whether torch says that a worker is gone, or an item of one could not be received."""
     if str(error).startswith("Caught "):
         return False  # by the worker, which lives: the data set raised it
     return isinstance(error, (OSError, EOFError)) or "DataLoader worker" in str(error)
@@ -135,3 +135,20 @@ def _start_worker(_worker_id: int) -> None:
     # Sent when the thread that made the loader ends, which is the main one. Elsewhere torch's own
     # watchdog ends a worker some seconds after its parent.
     die_with_parent()
+    _start_remover()  # it inherits that SIGINT is ignored
+
+
+def _start_remover() -> None:
+    """Start `torch_shm_manager`, which removes what processes leave in shared memory, with a stderr of its own.
+
+    It ends two seconds after the last process that used it, which may be the parent: whoever reads the stderr of the
+    command to its end would wait for it. Workers of a later loader use the one that the parent already knows.
+    """
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        torch.zeros(1).share_memory_()  # starts it, where there is none
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
