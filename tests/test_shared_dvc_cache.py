@@ -1,10 +1,11 @@
-"""DVC's cache that two users of a group share (`cache.shared group`); they are real ones, which root alone can be."""
+"""DVC's cache and remote of two users of a group (`shared = group`); they are real ones, which root alone can be."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_
 from zerovl.commands import doctor, dvc_cache
 
 pytestmark = as_root
-Checked = list[tuple[str, str]]
+SHARED = "shared = group"
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
-def make_project(folder: Path, user: int, cache: Path, shared: str = "shared = group") -> Path:
+def make_project(folder: Path, user: int, cache: Path, shared: str = SHARED, remote: str = "") -> Path:
     """A project of a user's own, with one stage."""
     (folder / ".dvc").mkdir(parents=True)
-    (folder / ".dvc" / "config").write_text(f"[core]\nno_scm = true\n[cache]\ndir = {cache}\n{shared}\n")
+    (folder / ".dvc" / "config").write_text(f"[core]\nno_scm = true\n[cache]\ndir = {cache}\n{shared}\n{remote}")
     (folder / "dvc.yaml").write_text(
         "stages:\n  copy:\n    cmd: cat in.txt > out.txt; echo ran >> log\n    deps: [in.txt]\n    outs: [out.txt]\n"
     )
@@ -49,21 +50,24 @@ def dvc(folder: Path, *arguments: str) -> None:
     assert main([*arguments, "-q"]) == 0, arguments
 
 
-def both(cache: Path, anna: Callable[[Path], None], bert: Callable[[Path], None]) -> Path:
-    """Let Anna work, and then Bert with her DVC files; returns the folder of his project.
+def both(cache: Path, anna: Callable[[Path], None], bert: Callable[[Path], None]) -> None:
+    """Let Anna work in a project of hers, and then Bert in one of his that has her DVC files.
 
     All in a child process, whose DVC has imported by itself whatever the commands need before users take over.
     """
     place = cache.parent
-    projects = {user: make_project(place / str(user), user, cache) for user in (ANNA, BERT)}
+    remote = f"['remote \"ours\"']\nurl = {cache / 'remote'}\n{SHARED}\n"
+    projects = {user: make_project(place / str(user), user, cache, remote=remote) for user in (ANNA, BERT)}
 
     def work() -> None:
-        own = make_project(place / "warm", 0, place / "warm-cache", shared="")
+        own = make_project(place / "warm", 0, place / "c", "", remote.replace(str(cache), str(place / "r")))
         dvc(own, "add", "in.txt")
         dvc(own, "repro")
         (own / "out.txt").unlink()
         dvc(own, "checkout")
+        dvc(own, "push", "-r", "ours")
         dvc(own, "gc", "-w", "-f")
+        dvc(own, "pull", "-r", "ours")
         as_user(ANNA, 0o077, lambda: anna(projects[ANNA]))
         for name in ("in.txt.dvc", "dvc.lock"):
             shutil.copyfile(projects[ANNA] / name, projects[BERT] / name)
@@ -76,18 +80,25 @@ def both(cache: Path, anna: Callable[[Path], None], bert: Callable[[Path], None]
         try:
             work()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    return projects[BERT]
 
 
 def test_one_makes_the_other_checks_out_takes_the_run_and_adds(cache: Path) -> None:
     def anna(project: Path) -> None:
         dvc(project, "add", "in.txt")
         dvc(project, "repro")
+        dvc(project, "push", "-r", "ours")
 
     def bert(project: Path) -> None:
+        own = project / ".dvc" / "config.local"
+        own.write_text(f"[cache]\ndir = {project / 'own-cache'}\n")
+        (project / "in.txt").unlink()
+        dvc(project, "pull", "-r", "ours")  # from the remote, as the cache of his own is empty
+        own.unlink()
         (project / "in.txt").unlink()
         dvc(project, "checkout")
         assert (project / "in.txt").read_text() == str(ANNA)
@@ -100,6 +111,7 @@ def test_one_makes_the_other_checks_out_takes_the_run_and_adds(cache: Path) -> N
         dvc(project, "add", "in.txt")
         dvc(project, "repro")
         assert (project / "log").read_text() == "ran\n"
+        dvc(project, "push", "-r", "ours")
         dvc(project, "gc", "-w", "-f")  # removes hers, too
 
     both(cache, anna, bert)
@@ -117,19 +129,16 @@ def test_doctor_names_what_is_closed_and_the_command_that_opens_it(cache: Path) 
     for folder in (cache / "files", inner):
         folder.chmod(0o2775)
 
-    def found(group: int = GROUP) -> Checked:
-        return list(dvc_cache.findings(project))
-
-    assert found() == [("ok", f"cache {cache}: is shared by its group")]
+    assert list(dvc_cache.findings(project)) == [("ok", f"cache {cache}: is shared by its group")]
     inner.chmod(0o755)
-    [(level, text)] = found()
+    [(level, text)] = dvc_cache.findings(project)
     assert level == "FAIL"
     assert f"{inner} is drwxr-xr-x, of user 0; " in text
     assert f"chmod -R g+rX {cache}; find {cache} -type d -exec chmod g+ws {{}} +" in text
     inner.chmod(0o2775)
 
     def outside() -> None:
-        [(level, text)] = found()
+        [(level, text)] = dvc_cache.findings(project)
         assert (level, "usermod -aG GROUP USER" in text) == ("FAIL", True), text
 
         [store] = doctor.check_store(str(inner))
