@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.raw_sources import all_bytes, run_prepare, write_zerovl
-from zerovl.data.raw import cluster_packing
+from zerovl.data.raw import cluster_packing, pack_sources
 from zerovl.data.raw.cluster_packing import Seen, check_workers, pack_there
 from zerovl.data.raw.kept_units import KeptUnits
 from zerovl.data.raw.pack import Unit
@@ -107,14 +107,55 @@ def test_a_later_worker_without_the_folder_writes_nothing(tmp_path: Path) -> Non
     unit = Unit(str(tmp_path / "shards"), "photos", "train", 0, (), 256, 1000)
     kept = KeptUnits(str(tmp_path / "kept"), "c1", str(tmp_path / "fetched"))
     with pytest.raises(cluster_packing.NotSharedError, match=r"does not see .*mark; mount the folder"):
-        pack_there(kept, unit, str(tmp_path / "mark"))
+        pack_there(kept, unit, str(tmp_path / "mark"), PIL.__version__)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_later_worker_of_another_program_writes_nothing(tmp_path: Path) -> None:
+    unit = Unit(str(tmp_path / "shards"), "photos", "train", 0, (), 256, 1000)
+    (tmp_path / "mark").touch()
+    own = cluster_packing.look([]).code
+    for code, pillow, message in (
+        ("c1", PIL.__version__, r"this worker runs another zerovl or Pillow .*prepare has c1, "),
+        (own, "1.0", r"prepare has .*, 1\.0\) and might write other bytes; install the same ones there, or stop"),
+    ):
+        kept = KeptUnits(str(tmp_path / "kept"), code, str(tmp_path / "fetched"))
+        with pytest.raises(cluster_packing.NotSharedError, match=message):
+            pack_there(kept, unit, str(tmp_path / "mark"), pillow)
+    assert [path.name for path in tmp_path.iterdir()] == ["mark"]
+
+
+class DoneMeanwhile:
+    """A future whose wait ends just before it is done; then it has a result, or an error."""
+
+    def __init__(self, outcome: object) -> None:
+        self._outcome = outcome
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> object:
+        if timeout is not None:
+            raise TimeoutError
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+def test_a_unit_that_is_done_as_the_wait_ends() -> None:
+    client: Any = None
+    done: Any = DoneMeanwhile("packed")
+    assert cluster_packing._waited(done, client) == "packed"
+    failed: Any = DoneMeanwhile(TimeoutError("its own"))
+    with pytest.raises(TimeoutError, match="its own"):
+        cluster_packing._waited(failed, client)
 
 
 def test_without_the_package_the_fix_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_zerovl(tmp_path / "raw" / "photos", "train", 1)
     monkeypatch.setenv("ZEROVL_DASK", "tcp://10.0.0.1:8786")
     monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setattr(pack_sources.TarsInPlace, "index", lambda *_: pytest.fail("hours of indexing came first"))
     with pytest.raises(ZeroVLError, match=r"ZEROVL_DASK is 'tcp://10\.0\.0\.1:8786', .*pip install 'zerovl\[dask\]'"):
         run_prepare(tmp_path)
 

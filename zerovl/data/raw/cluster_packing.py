@@ -1,10 +1,10 @@
 """Units packed by the workers of a dask.distributed cluster: `ZEROVL_DASK=tcp://scheduler:8786 zerovl prepare`.
 
 This process reads the sources, hands units out and puts their shards in place, in the order of the units; so the
-outputs are those of a run on one machine, byte for byte. Workers see the same folders under the same paths, which is
-checked when packing begins, and by each task for a worker that comes later. A shard is written into a folder of its
-attempt alone and moved by this process: a worker that was given up, and is not dead, overwrites nothing. What a worker
-had in hand when it died is packed by another one.
+outputs are those of a run on one machine, byte for byte. Workers run the same program and see the same folders under
+the same paths, which is checked when packing begins, and by each task for a worker that comes later. A shard is
+written into a folder of its attempt alone and moved by this process: a worker that was given up, and is not dead,
+overwrites nothing. What a worker had in hand when it died is packed by another one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ASK = 60  # seconds between looks at whether any worker is left, while one wait
 
 
 class NotSharedError(Exception):
-    """A worker does not see the folder of the shards."""
+    """A worker that came later does not see the folder of the shards, or does not run the same program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +151,33 @@ def check_workers(answers: dict[str, Any], code: str, address: str) -> None:
                 f"{address}: worker {worker} does not see {seen.missing[0]}; mount the folder there under the same "
                 "path (workers read the sources and write the shards)"
             )
-        if (seen.code, seen.pillow) != (code, PIL.__version__):
-            raise ZeroVLError(
-                f"{address}: worker {worker} runs another zerovl or Pillow (code {seen.code[:12]}, Pillow "
-                f"{seen.pillow}; here {code[:12]}, {PIL.__version__}) and might write other bytes; install the same "
-                "ones there"
-            )
+        if differs := _other_program(seen, code, PIL.__version__):
+            raise ZeroVLError(f"{address}: worker {worker} {differs}; install the same ones there")
 
 
-def pack_there(kept: KeptUnits, unit: Unit, mark: str) -> tuple[Packed, str]:
-    """Pack a unit into a folder of this attempt beside the mark; returns what came of it, and the folder."""
-    if not os.path.exists(mark):
+def _other_program(seen: Seen, code: str, pillow: str) -> str:
+    """Return how a worker's program differs from that of `prepare`; empty where it does not."""
+    if (seen.code, seen.pillow) == (code, pillow):
+        return ""
+    return (
+        f"runs another zerovl or Pillow (code {seen.code[:12]}, Pillow {seen.pillow}; prepare has {code[:12]}, "
+        f"{pillow}) and might write other bytes"
+    )
+
+
+def pack_there(kept: KeptUnits, unit: Unit, mark: str, pillow: str) -> tuple[Packed, str]:
+    """Pack a unit into a folder of this attempt beside the mark; returns what came of it, and the folder.
+
+    Raises `NotSharedError` where this process does not see the mark, or has other code than `kept` or another Pillow.
+    """
+    seen, go_on = look([mark]), "or stop the worker, then run this again: it goes on"
+    if seen.missing:
         raise NotSharedError(
-            f"{os.uname().nodename}: this worker does not see {mark}; mount the folder there under the same path, or "
-            "stop the worker, then run this again: it goes on"
+            f"{os.uname().nodename}: this worker does not see {mark}; mount the folder there under the same path, "
+            f"{go_on}"
         )
+    if differs := _other_program(seen, kept.code, pillow):
+        raise NotSharedError(f"{os.uname().nodename}: this worker {differs}; install the same ones there, {go_on}")
     attempt = f"{os.path.dirname(mark)}/{uuid.uuid4().hex}"
     packed = kept.pack(unit, attempt)
     return replace(packed, unit=replace(unit, records=())), attempt
@@ -176,7 +188,8 @@ def _in_order(units: Iterator[Unit], kept: KeptUnits, mark: Path, client: Client
     run = uuid.uuid4().hex
     pending: deque[tuple[Unit, Future[Any]]] = deque()
     for unit in units:
-        task = client.submit(pack_there, kept, _absolute(unit), str(mark), key=f"zerovl-{run}-{unit.name}", pure=False)
+        given, key = (kept, _absolute(unit), str(mark), PIL.__version__), f"zerovl-{run}-{unit.name}"
+        task = client.submit(pack_there, *given, key=key, pure=False)
         pending.append((unit, task))
         if len(pending) >= 2 * max(1, sum(client.nthreads().values())):
             yield _in_place(*pending.popleft(), client)
@@ -213,8 +226,9 @@ def _waited(task: Future[Any], client: Client) -> tuple[Packed, str]:
             result: tuple[Packed, str] = task.result(timeout=_ASK)
             return result
         except TimeoutError:
-            if task.done():  # it is the task's own
-                raise
+            if task.done():  # just now, or the error is the task's own
+                result = task.result()
+                return result
             if deserted and not client.nthreads():
                 raise ZeroVLError(
                     f"no worker has been left for {_ASK} s; start some, then run this again: it goes on where it was"

@@ -75,8 +75,8 @@ def pack_sources(
         else _packing(kept, workers)
     )
     in_place = TarsInPlace(workspace, workspace.shards / _FETCHED, settings.max_pixels)
-    in_place.index([source for source in chosen if source.tars == "in_place"], workers)
-    with packing as pack_all:
+    with packing as pack_all:  # a cluster is reached before hours of indexing
+        in_place.index([source for source in chosen if source.tars == "in_place"], workers)
         for source in chosen:
             tallies = left_out.setdefault(source.name, {})
             for split in source.splits:
