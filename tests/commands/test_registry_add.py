@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,10 +14,12 @@ from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
 from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl import cli, params, params_file
+from zerovl.commands import registry_add
 from zerovl.files import write_json
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
 from zerovl.release import promote as promoting
+from zerovl.release.holder import Holders
 from zerovl.workspace import Workspace
 
 pytestmark = [
@@ -108,6 +111,21 @@ def test_parameters_that_are_not_the_runs_any_more(
         assert cli.main(["registry", "add", "runs/0123456789ab"]) == status
     write_json(described, {})
     assert "params.yaml is not the run's any more (train.lr was 0.005, is 0.001)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("shards", "expected"), [("", [Path("data/shards")]), ("/mnt/shards", [])])
+def test_shards_are_brought_where_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str, expected: list[Path]
+) -> None:
+    brought: list[Path] = []
+    monkeypatch.setattr(registry_add.revision, "copy_files", lambda *given: brought.extend(given[-1]))
+    monkeypatch.setattr(Holders, "_score_again", lambda *_: "compared")
+    there, here = Workspace(tmp_path / "aside"), Workspace(tmp_path / "checkout")
+    machine = params.MachineParams(shards=shards)
+    holders: Any = registry_add._HoldersBesideRevision(params.EvaluateParams(), there, machine, (), "HEAD", here)
+    assert holders._score_again(None, None, None, "other data") == "compared"
+    assert brought == expected
+    assert holders.project == here.root  # tars in place are no files of a revision
 
 
 def test_what_has_no_model_is_named(registry: Registry, project: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

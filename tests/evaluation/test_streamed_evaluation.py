@@ -22,7 +22,7 @@ def _report(params: Params, workspace: Workspace) -> dict[str, bytes]:
 
 def _rsum(params: Params, workspace: Workspace) -> dict[str, float]:
     """By source, as the gate has it where the holder is scored again."""
-    job = Job(params.evaluate, params.machine, workspace.root, workspace.model)
+    job = Job(params.evaluate, params.machine, workspace.root, workspace.root, workspace.model)
     return {source: its.result.rsum for source, its in job.rank(Encoder.load(workspace.model))[1].items()}
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from zerovl import params_file
 from zerovl.commands import run_params, track
 from zerovl.comparison import revision
-from zerovl.data import placed_tars
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params, as_dict
 from zerovl.registry import fetch
@@ -48,9 +47,14 @@ class _HoldersBesideRevision(Holders):
     revision: str
     here: Workspace
 
+    @property
+    def project(self) -> Path:
+        """The checkout: DVC keeps no tars in place of a revision."""
+        return self.here.root
+
     def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
-        revision.copy_files(self.revision, self.here.root, self.workspace.root, [Workspace().shards])
-        placed_tars.anchor(self.workspace.shards, self.here.root)
+        if not self.machine.shards:
+            revision.copy_files(self.revision, self.here.root, self.workspace.root, [Workspace().shards])
         return super()._score_again(registry, holder, ours, why)
 
 

@@ -126,15 +126,20 @@ class ShardFiles:
             )
 
 
-def open_shards(manifest: Manifest, split: str, machine: MachineParams, workspace: Workspace) -> ShardReader:
+def open_shards(
+    manifest: Manifest, split: str, machine: MachineParams, workspace: Workspace, project: Path
+) -> ShardReader:
     """Return what reads the samples of a split one after another, as an evaluation does.
+
+    `project` has the tars in place that are named relative to it; it is the workspace's own folder, but where that has
+    only what DVC keeps of a revision.
 
     From S3 each file comes whole into the node's cache when its first sample is asked for; where there is no room for
     it, samples come by a request each.
     """
     root, shards = shard_root(machine, workspace), split_shards(manifest, split)
-    files = ShardFiles.of_split(manifest, split, root, workspace.root)
-    return files.reader(shards, node_cache(machine), workspace.root)
+    files = ShardFiles.of_split(manifest, split, root, project)
+    return files.reader(shards, node_cache(machine), project)
 
 
 def _remote(path: str) -> bool:

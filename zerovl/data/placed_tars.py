@@ -18,7 +18,7 @@ from typing import Any
 from zerovl import s3
 from zerovl.data.byte_ranges import ByteRanges
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, write_json
+from zerovl.files import write_json
 
 CATALOGUE = "tars.json"  # relative to data/shards
 _PART = 16 << 20  # bytes of the catalogue that are asked for at once: memory for all of them is taken first
@@ -67,17 +67,6 @@ def read_catalogue(shards: ByteRanges, root: str) -> dict[str, TarPlace]:
             f"{root}/{CATALOGUE}: cannot be read ({error}), and says where the tars lie that were not packed again; "
             "get it back with `dvc pull`, copy it there with the shards, or run `dvc repro -f prepare`"
         ) from None
-
-
-def anchor(shards: Path, project: Path) -> None:
-    """Name tars that lie in a project by their whole path, in the catalogue of shards that were copied out of it."""
-    path = shards / CATALOGUE
-    if path.is_file():
-        values = read_json(path)
-        for place in values.values():
-            if not place["path"].startswith(s3.PREFIX):
-                place["path"] = str(project.absolute() / place["path"])
-        write_json(path, values)
 
 
 class PlacedTars:

@@ -38,6 +38,7 @@ class Job:
     settings: EvaluateParams
     machine: MachineParams
     root: Path  # of the workspace
+    project: Path  # that has the tars in place, most often the same
     model: Path  # a bundle
 
     def evaluate(self) -> tuple[Evaluation, dict[str, Table]]:
@@ -57,6 +58,7 @@ class Job:
             "settings": self.settings.model_dump(mode="json"),
             "machine": self.machine.model_dump(mode="json"),
             "root": str(self.root),
+            "project": str(self.project),
             "model": str(self.model),
         }
         return shared_work(_usable_ranks(self.machine.ranks), __name__, json.dumps(told))
@@ -83,7 +85,7 @@ def _evaluate(job: Job, evaluators: Sequence[Evaluator], ranks: Ranks) -> tuple[
     untrained = Encoder.untrained(job.model, job.settings.seed, device)
     workspace = Workspace(job.root)
     manifest = Manifest.load(workspace.manifest)
-    shards = open_shards(manifest, "valid", job.machine, workspace)
+    shards = open_shards(manifest, "valid", job.machine, workspace, job.project)
     evaluation = Evaluation.run(job.settings, manifest, shards, trained, untrained, ranks)
     return evaluation, run_all(evaluation, evaluators)
 
@@ -92,7 +94,7 @@ def _rank(job: Job, encoder: Encoder, ranks: Ranks) -> tuple[Pool, dict[str, Ran
     _set_arithmetic()
     workspace, size = Workspace(job.root), job.settings.batch_size
     manifest = Manifest.load(workspace.manifest)
-    shards = open_shards(manifest, "valid", job.machine, workspace)
+    shards = open_shards(manifest, "valid", job.machine, workspace, job.project)
     pool, (embeddings,) = encode(validation_batches(manifest, shards, encoder, size, ranks), [encoder], size, ranks)
     return pool, rank(pool, embeddings, job.settings.chunk, ranks)
 
@@ -110,7 +112,7 @@ def _help(told: str, ranks: Ranks) -> None:
         EvaluateParams.model_validate(values["settings"]),
         MachineParams.model_validate(values["machine"]),
     )
-    job = Job(settings, machine, Path(values["root"]), Path(values["model"]))
+    job = Job(settings, machine, Path(values["root"]), Path(values["project"]), Path(values["model"]))
     _WORKS[values["work"]](job, ranks)
 
 

@@ -48,6 +48,11 @@ class Holders:
         """Compare as parameters say."""
         return cls(params.evaluate, workspace, params.machine, tuple(params.register_.gate.max_drops))
 
+    @property
+    def project(self) -> Path:
+        """The folder that has the tars in place."""
+        return self.workspace.root
+
     def __call__(self, registry: Registry, holder: Version) -> Comparison | LostHolder:
         """Compare the places by query that both kept where both saw the same data; else score the holder again.
 
@@ -102,7 +107,8 @@ class Holders:
                 encoder = Encoder.load(folder)
             except Exception as error:  # a holder of years ago may trip over anything in today's packages
                 return lost(error)
-            pool, ranked = Job(self.settings, self.machine, self.workspace.root, folder).rank(encoder)
+            job = Job(self.settings, self.machine, self.workspace.root, self.project, folder)
+            pool, ranked = job.rank(encoder)
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)

@@ -57,7 +57,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
-    evaluation, tables = Job(settings, params.machine, workspace.root, workspace.model).evaluate()
+    job = Job(settings, params.machine, workspace.root, workspace.root, workspace.model)
+    evaluation, tables = job.evaluate()
     streams = workspace.training_streams
     trained_on = read_json(streams)["pairs"] if streams.is_file() else manifest.training_sizes()
     facts = {

@@ -17,14 +17,16 @@ from PIL import Image
 from tests.support import raw_sources
 from zerovl.data import placed_tars
 from zerovl.data.manifest import Manifest
-from zerovl.data.open_shards import ShardFiles
-from zerovl.data.placed_tars import TarPlace, anchor, read_catalogue, write_catalogue
+from zerovl.data.open_shards import ShardFiles, open_shards
+from zerovl.data.placed_tars import TarPlace, read_catalogue, write_catalogue
 from zerovl.data.raw import in_place
 from zerovl.data.raw.tar_index import TarTask
 from zerovl.data.shards import FileRanges, Sample, ShardReader
 from zerovl.data.split_reader import SplitReader
 from zerovl.descriptors import open_files_limit
 from zerovl.errors import ZeroVLError
+from zerovl.params import MachineParams
+from zerovl.workspace import Workspace
 
 WEB: dict[str, Any] = {"name": "web", "path": "raw/web"}
 ROW = {"shard", "offset", "size", "bytes", "recoded", "width", "height"}  # columns that say how a sample is stored
@@ -237,10 +239,11 @@ def test_a_changed_tar_is_named_with_the_fix(tmp_path: Path) -> None:
     catalogue = json.loads((tmp_path / "data/shards/tars.json").read_text())
     assert [value["path"] for value in catalogue.values()] == ["raw/web/0.tar"]  # relative to the project
     shutil.copytree(tmp_path / "data", tmp_path / "copy/data")
-    anchor(tmp_path / "copy/data/shards", tmp_path)  # a copy of the shards in another project
-    assert [sample.image for sample, _ in samples(tmp_path / "copy", manifest)] == [
-        sample.image for sample, _ in samples(tmp_path, manifest)
-    ]
+    expected = [sample.image for sample, _ in samples(tmp_path, manifest)]
+    for shards in ("", str(tmp_path / "data/shards")):  # a copy of a revision, and shards that are none of it
+        machine, copy = MachineParams(shards=shards), Workspace(tmp_path / "copy")
+        reader = SplitReader(manifest, open_shards(manifest, "train", machine, copy, tmp_path), "train")
+        assert [reader.sample("web", row).image for row in range(3)] == expected
     whole = bytearray(tar.read_bytes())
     whole[600] ^= 1
     for changed, reason in (
