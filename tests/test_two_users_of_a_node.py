@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.two_users import ANNA, BERT, GROUP, as_root, as_user, folder_of_the_group
-from zerovl import gpu_leases
+from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group
+from zerovl import gpu_leases, gpu_names
 from zerovl.data import shard_cache
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import ShardCache
@@ -184,6 +184,11 @@ def test_leases_are_everybody_s_whatever_the_umask(place: Path, monkeypatch: pyt
     as_user(BERT, 0o022, lambda: fail(file))
     leases.chmod(0o755)
     as_user(BERT, 0o022, lambda: fail(rf"{leases}: no right to write there \({leases} is drwxr-xr-x, of user 0\)"))
+
+
+def test_a_folder_of_path_that_is_closed_is_no_error_of_a_driver(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(place))
+    as_user(BERT, 0o022, lambda: check(gpu_names._nvidia_smi.__wrapped__() == ""), group=OTHER_GROUP)
 
 
 def test_a_run_of_another_user_is_left_to_them(place: Path) -> None:

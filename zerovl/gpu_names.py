@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def _nvidia_smi() -> str:
     except FileNotFoundError:
         return ""
     except (OSError, subprocess.TimeoutExpired) as error:
+        if isinstance(error, PermissionError) and shutil.which("nvidia-smi") is None:
+            return ""  # what is closed is a folder of PATH: that of another user, as after `su`
         raise ZeroVLError(f"nvidia-smi -L: {error}; look at the driver, or set {_DEVICE}=cpu to do without") from None
     return done.stdout
 
