@@ -30,11 +30,12 @@ def broken(*_: object) -> None:
 def test_a_tar_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_good(tmp_path / "a/raw/0.tar", 0)
     task = task_of(tmp_path, "a")
-    with monkeypatch.context() as patch:
-        patch.setattr(tar_index, "sha256_file", broken)
-        index_tar(task)
-    assert read_index(task).head.unfit == "cannot be read: Too many open files"
-    assert not is_indexed(task)
+    for reader in ("sha256_file", "picture_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tar_index, reader, broken)
+            index_tar(task)
+        assert read_index(task).head.unfit == "cannot be read: Too many open files"
+        assert not is_indexed(task)
     index_tar(task)
     assert is_indexed(task)
     assert len(read_index(task).samples) == 3

@@ -178,21 +178,26 @@ def _pack_record(
 def read_picture(picture: Picture) -> bytes:
     """Return the bytes of a picture; raises `BrokenImageError` where they cannot be had."""
     try:
-        status = os.stat(picture.path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise BrokenImageError("not a file")
-        size = status.st_size if picture.size is None else picture.size
-        if size > MAX_IMAGE_BYTES:
-            raise BrokenImageError(f"{size} bytes, more than {MAX_IMAGE_BYTES}")
-        with open(picture.path, "rb") as file:
-            file.seek(picture.offset)
-            return file.read(size)
+        return picture_bytes(picture)
     except FileNotFoundError:
         raise BrokenImageError("missing file") from None
     except UnicodeEncodeError:
         raise BrokenImageError("file name is not valid Unicode") from None
     except OSError as error:
         raise BrokenImageError(f"cannot be read: {error.strerror}") from None
+
+
+def picture_bytes(picture: Picture) -> bytes:
+    """Return the bytes of a picture; raises `BrokenImageError` for what is none, `OSError` where reading fails."""
+    status = os.stat(picture.path)
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise BrokenImageError("not a file")
+    size = status.st_size if picture.size is None else picture.size
+    if size > MAX_IMAGE_BYTES:
+        raise BrokenImageError(f"{size} bytes, more than {MAX_IMAGE_BYTES}")
+    with open(picture.path, "rb") as file:
+        file.seek(picture.offset)
+        return file.read(size)
 
 
 def store_picture(data: bytes, max_side: int, max_pixels: int, jpeg: JpegSettings = BEST_JPEG) -> Stored:

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from zerovl import code_closure
 from zerovl.data.raw import s3_source
 from zerovl.data.raw.layout import is_remote
-from zerovl.data.raw.pack import read_picture
+from zerovl.data.raw.pack import picture_bytes
 from zerovl.data.raw.picture_hash import difference_hash
 from zerovl.data.raw.records import Picture
 from zerovl.data.raw.tar_samples import TarSample, UnfitTarError, whole_samples
@@ -232,7 +232,7 @@ def _row(sample: TarSample, max_pixels: int) -> dict[str, Any]:
 
 def _facts(picture: Picture, max_pixels: int) -> PictureFacts:
     try:
-        data = read_picture(picture)
+        data = picture_bytes(picture)  # an error of the disk is none of the picture's, and is not kept
     except BrokenImageError as error:
         return PictureFacts(error=str(error))
     digest, checksum = hashlib.sha256(data).hexdigest(), zlib.crc32(data)
