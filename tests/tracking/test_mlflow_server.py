@@ -120,6 +120,7 @@ def test_a_run_from_a_server_that_is_away_to_its_release(server: Server, run: Pa
     delivery(run).finish("finished")
     (shown,) = client.search_runs([experiment.experiment_id])
     assert shown.info.status == "FINISHED"
+    assert shown.info.end_time >= shown.info.start_time
     assert shown.data.metrics["evaluation/RSUM"] == 512.25
     assert shown.data.tags["zerovl.release_uri"] == "s3://bucket/birds@3"
     assert shown.data.tags["zerovl.run"] == "3f2a90c14be7d105"
@@ -136,5 +137,6 @@ def test_a_run_that_was_deleted_there_begins_again(server: Server, run: Path) ->
     delivery(run).finish("finished")
     (after,) = client.search_runs([experiment.experiment_id])
     assert after.info.run_id != before.info.run_id
+    assert after.info.end_time >= after.info.start_time  # of a run that was over when it was told of
     assert len(client.get_metric_history(after.info.run_id, "loss")) == 4
     assert after.data.metrics["evaluation/RSUM"] == 512.25
