@@ -11,7 +11,6 @@ import hashlib
 import os
 import queue
 import threading
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -127,14 +126,21 @@ def get_file(bucket: s3.Bucket, key: str, path: Path, size: int, where: str, tol
         os.fsync(file.fileno())
 
 
-def check_writable(uri: str, patience: s3.Patience | None = None) -> None:
-    """Write a probe below s3://bucket/prefix and remove it; raises `ZeroVLError` that says what is in the way."""
+def try_writing(uri: str, patience: s3.Patience | None = None) -> str:
+    """Write a probe below s3://bucket/prefix and remove it; returns what kept it from being removed, or nothing.
+
+    Its name is always the same, so where it stays there is one. Raises `ZeroVLError` that says what is in the way.
+    """
     place = s3.parse(uri)
     bucket = s3.Bucket(place.bucket, patience)
-    key = "/".join(filter(None, (place.path.strip("/"), f"probe-{uuid.uuid4().hex}")))
+    key = "/".join(filter(None, (place.path.strip("/"), "probe")))
     put_bytes(bucket, key, b"probe", f"{uri}: cannot write {key}")
-    with bucket.explained(f"{uri}: cannot delete {key}"):
-        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+    try:
+        with bucket.explained(f"{uri}: cannot delete {key}"):
+            bucket.client.delete_object(Bucket=bucket.name, Key=key)
+    except ZeroVLError as error:
+        return str(error)
+    return ""
 
 
 def _md5(body: bytes) -> str:

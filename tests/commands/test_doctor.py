@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import s3
+from tests.support.flaky_proxy import REFUSED, UNAVAILABLE, FlakyProxy
 from tests.support.paths import ROOT
 from zerovl import gpu_leases, params_file
 from zerovl.commands import doctor
@@ -185,6 +186,29 @@ def test_where_checkpoints_are_copied(project: Path, moto_bucket: str) -> None:
         assert finding.level == level
         assert copy in finding.text
     assert s3.client().list_objects_v2(Bucket=moto_bucket)["KeyCount"] == 0
+
+
+def test_copies_that_nobody_may_delete_are_a_note_and_a_server_that_is_away_is_not_waited_for(
+    project: Path, moto_bucket: str, moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"s3://{moto_bucket}/copies"
+    params = params_file.from_recipe({}, [f"machine.checkpoint_copy={place}"], "test")
+    params_file.write(params, project / "params.yaml")
+    keeps, away = FlakyProxy(moto_url, "DELETE", [REFUSED] * 2), FlakyProxy(moto_url, "PUT", [UNAVAILABLE] * 3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", keeps.url)
+    for _ in range(2):
+        (finding,) = doctor.check_copies(project / "params.yaml")
+        assert finding.level == "note"
+        assert f"{place} can be written; old copies of checkpoints will stay there: " in finding.text
+        assert "cannot delete copies/probe: access refused" in finding.text
+    monkeypatch.setenv("AWS_ENDPOINT_URL", away.url)
+    (finding,) = doctor.check_copies(project / "params.yaml")
+    assert finding.level == "FAIL"
+    assert away.faults == [UNAVAILABLE]  # two attempts
+    keeps.close()
+    away.close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    assert s3.client().list_objects_v2(Bucket=moto_bucket)["KeyCount"] == 1
 
 
 def test_a_gate_that_names_a_source_which_the_data_lack(project: Path) -> None:

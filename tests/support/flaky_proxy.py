@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 UNAVAILABLE = "503"  # SlowDown, before anything was done
 INTERNAL = "500"
+REFUSED = "403"  # as to a key that may not do it
 DROP = "drop"  # the connection ends without an answer
 HANG = "hang"  # no answer for longer than the client waits
 LOST = "lost"  # done, but the answer is 500
@@ -33,7 +34,7 @@ class FlakyProxy:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = proxy._next_fault(self.command) if self.command == method else ""
-                if fault in (UNAVAILABLE, INTERNAL):
+                if fault in (UNAVAILABLE, INTERNAL, REFUSED):
                     self._answer(int(fault), [], f"<Error><Code>Fault{fault}</Code></Error>".encode())
                 elif fault == DROP:
                     self._hang_up()

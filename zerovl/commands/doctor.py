@@ -238,15 +238,18 @@ def check_store(uri: str) -> Iterator[Finding]:
 
 def check_copies(params_path: Path) -> Iterator[Finding]:
     """Write a probe where checkpoints are copied to, and remove it; nothing to say where they are not."""
-    from zerovl import params_file, s3_files
+    from zerovl import params_file, s3, s3_files
 
     place = params_file.load(params_path).machine.checkpoint_copy
     if not place:
         return
     try:
-        s3_files.check_writable(place)
+        problem = s3_files.try_writing(place, s3.HURRIED)
     except ZeroVLError as error:
         yield Finding("FAIL", "copies", str(error))
+        return
+    if problem:
+        yield Finding("note", "copies", f"{place} can be written; old copies of checkpoints will stay there: {problem}")
         return
     yield Finding("ok", "copies", f"{place} can be written and cleared: checkpoints are copied there")
 
