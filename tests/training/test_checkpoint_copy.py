@@ -258,6 +258,17 @@ def test_a_server_that_is_away_keeps_no_run_that_is_here_from_a_step(
     assert weights(workspace) == uninterrupted
     assert json.loads(workspace.training_metrics.read_text())["copied_checkpoints"] == 0
 
+    def leave(_copy: copying.S3Copy) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copying.S3Copy, "finish", leave)
+    for path in (workspace.training_run, workspace.training_metrics):
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train(workspace, "bucket")
+    assert json.loads(workspace.training_metrics.read_text())["copied_checkpoints"] == 0
+    assert json.loads(workspace.training_run.read_text())["fingerprint"] == run_folder(workspace).name
+
 
 def test_a_place_is_an_address_of_a_bucket() -> None:
     with pytest.raises(ZeroVLError, match=r"machine.checkpoint_copy: '/mnt/copies' names no bucket; write it as s3://"):

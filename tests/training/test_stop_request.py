@@ -11,6 +11,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine import trainer
 from zerovl.engine.trainer import StopRequest
 from zerovl.training import worker
+from zerovl.training.checkpoint_copy import _COPYING
 
 
 class Clock:
@@ -63,14 +64,19 @@ def test_a_ctrl_c_before_the_answer_is_out_does_not_leave(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rank", "world", "text"),
+    ("rank", "world", "phase", "text"),
     [
-        (0, 1, "zerovl train: SIGINT: finishes the step and saves; press Ctrl-C again to leave without"),
-        (0, 2, "zerovl train: SIGINT: finishes the step and saves"),
-        (1, 2, ""),
+        (0, 1, "computing", "SIGINT: finishes the step and saves; press Ctrl-C again to leave without"),
+        (0, 2, "computing", "SIGINT: finishes the step and saves"),
+        (0, 1, _COPYING, "SIGINT: leaves when the last checkpoint is copied; press Ctrl-C again to leave without"),
+        (1, 2, "computing", ""),
     ],
 )
-def test_the_first_rank_answers(rank: int, world: int, text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    worker._answer(Ranks(rank, world, torch.device("cpu"), OneRank()), "SIGINT")
+def test_the_first_rank_answers(
+    rank: int, world: int, phase: str, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ranks = Ranks(rank, world, torch.device("cpu"), OneRank())
+    ranks.activity.mark(phase)
+    worker._answer(ranks, "SIGINT")
     lines = capfd.readouterr().err.splitlines()
-    assert lines[-1].endswith(text) if text else not lines
+    assert lines[-1].endswith(f"zerovl train: {text}") if text else not lines

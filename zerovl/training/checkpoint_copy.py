@@ -5,10 +5,13 @@ It must keep a run from no step: a server that is away costs copies, and is told
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from threading import Event, Thread
 from typing import Protocol
 
 from zerovl import s3
+from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
@@ -20,6 +23,12 @@ from zerovl.training.uploads import Kept, Uploads
 QUIET_SECONDS = 120.0  # without a byte that is read or arrives, after which the end of a run waits no longer
 _AT_HAND = s3.Patience(attempts=3, connect_seconds=5, answer_seconds=15)  # where the node has a checkpoint too
 _FETCHING, _COPYING = "fetching a checkpoint", "copying the last checkpoint"
+_TURN_SECONDS = 0.5  # between two collectives of those that wait
+# By phase: what a signal to stop is answered while copies are fetched or awaited.
+ANSWERS = {
+    _FETCHING: "fetches the newest checkpoint, finishes the step after it and saves",
+    _COPYING: "leaves when the last checkpoint is copied",
+}
 
 
 class CheckpointCopy(Protocol):
@@ -67,9 +76,7 @@ class S3Copy:
     def fetch_newer(self) -> None:
         """As `CheckpointCopy`; raises `ZeroVLError` where a server is away and nothing is here to go on from."""
         with self._ranks.activity.during(_FETCHING):
-            if self._ranks.is_first:
-                self._look_for_newer()
-            self._ranks.any(False)  # the others wait for rank 0
+            done_by_first(self._ranks, self._look_for_newer)
 
     def offer(self, step: int) -> None:
         """Copy the checkpoint of `step` as soon as nothing else is on its way."""
@@ -77,10 +84,8 @@ class S3Copy:
 
     def finish(self) -> None:
         """As `CheckpointCopy`; gives up where nothing arrives, for the checkpoint is on this node's disk too."""
-        with self._ranks.activity.during(_COPYING):
-            if self._ranks.is_first:
-                self._wait_for_newest()
-            self._ranks.any(False)  # the others wait for rank 0, or their launcher would end it
+        with self._ranks.activity.during(_COPYING):  # the others wait too, or their launcher would end rank 0
+            done_by_first(self._ranks, self._wait_for_newest)
 
     def counts(self) -> dict[str, int]:
         """Return how many were copied, skipped and failed since this process started."""
@@ -91,12 +96,12 @@ class S3Copy:
             "failed_copies": counts.failed,
         }
 
-    def _look_for_newer(self) -> None:
+    def _look_for_newer(self, moved: Callable[[], None]) -> None:
         own = max(saved_steps(self._checkpoints), default=0)
         place = _place(self._run, _AT_HAND) if own else self._place
         try:
             copies = place.newest_first()
-            fetched = self._fetch_first_whole(place, [copy for copy in copies if copy.step > own], own)
+            fetched = self._fetch_first_whole(place, [copy for copy in copies if copy.step > own], own, moved)
         except ZeroVLError as error:
             if not own:
                 raise ZeroVLError(
@@ -110,26 +115,27 @@ class S3Copy:
             logger().info(f"{place.uri} has step {steps[0]}, {self._checkpoints} step {own}: that is the newer one")
         self._uploads = self._make_uploads(fetched or (own if own in steps else 0))
 
-    def _wait_for_newest(self) -> None:
+    def _wait_for_newest(self, moved: Callable[[], None]) -> None:
         step = max(saved_steps(self._checkpoints), default=0)
         if not step:
             return
         logger().info(f"waits until the checkpoint of step {step} is in {self._place.uri}")
-        tick = partial(self._ranks.activity.mark, _COPYING)
-        if self._uploads.finish(step, QUIET_SECONDS, tick):
+        if self._uploads.finish(step, QUIET_SECONDS, moved):
             logger().info(f"the checkpoint of step {step} is in {self._place.uri}")
         else:
             why = self._uploads.problem or f"nothing arrived for {QUIET_SECONDS:g} s"
             logger().warning(f"the checkpoint of step {step} is in {self._checkpoints} alone: {why}")
 
-    def _fetch_first_whole(self, place: CopiedCheckpoints, copies: list[Copy], own: int) -> int:
+    def _fetch_first_whole(
+        self, place: CopiedCheckpoints, copies: list[Copy], own: int, moved: Callable[[], None]
+    ) -> int:
         """Fetch the first of `copies` that is whole, newest first, and return its step, 0 where there is none."""
         arrived = 0
 
         def told(count: int) -> None:
             nonlocal arrived
             arrived += count
-            self._ranks.activity.mark(_FETCHING)
+            moved()
 
         for copy in copies:
             arrived = 0
@@ -150,6 +156,48 @@ class S3Copy:
         machine = self._run.params.machine
         kept = Kept(machine.keep_checkpoints, machine.keep_every)
         return Uploads(self._place, kept, partial(snapshot, self._run.folder), copied)
+
+
+def done_by_first(ranks: Ranks, work: Callable[[Callable[[], None]], None]) -> None:
+    """Let rank 0 do `work`, of any length, while the others wait; a collective, which raises there what `work` raises.
+
+    `work` is given what it is to call as it goes on, from any thread. The others wait in many collectives that follow
+    each other, because a single one has a limit of half an hour. Where `work` stands still, so do they: the watchdog
+    sees it.
+    """
+    if ranks.world_size == 1:
+        work(partial(ranks.activity.mark, ranks.activity.phase))
+    elif ranks.is_first:
+        _work_beside(ranks, work)
+    else:
+        while ranks.any(False)[0]:
+            pass
+
+
+def _work_beside(ranks: Ranks, work: Callable[[Callable[[], None]], None]) -> None:
+    moved, ended = Event(), Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work(moved.set)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+            moved.set()
+
+    Thread(target=run, name="work of rank 0", daemon=True).start()
+    while True:
+        moved.wait()
+        moved.clear()
+        if ended.is_set():
+            break
+        ranks.any(True)
+        ended.wait(_TURN_SECONDS)
+    if errors:
+        raise errors[0]
+    ranks.any(False)
 
 
 def checkpoint_copy(run: Run) -> CheckpointCopy:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from zerovl.engine.metrics_log import FILE
-from zerovl.files import read_json_lines, write_json
+from zerovl.files import read_json, read_json_lines, write_json
 from zerovl.training import valid_sets
 from zerovl.training.learning import tail
 from zerovl.training.periodic_evaluation import COLUMN, IN_POOL, SCORES
@@ -16,6 +16,7 @@ from zerovl.training.periodic_evaluation import COLUMN, IN_POOL, SCORES
 PLOTTED = (
     "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, "gradient_norm", "loss_scale",
 )  # fmt: skip
+_METRICS = "metrics.json"
 MAX_POINTS = 400  # a curve in DVC's plots
 
 
@@ -38,7 +39,13 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_s
         }
     if scores:
         values |= {name: value for name, value in scores[-1].items() if name in SCORES or valid_sets.is_column(name)}
-    write_json(report / "metrics.json", values)
+    write_json(report / _METRICS, values)
+
+
+def add_to_report(report: Path, values: dict[str, Any]) -> None:
+    """Add values to the summary that `write_report` wrote, in place of those of the same names."""
+    if values:
+        write_json(report / _METRICS, read_json(report / _METRICS) | values)
 
 
 def _plots(rows: list[dict[str, Any]], report: Path) -> None:

@@ -53,7 +53,7 @@ from zerovl.training import data_wait, fingerprint, learning, streaming
 from zerovl.training.checkpoint_copy import checkpoint_copy
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
-from zerovl.training.report import write_report
+from zerovl.training.report import add_to_report, write_report
 from zerovl.training.run_spec import Run, make_spec
 from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
 from zerovl.training.start_block import resume_sentence, start_block
@@ -90,10 +90,12 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             if outcome.state == "finished":
                 with ranks.activity.during("writing the model"):
                     _write_model(run, state)
-            copy.finish()
+                if ranks.is_first:
+                    last = checkpoints.path(run.spec.steps)
+                    _report(run, memory_before, checkpoints.take_blocked(), copy.counts(), last)
+            copy.finish()  # after the report: whoever does not wait for it has all the same
             if outcome.state == "finished" and ranks.is_first:
-                last = checkpoints.path(run.spec.steps)
-                _report(run, memory_before, checkpoints.take_blocked(), copy.counts(), last)
+                add_to_report(workspace.training_report, copy.counts())
             if senders:
                 senders.ended(outcome.state)
             status = _exit_status(run, outcome, stop)  # says what was saved before trackers are waited for

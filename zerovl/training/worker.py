@@ -19,6 +19,7 @@ from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 from zerovl.processes import die_with_parent
+from zerovl.training.checkpoint_copy import ANSWERS
 from zerovl.training.run import train
 from zerovl.workspace import Workspace
 
@@ -44,7 +45,8 @@ def _answer(ranks: Ranks, name: str) -> None:
     """Say what a signal started. `zerovl train` of several ranks has its own answer to a second Ctrl-C: it waits."""
     if ranks.is_first:
         again = "; press Ctrl-C again to leave without" if ranks.world_size == 1 else ""
-        exits.say_in_handler(f"zerovl train: {name}: finishes the step and saves{again}")
+        answer = ANSWERS.get(ranks.activity.phase, "finishes the step and saves")
+        exits.say_in_handler(f"zerovl train: {name}: {answer}{again}")
 
 
 def main() -> int:
