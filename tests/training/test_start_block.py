@@ -1,21 +1,40 @@
 """What a run says at its start."""
 
 from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.towers import model
 from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.streams.places import Begin, Layout, Places
+from zerovl.distributed.ranks import ALONE
+from zerovl.engine.checkpoints import SavedOn
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
-from zerovl.training.start_block import batch_normalisation, equal_pairs, without_effect
+from zerovl.training.start_block import batch_normalisation, equal_pairs, resume_sentence, without_effect
 
 
 def test_settings_without_effect_are_said() -> None:
     assert without_effect(Params()) == []
     notes = without_effect(from_recipe({}, ["train.step=plain", "train.mixup=none", "train.valid_checks=0"], "x"))
     assert [note.split()[0] for note in notes] == ["train.micro_batch", "train.mixup_alpha", "train.valid_pairs"]
+
+
+def test_other_readers_of_streams_do_not_resume_with_the_same_pairs() -> None:
+    run: Any = SimpleNamespace(spec=SimpleNamespace(steps=9, parent=None), ranks=ALONE)
+    now, saved_on = Layout({}, 1, 2, 2, 10), SavedOn(ranks=2, threads=None)
+    assert "now 1: the same pairs in the same order" in resume_sentence(run, 6, saved_on)
+    places = Places(Begin(now, before=Layout({}, 2, 1, 2, 10)), 0)
+    assert resume_sentence(run, 6, saved_on, places) == (
+        "resumes after step 6, saved by 2 ranks x 1 machine.loader_workers, now 1 rank x 2 machine.loader_workers: "
+        "from the first tar that one of them had not finished, some pairs come again"
+    )
+    same = Places(Begin(now, before=now), 0)
+    assert "with the same parameters" in resume_sentence(run, 6, SavedOn(ranks=1, threads=None), same)
+    assert resume_sentence(run, 9, saved_on, places).startswith("already trained")
 
 
 def test_batch_norm_under_debiased_sampling_is_said() -> None:

@@ -25,6 +25,7 @@ from zerovl.data.streams.places import Layout
 from zerovl.data.streams.reader import StreamedSource
 from zerovl.errors import ZeroVLError
 from zerovl.model import bundle
+from zerovl.training.fingerprint import differences
 from zerovl.training.run_spec import make_spec
 from zerovl.training.streaming import check_tars, places_of, write_report
 from zerovl.workspace import Workspace
@@ -110,6 +111,15 @@ def test_other_tars_are_another_run_and_older_runs_are_what_they_were(project: W
     assert "streams" not in indexed
     ignored = recipe(*settings(project), "train.reading=indexed", "train.epochs=12", "train.valid_checks=2")
     assert make_spec(ignored, project).description == indexed
+
+
+def test_limits_of_streamed_pairs_are_of_the_run(project: Workspace) -> None:
+    """Those of prepared pairs are in the digest of their data, and the usual ones in no fingerprint."""
+    usual = make_spec(recipe(*settings(project)), project).description
+    assert "prepare" not in usual
+    other = make_spec(recipe(*settings(project), "prepare.max_pixels=1000"), project).description
+    assert differences(usual, other) == ["prepare.max_pixels: 50000000 -> 1000"]
+    assert "prepare" not in make_spec(recipe("prepare.max_pixels=1000"), project).description
 
 
 def test_where_a_checkpoint_has_no_places(project: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

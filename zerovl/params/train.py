@@ -173,6 +173,11 @@ class TrainParams(Section):
         0, ge=0, description="pictures of each set in evaluate.classification that are classified then too; 0: none"
     )
 
+    @property
+    def streamed(self) -> list[str]:
+        """Names of the sources that are streamed, sorted; none where all pairs are prepared."""
+        return sorted(its.name for its in self.streaming.sources) if self.reading == "streaming" else []
+
     @model_validator(mode="after")
     def _streams_have_no_index(self) -> Self:
         if self.reading != "streaming":

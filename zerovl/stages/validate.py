@@ -71,9 +71,7 @@ def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) ->
 
 def _not_looked_at(train: TrainParams) -> dict[str, list[str]]:
     """Return the sources that training streams, and that no rule has seen; nothing where all pairs are prepared."""
-    if train.reading != "streaming":
-        return {}
-    return {NOT_LOOKED_AT: sorted(source.name for source in train.streaming.sources)}
+    return {NOT_LOOKED_AT: train.streamed} if train.streamed else {}
 
 
 @contextmanager

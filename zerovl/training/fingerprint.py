@@ -46,6 +46,8 @@ _LATER: dict[str, dict[str, Any]] = {
         "augment.decode": "exact",
         "text_dropout": 0.0,
     },
+    # Of streamed pairs alone; what prepared ones were made with is in the digest of their data.
+    "prepare": {"max_caption_bytes": 10_000, "max_pixels": 50_000_000},
 }
 
 
@@ -69,12 +71,14 @@ def describe(
         del train[key]
     if not streams:
         del train["streaming"]
+    limits = _as_before("prepare", {key: getattr(params.prepare, key) for key in _LATER["prepare"]}) if streams else {}
     weights = {} if start or parent else file_digests(params.model)
     return {
         "model": _as_before("model", model),
         "train": _as_before("train", train),
         "data": manifest.digest,
         **({"streams": dict(streams)} if streams else {}),
+        **({"prepare": limits} if limits else {}),
         "tokenizer": sha256_json(
             {name: sha256_file(tokenizer / name) for name in TOKENIZER_FILES if (tokenizer / name).is_file()}
         ),

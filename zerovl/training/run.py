@@ -82,7 +82,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
         folders = feature_folders(run, state.model)
         if ranks.is_first:
             _describe(run)
-            decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step))
+            decision = resume_sentence(run, start_step, checkpoints.saved_on(start_step), places)
             print(start_block(run, state.model, sizing, decision, folders), flush=True)
             _warn(learning.foreseen(params, run.spec))
         with _tracked(run) as senders:

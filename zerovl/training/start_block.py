@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.data.batches.visits import NOUNS
+from zerovl.data.streams.places import Layout, Places
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
@@ -137,13 +138,22 @@ def equal_pairs(
     return [("equal", text)]
 
 
-def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None) -> str:
-    """Return what the run does with what it found: a checkpoint of its own, one of its parent, or none."""
+def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None, places: Places | None = None) -> str:
+    """Return what the run does with what it found: a checkpoint of its own, one of its parent, or none.
+
+    `places` are where the readers of streamed sources go on.
+    """
     spec, world_size, threads = run.spec, run.ranks.world_size, torch.get_num_threads()
     if start_step >= spec.steps:
         return "already trained, the model is written again from its last checkpoint"
     if start_step and saved_on is None and spec.parent:
         return f"goes on from {spec.parent.reference} with other settings, as a run of its own"
+    if start_step and places and places.begin.before and not places.begin.is_exact:
+        before, now = (_readers(layout) for layout in (places.begin.before, places.begin.layout))
+        return (
+            f"resumes after step {start_step}, saved by {before}, now {now}: from the first tar that one of them had "
+            "not finished, some pairs come again"
+        )
     if start_step and saved_on and saved_on.ranks != world_size:
         return (
             f"resumes after step {start_step}, saved on {plural(saved_on.ranks, 'rank')}, now {world_size}: "
@@ -157,6 +167,10 @@ def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None) -> str:
     if start_step:
         return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
     return "starts from the beginning: no checkpoint with these parameters, data and code"
+
+
+def _readers(layout: Layout) -> str:
+    return f"{plural(layout.ranks, 'rank')} x {layout.workers} machine.loader_workers"
 
 
 def without_effect(params: Params) -> list[str]:

@@ -163,6 +163,7 @@ def test_a_resume_is_exact_wherever_it_begins(workers: int, folder: Path, tmp_pa
     layout = layout_of(sources, workers=max(1, workers))
     for start in (1, 8) if workers else range(1, STEPS):
         begin = begin_at(tmp_path / str(start), layout)
+        assert begin.is_exact
         again, _ = next(steps_of(sources, begin, start_step=start, workers=workers))
         assert keys_of(again) == keys_of(whole[start])
         for part, expected in zip(again.micro_batches, whole[start].micro_batches, strict=True):
@@ -181,7 +182,10 @@ def test_other_readers_miss_nothing(folder: Path, tmp_path: Path) -> None:
                 save(tmp_path, places)
                 break
     again: set[str] = set()
-    for batch, _ in steps_of(sources, begin_at(tmp_path, layout_of(sources)), start_step=6):
+    begin = begin_at(tmp_path, layout_of(sources))
+    assert not begin.is_exact
+    assert begin.before == two
+    for batch, _ in steps_of(sources, begin, start_step=6):
         again |= set(keys_of(batch))
         if len(seen | again) == sum(SIZES.values()):
             break

@@ -1,6 +1,7 @@
 """What the stage leaves: a verdict of these data, quarantined inputs by reason, messages that name the fix."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support import validation_broken_rows as change_rows
 from tests.support.validation_manifests import clean_rows, quarantine, write_manifest
 from tests.support.validation_runs import row, settings, validate
 from zerovl.errors import ZeroVLError
+from zerovl.params import StreamingParams, StreamParams, TrainParams
 from zerovl.stages import validate as stage
 from zerovl.workspace import Workspace
 
@@ -85,3 +87,14 @@ def test_no_verdict_of_older_data_survives_a_failure(tmp_path: Path, monkeypatch
         stage.run(settings(), Workspace(tmp_path))
     assert not (tmp_path / "reports/validation/verdict.json").exists()
     assert not (tmp_path / "reports/validation/scratch").exists()
+
+
+@pytest.mark.usefixtures("by_bounds")
+def test_streamed_sources_are_named_as_not_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not_looked_at" not in validate(tmp_path, clean_rows(2))
+    sources = [StreamParams(name=name, urls=[f"{name}.tar"]) for name in ("web", "news")]
+    train = TrainParams(reading="streaming", streaming=StreamingParams(sources=sources))
+    stage.run(settings().model_copy(update={"train": train}), Workspace(tmp_path))
+    assert json.loads(Workspace(tmp_path).validation_verdict.read_text())["not_looked_at"] == ["news", "web"]
+    assert "Not looked at, as training streams them: news, web." in Workspace(tmp_path).validation_page.read_text()
+    assert "not looked at, as training streams them: news, web" in capsys.readouterr().out

@@ -43,6 +43,12 @@ class Begin:
     layout: Layout
     first: dict[str, int] = field(default_factory=dict)  # source -> where the order began to be shared out so
     places: dict[str, dict[int, Place]] = field(default_factory=dict)  # source -> reader -> place
+    before: Layout | None = None  # of the checkpoint that readers go on from
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether readers are those of the checkpoint, and each goes on behind the sample that it gave last."""
+        return self.before is None or _same_order(self.before, self.layout)
 
     def of(self, source: str, reader: int) -> tuple[Share, Place]:
         """Return what a reader takes of a source, and how far it has come in that."""
@@ -119,7 +125,7 @@ def begin_at(checkpoint: Path, layout: Layout) -> Begin:
         else:
             shares = {reader: Share(began, reader, before.readers, before.chapter_tars) for reader in known}
             first[source] = min(shares[reader].positions(place.chapter)[0] for reader, place in known.items())
-    return Begin(layout, first, places)
+    return Begin(layout, first, places, before)
 
 
 def has_places(checkpoint: Path) -> bool:
