@@ -109,6 +109,10 @@ def test_everybody_s_folder_that_is_sticky_serves_too(place: Path) -> None:
             fetched(place, "c")
 
     as_user(BERT, 0o077, bert)
+    (place / f"{shard('a').sha256}.tar").unlink()
+    as_user(ANNA, 0o077, lambda: os.close(shard_cache._open(place / "left.part")))  # her fetch was killed
+    as_user(BERT, 0o077, lambda: check(fetched(place, "c") == ["c"]))
+    assert (place / "left.part").exists()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -40,7 +40,18 @@ NOT_COUNTED = {
     "zerovl.params": _PARAMETERS,
     **{
         f"zerovl.params.{name}": _PARAMETERS
-        for name in ("data", "evaluate", "filters", "machine", "model", "register", "section", "streaming", "train")
+        for name in (
+            "data",
+            "evaluate",
+            "filters",
+            "later",
+            "machine",
+            "model",
+            "register",
+            "section",
+            "streaming",
+            "train",
+        )
     },
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,

@@ -238,3 +238,14 @@ def test_addresses_of_hooks_are_told_to_nobody() -> None:
 def test_facts_of_a_run_that_was_never_tracked(tmp_path: Path) -> None:
     change_facts(tmp_path, state="finished")
     assert read_facts(tmp_path) is None
+
+
+def test_a_password_in_what_a_library_says_is_not_shown(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(Notebook):
+        def open(self, run: TrackedRun) -> str:
+            raise ConnectionError("API request to http://me:p@ss@127.0.0.1:1/api failed")
+
+    delivery = Delivery("notebook", Away(), run)
+    assert not Sender("notebook", delivery, "here")._attempt(delivery.tell)
+    assert "http://127.0.0.1:1/api failed" in caplog.text
+    assert "p@ss" not in caplog.text

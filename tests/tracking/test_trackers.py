@@ -22,6 +22,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, read_json_lines, sha256_file, write_json
+from zerovl.params import as_dict
 from zerovl.tracking import following, trackers
 from zerovl.tracking.base import State
 from zerovl.tracking.delivery import Delivery
@@ -213,10 +214,14 @@ def test_a_run_that_was_never_tracked_is_told_with_its_own_parameters(
 ) -> None:
     run = evaluated.runs / "abc"
     shutil.rmtree(run / "tracking")
-    own = {"train": {"lr": 0.5}, "data": "digest", "parent": {"run": "def", "step": 7}}
+    model = as_dict(recipe(TRACKED).model)
+    own = {"model": model, "train": {"lr": 0.5}, "data": "digest", "parent": {"run": "def", "step": 7}}
     write_json(run / "fingerprint.json", own)
     with pytest.raises(ZeroVLError, match=r"params\.yaml is not the run's any more \(train\.lr was 0\.5, is 0\.25\)"):
         track.track(recipe(TRACKED, "train.lr=0.25"), evaluated)
+    # What stands in no such file has the value that runs of before had.
+    with pytest.raises(ZeroVLError, match=r"train\.ema_decay was 0\.0, is 0\.9"):
+        track.track(recipe(TRACKED, "train.lr=0.5", "train.ema_decay=0.9"), evaluated)
     assert not told
     assert track.track(recipe(TRACKED, "train.lr=0.5"), evaluated) == 0
     assert capsys.readouterr().out == f"{run}: tensorboard knows all of it\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from zerovl.params.later import LATER
+
 FILE = "fingerprint.json"  # of a run's folder
 
 
@@ -13,9 +15,14 @@ def changed(run: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
 
     What shapes no weights stands in no such file, and is not compared.
     """
-    for section in ("model", "train"):
-        theirs, ours = dict(_flat(section, run.get(section, {}))), dict(_flat(section, params[section]))
+    streamed = bool(run.get("streams"))
+    for section in ("model", "train", *(["prepare"] if streamed else [])):
+        # What a run leaves out of its file has the value that `LATER` names.
+        theirs = dict(_flat(section, LATER[section])) | dict(_flat(section, run.get(section, {})))
+        ours = dict(_flat(section, params[section]))
         for key in sorted(theirs.keys() & ours.keys()):
+            if key.startswith("train.streaming.") and not streamed:
+                continue  # it has no effect, and stands in no such file
             if theirs[key] != ours[key] and ours[key] != "auto":  # the run has what that stands for
                 yield f"{key} was {theirs[key]}, is {ours[key]}"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -85,6 +86,8 @@ class ShardCache:
         with self._rights_explained(), _held(part, wait) as descriptor:
             if descriptor is None:
                 return False
+            if _is_anothers(descriptor, self.folder) and not self.use(shard):
+                raise NoRoomError(f"{part}: left by a fetch of another user, who alone may remove it")
             try:
                 if not wait and len(list(self.folder.glob(f"*{_PART}"))) > _AT_ONCE:
                     return False
@@ -213,9 +216,13 @@ def _held(part: Path, wait: bool) -> Iterator[int | None]:
 def _open(part: Path) -> int:
     """Open or make a file on its way; those who share the folder never see it before it is open to them too."""
     with locked(part.parent):
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        open_file(descriptor, part.parent)
-    return descriptor
+        try:
+            # Without O_CREAT first: in a sticky folder the kernel may refuse it for a file of another user.
+            return os.open(part, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            open_file(descriptor, part.parent)
+            return descriptor
 
 
 def _lock(descriptor: int, path: Path, wait: bool) -> bool:
@@ -238,19 +245,27 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
+def _is_anothers(descriptor: int, folder: Path) -> bool:
+    """Whether a file on its way cannot be renamed by this user, as the folder is sticky."""
+    return os.fstat(descriptor).st_uid != os.geteuid() and bool(folder.stat().st_mode & stat.S_ISVTX)
+
+
 def _removed_if_left(part: Path) -> bool:
     """Remove a file on its way whose lock nobody holds, as its process was killed; returns whether it was so.
 
     The lock is held until the name is gone: who waits for it would else fill a file that then has no name.
     """
     try:
-        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     except PermissionError:  # another user's, who removes it
         return False
     try:
         left = _lock(descriptor, part, wait=False) and _is_at(part, descriptor)
         if left:
-            part.unlink()
+            try:
+                part.unlink()
+            except PermissionError:  # another user's, in a folder where each removes their own (sticky)
+                return False
         return left
     finally:
         os.close(descriptor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 State = Literal["running", "finished", "interrupted", "failed"]
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the names and passwords in its addresses."""
+    return _CREDENTIALS.sub("//", text)

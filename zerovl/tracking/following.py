@@ -58,10 +58,16 @@ def tracked(params: Params, folder: Path, steps: int, notes: Mapping[str, str]) 
     if names:
         write_facts(folder, _as_known(Facts.of(params, steps, notes), read_facts(folder)))
     senders = Senders(names, folder)
+    seconds = _PATIENCE_SECONDS
     try:
         yield senders
+    except KeyboardInterrupt:  # somebody waits, and has asked twice
+        seconds = _INTERRUPTED_SECONDS
+        if senders.state == "failed":  # which nobody has said
+            senders.ended("interrupted")
+        raise
     finally:
-        senders.close(_INTERRUPTED_SECONDS if senders.state == "interrupted" else _PATIENCE_SECONDS)
+        senders.close(_INTERRUPTED_SECONDS if senders.state == "interrupted" else seconds)
 
 
 def bring_up_to_date(names: Sequence[str], folder: Path, facts: Facts, seconds: float = _PATIENCE_SECONDS) -> bool:

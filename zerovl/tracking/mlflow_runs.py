@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from zerovl.tracking.base import Point, Results, State, TrackedRun
+from zerovl.tracking.base import Point, Results, State, TrackedRun, without_credentials
 
 URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
@@ -20,7 +20,6 @@ _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 _STATUS: dict[State, str] = {
     "running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED",
 }  # fmt: skip
-_CREDENTIALS = re.compile(r"//[^/]*@")
 _Item = TypeVar("_Item")
 
 
@@ -37,7 +36,7 @@ class MlflowRuns:
 
     def place(self) -> str:
         """Return address and experiment; a name and password in the address stay out, since this is noted and shown."""
-        return f"{_CREDENTIALS.sub('//', os.environ[URI], count=1)}, experiment {self._experiment}"
+        return f"{without_credentials(os.environ[URI])}, experiment {self._experiment}"
 
     def open(self, run: TrackedRun) -> str:
         """Begin a run, or go on with the one that is known; a run that somebody has deleted begins again."""

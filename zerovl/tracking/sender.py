@@ -21,7 +21,7 @@ from zerovl import log
 from zerovl.files import try_lock
 from zerovl.log import logger
 from zerovl.text_format import plural
-from zerovl.tracking.base import State
+from zerovl.tracking.base import State, without_credentials
 from zerovl.tracking.delivery import Delivery
 from zerovl.tracking.facts import FOLDER, read_facts
 from zerovl.tracking.trackers import TRACKERS
@@ -67,7 +67,8 @@ class Sender:
             tell()
         except Exception as error:  # whatever a library raises: the training goes on
             if not self._away:
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+                said = without_credentials(f"{type(error).__name__}: {error}")  # libraries name the whole address
+                text = " ".join(said.split())[:_SHOWN]
                 logger().warning(
                     f"{self._name}: {self._place} does not take what it is told ({text}); nothing waits for it, the "
                     "run's log keeps everything, and it is tried again. Start the server, or correct its address"

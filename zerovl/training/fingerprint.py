@@ -16,39 +16,13 @@ from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.text import FILES as TOKENIZER_FILES
-from zerovl.params import FineTuningParams, Params, StreamingParams, as_dict
+from zerovl.params import Params, as_dict
+from zerovl.params.later import LATER
 from zerovl.training.start import Checkpoint, Start
 from zerovl.training.weight_digests import file_digests
 
 _WEIGHTS = "weights"
 _NOT_SHAPING = ("valid_checks", "valid_pairs", "valid_set_pictures", "continue_from")
-# Settings that came after fingerprints, with what runs before them had: a run with just that is what it was.
-_TEMPERATURE_LR_SCALE = "temperature_lr_scale"  # came later than the rest of its section
-_LATER: dict[str, dict[str, Any]] = {
-    "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},
-    "train": {
-        "equal_pairs": "negatives",
-        "pair_order": "drawn",
-        "shuffle": "global",
-        "block_shards": 32,
-        "epoch_of": "pictures",
-        f"fine_tuning.{_TEMPERATURE_LR_SCALE}": 1.0,
-        "fine_tuning": {
-            key: value for key, value in as_dict(FineTuningParams()).items() if key != _TEMPERATURE_LR_SCALE
-        },
-        "ema_decay": 0.0,
-        "image_dropout": 0.0,
-        "image_size": 0,
-        "reading": "indexed",
-        "residual_stream": "float32",
-        "streaming": as_dict(StreamingParams()),
-        "augment.flip_probability": 0.0,
-        "augment.decode": "exact",
-        "text_dropout": 0.0,
-    },
-    # Of streamed pairs alone; what prepared ones were made with is in the digest of their data.
-    "prepare": {"max_caption_bytes": 10_000, "max_pixels": 50_000_000},
-}
 
 
 def describe(
@@ -71,7 +45,7 @@ def describe(
         del train[key]
     if not streams:
         del train["streaming"]
-    limits = _as_before("prepare", {key: getattr(params.prepare, key) for key in _LATER["prepare"]}) if streams else {}
+    limits = _as_before("prepare", {key: getattr(params.prepare, key) for key in LATER["prepare"]}) if streams else {}
     weights = {} if start or parent else file_digests(params.model)
     return {
         "model": _as_before("model", model),
@@ -90,7 +64,7 @@ def describe(
 
 def _as_before(section: str, values: dict[str, Any]) -> dict[str, Any]:
     """Leave out what came later and has the value that runs before it had."""
-    for path, before in _LATER[section].items():
+    for path, before in LATER[section].items():
         *outer, key = path.split(".")
         place = values
         for name in outer:
@@ -113,7 +87,7 @@ def without_weights(description: dict[str, Any]) -> dict[str, Any]:
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return what two descriptions differ in, one "key: old -> new" each; of the code the files."""
     found = []
-    for section, later in _LATER.items():
+    for section, later in LATER.items():
         old, new = (
             dict(_leaves(later)) | dict(_leaves(description.get(section, {}))) for description in (before, after)
         )

@@ -93,12 +93,12 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
                 if ranks.is_first:
                     last = checkpoints.path(run.spec.steps)
                     _report(run, memory_before, checkpoints.take_blocked(), copy.counts(), last)
-            copy.finish()  # after the report: whoever does not wait for it has all the same
-            if outcome.state == "finished" and ranks.is_first:
-                add_to_report(workspace.training_report, copy.counts())
             if senders:
                 senders.ended(outcome.state)
-            status = _exit_status(run, outcome, stop)  # says what was saved before trackers are waited for
+            status = _exit_status(run, outcome, stop)  # says what was saved before anything is waited for
+            copy.finish()  # last: whoever does not wait for it has all the same
+            if outcome.state == "finished" and ranks.is_first:
+                add_to_report(workspace.training_report, copy.counts())
     return status
 
 

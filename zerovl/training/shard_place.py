@@ -41,6 +41,8 @@ class ShardPlace:
         """Return what gets shards ready before the loader comes to them."""
         if self.sampler is None or self.cache is None:
             return NothingAhead()
+        if not any(self.files.pictures(shard) for shard in split_shards(self.manifest, "train")):
+            return NothingAhead()  # the pictures are on a disk; the small shards that name them come when asked for
         return ShardsAhead(self.sampler, self.manifest, self.cache, self.files)
 
 

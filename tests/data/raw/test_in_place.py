@@ -285,7 +285,7 @@ def test_a_catalogue_of_any_size_is_read_whole(tmp_path: Path, monkeypatch: pyte
 def test_prepare_may_open_many_tars(tmp_path: Path) -> None:
     write_good(tmp_path / "raw/web/0.tar", 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    low = soft // 2
+    low = 512
     resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
     try:
         raw_sources.run_sources(tmp_path, WEB | {"tars": "in_place"})

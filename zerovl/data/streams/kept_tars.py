@@ -7,12 +7,14 @@ has made have one, and a cache of their own (`zerovl.data.shard_cache`).
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from zerovl import s3
 from zerovl.data.streams.addresses import Stream, cannot_read, is_local, open_object, open_stream
 from zerovl.errors import ZeroVLError
+from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
 
 _ATTEMPTS = 5  # to open what is there, in a cache that is far too small for its users
 
@@ -32,10 +34,16 @@ class KeptTars:
         from webdataset.cache import FileCache
 
         webdataset.gopen_schemes[s3.PREFIX.partition(":")[0]] = open_object
+        make_folder(self.folder, self.folder.parent)
+        setting = f"machine.shard_cache.folder {self.folder.parent}"
+        fix = f"{mend(self.folder.parent)}; or name a folder of your own"
         cache = FileCache(str(self.folder), url_to_name=_name, validator=None, cache_size=self.size)
         for _ in range(_ATTEMPTS):
             try:
-                return open(cache.get_file(address), "rb")
+                with denied_explained(self.folder, setting, fix):
+                    descriptor = os.open(cache.get_file(address), os.O_RDONLY | os.O_CLOEXEC)
+                open_file(descriptor, self.folder)
+                return os.fdopen(descriptor, "rb")
             except FileNotFoundError:  # another process has made room
                 continue
             except OSError as error:
