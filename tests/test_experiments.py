@@ -68,7 +68,7 @@ def test_elsewhere_a_checkout_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path: Path) -> None:
     main = tmp_path / "main"
-    for place in ("towers/text", "data/start/big", "sets/animals", "judge", "eye"):
+    for place in ("towers/text", "data/start/big", "sets/animals", "judge", "eye", "packed", "cache"):
         (main / place).mkdir(parents=True)
     (main / "towers" / "image.safetensors").write_text("weights")
     Path("data").mkdir()
@@ -76,6 +76,7 @@ def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path:
         "model": {"image_tower": {"weights": "towers/image.safetensors"}, "text_tower": {"name": "towers/text"}},
         "prepare": {"filters": {"agreement": {"model": "judge"}, "semantic_duplicates": {"model": "eye"}}},
         "train": {"init_from": "data/start/big"},
+        "machine": {"shards": "packed", "shard_cache": {"folder": "cache"}},
         "evaluate": {"classification": [{"folder": "sets/animals", "classnames": "../outside.txt"}, "broken"]},
     }
     (tmp_path / "main" / ".." / "outside.txt").write_text("a")
@@ -83,7 +84,9 @@ def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path:
     assert Path("towers/image.safetensors").read_text() == "weights"
     assert Path("data/start").is_symlink()
     assert Path("sets/animals").is_dir()
-    assert {path.name for path in Path().iterdir()} == {"data", "eye", "judge", "sets", "towers"}
+    assert {path.name for path in Path().iterdir()} == {
+        *("cache", "data", "eye", "judge", "packed", "sets", "towers"),
+    }
     experiment_copy.link_named_files({"model": 3}, main, Path())  # what is wrong is the command's to say
 
 

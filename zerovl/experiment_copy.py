@@ -25,6 +25,8 @@ _NAMED = (
     ("prepare", "filters", "agreement", "model"),
     ("prepare", "filters", "semantic_duplicates", "model"),
     ("train", "init_from"),
+    ("machine", "shards"),
+    ("machine", "shard_cache", "folder"),
 )
 _NAMED_BY_SETS = ("folder", "csv", "shards", "classnames")
 
