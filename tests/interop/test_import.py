@@ -23,7 +23,13 @@ SAMPLE = synthetic_sample()
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
     pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
-    export(make_bundle(tmp_path, "bert", "mean", logit_bias=-4.0), "tiny", "open-clip", SAMPLE, tmp_path / "theirs")
+    export(
+        make_bundle(tmp_path, "bert", "mean", logit_bias=-4.0),
+        CardFacts("tiny"),
+        "open-clip",
+        SAMPLE,
+        tmp_path / "theirs",
+    )
     return tmp_path / "theirs"
 
 
