@@ -19,7 +19,7 @@ from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.process import Patience
 from flows.runtime.turn import devices_to_hold, hold_turn
-from zerovl import params_file
+from zerovl import params_file, s3
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
@@ -172,6 +172,7 @@ def run_dvc(
         patience: with a command that is to end; of one that has nothing to save unless given.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**checkout.environment, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
+    own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**checkout.environment, **s3.checksum_variables(), **own}
     command, patience = [sys.executable, "-m", "dvc", *words], patience or Patience.of_other_stages()
     return process.run(command, checkout.path, environment, listener, keep, patience)

@@ -91,6 +91,14 @@ def test_all_who_speak_s3_have_the_same_settings(moto_bucket: str) -> None:
     assert config.request_checksum_calculation == config.response_checksum_validation == "when_required"
 
 
+def test_the_environment_asks_for_checksums(moto_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    assert s3.Bucket(moto_bucket).client.meta.config.request_checksum_calculation == "when_supported"
+    monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "never")
+    with pytest.raises(ZeroVLError, match=r"never.*check AWS_ENDPOINT_URL and the AWS_ variables"):
+        s3.Bucket(moto_bucket).client  # noqa: B018, it makes the client
+
+
 def test_a_read_goes_on_where_the_connection_broke(moto_bucket: str, proxy: FlakyProxy) -> None:
     content = os.urandom(3 << 20)
     client().put_object(Bucket=moto_bucket, Key="shards/a.tar", Body=content)

@@ -4,7 +4,8 @@ Releases (`registry.stores.s3`), shards (`data.s3_shards`) and raw data (`data.r
 `Bucket`; no other module imports boto3, and this one does only when a bucket is used: a bare GPU node has none.
 
 The environment sets endpoint and keys as for any AWS client: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_PROFILE.
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_PROFILE. Headers of checksums are sent and asked for where S3
+requires them, unless AWS_REQUEST_CHECKSUM_CALCULATION or AWS_RESPONSE_CHECKSUM_VALIDATION says `when_supported`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ PREFIX = "s3://"
 BLOCK = 1 << 20  # bytes that are read at once
 
 _CONNECTIONS = 10  # kept open at most; one for each thread of a download
+
+# What is kept on S3 has digests of its own, and many servers refuse the newer headers of checksums.
+_CHECKSUMS = {
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+}
 
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
 _MISSING = ("NoSuchKey", "404")
@@ -78,6 +85,14 @@ def parse(uri: str) -> Location:
     if not uri.startswith(PREFIX) or not bucket:
         raise ZeroVLError(f"{uri!r} names no bucket; write it as s3://bucket/prefix")
     return Location(bucket, path)
+
+
+def checksum_variables() -> dict[str, str]:
+    """Return the variables by which other clients of S3, above all DVC's, send checksums as `Bucket` does.
+
+    What the environment says is kept. A `dvc` that is typed by hand reads the same in `.dvc/s3.conf`.
+    """
+    return {name: os.environ.get(name) or value for name, value in _CHECKSUMS.items()}
 
 
 class Bucket:
@@ -215,14 +230,14 @@ def _make_client(bucket: str, patience: Patience, connections: int) -> tuple[Any
     from botocore.exceptions import BotoCoreError
 
     session = boto3.session.Session()
+    checksums = checksum_variables()
     config = Config(
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
         connect_timeout=patience.connect_seconds,
         read_timeout=patience.answer_seconds,
         max_pool_connections=connections,
-        # What is kept here has digests of its own; many servers do not know the newer checksum headers.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
+        request_checksum_calculation=checksums["AWS_REQUEST_CHECKSUM_CALCULATION"],
+        response_checksum_validation=checksums["AWS_RESPONSE_CHECKSUM_VALIDATION"],
     )
     try:
         return session, session.client("s3", config=config)

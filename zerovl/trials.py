@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zerovl import gpu_leases, gpu_names, own_gpus
+from zerovl import gpu_leases, gpu_names, own_gpus, s3
 from zerovl.text_format import plural
 
 _POLL = 0.2  # seconds
@@ -59,7 +59,7 @@ class DvcProcess:
             if output:
                 output.parent.mkdir(parents=True, exist_ok=True)
             stream = files.enter_context(open(output, "ab")) if output else None
-            environment = {**os.environ, "PATH": path}
+            environment = {**os.environ, **s3.checksum_variables(), "PATH": path}
             child = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, start_new_session=True)
             return cls(child)
 

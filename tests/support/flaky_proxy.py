@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that spoils the first requests, one fault each, then behaves."""
+"""Proxies before a real S3 server: one spoils the first requests, one refuses headers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import http.client
 import socket
 import threading
 import time
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 UNAVAILABLE = "503"  # SlowDown, before anything was done
 INTERNAL = "500"
+NOT_IMPLEMENTED = "501"  # as a server answers to headers that it does not know
 REFUSED = "403"  # as to a key that may not do it
 DROP = "drop"  # the connection ends without an answer
 HANG = "hang"  # no answer for longer than the client waits
@@ -26,6 +28,7 @@ class FlakyProxy:
         self.faults = list(faults)
         self.passed = 0  # requests of the method that the server behind has answered
         self._lock = threading.Lock()
+        self._method = method
         proxy, server = self, urlsplit(url).netloc
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,8 +36,8 @@ class FlakyProxy:
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                fault = proxy._next_fault(self.command) if self.command == method else ""
-                if fault in (UNAVAILABLE, INTERNAL, REFUSED):
+                fault = proxy._fault_of(self.command, self.path, self.headers)
+                if fault in (UNAVAILABLE, INTERNAL, NOT_IMPLEMENTED, REFUSED):
                     self._answer(int(fault), [], f"<Error><Code>Fault{fault}</Code></Error>".encode())
                 elif fault == DROP:
                     self._hang_up()
@@ -90,9 +93,28 @@ class FlakyProxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def _next_fault(self, method: str) -> str:
+    def _fault_of(self, method: str, path: str, headers: Message) -> str:
+        """Return what happens to a request; "" where it is passed on."""
+        if method != self._method:
+            return ""
         with self._lock:
             return self.faults.pop(0) if self.faults else ""
+
+
+class RefusesChecksums(FlakyProxy):
+    """Answers 501 to each request with S3's newer headers of checksums, as servers do that are older than they."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "", [])
+        self.refused = 0
+
+    def _fault_of(self, method: str, path: str, headers: Message) -> str:
+        names = " ".join(headers.keys()).lower()
+        if not any(word in names for word in ("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer")):
+            return ""
+        with self._lock:
+            self.refused += 1
+        return NOT_IMPLEMENTED
 
 
 _OWN_HEADERS = ("content-length", "transfer-encoding", "connection", "date", "server")

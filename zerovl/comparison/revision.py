@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from zerovl import s3
 from zerovl.errors import ZeroVLError
 from zerovl.registry import release_files
 from zerovl.release.provenance import report
@@ -43,6 +45,7 @@ def copy_files(name: str, root: Path, aside: Path, paths: Iterable[Path]) -> str
             its files cannot be read.
     """
     _require_dvc(name)
+    os.environ.update(s3.checksum_variables())  # DVC's remote may be on S3
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
