@@ -98,22 +98,16 @@ def shows(page: Page, text: str, exact: bool = False) -> None:
     expect(page.get_by_text(text, exact=exact).locator("visible=true").first).to_be_visible()
 
 
-def show_artifact(page: Page, key: str) -> None:
-    """Scroll to a card of the Artifacts tab, which loads its list as one scrolls; again where the server refused it."""
-    page.mouse.move(760, 700)
-    card = page.get_by_text(key, exact=True).locator("visible=true").first
-    for attempt in range(240):
-        if card.count():
-            break
-        if attempt == 120:  # a minute: before that the page may still be loading
-            page.reload()
-            open_tab(page, "Artifacts")
-        page.mouse.move(760, 700)  # each time: a page that was loaded since knows of no mouse
-        # Now and then to the top: a list that stayed short where it was refused is asked for again.
-        page.mouse.wheel(0, -20_000 if attempt % 20 == 19 else 600)
-        page.wait_for_timeout(500)
-    expect(card).to_be_visible()
-    page.mouse.wheel(0, -20_000)
+def open_artifact(factory: Factory, page: Page, run: str, key: str) -> None:
+    """Open the page of a run's newest artifact of this name; the tab of a run shows more cards only as one scrolls."""
+    artifact = wait_for(f"the artifact {key}", lambda: factory.artifacts(run).get(key), 240)
+    for last in (False, False, True):
+        page.goto(f"{factory.url}/artifacts/artifact/{artifact['id']}")
+        try:
+            return shows(page, key)
+        except AssertionError:  # the page does not ask again for what a busy server refused
+            if last:
+                raise
 
 
 def open_tab(page: Page, name: str) -> None:
