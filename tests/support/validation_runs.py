@@ -60,8 +60,23 @@ def judge_by_bounds(
 ) -> tuple[list[dict[str, Any]], str]:
     """What `check_expectations` does, by the bounds alone: its tables are written, its rules hold or do not."""
     expectations._write_tables(report / "tables", manifest, counted, rules)
-    outcomes = [{"table": "rules", "rule": rule.name, "success": is_inside(rule)} for rule in rules]
-    return outcomes, "none"
+    return [_outcome(rule) for rule in rules], "none"
+
+
+def _outcome(rule: Rule) -> dict[str, Any]:
+    """Of a rule, as of its expectation in the table of rules."""
+    holds = is_inside(rule)
+    return {
+        "table": "rules",
+        "rule": rule.name,
+        "expectation": "expect_column_values_to_be_between",
+        "column": rule.name,
+        "expected": rule.bound,
+        "success": holds,
+        "checked": int(rule.value is not None),
+        "unexpected": int(not holds),
+        "examples": [] if holds else [str(rule.value)],
+    }
 
 
 def refuse_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,14 @@ def test_great_expectations_agrees_with_plain_pandas(tmp_path: Path) -> None:
     for name, count in expected.items():
         assert outcomes[name]["unexpected"] == count, name
         assert outcomes[name]["success"] == (count == 0), name
+    assert outcomes["sample", "aspect", "image_aspect"]["examples"] == ["9"]
+    assert outcomes["sample", "caption", "caption_content"]["examples"] == [repr("two \x00 dots")]
+    assert outcomes["sample", "sha256", "complete"]["examples"] == []  # a missing value has nothing to show
+    page = Workspace(tmp_path).validation_page.read_text(encoding="utf-8")
+    for each in verdict["expectations"]:
+        assert f"</td><td>{escape(each['expected'])}</td>" in page
+    assert "<td>at most 8</td><td class='state broken'>broken</td><td>1 of 120 are not: 9</td>" in page
+    assert "<code>key</code></td><td>is unique</td><td class='state broken'>broken</td><td>3 of 120 are not: " in page
     for rule in verdict["rules"]:
         low, high = re.fullmatch(r"(?:>= (\S+))?(?:<= (\S+))?", rule["bound"]).groups()  # type: ignore[union-attr]
         inside = rule["value"] is None or (rule["value"] >= float(low) if low else rule["value"] <= float(high))

@@ -9,6 +9,10 @@ import pytest
 from tests.support.browser import CHROMIUM, in_a_thread, keep, open_browser
 from tests.support.validation_manifests import clean_rows, quarantine
 from tests.support.validation_runs import row, validate
+from zerovl.data.validation.expectations_section import expectations_section, in_words
+
+BETWEEN = "expect_column_values_to_be_between"
+PASSED = {"success": True, "checked": 0, "unexpected": 0, "examples": []}
 
 
 class Loads(HTMLParser):
@@ -41,6 +45,35 @@ def test_the_page_loads_nothing_and_escapes_what_came_from_data(tmp_path: Path) 
     assert "@import" not in page
     assert "&lt;script src=&quot;https://evil.example" in page
     assert "$" not in re.sub(r"<code>.*?</code>", "", page)  # no placeholder is left
+
+
+def test_what_great_expectations_found_is_on_the_page() -> None:
+    """Escaped, failures first and unfolded; each with column, words, what was seen and its rule."""
+    several = {"column": ["source", "image_id"], "expected": "are unique together", "rule": "image_ids_unique"}
+    found = {"success": False, "checked": 120, "unexpected": 2, "examples": ["<b>", "x" * 99]}
+    length = {"column": "words_min", "expected": in_words(BETWEEN, {"min_value": 4.0, "max_value": None})}
+    outcomes = [
+        {"table": "rules", "column": "leaked", "expected": "at most 0", "rule": "leaked", **PASSED, "checked": 1},
+        {"table": "rules", "column": "drift_rows", "expected": "at most 0.3", "rule": "drift_rows", **PASSED},
+        {"table": "shards", **length, "rule": "caption_words_min", **PASSED, "checked": 12},
+        {"table": "sample", **several, **found},
+    ]
+    rules = [{"name": "leaked", "value": 0.0}, {"name": "drift_rows", "value": None}]
+    verdict = {"expectations": outcomes, "rules": rules, "great_expectations": "1.2", "sampled_rows": 1200}
+    section = expectations_section(verdict)
+    assert "3 of 4 were met, as Great Expectations 1.2 found them in a <code>sample</code> of 1,200 rows" in section
+    assert "<details open><summary>all 4" in section
+    of_several = ["sample", "source", ", ", "image_id", "are unique together", "broken"]
+    cells = [re.sub(r"<[^>]*>", "|", line).strip("|") for line in section.splitlines() if line.startswith("<tr><td>")]
+    assert [re.split(r"\|+", line) for line in cells] == [
+        [*of_several, f"2 of 120 are not: &lt;b&gt;, {'x' * 60}...", "image_ids_unique"],
+        ["rules", "leaked", "at most 0", "passed", "0", "leaked"],
+        ["rules", "drift_rows", "at most 0.3", "not checked", "no values", "drift_rows"],
+        ["shards", "words_min", "at least 4", "passed", "0 of 12 are not", "caption_words_min"],
+    ]
+    for each in outcomes:
+        each["success"] = True
+    assert "<details><summary>" in expectations_section(verdict)
 
 
 @pytest.mark.usefixtures("by_bounds")

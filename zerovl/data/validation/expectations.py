@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zerovl.data.manifest import Manifest
+from zerovl.data.validation.expectations_section import in_words
 from zerovl.data.validation.row_rules import CONTROL
 from zerovl.data.validation.rules import Rule
 from zerovl.data.validation.statistics import Scan
@@ -153,12 +154,22 @@ def _outcome(table: str, result: Any) -> dict[str, Any]:
     for info in [raised] if "raised_exception" in raised else raised.values():
         if info.get("raised_exception"):
             raise RuntimeError(f"Great Expectations failed at {configuration.type} on {table}: {info}")
-    columns = configuration.kwargs
+    columns, found = configuration.kwargs, result.result
     return {
         "table": table,
         "rule": configuration.meta["rule"],
         "expectation": configuration.type,
         "column": columns.get("column") or columns.get("column_list") or [columns["column_A"], columns["column_B"]],
+        "expected": in_words(configuration.type, columns),
         "success": bool(result.success),
-        "unexpected": int(result.result.get("unexpected_count") or 0),
+        "checked": int(found["element_count"]) - int(found.get("missing_count") or 0),
+        "unexpected": int(found.get("unexpected_count") or 0),
+        # Missing values, None and NaN, have nothing to show.
+        "examples": [_readable(each) for each in found["partial_unexpected_list"] if each is not None and each == each],
     }
+
+
+def _readable(value: Any) -> str:
+    """Return an unexpected value, or several of a row, as text without control characters."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
+    return " / ".join(f"{part:g}" if isinstance(part, float) else repr(part) for part in parts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zerovl.data.validation.expectations_section import expectations_section
 from zerovl.data.validation.left_out_section import left_out_section
 from zerovl.data.validation.statistics import Example, Histogram, Scan
 from zerovl.data.validation.verdict import NOT_LOOKED_AT
@@ -47,9 +48,7 @@ def write(path: Path, verdict: dict[str, Any], counted: Scan) -> None:
         drawn=_drawn(counted.drawn_valid) + _without(verdict.get("sources_without", {})),
         left_out=left_out_section(counted),
         plots="\n".join(_plots(counted)),
-        version=escape(verdict["great_expectations"]),
-        expectations=f"{len(verdict['expectations'])} expectations",
-        sampled=_number(verdict["sampled_rows"]),
+        expectations=expectations_section(verdict),
     )
     with atomic_write(path, "w") as file:
         file.write(page)
