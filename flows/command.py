@@ -25,7 +25,8 @@ def main(flow: Flow[..., Any], check: Callable[..., object] = lambda **_: None) 
         prog=f"python -m flows.{flow.name}", description=(flow.description or "").partition("\n\nArgs:")[0]
     )
     for name, described in flow.parameters.properties.items():
-        _add(parser, name, described, name in flow.parameters.required)
+        if "$ref" not in described.get("items", {}):  # settings chosen from a list are of forms alone
+            _add(parser, name, described, name in flow.parameters.required)
     arguments = vars(parser.parse_args())
     try:
         check(**arguments)

@@ -14,6 +14,7 @@ from flows.forms import After, Overrides, Recipe
 from flows.progress import ProgressReporter
 from flows.runtime import changes, process
 from flows.runtime.checkout import STARTS, Checkout
+from flows.settings import Settings, as_overrides
 from flows.stores import open_registry
 from zerovl.files import read_json
 from zerovl.params import Params
@@ -23,7 +24,8 @@ from zerovl.registry import transfer
 @flow(name="retrain")
 def retrain(
     recipe: Recipe = "params.yaml",
-    overrides: Overrides = [],  # noqa: B006, never changed; a form needs a list
+    settings: Settings = [],  # noqa: B006, never changed; a form needs a list
+    overrides: Overrides = [],  # noqa: B006, as above
     revision: str = "HEAD",
     after: After = "promote if better",
     from_production: bool = False,
@@ -34,7 +36,8 @@ def retrain(
 
     Args:
         recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/, or your own
-        overrides: key=value each, laid over the recipe
+        settings: keys of params.yaml with their values, chosen from a list and laid over the recipe
+        overrides: the same as text, key=value each, laid over both
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
         from_production: start from the weights of the model in production, not from the towers' own
@@ -43,19 +46,20 @@ def retrain(
     """
     if reason:
         get_run_logger().info("asked for by: %s", reason)
+    overrides = [*as_overrides(settings), *overrides]
     if problem := pipeline.problem_of(recipe, overrides, revision):
         return Failed(message=problem)
     checkout = pipeline.open_checkout(revision)
-    settings = pipeline.write_params(checkout, recipe, overrides, after)
+    params = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)
-    if unwatched := changes.unwatched_sources(checkout.path, settings):
+    if unwatched := changes.unwatched_sources(checkout.path, params):
         repack(checkout, unwatched)
-    if not force and (known := compare_with_releases(checkout, settings)):
+    if not force and (known := compare_with_releases(checkout, params)):
         checkout.discard()
         return endings.nothing_new(known, str(runtime.flow_run.id))
-    if from_production and (override := fetch_production_model(checkout, settings)):
-        settings = pipeline.write_params(checkout, recipe, [*overrides, override], after)
-    release = pipeline.run_stages(checkout, settings, after)
+    if from_production and (override := fetch_production_model(checkout, params)):
+        params = pipeline.write_params(checkout, recipe, [*overrides, override], after)
+    release = pipeline.run_stages(checkout, params, after)
     return endings.refused(release) or release
 
 

@@ -11,12 +11,14 @@ from prefect.states import Failed
 from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
 from flows.runtime import changes
+from flows.settings import Settings, as_overrides
 
 
 @flow(name="train")
 def train(
     recipe: Recipe = "params.yaml",
-    overrides: Overrides = [],  # noqa: B006, never changed; a form needs a list
+    settings: Settings = [],  # noqa: B006, never changed; a form needs a list
+    overrides: Overrides = [],  # noqa: B006, as above
     revision: str = "HEAD",
     after: After = "promote if better",
 ) -> State[Any] | dict[str, Any] | None:
@@ -26,19 +28,21 @@ def train(
 
     Args:
         recipe: params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/, or your own
-        overrides: key=value each, laid over the recipe
+        settings: keys of params.yaml with their values, chosen from a list and laid over the recipe
+        overrides: the same as text, key=value each, laid over both
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
     """
+    overrides = [*as_overrides(settings), *overrides]
     if problem := pipeline.problem_of(recipe, overrides, revision):
         return Failed(message=problem)
     checkout = pipeline.open_checkout(revision)
-    settings = pipeline.write_params(checkout, recipe, overrides, after)
-    if unwatched := changes.unwatched_sources(checkout.path, settings):
+    params = pipeline.write_params(checkout, recipe, overrides, after)
+    if unwatched := changes.unwatched_sources(checkout.path, params):
         get_run_logger().warning(
             "%s: DVC does not see whether it changed; the flow retrain reads it again", ", ".join(unwatched)
         )
-    return pipeline.run_stages(checkout, settings, after)
+    return pipeline.run_stages(checkout, params, after)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,19 @@ def test_custom_run_is_a_form_with_descriptions(factory: Factory, page: Page) ->
         "branch, tag or commit of code, parameters and data",
     ):
         shows(page, text)
+    offered = page.locator(".schema-form-property-array-list").first
+    offered.get_by_role("button", name="Add item").click()
+    offered.locator(".p-select-button__control").click()
+    page.keyboard.type("learning rate")  # a word of its sentence finds the key
+    page.get_by_text("train.lr: peak learning rate (demo: 0.001)").locator("visible=true").click()
+    for value in ("much", "3e-4"):
+        offered.locator("textarea").fill(value)
+        if value == "much":
+            page.get_by_role("button", name="Submit", exact=True).click()
+            shows(page, "'much' does not match")  # beside its field, and no run is made
+    page.mouse.wheel(0, -20_000)
     keep(page, "custom-run")
+    assert not factory.runs_of("train")
 
 
 def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page, first_run: str) -> None:

@@ -18,6 +18,7 @@ from flows.reproduce import reproduce
 from flows.retention import retention
 from flows.retrain import retrain
 from flows.rollback import rollback
+from flows.settings import Setting
 from flows.train import train
 from tests.support.paths import ROOT
 from tests.support.project_copy import commit, git
@@ -60,8 +61,12 @@ def test_a_mistake_ends_a_run_before_its_checkout(
     (tmp_path / "mine.yaml").write_text("train: {bach_size: 4}")  # git does not know it
     assert pipeline.problem_of("params.yaml", ["train.lr=1e-4"], "HEAD") == ""
     assert pipeline.problem_of("params.yaml", ["of.another=1"], "no-such-branch") == ""
-    for flow in (train, retrain):
-        ended = flow.fn(recipe=recipe, overrides=overrides)  # as the flow runs, without a server
+    chosen = [
+        Setting(key=f"{each.partition('=')[0]}: its sentence", value=each.partition("=")[2]) for each in overrides
+    ]
+    both: list[tuple[Any, Any]] = [(train, {"overrides": overrides}), (retrain, {"settings": chosen})]
+    for flow, given in both:
+        ended = flow.fn(recipe=recipe, **given)  # as the flow runs, without a server
         assert ended.is_failed()
         assert words in ended.message
     assert not (tmp_path / ".flows").exists()
@@ -89,8 +94,8 @@ def test_every_flow_has_a_deployment_and_a_command(
     said = capsys.readouterr().out
     assert not ended.value.code
     assert f"usage: python -m flows.{flow.name}" in said
-    for name in flow.parameters.properties:
-        assert f"--{name.replace('_', '-')}" in said
+    for name in flow.parameters.properties:  # what a form offers in a list, a command has as --overrides
+        assert (f"--{name.replace('_', '-')}" in said) == (name != "settings")
 
 
 def test_the_parameters_of_a_deployment_are_those_of_its_flow() -> None:
