@@ -12,6 +12,7 @@ from tests.support.paths import ROOT, SHARED
 FACTORY_FILES = (
     "tests/flows/test_browser.py",
     "tests/flows/test_runs.py",
+    "tests/flows/server/test_told.py",
     "tests/flows/test_releases.py",
     "tests/flows/test_killed_runs.py",
     "tests/flows/server/test_ui.py",

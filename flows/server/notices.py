@@ -16,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import ActionTypes, RunDeployment, SendNotification
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
 from flows.endings import NOTHING_NEW, REFUSED, RETIRED, SKIPPED, STILL_NOTHING_NEW
@@ -25,10 +26,14 @@ from flows.server.automations import put_automation
 PREFIX = "zerovl: notice: "
 BLOCK = "zerovl-notices"
 _DEPLOYMENT = "notify/notify"
-_TEXT = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
-# Prefect knows the filter for links in notifications; in parameters only once it has sent one.
-_WITH_LINK = _TEXT + "\n\n{{ flow_run|ui_url }}"
-_WITH_ID = _TEXT + "\n\nprefect flow-run inspect {{ flow_run.id }}"
+_STATED = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
+# The link is of the UI as `make deploy` reaches it: Prefect's own filter for links takes the server's word, which is
+# 127.0.0.1 unless it was told another, and parameters know that filter only once a notification was sent.
+_BODY = """{what}
+
+Deployment: {{{{ flow.name }}}}/{{{{ deployment.name }}}}
+Run: {{{{ flow_run.name }}}}, {ui}/runs/flow-run/{{{{ flow_run.id }}}}
+What to do: {advice}"""
 _STATE = "prefect.flow-run."
 _BETWEEN = re.compile(r"[\s,]+(?=[a-z0-9]+://)", re.I)  # two addresses, as Apprise takes them apart
 
@@ -40,9 +45,19 @@ class Notice:
     name: str
     description: str
     subject: str
+    what: str  # happened
+    advice: str
     states: tuple[str, ...]
     after: str = ""  # for those that do not come: the state that they are waited for after
     within: timedelta = timedelta(0)
+
+    def body(self, ui: str) -> str:
+        """Return the template of the text: what happened, of which deployment and run, and what to do.
+
+        Args:
+            ui: where the UI is, for the link to the run.
+        """
+        return _BODY.format(what=self.what, ui=ui.rstrip("/"), advice=self.advice)
 
     def trigger(self) -> EventTrigger:
         """Return what fires it: of runs of the deployments retrain-* and retention, one notice a run."""
@@ -65,28 +80,41 @@ _TAKEN = ("Pending", "Running", "AwaitingConcurrencySlot", SKIPPED, *ENDS)
 NOTICES = (
     Notice(
         "failed", "A scheduled run failed, or its process was lost",
-        "{{ flow_run.name }} of {{ deployment.name }} failed", ("Failed", "Crashed", "TimedOut"),
+        "{{ flow_run.name }} of {{ deployment.name }} failed", _STATED,
+        "read the run's log. Once the cause is fixed, run the deployment again: what is finished is not done again, "
+        "and training goes on from its last checkpoint.", ("Failed", "Crashed", "TimedOut"),
     ),
     Notice(
         "refused", "A retraining made a model that the gate did not let through",
-        "{{ flow_run.name }} of {{ deployment.name }} was refused by the gate", (REFUSED,),
+        "{{ flow_run.name }} of {{ deployment.name }} was refused by the gate", _STATED,
+        'the artifact "summary" of the run has the verdict. The version is kept; python -m flows.promote with '
+        "--over-the-gate and --why gives it the alias all the same.", (REFUSED,),
     ),
     Notice(
         "nothing new", "Retrainings found nothing new three times in a row: is new data still coming?",
-        "{{ deployment.name }} found nothing new three times in a row", (STILL_NOTHING_NEW,),
+        "{{ deployment.name }} found nothing new three times in a row", _STATED,
+        "see whether new data still arrives where it is imported from. Where none is to come, pause the schedule.",
+        (STILL_NOTHING_NEW,),
     ),
     Notice(
         "retired", "Releases were retired, since register.keep does not keep them",
-        "{{ flow_run.name }} of {{ deployment.name }} retired releases", (RETIRED,),
+        "{{ flow_run.name }} of {{ deployment.name }} retired releases", _STATED,
+        "nothing, where nobody misses them. zerovl registry restore NAME@VERSION brings one back while its files are "
+        "there, a week at least.", (RETIRED,),
     ),
     Notice(
         "not started", "A scheduled run is late by 15 minutes: does a worker run?",
-        "{{ flow_run.name }} of {{ deployment.name }} is stuck: nobody takes it", _TAKEN, "Late", timedelta(minutes=15),
+        "{{ flow_run.name }} of {{ deployment.name }} is stuck: nobody takes it",
+        "It was due at {{ (flow_run.expected_start_time|string)[:16] }} UTC, and no worker has taken it.",
+        "start a worker where the GPUs are (make ui, or prefect worker start --pool zerovl), and see that the pool is "
+        "not paused.", _TAKEN, "Late", timedelta(minutes=15),
     ),
     Notice(
         "not ended", "A scheduled run has been running for three days",
-        "{{ flow_run.name }} of {{ deployment.name }} is stuck: it has run for three days", ENDS,
-        "Running", timedelta(days=3),
+        "{{ flow_run.name }} of {{ deployment.name }} is stuck: it has run for three days",
+        "It began at {{ (flow_run.start_time|string)[:16] }} UTC, and has not ended.",
+        "read the run's log. Cancel saves a checkpoint, and the next run goes on from there. A training that is meant "
+        "to take so long needs nothing.", ENDS, "Running", timedelta(days=3),
     ),
 )  # fmt: skip
 
@@ -127,7 +155,7 @@ class _Block:
 
     def action(self, notice: Notice) -> ActionTypes:
         """Return the action for a notice."""
-        return SendNotification(block_document_id=self._id, subject=notice.subject, body=_WITH_LINK)
+        return SendNotification(block_document_id=self._id, subject=notice.subject, body=notice.body(_ui()))
 
 
 class _Flow:
@@ -140,9 +168,14 @@ class _Flow:
         """Return the action for a notice."""
         parameters = {
             name: {"__prefect_kind": "jinja", "template": template}
-            for name, template in (("subject", notice.subject), ("text", _WITH_ID))
+            for name, template in (("subject", notice.subject), ("text", notice.body(_ui())))
         }
         return RunDeployment(source="selected", deployment_id=self._id, parameters=parameters)
+
+
+def _ui() -> str:
+    """Return where the UI is: `PREFECT_UI_URL`, or what belongs to `PREFECT_API_URL`."""
+    return get_current_settings().ui_url or ""
 
 
 def save_block(address: str) -> UUID:

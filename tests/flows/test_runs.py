@@ -163,4 +163,6 @@ def test_nothing_new_and_an_event(factory: Factory) -> None:
         text = factory.told.read_text() if factory.told.is_file() else ""
         return text if why in text else None  # the subject is there before the text
 
-    assert f"{name} of retrain-on-new-data failed" in wait_for("a notice with its text", told, 120)
+    text = wait_for("a notice with its text", told, 120)
+    assert f"{name} of retrain-on-new-data failed" in text
+    assert f"Run: {name}, {factory.url}/runs/flow-run/{of_event}\n" in text

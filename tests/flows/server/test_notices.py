@@ -1,4 +1,4 @@
-"""People are told what the setting says, by the server itself or by a command; the server's part is in test_runs.py."""
+"""People are told what the setting says, by the server itself or by a command; test_told.py reads what arrives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterator
 from copy import deepcopy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from prefect.blocks.notifications import SlackWebhook
 from prefect.server.events.schemas.automations import AutomationCreate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import endings, notify
 from flows.endings import last_ends, refused
@@ -23,6 +22,7 @@ from flows.runtime import notice_setting
 from flows.server import deploy, notices
 from flows.server.notices import NOTICES, PREFIX
 from tests.support.prefect_api import wait_for
+from tests.support.webhook import receiver
 
 
 class Client:
@@ -80,6 +80,17 @@ def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch:
     assert apply(client) == {}
 
 
+@pytest.mark.parametrize("setting", ["json://localhost/hook", "mail team@example.com"])
+def test_each_text_has_the_runs_page_where_people_reach_the_ui(
+    client: Client, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv(notice_setting.VARIABLE, setting)
+    with temporary_settings({PREFECT_API_URL: "http://factory.example:4200/api"}):
+        made = apply(client)
+    link = "http://factory.example:4200/runs/flow-run/{{ flow_run.id }}\\nWhat to do: "
+    assert [json.dumps(each["actions"]).count(link) for each in made.values()] == [1] * len(NOTICES)
+
+
 @pytest.mark.parametrize("setting", ["mailto://user:secret@example.com", "mail team@example.com"])
 def test_what_is_as_wanted_is_left_alone(client: Client, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     """With each change the server forgets what a trigger was waiting for."""
@@ -127,31 +138,11 @@ def test_what_the_setting_means(
     assert (notice_setting.address(), notice_setting.command()) == (address, command)
 
 
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook on this machine: its address, and what it got."""
-    got: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"json://127.0.0.1:{server.server_address[1]}/hook", got
-    server.shutdown()
-    server.server_close()
-
-
-def test_prefects_block_takes_any_address_of_apprise(receiver: tuple[str, list[dict[str, Any]]]) -> None:
-    address, got = receiver
-    sent = threading.Thread(target=lambda: SlackWebhook(url=address).notify("the gate refused it", "run a-b"))
-    sent.start()  # a browser of another test may keep an event loop in this thread
-    sent.join()
+def test_prefects_block_takes_any_address_of_apprise() -> None:
+    with receiver() as (address, got):
+        sent = threading.Thread(target=lambda: SlackWebhook(url=address).notify("the gate refused it", "run a-b"))
+        sent.start()  # a browser of another test may keep an event loop in this thread
+        sent.join()
     assert [(each["title"], each["message"]) for each in got] == [("run a-b", "the gate refused it")]
 
 
