@@ -15,6 +15,7 @@ FACTORY_FILES = (
     "tests/flows/server/test_told.py",
     "tests/flows/test_releases.py",
     "tests/flows/test_killed_runs.py",
+    "tests/flows/server/test_lost_runs.py",
     "tests/flows/server/test_ui.py",
 )
 

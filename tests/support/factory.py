@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
+from flows import SERVER_SETTINGS
 from flows.runtime.paths import Paths
 from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
@@ -64,6 +65,7 @@ class Factory(PrefectApi):
         self.told = folder / "told"  # what people were told by the command of ZEROVL_NOTIFY
         self.environment = {
             **os.environ,
+            **SERVER_SETTINGS,
             **_PREFECT,
             "PYTHONPATH": str(self.root),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

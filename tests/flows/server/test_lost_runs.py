@@ -1,0 +1,80 @@
+"""Server and worker are killed and come back after weeks: the slot of a lost run is free, and one late run begins."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from flows.server.upkeep import Patience, Upkeep
+from tests.support.factory import Factory, kill
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+RETRAIN = "retrain/retrain-weekly"  # one run at a time
+
+
+def begin(factory: Factory, run: str) -> dict[str, Any]:
+    """What a worker asks for before it starts a run's process; returns the state that the run got."""
+    asked = {"state": {"type": "PENDING", "name": "Pending"}}
+    state: dict[str, Any] = factory.api("POST", f"/flow_runs/{run}/set_state", asked)["state"]
+    return state
+
+
+def slots(factory: Factory) -> int:
+    return int(factory.api("GET", f"/deployments/name/{RETRAIN}")["global_concurrency_limit"]["active_slots"])
+
+
+def weeks_ago(factory: Factory) -> list[dict[str, Any]]:
+    """The runs of three Mondays on which nobody took them, the oldest first."""
+    deployment = factory.api("GET", f"/deployments/name/{RETRAIN}")["id"]
+    now = datetime.now(UTC)
+    between = {"start_time": (now - timedelta(days=21)).isoformat(), "end_time": now.isoformat()}
+    factory.api("POST", f"/deployments/{deployment}/schedule", {**between, "min_runs": 3, "max_runs": 3})
+    rows = [row for row in factory.runs_of("retrain") if row["expected_start_time"] < now.isoformat()]
+    late = [row for row in rows if row["auto_scheduled"] and row["state_type"] == "SCHEDULED"]
+    return sorted(late, key=lambda row: str(row["expected_start_time"]))
+
+
+def test_a_slot_is_free_again_and_of_the_late_runs_the_newest_begins(factory: Factory) -> None:
+    assert factory.worker
+    assert factory.server
+    kill(factory.worker)
+    pending, waiting = factory.run(RETRAIN), factory.run(RETRAIN)
+    assert begin(factory, pending)["type"] == "PENDING"
+    assert begin(factory, waiting)["name"] == "AwaitingConcurrencySlot"
+    kill(factory.server)
+    factory.start_server()
+    late = weeks_ago(factory)
+    try:
+        assert (slots(factory), len(late)) == (1, 3)
+        with SyncPrefectClient(f"{factory.url}/api") as client:
+            keeper = Upkeep(client, Patience(pending=timedelta(0)))
+            said = keeper.look()
+            *skipped, newest = late
+            due_at = newest["expected_start_time"][:16].replace("T", " ")
+            stands = f"{newest['name']}, due at {due_at} UTC, stands for it"
+            assert [line.partition(":")[0] for line in said] == [
+                *(f"run {each['name']} is skipped" for each in skipped),
+                f"run {factory.name(pending)} is lost",
+            ]
+            assert factory.state(pending)["message"] == "nobody began it for 0 minutes: its worker is gone"
+            for each in skipped:
+                state = factory.state(each["id"])
+                assert (state["type"], state["name"]) == ("CANCELLED", "Skipped")
+                assert state["message"].endswith(f"and never began; {stands}")
+            assert slots(factory) == 0
+            assert keeper.look() == []
+        offered = factory.api("POST", "/work_pools/zerovl/get_scheduled_flow_runs", {"limit": 50})
+        now = datetime.now(UTC).isoformat()
+        due = {each["flow_run"]["id"] for each in offered if each["flow_run"]["expected_start_time"] < now}
+        assert due - {waiting} == {newest["id"]}
+        assert begin(factory, newest["id"])["type"] == "PENDING"
+    finally:
+        for run in (pending, waiting, *(each["id"] for each in late)):
+            end = {"state": {"type": "CANCELLED", "name": "Cancelled"}}
+            factory.api("POST", f"/flow_runs/{run}/set_state", end)
+            factory.api("DELETE", f"/flow_runs/{run}")
+        factory.start_worker()
+    assert slots(factory) == 0
