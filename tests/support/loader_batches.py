@@ -23,11 +23,11 @@ def batches_of(written: Written, **changes: Any) -> TrainBatches:
         "rank": 0,
         "world_size": 1,
         "shards": ShardReader(written.shards),
+        "transform": TrainTransform(24, augment),
         "sampler": make_sampler(kind, SIZES, BATCH, epochs, seed),
     }
     return train_batches(
         manifest=written.manifest,
-        transform=TrainTransform(24, augment),
         augment=augment,
         seed=seed,
         **(defaults | options),

@@ -22,7 +22,7 @@ class Activity:
         self.marks = 0
         self.step = 0
         self.calls = 0
-        self.data_seconds = 0.0  # that the last batch was waited for
+        self.data_seconds = 0.0  # that the last batch was waited for, until its first micro-batch
         self.phase = "starting"
         self.waiting = False
 

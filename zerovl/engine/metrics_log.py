@@ -1,11 +1,11 @@
 """What a run tells about itself, row by row, as JSON lines.
 
-`runs/<fingerprint>/metrics.jsonl` has one object a step: `step`, `loss`, `lr`, `temperature`, `logit_bias`
-where the loss learns one, `source`, `pairs_per_second`, `data_seconds`, how long its batch was waited for; with
-clipping `gradient_norm`, of the whole gradient before it (absent where fp16 overflowed: that step is skipped); in fp16
-`loss_scale`, and no row where the loss itself overflowed; now and then the scores of a sample of the validation pairs
-(`valid_*`), and `save_seconds`, how long checkpoints held up training since the row before. It outlives the outputs
-that DVC deletes; the report in `reports/training/` is made from it, so a resumed run has whole curves.
+`runs/<fingerprint>/metrics.jsonl` has one object a step: `step`, `loss`, `lr`, `temperature`, `logit_bias` where the
+loss learns one, `source`, `pairs_per_second`, `data_seconds`, how long its micro-batches were waited for; with
+clipping `gradient_norm`, of the whole gradient before it (absent where fp16 overflowed: that step is skipped); in
+fp16 `loss_scale`, and no row where the loss itself overflowed; now and then the scores of a sample of the validation
+pairs (`valid_*`), and `save_seconds`, how long checkpoints held up training since the row before. It outlives the
+outputs that DVC deletes; the report in `reports/training/` is made from it, so a resumed run has whole curves.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ Shapes: b local pairs in n micro-batches of m, k of them with kept graphs, D emb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -97,6 +98,8 @@ class PlainStep:
 class DecoupledStep:
     """Decoupled gradient accumulation (arXiv 2112.09331, sec. 3.2), with kept graphs.
 
+    It looks at a micro-batch when its turn comes, so the first ones are encoded while later ones are still being made.
+
     First pass: embeddings of all micro-batches, without graph but for the last k. Then the exact
     gradient of the loss over the global batch with respect to the embeddings. Second pass: one
     micro-batch at a time again, with graph, back-propagating that gradient; the k kept ones need no
@@ -116,7 +119,7 @@ class DecoupledStep:
         forward = self.context.forward(mix, step, len(batch))
         statistics = BatchStatistics(self.context.model)
         again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
-        pairs, constants = _without_graph(forward, statistics, self.context.ranks.activity, batch[:again])
+        pairs, constants = _without_graph(forward, statistics, self.context.ranks.activity, islice(batch, again))
         with self.context.shared_copies():
             loss, seen = self._with_gradient(forward, statistics, batch, pairs, constants)
         for layer in seen:
@@ -135,7 +138,7 @@ class DecoupledStep:
     ) -> tuple[Tensor, list[Seen]]:
         """The kept graphs, the loss, and the second pass; `pairs` and `constants` are what the first one gave."""
         again = len(pairs)
-        kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, batch[again:], again)
+        kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, islice(batch, again, None), again)
 
         leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
         loss = self.context.compute_loss(forward.mix, leaves, batch)
@@ -146,7 +149,7 @@ class DecoupledStep:
         while kept:  # the last first: their memory is free before the second pass begins
             outputs = kept.pop()
             self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
-        for index, inputs in enumerate(batch[:again]):
+        for index, inputs in enumerate(islice(batch, again)):
             last = index == again - 1
             if last and self.context.ranks.world_size > 1:
                 # Autograd leaves what was made long ago to the end: gradients that come through older copies would be
@@ -166,7 +169,7 @@ class DecoupledStep:
 
 
 def _without_graph(
-    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Sequence[Inputs]
+    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Iterable[Inputs]
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Constants]]:
     """Embeddings of micro-batches that will go forward again, and what need not be computed again then."""
     pairs, constants = [], []
@@ -180,7 +183,7 @@ def _without_graph(
 
 
 def _with_graph(
-    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Sequence[Inputs], first: int
+    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Iterable[Inputs], first: int
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
     """Embeddings with their graphs; micro-batch numbers start at `first`."""
     pairs: list[tuple[Tensor, Tensor]] = []

@@ -19,6 +19,7 @@ from zerovl.distributed.activity import SAVING
 from zerovl.distributed.late_values import Moment, read_later
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.agreement import Agreement, Wishes
+from zerovl.engine.arrivals import Arrivals, Wait
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.clipping import clip_gradients
 from zerovl.engine.garbage import collected_every
@@ -123,15 +124,14 @@ class Launched:
     origin: Origin
     lr: float
     begun: Moment  # when the step before it ended, or what was done in between
-    ready: Moment  # when its batch was there
     ended: Moment
-    host_waited: float  # seconds that the host waited for its batch
+    waits: list[Wait]  # for its micro-batches
     names: tuple[str, ...]
     numbers: Callable[[], list[float]]  # waits for the device
 
     def waited(self) -> float:
-        """Return the seconds that the device had nothing to do because the batch was not there yet."""
-        return min(self.host_waited, self.begun.seconds_until(self.ready))
+        """Return the seconds that the device had nothing to do because a micro-batch was not there yet."""
+        return sum(wait.seconds() for wait in self.waits)
 
     def found(self) -> dict[str, float]:
         """Return the numbers by name, once the device has come so far."""
@@ -222,13 +222,14 @@ class Trainer:
 
     def _update(self, batch: Batch, lr: float, since: Moment) -> Launched:
         """One optimiser step, given to the device and not waited for; raises `ZeroVLError` where memory runs out."""
-        ready = Moment(self.ranks.device)
+        first = Wait(since, Moment(self.ranks.device), self.ranks.activity.data_seconds)
+        arrivals = Arrivals(batch.micro_batches, self.ranks)
         optimiser, scaler, model = self.state.optimiser, self.precision.scaler, self.state.model
         set_lr(optimiser, lr)
         optimiser.zero_grad(set_to_none=True)
         found: dict[str, Tensor] = {}
         with memory_errors_as(partial(out_of_memory, batch)):
-            found["loss"] = self.step(batch.micro_batches, self.mixup.draw(batch.step), batch.step)
+            found["loss"] = self.step(arrivals, self.mixup.draw(batch.step), batch.step)
         with memory_errors_as(partial(out_of_memory_in_optimiser, batch)):
             if self.clip_norm:
                 scaler.unscale_(optimiser)
@@ -243,9 +244,8 @@ class Trainer:
         if model.architecture.logit_bias is not None:
             found["logit_bias"] = model.logit_bias
         numbers = torch.stack([number.detach().double() for number in found.values()])
-        waited = self.ranks.activity.data_seconds
-        ended = Moment(self.ranks.device)
-        return Launched(Origin.of(batch), lr, since, ready, ended, waited, tuple(found), read_later(numbers))
+        ended, waits = Moment(self.ranks.device), [first, *arrivals.waits]
+        return Launched(Origin.of(batch), lr, since, ended, waits, tuple(found), read_later(numbers))
 
     def _tell(
         self,

@@ -1,5 +1,6 @@
 """Pairs in the order of their captions' lengths: the same ones, each with what belongs to it, and less padding."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,14 @@ BATCHES = [micro_batch([5, 1, 3], 0), micro_batch([2, 7, 1], 3), micro_batch([4,
 
 
 def test_from_the_shortest_to_the_longest() -> None:
-    arranged = ByCaptionLength(PAD)(BATCHES)
+    arranged = list(ByCaptionLength(PAD)(iter(BATCHES)))
     assert [part.keys for part in arranged] == [["s-1", "s-5", "s-3"], ["s-2", "s-6", "s-7"], ["s-0", "s-8", "s-4"]]
     assert [part.attention_mask.sum(1).tolist() for part in arranged] == [[1, 1, 2], [3, 4, 4], [5, 6, 7]]
     assert [part.input_ids.shape[1] for part in arranged] == [2, 4, 7]  # each padded to its own longest
 
 
 def test_each_pair_keeps_what_belongs_to_it() -> None:
-    for part in ByCaptionLength(PAD)(BATCHES):
+    for part in ByCaptionLength(PAD)(iter(BATCHES)):
         for row, key in enumerate(part.keys):
             number = int(key.removeprefix("s-"))
             tokens = part.input_ids[row]
@@ -57,10 +58,10 @@ def test_each_pair_keeps_what_belongs_to_it() -> None:
 
 def test_stored_captions_and_absent_identities_stay() -> None:
     features = MicroBatch(torch.rand(2, 4), torch.rand(2, 5), torch.empty(2, 0), ["a", "b"], "s")
-    assert ByCaptionLength(PAD)([features]) == [features]
+    assert list(ByCaptionLength(PAD)(iter([features]))) == [features]
     drawn = micro_batch([2, 1], 0)
     plain = MicroBatch(drawn.images, drawn.input_ids, drawn.attention_mask, drawn.keys, "s")
-    assert ByCaptionLength(PAD)([plain])[0].identities is None
+    assert next(ByCaptionLength(PAD)(iter([plain]))).identities is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -78,7 +79,7 @@ def test_the_loader_gives_the_same_pairs_in_that_order(tmp_path: Path, workers: 
 
 def test_loss_and_gradient_do_not_know_the_order() -> None:
     drawn = [_captions([3, 8, 1, 5], 0), _captions([8, 2, 2, 6], 1)]
-    arranged = ByCaptionLength(0)(drawn)
+    arranged = list(ByCaptionLength(0)(iter(drawn)))
     assert sum(part.input_ids.numel() for part in arranged) < sum(part.input_ids.numel() for part in drawn)
     found = []
     for batch in (drawn, arranged):
@@ -97,7 +98,7 @@ def _captions(lengths: list[int], seed: int) -> MicroBatch:
     return MicroBatch(images, ids, mask, [f"{seed}-{place}" for place in range(len(lengths))], "s")
 
 
-def _rows(parts: list[MicroBatch]) -> list[tuple[str, bytes, tuple[int, ...]]]:
+def _rows(parts: Sequence[MicroBatch]) -> list[tuple[str, bytes, tuple[int, ...]]]:
     return [
         (key, image.numpy().tobytes(), tuple(ids[mask == 1].tolist()))
         for part in parts

@@ -93,6 +93,7 @@ def steps_of(
     )
     with batches:
         for batch in batches:
+            _ = list(batch.micro_batches)  # as after its step, when places are saved
             yield batch, places
 
 

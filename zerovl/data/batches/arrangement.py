@@ -9,8 +9,9 @@ Legend: `b` pairs of a rank's batch, `m` of a micro-batch, `L` tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -18,12 +19,12 @@ from torch import Tensor
 from zerovl.data.batches.loader import MicroBatch
 from zerovl.errors import ZeroVLError
 
-Arrange = Callable[[list[MicroBatch]], list[MicroBatch]]
+Arrange = Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]]  # the micro-batches of one step, as they arrive
 
 
-def as_drawn(batch: list[MicroBatch]) -> list[MicroBatch]:
-    """Return the micro-batches as they are."""
-    return batch
+def as_drawn(arriving: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+    """Return the micro-batches as they are, each when it is there."""
+    return arriving
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class ByCaptionLength:
 
     pad: int  # the id behind the end of a caption
 
-    def __call__(self, batch: list[MicroBatch]) -> list[MicroBatch]:
-        """Return the same b pairs; those whose text side is stored features stay where they are."""
-        if not batch[0].attention_mask.shape[1]:
-            return batch
+    def __call__(self, arriving: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        """Return the same b pairs, when all are there; those whose text side is stored features as they come."""
+        first = next(arriving)
+        if not first.attention_mask.shape[1]:
+            return chain([first], arriving)
+        batch = [first, *arriving]
         lengths = torch.cat([part.attention_mask.sum(1) for part in batch])  # (b,)
         keys = [key for part in batch for key in part.keys]
         images = torch.cat([part.images for part in batch])  # (b, ...)
@@ -55,7 +58,7 @@ class ByCaptionLength:
                 None if identities is None else identities[places],
             )
             arranged.append(part.pin_memory() if batch[0].images.is_pinned() else part)
-        return arranged
+        return iter(arranged)
 
 
 def arrange_by(name: str, pad: int) -> Arrange:

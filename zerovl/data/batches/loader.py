@@ -9,9 +9,10 @@ in the global batch, key): the same for every number of workers and ranks, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import Dataset
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
+from zerovl.data.batches.arriving import Arriving
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import Identify, no_identities
 from zerovl.data.batches.randomness import keys64
@@ -66,11 +68,11 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one rank sees in a step: b pairs in b / m micro-batches."""
+    """What one rank sees in a step: b pairs in b / m micro-batches, of which the first is there."""
 
     step: int
     source: str
-    micro_batches: list[MicroBatch]
+    micro_batches: Sequence[MicroBatch]
 
 
 class HasSteps(Protocol):
@@ -143,14 +145,22 @@ class MicroBatches(MicroBatchesOfSteps):
 
 
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
-    """Gives steps in order; close it, or use it in a `with` block, to end the workers."""
+    """Gives steps in order; close it, or use it in a `with` block, to end the workers.
+
+    A step is given when its first micro-batch is there. The others are waited for when they are looked at, at the
+    latest when the next step is asked for; what `next` raises may come then.
+    """
 
     def __init__(
-        self, dataset: MicroBatchesOfSteps, workers: int, arrange: Callable[[list[MicroBatch]], list[MicroBatch]]
+        self,
+        dataset: MicroBatchesOfSteps,
+        workers: int,
+        arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]],
     ) -> None:
         self._dataset = dataset
         self._arrange = arrange
         self._step = dataset.start_step
+        self._arriving: Arriving[MicroBatch] | None = None  # of the step that was given last
         # A step is asked for at once: without a whole step in store the loader would idle between.
         self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu())
 
@@ -159,16 +169,23 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         return self._dataset.sampler.steps - self._step
 
     def __next__(self) -> StepBatch:
+        if self._arriving:
+            self._arriving.complete()
+            self._arriving = None  # whoever still wants them has them
         if self._step >= self._dataset.sampler.steps:
             self.close()
             raise StopIteration
-        micro_batches = self._arrange([next(self._loader) for _ in range(self._dataset.per_step)])
-        step = StepBatch(self._step, micro_batches[0].source, micro_batches)
+        per_step = self._dataset.per_step
+        arriving = Arriving(self._arrange(islice(self._loader, per_step)), per_step)
+        step = StepBatch(self._step, arriving[0].source, arriving)
+        self._arriving = arriving
         self._step += 1
         return step
 
     def close(self) -> None:
-        """End the workers; the iteration ends with them."""
+        """End the workers; the iteration ends with them, also in the middle of a step."""
+        self._arriving = None
+        self._step = self._dataset.sampler.steps
         self._loader.close()
         self._dataset.ahead.close()
 
@@ -193,7 +210,7 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     identify: Identify = no_identities,
-    arrange: Callable[[list[MicroBatch]], list[MicroBatch]] = list,
+    arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]] = iter,
     stored_images: StoredFeatures | None = None,
     stored_captions: StoredFeatures | None = None,
     ahead: Ahead | None = None,

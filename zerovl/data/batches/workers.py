@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
+from zerovl.memory import is_out_of_memory
 from zerovl.processes import die_with_parent
 
 _SECONDS_TO_END = 5.0  # for a worker after SIGTERM
@@ -41,6 +42,12 @@ class _Guarded(Dataset[Any]):
             return self.dataset[index]
         except ZeroVLError as error:
             return _Failure(str(error))
+        except RuntimeError as error:  # in the middle of a step it would be taken for the step's own
+            if not is_out_of_memory(error):
+                raise
+            first = str(error).partition("\n")[0]
+            fix = "set machine.loader_workers or train.micro_batch lower"
+            return _Failure(f"out of memory while a batch was made ({first}); {fix}")
 
 
 class OrderedLoader(Iterator[Item], Generic[Item]):

@@ -178,7 +178,7 @@ def streamed_batches(
     start_step: int = 0,
     workers: int = 0,
     identify: Identify = no_identities,
-    arrange: Callable[[list[MicroBatch]], list[MicroBatch]] = list,
+    arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]] = iter,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on, from where `places` says that its readers are.
 
@@ -205,10 +205,9 @@ def streamed_batches(
         start_step,
     )
 
-    def noted(micro_batches: list[MicroBatch]) -> list[MicroBatch]:
-        for part in micro_batches:
-            if isinstance(part, StreamedMicroBatch):
-                places.note(part.worker, part.places, part.lost)
-        return arrange(micro_batches)
+    def noted(part: MicroBatch) -> MicroBatch:
+        if isinstance(part, StreamedMicroBatch):
+            places.note(part.worker, part.places, part.lost)
+        return part
 
-    return TrainBatches(dataset, workers, noted)
+    return TrainBatches(dataset, workers, lambda arriving: arrange(map(noted, arriving)))
