@@ -1,6 +1,7 @@
 """The loader's processes: none outlives its parent, whose end or signals do not make it an error."""
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -38,6 +39,32 @@ def test_close_in_the_middle_ends_the_workers(written: Written, children: Childr
     assert not children()
     with pytest.raises(StopIteration):
         next(batches)
+
+
+def in_shared_memory(workers: list[int]) -> list[str]:
+    """Files of tensors that these processes have made."""
+    return [name for pid in workers for name in glob.glob(f"/dev/shm/torch_{pid}_*")]
+
+
+def test_close_in_the_middle_frees_what_was_on_its_way(written: Written, children: Children) -> None:
+    batches = batches_of(written, workers=2, epochs=200.0)
+    next(batches)
+    workers = children()
+    deadline = time.monotonic() + 60
+    while len(in_shared_memory(workers)) < 12:  # four micro-batches of three tensors that nobody has asked for yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    step = next(batches)
+    batches.close()
+    assert len(in_shared_memory(workers)) <= 3
+    assert len(step.micro_batches[0].keys) == 4  # what somebody holds is still there
+    del step
+    assert not in_shared_memory(workers)
+    with contextlib.suppress(KeyError), batches_of(written, workers=2, epochs=200.0) as batches:
+        next(batches)
+        workers = children()
+        raise KeyError
+    assert not in_shared_memory(workers)
 
 
 def test_a_killed_worker_is_an_error_with_advice(written: Written, children: Children) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import RawValue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -31,13 +34,19 @@ class _Failure:
 
 
 class _Guarded(Dataset[Any]):
+    """A data set whose errors are items, and which makes nothing more when the loader closes."""
+
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
+        # Without a lock, which a worker that is killed could hold for ever.
+        self.closing = RawValue(ctypes.c_bool, False)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
+        if self.closing.value:
+            return None
         try:
             return self.dataset[index]
         except ZeroVLError as error:
@@ -60,8 +69,10 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
 
     def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False) -> None:
         raise_open_files_limit()  # of the workers too: for shards that stay open
+        guarded = _Guarded(dataset)
+        self._closing = guarded.closing
         loader: DataLoader[Item] = DataLoader(
-            _Guarded(dataset),
+            guarded,
             batch_size=None,
             num_workers=workers,
             prefetch_factor=max(2, -(-prefetch // workers)) if workers else None,
@@ -96,12 +107,14 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
         return item  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the workers and wait for them; later calls do nothing."""
+        """End the workers, wait for them, and free what they have sent; later calls do nothing."""
         iterator, self._iterator = self._iterator, None
         # What torch calls when the iterator is collected; here at a known time instead.
         shutdown = getattr(iterator, "_shutdown_workers", None)
         if shutdown is None:
             return
+        self._closing.value = True
+        _receive_rest(iterator)
         try:
             shutdown()
         except RuntimeError as error:
@@ -119,6 +132,23 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _receive_rest(iterator: Any) -> None:
+    """Take all that torch's iterator was not asked for yet; a worker that is gone ends it.
+
+    What a worker has sent and nobody receives stays in shared memory until this process ends.
+    """
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while iterator._tasks_outstanding > 0 and time.monotonic() < deadline:
+        if not all(worker.is_alive() for worker in iterator._workers):
+            return
+        try:
+            arrived, _ = iterator._try_get_data(timeout=0.1)
+        except (RuntimeError, OSError, EOFError):
+            return
+        iterator._tasks_outstanding -= arrived
+    iterator._task_info.clear()  # what came before its turn
 
 
 def _tells_of_death(error: Exception) -> bool:
