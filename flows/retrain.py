@@ -72,8 +72,11 @@ def refresh(checkout: Checkout) -> None:
 
 
 def update_imports(checkout: Checkout, listener: process.Listener) -> None:
-    """Run `dvc update` for everything that was imported."""
+    """Run `dvc update` for everything that was imported; what is as it was, and in the cache, is not downloaded."""
     for path in changes.imports(checkout.path):
+        if not changes.has_digests((checkout.path / path).read_text(encoding="utf-8")):
+            stages.run_dvc(checkout, ["update", "--no-download", path], listener)
+            changes.take_over_digests(checkout.path, path)
         stages.run_dvc(checkout, ["update", path], listener)
 
 

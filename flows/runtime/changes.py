@@ -21,6 +21,7 @@ _MADE_FROM = (
     *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
     *(":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/.gitignore", ":(exclude)data/README.md", f":(exclude){STARTS}"),
 )
+_OF_THE_BYTES = ("md5", "size", "nfiles")  # in an output of a `.dvc` file
 # Of the section `train`: what a run from production sets each time, and what older releases name there.
 _NOT_COMPARED = {"init_from", *MachineParams.model_fields}
 
@@ -33,6 +34,37 @@ def imports(checkout: Path) -> list[str]:
         if isinstance(content, dict) and content.get("deps"):
             found.append(path)
     return found
+
+
+def take_over_digests(checkout: Path, path: str) -> None:
+    """Give an import whose bytes nobody has listed the digests that a version of its file has, of any branch.
+
+    `dvc import-url --no-download` leaves a `.dvc` file with ETags alone, and `dvc update` downloads everything for it,
+    on each run again. A run before has committed the digests of the same objects on its branch.
+
+    Args:
+        path: of a `.dvc` file that was just compared with its source (`dvc update --no-download`).
+    """
+    file = checkout / path
+    ours = _import_without_digests(file.read_text(encoding="utf-8"))
+    commits = git(checkout, "log", "--all", "--format=%H", "--diff-filter=AM", "--", path).splitlines()
+    for commit in commits:
+        text = git(checkout, "show", f"{commit}:{path}")
+        if has_digests(text) and _import_without_digests(text) == ours:
+            file.write_text(f"{text}\n", encoding="utf-8")
+            return
+
+
+def has_digests(text: str) -> bool:
+    """Return whether a `.dvc` file knows its data by content."""
+    return all("md5" in out or "files" in out for out in yaml.safe_load(text)["outs"])
+
+
+def _import_without_digests(text: str) -> dict[str, Any]:
+    """Return what a `.dvc` file says of source and place."""
+    content = yaml.safe_load(text)
+    outs = [{key: out[key] for key in out if key not in _OF_THE_BYTES} for out in content["outs"]]
+    return {**content, "md5": None, "outs": outs}
 
 
 def unwatched_sources(checkout: Path, settings: Params) -> list[str]:

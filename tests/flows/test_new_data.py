@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from dvc.cli import main as dvc_command
 
@@ -18,40 +15,45 @@ from flows.retrain import update_imports
 from flows.runtime import changes
 from flows.runtime.checkout import make
 from flows.runtime.paths import Paths
-from tests.support.ports import free_port
-from tests.support.prefect_api import wait_for
+from tests.support.flaky_proxy import CountsRequests
 from tests.support.project_copy import commit, copy_project, git
+from tests.support.s3 import client, new_bucket
 from zerovl import params, params_file
 from zerovl.registry.records import Version
 
 
+@pytest.fixture(scope="module")
+def server(moto_url: str) -> Iterator[CountsRequests]:
+    """One for all tests: DVC keeps its client of S3 as long as the process."""
+    proxy = CountsRequests(moto_url)
+    yield proxy
+    proxy.close()
+
+
+class Put:
+    """Writes objects below `raw` of a bucket, or deletes them."""
+
+    def __init__(self, bucket: str) -> None:
+        self.raw = f"s3://{bucket}/raw"
+        self._bucket, self._client = bucket, client()
+
+    def __call__(self, key: str, text: str | None) -> None:
+        place = {"Bucket": self._bucket, "Key": f"raw/{key}"}
+        if text is None:
+            self._client.delete_object(**place)
+        else:
+            self._client.put_object(**place, Body=text.encode())
+
+
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    port = free_port()
-    server = subprocess.Popen(
-        [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tester-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        client = boto3.client("s3")
-
-        def made() -> bool:
-            try:
-                client.create_bucket(Bucket="crawl")
-            except Exception:
-                return False
-            return True
-
-        wait_for("a bucket", made, 60)
-        yield client
-    finally:
-        server.kill()
-        server.wait()
+def put(clean_aws: None, moto_url: str, server: CountsRequests, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """What writes into a bucket of its own, beside the server that counts, where DVC runs in this process."""
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setattr(stages, "run_dvc", lambda checkout, words, _listener: dvc(checkout.path, *words))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    made = Put(new_bucket())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    return made
 
 
 def dvc(folder: Path, *words: str) -> None:
@@ -64,15 +66,15 @@ def dvc(folder: Path, *words: str) -> None:
         os.chdir(before)
 
 
-def test_objects_that_come_change_and_go(tmp_path: Path, s3: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "run_dvc", lambda checkout, words, _listener: dvc(checkout.path, *words))
+def is_a_look(requests: dict[str, int]) -> bool:
+    """Whether nothing was fetched, with fewer requests than there are objects."""
+    return set(requests) == {"HEAD", "LIST"} and sum(requests.values()) < 20
 
-    def put(key: str, text: str) -> None:
-        s3.put_object(Bucket="crawl", Key=f"raw/{key}", Body=text.encode())  # type: ignore[attr-defined]
 
+def test_objects_that_come_change_and_go(tmp_path: Path, put: Put, server: CountsRequests) -> None:
     put("web/train_anno.csv", "image,image_id,caption,caption_id\n")
     root = copy_project(tmp_path / "project")
-    dvc(root, "import-url", "s3://crawl/raw", "data/raw")
+    dvc(root, "import-url", put.raw, "data/raw")
     commit(root, "imported")
     settings = params_file.from_recipe({}, ["data.raw=data/raw"], "test")
     origin = {
@@ -87,12 +89,48 @@ def test_objects_that_come_change_and_go(tmp_path: Path, s3: object, monkeypatch
         update_imports(checkout, Silent())
         return changes.made_before(checkout.path, settings, [made]) is None
 
+    server.counted()
     assert not is_new("unchanged")
+    assert is_a_look(server.counted())
     put("web/train/1.jpg", "a picture")
     assert is_new("added")
     put("web/train_anno.csv", "image,image_id,caption,caption_id\n1.jpg,1,a cat,1\n")
     assert is_new("changed")
-    s3.delete_object(Bucket="crawl", Key="raw/web/train/1.jpg")  # type: ignore[attr-defined]
+    put("web/train/1.jpg", None)
     put("web/train_anno.csv", "image,image_id,caption,caption_id\n")
     assert not is_new("as it was")
     assert git(root, "status", "--porcelain") == ""  # the user's own .dvc file stays
+
+
+def test_an_import_without_download_is_downloaded_once(tmp_path: Path, put: Put, server: CountsRequests) -> None:
+    for number in range(30):
+        put(f"{number}.jpg", f"picture {number}")
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "--quiet")
+    dvc(root, "init", "--quiet")
+    (root / "data").mkdir()
+    server.counted()
+    dvc(root, "import-url", "--quiet", "--no-download", put.raw, "data/raw")
+    assert is_a_look(server.counted())
+    commit(root, "imported")
+    paths = Paths(root, tmp_path / "state")
+
+    def run(name: str) -> str:
+        """Look for new data in a checkout of its own; returns the import's file."""
+        checkout = make(paths, name, name, "HEAD")
+        update_imports(checkout, Silent())
+        checkout.commit(name)
+        assert len(list((checkout.path / "data" / "raw").iterdir())) == 30
+        return (checkout.path / "data" / "raw.dvc").read_text()
+
+    first = run("first")
+    assert server.counted()["GET"] == 30
+    assert run("unchanged") == first
+    assert is_a_look(server.counted())
+    put("7.jpg", "another")
+    assert run("one changed") != first
+    assert server.counted()["GET"] == 30
+    put("7.jpg", "picture 7")
+    assert run("as it was") == first
+    assert is_a_look(server.counted())

@@ -1,4 +1,4 @@
-"""Proxies before a real S3 server: one spoils the first requests, one refuses headers."""
+"""Proxies before a real S3 server: one spoils the first requests, one refuses headers, one counts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import http.client
 import socket
 import threading
 import time
+from collections import Counter
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 UNAVAILABLE = "503"  # SlowDown, before anything was done
 INTERNAL = "500"
@@ -115,6 +116,26 @@ class RefusesChecksums(FlakyProxy):
         with self._lock:
             self.refused += 1
         return NOT_IMPLEMENTED
+
+
+class CountsRequests(FlakyProxy):
+    """Counts requests by method; a listing, which is a GET of the bucket, as LIST."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "", [])
+        self.counts = Counter[str]()
+
+    def _fault_of(self, method: str, path: str, headers: Message) -> str:
+        listing = method == "GET" and "list-type" in parse_qs(urlsplit(path).query)
+        with self._lock:
+            self.counts["LIST" if listing else method] += 1
+        return ""
+
+    def counted(self) -> dict[str, int]:
+        """Return what was counted since the last time."""
+        with self._lock:
+            counts, self.counts = self.counts, Counter()
+        return dict(counts)
 
 
 _OWN_HEADERS = ("content-length", "transfer-encoding", "connection", "date", "server")
