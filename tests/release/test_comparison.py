@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import pytest
 
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import cli, own_gpus, params_file
+from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import Interval
 from zerovl.registry.records import Move, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
 from zerovl.release import holder
-from zerovl.release.gate import Comparison, LostHolder
+from zerovl.release.gate import Comparison, LostHolder, Reason
 from zerovl.release.holder import Holders
+from zerovl.release.kept_ranks import released_difference
 from zerovl.stages import evaluate as evaluate_stage
 from zerovl.stages import register
 from zerovl.workspace import Workspace
@@ -227,10 +231,48 @@ def test_report_gate_summary_and_registry_name_the_holder(
     assert "Holder:" not in shown  # it is this version
     assert cli.main([*store, "show", "zerovl@1"]) == 0
     shown = capsys.readouterr().out
-    held = f"Holder:     production is zerovl@2, RSUM {rsum(workspace):.1f}; `zerovl compare zerovl@2 zerovl@1` says"
-    assert held in shown
+    held = f"Holder:     production is zerovl@2, RSUM {rsum(workspace):.2f}; this one {-its.value:+.2f} "
+    assert re.search(re.escape(held) + r"\[[-+.\d]+, [-+.\d]+\]\n", shown)
+    assert "Against:" not in shown  # the first of its name
     evaluate(workspace, seed=1)
     assert "not compared: it is this model" in workspace.evaluation_page.read_text()
+
+
+def test_show_tells_the_difference_to_a_holder_that_the_gate_did_not_see_or_why_there_is_none(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(workspace)
+    metrics = workspace.evaluation_metrics
+    evaluate(workspace, seed=1)
+    found = compare(workspace)
+    assert isinstance(found, Comparison)
+    registry = registry_of(workspace)
+    released(workspace)
+    first, second = (registry.version("zerovl", number) for number in (1, 2))
+    again = released_difference(registry, second, first)
+    assert isinstance(again, Interval)
+    assert again.value == pytest.approx(found.mean.value)
+    assert again.low < again.value < again.high
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "evaluation_digest": "other"}))
+    assert released(workspace)["version"] == 3
+    monkeypatch.chdir(workspace.root)
+    capsys.readouterr()
+    assert cli.main(["registry", "--store", "registry", "show", "zerovl@1"]) == 0
+    said = "not compared: they were evaluated on other data; `zerovl compare zerovl@3 zerovl@1` has more\n"
+    assert said in capsys.readouterr().out
+    without = replace(first, files={name: info for name, info in first.files.items() if name != "queries.parquet"})
+    assert released_difference(registry, second, without) == "zerovl@1 was released without its ranks by query"
+    blob = workspace.root / "registry" / "zerovl" / "blobs" / "sha256" / first.files["queries.parquet"].sha256
+    blob.write_bytes(b"flipped")
+    assert "queries.parquet of zerovl@1 is damaged" in str(released_difference(registry, second, first))
+
+
+def test_show_says_that_an_older_verdict_names_no_holder() -> None:
+    old = {"passed": True, "reasons": [asdict(Reason("max_drop mean", -3.5, 1.0, True, low=-7.0, high=-1.0))]}
+    line = "a holder that this older release does not name; max_drop mean: -3.50 [-7.00, -1.00], bound 1.00"
+    assert registry_commands._unnamed_holder(old) == [("Against", line)]
+    first = {"passed": True, "reasons": [asdict(Reason("max_drop", None, 1.0, True, "zerovl@production is new"))]}
+    assert registry_commands._unnamed_holder(first) == registry_commands._unnamed_holder(None) == []
 
 
 def test_a_report_is_written_where_the_store_cannot_be_read(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.holder import holder_from
-from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_block, value_of
+from zerovl.evaluation.holder import Holder, holder_from
+from zerovl.evaluation.metrics import HEADLINE, headline_block, value_of
 from zerovl.registry import cache, fetch, notes, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
@@ -137,19 +138,38 @@ def _said(registry: Registry, version: Version) -> list[tuple[str, str]]:
 
 
 def _holders(registry: Registry, version: Version) -> list[tuple[str, str]]:
-    """Whom the gate held the version against, and who has the aliases that it does not have."""
+    """Whom the gate held the version against, and who has the aliases that it does not have, with the differences."""
     against = holder_from(version.verdict)
-    lines = [("Against", f"{against.alias} was {against}")] if against else []
+    lines = [("Against", f"{against.alias} was {against}")] if against else _unnamed_holder(version.verdict)
     for alias, move in sorted(registry.aliases(version.name).items()):
         if move.version == version.number:
             continue
         other = registry.version(version.name, move.version)
-        of, block = headline_block(other.metrics)
-        text = f"{alias} is {other.reference}, {HEADLINE.label} {_headline(block)}" + ("" if of == MEAN else f" ({of})")
-        if against is None or against.difference is None or against.reference != other.reference:
-            text += f"; `zerovl compare {other.reference} {version.reference}` says the difference"
-        lines.append(("Holder", text))
+        if against is not None and against.difference is not None and against.reference == other.reference:
+            lines.append(("Holder", f"{alias} is {against}"))
+            continue
+        holder = Holder.released(other.reference, alias, other.metrics)
+        lines.append(("Holder", f"{alias} is {_compared(registry, version, other, holder)}"))
     return lines
+
+
+def _compared(registry: Registry, version: Version, other: Version, holder: Holder) -> str:
+    """A holder with the difference to it, by the ranks that both releases kept."""
+    from zerovl.release.kept_ranks import released_difference  # torch, which nothing else here waits for
+
+    found = released_difference(registry, version, other)
+    if isinstance(found, str):
+        return f"{replace(holder, why=found)}; `zerovl compare {other.reference} {version.reference}` has more"
+    return str(replace(holder, difference=found))
+
+
+def _unnamed_holder(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What a verdict of before holders were named says of one: the drop alone."""
+    reasons = [Reason(**reason) for reason in (verdict or {}).get("reasons", ())]
+    drops = [reason for reason in reasons if reason.rule.startswith("max_drop ") and reason.value is not None]
+    if not drops:
+        return []
+    return [("Against", f"a holder that this older release does not name; {drops[0].rule}{drops[0].numbers}")]
 
 
 def _pull(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
