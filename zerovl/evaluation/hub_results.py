@@ -32,6 +32,7 @@ _OF_ZERO_SHOT = {
 _OF_PROBES = {
     "probe_top1": ("accuracy", "linear probe, top-1, percent"),
     "paper_probe_top1": ("accuracy", "linear probe by LARS, top-1, percent"),
+    "paper_probe_augmented_top1": ("accuracy", "linear probe by LARS with augmentation, top-1, percent"),
 }
 _TASKS = {_RETRIEVAL: _OF_RETRIEVAL, ZERO_SHOT: _OF_ZERO_SHOT, _CLASSIFICATION: _OF_PROBES}
 

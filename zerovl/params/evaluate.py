@@ -33,10 +33,11 @@ class ClassificationParams(Section):
     shards: str = Field("", description="folder in CLIP_benchmark's layout: test/*.tar, classnames.txt")
     classnames: str = Field("", description="file of names, one a line in the order of the classes; empty: the set's")
     templates: Templates = Field("auto", description="what a class is called: a named list, or templates with {}")
-    measures: list[Literal["zero_shot", "linear_probe", "paper_probe"]] = Field(
+    measures: list[Literal["zero_shot", "linear_probe", "paper_probe", "paper_probe_augmented"]] = Field(
         ["zero_shot"],
         min_length=1,
-        description="by captions of the classes, by a linear layer on the image tower, by one fitted as the paper does",
+        description="by captions of the classes, by a linear layer on the image tower, by one fitted as the paper does "
+        "and by one fitted so with its augmentation, for 90 passes through the tower",
     )
 
     @model_validator(mode="after")

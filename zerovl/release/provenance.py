@@ -18,6 +18,7 @@ from zerovl.release.record import experiment_name
 RUN_VARIABLE = "ZEROVL_RUN"
 
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "webdataset", "numpy")
+_OF_A_SET = ("digest", "templates", "linear_probe", "paper_probe", "paper_probe_augmented")  # kept of its details
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def report(path: Path) -> dict[str, Any]:
 def classification_sets(path: Path) -> dict[str, Any]:
     """Return digest of each set that was classified, and how, by name, from the evaluation's `details.json`."""
     return {
-        name: {key: its[key] for key in ("digest", "templates", "linear_probe", "paper_probe") if key in its}
+        name: {key: its[key] for key in _OF_A_SET if key in its}
         for name, its in report(path).items()
         if isinstance(its, dict) and "digest" in its
     }

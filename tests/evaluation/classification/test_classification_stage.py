@@ -16,6 +16,7 @@ from tests.support.labelled_sets import shade, write_shards
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import log
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.classification import paper_probe
 from zerovl.evaluation.classification.linear_probe import probe
 from zerovl.evaluation.evaluators import EVALUATORS, evaluators_of
 from zerovl.evaluation.metrics import find, known_names
@@ -43,7 +44,7 @@ def write_drawn(folder: Path) -> Path:
 
 def with_sets(root: Path, *overrides: str) -> Params:
     drawn = f"{{name: drawn, folder: {root / 'drawn'}, templates: ['a {{}}', '{{c}} it is']}}"
-    tars = f"{{name: tars, shards: {root / 'tars'}, measures: [zero_shot, linear_probe]}}"
+    tars = f"{{name: tars, shards: {root / 'tars'}, measures: [zero_shot, linear_probe, paper_probe_augmented]}}"
     return settings(root, f"evaluate.classification=[{drawn}, {tars}]", *overrides)
 
 
@@ -57,6 +58,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log.logger(), "warning", said.append)
+        patch.setattr(paper_probe, "EPOCHS", 3)
         evaluate.run(with_sets(workspace.root), workspace)
     metrics, details = (
         json.loads(path.read_text()) for path in (workspace.evaluation_metrics, workspace.evaluation_details)
@@ -134,6 +136,16 @@ def test_a_linear_probe_learns_from_the_set_s_own_split(
     assert details["tars"]["linear_probe"]["penalties"] == list(found.penalties)
     assert block["probe_top1_low"] <= block["probe_top1"] <= block["probe_top1_high"]
     assert find(metrics, "tars.untrained_probe_top1") == block["untrained_probe_top1"]
+
+
+def test_the_paper_s_probe_learns_from_views_of_the_set_s_own_split(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    _, metrics, details, _ = evaluated
+    block = metrics["evaluators"]["tars"]["overall"]
+    name = "paper_probe_augmented"
+    assert 0 <= block[f"{name}_top1_low"] <= block[f"{name}_top1"] <= block[f"{name}_top1_high"] <= 100
+    assert details["tars"][name] == {"trained_on": "21 pictures of train"}
 
 
 def test_features_once_give_the_embeddings_of_encode_pixels(

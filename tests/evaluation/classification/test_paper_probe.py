@@ -55,14 +55,13 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_batches_of_a_large_set_hold_each_picture_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_probe, "BATCH", 4)
-    monkeypatch.setattr(paper_probe, "EPOCHS", 2)
-    x = torch.arange(10.0)[:, None]
-    found = list(paper_probe._batches(x, torch.arange(10), torch.Generator().manual_seed(0)))
-    assert [len(labels) for _, labels in found] == [4, 4, 2, 4, 4, 2]
-    first, second = (torch.cat([labels for _, labels in found[at : at + 3]]) for at in (0, 3))
+    x, generator = torch.arange(10.0)[:, None], torch.Generator().manual_seed(0)
+    epochs = [list(paper_probe._batches(x, torch.arange(10), generator)) for _ in range(2)]
+    assert [[len(labels) for _, labels in batches] for batches in epochs] == [[4, 4, 2], [4, 4, 2]]
+    first, second = (torch.cat([labels for _, labels in batches]) for batches in epochs)
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
-    assert all(torch.equal(inputs[:, 0].long(), labels) for inputs, labels in found)
+    assert all(torch.equal(inputs[:, 0].long(), labels) for batches in epochs for inputs, labels in batches)
 
 
 @pytest.mark.skipif(not GROCERY.is_dir(), reason="the photographs are not here")
@@ -99,3 +98,28 @@ def test_a_feature_that_is_constant_in_training_decides_nothing() -> None:
     awake = features.clone()
     awake[:, 2] += 1e-3
     torch.testing.assert_close(layer.logits(awake), layer.logits(features))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_views_that_never_change_give_the_layers_of_features_that_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    """With batches of 16 both draw an order an epoch too."""
+    monkeypatch.setattr(paper_probe, "BATCH", 16)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(60, 5, generator=generator)
+    labels = (features[:, 0] + 0.5 * torch.randn(60, generator=generator) > 0).long().numpy()
+    training = (features[:40] + 0.1, labels[:40]) if split else None
+    learned = features if training is None else training[0]
+    asked: list[int] = []
+
+    def views(epoch: int) -> torch.Tensor:
+        asked.append(epoch)
+        return learned
+
+    shown = paper_probe.probe_by_views(features, labels, training, 2, 3, views)
+    once = linear_probe.probe(features, labels, training, 2, 3, paper_probe.fit)
+    assert shown.predicted.tolist() == once.predicted.tolist()
+    assert shown.penalties == once.penalties
+    assert 0.6 < (shown.predicted == labels).mean() < 1  # some are hard, so that agreeing says something
+    assert asked == list(range(90))

@@ -27,7 +27,7 @@ from zerovl.images import BrokenImageError, decode_rgb
 
 Transform = Callable[[Image.Image], torch.Tensor]
 PixelEncoder = Callable[[torch.Tensor], torch.Tensor]
-_MOST_THREADS = 8  # that decode; Pillow lets go of the interpreter's lock meanwhile
+MOST_THREADS = 8  # that decode; Pillow lets go of the interpreter's lock meanwhile
 _UNREADABLE = "unreadable"  # in place of a digest
 
 
@@ -60,7 +60,7 @@ def encode_pictures(
     found: list[list[Any]] = []  # of a picture, by batch: its digest, and why it is broken or None
     parts: list[list[torch.Tensor]] = [[] for _ in encoders]
     load = partial(_load, transform=transform)
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
     starts = range(0, len(pictures), batch_size)[own(ranks)]
     with ThreadPoolExecutor(threads) as pool:
         for start in tqdm(starts, desc="pictures", unit="batch", leave=False, disable=not ranks.is_first):
@@ -85,12 +85,17 @@ def _brought_together(found: list[list[Any]], parts: list[list[torch.Tensor]], r
     return EncodedPictures(np.array(rows, np.int64), outputs, broken, digest)
 
 
+def read_bytes(picture: Picture) -> bytes:
+    """Return the bytes of a picture as they are stored; raises `OSError`."""
+    with open(picture.path, "rb") as file:
+        file.seek(picture.offset)
+        return file.read() if picture.size is None else file.read(picture.size)
+
+
 def _load(picture: Picture, transform: Transform) -> tuple[str, torch.Tensor | str]:
     """Return the digest of a picture's bytes, and its pixels or why there are none."""
     try:
-        with open(picture.path, "rb") as file:
-            file.seek(picture.offset)
-            data = file.read() if picture.size is None else file.read(picture.size)
+        data = read_bytes(picture)
     except OSError as error:
         return _UNREADABLE, error.strerror or str(error)
     digest = hashlib.sha256(data).hexdigest()

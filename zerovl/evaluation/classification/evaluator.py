@@ -17,8 +17,10 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
 from zerovl.evaluation.classification.measures import MEASURES, Labelled, Subject
+from zerovl.evaluation.classification.paper_probe import Views
 from zerovl.evaluation.classification.sets import LabelledPicture, LabelledSet, read_set, require_pictures
 from zerovl.evaluation.classification.templates import templates_of
+from zerovl.evaluation.classification.views import AugmentedViews
 from zerovl.evaluation.metrics import Block, Score, Table
 from zerovl.files import sha256_json
 from zerovl.log import logger
@@ -27,7 +29,7 @@ from zerovl.text_format import names, plural
 
 _NAMED = 5  # broken pictures in a message
 _KEPT = 100  # broken pictures in the report
-_PROBES = frozenset({"linear_probe", "paper_probe"})
+_PROBES = frozenset({"linear_probe", "paper_probe", "paper_probe_augmented"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Classification:
         models = evaluation.model, evaluation.untrained
         learned, training = self._training(evaluation, pictures)
         ranks = evaluation.ranks
-        subject = Subject(evaluation.settings, *models, classes, templates, pictures, training, ranks)
+        views = self._views(evaluation, encoded, learned)
+        subject = Subject(evaluation.settings, *models, classes, templates, pictures, training, views, ranks)
         measured = [MEASURES[name](subject) for name in dict.fromkeys(self.settings.measures)]
         block: Block = {
             **{name: score for its in measured for name, score in its.block.items()},
@@ -107,6 +110,19 @@ class Classification:
                 logger().warning(f"{self.name}: {len(broken)} of {count} cannot be read: {names(broken, _NAMED)}")
         labels = np.array([labelled.label for labelled in pictures], np.int64)[encoded.rows]
         return encoded, Labelled(labels, *encoded.outputs)
+
+    def _views(self, evaluation: Evaluation, encoded: EncodedPictures, learned: EncodedPictures | None) -> Views:
+        """Return what shows the pictures that a probe learns from augmented, of its split or of the set."""
+        listed, rows = (self.found.pictures, encoded.rows) if learned is None else (self.found.training, learned.rows)
+        model, settings = evaluation.model, evaluation.settings
+        return AugmentedViews(
+            [listed[row].picture for row in rows],
+            model.tower_features,
+            model.transform.image_size,
+            settings.batch_size,
+            settings.seed,
+            evaluation.ranks,
+        )
 
     def _digest(self, encoded: EncodedPictures, learned: EncodedPictures | None) -> str:
         """Equal when and only when two models were asked the same: pictures, classes, and what a probe learned from."""

@@ -53,6 +53,7 @@ class Subject:
     templates: tuple[str, ...]
     pictures: Labelled
     training: Labelled | None  # of a training split, where the set has one
+    views: paper_probe.Views  # of `training`, or of the pictures where there is none; all ranks ask for an epoch's
     ranks: Ranks = ALONE  # who measure it together; all have the same pictures
 
 
@@ -117,10 +118,26 @@ def by_papers_recipe(subject: Subject) -> Measured:
     return Measured(block, {"paper_probe": {"trained_on": _trained_on(subject)}})
 
 
+def by_papers_recipe_augmented(subject: Subject) -> Measured:
+    """Classify so by layers that see each picture augmented, as the paper has it: `paper_probe_augmented_top1`."""
+    if not subject.ranks.is_first:
+        for epoch in range(paper_probe.EPOCHS):
+            subject.views(epoch)  # this rank's share of them
+        return Measured({}, {})
+    pictures, training, seed = subject.pictures, subject.training, subject.settings.seed
+    device, classes = subject.model.device, len(subject.classes)
+    learned = None if training is None else (training.trained.to(device), training.labels)
+    features = pictures.trained.to(device)
+    found = paper_probe.probe_by_views(features, pictures.labels, learned, classes, seed, subject.views)
+    block = {"paper_probe_augmented_top1": _probe_score(subject, found)}
+    return Measured(block, {"paper_probe_augmented": {"trained_on": _trained_on(subject)}})
+
+
 MEASURES: dict[str, Measure] = {
     "zero_shot": zero_shot,
     "linear_probe": linear_probe,
     "paper_probe": by_papers_recipe,
+    "paper_probe_augmented": by_papers_recipe_augmented,
 }
 
 

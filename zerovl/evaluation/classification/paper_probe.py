@@ -3,23 +3,27 @@
 LARS, learning rate 6.4, momentum 0.9, no weight decay, 90 epochs of batches of 16,384, warm-up over a ninth of the
 steps, then a half cosine. It is the slow one beside `linear_probe.fit`, which goes straight to the optimum.
 
-It differs from the paper's in that pictures are embedded once, without RandomResizedCrop and AutoAugment. What the
-paper leaves open is ours: features are normalised by their mean and deviation over the training pictures, first weights
-are normal with deviation 0.01. A set that is smaller than a batch is one batch, so it takes 90 steps. That is as it
-should be: nothing but the number of steps keeps this layer from learning few pictures by heart.
+`fit` learns from features that were computed once. `probe_by_views` does as the paper does: each epoch shows another
+RandomResizedCrop and AutoAugment of each picture (`views.py`). What the paper leaves open is ours: features are
+normalised by their mean and deviation over the training pictures as evaluation sees them, first weights are normal with
+deviation 0.01. A set that is smaller than a batch is one batch, so it takes 90 steps. That is as it should be: nothing
+but the number of steps keeps this layer from learning few pictures by heart.
 
 Shapes: `n` pictures, `b` of a batch, `C` classes, `w` width of the tower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from zerovl.evaluation.classification.lars import Lars, warm_up_and_half_cosine
-from zerovl.evaluation.classification.linear_probe import Layer
+from zerovl.evaluation.classification.linear_probe import FOLDS, Layer, Probed, folds_of
+from zerovl.evaluation.pool import Ints
 
 BATCH = 16_384
 EPOCHS = 90
@@ -29,34 +33,94 @@ WARM_UP = 0.1111  # of the steps
 _CONSTANT = 1e-6  # of the largest deviation of a feature
 _FIRST = 0.01  # deviation of the first weights
 
+Views = Callable[[int], Tensor]  # an epoch -> features (n, w) of the training pictures as it shows them
+
+
+class LayerInTraining:
+    """Learns a linear layer epoch by epoch; features may differ from epoch to epoch, the pictures may not."""
+
+    def __init__(self, features: Tensor, classes: int, seed: int) -> None:
+        """Start from features (n, w) of the training pictures, which give the normalisation, and from a seed."""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._mean = features.mean(0)
+        deviation = features.std(0, correction=0)  # (w,)
+        # A feature that is constant over the training pictures says nothing of classes: it is 0, also where it moves.
+        self._scale = torch.where(deviation > _CONSTANT * deviation.max(), deviation, torch.inf)
+        first = _FIRST * torch.randn(classes, features.shape[1], generator=self._generator)
+        self._weight = first.to(features.device)  # (C, w)
+        self._bias = self._weight.new_zeros(classes)
+        self._optimiser = Lars([self._weight, self._bias], MOMENTUM)
+        self._steps = EPOCHS * -(-len(features) // BATCH)
+        self._step = 0
+
+    def normalised(self, features: Tensor) -> Tensor:
+        """Return features (n, w) by the mean and deviation of those that it started from, float32."""
+        return ((features - self._mean) / self._scale).float()
+
+    def epoch(self, x: Tensor, labels: Tensor) -> None:
+        """Take the steps of one epoch on normalised features (n, w) of labels (n,)."""
+        for inputs, targets in _batches(x, labels, self._generator):
+            error = (inputs @ self._weight.T + self._bias).softmax(1)  # (b, C)
+            error[torch.arange(len(targets), device=x.device), targets] -= 1.0
+            error /= len(targets)  # now the gradient of the mean cross-entropy by the logits
+            lr = warm_up_and_half_cosine(self._step, self._steps, PEAK, WARM_UP)
+            self._optimiser.step([error.T @ inputs, error.sum(0)], lr)
+            self._step += 1
+
+    def layer(self) -> Layer:
+        """Return the layer as it is now, in the number format of the features that it began with."""
+        weight, bias = self._weight.to(self._mean.dtype), self._bias.to(self._mean.dtype)
+        return Layer(self._mean, self._scale, weight, bias, penalty=0.0)
+
 
 def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
     """Fit a layer to features (n, w) of labels (n,); `seed` draws the first weights and the order of the pictures."""
-    generator = torch.Generator().manual_seed(seed)
-    mean = features.mean(0)
-    deviation = features.std(0, correction=0)  # (w,)
-    # A feature that is constant over the training pictures says nothing of classes: it is 0, also where it moves later.
-    scale = torch.where(deviation > _CONSTANT * deviation.max(), deviation, torch.inf)
-    x = ((features - mean) / scale).float()  # (n, w)
-    weight = (_FIRST * torch.randn(classes, x.shape[1], generator=generator)).to(x.device)  # (C, w)
-    bias = x.new_zeros(classes)
-    optimiser = Lars([weight, bias], MOMENTUM)
-    steps = EPOCHS * -(-len(x) // BATCH)
-    for step, (inputs, targets) in enumerate(_batches(x, labels, generator)):
-        error = (inputs @ weight.T + bias).softmax(1)  # (b, C)
-        error[torch.arange(len(targets), device=x.device), targets] -= 1.0
-        error /= len(targets)  # now the gradient of the mean cross-entropy by the logits
-        lr = warm_up_and_half_cosine(step, steps, PEAK, WARM_UP)
-        optimiser.step([error.T @ inputs, error.sum(0)], lr)
-    return Layer(mean, scale, weight.to(features.dtype), bias.to(features.dtype), penalty=0.0)
+    learning = LayerInTraining(features, classes, seed)
+    x = learning.normalised(features)  # (n, w)
+    for _ in range(EPOCHS):
+        learning.epoch(x, labels)
+    return learning.layer()
+
+
+def probe_by_views(
+    features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, classes: int, seed: int, views: Views
+) -> Probed:
+    """Classify features (n, w) as `linear_probe.probe` does, by layers that learn from a new view each epoch.
+
+    Args:
+        features: of the pictures that are scored.
+        labels: (n,) their classes.
+        training: features and labels of a split to train on; None: the other folds.
+        classes: how many there are.
+        seed: of the folds and of the layers.
+        views: features of the training pictures in an epoch, asked for once an epoch. Folds share them.
+    """
+    features = features.double()
+    if training is None:
+        folds, learned, of_learned, first = folds_of(labels, FOLDS, seed), features, labels, seed + 1
+        scored = [torch.from_numpy(folds == fold).to(features.device) for fold in range(FOLDS)]
+        seen = [~its for its in scored]
+    else:
+        learned, of_learned, first = training[0].double(), training[1], seed
+        scored = [torch.ones(len(labels), dtype=torch.bool, device=features.device)]
+        seen = [torch.ones(len(of_learned), dtype=torch.bool, device=features.device)]
+    targets = torch.from_numpy(of_learned).to(features.device)
+    learning = [LayerInTraining(learned[rows], classes, first) for rows in seen]
+    for epoch in tqdm(range(EPOCHS), desc="probe by views", unit="epoch", leave=False):
+        shown = views(epoch).to(features.device).double()  # (n, w)
+        for its, rows in zip(learning, seen, strict=True):
+            its.epoch(its.normalised(shown[rows]), targets[rows])
+    guesses = np.empty(len(labels), np.int64)
+    for its, rows in zip(learning, scored, strict=True):
+        guesses[rows.cpu().numpy()] = its.layer().logits(features[rows]).argmax(1).cpu().numpy()
+    return Probed(guesses, tuple(0.0 for _ in learning))
 
 
 def _batches(x: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give the batches of all epochs, each epoch in an order of its own; a set that is one batch as it is."""
-    for _ in range(EPOCHS):
-        if len(x) <= BATCH:
-            yield x, labels
-            continue
-        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-            at = rows.to(x.device)
-            yield x[at], labels[at]
+    """Give the batches of an epoch in an order of its own; a set that is one batch as it is."""
+    if len(x) <= BATCH:
+        yield x, labels
+        return
+    for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+        at = rows.to(x.device)
+        yield x[at], labels[at]
