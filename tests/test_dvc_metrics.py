@@ -1,15 +1,21 @@
 """`metrics:` and `plots:` of dvc.yaml, as the real `dvc` shows them.
 
-Metrics: RSUM first, numbers alone, in a terminal of 100 columns. Plots: a page that needs no network, ignored by git.
+Metrics: RSUM first, numbers alone, in a terminal of 100 columns, of 120 for plain `dvc exp show`. Plots: a page that
+needs no network, ignored by git.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -50,9 +56,18 @@ def metrics_of(rsum: float) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True)
+class Project:
+    """A project with our metrics and parameters: a commit, and an experiment on it."""
+
+    run: Run  # git or dvc in it
+    terminal: Run  # the same with a terminal for its output
+    after_one_run: str  # what `make experiments` showed before there was an experiment
+
+
 @pytest.fixture(scope="module")
-def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run git or dvc in a project with our metrics and parameters: a commit, and an experiment on it."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Make the project; the experiment has another learning rate."""
     if shutil.which("git") is None:
         pytest.skip("needs git")
     folder = tmp_path_factory.mktemp("metrics")
@@ -65,12 +80,22 @@ def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
         assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def terminal(*words: str) -> str:
+        ours, theirs = pty.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as shown, os.fdopen(theirs, "wb") as output:
+            found = subprocess.Popen(words, cwd=project, env=environment, stdout=output, stderr=subprocess.PIPE)
+            output.close()
+            text = b"".join(iter(lambda: _read(shown), b"")).decode()
+            assert found.wait() == 0, f"{words}:\n{text}"
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
     run("git", "init", "--quiet")
     run("dvc", "init", "--quiet")
     ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     stage = {name: ours["stages"]["evaluate"][name] for name in ("params", "outs")}
+    sections = sorted({name for its in ours["stages"].values() for name in its.get("params", ())})
     stages = {
-        "train": {"cmd": "true", "outs": ["reports/training"]},
+        "train": {"cmd": "true", "params": sections, "outs": ["reports/training"]},
         "evaluate": {"cmd": "true", "params": ["train"], "outs": stage["outs"]},
     }
     described = {"stages": stages, "metrics": ours["metrics"], "plots": ours["plots"]}
@@ -88,9 +113,30 @@ def dvc(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if rsum == 550.80912:
             run("git", "add", "--all")
             run("git", "commit", "--quiet", "-m", "first")
+            after_one_run = run(*make_experiments())
         else:
             run("dvc", "exp", "save", "--name", "higher-lr")
-    return run
+    return Project(run, terminal, after_one_run)
+
+
+@pytest.fixture(scope="module")
+def dvc(project: Project) -> Run:
+    """Run git or dvc in the project."""
+    return project.run
+
+
+def make_experiments() -> list[str]:
+    """Return the words of the command that `make experiments` runs, with its output as it is."""
+    rule = (ROOT / "Makefile").read_text().partition("\nexperiments:")[2]
+    return [*shlex.split(rule.splitlines()[1].replace("$$", "$")), "--no-pager"]
+
+
+def _read(terminal: io.RawIOBase) -> bytes:
+    """Read what is there; nothing at the end, which Linux says by an error."""
+    try:
+        return terminal.read(65536) or b""
+    except OSError:
+        return b""
 
 
 def test_show_has_the_headline_first_and_fits(dvc: Run) -> None:
@@ -109,7 +155,7 @@ def test_diff_has_the_headline_first_and_fits(dvc: Run) -> None:
 
 
 def test_experiments_have_the_headline_first_and_fit(dvc: Run) -> None:
-    shown = dvc("dvc", "exp", "show", "--no-pager", "--only-changed", "--drop", "data/|reports/|model$")
+    shown = dvc(*make_experiments())
     lines = [line.rstrip() for line in shown.rstrip().splitlines()]
     heads = next(line for line in lines if "Experiment" in line).split()
     assert heads[:3] == ["Experiment", "Created", "RSUM"]
@@ -118,6 +164,24 @@ def test_experiments_have_the_headline_first_and_fit(dvc: Run) -> None:
     assert "541.2" in row
     assert "0.003" in row
     assert max(map(len, lines)) <= COLUMNS
+
+
+def test_experiments_have_the_scores_where_there_is_one_run_alone(project: Project) -> None:
+    """`--only-changed` alone leaves out every number that all rows share."""
+    heads, row = (
+        next(line for line in project.after_one_run.splitlines() if word in line).split()
+        for word in ("Experiment", "workspace")
+    )
+    assert heads == ["Experiment", "Created", "RSUM", "i2t_r1", "t2i_r1", "loss"]
+    assert row[2:] == ["550.81", "75.17", "76.98", "1.187"]
+
+
+def test_plain_experiments_in_a_terminal_have_every_score_in_its_first_screen(project: Project) -> None:
+    """DVC's pager shows the columns of all parameters behind them, by the arrow keys; `cat` stands for it here."""
+    shown = project.terminal("env", "DVC_PAGER=cat", "dvc", "exp", "show")
+    heads = next(line for line in shown.splitlines() if "Experiment" in line)
+    assert len(heads) > 500
+    assert heads[:120].split()[:7] == ["Experiment", "Created", "RSUM", "i2t_r1", "t2i_r1", "classes.top1", "loss"]
 
 
 def test_curves_of_two_revisions_open_offline_and_leave_git_alone(dvc: Run) -> None:
