@@ -50,9 +50,11 @@ def load(reference: str, *, device: str = "auto") -> Encoder:
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
     """
+    from importlib import import_module
+
     from zerovl.registry.fetch import opened
 
-    with opened(reference) as folder:
+    with opened(reference, meanwhile=lambda: import_module("zerovl.model.encoder")) as folder:
         from zerovl.model.encoder import Encoder  # and torch: after the model is known to be there
 
         return Encoder.load(folder, device=device)

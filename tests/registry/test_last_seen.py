@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +19,7 @@ from zerovl.registry import cache, fetch, last_seen
 from zerovl.registry.records import Move, now
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
-from zerovl.registry.stores.base import StoreAwayError
+from zerovl.registry.stores.base import Store, StoreAwayError
 
 
 def move(registry: Registry, number: int, version: int) -> None:
@@ -40,6 +42,11 @@ def _seen_by_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between attempts are botocore's; seconds of them would tell nothing here."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.01)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_was_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_seen, "_silent", {})
 
 
 @pytest.fixture
@@ -79,6 +86,7 @@ def test_a_server_that_was_stopped_or_does_not_answer(
             fetch.resolve(f"{store}/zerovl@{label}")
 
     monkeypatch.setattr(last_seen, "SECONDS", 0.2)
+    last_seen._silent.clear()
     with socket.create_server(("127.0.0.1", int(urlsplit(url).port or 0))):  # takes connections, and says nothing
         assert fetch.resolve(f"{store}/zerovl@production") == folder
     assert "no answer for 0.2 s" in warnings(caplog)[0]
@@ -133,3 +141,61 @@ def test_what_was_kept_and_does_not_fit_is_nothing(store: Path, harm: str) -> No
     folder = fetch.resolve(f"{store}/zerovl@1")
     store.rename(aside)
     assert fetch.resolve(f"{store}/zerovl@1") == folder
+
+
+class Silent:
+    """Stands for what asks a store, and gets no answer before `end`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.end = threading.Event()
+
+    def __call__(self, store: Store, reference: str) -> last_seen.Found:
+        self.asked.append(reference)
+        self.end.wait(60)
+        raise ZeroVLError("too late for anyone")
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
+    """A store that takes questions and does not answer."""
+    found = Silent()
+    monkeypatch.setattr(last_seen, "SECONDS", 0.05)
+    yield found
+    found.end.set()
+
+
+def test_a_store_that_does_not_answer_is_asked_once(
+    store: Path, silent: Silent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command checks a reference before it imports torch, and opens it then: one wait for all of a store."""
+    monkeypatch.setattr(last_seen, "_ask", silent)
+    fetch.check_reference(f"{store}/zerovl@production")
+    folder = fetch.resolve(f"{store}/zerovl@production")
+    assert fetch.resolve(f"{store}/zerovl@1") == folder
+    assert silent.asked == ["zerovl@production"]
+    assert ["no answer for 0.05 s" in said for said in warnings(caplog)] == [True, True]
+    monkeypatch.setattr(last_seen, "_SILENT_SECONDS", -1.0)
+    last_seen._silent.clear()
+    for _ in range(2):  # the time is over at once, so it is asked again
+        assert fetch.resolve(f"{store}/zerovl@1") == folder
+    assert silent.asked == ["zerovl@production", "zerovl@1", "zerovl@1"]
+
+
+def test_what_is_done_meanwhile_begins_before_the_answer_and_only_where_a_release_is_there(
+    store: Path, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    with fetch.opened(f"{store}/zerovl@2", meanwhile=lambda: done.append("loaded")) as folder:
+        assert folder.is_dir()  # it was not in the cache, so nobody knew whether there is such a release
+    assert done == []
+    monkeypatch.setattr(last_seen, "SECONDS", 60.0)
+    monkeypatch.setattr(last_seen, "_ask", silent)
+
+    def meanwhile() -> None:
+        done.append("loaded")
+        silent.end.set()  # now it answers
+
+    with pytest.raises(ZeroVLError, match="too late"), fetch.opened(f"{store}/zerovl@1", meanwhile):
+        pass
+    assert done == ["loaded"]

@@ -14,7 +14,7 @@ is used as it was last seen (`zerovl.registry.last_seen`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,11 +26,11 @@ from zerovl.workspace import Workspace
 
 
 @contextmanager
-def opened(reference: str) -> Iterator[Path]:
+def opened(reference: str, meanwhile: Callable[[], object] = last_seen.nothing) -> Iterator[Path]:
     """Give the folder of a bundle; a release is fetched first, and stays in the cache until the block ends.
 
     The digests of a plain folder's files are compared with those that were written with the model; those of a release
-    were on arrival.
+    were on arrival. `meanwhile` is called while a store is waited for that a release in the cache may do without.
 
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
@@ -46,7 +46,7 @@ def opened(reference: str) -> Iterator[Path]:
         raise _no_such_model(reference)
     uri, name = split_store(reference)
     store = open_store(uri)
-    found = last_seen.find(store, name)
+    found = last_seen.find(store, name, meanwhile)
     with cache.held(store, found.version) as release:
         last_seen.keep(store, found)
         yield release

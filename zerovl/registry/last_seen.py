@@ -2,14 +2,16 @@
 
     STORE/NAME@LABEL.json    {"seen": when, "version": {...}, "move": {...} of an alias, null for a number}
 
-The store is asked first, for a few seconds at most. A version never changes, so its record is as good as the store's;
-an alias may have moved since, which the log says with the time.
+The store is asked first, for a few seconds at most, and one that let them pass is not asked again for a minute. A
+version never changes, so its record is as good as the store's; an alias may have moved since, which the log says with
+the time.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +27,14 @@ from zerovl.registry.stores.base import Store, StoreAwayError
 from zerovl.s3 import AnswerError, NoAnswerError
 
 SECONDS = 4.0  # that a store is waited for where the cache has what is asked for
+_LAST_SECONDS = 1.0  # of them at least behind what was done meanwhile, which may have kept the processor
+_SILENT_SECONDS = 60.0  # for which a process does not ask a store again that gave no answer
+
+_silent: dict[str, tuple[float, ZeroVLError]] = {}  # by store: until when, of `time.monotonic`, and what it was
+
+
+class _TooLateError(StoreAwayError):
+    """A store gave no answer in the time that there was for it."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +47,32 @@ class Found:
     seen: str  # when the store said so: UTC, ISO 8601
 
 
-def find(store: Store, reference: str) -> Found:
+def nothing() -> None:
+    """Do nothing while a store is waited for."""
+
+
+def find(store: Store, reference: str, meanwhile: Callable[[], object] = nothing) -> Found:
     """Return the version that NAME@LABEL names: as the store says, or as it last said where it is away.
 
-    Raises `ZeroVLError` where there is no such release, and where the store is away and the cache does not have it.
+    `meanwhile` is called while a store is waited for whose answer may not be needed. Raises `ZeroVLError` where there
+    is no such release, and where the store is away and the cache does not have it.
     """
     known = _known(store, reference)
     if known is None:
         return _ask(store, reference)
-    try:
-        return _within(SECONDS, lambda: _ask(store.hurried(), reference), store.describe())
-    except ZeroVLError as error:
-        if not _says_away(error):
-            raise
-        _tell(known, error)
-        return known
+    place = store.describe()
+    until, error = _silent.get(place, (0.0, None))
+    if error is None or time.monotonic() > until:
+        try:
+            return _within(SECONDS, lambda: _ask(store.hurried(), reference), place, meanwhile)
+        except ZeroVLError as why:
+            if not _says_away(why):
+                raise
+            error = why
+            if isinstance(why, NoAnswerError | _TooLateError):
+                _silent[place] = (time.monotonic() + _SILENT_SECONDS, why)
+    _tell(known, error)
+    return known
 
 
 def keep(store: Store, found: Found) -> None:
@@ -86,7 +107,7 @@ def _path(store: Store, reference: str) -> Path:
     return cache.store_folder(store) / f"{reference}.json"
 
 
-def _within(seconds: float, ask: Callable[[], Found], place: str) -> Found:
+def _within(seconds: float, ask: Callable[[], Found], place: str, meanwhile: Callable[[], object]) -> Found:
     """Return what `ask` does, or raise `StoreAwayError`: no timeout of a client covers names and file systems too."""
     answers: list[Found] = []
     errors: list[BaseException] = []
@@ -97,13 +118,14 @@ def _within(seconds: float, ask: Callable[[], Found], place: str) -> Found:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="ask a store", daemon=True)
+    thread, end = threading.Thread(target=run, name="ask a store", daemon=True), time.monotonic() + seconds
     thread.start()
-    thread.join(seconds)
+    meanwhile()
+    thread.join(max(end - time.monotonic(), min(seconds, _LAST_SECONDS)))
     if errors:
         raise errors[0]
     if not answers:
-        raise StoreAwayError(f"{place}: no answer for {seconds:g} s")
+        raise _TooLateError(f"{place}: no answer for {seconds:g} s")
     return answers[0]
 
 
