@@ -17,13 +17,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zerovl.distributed.activity import Activity
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.forward import NO_DROPOUT, Constants, FeatureDropout, Forward, Inputs, random_seeds
 from zerovl.engine.gradients import Gradients
 from zerovl.engine.precision import Precision
 from zerovl.engine.sharding import is_sharded
 from zerovl.engine.statistics import BatchStatistics, Seen
+from zerovl.engine.transfer import NO_TRANSFER, KeptInputs, Transfer
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import Loss
 from zerovl.objective.mixup import Mix
@@ -47,6 +47,7 @@ class StepContext:
     seed: int
     gradients: Gradients  # brings those of all ranks together
     dropout: FeatureDropout = NO_DROPOUT
+    transfer: Transfer = NO_TRANSFER  # of micro-batches to the device
 
     def forward(self, mix: Mix, step: int, micro_batches: int) -> Forward:
         """Return the forward pass of a step, with the random seeds of this rank's micro-batches."""
@@ -70,8 +71,9 @@ class StepContext:
         return self.loss(image_emb, text_emb, scalars, targets, self.ranks.collectives)
 
     def _identities(self, batch: Sequence[Inputs]) -> Tensor | None:
-        known = [inputs.identities for inputs in batch if inputs.identities is not None]
-        return torch.cat(known).to(self.ranks.device) if known else None  # (b, 2)
+        device = self.ranks.device
+        known = [part.identities.to(device, non_blocking=True) for part in batch if part.identities is not None]
+        return torch.cat(known) if known else None  # (b, 2)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class PlainStep:
 
     def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
         forward = self.context.forward(mix, step, len(batch))
-        pairs = [forward(inputs, index) for index, inputs in enumerate(batch)]
+        pairs = [forward(self.context.transfer(inputs), index) for index, inputs in enumerate(batch)]
         self.context.ranks.activity.mark("computing")
         loss = self.context.compute_loss(mix, pairs, batch)
         # Activation checkpointing goes forward once more in there.
@@ -92,6 +94,15 @@ class PlainStep:
         self.context.gradients.finish()
         statistics.average(self.context.ranks.collectives)
         return loss.detach()
+
+
+@dataclass(frozen=True)
+class _FirstPass:
+    """What the first pass gives for micro-batches that will go forward again."""
+
+    pairs: list[tuple[Tensor, Tensor]]  # embeddings, (m, D) each
+    constants: list[Constants]  # what need not be computed again
+    inputs: KeptInputs
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,8 @@ class DecoupledStep:
     second forward. With a backward twice as dear as a forward a step costs 1 + (1 - k/n)/3 of a plain
     one; activations of max(k, 1) micro-batches are alive, however large the batch.
 
-    A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass.
+    A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass. So are inputs on a GPU, as far
+    as the transfer has room for them.
     Towers with batch statistics (BatchNorm) see those of a micro-batch, as in any accumulation; their
     running statistics move once a micro-batch, in the order of the micro-batches, and are then averaged
     over the ranks.
@@ -119,9 +131,9 @@ class DecoupledStep:
         forward = self.context.forward(mix, step, len(batch))
         statistics = BatchStatistics(self.context.model)
         again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
-        pairs, constants = _without_graph(forward, statistics, self.context.ranks.activity, islice(batch, again))
+        first = self._without_graph(forward, statistics, islice(batch, again))
         with self.context.shared_copies():
-            loss, seen = self._with_gradient(forward, statistics, batch, pairs, constants)
+            loss, seen = self._with_gradient(forward, statistics, batch, first)
         for layer in seen:
             layer.apply()
         self.context.gradients.finish()
@@ -133,19 +145,19 @@ class DecoupledStep:
         forward: Forward,
         statistics: BatchStatistics,
         batch: Sequence[Inputs],
-        pairs: list[tuple[Tensor, Tensor]],
-        constants: list[Constants],
+        first: _FirstPass,
     ) -> tuple[Tensor, list[Seen]]:
-        """The kept graphs, the loss, and the second pass; `pairs` and `constants` are what the first one gave."""
-        again = len(pairs)
-        kept, seen = _with_graph(forward, statistics, self.context.ranks.activity, islice(batch, again, None), again)
+        """The kept graphs, the loss, and the second pass."""
+        again = len(first.pairs)
+        kept, seen = self._with_graph(forward, statistics, islice(batch, again, None), again)
 
-        leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in pairs + kept]
+        embeddings = first.pairs + kept
+        leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in embeddings]
         loss = self.context.compute_loss(forward.mix, leaves, batch)
         self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
 
         gradients = [[image.grad, text.grad] for image, text in leaves]
-        del leaves
+        del embeddings, leaves
         while kept:  # the last first: their memory is free before the second pass begins
             outputs = kept.pop()
             self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
@@ -155,7 +167,9 @@ class DecoupledStep:
                 # Autograd leaves what was made long ago to the end: gradients that come through older copies would be
                 # there when all others are, too late to be sent on the way.
                 self.context.precision.forget_copies()
-            outputs = forward.embeddings(forward.hidden(inputs, index, constants[index]), index)
+            known = first.constants[index]
+            hidden = forward.hidden(first.inputs.again(index, inputs, known), index, known)
+            outputs = forward.embeddings(hidden, index)
             self._backward(outputs, gradients[index], statistics, last)
         return loss, seen
 
@@ -167,31 +181,31 @@ class DecoupledStep:
         with self.context.gradients.last_backward() if last else nullcontext(), statistics.frozen():
             torch.autograd.backward(outputs, upstream)
 
+    def _without_graph(self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs]) -> _FirstPass:
+        """The first pass of micro-batches that will go forward again."""
+        transfer = self.context.transfer
+        first = _FirstPass([], [], KeptInputs(transfer))
+        with torch.no_grad(), statistics.frozen(), forward.precision.one_pass():
+            for index, inputs in enumerate(batch):
+                self.context.ranks.activity.mark("computing")
+                there = transfer(inputs)
+                hidden = forward.hidden(there, index)
+                known = forward.constants(hidden)
+                first.inputs.keep(index, there, known)
+                first.constants.append(known)
+                first.pairs.append(forward.embeddings(hidden, index))
+        return first
 
-def _without_graph(
-    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Iterable[Inputs]
-) -> tuple[list[tuple[Tensor, Tensor]], list[Constants]]:
-    """Embeddings of micro-batches that will go forward again, and what need not be computed again then."""
-    pairs, constants = [], []
-    with torch.no_grad(), statistics.frozen(), forward.precision.one_pass():
-        for index, inputs in enumerate(batch):
-            activity.mark("computing")
-            hidden = forward.hidden(inputs, index)
-            constants.append(forward.constants(hidden))
-            pairs.append(forward.embeddings(hidden, index))
-    return pairs, constants
-
-
-def _with_graph(
-    forward: Forward, statistics: BatchStatistics, activity: Activity, batch: Iterable[Inputs], first: int
-) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
-    """Embeddings with their graphs; micro-batch numbers start at `first`."""
-    pairs: list[tuple[Tensor, Tensor]] = []
-    seen: list[Seen] = []
-    with forward.precision.one_pass():
-        for index, inputs in enumerate(batch, first):
-            activity.mark("computing")
-            with statistics.recorded() as what_was_seen:
-                pairs.append(forward(inputs, index))
-            seen += what_was_seen()
-    return pairs, seen
+    def _with_graph(
+        self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs], start: int
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
+        """Embeddings with their graphs; micro-batch numbers begin at `start`."""
+        pairs: list[tuple[Tensor, Tensor]] = []
+        seen: list[Seen] = []
+        with forward.precision.one_pass():
+            for index, inputs in enumerate(batch, start):
+                self.context.ranks.activity.mark("computing")
+                with statistics.recorded() as what_was_seen:
+                    pairs.append(forward(self.context.transfer(inputs), index))
+                seen += what_was_seen()
+        return pairs, seen

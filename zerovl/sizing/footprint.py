@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from zerovl import text_format
 from zerovl.engine.frozen_features import Side, cached_sides, training_image_size
+from zerovl.engine.transfer import ROOM
 from zerovl.objective.loss import Loss
 from zerovl.params import Params
 from zerovl.sizing.activations import Activations
@@ -131,9 +132,8 @@ class Workload:
 def footprint(
     workload: Workload, size: ModelSize, activations: Activations, layout: BatchLayout, kind: str
 ) -> Footprint:
-    """Return the bytes of a rank by part; a GPU (`kind` "cuda") holds two micro-batches of inputs, the host all."""
+    """Return the bytes of a rank by part."""
     shards = layout.world_size if workload.sharded else 1
-    inputs = layout.local if kind == "cpu" else min(layout.local, 2 * layout.micro_batch)
     width = workload.embed_dim
     average = _FLOAT * size.learned // shards if workload.averaged else 0
     return Footprint(
@@ -142,7 +142,7 @@ def footprint(
         moments=2 * _FLOAT * size.learned // shards,
         # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
         embeddings=2 * 3 * _FLOAT * layout.local * width,
-        inputs=inputs * workload.pair_bytes,
+        inputs=_inputs(workload, layout, kind),
         activations=_once(activations, layout),
         backward=activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch),
         kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),
@@ -150,6 +150,15 @@ def footprint(
         checks=activations.forward(_CHECKED) + average if workload.evaluated else 0,  # the weights, set aside
         average=average,
     )
+
+
+def _inputs(workload: Workload, layout: BatchLayout, kind: str) -> int:
+    """The host holds all; a GPU those of two micro-batches, and what stays there for the second pass."""
+    whole = layout.local * workload.pair_bytes
+    if kind == "cpu":
+        return whole
+    again = layout.micro_batch * (layout.micro_batches - layout.kept_graphs)
+    return min(whole, 2 * layout.micro_batch * workload.pair_bytes + min(ROOM, again * workload.pair_bytes))
 
 
 def graphs(activations: Activations, micro_batch: int, kept: int) -> int:

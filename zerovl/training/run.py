@@ -35,6 +35,7 @@ from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sha
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
 from zerovl.engine.trainer import Cadence, Outcome, StopRequest, Trainer
+from zerovl.engine.transfer import transfer_to
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json_lines, try_lock, write_json
 from zerovl.log import logger
@@ -316,7 +317,8 @@ def _make_step(run: Run, model: DualEncoder, loss: Loss, precision: Precision, k
     ranks, train = run.ranks, run.params.train
     gradients = ShardedGradientSum(model, ranks) if is_sharded(model) else gradient_sum(model, ranks.collectives)
     dropout = FeatureDropout(train.image_dropout, train.text_dropout)
-    context = StepContext(model, ranks, precision, loss, train.seed, gradients, dropout)
+    transfer = transfer_to(ranks.device)
+    context = StepContext(model, ranks, precision, loss, train.seed, gradients, dropout, transfer)
     return PlainStep(context) if train.step == "plain" else DecoupledStep(context, kept_graphs)
 
 

@@ -63,7 +63,8 @@ class MicroBatch:
     def pin_memory(self) -> MicroBatch:
         """Return a copy in page-locked memory, from where a GPU copies while it computes; the loader calls it."""
         images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
-        return MicroBatch(images, input_ids, mask, self.keys, self.source, self.identities)
+        identities = None if self.identities is None else self.identities.pin_memory()
+        return MicroBatch(images, input_ids, mask, self.keys, self.source, identities)
 
 
 @dataclass(frozen=True)

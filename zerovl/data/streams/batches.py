@@ -45,7 +45,13 @@ class StreamedMicroBatch(MicroBatch):
     def pin_memory(self) -> StreamedMicroBatch:
         """Return a copy in page-locked memory."""
         pinned = super().pin_memory()
-        return replace(self, images=pinned.images, input_ids=pinned.input_ids, attention_mask=pinned.attention_mask)
+        return replace(
+            self,
+            images=pinned.images,
+            input_ids=pinned.input_ids,
+            attention_mask=pinned.attention_mask,
+            identities=pinned.identities,
+        )
 
 
 class StreamedPair:
