@@ -136,6 +136,7 @@ NOT_COUNTED_FOR = {
         "zerovl.evaluation.sharing": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.two_way": _SHAPES_NO_WEIGHT,
         "zerovl.training.learning": _SHAPES_NO_WEIGHT,
+        "zerovl.training.passes": _SHAPES_NO_WEIGHT,
         "zerovl.training.valid_sets": _SHAPES_NO_WEIGHT,
     },
 }

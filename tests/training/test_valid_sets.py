@@ -14,10 +14,12 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.evaluator import Classification
 from zerovl.model.encoder import Encoder
+from zerovl.model.text import CaptionTokenizer
 from zerovl.params import Params
 from zerovl.training import fingerprint, valid_sets
+from zerovl.training.passes import Towers
 from zerovl.training.start_block import without_effect
-from zerovl.training.valid_sets import Towers, read_checks
+from zerovl.training.valid_sets import read_checks
 from zerovl.workspace import Workspace
 
 COLOURS = {"red": (230, 10, 20), "green": (20, 220, 10), "dark blue": (10, 30, 140)}
@@ -44,13 +46,17 @@ def with_set(workspace: Workspace, *overrides: str) -> Params:
     return settings(workspace.root, one, *overrides)
 
 
+def tokenizer(workspace: Workspace) -> CaptionTokenizer:
+    return CaptionTokenizer(workspace.tokenizer, 16)
+
+
 def test_a_check_equals_the_evaluation_of_the_same_weights(workspace: Workspace) -> None:
     params = with_set(workspace, "train.valid_set_pictures=100")
     encoder = Encoder.load(workspace.model)
     marks: list[int] = []
-    (check,) = read_checks(params)
+    (check,) = read_checks(params, encoder.tokenizer, ALONE)
     with torch.no_grad():
-        found = check.score(Towers(encoder.model, encoder.tokenizer, lambda: marks.append(1)))
+        found = check.score(Towers(encoder.model, ALONE, False, lambda: marks.append(1)))
     evaluation = object.__new__(Evaluation)
     for name, value in {"settings": params.evaluate, "model": encoder, "untrained": encoder, "ranks": ALONE}.items():
         object.__setattr__(evaluation, name, value)
@@ -61,13 +67,13 @@ def test_a_check_equals_the_evaluation_of_the_same_weights(workspace: Workspace)
 
 
 def test_fewer_pictures_are_spread_over_the_classes(workspace: Workspace) -> None:
-    (check,) = read_checks(with_set(workspace, "train.valid_set_pictures=4"))
+    (check,) = read_checks(with_set(workspace, "train.valid_set_pictures=4"), tokenizer(workspace), ALONE)
     assert sorted(set(check.labels.tolist())) == [0, 1, 2]
-    assert len(check.pixels) <= 4
+    assert sum(check.pictures.sizes) <= 4
 
 
 def test_nothing_is_read_by_default_and_the_block_says_the_cost(workspace: Workspace) -> None:
-    assert read_checks(with_set(workspace)) == []
+    assert read_checks(with_set(workspace), tokenizer(workspace), ALONE) == []
     assert valid_sets.describe(with_set(workspace), ["photos"]) == []
     asked = with_set(workspace, "train.valid_set_pictures=5", "train.valid_checks=3")
     assert valid_sets.describe(asked, ["photos"]) == [
@@ -80,7 +86,11 @@ def test_nothing_is_read_by_default_and_the_block_says_the_cost(workspace: Works
     assert any(note.startswith("train.valid_set_pictures 5 has no effect") for note in notes)
     with pytest.raises(ZeroVLError, match="no such folder"):
         read_checks(
-            settings(Path("x"), "train.valid_set_pictures=5", "evaluate.classification=[{name: gone, folder: nowhere}]")
+            settings(
+                Path("x"), "train.valid_set_pictures=5", "evaluate.classification=[{name: gone, folder: nowhere}]"
+            ),
+            tokenizer(workspace),
+            ALONE,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -90,6 +91,39 @@ class ProcessGroup:
                 work.wait()
 
         return wait
+
+
+class FromHost:
+    """Takes tensors of the host over collectives whose tensors lie on `device`: NCCL carries no others."""
+
+    def __init__(self, collectives: Collectives, device: torch.device) -> None:
+        self.rank = collectives.rank
+        self.world_size = collectives.world_size
+        self._collectives = collectives
+        self._device = device
+
+    def gather(self, local: Tensor) -> Tensor:
+        """Concatenate the rows of all ranks: (b, ...) -> (W b, ...)."""
+        return self._collectives.gather(local.to(self._device)).cpu()
+
+    def reduce_scatter(self, partial: Tensor) -> Tensor:
+        """Sum over ranks and keep the own slice: (W b, ...) -> (b, ...)."""
+        return self._collectives.reduce_scatter(partial.to(self._device)).cpu()
+
+    def sum(self, local: Tensor) -> Tensor:
+        """Sum over ranks, in place."""
+        return local.copy_(self._collectives.sum(local.to(self._device)))
+
+    def start_sum(self, local: Tensor) -> Callable[[], object]:
+        """Begin to sum over ranks; the returned function waits for the end and writes it into `local`."""
+        summed = local.to(self._device)
+        wait = self._collectives.start_sum(summed)
+
+        def write() -> None:
+            wait()
+            local.copy_(summed)
+
+        return write
 
 
 def _nothing() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from zerovl.distributed.activity import Activity
-from zerovl.distributed.collectives import Collectives, OneRank
+from zerovl.distributed.collectives import Collectives, FromHost, OneRank
 from zerovl.distributed.late_values import read_later
 
 
@@ -31,6 +31,10 @@ class Ranks:
     def lag(self) -> int:
         """Steps that the host goes ahead of its device before it reads what that found; the CPU is its own device."""
         return 0 if self.device.type == "cpu" else 1
+
+    def on_host(self) -> Ranks:
+        """Return the same ranks for work whose tensors lie on the host, whatever device they train on."""
+        return replace(self, device=torch.device("cpu"), collectives=FromHost(self.collectives, self.device))
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, true on all ranks where it is true on one; a collective."""

@@ -58,11 +58,10 @@ class Cadence:
 
 @dataclass(frozen=True)
 class PeriodicEvaluation:
-    """Scores a sample of the validation pairs every so many steps and after the last one."""
+    """Scores a sample of the validation pairs every so many steps and after the last one, all ranks together."""
 
     every: int
-    score: Callable[[], dict[str, float]]  # by column of the log
-    is_collective: bool = False  # a sharded model goes forward on all ranks together
+    score: Callable[[], dict[str, float]]  # by column of the log, the same on all ranks
 
     def due(self, done: int, steps: int) -> bool:
         """Whether the sample is to be scored after `done` of `steps` steps."""
@@ -269,8 +268,8 @@ class Trainer:
                 self.log.write(row)
 
     def _score(self) -> dict[str, float]:
-        """Scores of the validation sample; on rank 0 alone where it can be, the others wait at the next collective."""
-        if self.evaluation is None or not (self.ranks.is_first or self.evaluation.is_collective):
+        """Scores of the validation sample; a collective."""
+        if self.evaluation is None:
             return {}
         self.state.model.eval()
         with self.ranks.activity.during("scoring validation pairs"), self.state.average.applied():

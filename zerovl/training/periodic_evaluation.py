@@ -1,8 +1,12 @@
-"""Score a small fixed sample of the validation pairs while training: the score curve."""
+"""Score a small fixed sample of the validation pairs while training: the score curve.
+
+Shapes: `n` pairs of the sample, `D` embedding width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
@@ -10,21 +14,21 @@ import numpy as np
 import torch
 
 from zerovl.data.manifest import Manifest
-from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import ANY_PIXELS
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.engine.sharding import is_sharded
 from zerovl.engine.trainer import PeriodicEvaluation
 from zerovl.evaluation.bootstrap import Clusters, mean_interval
 from zerovl.evaluation.metrics import HEADLINE, POOL
 from zerovl.evaluation.retrieval import retrieval_metrics
+from zerovl.evaluation.sharing import facts_of_all, own
 from zerovl.images import decode_rgb
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
-from zerovl.params import Params
+from zerovl.training.passes import PASS, Passes, Towers
 from zerovl.training.run_spec import Run
-from zerovl.training.valid_sets import Towers, read_checks
+from zerovl.training.valid_sets import read_checks
 
-_PASS = 100  # pairs embedded at once
 _RESAMPLES = 200  # of the curve's interval
 
 # Columns of the log: the mean over sources with its 95% interval, what chance gets, and all sources searched as one.
@@ -35,85 +39,85 @@ SCORES = (COLUMN, LOW, HIGH, CHANCE, IN_POOL)
 
 
 def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation | None:
-    """Return what scores the sample, None where `train.valid_checks` is 0 or no source has a validation split."""
-    params, manifest = run.params, run.spec.manifest
-    sources = manifest.sources("valid")
-    if not params.train.valid_checks or not sources:
-        return None
-    images, captions, counts = _sample(params, manifest, run.shards.direct_reader(), sources)
-    input_ids, attention_mask = (torch.from_numpy(array) for array in run.spec.tokenizer(captions))
-    activity = run.ranks.activity
-    # Between passes the watchdog is told: scoring many pairs is progress too.
-    alive = partial(activity.mark, "scoring validation pairs")
-    embed = _embedder(model, images, input_ids, attention_mask, alive)
-    checks, towers = read_checks(params), Towers(model, run.spec.tokenizer, alive)
+    """Return what scores the sample, None where `train.valid_checks` is 0 or no source has a validation split.
 
+    A collective, as is each score: pictures are read and embedded by rank.
+    """
+    params, tokenizer, ranks = run.params, run.spec.tokenizer, run.ranks.on_host()
+    if not params.train.valid_checks or not run.spec.manifest.sources("valid"):
+        return None
+    sample = _Sample.of(run, ranks)
+    checks = read_checks(params, tokenizer, ranks)
+    # Between passes the watchdog is told: scoring many pairs is progress too.
+    alive = partial(run.ranks.activity.mark, "scoring validation pairs")
+    towers = Towers(model, ranks, is_sharded(model), alive)
+
+    @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
     def score() -> dict[str, float]:
-        found = scores(*embed(), counts)
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # as `_embedder`
+        with torch.compiler.set_stance("force_eager"):  # to compile for these shapes takes longer than to score
+            embeddings = towers.images(sample.pictures), towers.captions(sample.captions)
+            found = scores(*embeddings, sample.counts, ranks)
             for check in checks:
                 found |= check.score(towers)
         return found
 
-    return PeriodicEvaluation(max(1, run.spec.steps // params.train.valid_checks), score, is_sharded(model))
+    return PeriodicEvaluation(max(1, run.spec.steps // params.train.valid_checks), score)
 
 
-def _sample(
-    params: Params, manifest: Manifest, shards: ShardReader, sources: list[str]
-) -> tuple[torch.Tensor, list[str], list[int]]:
-    """Return pixels (n, 3, H, W) and first captions of pairs evenly spread over the sources' validation splits.
+@dataclass(frozen=True)
+class _Sample:
+    """Pairs evenly spread over the sources' validation splits, source after source: a picture, its first caption."""
 
-    Source after source; the last value says how many pairs each has.
+    counts: tuple[int, ...]  # pairs of each source
+    pictures: Passes  # n of them
+    captions: Passes  # n of them
+
+    @classmethod
+    def of(cls, run: Run, ranks: Ranks) -> _Sample:
+        """Read the pairs of this rank's passes, and hear of the others' captions."""
+        params, manifest = run.params, run.spec.manifest
+        sources = manifest.sources("valid")
+        wanted = max(1, params.train.valid_pairs // len(sources))
+        places = [_spread(manifest, source, wanted) for source in sources]
+        chosen = [place for its in places for place in its]
+        passes = [chosen[start : start + PASS] for start in range(0, len(chosen), PASS)]
+        reader = run.shards.direct_reader()
+        read = [[reader.read(*place) for place in its] for its in passes[own(ranks)]]
+        texts = facts_of_all([[sample.captions[0] for sample in its] for its in read], ranks)
+        transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
+        pixels = [torch.stack([transform(decode_rgb(its.image, ANY_PIXELS)) for its in samples]) for samples in read]
+        return cls(
+            tuple(map(len, places)),
+            Passes.of_pixels([len(its) for its in passes], pixels, params.model.image_size),
+            Passes.of_captions([text for its in texts for text in its], run.spec.tokenizer, ranks),
+        )
+
+
+def _spread(manifest: Manifest, source: str, wanted: int) -> list[tuple[str, int, int]]:
+    """Return where the samples of a source lie that are scored: file, offset and size."""
+    index = manifest.index(source, "valid")
+    rows = np.unique(np.linspace(0, len(index) - 1, min(wanted, len(index))).astype(int))
+    files = manifest.splits[source, "valid"].shards
+    return [(files[its["shard"]].path, int(its["offset"]), int(its["size"])) for its in index[rows]]
+
+
+def scores(
+    image_emb: torch.Tensor, text_emb: torch.Tensor, counts: Sequence[int], ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """Return the columns of the log for embeddings (n, D) of n pairs; `counts` says how many each source has.
+
+    Ranks share the ranking, and all give the same.
     """
-    transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
-    wanted = max(1, params.train.valid_pairs // len(sources))
-    pixels, captions, counts = [], [], []
-    for source in sources:
-        index = manifest.index(source, "valid")
-        rows = np.unique(np.linspace(0, len(index) - 1, min(wanted, len(index))).astype(int))
-        files = manifest.splits[source, "valid"].shards
-        counts.append(len(rows))
-        for record in index[rows]:
-            sample = shards.read(files[record["shard"]].path, int(record["offset"]), int(record["size"]))
-            pixels.append(transform(decode_rgb(sample.image, ANY_PIXELS)))
-            captions.append(sample.captions[0])
-    return torch.stack(pixels), captions, counts
-
-
-def scores(image_emb: torch.Tensor, text_emb: torch.Tensor, counts: Sequence[int]) -> dict[str, float]:
-    """Return the columns of the log for embeddings (n, D) of n pairs; `counts` says how many each source has."""
     ids = np.arange(len(image_emb))
     parts = zip(image_emb.split(list(counts)), text_emb.split(list(counts)), strict=True)
-    found = [retrieval_metrics(images, texts, ids[: len(images)], ids[: len(images)]) for images, texts in parts]
+    found = [
+        retrieval_metrics(images, texts, ids[: len(images)], ids[: len(images)], ranks=ranks) for images, texts in parts
+    ]
     mean = mean_interval([Clusters.of(its) for its in found], _RESAMPLES, seed=0)
     return {
         COLUMN: mean.value,
         LOW: mean.low,
         HIGH: mean.high,
         CHANCE: fmean(its.chance[HEADLINE.name] for its in found),
-        IN_POOL: retrieval_metrics(image_emb, text_emb, ids, ids).rsum,
+        IN_POOL: retrieval_metrics(image_emb, text_emb, ids, ids, ranks=ranks).rsum,
     }
-
-
-def _embedder(
-    model: DualEncoder,
-    images: torch.Tensor,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    alive: Callable[[], None],
-) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Return what embeds the sample with the model as it is: pictures and captions (n, D), on the CPU."""
-
-    def embed(encode: Callable[..., torch.Tensor], *parts: torch.Tensor) -> torch.Tensor:
-        alive()
-        return encode(*(part.to(model.temperature.device) for part in parts))
-
-    @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
-    def embed_all() -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.compiler.set_stance("force_eager"):  # to compile for these shapes takes longer than to score
-            image_emb = torch.cat([embed(model.encode_image, part) for part in images.split(_PASS)])  # (n, D)
-            parts = zip(input_ids.split(_PASS), attention_mask.split(_PASS), strict=True)
-            text_emb = torch.cat([embed(model.encode_text, *part) for part in parts])  # (n, D)
-        return image_emb.float().cpu(), text_emb.float().cpu()
-
-    return embed_all

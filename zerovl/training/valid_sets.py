@@ -1,30 +1,27 @@
 """Classify some pictures of the sets in `evaluate.classification` while training: a curve a set.
 
-Shapes: `n` pictures of a set, `D` embedding width, `H` and `W` pixels.
+Shapes: `n` pictures of a set, `D` embedding width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from zerovl.data.raw.records import Picture
-from zerovl.evaluation.classification.encoding import encode_pictures
+from zerovl.distributed.ranks import Ranks
+from zerovl.evaluation.classification.encoding import read_batches
 from zerovl.evaluation.classification.sets import LabelledSet, read_set
 from zerovl.evaluation.classification.templates import templates_of
-from zerovl.evaluation.classification.zero_shot import TOP1, accuracies, class_embeddings, hits_of
+from zerovl.evaluation.classification.zero_shot import TOP1, accuracies, class_captions, class_means, hits_of
 from zerovl.evaluation.pool import Ints
-from zerovl.model.dual_encoder import DualEncoder
+from zerovl.evaluation.sharing import facts_of_all
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.params import ClassificationParams, Params
 from zerovl.text_format import plural
-
-_PASS = 100  # pictures or captions embedded at once
+from zerovl.training.passes import PASS, Passes, Towers
 
 
 def column(name: str) -> str:
@@ -38,63 +35,51 @@ def is_column(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Towers:
-    """The model as it is in training, as what scores a set asks for it; runs inside the caller's `no_grad`."""
-
-    model: DualEncoder
-    tokenizer: CaptionTokenizer
-    alive: Callable[[], None]  # called before each pass: scoring many pictures is progress too
-
-    def encode_pixels(self, images: Tensor) -> Tensor:
-        """Embed uint8 pixels (n, 3, H, W): (n, D), on the CPU."""
-        return torch.cat([self._embed(self.model.encode_image, part) for part in images.split(_PASS)])
-
-    def encode_text(self, captions: Sequence[str], batch_size: int = _PASS) -> Tensor:
-        """Embed captions: (n, D), on the CPU."""
-        ids, mask = (torch.from_numpy(array) for array in self.tokenizer(list(captions)))
-        parts = zip(ids.split(batch_size), mask.split(batch_size), strict=True)
-        return torch.cat([self._embed(self.model.encode_text, *part) for part in parts])
-
-    def _embed(self, encode: Callable[..., Tensor], *parts: Tensor) -> Tensor:
-        self.alive()
-        return encode(*(part.to(self.model.temperature.device) for part in parts)).float().cpu()
-
-
-@dataclass(frozen=True)
 class SetCheck:
-    """Some pictures of a set, decoded once."""
+    """Some pictures of a set and the captions of its classes, decoded and tokenised once."""
 
     name: str
     classes: tuple[str, ...]
-    templates: tuple[str, ...]
-    pixels: Tensor  # (n, 3, H, W) uint8
     labels: Ints  # (n,)
+    pictures: Passes  # n of them
+    captions: Passes  # `class_captions`
 
     def score(self, towers: Towers) -> dict[str, float]:
-        """Return the share of pictures, in percent, whose class comes first, by column of the log."""
-        images = towers.encode_pixels(self.pixels)  # (n, D)
-        of_classes = class_embeddings(towers, self.classes, self.templates, _PASS)
-        hits = hits_of(images, of_classes, self.labels, _PASS)
+        """Return the share of pictures, in percent, whose class comes first, by column of the log; a collective."""
+        images = towers.images(self.pictures)  # (n, D)
+        of_classes = class_means(towers.captions(self.captions), self.classes)
+        hits = hits_of(images, of_classes, self.labels, PASS)
         return {column(self.name): accuracies({TOP1: hits[TOP1]}, self.labels, len(self.classes))[TOP1]}
 
 
-def read_checks(params: Params) -> list[SetCheck]:
-    """Read the pictures that are classified; none where `train.valid_set_pictures` is 0.
+def read_checks(params: Params, tokenizer: CaptionTokenizer, ranks: Ranks) -> list[SetCheck]:
+    """Read the pictures that are classified, each rank those of its passes; a collective.
+
+    Returns none where `train.valid_set_pictures` is 0.
 
     Raises:
         ZeroVLError: a set cannot be used.
     """
+    checks = (_read_check(params, *its, tokenizer, ranks) for its in _sets(params))
+    return [check for check in checks if len(check.labels)]
+
+
+def _read_check(
+    params: Params, settings: ClassificationParams, found: LabelledSet, tokenizer: CaptionTokenizer, ranks: Ranks
+) -> SetCheck:
     transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
-    checks = []
-    for settings, found in _sets(params):
-        chosen = [found.pictures[row] for row in _spread(len(found.pictures), params.train.valid_set_pictures)]
-        pictures: list[Picture] = [its.picture for its in chosen]
-        encoded = encode_pictures(pictures, transform, [lambda pixels: pixels], _PASS)
-        labels = np.array([its.label for its in chosen], np.int64)[encoded.rows]
-        if len(labels):
-            templates = templates_of(settings.templates, found.templates)
-            checks.append(SetCheck(settings.name, found.classes, templates, encoded.outputs[0], labels))
-    return checks
+    chosen = [found.pictures[row] for row in _spread(len(found.pictures), params.train.valid_set_pictures)]
+    read = list(read_batches([its.picture for its in chosen], transform, PASS, ranks))
+    readable = facts_of_all([[broken is None for _, broken in batch.facts] for batch in read], ranks)
+    rows = np.flatnonzero([its for batch in readable for its in batch])
+    captions = class_captions(found.classes, templates_of(settings.templates, found.templates))
+    return SetCheck(
+        settings.name,
+        found.classes,
+        np.array([its.label for its in chosen], np.int64)[rows],
+        Passes.of_pixels([sum(batch) for batch in readable], [its.pixels for its in read], params.model.image_size),
+        Passes.of_captions(captions, tokenizer, ranks),
+    )
 
 
 def describe(params: Params, sources: Sequence[str]) -> list[str]:

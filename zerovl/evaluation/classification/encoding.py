@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,29 @@ class EncodedPictures:
     digest: str  # of the bytes of all N pictures, in their order
 
 
+@dataclass(frozen=True)
+class ReadBatch:
+    """Some pictures of a set that follow each other, decoded."""
+
+    facts: list[list[Any]]  # of each picture: its digest, and why it is broken or None
+    pixels: torch.Tensor | None  # (m, 3, H, W) uint8 of those that can be read; None where there are none
+
+
+def read_batches(
+    pictures: Sequence[Picture], transform: Transform, batch_size: int, ranks: Ranks = ALONE
+) -> Iterator[ReadBatch]:
+    """Decode pictures by `zerovl.images`, `batch_size` at once; of the batches those that are this rank's."""
+    load = partial(_load, transform=transform)
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    starts = range(0, len(pictures), batch_size)[own(ranks)]
+    with ThreadPoolExecutor(threads) as pool:
+        for start in tqdm(starts, desc="pictures", unit="batch", leave=False, disable=not ranks.is_first):
+            loaded = list(pool.map(load, pictures[start : start + batch_size]))
+            facts = [[digest, pixels if isinstance(pixels, str) else None] for digest, pixels in loaded]
+            readable = [pixels for _, pixels in loaded if not isinstance(pixels, str)]
+            yield ReadBatch(facts, torch.stack(readable) if readable else None)
+
+
 def encode_pictures(
     pictures: Sequence[Picture],
     transform: Transform,
@@ -48,7 +71,7 @@ def encode_pictures(
     batch_size: int,
     ranks: Ranks = ALONE,
 ) -> EncodedPictures:
-    """Decode pictures by `zerovl.images`, and encode those that can be read.
+    """Decode pictures, and encode those that can be read.
 
     Args:
         pictures: N of them.
@@ -57,19 +80,13 @@ def encode_pictures(
         batch_size: pictures decoded and encoded at once.
         ranks: who share the batches; all give the same.
     """
-    found: list[list[Any]] = []  # of a picture, by batch: its digest, and why it is broken or None
+    found: list[list[Any]] = []
     parts: list[list[torch.Tensor]] = [[] for _ in encoders]
-    load = partial(_load, transform=transform)
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
-    starts = range(0, len(pictures), batch_size)[own(ranks)]
-    with ThreadPoolExecutor(threads) as pool:
-        for start in tqdm(starts, desc="pictures", unit="batch", leave=False, disable=not ranks.is_first):
-            loaded = list(pool.map(load, pictures[start : start + batch_size]))
-            found.append([(digest, pixels if isinstance(pixels, str) else None) for digest, pixels in loaded])
-            readable = [pixels for _, pixels in loaded if not isinstance(pixels, str)]
-            if readable:
-                for encode, its_parts in zip(encoders, parts, strict=True):
-                    its_parts.append(encode(torch.stack(readable)))
+    for batch in read_batches(pictures, transform, batch_size, ranks):
+        found.append(batch.facts)
+        if batch.pixels is not None:
+            for encode, its_parts in zip(encoders, parts, strict=True):
+                its_parts.append(encode(batch.pixels))
     return _brought_together(found, parts, ranks)
 
 

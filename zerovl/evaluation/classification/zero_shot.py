@@ -30,11 +30,19 @@ def class_embeddings(
     model: TextModel, classes: Sequence[str], templates: Sequence[str], batch_size: int, ranks: Ranks = ALONE
 ) -> torch.Tensor:
     """Embed classes by their names, normalised, (C, D); equal names give bit-equal rows. Ranks share the captions."""
-    names = list(dict.fromkeys(classes))
-    captions = [fill(template, name) for name in names for template in templates]
-    each = encode_texts(captions, model, batch_size, ranks).view(len(names), len(templates), -1)  # (C, T, D)
+    return class_means(encode_texts(class_captions(classes, templates), model, batch_size, ranks), classes)
+
+
+def class_captions(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return the captions that name the classes, T of each distinct name."""
+    return [fill(template, name) for name in dict.fromkeys(classes) for template in templates]
+
+
+def class_means(caption_emb: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
+    """Return the embeddings of classes, normalised, (C, D), from those of `class_captions`."""
+    place = {name: row for row, name in enumerate(dict.fromkeys(classes))}
+    each = caption_emb.view(len(place), -1, caption_emb.shape[1])  # (distinct names, T, D)
     means = torch.nn.functional.normalize(each.mean(1), dim=1)
-    place = {name: row for row, name in enumerate(names)}
     return means[[place[name] for name in classes]]
 
 
