@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.fake_world import FakeEncoder, World, png
+from tests.support.fake_world import WIDTH, FakeEncoder, World, png
 from tests.support.labelled_sets import write_folder
 from tests.support.paths import ROOT
 from tests.support.real_world import make_model, make_project, settings
 from tests.support.thread_ranks import ThreadRank, on_ranks
 from zerovl.data.raw.records import Picture
 from zerovl.distributed.ranks import ALONE, Ranks
+from zerovl.evaluation import sharing
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
 from zerovl.evaluation.pool import Embeddings, Pool, encode
 from zerovl.evaluation.sharing import own
@@ -36,8 +37,11 @@ def _encode(world: World, ranks: Ranks, size: int) -> tuple[Pool, list[Embedding
 
 
 @pytest.mark.parametrize(("world_size", "size"), [(2, 5), (3, 2), (3, 1000)])
-def test_embeddings_do_not_depend_on_the_number_of_ranks(world: World, world_size: int, size: int) -> None:
-    """With 1,000 a batch two of three ranks have none."""
+def test_embeddings_do_not_depend_on_the_number_of_ranks(
+    world: World, world_size: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 1,000 a batch two of three ranks have none; five rows are summed at once."""
+    monkeypatch.setattr(sharing, "_SUMMED_AT_ONCE", 5 * WIDTH)
     pool, embeddings = _encode(world, ALONE, size)
     for its_pool, its_embeddings in on_ranks(world_size, lambda its: _encode(world, _ranks(its), size)):
         assert its_pool.keys == pool.keys

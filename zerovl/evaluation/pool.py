@@ -1,14 +1,15 @@
 """Embed the pictures and captions of all validation splits with one or more models.
 
-Pictures are streamed from the shards; only embeddings and captions are kept.
+Pictures are streamed from the shards; only embeddings and captions are kept, each embedding once.
 Shapes: `I` images, `M` captions, `D` embedding width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zerovl.distributed.ranks import ALONE, Ranks
-from zerovl.evaluation.sharing import facts_of_all, own, rows_of_all
+from zerovl.evaluation.sharing import RowsOfAll, facts_of_all, own
 
 Ints = npt.NDArray[np.int64]
 _Facts = list[Any]  # of a batch: image ids, keys and lists of captions
@@ -117,29 +118,27 @@ def encode(
     Args:
         batches: by source the number of all its pictures, and the batches that are this rank's (`sharing.own`).
         models: whose embeddings are wanted.
-        batch_size: captions embedded at once.
+        batch_size: pictures of a batch, of a source's last one at most; and captions embedded at once.
         ranks: who share the work; all give the same.
     """
     facts: dict[str, list[_Facts]] = {}
-    parts: list[list[torch.Tensor]] = [[] for _ in models]
-    total = sum(count for count, _ in batches.values())
+    total = sum(pictures for pictures, _ in batches.values())
+    images = [RowsOfAll(total, ranks) for _ in models]
+    first = 0  # row of the source's first picture
     with tqdm(total=total, desc="pictures", unit="", leave=False, disable=not ranks.is_first) as bar:
-        for source, (_, its_batches) in batches.items():
+        for source, (pictures, its_batches) in batches.items():
             facts[source] = []
-            source_parts: list[list[torch.Tensor]] = [[] for _ in models]
-            for batch in its_batches:
-                for model, its_parts in zip(models, source_parts, strict=True):
-                    its_parts.append(model.encode_pixels(batch.images))
+            for start, batch in zip(count(ranks.rank * batch_size, ranks.world_size * batch_size), its_batches):
+                rows = slice(first + start, first + start + len(batch.keys))
+                for model, its_images in zip(models, images, strict=True):
+                    its_images.put(rows, model.encode_pixels(batch.images))
                 facts[source].append([list(batch.image_ids), list(batch.keys), [list(its) for its in batch.captions]])
                 bar.update(min(ranks.world_size * len(batch.keys), total - bar.n))
             facts[source] = facts_of_all(facts[source], ranks)
-            sizes = [len(keys) for _, keys, _ in facts[source]]
-            for whole, its_parts in zip(parts, source_parts, strict=True):
-                whole.append(rows_of_all(its_parts, sizes, ranks))
+            first += pictures
     pool = _pool_of(facts)
     texts = _encode_captions(pool.captions, models, batch_size, ranks)
-    images = [torch.cat(its_parts) for its_parts in parts]
-    return pool, [Embeddings(image, text) for image, text in zip(images, texts, strict=True)]
+    return pool, [Embeddings(its.whole(), text) for its, text in zip(images, texts, strict=True)]
 
 
 def _pool_of(facts: Mapping[str, Sequence[_Facts]]) -> Pool:
@@ -167,13 +166,32 @@ def _encode_captions(
     """Embed captions, (M, D) a model, distinct ones alone, sorted by length so that a batch pads little."""
     distinct = sorted(set(captions), key=lambda text: (len(text), text))
     place = {text: row for row, text in enumerate(distinct)}
-    rows = torch.tensor([place[text] for text in captions])
-    return [encode_texts(distinct, model, batch_size, ranks)[rows] for model in models]
+    places = np.fromiter((place[text] for text in captions), np.int64, len(captions))  # (M,)
+    by_place = np.argsort(places, kind="stable")  # (M,) captions, text by text
+    bounds = np.searchsorted(places[by_place], np.arange(len(distinct) + 1))  # of each text in `by_place`
+
+    def embed(model: Model) -> torch.Tensor:
+        whole = RowsOfAll(len(captions), ranks)
+        for start, part in _encoded(distinct, model, batch_size, ranks):
+            rows = by_place[bounds[start] : bounds[start + len(part)]]
+            whole.put(torch.from_numpy(rows), part[torch.from_numpy(places[rows] - start)])
+        return whole.whole()
+
+    return [embed(model) for model in models]
 
 
 def encode_texts(texts: Sequence[str], model: TextModel, batch_size: int, ranks: Ranks) -> torch.Tensor:
     """Embed texts in their order, (n, D), each rank some of the batches."""
-    batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-    bar = tqdm(batches[own(ranks)], desc="captions", unit="batch", leave=False, disable=not ranks.is_first)
-    parts = [model.encode_text(batch, batch_size=batch_size) for batch in bar]
-    return rows_of_all(parts, [len(batch) for batch in batches], ranks)
+    whole = RowsOfAll(len(texts), ranks)
+    for start, part in _encoded(texts, model, batch_size, ranks):
+        whole.put(slice(start, start + len(part)), part)
+    return whole.whole()
+
+
+def _encoded(
+    texts: Sequence[str], model: TextModel, batch_size: int, ranks: Ranks
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Embed this rank's batches of texts: the number of the first one, and (n, D)."""
+    starts = range(0, len(texts), batch_size)[own(ranks)]
+    for start in tqdm(starts, desc="captions", unit="batch", leave=False, disable=not ranks.is_first):
+        yield start, model.encode_text(texts[start : start + batch_size], batch_size=batch_size)

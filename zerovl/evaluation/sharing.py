@@ -1,7 +1,8 @@
 """Deal the batches of an evaluation over ranks, and bring together what each made of its own.
 
 Batch number k belongs to rank k mod W. What a batch holds does not depend on W, so neither does what a model makes of
-it. Tensors are brought together bit by bit, on the CPU.
+it. Tensors are brought together bit by bit, on the CPU, and each row is in memory once: of large pools embeddings are
+most of what there is.
 
 Shapes: `N` rows of all batches, `n` of one, `D` their width, `W` ranks.
 """
@@ -9,7 +10,7 @@ Shapes: `N` rows of all batches, `n` of one, `D` their width, `W` ranks.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, zip_longest
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from zerovl.distributed.ranks import Ranks
 
 Fact = TypeVar("Fact")
 _ABSENT = object()
+_SUMMED_AT_ONCE = 1 << 22  # numbers: a sum over ranks needs as much memory again
 
 
 def own(ranks: Ranks) -> slice:
@@ -37,21 +39,41 @@ def facts_of_all(own_facts: Sequence[Fact], ranks: Ranks) -> list[Fact]:
     return [fact for fact in rounds if fact is not _ABSENT]
 
 
-def rows_of_all(own_parts: Sequence[Tensor], sizes: Sequence[int], ranks: Ranks) -> Tensor:
+class RowsOfAll:
+    """The rows of all batches, (N, D) float32, each put into its place by the rank that made it."""
+
+    def __init__(self, rows: int, ranks: Ranks) -> None:
+        self._rows, self._ranks = rows, ranks
+        self._whole: Tensor | None = None  # there once a part says how wide rows are
+
+    def put(self, places: slice | Tensor, part: Tensor) -> None:
+        """Take own rows, (n, D), into their places among all: a slice, or the numbers (n,)."""
+        if self._whole is None:
+            self._whole = torch.zeros(self._rows, part.shape[1])
+        self._whole[places] = part
+
+    def whole(self) -> Tensor:
+        """Return the rows of all ranks, (N, D), the same on each; (N, 0) where nobody has any. A collective."""
+        own_width = 0 if self._whole is None else self._whole.shape[1]
+        width = max(facts_of_all([own_width], self._ranks))
+        whole = torch.zeros(self._rows, width) if self._whole is None else self._whole
+        if self._ranks.world_size > 1 and width:
+            # As integers: what is another rank's is 0 here, so the sum is the very bits, the sign of a zero too.
+            for part in whole.view(torch.int32).split(max(1, _SUMMED_AT_ONCE // width)):
+                self._ranks.collectives.sum(part)
+        return whole
+
+
+def rows_of_all(own_parts: Iterable[Tensor], sizes: Sequence[int], ranks: Ranks) -> Tensor:
     """Return the rows of all batches, (N, D), from those of each rank's own, (n, D) float32 a batch.
 
     `sizes` says how many rows each of all batches has; one without any has no part.
     """
-    if ranks.world_size == 1:
-        return torch.cat(list(own_parts)) if own_parts else torch.empty(0, 0)
-    width = max(facts_of_all([part.shape[1] for part in own_parts], ranks), default=0)
-    whole = torch.zeros(sum(sizes), width)
+    whole = RowsOfAll(sum(sizes), ranks)
     places = list(zip(accumulate(sizes, initial=0), sizes, strict=False))[own(ranks)]
     for start, part in zip((start for start, size in places if size), own_parts, strict=True):
-        whole[start : start + len(part)] = part
-    # As integers: what is another rank's is 0 here, and the sum is the very bits, the sign of a zero among them.
-    ranks.collectives.sum(whole.view(torch.int32))
-    return whole
+        whole.put(slice(start, start + len(part)), part)
+    return whole.whole()
 
 
 def _gather_bytes(data: bytes, ranks: Ranks) -> list[bytes]:

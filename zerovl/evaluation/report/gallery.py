@@ -1,6 +1,8 @@
 """Choose the queries that the report shows, with what the model found for them.
 
 Three groups a direction: drawn at random (how it is on the whole), the best, and the worst cases.
+
+Shapes: `I` pictures and `M` captions that were searched, `D` embedding width.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from zerovl.data.split_reader import ANY_PIXELS
-from zerovl.evaluation.pool import Embeddings, Pool
+from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.evaluation.ranking import Ranking
-from zerovl.evaluation.retrieval import top_items
+from zerovl.evaluation.retrieval import take_rows, top_items
 from zerovl.evaluation.scores import Scores
 from zerovl.images import decode_rgb
 
@@ -26,6 +30,7 @@ TOP = 5
 CANDIDATES = 200  # items looked at to find TOP distinct captions
 SIDES = (224, 160, 112, 72)  # pixels; the first at which a page keeps its budget
 QUALITY = 82
+_SCORED_AT_ONCE = 65_536  # pairs: their products are as large as their embeddings
 
 Group = Literal["drawn", "best", "worst"]
 Fetch = Callable[[int], bytes]  # row of a picture in the pool -> its file's bytes
@@ -98,12 +103,13 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
     result = scores.result
     pictures = scores.images[result.image_rows]  # (I,) rows in the pool
     owners = pictures[result.caption_image]  # (M,) right picture of each caption
-    own_score = (embeddings.text[scores.captions] * embeddings.image[owners]).sum(1).numpy()  # (M,)
+    images, texts = take_rows(embeddings.image, pictures), take_rows(embeddings.text, scores.captions)
+    own_score = _own_scores(images, texts, result.caption_image)  # (M,)
 
     text_queries = []
     keys = [pool.captions[row] for row in scores.captions]  # one text is shown once
     for group, query in _pick(result.t2i, own_score, pool.image_source[owners], keys, count, seed):
-        rows, values = top_items(embeddings.text[scores.captions[query]], embeddings.image[pictures], TOP)
+        rows, values = top_items(texts[query], images, TOP)
         right = result.caption_image[query]
         found = tuple(
             FoundPicture(int(pictures[row]), bool(row == right), float(value))
@@ -120,7 +126,7 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
     for group, query in _pick(result.i2t, best_own, pool.image_source[pictures], range(len(pictures)), count, seed + 1):
         picture = int(pictures[query])
         own = scores.captions[result.caption_image == query]
-        found_captions = _top_captions(pool, embeddings, scores, picture, {int(row) for row in own})
+        found_captions = _top_captions(pool, images[query], texts, scores.captions, {int(row) for row in own})
         image_queries.append(
             ImageQuery(
                 group,
@@ -134,13 +140,24 @@ def choose(pool: Pool, embeddings: Embeddings, scores: Scores, count: int, seed:
     return Gallery(tuple(text_queries), tuple(image_queries))
 
 
+def _own_scores(images: Tensor, texts: Tensor, caption_image: Ints) -> npt.NDArray[np.float32]:
+    """Return the score of each caption (M, D) with its own picture of (I, D): (M,)."""
+    owners = torch.from_numpy(caption_image)
+    parts = zip(texts.split(_SCORED_AT_ONCE), owners.split(_SCORED_AT_ONCE), strict=True)
+    scores: npt.NDArray[np.float32] = torch.cat([(part * images[rows]).sum(1) for part, rows in parts]).numpy()
+    return scores
+
+
 def _top_captions(
-    pool: Pool, embeddings: Embeddings, scores: Scores, picture: int, own: set[int]
+    pool: Pool, picture: Tensor, texts: Tensor, captions: Ints, own: set[int]
 ) -> tuple[FoundCaption, ...]:
-    """Return the TOP best texts; equal texts, which tie, are shown as one."""
-    rows, values = top_items(embeddings.image[picture], embeddings.text[scores.captions], CANDIDATES)
+    """Return the TOP best of texts (M, D) for a picture (D,); equal texts, which tie, are shown as one.
+
+    `captions` (M,) says which rows of the pool the texts are, `own` which of them are the picture's.
+    """
+    rows, values = top_items(picture, texts, CANDIDATES)
     best: dict[str, FoundCaption] = {}
-    for row, value in zip(scores.captions[rows], values, strict=True):
+    for row, value in zip(captions[rows], values, strict=True):
         text = pool.captions[row]
         before = best.get(text)
         best[text] = FoundCaption(
