@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -10,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo towers experiments test test-gpu lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+.PHONY: help setup demo towers experiments test test-oldest test-gpu lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,18 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 # By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Towers, loss and steps, against golden values and on two ranks; then the extras that $(VENV) has not.
+OLDEST_TESTS := tests/model tests/objective tests/engine/test_golden.py tests/engine/test_steps.py \
+	tests/indexing/test_approximate_search.py tests/commands/test_approximate_index.py tests/tracking/test_trackers.py
+
+test-oldest: $(OLDEST)/.ready ## tests of the engine on the oldest versions of pyproject.toml; faiss and wandb with them
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS)
+
+$(OLDEST)/.ready: requirements-oldest.lock $(VENV)/.ready
+	test -x $(OLDEST)/bin/python || $(BIN)/python -m venv --without-pip $(OLDEST)
+	VIRTUAL_ENV=$(CURDIR)/$(OLDEST) $(BIN)/uv pip sync --quiet --require-hashes requirements-oldest.lock
+	@touch $@
 
 # Run by another Python where there is no setup: CONTRIBUTING.md says what it needs.
 test-gpu: setup ## tests that need a GPU, in three minutes; skipped without one
@@ -83,10 +96,13 @@ remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_E
 clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
 	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports
 
-lock: setup ## resolve pyproject.toml again into requirements.lock (hashes, no addresses)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --python-version 3.11 --extra pipeline --extra export --extra dev --custom-compile-command "make lock" \
-		pyproject.toml --output-file requirements.lock
+RESOLVE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --python-version 3.11 --custom-compile-command "make lock" pyproject.toml
+
+lock: setup ## resolve pyproject.toml again into requirements.lock and requirements-oldest.lock (hashes, no addresses)
+	$(RESOLVE) --extra pipeline --extra export --extra dev --output-file requirements.lock
+	$(RESOLVE) --resolution lowest-direct --extra search-faiss --extra tracking-wandb --group oldest \
+		--output-file requirements-oldest.lock
 
 $(PEERS)/.ready: benchmarks/peers.txt $(VENV)/.ready
 	rm -rf $(PEERS)

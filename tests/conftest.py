@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,15 @@ def parity() -> Path:
     if not (SHARED / "parity").is_dir():
         pytest.skip("no golden outputs on this machine")
     return SHARED / "parity"
+
+
+@pytest.fixture(autouse=True)
+def log_as_in_a_new_process() -> None:
+    """A command sets up the log of its process, which `caplog` of a later test would then not see."""
+    log = logging.getLogger("zerovl")
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,8 +63,36 @@ def test_a_link_to_another_environment_is_left_alone(checkout: Path, tmp_path: P
     assert "rm -rf" not in make(checkout, "--dry-run", "setup")
 
 
+def test_the_oldest_versions_have_an_environment_of_their_own(checkout: Path) -> None:
+    shutil.copy(ROOT / "requirements-oldest.lock", checkout / "requirements-oldest.lock")
+    commands = make(checkout, "--dry-run", "test-oldest")
+    made, tested = (
+        commands.index("-m venv --without-pip .venv-oldest"),
+        commands.index(".venv-oldest/bin/python -m pytest"),
+    )
+    assert made < commands.index("uv pip sync --quiet --require-hashes requirements-oldest.lock") < tested
+    for folder in (checkout / ".venv-oldest", checkout / ".venv-oldest" / "bin"):
+        folder.mkdir()
+    (checkout / ".venv-oldest" / ".ready").touch()
+    assert "uv pip" not in make(checkout, "--dry-run", "test-oldest")  # kept until the lock changes
+    tests = [word for word in commands.split() if word.startswith("tests/")]
+    assert len(tests) > 5
+    assert all((ROOT / test).exists() for test in tests)
+
+
+def test_the_lock_of_the_oldest_versions_has_what_pyproject_promises() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = [*project["dependencies"], *project["optional-dependencies"]["search-faiss"]]
+    lowest = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in promised if ">=" in line)  # type: ignore[union-attr]
+    locked = dict(re.findall(r"(?m)^([\w-]+)==([\d.]+)", (ROOT / "requirements-oldest.lock").read_text()))
+    differs = {
+        name: (low, locked[name]) for name, low in lowest.items() if not f"{locked[name]}.".startswith(f"{low}.")
+    }
+    assert set(differs) <= {"webdataset"}, differs  # its first 1.0 is 1.0.2
+
+
 def test_help_names_every_target_that_is_for_people(checkout: Path) -> None:
     listed = [line.split()[0] for line in make(checkout, "--no-print-directory", "help").splitlines()]
     assert listed[:4] == ["help", "setup", "demo", "test"]
-    assert {"test-gpu", "lint", "format", "lock", "ui", "deploy", "remote-s3", "clean"} <= set(listed)
+    assert {"test-gpu", "test-oldest", "lint", "format", "lock", "ui", "deploy", "remote-s3", "clean"} <= set(listed)
     assert {"bench-plan", "bench-gpu"} <= set(listed)
