@@ -30,6 +30,7 @@ def main(flow: Flow[..., Any], check: Callable[..., object] = lambda **_: None) 
     arguments = vars(parser.parse_args())
     try:
         check(**arguments)
+        start_own_server()
         with tags(TAG):
             result = flow(**arguments)
     except KeyboardInterrupt:
@@ -43,6 +44,24 @@ def main(flow: Flow[..., Any], check: Callable[..., object] = lambda **_: None) 
         sys.exit(f"flows.{flow.name}: {error}")
     if result is not None:
         print(result if isinstance(result, str) else json.dumps(result, indent=2))
+
+
+def start_own_server() -> None:
+    """Start the server of a run that has none, as Prefect does; it waits as long as `flows.PREFECT_SETTINGS` says.
+
+    One that listens, and is too busy to answer within the five seconds that Prefect gives it, is not given up: from
+    then on each request is tried again for minutes.
+    """
+    settings = get_current_settings()
+    if settings.api.url or not settings.server.ephemeral.enabled:
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # seconds, which a run with a server does without
+
+    server = SubprocessASGIServer()
+    try:
+        server.start()
+    except httpx.TimeoutException:
+        server.running = True
 
 
 def _add(parser: argparse.ArgumentParser, name: str, described: dict[str, Any], required: bool) -> None:

@@ -22,6 +22,7 @@ def registry(registry_environment: None, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv("ZEROVL_STORE", str(tmp_path / "registry"))
     monkeypatch.setattr(Flow, "__call__", begin)
+    monkeypatch.setattr(command, "start_own_server", lambda: None)
     registry = Registry(open_store(str(tmp_path / "registry")))
     publish(registry, {"model.safetensors": b"weights"})
     return registry
