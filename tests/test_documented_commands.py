@@ -57,6 +57,7 @@ ELSEWHERE = (
     (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r'compare\("HEAD", "other-lr"'),
     (r"zerovl registry add", "tests/commands/test_registry_add.py", r'cli\.main\(\["registry", "add", "higher-lr"\]'),
     (r"zerovl registry forget", "tests/release/test_forget.py", r'run\("forget", "zerovl", "--key"'),
+    (r"zerovl push", "tests/interop/test_hub_push.py", r'"zerovl\.cli", "push"'),
     (r"zerovl export", "tests/interop/test_open_clip.py", r'cli\.main\(\["export", .*"--to", "open-clip"'),
     (r"zerovl import", "tests/interop/test_import.py", r'cli\.main\(\["import", str\(exported\)'),
     (r"zerovl recipe auto", "tests/planning/test_first_try.py", r'cli\.main\(\["recipe", "auto", "data\.raw=raw"'),

@@ -22,6 +22,7 @@ def add_to(commands: Subparsers) -> None:
     _import_checkpoint(commands)
     _convert_weights(commands)
     _export(commands)
+    _push(commands)
     _import(commands)
 
 
@@ -183,6 +184,20 @@ def _export(commands: Subparsers) -> None:
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
     what = "for the card, by the hub's short name: apache-2.0, cc-by-nc-4.0, other; default: none is named"
     export.add_argument("--license", default="", metavar="NAME", help=what)
+
+
+def _push(commands: Subparsers) -> None:
+    def run(arguments: argparse.Namespace) -> None:
+        from zerovl.interop import hub_push
+
+        folder, repository = Path(arguments.folder), arguments.repository
+        print(hub_push.push(folder, repository, arguments.message, private=not arguments.public))
+
+    push = command(commands, "push", "send the folder of an export to a model hub (HF_ENDPOINT, HF_TOKEN)", run)
+    push.add_argument("folder", metavar="DIR", help="that `zerovl export` wrote")
+    push.add_argument("repository", metavar="ORGANISATION/NAME", help="created where it is not there")
+    push.add_argument("--public", action="store_true", help="a repository that is created is for all; default: private")
+    push.add_argument("--message", default="Export of a ZeroVL model", help="of the commit")
 
 
 def _import(commands: Subparsers) -> None:

@@ -12,7 +12,8 @@ import yaml
 from zerovl.errors import ZeroVLError
 
 FILE = "README.md"
-_TAGS = ["clip", "dual-encoder", "image-text-retrieval", "zerovl"]
+TAG = "zerovl"
+_TAGS = ["clip", "dual-encoder", "image-text-retrieval", TAG]
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 _CARD = """\

@@ -1,0 +1,63 @@
+"""Send an exported folder to a model hub, by huggingface_hub: the hub of HF_ENDPOINT, as whoever the token is of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import yaml
+from huggingface_hub import HfApi, ModelCard, constants, get_token
+
+from zerovl.errors import ZeroVLError
+from zerovl.interop.hub_card import FILE, TAG
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def push(folder: Path, repository: str, message: str, private: bool) -> str:
+    """Create the repository where it is not there, send all files of the folder, and return the commit's address.
+
+    Args:
+        folder: that `zerovl export` wrote.
+        repository: ORGANISATION/NAME.
+        message: of the commit.
+        private: a repository that is created now; one that is there stays as it is.
+
+    Raises:
+        ZeroVLError: the folder is not an export, the name is not one of a repository, there is no token, or the hub
+            refuses or gives no answer.
+    """
+    _check_export(folder)
+    _check_name(repository)
+    if constants.HF_HUB_OFFLINE:
+        raise ZeroVLError("HF_HUB_OFFLINE is set, so no hub is asked; unset it for this command")
+    if get_token() is None:
+        raise ZeroVLError("no token of the hub; `hf auth login` keeps one, or give HF_TOKEN one that may write")
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        done = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    except (httpx.HTTPError, OSError, ValueError) as error:  # ValueError: a card that the hub does not take
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ZeroVLError(
+            f"{hub.endpoint}: {repository} was not pushed ({reason}); the same command again sends what is missing"
+        ) from None
+    return done.commit_url
+
+
+def _check_export(folder: Path) -> None:
+    card = folder / FILE
+    try:  # only of a file: the library takes anything else for a repository, and asks the hub
+        tags = (ModelCard.load(card).data.tags if card.is_file() else None) or []
+    except (OSError, ValueError, yaml.YAMLError):
+        tags = []
+    if TAG not in tags:
+        raise ZeroVLError(
+            f"{folder}: no {FILE} with the metadata that `zerovl export` writes; give the folder of an export"
+        )
+
+
+def _check_name(repository: str) -> None:
+    if not _REPOSITORY.fullmatch(repository):
+        raise ZeroVLError(f"{repository}: not a repository of a hub; give ORGANISATION/NAME or USER/NAME")
