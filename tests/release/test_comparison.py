@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import forked_helpers
+from tests.support.fork_server import Forked
 from tests.support.real_world import make_model, make_project, settings
 from zerovl import cli, own_gpus, params_file
 from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
+from zerovl.distributed import helpers
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval
 from zerovl.registry.records import Move, now
@@ -107,6 +110,17 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
     assert again.note == "holder zerovl@1 re-scored: it was released without its ranks by query"
     for ours, theirs in ((again.mean, paired.mean), *((again.sources[name], paired.sources[name]) for name in SOURCES)):
         assert astuple(ours) == pytest.approx(astuple(theirs), abs=1e-9)
+
+    started: list[Forked] = []
+
+    def start(*job: Any) -> Forked:
+        started.append(forked_helpers.start(*job))
+        return started[-1]
+
+    monkeypatch.setattr(helpers, "_start", start)
+    shared = Holders.of(settings(workspace.root, "machine.ranks=2"), workspace)(registry, older)
+    assert [its.poll() for its in started] == [0]  # one helper, which did its share
+    assert shared == again
 
 
 def test_on_other_data_the_holder_is_scored_again_and_the_verdict_says_so(

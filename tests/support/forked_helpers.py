@@ -1,0 +1,26 @@
+"""Helpers as `zerovl.distributed.helpers` starts them, forked from a process that has imported all they need.
+
+`test_sharing.py` starts one as users' are; a second import of torch and transformers would show nothing more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from tests.support.fork_server import Forked, server
+from zerovl.distributed.helpers import help_with
+
+
+def start(module: str, folder: Path, rank: int, count: int) -> Forked:
+    """Start a helper, in place of `helpers._start`."""
+    return server().start(f"{__name__}:main", module, str(folder), str(rank), str(count), merge=True)
+
+
+def main() -> int:
+    """Be the helper; `module` has what it does as `_help`."""
+    module, *places = sys.argv[1:]
+    sys.argv[1:] = [*places, str(os.getppid())]
+    return help_with(importlib.import_module(module)._help)
