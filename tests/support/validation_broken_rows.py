@@ -79,6 +79,12 @@ def duplicates(rows: Rows, number: int = 3, split: tuple[str, str] = ("beta", "t
         row(rows, other, split)["sha256"] = row(rows, 0, split)["sha256"]
 
 
+def row_a_caption(rows: Rows, number: int = 3) -> None:
+    """Ten pictures of a valid split, three rows each, as a table with a row a caption has them."""
+    for other in range(30):
+        row(rows, other, ("alpha", "valid"))["sha256"] = row(rows, other % 10, ("alpha", "valid"))["sha256"]
+
+
 def leak(rows: Rows, number: int = 3) -> None:
     """A valid picture of one source in the training split of another one."""
     row(rows, number)["sha256"] = row(rows, 7, ("alpha", "valid"))["sha256"]
@@ -128,6 +134,7 @@ BROKEN = [
     Change(flat, "image_aspect", "soft", 9, BETA),
     Change(quarantined, "broken_fraction", "hard", 1 / 120, BETA, {"max_broken_fraction": 0.005}),
     Change(duplicates, "duplicate_fraction", "soft", 29 / 120, "beta-62"),
+    Change(row_a_caption, "one_row_a_picture", "soft", 1, "alpha/valid", {"max_duplicate_fraction": 1.0}),
     Change(leak, "leaked", "hard", 1, "alpha-38"),
     Change(near, "near_leaked_fraction", "soft", 1 / 60, "alpha-38", {"max_near_leaked_fraction": 0.01}),
     Change(empty_source, "sources_have_pairs", "hard", 1, "beta/train", {"max_broken_fraction": 1.0}),

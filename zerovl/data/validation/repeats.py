@@ -56,6 +56,10 @@ class EqualRows:
         np.add.at(self.values, its_table, np.where(sizes > 1, sizes, 0))
         np.add.at(self.pairs, its_table, sizes * (sizes - 1) // 2)
 
+    def rows_a_value(self, table: int) -> float:
+        """Return how many rows of a table have a value that several have, on the average of such rows."""
+        return 1.0 + 2.0 * self.pairs[table] / self.values[table]
+
 
 class Leaks:
     """Counts the evaluation rows whose value also stands in training, with examples (place, place in train)."""

@@ -13,9 +13,11 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
 from zerovl.data.validation.compared_columns import ComparedColumns
 from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
+from zerovl.data.validation.several_rows import SeveralRows, several_rows
 from zerovl.data.validation.statistics import EXAMPLES, Equals, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up, table_of, train_hashes
 from zerovl.params import ValidateParams
+from zerovl.text_format import plural
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Repetition:
     pictures: Repeats
     leaks: Leaks
     near: NearIndex
+    several: list[SeveralRows]  # of the valid splits
 
     @classmethod
     def find(cls, manifest: Manifest, scan: Scan, compared: ComparedColumns, settings: ValidateParams) -> Repetition:
@@ -68,7 +71,13 @@ class Repetition:
         for hashes, places in train_hashes(manifest):
             near.look(hashes, places)
         return cls(
-            _repeats(compared.keys), _repeats(compared.image_ids), _repeats(compared.caption_ids), pictures, leaks, near
+            _repeats(compared.keys),
+            _repeats(compared.image_ids),
+            _repeats(compared.caption_ids),
+            pictures,
+            leaks,
+            near,
+            several_rows(manifest, equal_pictures),
         )
 
 
@@ -224,6 +233,17 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "leave the copies out by prepare.filters.duplicates, or raise validate.max_duplicate_fraction",
         maximum=settings.max_duplicate_fraction,
         examples=examples(found.pictures, "same bytes as"),
+    )
+    yield Rule(
+        "one_row_a_picture",
+        "soft",
+        len(found.several),
+        f"{plural(len(found.several), 'valid split')} with most pictures in several rows, which are wrong answers to "
+        f"each other: {'; '.join(map(str, found.several)) or 'none'}",
+        "set equal_pictures: together for the source in data.sources, which makes one picture with several captions "
+        "of rows whose pictures have equal bytes (data/README.md), then run `dvc repro`",
+        maximum=0,
+        examples=[example(its.split, "manifest.json", str(its)) for its in found.several[:EXAMPLES]],
     )
     valid = sum(statistics.pairs for (_, split), statistics in scan.splits.items() if split == "valid")
     yield Rule(
