@@ -58,7 +58,7 @@ class EqualRows:
 
     def rows_a_value(self, table: int) -> float:
         """Return how many rows of a table have a value that several have, on the average of such rows."""
-        return 1.0 + 2.0 * self.pairs[table] / self.values[table]
+        return 1.0 + 2.0 * int(self.pairs[table]) / int(self.values[table])
 
 
 class Leaks:
