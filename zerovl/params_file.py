@@ -54,6 +54,7 @@ _LATER = frozenset(
         "machine.checkpoint_copy",
         "machine.deterministic",
         "machine.gpu_wait_minutes",
+        "machine.shard_gathers",
         "machine.shards",
         "machine.shard_cache",
         "machine.keep_streams",

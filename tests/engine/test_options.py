@@ -159,5 +159,7 @@ def test_options_without_effect_are_said() -> None:
     notes = options_without_effect(machine, model(), RANKS)
     assert [note.split()[0] for note in notes] == ["machine.shard_model", "machine.channels_last"]
     assert options_without_effect(machine, model("test_convnext"), Ranks(0, 2, CPU, OneRank())) == []
+    _, machine = settings(shard_gathers="low")
+    assert [note.split()[0] for note in options_without_effect(machine, model(), RANKS)] == ["machine.shard_gathers"]
     plain = from_recipe({}, ["train.step=plain", "machine.kept_graphs=2"], "x")
     assert [note.split()[0] for note in without_effect(plain)] == ["train.micro_batch", "machine.kept_graphs"]

@@ -1,5 +1,6 @@
 """A model split over two ranks trains as a whole one does."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.rank_groups import run_group
 from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, settings
@@ -17,7 +19,8 @@ from zerovl.engine.clipping import clip_gradients
 from zerovl.engine.model_options import prepare_model
 from zerovl.engine.optimiser import make_optimiser
 from zerovl.engine.precision import Precision
-from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
+from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, gather_policy, is_sharded, shard
+from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.mixup import Mix
@@ -63,12 +66,13 @@ def reductions_of_a_step(ranks: Ranks) -> int:
     return sum(event.count for event in profile.key_averages() if event.key == "c10d::_reduce_scatter_base_")
 
 
-def several_steps(ranks: Ranks, precision: str, clip_norm: float) -> list[float]:
-    dual, train, machine = still(shard_model=True)
-    prepare_model(dual, train.freeze, machine, ranks)
+def several_steps(ranks: Ranks, precision: str, clip_norm: float, gathers: str = "float32") -> list[float]:
+    dual, train, machine = still(shard_model=True, shard_gathers=gathers)
+    prepare_model(dual, train.freeze, machine, ranks, precision)
     dual.train()
     optimiser = make_optimiser(dual, train)
     mode = Precision(precision, CPU)
+    scoring = mode if gathers == "low" else Precision("float32", CPU)
     sums = ShardedGradientSum(dual, ranks) if is_sharded(dual) else None
     step = decoupled_step(dual, ranks, mode, 0, gradients=sums)
     parts = batch()
@@ -80,8 +84,30 @@ def several_steps(ranks: Ranks, precision: str, clip_norm: float) -> list[float]
         if clip_norm:
             found.append(float(clip_gradients(dual, clip_norm, ranks)))
         optimiser.step()
-        score(dual)
+        with scoring.autocast():
+            score(dual)
+    assert {p.dtype for p in dual.parameters()} == {torch.float32}
     return found
+
+
+class Gathered(TorchDispatchMode):
+    """Counts the bytes that a rank is given by gathers, by type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: Counter[torch.dtype] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.c10d._allgather_base_.default:
+            self.bytes[args[0].dtype] += args[0].nbytes
+        return func(*args, **(kwargs or {}))
+
+
+def gathered_bytes(ranks: Ranks, gathers: str) -> Counter[torch.dtype]:
+    """What four steps and the scoring after each gather."""
+    with Gathered() as gathered:
+        several_steps(ranks, "bf16", 0.0, gathers)
+    return gathered.bytes
 
 
 def score(dual: DualEncoder) -> None:
@@ -95,10 +121,12 @@ def score(dual: DualEncoder) -> None:
     assert {id(parameter) for parameter in dual.parameters()} == names
 
 
-def overflow(ranks: Ranks, clip_norm: float, where: set[int]) -> tuple[list[float], list[bool]]:
+def overflow(
+    ranks: Ranks, clip_norm: float, where: set[int], gathers: str = "float32"
+) -> tuple[list[float], list[bool]]:
     """fp16 with an overflow on the shards of `where` in the first step: scales, and whether weights moved."""
-    dual, train, machine = still(shard_model=True)
-    prepare_model(dual, train.freeze, machine, ranks)
+    dual, train, machine = still(shard_model=True, shard_gathers=gathers)
+    prepare_model(dual, train.freeze, machine, ranks, "fp16")
     dual.train()
     optimiser = make_optimiser(dual, train)
     precision = Precision("fp16", CPU)
@@ -141,6 +169,10 @@ def on_ranks(ranks: Ranks) -> dict[str, Any]:
         "steps": several_steps(ranks, "float32", 0.0),
         "clipped": several_steps(ranks, "float32", 0.05),
         "bf16": several_steps(ranks, "bf16", 0.0),
+        "bf16, low gathers": several_steps(ranks, "bf16", 0.0, "low"),
+        "float32, low gathers": several_steps(ranks, "float32", 0.0, "low"),
+        "bytes": [gathered_bytes(ranks, gathers) for gathers in ("float32", "low")],
+        "overflow, low gathers": overflow(ranks, 0.05, {1}, "low"),
         "overflow": overflow(ranks, 0.0, {1}),
         "overflow, clipped": overflow(ranks, 0.05, {1}),
         "overflow everywhere": overflow(ranks, 0.0, {0, 1}),
@@ -174,7 +206,12 @@ def test_towers_are_reduced_once_a_step(group: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("case", "precision", "clip_norm", "tolerance"),
-    [("steps", "float32", 0.0, 1e-5), ("clipped", "float32", 0.05, 1e-4), ("bf16", "bf16", 0.0, 2e-2)],
+    [
+        ("steps", "float32", 0.0, 1e-5),
+        ("clipped", "float32", 0.05, 1e-4),
+        ("bf16", "bf16", 0.0, 2e-2),
+        ("bf16, low gathers", "bf16", 0.0, 2e-2),
+    ],
 )
 def test_several_steps_have_the_losses_of_a_whole_model(
     group: list[dict[str, Any]], case: str, precision: str, clip_norm: float, tolerance: float
@@ -185,7 +222,21 @@ def test_several_steps_have_the_losses_of_a_whole_model(
     assert len(set(expected)) == len(expected)  # something was learnt in between
 
 
-@pytest.mark.parametrize("case", ["overflow", "overflow, clipped", "overflow everywhere"])
+def test_gathers_in_16_bits_are_half_the_bytes(group: list[dict[str, Any]]) -> None:
+    for found in group:
+        whole, low = found["bytes"]
+        assert set(whole) == {torch.float32}
+        assert low[torch.float32] < 0.02 * whole[torch.float32]  # embeddings, for the loss
+        assert 2 * low[torch.bfloat16] == whole[torch.float32] - low[torch.float32]
+        assert found["float32, low gathers"] == found["steps"]  # float32 means float32
+
+
+def test_batch_normalisation_is_not_gathered_in_16_bits() -> None:
+    with pytest.raises(ZeroVLError, match=r"machine\.shard_gathers low: the image tower test_resnet has batch norm"):
+        shard(model("test_resnet"), ONE, gather_policy("low", Precision("bf16", CPU)))
+
+
+@pytest.mark.parametrize("case", ["overflow", "overflow, clipped", "overflow, low gathers", "overflow everywhere"])
 def test_an_overflow_skips_the_step_on_all(group: list[dict[str, Any]], case: str) -> None:
     for found in group:
         scales, moved = found[case]

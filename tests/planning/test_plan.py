@@ -252,6 +252,18 @@ def test_bytes_on_the_wire_are_those_that_a_step_sends() -> None:
     assert plan.wire(params, shape_only_model.count(dual), BatchLayout(24, 1, 6, 0)).total == 0
 
 
+def test_weights_that_are_gathered_in_16_bits_are_half_the_bytes() -> None:
+    parameters, layout = Parameters(40, 60, 0, learned=100, buffers=0), BatchLayout(4 * 24, 4, 6, 0)
+
+    def gathered(*overrides: str) -> int:
+        found = plan.wire(settings("machine.shard_model=true", *overrides), parameters, layout)
+        return found.gradients - 3 * 100 * 4 // 4  # without the sum of the gradients, which stays float32
+
+    assert gathered() == 3 * 3 * 4 * 100 * 4 // 4  # three passes of four micro-batches, from three other ranks
+    assert gathered("machine.shard_gathers=low") == gathered()  # of float32
+    assert gathered("machine.shard_gathers=low", "train.precision=bf16") == gathered() // 2
+
+
 def test_measured_speed_waits_for_the_slower_of_steps_and_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.os, "cpu_count", lambda: 4)
     split, target = BatchLayout(1024, 1, 64, 4), Target("cpu", "x", 1, GIB, None)

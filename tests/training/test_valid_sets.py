@@ -10,6 +10,7 @@ import torch
 from tests.support.fake_world import png
 from tests.support.real_world import make_model, make_project, settings
 from zerovl.distributed.ranks import ALONE
+from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.evaluator import Classification
@@ -22,6 +23,7 @@ from zerovl.training.start_block import without_effect
 from zerovl.training.valid_sets import read_checks
 from zerovl.workspace import Workspace
 
+EXACT = Precision("float32", torch.device("cpu"))
 COLOURS = {"red": (230, 10, 20), "green": (20, 220, 10), "dark blue": (10, 30, 140)}
 
 
@@ -56,7 +58,7 @@ def test_a_check_equals_the_evaluation_of_the_same_weights(workspace: Workspace)
     marks: list[int] = []
     (check,) = read_checks(params, encoder.tokenizer, ALONE)
     with torch.no_grad():
-        found = check.score(Towers(encoder.model, ALONE, False, lambda: marks.append(1)))
+        found = check.score(Towers(encoder.model, ALONE, False, lambda: marks.append(1), EXACT))
     evaluation = object.__new__(Evaluation)
     for name, value in {"settings": params.evaluate, "model": encoder, "untrained": encoder, "ranks": ALONE}.items():
         object.__setattr__(evaluation, name, value)

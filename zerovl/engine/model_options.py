@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.sharding import shard
+from zerovl.engine.precision import Precision
+from zerovl.engine.sharding import gather_policy, shard
 from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
@@ -25,9 +26,12 @@ from zerovl.params import FineTuningParams, MachineParams, TrainParams
 Side = Literal["image", "text"]
 
 
-def prepare_model(model: DualEncoder, freeze: Sequence[Side], machine: MachineParams, ranks: Ranks) -> None:
+def prepare_model(
+    model: DualEncoder, freeze: Sequence[Side], machine: MachineParams, ranks: Ranks, precision: str = "float32"
+) -> None:
     """Freeze towers, apply the options of `machine`, and bring the model to its device; before the optimiser is made.
 
+    `precision` is the one that the towers will compute in.
     Raises `ZeroVLError` where a tower cannot do what is asked.
     """
     for side in freeze:
@@ -40,7 +44,8 @@ def prepare_model(model: DualEncoder, freeze: Sequence[Side], machine: MachinePa
     if machine.compile:
         compile_towers(model)
     if sharded:
-        shard(model, ranks)  # from the host's memory: a device never holds a whole tower
+        policy = gather_policy(machine.shard_gathers, Precision(precision, ranks.device))
+        shard(model, ranks, policy)  # from the host's memory: a device never holds a whole tower
     model.to(ranks.device)
 
 
@@ -146,6 +151,8 @@ def options_without_effect(machine: MachineParams, model: DualEncoder, ranks: Ra
     notes = []
     if machine.shard_model and ranks.world_size == 1:
         notes.append("machine.shard_model true has no effect with one rank: there is nobody to share with")
+    if machine.shard_gathers == "low" and not machine.shard_model:
+        notes.append("machine.shard_gathers low has no effect with machine.shard_model false: nothing is gathered")
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.image_tower.modules())
     if machine.channels_last and convolutions < 2:
         notes.append(

@@ -10,7 +10,7 @@ for gradients between the first and the last backward of a step (they are summed
 and one block's weights. Without sharding: 16 P.
 
 Bytes on the wire: a rank receives 4 P (W - 1) / W for each forward of a micro-batch, the same for its
-backward, and as much once a step for the gradients.
+backward, and as much once a step for the gradients. Weights that are gathered in 16 bits are half of it.
 
 Shapes: W ranks, P parameters.
 """
@@ -24,17 +24,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.gradients import GradientSum
+from zerovl.engine.precision import Precision
+from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
 
+WHOLE = MixedPrecisionPolicy()  # weights are gathered as they are, in float32
 
-def shard(model: DualEncoder, ranks: Ranks) -> None:
-    """Split both towers over all ranks, in place; a collective that all ranks enter with the same weights."""
+
+def gather_policy(gathers: str, precision: Precision) -> MixedPrecisionPolicy:
+    """Return how weights are gathered: `gathers` "float32", or "low" for the 16 bits in which the towers compute.
+
+    Shards, moments and the sum of the gradients over micro-batches and ranks stay float32, and so does what blocks hand
+    on: autocast would round the same weights for its matrix products, FSDP rounds those of embeddings and norms too.
+    """
+    if gathers == "float32" or precision.dtype is None:
+        return WHOLE
+    return MixedPrecisionPolicy(precision.dtype, torch.float32, cast_forward_inputs=False)
+
+
+def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE) -> None:
+    """Split both towers over all ranks, in place; a collective that all ranks enter with the same weights.
+
+    Under a `policy` of 16 bits the towers go forward in autocast alone. Raises `ZeroVLError` where it does not fit one.
+    """
+    if policy.param_dtype and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ZeroVLError(
+            f"machine.shard_gathers low: the image tower {model.architecture.image_tower} has batch normalisation, "
+            "whose weights are as exact as its statistics; set it to float32"
+        )
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     for tower in (model.image_tower, model.text_tower):
         if is_frozen(tower):
@@ -44,7 +68,9 @@ def shard(model: DualEncoder, ranks: Ranks) -> None:
         for part in [*(block for block in blocks(tower) if not is_frozen(block)), tower]:
             # The whole tower's, too: outside of a forward and backward `parameters()` are then always
             # the sharded ones that the optimiser knows.
-            sharded = fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=still or None)
+            sharded = fully_shard(
+                part, mesh=mesh, reshard_after_forward=True, mp_policy=policy, ignored_params=still or None
+            )
             sharded.set_gradient_divide_factor(1.0)  # gradients are sums over ranks (see `contrastive_loss`)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
 

@@ -84,6 +84,10 @@ class MachineParams(Section):
     shard_model: bool = Field(
         False, description="FSDP2: weights and AdamW's moments split over the ranks instead of repeated"
     )
+    shard_gathers: Literal["float32", "low"] = Field(
+        "float32",
+        description="shard_model's weights on the wire: low sends the 16 bits of train.precision, half the bytes",
+    )
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")

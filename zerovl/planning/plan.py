@@ -235,7 +235,9 @@ def wire(params: Params, parameters: Parameters, layout: BatchLayout) -> Wire:
         passes = 3 * layout.micro_batches - (
             layout.micro_batches if params.train.step == "plain" else layout.kept_graphs
         )
-        gradients = (ranks - 1) * (passes * parameters.total + parameters.learned) * _FLOAT // ranks
+        low = params.machine.shard_gathers == "low" and params.train.precision != "float32"
+        gathered = passes * parameters.total * (2 if low else _FLOAT)
+        gradients = (ranks - 1) * (gathered + parameters.learned * _FLOAT) // ranks
     return Wire(others, (ranks - 1) * layout.batch * _FLOAT, others, gradients)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.precision import Precision
 from zerovl.evaluation.sharing import own, rows_of_all
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
@@ -54,6 +55,7 @@ class Towers:
     ranks: Ranks  # on the host
     in_step: bool  # a sharded model goes forward on all ranks together, so one without a pass goes along
     alive: Callable[[], None]  # called before each pass: scoring many pictures is progress too
+    precision: Precision  # in which the towers compute
 
     def images(self, passes: Passes) -> Tensor:
         """Embed pictures: (N, D), on the CPU; a collective."""
@@ -70,7 +72,8 @@ class Towers:
             if inputs is None and not self.in_step:
                 continue
             self.alive()
-            rows = encode(*(part.to(self.model.temperature.device) for part in inputs or passes.spare))
+            with self.precision.autocast():
+                rows = encode(*(part.to(self.model.temperature.device) for part in inputs or passes.spare))
             if inputs:
                 parts.append(rows.float().cpu())
         return rows_of_all(parts, passes.sizes, self.ranks)

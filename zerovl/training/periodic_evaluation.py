@@ -16,6 +16,7 @@ import torch
 from zerovl.data.manifest import Manifest
 from zerovl.data.split_reader import ANY_PIXELS
 from zerovl.distributed.ranks import ALONE, Ranks
+from zerovl.engine.precision import Precision
 from zerovl.engine.sharding import is_sharded
 from zerovl.engine.trainer import PeriodicEvaluation
 from zerovl.evaluation.bootstrap import Clusters, mean_interval
@@ -50,7 +51,10 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
     checks = read_checks(params, tokenizer, ranks)
     # Between passes the watchdog is told: scoring many pairs is progress too.
     alive = partial(run.ranks.activity.mark, "scoring validation pairs")
-    towers = Towers(model, ranks, is_sharded(model), alive)
+    sharded = is_sharded(model)
+    lowered = sharded and params.machine.shard_gathers == "low"  # then there are no float32 weights to score with
+    precision = Precision(params.train.precision if lowered else "float32", run.ranks.device)
+    towers = Towers(model, ranks, sharded, alive, precision)
 
     @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
     def score() -> dict[str, float]:

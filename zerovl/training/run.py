@@ -160,7 +160,7 @@ def _make_state(run: Run) -> tuple[TrainingState, Precision, str]:
         model.freeze_batch_norm()
     if train.residual_stream == "low":
         lower_streams(model)
-    prepare_model(model, train.freeze, run.params.machine, ranks)
+    prepare_model(model, train.freeze, run.params.machine, ranks, train.precision)
     set_float32_arithmetic(train)
     precision = Precision(train.precision, ranks.device)
     if is_sharded(model):
