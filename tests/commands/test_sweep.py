@@ -70,12 +70,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     git(tmp_path, "add", "--all")
     git(tmp_path, "commit", "--quiet", "-m", "first")
     monkeypatch.setattr(revision, "experiments", lambda root: {})
+    monkeypatch.setattr(revision, "fetch", lambda name, root, aside: "commit")
     return Workspace(tmp_path)
 
 
 def use(dvc: Dvc, monkeypatch: pytest.MonkeyPatch) -> Dvc:
     monkeypatch.setattr(revision, "experiments", lambda root: dict.fromkeys(dvc.scores, "commit"))
-    monkeypatch.setattr(sweep, "_score", lambda name, root: {"HEAD": 90.0, **dvc.scores}.get(name))
+    monkeypatch.setattr(sweep, "_score", lambda name, root: dvc.scores.get(name))
     return dvc
 
 

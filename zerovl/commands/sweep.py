@@ -75,7 +75,7 @@ class Trial:
 
 
 def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = DvcProcess.start) -> list[str]:
-    """Run the trials that are not there yet; returns what to compare, the commit and the best trials of all first.
+    """Run the trials that are not there yet; returns what to compare, the commit first, where it has scores.
 
     Args:
         changes: KEY=VALUE,VALUE,... each.
@@ -99,6 +99,7 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
     known = revision.experiments(here.root)
     open_ = [trial for trial in chosen if trial.name not in known]
     print(f"{plural(count, 'trial')} of {plural(len(possible), 'combination')}, {count - len(open_)} there already")
+    baseline = _baseline(here.root)
     if open_:
         jobs = min(len(open_), side_by_side(_ranks(open_, here.root / "params.yaml")))
         if jobs > 1:
@@ -106,7 +107,8 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
         commands = [trial.command for trial in open_]
         run_all(commands, time.monotonic() + budget.hours * 3600.0, start, jobs, here.runs / "sweeps")
     known = revision.experiments(here.root)
-    return _ranked([trial.name for trial in chosen if trial.name in known], here.root)
+    best = _ranked([trial.name for trial in chosen if trial.name in known], here.root)
+    return [*baseline, *best][:COMPARED]
 
 
 def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
@@ -150,14 +152,27 @@ def _ranks(trials: Sequence[Trial], path: Path) -> int:
 
 
 def _ranked(names: Sequence[str], root: Path) -> list[str]:
-    """Print the score of each trial, the best first; returns HEAD, where it has scores, and the best beside it."""
+    """Print the score of each trial, the best first; returns their names in this order."""
     scores = {name: score for name in names if (score := _score(name, root)) is not None}
     best = sorted(scores, key=lambda name: -scores[name])
     print(
         table([("TRIAL", HEADLINE.label), *((name, f"{scores[name]:.2f}") for name in best)]) if best else "no scores"
     )
-    first = ["HEAD"] if _score("HEAD", root) is not None else []
-    return [*first, *best][:COMPARED]
+    return best
+
+
+def _baseline(root: Path) -> list[str]:
+    """Return the commit, where it has all that a comparison reads; else say so before the hours of the trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            revision.fetch("HEAD", root, Path(folder))
+        except ZeroVLError as error:
+            print(
+                "the commit has no scores, so the trials will be compared with each other alone; to have it beside "
+                f"them, end here, run `dvc repro` and commit dvc.lock ({error})"
+            )
+            return []
+    return ["HEAD"]
 
 
 def _score(name: str, root: Path) -> float | None:
