@@ -18,6 +18,7 @@ from zerovl.data.raw.records import Picture
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation import sharing
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
+from zerovl.evaluation.early_helpers import early_helpers
 from zerovl.evaluation.pool import Embeddings, Pool, encode
 from zerovl.evaluation.sharing import own
 from zerovl.stages import evaluate
@@ -81,7 +82,9 @@ def test_two_processes_write_the_report_of_one(tmp_path: Path, monkeypatch: pyte
     reports = []
     for ranks in (1, 2):
         params = settings(tmp_path, sets, "evaluate.folds=4", f"machine.ranks={ranks}")
-        evaluate.run(params, workspace)
+        with early_helpers(ranks) as early:
+            evaluate.run(params, workspace, early)
+            assert ranks == 1 or [its.poll() for its in early.running.values()] == [0]  # it did its share
         files = (path for path in workspace.evaluation_report.rglob("*") if path.is_file())
         reports.append({str(path.relative_to(tmp_path)): path.read_bytes() for path in files})
     one, two = reports

@@ -18,7 +18,7 @@ from tests.support.real_world import make_model, make_project, settings
 from zerovl import cli, own_gpus, params_file
 from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
-from zerovl.distributed import helpers
+from zerovl.distributed import helper_processes
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval
 from zerovl.registry.records import Move, now
@@ -117,7 +117,7 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
         started.append(forked_helpers.start(*job))
         return started[-1]
 
-    monkeypatch.setattr(helpers, "_start", start)
+    monkeypatch.setattr(helper_processes, "start", start)
     shared = Holders.of(settings(workspace.root, "machine.ranks=2"), workspace)(registry, older)
     assert [its.poll() for its in started] == [0]  # one helper, which did its share
     assert shared == again

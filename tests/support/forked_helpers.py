@@ -15,7 +15,7 @@ from zerovl.distributed.helpers import help_with
 
 
 def start(module: str, folder: Path, rank: int, count: int) -> Forked:
-    """Start a helper, in place of `helpers._start`."""
+    """Start a helper, in place of `helper_processes.start`."""
     return server().start(f"{__name__}:main", module, str(folder), str(rank), str(count), merge=True)
 
 

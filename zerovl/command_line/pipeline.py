@@ -99,13 +99,14 @@ def _evaluate(commands: Subparsers) -> None:
         params = load(arguments)
         need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl import own_gpus
-        from zerovl.stages import train
+        from zerovl.stages import evaluation_helpers, train
 
         train.set_threads(params)
         own_gpus.take(own_gpus.count_up_to(params.machine.ranks), "evaluate", params.machine.gpu_wait_minutes)
-        from zerovl.stages import evaluate  # torch: after the number of threads is set
+        with evaluation_helpers.started_first(params) as helpers:
+            from zerovl.stages import evaluate  # torch: after the number of threads is set
 
-        evaluate.run(params)
+            evaluate.run(params, early=helpers)
         _tell_trackers(params)
 
     with_params(commands, "evaluate", "score the model on the validation splits and write the report", run)

@@ -11,14 +11,12 @@ once, where NCCL waits.
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from zerovl import log
 from zerovl.device import own_device
 from zerovl.distributed import exits
 from zerovl.distributed.collectives import OneRank, ProcessGroup
+from zerovl.distributed.helper_processes import Helpers, started
 from zerovl.distributed.ranks import Ranks
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
@@ -42,13 +41,14 @@ _JOB = "job.json"
 
 
 @contextmanager
-def shared_work(count: int, module: str, job: str) -> Iterator[Ranks]:
+def shared_work(count: int, module: str, job: str, early: Helpers | None = None) -> Iterator[Ranks]:
     """Start `count` - 1 helpers, each `python -m MODULE` with a `main` of `help_with`; this process is rank 0.
 
     Args:
         count: ranks; with 1 nothing is started.
         module: what helpers run.
         job: what `help_with` hands to their work. They make the same calls of collectives as the block.
+        early: helpers that were started before; taken where they are as many, of the same module.
 
     Raises:
         ZeroVLError: a helper died, or ended with a message of its own, which is then this one's.
@@ -56,26 +56,21 @@ def shared_work(count: int, module: str, job: str) -> Iterator[Ranks]:
     if count == 1:
         yield Ranks(0, 1, own_device(), OneRank())
         return
-    with tempfile.TemporaryDirectory(prefix="zerovl-") as name:
-        folder = Path(name)
-        (folder / _JOB).write_text(job, encoding="utf-8")
-        helpers = {rank: _start(module, folder, rank, count) for rank in range(1, count)}
+    fits = early is not None and (early.count, early.module) == (count, module)
+    with nullcontext(early) if early and fits else started(count, module) as helpers:
+        (helpers.folder / _JOB).write_text(job, encoding="utf-8")
         try:
             device = _take_device(0)
-            _await_start(helpers, folder)
-            with _group(folder, 0, count, device) as ranks:
+            _await_start(helpers.running, helpers.folder)
+            with _group(helpers.folder, 0, count, device) as ranks:
                 yield ranks
-            for helper in helpers.values():
+            for helper in helpers.running.values():
                 with suppress(subprocess.TimeoutExpired):  # they have what they need, and end by themselves
                     helper.wait(_LAST_SECONDS)
         except Exception as error:
             if not exits.peer_is_gone(error):
                 raise
-            raise ZeroVLError(_what_ended(helpers, folder) or exits.summary_line(error)) from None
-        finally:
-            for helper in helpers.values():
-                helper.kill()
-                helper.wait()
+            raise ZeroVLError(_what_ended(helpers.running, helpers.folder) or exits.summary_line(error)) from None
 
 
 def help_with(work: Callable[[str, Ranks], object]) -> int:
@@ -123,11 +118,6 @@ def _group(folder: Path, rank: int, count: int, device: torch.device) -> Iterato
         yield Ranks(rank, count, device, ProcessGroup())
     finally:
         dist.destroy_process_group()
-
-
-def _start(module: str, folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", module, str(folder), str(rank), str(count), str(os.getpid())]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # rank 0 alone has an output
 
 
 def _await_start(helpers: dict[int, subprocess.Popen[bytes]], folder: Path) -> None:

@@ -6,7 +6,6 @@ A job says in JSON what a helper needs to do its share; every rank makes the sam
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,9 +17,11 @@ import torch
 from zerovl.data.manifest import Manifest
 from zerovl.data.open_shards import open_shards
 from zerovl.device import gpu_count
+from zerovl.distributed.helper_processes import Helpers
 from zerovl.distributed.helpers import help_with, shared_work
 from zerovl.distributed.ranks import Ranks
 from zerovl.evaluation.base import Evaluation, Evaluator
+from zerovl.evaluation.early_helpers import MODULE, usable_cores
 from zerovl.evaluation.evaluators import evaluators_of, run_all
 from zerovl.evaluation.metrics import Table
 from zerovl.evaluation.pool import Pool, encode
@@ -41,10 +42,14 @@ class Job:
     project: Path  # that has the tars in place, most often the same
     model: Path  # a bundle
 
-    def evaluate(self) -> tuple[Evaluation, dict[str, Table]]:
-        """Run the evaluators; raises `ZeroVLError` where a rank fails or dies, and before where a set is unusable."""
+    def evaluate(self, early: Helpers | None = None) -> tuple[Evaluation, dict[str, Table]]:
+        """Run the evaluators, with helpers that run already where they fit.
+
+        Raises:
+            ZeroVLError: a rank fails or dies, and before where a set is unusable.
+        """
         evaluators = evaluators_of(self.settings)
-        with self._shared("evaluate") as ranks:
+        with self._shared("evaluate", early) as ranks:
             return _evaluate(self, evaluators, ranks)
 
     def rank(self, encoder: Encoder) -> tuple[Pool, dict[str, Ranked]]:
@@ -52,7 +57,7 @@ class Job:
         with self._shared("rank") as ranks:
             return _rank(self, encoder, ranks)
 
-    def _shared(self, work: str) -> AbstractContextManager[Ranks]:
+    def _shared(self, work: str, early: Helpers | None = None) -> AbstractContextManager[Ranks]:
         told = {
             "work": work,
             "settings": self.settings.model_dump(mode="json"),
@@ -61,7 +66,7 @@ class Job:
             "project": str(self.project),
             "model": str(self.model),
         }
-        return shared_work(_usable_ranks(self.machine.ranks), __name__, json.dumps(told))
+        return shared_work(_usable_ranks(self.machine.ranks), MODULE, json.dumps(told), early)
 
 
 def _usable_ranks(asked: int) -> int:
@@ -70,7 +75,7 @@ def _usable_ranks(asked: int) -> int:
     `machine.ranks` is often that of the node that trained.
     """
     gpus = gpu_count()
-    return min(asked or gpus, gpus) if gpus else min(max(1, asked), os.cpu_count() or 1)
+    return min(asked or gpus, gpus) if gpus else usable_cores(asked)
 
 
 def _set_arithmetic() -> None:

@@ -11,6 +11,7 @@ from zerovl.data.shards import Sample
 from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
+from zerovl.evaluation.early_helpers import Helpers
 from zerovl.evaluation.job import Job
 from zerovl.evaluation.metrics import (
     HEADLINE,
@@ -41,10 +42,15 @@ from zerovl.workspace import Workspace
 PICTURE_BUDGET = 2_900_000  # characters of pictures in report.html
 
 
-def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B008  (frozen)
+def run(
+    params: Params,
+    workspace: Workspace = Workspace(),  # noqa: B008  (frozen)
+    early: Helpers | None = None,
+) -> None:
     """Write `reports/evaluation/`: `metrics.json`, `scores.json`, `queries.parquet`, `sample/`, the page, the gallery.
 
-    Beside them `details.json`, where an evaluator has something to say that is no metric.
+    Beside them `details.json`, where an evaluator has something to say that is no metric. `early` are helpers that were
+    started before (`zerovl.evaluation.early_helpers`).
 
     Raises:
         ZeroVLError: there is no validation split or no model, the shards do not fit the manifest, or a set of
@@ -58,7 +64,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
         )
     job = Job(settings, params.machine, workspace.root, workspace.root, workspace.model)
-    evaluation, tables = job.evaluate()
+    evaluation, tables = job.evaluate(early)
     streams = workspace.training_streams
     trained_on = read_json(streams)["pairs"] if streams.is_file() else manifest.training_sizes()
     facts = {

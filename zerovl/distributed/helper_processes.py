@@ -1,0 +1,50 @@
+"""The processes of helpers (`helpers.py`), without torch: started first, they import it while rank 0 does.
+
+To import torch, timm and transformers takes a core several seconds, as long as a thousand pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """Helpers that run, and the folder in which they and rank 0 meet."""
+
+    module: str
+    folder: Path
+    running: dict[int, subprocess.Popen[bytes]]  # by rank, from 1
+
+    @property
+    def count(self) -> int:
+        """Return how many ranks they are with rank 0."""
+        return len(self.running) + 1
+
+
+@contextmanager
+def started(count: int, module: str) -> Iterator[Helpers]:
+    """Start the helpers of `count` ranks, each `python -m MODULE`; those that still run at the end are killed."""
+    with tempfile.TemporaryDirectory(prefix="zerovl-") as name:
+        running: dict[int, subprocess.Popen[bytes]] = {}
+        try:
+            for rank in range(1, count):
+                running[rank] = start(module, Path(name), rank, count)
+            yield Helpers(module, Path(name), running)
+        finally:
+            for helper in running.values():
+                helper.kill()
+                helper.wait()
+
+
+def start(module: str, folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
+    """Start one helper, which ends with this process."""
+    command = [sys.executable, "-m", module, str(folder), str(rank), str(count), str(os.getpid())]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # rank 0 alone has an output
