@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +48,18 @@ class KeptTars:
             except FileNotFoundError:  # another process has made room
                 continue
             except OSError as error:
-                raise cannot_read(address, error) from None
+                (self.folder / f"{_name(address)}.temp{os.getpid()}").unlink(missing_ok=True)  # the half that came
+                raise cannot_read(address, _status(error) or error) from None
         raise ZeroVLError(
             f"machine.shard_cache.size: {self.folder} cannot hold {address} long enough to be opened: raise it, or set "
             "machine.keep_streams to false"
         )
+
+
+def _status(error: OSError) -> OSError | None:
+    """Return what webdataset's `Pipe` says of a command that failed in fewer words than the whole command."""
+    found = re.search(r": exit (\d+) \(", str(error))
+    return OSError(f"its command ended with status {found[1]}") if found else None
 
 
 def _name(address: str) -> str:
