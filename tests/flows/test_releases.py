@@ -84,8 +84,7 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
     again = factory.run("train/train", overrides=[f"register.store={STORE}"])
     other = factory.run(
         "retrain/retrain-weekly",
-        overrides=["train.epochs=1", f"register.store={STORE}"],
-        after="register",
+        overrides=["train.epochs=1", f"register.store={STORE}", "register.gate.min_rsum=600"],
         from_production=True,
         force=True,
     )
@@ -93,18 +92,23 @@ def test_releases_on_s3_from_a_server_that_is_down_to_a_rollback(factory: Factor
     factory.said(again, "this model is zerovl@1 in s3://models already")
     factory.completed(other)
     factory.said(other, "starting from zerovl@1")
+    assert factory.state(other)["name"] == "Refused"
     factory.environment["ZEROVL_STORE"] = STORE
     try:
         # Made again in a checkout that has never seen the model it started from.
         made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2"))
         assert made_again["verdict"] == "equal"
         assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
-        factory.command("-m", "flows.promote", "--release", "zerovl@2", "--why", "by hand")
+        promote = ["-m", "flows.promote", "--release", "zerovl@2", "--why", "by hand"]
+        with pytest.raises(AssertionError, match=r"zerovl@2 was refused by the gate: FAILED, min_rsum"):
+            factory.command(*promote)
+        assert "zerovl@1" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")
+        assert "the gate refused zerovl@2" in factory.command(*promote, "--over-the-gate")
         assert "zerovl@2" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")
         assert "(2, 1)" in factory.command("-c", CLEAN, "s3://models/zerovl@production")
         factory.command("-m", "flows.rollback", "--why", "worse in search")
         history = factory.command("-m", "zerovl.cli", "registry", "history", "zerovl@production")
-        assert history.index("worse in search") < history.index("by hand")
+        assert history.index("worse in search") < history.index("promoted over the gate") < history.index("by hand")
         assert f"run {factory.name(first)}" in history
         assert "zerovl@1" in factory.command("-m", "zerovl.cli", "registry", "show", "zerovl@production")
     finally:
