@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -217,6 +218,15 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def zerovl(work: Path, *words: str, environment: Mapping[str, str]) -> str:
+    """Run a command in a folder as one types it; returns what it printed, or ends the program with what it said."""
+    command = [sys.executable, "-m", "zerovl.cli", *words]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"zerovl {' '.join(words)} failed in {work}:\n{done.stdout}\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def code_digest() -> str:

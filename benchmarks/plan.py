@@ -13,12 +13,11 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
-from benchmarks.common import HERE, RESULTS, Results
+from benchmarks.common import HERE, RESULTS, Results, zerovl
 from benchmarks.page import update_page
 from zerovl import params_file
 from zerovl.files import read_json
@@ -98,17 +97,7 @@ def _summed_up(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _zerovl(work: Path, *command: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
-    done = subprocess.run(
-        [sys.executable, "-m", "zerovl.cli", *command],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"zerovl {' '.join(command)} failed in {work}:\n{done.stderr[-2000:]}")
+    zerovl(work, *command, environment={**os.environ, "OMP_NUM_THREADS": str(THREADS)})
 
 
 if __name__ == "__main__":

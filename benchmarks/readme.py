@@ -1,9 +1,11 @@
-"""What README and docs show of the demo: its summary, its score, a comparison of two releases.
+"""What README and docs show of the demo, of a plan, and of what a clean machine takes.
 
     python -m benchmarks.readme --work FOLDER    # runs the demo and a second training in FOLDER, keeps what they print
+    python -m benchmarks.readme --plan           # plans the paper's recipe, keeps what that prints
+    python -m benchmarks.readme --ci LOG         # keeps what the steps of `.ci/run` took, from what it printed
     python -m benchmarks.readme                  # writes the pages from the result files
 
-Every place is known by what stands around it (`PLACES`); all else of a page is written by hand and stays.
+Every place is known by what stands around it (`readme_places`); all else of a page is written by hand and stays.
 """
 
 from __future__ import annotations
@@ -11,75 +13,25 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import tempfile
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import RESULTS, machine, zerovl
+from benchmarks.readme_places import FILE, MINUTES, PLACES, PLAN, ROOT, render
 from zerovl import params_file
 from zerovl.evaluation.holder import holder_from
 from zerovl.files import atomic_write, read_json, write_json
 
-ROOT = Path(__file__).parents[1]
-FILE = "readme.json"
 SECOND = "train.lr=0.002"  # of the release that is compared with the demo's
 _TABLE_LINES = 5  # of the comparison's scores, head included; there are many more
+PLANNED = ("--gpus", "8", "--gpu-memory", "16GiB", "--pairs", "14200000")
+_PLAN_LINES = ("target", "steps", "batch", "memory", "suggested")  # of a plan, and no others
+_PLAN_WIDTH = 132  # where a line is cut
 _STAGES = ("train", "evaluate", "register")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A piece of a page that is made from result files."""
-
-    page: str
-    pattern: str  # of the piece, once in the page
-    make: Callable[[Mapping[str, Any], Path], str]  # from what was printed, and the folder of the results
-
-
-def _summary(printed: Mapping[str, Any], _: Path) -> str:
-    return "```\n" + "\n".join(printed["summary"]) + "\n```"
-
-
-def _score(printed: Mapping[str, Any], results: Path) -> str:
-    scores = [run["rsum"] for run in read_json(results / "demo.json")["runs"].values()]
-    return f"RSUM {printed['rsum']:.1f}; [{min(scores):.0f} to {max(scores):.0f}](benchmarks/results/demo.md)"
-
-
-def _compare(printed: Mapping[str, Any], _: Path) -> str:
-    return "$ zerovl compare zerovl@1 zerovl@2\n" + "\n".join(printed["compare"]) + "\n```"
-
-
-def _holder(printed: Mapping[str, Any], _: Path) -> str:
-    return f"`{printed['holder']}`"
-
-
-def _debiased(_: Mapping[str, Any], results: Path) -> str:
-    """The difference that debiased sampling makes to seen sources, from the table of the ablation."""
-    rows = (line.split("|") for line in (results / "ablation.md").read_text(encoding="utf-8").splitlines())
-    row = next(row for row in rows if len(row) > 1 and row[1].strip() == "+ debiased sampling")
-    return f"debiased sampling: RSUM {row[6].strip()}"
-
-
-PLACES = (
-    Place("README.md", r"```\n  RSUM .*?\n```", _summary),
-    Place("README.md", r"RSUM [\d.]+; \[\d+ to \d+\]\(benchmarks/results/demo\.md\)", _score),
-    Place("README.md", r"debiased sampling: RSUM [-+\d.]+ ± [\d.]+", _debiased),
-    Place("docs/compare.md", r"\$ zerovl compare zerovl@1 zerovl@2\n.*?\n```", _compare),
-    Place("docs/registry.md", r"`zerovl@production was zerovl@1, RSUM [^`]*`", _holder),
-)
-
-
-def render(place: Place, text: str, results: Path = RESULTS) -> str:
-    """Return a page's text with a place made again; raises `ValueError` where the place is not there once."""
-    made = place.make(read_json(results / FILE), results)
-    text, count = re.subn(place.pattern, lambda _: made, text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{place.page}: {place.pattern!r} is there {count} times; expected once")
-    return text
 
 
 def write_pages() -> None:
@@ -104,13 +56,34 @@ def measure(work: Path) -> dict[str, Any]:
     holder = holder_from(read_json(work / "reports" / "release.json")["verdict"])
     assert holder, "the first release has the alias"
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **_here(),
         "rsum": rsum,
         "summary": [line for line in summary.splitlines() if line.strip()],
         "compare": shortened(_zerovl(work, "compare", "zerovl@1", "zerovl@2").splitlines()),
         "holder": f"{holder.alias} was {holder}",
     }
+
+
+def plan() -> str:
+    """Return what the plan of the paper's recipe says first; no data, no weights and no GPU is needed for it."""
+    with tempfile.TemporaryDirectory() as work:
+        _zerovl(Path(work), "recipe", str(ROOT / "recipes" / "zerovl-14m.yaml"))
+        return shortened_plan(_zerovl(Path(work), "plan", *PLANNED))
+
+
+def shortened_plan(printed: str) -> str:
+    """Return the lines of a plan that the page has, long ones cut after a comma."""
+    lines = [line for line in printed.splitlines() if line.split(" ")[2:3] and line.split()[0] in _PLAN_LINES]
+    cut = [line if len(line) <= _PLAN_WIDTH else f"{line[:_PLAN_WIDTH].rpartition(',')[0]}, ..." for line in lines]
+    return "".join(f"{line}\n" for line in cut)
+
+
+def step_seconds(log: str) -> dict[str, int]:
+    """Return what each step of `.ci/run` took, by its name; raises `ValueError` where it did not come to its end."""
+    begun = [(name, int(second)) for name, second in re.findall(r"^== (.+) \((\d+) s\)$", log, re.MULTILINE)]
+    if not begun or begun[-1][0] != "done":
+        raise ValueError("the log of .ci/run has no last line `== done`: it did not pass; take one that did")
+    return {name: end - start for (name, start), (_, end) in pairwise(begun)}
 
 
 def shortened(lines: list[str]) -> list[str]:
@@ -122,29 +95,30 @@ def shortened(lines: list[str]) -> list[str]:
 
 
 def _zerovl(work: Path, *words: str) -> str:
-    """Run a command in the folder as one types it; returns what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("ZEROVL_STORE", "OMP_NUM_THREADS")}
-    done = subprocess.run(
-        [sys.executable, "-m", "zerovl.cli", *words],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"zerovl {' '.join(words)} failed in {work}:\n{done.stdout}\n{done.stderr[-2000:]}")
-    return done.stdout
+    """Run a command as on a machine with no settings of its own; returns what it printed."""
+    left_out = ("ZEROVL_STORE", "OMP_NUM_THREADS")
+    return zerovl(work, *words, environment={key: value for key, value in os.environ.items() if key not in left_out})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="a new folder: run the demo there first")
-    work = parser.parse_args().work
-    if work:
-        write_json(RESULTS / FILE, measure(work.resolve()))
+    parser.add_argument("--plan", action="store_true", help="plan the paper's recipe first")
+    parser.add_argument("--ci", type=Path, metavar="LOG", help="what .ci/run printed on this machine: keep its times")
+    arguments = parser.parse_args()
+    if arguments.work:
+        write_json(RESULTS / FILE, measure(arguments.work.resolve()))
+    if arguments.plan:
+        (RESULTS / PLAN).write_text(plan(), encoding="utf-8")
+    if arguments.ci:
+        seconds = step_seconds(arguments.ci.read_text(encoding="utf-8", errors="replace"))
+        write_json(RESULTS / MINUTES, {**_here(), "seconds": seconds})
     write_pages()
     return 0
+
+
+def _here() -> dict[str, Any]:
+    return {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from benchmarks import (
     gpu_loss,
     kinds,
     page,
-    readme,
     step_options,
     tables,
 )
@@ -121,21 +120,6 @@ def _finders(kept: int) -> dict[str, Any]:
 def test_the_committed_page_is_what_the_result_files_say() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     assert page.render(text, RESULTS) == text, "run python -m benchmarks.page"
-
-
-@pytest.mark.parametrize("place", readme.PLACES, ids=lambda place: f"{place.page}: {place.make.__name__}")
-def test_readme_and_docs_show_what_the_result_files_say(place: readme.Place) -> None:
-    text = (readme.ROOT / place.page).read_text(encoding="utf-8")
-    assert readme.render(place, text) == text, "run python -m benchmarks.readme"
-    with pytest.raises(ValueError, match="is there 0 times; expected once"):
-        readme.render(place, text.replace("RSUM", "").replace("$ zerovl compare", ""))
-
-
-def test_a_comparison_is_shown_with_its_first_scores() -> None:
-    lines = ["A  one", "", "SCORE  A", *(f"RSUM {number}" for number in range(6)), "", "PARAMETER  A", "", "page: x"]
-    shown = readme.shortened(lines)
-    assert shown == ["A  one", "", "SCORE  A", *(f"RSUM {number}" for number in range(4)), "...", *lines[9:]]
-    assert readme.shortened(lines[:5]) == lines[:5]
 
 
 def test_a_page_without_a_tables_place_is_refused() -> None:

@@ -1,0 +1,47 @@
+"""README and docs show what result files and the heads of recipes say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.common import RESULTS
+from benchmarks.readme_places import PLACES, PLAN, ROOT, Place, render
+from zerovl import cli
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.page}: {place.pattern[:30]}")
+def test_readme_and_docs_show_what_the_files_say(place: Place) -> None:
+    text = (ROOT / place.page).read_text(encoding="utf-8")
+    made = render(place, text)
+    assert made == text, "run python -m benchmarks.readme"
+    with pytest.raises(ValueError, match="is there 2 times; expected once"):
+        render(place, f"{text}\n{text}")
+
+
+def test_the_plan_on_the_page_is_what_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert cli.main(["recipe", str(ROOT / "recipes" / "zerovl-14m.yaml")]) == 0
+    capsys.readouterr()
+    assert cli.main(["plan", *readme.PLANNED]) == 0
+    shown = readme.shortened_plan(capsys.readouterr().out)
+    assert shown == (RESULTS / PLAN).read_text(encoding="utf-8"), "run python -m benchmarks.readme --plan"
+    command = f"zerovl recipe recipes/zerovl-14m.yaml && zerovl plan {' '.join(readme.PLANNED)}\n{shown}"
+    assert command in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_a_comparison_is_shown_with_its_first_scores() -> None:
+    lines = ["A  one", "", "SCORE  A", *(f"RSUM {number}" for number in range(6)), "", "PARAMETER  A", "", "page: x"]
+    shown = readme.shortened(lines)
+    assert shown == ["A  one", "", "SCORE  A", *(f"RSUM {number}" for number in range(4)), "...", *lines[9:]]
+    assert readme.shortened(lines[:5]) == lines[:5]
+
+
+def test_steps_of_a_log_are_timed_where_it_came_to_its_end() -> None:
+    log = "\n== make setup (0 s)\n== not a step\n\n== make test (57 s)\n1 passed\n\n== done (1200 s)\n"
+    assert readme.step_seconds(log) == {"make setup": 57, "make test": 1143}
+    with pytest.raises(ValueError, match="it did not pass"):
+        readme.step_seconds(log.partition("\n== done")[0])
