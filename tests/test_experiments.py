@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import get_hydra_sweeps
 
 from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
@@ -90,6 +92,15 @@ def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path:
     experiment_copy.link_named_files({"model": 3}, main, Path())  # what is wrong is the command's to say
 
 
+def test_the_choice_on_the_page_is_five_experiments() -> None:
+    """As DVC reads it for `--queue`; the test below runs a task of the queue."""
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    [choice] = re.findall(r"dvc exp run --queue --name lr -S '(.*?)'", page)
+    queued = [each["params.yaml"] for each in get_hydra_sweeps({"params.yaml": [choice]})]
+    rates = [params_file.from_recipe({}, changes, "demo").train.lr for changes in queued]
+    assert rates == [3e-4, 5e-4, 2e-3, 3e-3, 5e-3]
+
+
 # -- with DVC
 
 
@@ -141,7 +152,7 @@ def test_a_task_of_the_queue_goes_on_where_it_was_interrupted(project: Workspace
     interrupted = run_folder(project)
     run("dvc", "exp", "run", "--queue", "--name", "higher-lr", "-S", "train.lr=0.002")
     (project.root / "zerovl" / "log.py").write_text("edited since, and broken")
-    said = run("dvc", "exp", "run", "--run-all")
+    said = run("dvc", "exp", "run", "--run-all", "--jobs", "1")
     assert "the code of the commit" in said
     assert "resumes after step" in said, said
     assert run_folder(project) == interrupted  # the only one, in the main checkout
