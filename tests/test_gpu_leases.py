@@ -113,6 +113,24 @@ def test_who_came_first_is_served_first(start: Callable[..., Run]) -> None:
     assert late.sees() == ["GPU-a"]
 
 
+def test_a_run_of_eight_gpus_beside_runs_of_one(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for all of a node, and nobody who comes later gets one of them before it."""
+    devices = tuple(f"GPU-{number}" for number in range(8))
+    monkeypatch.setenv("ZEROVL_GPUS", ",".join(devices))
+    small = [start(f"run {number}", 1) for number in range(2)]
+    assert sorted(run.sees() for run in small) == [["GPU-0"], ["GPU-1"]]
+    large = start("run eight", 8)
+    assert "waiting for 8 GPUs: run " in large.says()
+    late = start("run late", 1)
+    assert "run eight waits for 8 GPUs since 2" in late.says()
+    for run in small:
+        run.kill()
+    assert large.sees() == list(devices)
+    assert {entry and entry.holder for entry in look(devices).holders.values()} == {"run eight"}
+    large.kill()
+    assert late.sees() == ["GPU-0"]
+
+
 def test_who_was_killed_while_it_waited_holds_nobody_up(start: Callable[..., Run], place: Path) -> None:
     start("run one", 1).sees()
     waiting = start("run all", 3)

@@ -82,7 +82,7 @@ def test_a_misspelt_key_is_told_before_anything_large_is_imported(folder: Path, 
     assert not ended.imported & set(LARGE), times
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "validate", "sweep train.lr=1e-3,3e-3"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "register", "validate", "sweep train.lr=1e-3,3e-3"])
 def test_a_missing_file_is_told_before_anything_large_is_imported(tmp_path: Path, command: str) -> None:
     params_file.write(Params(), tmp_path / "params.yaml")
     ended = run("-m", "zerovl.cli", *command.split(), folder=tmp_path)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group
+from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group, in_a_child
 from zerovl.commands import doctor, dvc_cache
 
 pytestmark = as_root
@@ -74,17 +73,7 @@ def both(cache: Path, anna: Callable[[Path], None], bert: Callable[[Path], None]
             os.chown(projects[BERT] / name, BERT, OTHER_GROUP)
         as_user(BERT, 0o022, lambda: bert(projects[BERT]))
 
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+    in_a_child(work)
 
 
 def test_one_makes_the_other_checks_out_takes_the_run_and_adds(cache: Path) -> None:

@@ -33,14 +33,23 @@ def as_user(user: int, umask: int, work: Callable[[], object], group: int = GROU
 
     What `work` imports has to be imported before: the user need not be able to read this Python.
     """
+
+    def as_that_user() -> None:
+        os.setgroups([group])
+        os.setgid(OTHER_GROUP)
+        os.setuid(user)
+        os.umask(umask)
+        work()
+
+    in_a_child(as_that_user)
+
+
+def in_a_child(work: Callable[[], object]) -> None:
+    """Do `work` in a process forked from this one; what it raises is printed, and fails the test."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            os.setgroups([group])
-            os.setgid(OTHER_GROUP)
-            os.setuid(user)
-            os.umask(umask)
             work()
             status = 0
         except BaseException:

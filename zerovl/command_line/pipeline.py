@@ -115,6 +115,7 @@ def _evaluate(commands: Subparsers) -> None:
 def _register(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl.stages import train
 
         train.set_threads(params)

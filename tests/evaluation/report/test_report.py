@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.support.fake_world import HOSTILE, FakeEncoder, World
 from zerovl.evaluation.metrics import OVERALL, RETRIEVAL, Score, Table, metrics_json
-from zerovl.evaluation.report import charts, gallery
+from zerovl.evaluation.report import charts, drawing, gallery
 from zerovl.evaluation.report.content import Content, Curves, read_curves, read_verdict
 from zerovl.evaluation.report.drawing import GREEN, RED, Row, Tile, draw
 from zerovl.evaluation.report.gallery_picture import draw_gallery
@@ -234,6 +234,21 @@ def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
         assert (np.abs(pixels.astype(int) - rgb).max(2) <= 2).sum() > 500
     edges = np.concatenate([pixels[:20].reshape(-1, 3), pixels[-20:].reshape(-1, 3), pixels[:, -20:].reshape(-1, 3)])
     assert len(np.unique(edges, axis=0)) == 1  # nothing touches the border
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("3  0.31  red.jpg", "3  0.31  red.jpg"),
+        ("3  0.31  a-folder-with-a-long-name.tar:000001234.jpg", r"3  0\.31  \.\.\.\S+0001234\.jpg"),
+        ("a-name-alone-that-is-much-too-long-for-it-000001234.jpg", r"\.\.\.\S+0001234\.jpg"),
+    ],
+)
+def test_a_name_below_a_picture_is_cut_at_its_front(label: str, shown: str) -> None:
+    pen, font = ImageDraw.Draw(Image.new("L", (1, 1))), drawing._font(30, bold=False)
+    fitted = drawing._fit_label(pen, label, font, 400)
+    assert re.fullmatch(shown, fitted)
+    assert pen.textlength(fitted, font) <= 400
 
 
 def test_png_is_the_same_every_time(world: World, tmp_path: Path) -> None:

@@ -77,11 +77,16 @@ class StepBatch:
 
 
 class HasSteps(Protocol):
-    """Says how many steps a run has."""
+    """Says how many steps a run has, and of how many pairs."""
 
     @property
     def steps(self) -> int:
         """Number of global batches."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs of a global batch."""
         ...
 
 
@@ -89,13 +94,23 @@ class MicroBatchesOfSteps(Dataset[MicroBatch]):
     """Gives a rank's micro-batches one after the other, `per_step` for each step from `start_step` on."""
 
     sampler: HasSteps
+    micro_batch: int
+    world_size: int
     start_step: int
     ahead: Ahead
 
     @property
     def per_step(self) -> int:
         """Micro-batches of a rank in one step."""
-        raise NotImplementedError
+        return self.sampler.batch_size // self.world_size // self.micro_batch
+
+    def __len__(self) -> int:
+        return max(0, self.sampler.steps - self.start_step) * self.per_step
+
+    def positions(self, rank: int, part: int) -> range:
+        """Return where in the global batch the pairs of a rank's micro-batch `part` of a step stand."""
+        first = (rank * self.per_step + part) * self.micro_batch
+        return range(first, first + self.micro_batch)
 
 
 @dataclass(frozen=True)
@@ -115,20 +130,11 @@ class MicroBatches(MicroBatchesOfSteps):
     start_step: int
     ahead: Ahead
 
-    @property
-    def per_step(self) -> int:
-        """Micro-batches of a rank in one step."""
-        return self.sampler.batch_size // self.world_size // self.micro_batch
-
-    def __len__(self) -> int:
-        return max(0, self.sampler.steps - self.start_step) * self.per_step
-
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.per_step)
         self.ahead(self.start_step + step)
         batch = self.sampler.batch(self.start_step + step)
-        position = self.rank * self.per_step + part  # in units of m, of the global batch
-        return self._make(batch, range(position * self.micro_batch, (position + 1) * self.micro_batch))
+        return self._make(batch, self.positions(self.rank, part))
 
     def _make(self, batch: GlobalBatch, positions: range) -> MicroBatch:
         pairs, keys = [], []

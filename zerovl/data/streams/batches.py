@@ -84,24 +84,14 @@ class StreamedMicroBatches(MicroBatchesOfSteps):
         self._readers: dict[str, tuple[SourceReader, Iterator[Sample]]] = {}
         self._next: int | None = None
 
-    @property
-    def per_step(self) -> int:
-        """Micro-batches of a rank in one step."""
-        return self.sampler.batch_size // self.world_size // self.micro_batch
-
-    def __len__(self) -> int:
-        return max(0, self.sampler.steps - self.start_step) * self.per_step
-
     def __getitem__(self, index: int) -> StreamedMicroBatch:
         if self._next not in (None, index):
             raise RuntimeError(f"micro-batch {index} was asked for where {self._next} is the next of this reader")
         self._next = index + self.workers
         step, part = divmod(index, self.per_step)
         step += self.start_step
-        position = self.rank * self.per_step + part  # in units of m, of the global batch
-        positions = range(position * self.micro_batch, (position + 1) * self.micro_batch)
         # By the step and not by the process: after a resume each part of a step has the reader that it had before.
-        return self._make(step, positions, (step * self.per_step + part) % self.workers)
+        return self._make(step, self.positions(self.rank, part), (step * self.per_step + part) % self.workers)
 
     def _make(self, step: int, positions: range, worker: int) -> StreamedMicroBatch:
         names = self.sampler.of_pairs(step, positions)

@@ -27,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its mark and a label below."""
+    """A picture with its mark and a label below, which may end in two spaces and the name of a file."""
 
     picture: Image.Image
     mark: Mark
@@ -108,7 +108,9 @@ def _draw_tile(image: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sid
     pen.rounded_rectangle(box, radius, outline=colour, width=frame * SCALE)
     if tile.mark != "none":
         _draw_mark(pen, x + side - 24, y + 24, colour, right=tile.mark == "right")
-    _text(pen, x + 2, y + side + 9, tile.label, 15, MUTED, side - 4, lines=1)
+    font = _font(15 * SCALE, bold=False)
+    label = _fit_label(pen, tile.label, font, (side - 4) * SCALE)
+    pen.text(_at(x + 2, y + side + 9), label, fill=MUTED, font=font)
 
 
 def _draw_mark(pen: ImageDraw.ImageDraw, x: int, y: int, colour: str, *, right: bool) -> None:
@@ -162,6 +164,17 @@ def _wrap(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int, lines: in
             line = _shorten(pen, line, font, width)
         wrapped.append(line)
     return wrapped
+
+
+def _fit_label(pen: ImageDraw.ImageDraw, label: str, font: Font, width: int) -> str:
+    """Cut a label to a width, at the front of what stands behind its last two spaces: names differ at their ends."""
+    head, gap, name = label.rpartition("  ")
+    start = f"{head}{gap}"
+    if pen.textlength(label, font) <= width:
+        return label
+    while name and pen.textlength(f"{start}...{name}", font) > width:
+        name = name[1:]
+    return f"{start}...{name}"
 
 
 def _shorten(pen: ImageDraw.ImageDraw, line: str, font: Font, width: int) -> str:
