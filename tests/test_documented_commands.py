@@ -34,7 +34,7 @@ ELSEWHERE = (
     (r"make towers", "tests/interop/test_package_towers.py", r"make\(out, towers\(\)"),
     (r"make ui", "tests/flows/server/test_ui.py", r'"-m", "flows\.server\.ui"'),
     (r"make deploy", "tests/flows/test_runs.py", r'command\("-m", "flows\.server\.deploy"\)'),
-    (r"make experiments", "tests/test_dvc_metrics.py", r'dvc\("dvc", "exp", "show", .*"--only-changed"'),
+    (r"make experiments", "tests/test_dvc_metrics.py", r"run\(\*make_experiments\(\)\)"),
     (r"dvc exp run --queue .*choice\(", "tests/test_experiments.py", r"get_hydra_sweeps\("),
     (r"dvc exp run --run-all", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--run-all", "--jobs"'),
     (r"dvc exp run --temp", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--temp"'),
