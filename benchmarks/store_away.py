@@ -1,4 +1,4 @@
-"""Seconds that `zerovl.load` of a release in the cache takes while its store is away: see "On other machines" in docs/registry.md.
+"""Seconds that `zerovl.load` of a cached release takes while its store is away (docs/registry.md, "On other machines").
 
     python -m benchmarks.store_away MODEL        # a bundle's folder; two minutes, on a machine that does nothing else
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "an address that drops": (S3, DROPS),
         }
         for kind, (store, endpoint) in kinds.items():
-            environment = {**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})}
+            environment = {**os.environ, **({"AWS_ENDPOINT_URL_S3": endpoint} if endpoint else {})}
             if endpoint:
                 share_cache(here, endpoint)
             for label in LABELS:
@@ -82,7 +82,7 @@ def release(model: Path, store: str) -> None:
 
 def share_cache(store: str, endpoint: str) -> None:
     """Let the cache have the release as one that came from the bucket, which nobody could ask for it."""
-    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
     shutil.copytree(cache.store_folder(open_store(store)), cache.store_folder(open_store(S3)))
 
 

@@ -27,7 +27,7 @@ from zerovl.registry.stores.base import Store, StoreAwayError
 from zerovl.s3 import AnswerError, NoAnswerError
 
 SECONDS = 4.0  # that a store is waited for where the cache has what is asked for
-_LAST_SECONDS = 1.0  # of them at least behind what was done meanwhile, which may have kept the processor
+_LAST_SECONDS = 0.5  # of them at least behind what was done meanwhile, which may have kept the processor
 _SILENT_SECONDS = 60.0  # for which a process does not ask a store again that gave no answer
 
 _silent: dict[str, tuple[float, ZeroVLError]] = {}  # by store: until when, of `time.monotonic`, and what it was
