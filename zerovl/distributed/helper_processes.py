@@ -1,6 +1,6 @@
 """The processes of helpers (`helpers.py`), without torch: started first, they import it while rank 0 does.
 
-To import torch, timm and transformers takes a core several seconds, as long as a thousand pictures.
+To import torch, timm and transformers takes a core several seconds.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
 from zerovl.data.validation.compared_columns import ComparedColumns
 from zerovl.data.validation.repeats import EqualRows, Leaks, NearIndex, Repeats
-from zerovl.data.validation.several_rows import SeveralRows, several_rows
+from zerovl.data.validation.several_rows import SeveralRows, several_rows, told
 from zerovl.data.validation.statistics import EXAMPLES, Equals, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up, table_of, train_hashes
 from zerovl.params import ValidateParams
-from zerovl.text_format import plural
 
 
 @dataclass(frozen=True)
@@ -238,8 +237,7 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "one_row_a_picture",
         "soft",
         len(found.several),
-        f"{plural(len(found.several), 'valid split')} with most pictures in several rows, which are wrong answers to "
-        f"each other: {'; '.join(map(str, found.several)) or 'none'}",
+        told(found.several),
         "set equal_pictures: together for the source in data.sources, which makes one picture with several captions "
         "of rows whose pictures have equal bytes (data/README.md), then run `dvc repro`",
         maximum=0,

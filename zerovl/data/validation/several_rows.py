@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation.repeats import EqualRows
+from zerovl.text_format import plural
 
 _MOST = 0.5  # of a split's rows
 
@@ -36,3 +37,13 @@ def several_rows(manifest: Manifest, pictures: EqualRows) -> list[SeveralRows]:
         if split == "valid" and repeated > rows * _MOST:
             found.append(SeveralRows(f"{source}/{split}", repeated, rows, pictures.rows_a_value(table)))
     return found
+
+
+def told(found: list[SeveralRows]) -> str:
+    """Return the sentence of the rule."""
+    if not found:
+        return "no valid split has most of its pictures in several rows"
+    return (
+        f"{plural(len(found), 'valid split')} with most pictures in several rows, wrong answers to each other "
+        f"({'; '.join(map(str, found))})"
+    )
