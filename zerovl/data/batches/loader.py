@@ -176,7 +176,7 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         return self._dataset.sampler.steps - self._step
 
     def __next__(self) -> StepBatch:
-        if self._arriving:
+        if self._arriving is not None:
             self._arriving.complete()
             self._arriving = None  # whoever still wants them has them
         if self._step >= self._dataset.sampler.steps:

@@ -22,6 +22,7 @@ from zerovl.memory import is_out_of_memory
 from zerovl.processes import die_with_parent
 
 _SECONDS_TO_END = 5.0  # for a worker after SIGTERM
+_SECONDS_TO_RECEIVE = 2.0  # of a closing loader, for the items that its workers have in hand
 
 Item = TypeVar("Item")
 
@@ -139,7 +140,7 @@ def _receive_rest(iterator: Any) -> None:
 
     What a worker has sent and nobody receives stays in shared memory until this process ends.
     """
-    deadline = time.monotonic() + _SECONDS_TO_END
+    deadline = time.monotonic() + _SECONDS_TO_RECEIVE
     while iterator._tasks_outstanding > 0 and time.monotonic() < deadline:
         if not all(worker.is_alive() for worker in iterator._workers):
             return
