@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_operations_on_planes_are_the_references(name: str) -> None:
             expected = np.asarray(OPERATIONS[name](Image.fromarray(pixels), magnitude)).transpose(2, 0, 1)
             np.testing.assert_array_equal(apply_operations(pixels, [(name, magnitude)]), expected)
             np.testing.assert_array_equal(pixels, before)
+
+
+def test_operations_in_a_row_are_the_references() -> None:
+    """What follows a histogram's table goes into the table."""
+    for names in product(sorted(ON_PLANES), repeat=3):
+        operations = [(name, magnitude_of(name, 6, negative=False)) for name in names]
+        for pixels in (np.asarray(picture(24, 20)), np.full((5, 4, 3), 200, dtype=np.uint8)):
+            expected = Image.fromarray(pixels)
+            for name, magnitude in operations:
+                expected = OPERATIONS[name](expected, magnitude)
+            found = apply_operations(pixels, operations)
+            np.testing.assert_array_equal(found, np.asarray(expected).transpose(2, 0, 1), err_msg=str(names))
 
 
 def test_drawn_operations_are_the_references() -> None:
