@@ -39,7 +39,7 @@ def test_clean_data_passes_every_rule(clean: Path) -> None:
     assert verdict["passed"]
     assert verdict["rows"] == verdict["sampled_rows"] == 120
     assert not broken(verdict)
-    assert len(verdict["rules"]) == 20
+    assert len(verdict["rules"]) == 21
     assert verdict["manifest_digest"] == Manifest.load(Workspace(clean).manifest).digest
     statistics = verdict["statistics"]["alpha"]["train"]
     assert (statistics["pairs"], statistics["captions"], statistics["broken"]) == (30, 60, 0)
@@ -49,7 +49,7 @@ def test_clean_data_passes_every_rule(clean: Path) -> None:
     assert "equals" not in verdict["statistics"]["alpha"]["valid"]
     assert "<td class='number'>50%</td><td class='number'>0%</td>" in Workspace(clean).validation_page.read_text()
     assert statistics["words"] == {"mean": 5.0, "p5": 3, "p50": 3, "p95": 7}
-    said = "validation passed: 20 rules (4 with nothing to check), 0 warnings, 120 rows; see "
+    said = "validation passed: 21 rules (4 with nothing to check), 0 warnings, 120 rows; see "
     assert (clean / "out").read_text().startswith(said)
     assert (clean / "err").read_text() == ""
     assert (clean / "reports/validation/data_docs/index.html").exists()
