@@ -111,7 +111,7 @@ os.setsid()
 os.dup2(go, 0), os.dup2(said, 1), os.close(go), os.close(said)
 root = Path(root)
 batches = batches_of(Written(Manifest.load(root / "manifest"), root / "shards"), workers=2, epochs=500.0)
-next(batches)
+list(next(batches).micro_batches)  # both workers have given some
 print(os.getpid(), flush=True)
 sys.stdin.readline()
 exec(ending)
