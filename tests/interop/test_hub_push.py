@@ -72,6 +72,11 @@ def test_every_file_arrives_in_a_private_repository(exported: Path, tmp_path: Pa
     assert "Traceback" not in refused.stderr
 
 
+def test_a_hub_that_cannot_be_reached_is_named(exported: Path) -> None:
+    with pytest.raises(ZeroVLError, match=r"^http://127\.0\.0\.1:9: team/model was not pushed \(.*[Rr]efused"):
+        hub_push.push(exported, "team/model", "m", private=True)
+
+
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     for card in (None, "# Mine", "---\ntags: [clip]\n---\n"):
         if card is not None:
