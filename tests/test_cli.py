@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.registries import promote, publish
 from zerovl import cli
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.folder import FolderStore
 
 
 def zerovl(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,6 +46,16 @@ def test_a_reader_that_goes_ends_a_command_without_a_traceback(
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
+def test_so_does_a_history(form: list[str], tmp_path: Path) -> None:
+    registry = Registry(FolderStore(tmp_path / "store"))
+    promote(registry, publish(registry, {"config.json": b"{}"}))
+    test_a_reader_that_goes_ends_a_command_without_a_traceback(
+        ["registry", "--store", "store", "history", "zerovl@production", *form], "", tmp_path
+    )
 
 
 def test_a_pipe_that_is_not_the_output_is_an_error_like_others(
