@@ -216,6 +216,34 @@ def test_syntax_that_differs_has_another_digest(one: str, other: str) -> None:
     assert code_closure.syntax_digest(one) != code_closure.syntax_digest(other)
 
 
+def test_imports_are_found_wherever_a_statement_may_stand() -> None:
+    source = """
+import a
+if TYPE_CHECKING:
+    import no
+else:
+    import b
+def f():
+    try:
+        from c import d
+    except ImportError:
+        import e
+    else:
+        import g
+    finally:
+        import h
+class K:
+    for x in (lambda: 1)():
+        while x:
+            with x:
+                import i
+match a:
+    case 1:
+        import j
+"""
+    assert sorted(code_closure._names(ast.parse(source))) == ["a", "b", "c.d", "e", "g", "h", "i", "j"]
+
+
 def test_layout_comments_and_docstrings_are_no_syntax() -> None:
     one = 'def f(a):\n    """Say this."""\n    return (a + 1)  # why\n'
     other = "def f(\n    a,\n):\n    return a + 1\n"

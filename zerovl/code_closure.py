@@ -141,6 +141,8 @@ NOT_COUNTED_FOR = {
         "zerovl.training.valid_sets": _SHAPES_NO_WEIGHT,
     },
 }
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # fields of a statement that hold statements
 _BESIDE = (".html", ".css", ".js", ".csv", ".txt")
 
 
@@ -192,16 +194,13 @@ def imported(module: str) -> frozenset[str]:
 
 def syntax_digest(source: str) -> str:
     """Digest of a program without its comments and docstrings; equal for every Python that parses it alike."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(
-            node
-        ):
-            node.body = node.body[1:]
-    digest = hashlib.sha256()
-    for part in _flat(tree):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
+    return _tree_digest(ast.parse(source))
+
+
+def _tree_digest(tree: ast.Module) -> str:
+    words: list[str] = []
+    _flatten(tree, words)
+    return hashlib.sha256("".join(f"{word}\0" for word in words).encode()).hexdigest()
 
 
 def _counted(module: str) -> Iterator[Path]:
@@ -214,7 +213,7 @@ def _counted(module: str) -> Iterator[Path]:
 @cache
 def _digest(path: Path) -> str:
     if path.suffix == ".py":
-        return syntax_digest(path.read_text(encoding="utf-8"))
+        return _tree_digest(_tree(path))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -234,40 +233,42 @@ def _file(module: str) -> Path:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """Full names that a program imports when it runs."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for other in node.orelse:
-                yield from _names(other)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        else:
-            yield from _names(node)
-
-
-def _has_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return bool(node.body) and _is_docstring(node.body[0])
+    """Full names that a program imports when it runs; statements alone are looked at, as no expression imports."""
+    for block in _BLOCKS:
+        for node in getattr(tree, block, ()):
+            if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                yield from _names(ast.Module(node.orelse, []))
+            elif isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield from _names(node)
 
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _flat(value: object) -> Iterator[str]:
-    """A syntax tree as words; fields that are empty are left out, as newer Pythons have more of them."""
+def _flatten(value: object, words: list[str]) -> None:
+    """Add a syntax tree as words; fields that are empty are left out, as newer Pythons have more of them.
+
+    Each process that trains does this to a hundred files, so it builds one list and no chain of generators.
+    """
     if isinstance(value, ast.AST):
-        yield f"({type(value).__name__}"
-        for name, field in ast.iter_fields(value):
+        words.append(f"({type(value).__name__}")
+        for name in value._fields:
+            field = getattr(value, name, None)
+            if name == "body" and isinstance(value, _WITH_DOCSTRING) and field and _is_docstring(field[0]):
+                field = field[1:]
             if field is not None and field != []:
-                yield name
-                yield from _flat(field)
-        yield ")"
+                words.append(name)
+                _flatten(field, words)
+        words.append(")")
     elif isinstance(value, list):
-        yield "["
+        words.append("[")
         for item in value:
-            yield from _flat(item)
-        yield "]"
+            _flatten(item, words)
+        words.append("]")
     else:
-        yield f"{type(value).__name__} {value!r}"
+        words.append(f"{type(value).__name__} {value!r}")
