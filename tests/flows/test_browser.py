@@ -14,7 +14,7 @@ from tests.support.prefect_api import wait_for
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one"),
 ]
 
@@ -24,7 +24,7 @@ def test_deployments_with_their_schedule(factory: Factory, page: Page) -> None:
         rows = factory.api("POST", "/deployments/filter", {})
         return all(each["status"] == "READY" for each in rows)
 
-    wait_for("a worker that looks for runs of all", looked_at, 60)
+    wait_for("a worker that looks for runs of all", looked_at)
     page.goto(f"{factory.url}/deployments")
     for name in ("train", "retrain-weekly", "retrain-on-new-data", "promote", "rollback", "reproduce", "retention"):
         expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
@@ -67,7 +67,7 @@ def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page, f
     keep(page, "progress")
     page.goto("about:blank")  # what moves on the page costs a core without a GPU
     factory.slow_from(None)
-    factory.completed(first_run, 700)
+    factory.completed(first_run)
     page.goto(f"{factory.url}/runs/flow-run/{first_run}")
     shows(page, "Completed")
     open_tab(page, "Artifacts")

@@ -70,7 +70,7 @@ def test_the_run_goes_on_meanwhile_and_the_newest_page_of_a_key_is_sent(serve: S
     busy = serve(10_000)
     with outbox.outbox(tmp_path):
         outbox.send(Page("curves", "What training did", "half"))
-        wait_for("a first attempt", lambda: busy.refused, 30)
+        wait_for("a first attempt", lambda: busy.refused)
         outbox.send(Page("curves", "What training did", "whole"))
         busy.refusals = 0
     assert busy.taken[-1]["data"] == "whole"  # the other one may have been on its way

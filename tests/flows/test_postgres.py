@@ -17,6 +17,7 @@ from tests.support.prefect_api import wait_for
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(PROGRAMS is None or not (PROGRAMS / "initdb").exists(), reason="no PostgreSQL on this machine"),
 ]
 
@@ -55,13 +56,13 @@ def test_deployments_schedule_and_a_run(tmp_path: Path, database: str) -> None:
         assert "nothing changed" in factory.command("-m", "flows.server.deploy")
         factory.start_worker()
         run = factory.run("train/train", revision="no-such-branch")
-        state = factory.wait(run, 120)
+        state = factory.wait(run)
         assert state["type"] == "FAILED"
         assert "git knows no revision 'no-such-branch'" in state["message"]
         factory.said(run, "Beginning flow run")
         wait_for("runs of the schedule", lambda: factory.api("POST", "/flow_runs/count", {
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        }), 90)  # fmt: skip
+        }))  # fmt: skip
         assert not list((tmp_path / "prefect").glob("*.db")), "the server kept SQLite all the same"
     finally:
         factory.stop()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.factory import Factory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STORE = "s3://models"
 
 
@@ -45,7 +45,7 @@ def test_a_disk_that_fills_while_publishing(factory: Factory, lost: dict[str, st
     if small_disk is None:
         pytest.skip("a small disk needs the right to mount one")
     run = lost[str(small_disk)]
-    factory.said(run, "Retry 1/3", 300)
+    factory.said(run, "Retry 1/3")
     factory.said(run, f"{small_disk}: .*free some space and run it again")
     assert not list(small_disk.rglob("versions/*.json"))
     assert mount(small_disk, "remount", "size=512m")

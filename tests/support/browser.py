@@ -49,8 +49,8 @@ def open_browser() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 860})
-            page.set_default_timeout(60_000)
-            expect.set_options(timeout=60_000)
+            page.set_default_timeout(120_000)
+            expect.set_options(timeout=120_000)
             yield page
         finally:
             browser.close()
@@ -82,7 +82,7 @@ def press_quick_run(factory: Factory, page: Page) -> str:
         new = [row["id"] for row in rows if row["id"] not in known and not row["auto_scheduled"]]
         return str(new[0]) if new else None
 
-    run = wait_for("a run that the browser started", started, 240)
+    run = wait_for("a run that the browser started", started)
     page.goto("about:blank")  # what moves on the page costs a core without a GPU
     return run
 
@@ -100,7 +100,7 @@ def shows(page: Page, text: str, exact: bool = False) -> None:
 
 def open_artifact(factory: Factory, page: Page, run: str, key: str) -> None:
     """Open the page of a run's newest artifact of this name; the tab of a run shows more cards only as one scrolls."""
-    artifact = wait_for(f"the artifact {key}", lambda: factory.artifacts(run).get(key), 240)
+    artifact = wait_for(f"the artifact {key}", lambda: factory.artifacts(run).get(key))
     for last in (False, False, True):
         page.goto(f"{factory.url}/artifacts/artifact/{artifact['id']}")
         try:

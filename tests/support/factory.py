@@ -31,7 +31,7 @@ def _slow(update):
 
     def slowly(self, batch, *rest):
         file, began = Path(os.environ["ZEROVL_ROOT"], "slow-from-step"), time.monotonic()
-        while file.is_file() and batch.step >= int(file.read_text()) and time.monotonic() < began + 10.0:
+        while file.is_file() and batch.step >= int(file.read_text()) and time.monotonic() < began + 30.0:
             if self.stop.name:
                 break
             time.sleep(0.05)
@@ -124,7 +124,7 @@ class Factory(PrefectApi):
     def start_server(self) -> None:
         port = self.url.rpartition(":")[2]
         self.server = self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
-        wait_for("a healthy server", self.healthy, 180)
+        wait_for("a healthy server", self.healthy)
 
     def start_worker(self) -> None:
         self.worker = self.start("prefect", "worker", "start", "--pool", "zerovl", "--name", "test")
@@ -143,7 +143,7 @@ class Factory(PrefectApi):
                 return httpx.put(f"{self.s3_endpoint}/{bucket}", timeout=5).status_code == 200
             return False
 
-        wait_for("a bucket", made, 60)
+        wait_for("a bucket", made)
 
     def stop(self) -> None:
         if self.s3:
@@ -190,9 +190,9 @@ class Factory(PrefectApi):
     def ranks(self) -> list[psutil.Process]:
         return [each for each in self.of_run(None, "zerovl.training.worker") if each.name() != "pt_data_worker"]
 
-    def gone(self, seconds: float, run: str | None = None) -> None:
+    def gone(self, run: str | None = None) -> None:
         """No process of a run, or of any, is left, and then nobody has the CPU's turn."""
-        wait_for("no process of a run", lambda: not self.of_run(run), seconds)
+        wait_for("no process of a run", lambda: not self.of_run(run))
         if run is None:
             with open(Path(self.environment["ZEROVL_LEASE"], "cpu.lease"), "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +200,7 @@ class Factory(PrefectApi):
     # -- training
 
     def slow_from(self, step: int | None) -> None:
-        """From this step on, each takes ten seconds unless it is interrupted; None: all are as fast as they can be."""
+        """From this step on, each takes half a minute unless it is interrupted; None: all are as fast as they can."""
         file = self.root / "slow-from-step"
         if step is None:
             file.unlink(missing_ok=True)
@@ -217,7 +217,7 @@ class Factory(PrefectApi):
         return max(self.logs_of_training().values(), default=0)
 
     def wait_for_steps(self, run: str, steps: int) -> None:
-        self.wait_while(run, f"{steps} steps of training", lambda: self.steps() >= steps, 300)
+        self.wait_while(run, f"{steps} steps of training", lambda: self.steps() >= steps)
 
     def version(self, number: int) -> dict[str, Any]:
         path = self.root / "registry" / "zerovl" / "versions" / f"{number}.json"

@@ -13,10 +13,12 @@ import httpx
 
 T = TypeVar("T")
 DONE = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-_BUSY_SECONDS = 60.0  # SQLite refuses requests while others write
+_BUSY_SECONDS = 120.0  # SQLite refuses requests while others write
+# Who waits for so long has found a fault, also where a dozen others compute on two cores.
+PATIENCE = 800.0  # seconds
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float) -> T:
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """Look until there is something; fails with `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -79,16 +81,16 @@ class PrefectApi:
         rows = self.api("POST", "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
         return {row["id"]: row["expected_start_time"] for row in rows if row["auto_scheduled"]}
 
-    def wait(self, run: str, seconds: float = 400) -> dict[str, Any]:
+    def wait(self, run: str) -> dict[str, Any]:
         """Until the run is at its end; returns its last state."""
 
         def ended() -> dict[str, Any] | None:
             state = self.state(run)
             return state if state["type"] in DONE else None
 
-        return wait_for(f"an end of run {run}", ended, seconds)
+        return wait_for(f"an end of run {run}", ended)
 
-    def wait_while(self, run: str, what: str, look: Callable[[], T | None], seconds: float) -> T:
+    def wait_while(self, run: str, what: str, look: Callable[[], T | None]) -> T:
         """Look until there is something; fails at once where the run ends before."""
 
         def unless_ended() -> T | None:
@@ -96,10 +98,10 @@ class PrefectApi:
             assert state["type"] not in DONE or look(), f"{state['name']} before {what}: {state['message']}"
             return look()
 
-        return wait_for(f"{what} of run {run}", unless_ended, seconds)
+        return wait_for(f"{what} of run {run}", unless_ended)
 
-    def completed(self, run: str, seconds: float = 400) -> None:
-        state = self.wait(run, seconds)
+    def completed(self, run: str) -> None:
+        state = self.wait(run)
         assert state["type"] == "COMPLETED", f"{state['name']}: {state['message']}\n{self.logs(run)}"
 
     def logs(self, run: str) -> str:
@@ -114,12 +116,12 @@ class PrefectApi:
             if len(page) < 200:
                 return "\n".join(row["message"] for row in rows)
 
-    def said(self, run: str, pattern: str, seconds: float = 60) -> None:
+    def said(self, run: str, pattern: str) -> None:
         """Wait for a line of a run's log: lines are sent now and then, so the last ones come after its state."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while not re.search(pattern, text := self.logs(run)):
             state = self.state(run)
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {pattern!r} of {state}\n{text}"
+            assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {pattern!r} of {state}\n{text}"
             time.sleep(0.5)
 
     def artifacts(self, run: str) -> dict[str, Any]:

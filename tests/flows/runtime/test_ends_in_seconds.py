@@ -57,7 +57,7 @@ def started(folder: Path) -> list[psutil.Process]:
 
 
 def nothing_is_left(folder: Path) -> None:
-    wait_for("the end of all", lambda: not started(folder), 60)
+    wait_for("the end of all", lambda: not started(folder))
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def test_dvc_that_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             return any(file.path.startswith(str(raw)) for each in started(tmp_path) for file in each.open_files())
         return False
 
-    with cancelled_when(lambda: wait_for("DVC to hash", hashes, 60)):
+    with cancelled_when(lambda: wait_for("DVC to hash", hashes)):
         stages.run_dvc(checkout, ["repro", "--pull", "prepare"], Silent())
     nothing_is_left(tmp_path)
 

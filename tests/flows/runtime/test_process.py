@@ -15,6 +15,7 @@ import pytest
 from flows.runtime import process
 from flows.runtime.process import Bar, CommandError
 
+PATIENCE = 300.0  # seconds, where others compute on the same cores
 # Two generations, the younger one in a session of its own, as ranks and loader workers are.
 FAMILY = """
 import pathlib, signal, subprocess, sys, time
@@ -59,15 +60,15 @@ def alive(pids: list[int]) -> list[int]:
 
 
 def pids_of(folder: Path) -> list[int]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "pids").exists() or not (folder / "pids").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return [int(pid) for pid in (folder / "pids").read_text().split()]
 
 
-def wait_until_gone(pids: list[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while alive(pids):
         assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in alive(pids)]
         time.sleep(0.1)
@@ -145,23 +146,24 @@ run(FAMILY, Path(sys.argv[1]), Heard(), sys.argv[1], sys.argv[2])
 """
 
 
-def start_engine(folder: Path, ending: str) -> subprocess.Popen[bytes]:
+def start_engine(folder: Path, ending: str, grace: str = "1") -> subprocess.Popen[bytes]:
     root = Path(process.__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", ENGINE, str(folder), ending],
-        env={**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}", process.GRACE_VARIABLE: "3"},
+        env={**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}", process.GRACE_VARIABLE: grace},
         start_new_session=True,
     )
 
 
 @pytest.mark.parametrize("ending", ["saves", "ignores"])
 def test_a_killed_flow_leaves_nothing(tmp_path: Path, ending: str) -> None:
-    engine = start_engine(tmp_path, ending)
+    # What saves ends once it has, however slow the machine is.
+    engine = start_engine(tmp_path, ending, grace="60" if ending == "saves" else "1")
     pids = pids_of(tmp_path)
     guard = psutil.Process(engine.pid).children()[0].pid
     engine.kill()
     engine.wait()
-    wait_until_gone([*pids, guard], 20)
+    wait_until_gone([*pids, guard])
     assert (tmp_path / "saved").exists() == (ending == "saves")
 
 
@@ -169,13 +171,13 @@ def test_a_killed_guard_leaves_nothing(tmp_path: Path) -> None:
     engine = start_engine(tmp_path, "saves")
     pids = pids_of(tmp_path)
     psutil.Process(engine.pid).children()[0].kill()
-    wait_until_gone(pids, 20)
-    assert engine.wait(20) != 0
+    wait_until_gone(pids)
+    assert engine.wait(PATIENCE) != 0
 
 
 def test_orphans_of_a_killed_command_end_too(tmp_path: Path) -> None:
     engine = start_engine(tmp_path, "saves")
     pids = pids_of(tmp_path)
     os.kill(pids[0], signal.SIGKILL)
-    wait_until_gone(pids, 20)
-    assert engine.wait(20) != 0
+    wait_until_gone(pids)
+    assert engine.wait(PATIENCE) != 0

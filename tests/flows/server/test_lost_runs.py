@@ -11,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.server.upkeep import Patience, Upkeep
 from tests.support.factory import Factory, kill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RETRAIN = "retrain/retrain-weekly"  # one run at a time
 
 

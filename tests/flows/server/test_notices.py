@@ -173,7 +173,7 @@ def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(
         with pytest.raises(notify.NoticeError, match=r"^the command of ZEROVL_NOTIFY did not end within 0.5 s$"):
             notify.run_command.fn("subject", "text")
         # At its end once nobody has it open for writing; until then there is nothing to read.
-        wait_for("the end of all", lambda: reader.raw.read(1) == b"", 60)
+        wait_for("the end of all", lambda: reader.raw.read(1) == b"")
 
 
 class Runs:

@@ -15,7 +15,7 @@ from tests.support.factory import Factory
 from tests.support.prefect_api import wait_for
 from tests.support.webhook import receiver
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RETRAIN = "retrain/retrain-weekly"
 RELEASE = {"name": "zerovl", "version": 4, "alias": "production", "promoted": False}
 
@@ -48,7 +48,7 @@ class Hook:
 
     def message(self, title: str) -> str:
         """Wait for the one message with this title."""
-        wait_for(f"{title!r} of {self.got}", lambda: title in [each["title"] for each in self.got], 120)
+        wait_for(f"{title!r} of {self.got}", lambda: title in [each["title"] for each in self.got])
         (found,) = (str(each["message"]) for each in self.got if each["title"] == title)
         return found
 

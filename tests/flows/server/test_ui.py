@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.factory import Factory
 from tests.support.ports import free_port
-from tests.support.prefect_api import wait_for
+from tests.support.prefect_api import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PASSWORD = "team:a-long-password"
 
 
@@ -72,9 +72,9 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factor
         def trains() -> list[Path]:
             return [log for log, steps in project.logs_of_training().items() if log not in before and steps >= 4]
 
-        (log,) = wait_for("training", trains, 240)
+        (log,) = wait_for("training", trains)
         ui.send_signal(signal.SIGINT)
-        rest, _ = ui.communicate(timeout=120)
+        rest, _ = ui.communicate(timeout=PATIENCE)
         assert ui.returncode == 0, rest
         assert not project.processes()
         assert list(log.parent.glob("checkpoints/*")), "training saved no checkpoint"
@@ -89,6 +89,6 @@ def test_a_port_that_is_taken(project: Factory) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         ui = start(project, port, free_port())
-        said, _ = ui.communicate(timeout=120)
+        said, _ = ui.communicate(timeout=PATIENCE)
     assert ui.returncode == 1
     assert f"port {port} on 127.0.0.1: Address already in use; is `make ui` running already?" in said
