@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import threading
 import time
 from types import TracebackType
@@ -16,16 +17,11 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.runtime.process import Bar
 
-# What is not for a run's log: what DVC says to someone at a terminal (a run commits and pushes by itself), and the
-# stage `code`, which every run of DVC begins with.
-_NOISE = (
-    "To track the changes with git",
-    "git add",
-    "To enable auto staging",
-    "dvc config core.autostage",
-    "Use `dvc push`",
-    "Running stage 'code'",
-    "> zerovl code",
+# What is not for a run's log: what DVC says to someone at a terminal (a run commits and pushes by itself), the stage
+# `code`, which every run of DVC begins with, and locks of the DVC that was cancelled with the attempt before.
+_NOISE = re.compile(
+    r"\s*(To track the changes with git|git add|To enable auto staging|dvc config core\.autostage|Use `dvc push`"
+    r"|Running stage 'code'|> zerovl code|WARNING: Process .* in RWLock-file .* Auto removed it from the lock file)"
 )
 _EVERY = 2.0  # seconds between updates of a progress artifact
 _END_SECONDS = 15.0  # how long the last state of a progress artifact may hold up a stage's end
@@ -50,7 +46,7 @@ class ProgressReporter:
 
     def line(self, text: str) -> None:
         """Write a line of the command's output to the run's log, if it says something about the run."""
-        if not text.strip().startswith(_NOISE):
+        if not _NOISE.match(text):
             self._logger.info(text)
 
     def bar(self, bar: Bar) -> None:

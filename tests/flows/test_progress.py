@@ -40,6 +40,10 @@ def test_noise_is_not_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     monkeypatch.setattr(progress, "get_run_logger", lambda: LOGGER)
     caplog.set_level(logging.INFO, LOGGER.name)
     reporter = ProgressReporter("prepare")
-    for line in ("Running stage 'code':", "> zerovl code", "Running stage 'prepare':", "  git add dvc.lock"):
+    lock = (
+        "WARNING: Process '/dvc/__main__.py repro --pull prepare' with (Pid 3983), in RWLock-file 'data/shards' had "
+        "been killed. Auto removed it from the lock file."
+    )
+    for line in ("Running stage 'code':", "> zerovl code", "Running stage 'prepare':", "  git add dvc.lock", lock):
         reporter.line(line)
     assert caplog.messages == ["Running stage 'prepare':"]
