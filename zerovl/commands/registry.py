@@ -160,7 +160,7 @@ def _compared(registry: Registry, version: Version, other: Version, holder: Hold
     found = released_difference(registry, version, other)
     if isinstance(found, str):
         return f"{replace(holder, why=found)}; `zerovl compare {other.reference} {version.reference}` has more"
-    return str(replace(holder, difference=found))
+    return str(holder.compared(version.metrics, found))
 
 
 def _unnamed_holder(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
