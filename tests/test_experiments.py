@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from dvc.utils.hydra import get_hydra_sweeps
 
+from tests.support.factory import SLOW_STEPS
 from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
-from tests.support.tiny_project import make_project, run_folder, set_params, start_training, wait_for_step
+from tests.support.prefect_api import wait_for
+from tests.support.tiny_project import make_project, run_folder, set_params
 from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl import experiment_copy, params_file
 from zerovl.registry import fetch
@@ -106,25 +109,24 @@ def test_the_choice_on_the_page_is_five_experiments() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A training and the stage `register`, with data and code in git, and an interrupted run of `train.lr=0.002`."""
+    """A training, which a file makes slow, and the stage `register`, with data and code in git."""
     if shutil.which("git") is None:
         pytest.skip("needs git")
     workspace = make_project(tmp_path_factory.mktemp("experiments") / "project")
     root = workspace.root
-    set_params(workspace, "data.raw=raw", "train.lr=0.002", "train.epochs=2.0")
-    child = start_training(workspace)
-    wait_for_step(workspace, 4, child)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 3
     set_params(workspace, "data.raw=raw", "train.epochs=2.0")
     shutil.copytree(ROOT / "zerovl", root / "zerovl", ignore=shutil.ignore_patterns("__pycache__"))
     with open(root / "zerovl" / "log.py", "a") as file:
         file.write(MARK)
+    with open(root / "zerovl" / "engine" / "trainer.py", "a") as file:
+        file.write(SLOW_STEPS)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     ours = {name: {key: stages[name][key] for key in ("cmd", "params", "outs")} for name in ("train", "register")}
     ours["register"]["deps"] = ["model"]
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": ours}))
-    (root / ".gitignore").write_text("/model/\n/reports/training/\n/reports/release.json\n/runs\n/registry\n")
+    (root / ".gitignore").write_text(
+        "/model/\n/reports/training/\n/reports/release.json\n/runs\n/registry\n/slow-from-step\n"
+    )
     return workspace
 
 
@@ -132,11 +134,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def run(project: Workspace) -> Run:
     """Run git or dvc in the project; the first `zerovl` on the path has the code of this project, as installed."""
     environment = versioned_environment(project.root.parent) | {"PYTHONPATH": str(ROOT)}
+    environment["ZEROVL_ROOT"] = str(project.root)  # where the file that makes it slow is looked for
 
     def run(*words: str) -> str:
-        done = subprocess.run(words, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        # To a file: what goes on in the background would keep a pipe open.
+        with open(project.root.parent / "said", "w+") as file:
+            done = subprocess.run(words, cwd=project.root, env=environment, stdout=file, stderr=file, check=False)
+            file.seek(0)
+            said = file.read()
+        assert done.returncode == 0, f"{words}:\n{said}"
+        return said
 
     run("git", "init", "--quiet")
     make_dvc_project(project.root)
@@ -145,19 +152,49 @@ def run(project: Workspace) -> Run:
     return run
 
 
+def in_a_copy(project: Workspace, word: str) -> list[psutil.Process]:
+    """Processes of the queue's tasks, with a word in their command."""
+    copies, found = str(project.root / ".dvc" / "tmp" / "exps"), []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.cwd().startswith(copies) and word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def queue_worker(project: Workspace) -> list[psutil.Process]:
+    """What `dvc queue start` leaves in the background; it ends by itself when it has nothing to do."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("ZEROVL_ROOT") == str(project.root) and "queue-worker" in process.cmdline():
+                found.append(process)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_task_of_the_queue_goes_on_where_it_was_interrupted(project: Workspace, run: Run) -> None:
+def test_a_killed_task_of_the_queue_goes_on_where_it_was_killed(project: Workspace, run: Run) -> None:
     """With the code that it was queued with; nothing is registered, and a temporary run says so too."""
-    interrupted = run_folder(project)
-    run("dvc", "exp", "run", "--queue", "--name", "higher-lr", "-S", "train.lr=0.002")
+    # DVC queues the checkout as it is, so what is edited afterwards is not what runs.
+    again = ["dvc", "exp", "run", "--queue", "--name", "higher-lr", "-S", "train.lr=0.002"]
+    run(*again)
     (project.root / "zerovl" / "log.py").write_text("edited since, and broken")
+    (project.root / "slow-from-step").write_text("4")
+    run("dvc", "queue", "start")
+    wait_for("a checkpoint of the queue's task", lambda: list(project.runs.glob("*/checkpoints/step-*3")), 300)
+    killed = run_folder(project)
+    for process in in_a_copy(project, "zerovl train"):
+        process.kill()
+    wait_for("the end of the queue's worker", lambda: not queue_worker(project), 300)
+    (project.root / "slow-from-step").unlink()
+    run("git", "checkout", "--", "zerovl")
+    run(*again)
     said = run("dvc", "exp", "run", "--run-all", "--jobs", "1")
     assert "the code of the commit" in said
     assert "resumes after step" in said, said
-    assert run_folder(project) == interrupted  # the only one, in the main checkout
+    assert run_folder(project) == killed  # the only one, in the main checkout
     assert "nothing is registered: it is the experiment higher-lr of DVC" in said
-    run("git", "checkout", "--", "zerovl")
     said = run("dvc", "exp", "run", "--temp", "--name", "other", "-S", "train.lr=0.002", "-S", "register.name=other")
     assert "    zerovl registry add other" in said
     assert not (project.root / "registry").exists()
