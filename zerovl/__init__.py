@@ -50,11 +50,12 @@ def load(reference: str, *, device: str = "auto") -> Encoder:
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
     """
-    from importlib import import_module
-
     from zerovl.registry.fetch import opened
 
-    with opened(reference, meanwhile=lambda: import_module("zerovl.model.encoder")) as folder:
+    def import_encoder() -> None:
+        import zerovl.model.encoder  # noqa: F401 - and torch, while the store is asked
+
+    with opened(reference, meanwhile=import_encoder) as folder:
         from zerovl.model.encoder import Encoder  # and torch: after the model is known to be there
 
         return Encoder.load(folder, device=device)
