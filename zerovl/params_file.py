@@ -68,6 +68,8 @@ _LATER = frozenset(
         "register.gate.max_drops",
         "model.image_tower.batch_norm",
         "model.image_tower.weights",
+        "model.interpolation",
+        "model.resize_mode",
         "model.text_tower.pooling",
     }
 )

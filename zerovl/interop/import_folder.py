@@ -107,7 +107,7 @@ def _write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
 
 
 def _recipe(architecture: Architecture, out: Path) -> dict[str, Any]:
-    """What `params.yaml` says of this model; the resize of evaluation is the recipe's own from then on."""
+    """What `params.yaml` says of this model."""
     pooling = architecture.pooling if architecture.pooling != "end" else "auto"
     loss = {} if architecture.logit_bias is None else {"loss": "sigmoid"}
     return {
@@ -119,6 +119,8 @@ def _recipe(architecture: Architecture, out: Path) -> dict[str, Any]:
             "temperature": min(max(architecture.temperature, 0.001), 0.5),
             "image_size": architecture.image_size,
             "resize_size": architecture.resize_size,
+            "resize_mode": architecture.resize_mode,
+            "interpolation": architecture.interpolation,
             "mean": list(architecture.mean),
             "std": list(architecture.std),
             "max_tokens": architecture.max_tokens,

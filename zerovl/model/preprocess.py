@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zerovl.errors import ZeroVLError
 from zerovl.model.architecture import Architecture
+from zerovl.params import ModelParams
 
 # Both sides to one length; or the shorter side, the crop's offset rounded down (transformers) or to the nearest even
 # number (torchvision, so open_clip).
@@ -38,9 +39,8 @@ class EvaluationTransform:
                 raise ZeroVLError(f"{key} {getattr(self, key)!r} of the model is not one of {', '.join(known)}")
 
     @classmethod
-    def of(cls, architecture: Architecture) -> Self:
+    def of(cls, found: Architecture | ModelParams) -> Self:
         """Return the transform that a model is evaluated with."""
-        found = architecture
         return cls(found.image_size, found.resize_size, found.resize_mode, found.interpolation)
 
     def __call__(self, image: Image.Image) -> Tensor:

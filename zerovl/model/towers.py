@@ -67,6 +67,8 @@ def make_architecture(
         learn_temperature=params.learn_temperature,
         image_size=params.image_size,
         resize_size=params.resize_size,
+        resize_mode=params.resize_mode,
+        interpolation=params.interpolation,
         mean=params.mean,
         std=params.std,
         max_tokens=params.max_tokens,

@@ -11,7 +11,13 @@ from zerovl.params import FineTuningParams, StreamingParams, as_dict
 
 _TEMPERATURE_LR_SCALE = "temperature_lr_scale"  # came later than the rest of its section
 LATER: dict[str, dict[str, Any]] = {
-    "model": {"image_tower.batch_norm": "train", "image_tower.weights": "", "text_tower.pooling": "first"},
+    "model": {
+        "image_tower.batch_norm": "train",
+        "image_tower.weights": "",
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+        "text_tower.pooling": "first",
+    },
     "train": {
         "equal_pairs": "negatives",
         "pair_order": "drawn",

@@ -64,7 +64,11 @@ class ModelParams(Section):
     temperature: float = Field(0.07, ge=0.001, le=0.5, description="start value, 0.001 to 0.5")
     learn_temperature: bool = Field(True, description="learn it, clamped to [0.001, 0.5]; else it is constant")
     image_size: int = Field(48, ge=8, description="side of the square that the image tower sees")
-    resize_size: int = Field(54, ge=8, description="evaluation resizes both sides to this, then crops the centre")
+    resize_size: int = Field(54, ge=8, description="evaluation resizes to this, then crops the centre")
+    resize_mode: Literal["squash", "shortest", "shortest-rounded"] = Field(
+        "squash", description="of evaluation: both sides, or the shorter one, as transformers or as open_clip crops it"
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of evaluation's resize")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), strict=False, description="of the input, RGB")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), strict=False, description="of the input, RGB")
     max_tokens: int = Field(25, ge=3, description="longer captions are cut")

@@ -24,8 +24,8 @@ _LIMITS = """\
 - The scores hold for the validation data above. Other pictures or other wording can score far lower.
 - The model has learned what its sources show, with their gaps and their bias. It has not been checked for fairness,
   and is not a ground for decisions about people.
-- Captions longer than {max_tokens} tokens are cut. Pictures are resized to {resize_size} x {resize_size} pixels
-  without regard to their shape, and the centre of {image_size} x {image_size} is used.
+- Captions longer than {max_tokens} tokens are cut. {resized},
+  and the centre of {image_size} x {image_size} is used.
 - The licence of this model follows from its training data and its start weights; name it before you publish.
 """
 
@@ -54,13 +54,19 @@ def render(
         "## Limits\n\n"
         + _LIMITS.format(
             max_tokens=params.model.max_tokens,
-            resize_size=params.model.resize_size,
+            resized=_resized(params.model),
             image_size=params.model.image_size,
         ),
         "## Training\n\n" + _training(params, provenance.get("training") or {}),
         "## Provenance\n\n" + _origin(provenance),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _resized(model: ModelParams) -> str:
+    if model.resize_mode == "squash":
+        return f"Pictures are resized to {model.resize_size} x {model.resize_size} pixels without regard to their shape"
+    return f"The shorter side of pictures is resized to {model.resize_size} pixels"
 
 
 def _task(metrics: Mapping[str, Any]) -> str:

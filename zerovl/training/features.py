@@ -62,7 +62,7 @@ class Unaugmented:
 def training_transform(params: Params) -> Transform:
     """Return what happens to a training picture: nothing random where its tower is frozen and augmentation is off."""
     if "image" in unaugmented_sides(params.train):
-        return Unaugmented(EvaluationTransform(params.model.image_size, params.model.resize_size))
+        return Unaugmented(EvaluationTransform.of(params.model))
     return TrainTransform(training_image_size(params), params.train.augment)
 
 
@@ -116,7 +116,10 @@ def _description(run: Run, model: DualEncoder, side: Side) -> dict[str, Any]:
     settings, tokenizer, architecture = run.params.model, run.spec.tokenizer, model.architecture
     if side == "image":
         tower: Any = [architecture.image_tower, architecture.image_options]
-        before: Any = [settings.image_size, settings.resize_size, settings.mean, settings.std]
+        transform = EvaluationTransform.of(settings)
+        before: Any = [transform.image_size, transform.resize_size, settings.mean, settings.std]
+        if transform != EvaluationTransform(transform.image_size, transform.resize_size):  # features of before had that
+            before += [transform.resize_mode, transform.interpolation]
     else:
         tower = architecture.text_config
         files = (tokenizer.folder / name for name in TOKENIZER_FILES)

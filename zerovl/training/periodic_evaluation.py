@@ -88,7 +88,7 @@ class _Sample:
         reader = run.shards.direct_reader()
         read = [[reader.read(*place) for place in its] for its in passes[own(ranks)]]
         texts = facts_of_all([[sample.captions[0] for sample in its] for its in read], ranks)
-        transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
+        transform = EvaluationTransform.of(params.model)
         pixels = [torch.stack([transform(decode_rgb(its.image, ANY_PIXELS)) for its in samples]) for samples in read]
         return cls(
             tuple(map(len, places)),

@@ -67,7 +67,7 @@ def read_checks(params: Params, tokenizer: CaptionTokenizer, ranks: Ranks) -> li
 def _read_check(
     params: Params, settings: ClassificationParams, found: LabelledSet, tokenizer: CaptionTokenizer, ranks: Ranks
 ) -> SetCheck:
-    transform = EvaluationTransform(params.model.image_size, params.model.resize_size)
+    transform = EvaluationTransform.of(params.model)
     chosen = [found.pictures[row] for row in _spread(len(found.pictures), params.train.valid_set_pictures)]
     read = list(read_batches([its.picture for its in chosen], transform, PASS, ranks))
     readable = facts_of_all([[broken is None for _, broken in batch.facts] for batch in read], ranks)
