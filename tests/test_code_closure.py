@@ -53,17 +53,17 @@ def copy(original: Path, tmp_path: Path) -> Path:
 
 
 # By text: in each changed copy nearly all files are what they were.
-syntax_digest, tree = cache(code_closure.syntax_digest), cache(ast.parse)
+tree, tree_digest = cache(ast.parse), cache(code_closure._tree_digest)
 
 
 @pytest.fixture
 def closure_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[str, dict[str, str]]]]:
-    """Gives the digests of a package in this process, which parses no text twice; else as `digests` does."""
+    """Gives the digests of a package in this process, which parses and digests no text twice; else like `digests`."""
     kept = (code_closure.imported, code_closure._digest)
 
     def found(package: Path) -> dict[str, dict[str, str]]:
         monkeypatch.setattr(code_closure, "PACKAGE", package)
-        monkeypatch.setattr(code_closure, "syntax_digest", syntax_digest)
+        monkeypatch.setattr(code_closure, "_tree_digest", tree_digest)
         monkeypatch.setattr(code_closure, "_tree", lambda path: tree(path.read_text(encoding="utf-8")))
         for each in kept:
             each.cache_clear()
@@ -213,7 +213,7 @@ def test_what_no_digest_holds_exists_and_has_a_reason() -> None:
     ],
 )
 def test_syntax_that_differs_has_another_digest(one: str, other: str) -> None:
-    assert code_closure.syntax_digest(one) != code_closure.syntax_digest(other)
+    assert code_closure._tree_digest(ast.parse(one)) != code_closure._tree_digest(ast.parse(other))
 
 
 def test_imports_are_found_wherever_a_statement_may_stand() -> None:
@@ -247,4 +247,4 @@ match a:
 def test_layout_comments_and_docstrings_are_no_syntax() -> None:
     one = 'def f(a):\n    """Say this."""\n    return (a + 1)  # why\n'
     other = "def f(\n    a,\n):\n    return a + 1\n"
-    assert code_closure.syntax_digest(one) == code_closure.syntax_digest(other)
+    assert code_closure._tree_digest(ast.parse(one)) == code_closure._tree_digest(ast.parse(other))

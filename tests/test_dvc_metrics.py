@@ -83,7 +83,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     def terminal(*words: str) -> str:
         ours, theirs = pty.openpty()
         with os.fdopen(ours, "rb", buffering=0) as shown, os.fdopen(theirs, "wb") as output:
-            found = subprocess.Popen(words, cwd=project, env=environment, stdout=output, stderr=subprocess.PIPE)
+            found = subprocess.Popen(words, cwd=project, env=environment, stdout=output, stderr=subprocess.DEVNULL)
             output.close()
             text = b"".join(iter(lambda: _read(shown), b"")).decode()
             assert found.wait() == 0, f"{words}:\n{text}"
@@ -172,8 +172,8 @@ def test_experiments_have_the_scores_where_there_is_one_run_alone(project: Proje
         next(line for line in project.after_one_run.splitlines() if word in line).split()
         for word in ("Experiment", "workspace")
     )
-    assert heads == ["Experiment", "Created", "RSUM", "i2t_r1", "t2i_r1", "loss"]
-    assert row[2:] == ["550.81", "75.17", "76.98", "1.187"]
+    assert heads == ["Experiment", "Created", "RSUM", "i2t_r1", "t2i_r1", "classes.top1", "loss"]
+    assert row[2:] == ["550.81", "75.17", "76.98", "61.23", "1.187"]
 
 
 def test_plain_experiments_in_a_terminal_have_every_score_in_its_first_screen(project: Project) -> None:

@@ -192,12 +192,8 @@ def imported(module: str) -> frozenset[str]:
     return frozenset(names - {module})
 
 
-def syntax_digest(source: str) -> str:
-    """Digest of a program without its comments and docstrings; equal for every Python that parses it alike."""
-    return _tree_digest(ast.parse(source))
-
-
 def _tree_digest(tree: ast.Module) -> str:
+    """Digest of a program without its comments and docstrings; equal for every Python that parses it alike."""
     words: list[str] = []
     _flatten(tree, words)
     return hashlib.sha256("".join(f"{word}\0" for word in words).encode()).hexdigest()

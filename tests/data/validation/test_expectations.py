@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.validation_broken_rows import BROKEN, GROUPS
 from tests.support.validation_manifests import clean_rows, write_manifest
 from tests.support.validation_runs import broken, is_inside, refuse_connections, row, settings, validate
 from zerovl.data.manifest import Manifest
-from zerovl.data.validation.expectations import check_expectations
+from zerovl.data.validation.expectations import _readable, check_expectations
 from zerovl.files import read_json
 from zerovl.stages import validate as stage
 from zerovl.workspace import Workspace
@@ -164,3 +165,9 @@ def test_the_sample_is_bounded_fixed_and_uniform(tmp_path: Path) -> None:
     validate(tmp_path / "a", sample_rows=200, seed=1)
     other = pd.read_parquet(tmp_path / "a/reports/validation/tables/sample.parquet")
     assert set(other["key"]) != set(tables[0]["key"])
+
+
+def test_numbers_of_columns_side_by_side_are_shown_as_numbers() -> None:
+    """Great Expectations gives a broken pair of columns as a row of numpy's numbers."""
+    assert _readable((np.int64(12), np.int64(10))) == "12 / 10"
+    assert _readable({"a": np.float32(0.5), "b": "two\nlines"}) == "0.5 / 'two\\nlines'"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.support.validation_broken_rows import BROKEN, Change
+from tests.support.validation_broken_rows import BROKEN, Change, row_a_caption
 from tests.support.validation_manifests import clean_rows, quarantine, write_manifest
 from tests.support.validation_runs import broken, row, validate
 from zerovl.data.manifest import Manifest
@@ -33,6 +33,16 @@ def test_each_rule_breaks_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixt
     assert failed[rule]["examples"][0]["origin"] or rule == "sources_have_pairs"
     assert verdict["passed"] == (change.level == "soft")
     assert (f"warning: {rule}" in capsys.readouterr().err) == (change.level == "soft")
+
+
+def test_copies_whose_captions_are_wanted_are_not_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = clean_rows()
+    row_a_caption(rows)
+    failed = broken(validate(tmp_path, rows))
+    assert set(failed) == {"duplicate_fraction", "one_row_a_picture"}
+    assert "fix: leave copies that one_row_a_picture does not name out by " in capsys.readouterr().err
 
 
 def test_words_are_counted_as_python_splits_them() -> None:

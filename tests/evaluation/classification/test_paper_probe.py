@@ -100,6 +100,15 @@ def test_a_feature_that_is_constant_in_training_decides_nothing() -> None:
     torch.testing.assert_close(layer.logits(awake), layer.logits(features))
 
 
+def test_parts_are_normalised_to_the_same_bits_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    layer = paper_probe.LayerInTraining(features.double(), 2, seed=0)
+    whole = ((features.double() - layer._mean) / layer._scale).float()
+    monkeypatch.setattr(paper_probe, "_ROWS", 16)
+    assert torch.equal(layer.normalised(features), whole)
+    assert torch.equal(layer.normalised(features.double()), whole)
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_views_that_never_change_give_the_layers_of_features_that_are_computed_once(
     monkeypatch: pytest.MonkeyPatch, split: bool

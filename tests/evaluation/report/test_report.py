@@ -242,6 +242,8 @@ def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
         ("3  0.31  red.jpg", "3  0.31  red.jpg"),
         ("3  0.31  a-folder-with-a-long-name.tar:000001234.jpg", r"3  0\.31  \.\.\.\S+0001234\.jpg"),
         ("a-name-alone-that-is-much-too-long-for-it-000001234.jpg", r"\.\.\.\S+0001234\.jpg"),
+        ("3  0.31  two\r\nlines.jpg", r"3  0\.31  two lines\.jpg"),
+        ("3  0.31  a-name-too-long-to-be-shown-with  two-spaces.jpg", r"3  0\.31  a-name-\S+\.\.\."),
     ],
 )
 def test_a_name_below_a_picture_is_cut_at_its_front(label: str, shown: str) -> None:

@@ -172,4 +172,5 @@ def _outcome(table: str, result: Any) -> dict[str, Any]:
 def _readable(value: Any) -> str:
     """Return an unexpected value, or several of a row, as text without control characters."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else [value]
-    return " / ".join(f"{part:g}" if isinstance(part, float) else repr(part) for part in parts)
+    plain = [part.item() if hasattr(part, "item") else part for part in parts]  # rows of columns have numpy's numbers
+    return " / ".join(f"{part:g}" if isinstance(part, float) else repr(part) for part in plain)

@@ -224,12 +224,15 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
     yield unique("image_ids_unique", found.image_ids, "image ids within a source")
     yield unique("caption_ids_unique", found.caption_ids, "caption ids within a source")
     rows = sum(statistics.pairs for statistics in scan.splits.values())
+    copies = "the copies"
+    if found.several:  # their captions are needed; the rule below says how rows become one picture
+        copies = "copies that one_row_a_picture does not name"
     yield Rule(
         "duplicate_fraction",
         "soft",
         found.pictures.count / rows if rows else None,
         f"{found.pictures.count} of {rows} pictures have the bytes of another one",
-        "leave the copies out by prepare.filters.duplicates, or raise validate.max_duplicate_fraction",
+        f"leave {copies} out by prepare.filters.duplicates, or raise validate.max_duplicate_fraction",
         maximum=settings.max_duplicate_fraction,
         examples=examples(found.pictures, "same bytes as"),
     )

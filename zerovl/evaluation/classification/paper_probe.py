@@ -32,6 +32,7 @@ MOMENTUM = 0.9
 WARM_UP = 0.1111  # of the steps
 _CONSTANT = 1e-6  # of the largest deviation of a feature
 _FIRST = 0.01  # deviation of the first weights
+_ROWS = 65_536  # that are normalised at a time, as the numbers in between may have 64 bits
 
 Views = Callable[[int], Tensor]  # an epoch -> features (n, w) of the training pictures as it shows them
 
@@ -55,7 +56,10 @@ class LayerInTraining:
 
     def normalised(self, features: Tensor) -> Tensor:
         """Return features (n, w) by the mean and deviation of those that it started from, float32."""
-        return ((features - self._mean) / self._scale).float()
+        found = torch.empty_like(features, dtype=torch.float32)
+        for part, into in zip(features.split(_ROWS), found.split(_ROWS), strict=True):
+            into.copy_((part - self._mean) / self._scale)
+        return found
 
     def epoch(self, x: Tensor, labels: Tensor) -> None:
         """Take the steps of one epoch on normalised features (n, w) of labels (n,)."""
@@ -95,24 +99,23 @@ def probe_by_views(
         seed: of the folds and of the layers.
         views: features of the training pictures in an epoch, asked for once an epoch. Folds share them.
     """
-    features = features.double()
     if training is None:
         folds, learned, of_learned, first = folds_of(labels, FOLDS, seed), features, labels, seed + 1
         scored = [torch.from_numpy(folds == fold).to(features.device) for fold in range(FOLDS)]
         seen = [~its for its in scored]
     else:
-        learned, of_learned, first = training[0].double(), training[1], seed
+        learned, of_learned, first = training[0], training[1], seed
         scored = [torch.ones(len(labels), dtype=torch.bool, device=features.device)]
         seen = [torch.ones(len(of_learned), dtype=torch.bool, device=features.device)]
     targets = torch.from_numpy(of_learned).to(features.device)
-    learning = [LayerInTraining(learned[rows], classes, first) for rows in seen]
+    learning = [LayerInTraining(learned[rows].double(), classes, first) for rows in seen]
     for epoch in tqdm(range(EPOCHS), desc="probe by views", unit="epoch", leave=False):
-        shown = views(epoch).to(features.device).double()  # (n, w)
+        shown = views(epoch).to(features.device)  # (n, w)
         for its, rows in zip(learning, seen, strict=True):
             its.epoch(its.normalised(shown[rows]), targets[rows])
     guesses = np.empty(len(labels), np.int64)
     for its, rows in zip(learning, scored, strict=True):
-        guesses[rows.cpu().numpy()] = its.layer().logits(features[rows]).argmax(1).cpu().numpy()
+        guesses[rows.cpu().numpy()] = its.layer().logits(features[rows].double()).argmax(1).cpu().numpy()
     return Probed(guesses, tuple(0.0 for _ in learning))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -168,13 +169,14 @@ def _wrap(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int, lines: in
 
 def _fit_label(pen: ImageDraw.ImageDraw, label: str, font: Font, width: int) -> str:
     """Cut a label to a width, at the front of what stands behind its last two spaces: names differ at their ends."""
+    label = re.sub(r"[\r\n\t\v\f]+", " ", label)  # names may have a line break, and Pillow measures one line
     head, gap, name = label.rpartition("  ")
     start = f"{head}{gap}"
     if pen.textlength(label, font) <= width:
         return label
     while name and pen.textlength(f"{start}...{name}", font) > width:
         name = name[1:]
-    return f"{start}...{name}"
+    return f"{start}...{name}" if name else _shorten(pen, label, font, width)
 
 
 def _shorten(pen: ImageDraw.ImageDraw, line: str, font: Font, width: int) -> str:
