@@ -66,6 +66,27 @@ def test_each_micro_batch_is_waited_for_once(clock: Clock) -> None:
     assert [wait.seconds() for wait in arrivals.waits] == [1.0, 2.0, 3.0]
 
 
+def test_an_index_error_of_the_loader_is_not_the_end(clock: Clock) -> None:
+    ranks = Ranks(0, 1, CPU, OneRank())
+    slow = Slow(clock, ranks)
+    del slow.parts[2:]
+    with pytest.raises(IndexError):
+        list(Arrivals(Longer(slow), ranks))
+
+
+class Longer(Sequence[Any]):
+    """Micro-batches that say they are four, whatever there is."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.parts[index]
+
+
 def test_a_device_that_has_work_left_does_not_wait() -> None:
     early, later = (SimpleNamespace(seconds_until=lambda _: 0.25) for _ in range(2))
     assert Wait(early, later, host_seconds=3.0).seconds() == 0.25  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_torch_refuses_a_read(device: torch.device) -> None:
 def test_batches_arrive_page_locked(device: torch.device) -> None:
     part: MicroInputs = batch(1)[0]
     micro_batch = MicroBatch(part.images, part.input_ids, part.attention_mask, ["a"], "source")
-    with OrderedLoader([micro_batch], workers=0, prefetch=1, pinned=True) as loader:  # type: ignore[arg-type]
+    with OrderedLoader([micro_batch], workers=0, prefetch=1, pinned=True, lower="") as loader:  # type: ignore[arg-type]
         found = next(loader)
     assert all(tensor.is_pinned() for tensor in (found.images, found.input_ids, found.attention_mask))
     assert torch.equal(found.images, micro_batch.images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -50,6 +50,10 @@ class Arrivals(Sequence[Inputs]):
             self._wait_for(self._there)
             self._there += 1
         return self._micro_batches[index]
+
+    def __iter__(self) -> Iterator[Inputs]:
+        # That of `Sequence` would take an IndexError of the loader for the end.
+        return (self[place] for place in range(len(self)))
 
     def _wait_for(self, place: int) -> None:
         activity, device = self._ranks.activity, self._ranks.device

@@ -204,7 +204,8 @@ def _features(run: Run, tower: _Tower, source: str) -> Iterator[tuple[int, Tenso
     transform = training_transform(run.params)
     chunks = PictureChunks(reader, source, run.spec.manifest.pairs(source, "train"), transform, size, rank, world)
     workers = run.params.machine.loader_workers
-    with OrderedLoader(chunks, workers, prefetch=workers) as loader:
+    lower = "machine.loader_workers or evaluate.batch_size" if workers else "evaluate.batch_size"
+    with OrderedLoader(chunks, workers, prefetch=workers, lower=lower) as loader:
         for index, pixels in enumerate(loader):
             yield chunks.start(index), tower(pixels)
 

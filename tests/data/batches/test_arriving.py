@@ -59,6 +59,17 @@ def test_items_are_taken_when_they_are_looked_at_and_kept() -> None:
         Arriving(iter([1, 2]), 3).complete()
 
 
+def test_an_index_error_of_the_source_is_not_the_end() -> None:
+    with pytest.raises(IndexError, match="no row"):
+        list(Arriving(breaking(), 3))
+
+
+def breaking() -> Iterator[int]:
+    """A source with a fault of its own behind its first item."""
+    yield 0
+    raise IndexError("no row 1")
+
+
 def test_a_step_is_there_with_its_first_micro_batch(written: Written) -> None:
     counted = Counting()
     with batches_of(written, tokenize=counted) as batches:
@@ -139,10 +150,12 @@ class NoMemory(WordTokenizer):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't allocate memory")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_memory_that_runs_out_in_the_loader_is_no_matter_of_the_step(written: Written, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "lower"), [(0, ""), (1, r"machine\.loader_workers or ")])
+def test_memory_that_runs_out_in_the_loader_is_no_matter_of_the_step(
+    written: Written, workers: int, lower: str
+) -> None:
     with (
         batches_of(written, tokenize=NoMemory(), workers=workers) as batches,
-        pytest.raises(ZeroVLError, match=r"out of memory while .* machine\.loader_workers"),
+        pytest.raises(ZeroVLError, match=rf"out of memory while .*; set {lower}train\.micro_batch lower"),
     ):
         next(batches)

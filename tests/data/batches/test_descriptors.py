@@ -22,7 +22,7 @@ class Tensors(Dataset):
 
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-with OrderedLoader(Tensors(), 1, 1024) as loader:
+with OrderedLoader(Tensors(), 1, 1024, lower="") as loader:
     step = [next(loader) for _ in range(1024)]
     assert [int(first[0]) for first, _, _ in step] == list(range(1024))
     assert [int(second[1]) for _, second, _ in step] == [-index for index in range(1024)]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from tests.support.children import Children, children_of, is_alive
 from tests.support.loader_batches import SIZES, batches_of
 from tests.support.paths import ROOT
 from tests.support.shard_fixture import Written, write
+from zerovl.data.batches import workers as workers_module
+from zerovl.data.batches.workers import OrderedLoader
 from zerovl.errors import ZeroVLError
 
 
@@ -46,7 +49,10 @@ def in_shared_memory(workers: list[int]) -> list[str]:
     return [name for pid in workers for name in glob.glob(f"/dev/shm/torch_{pid}_*")]
 
 
-def test_close_in_the_middle_frees_what_was_on_its_way(written: Written, children: Children) -> None:
+def test_close_in_the_middle_frees_what_was_on_its_way(
+    written: Written, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "_SECONDS_TO_RECEIVE", 60.0)  # of a machine that may be busy
     batches = batches_of(written, workers=2, epochs=200.0)
     next(batches)
     workers = children()
@@ -76,7 +82,25 @@ def test_a_killed_worker_is_an_error_with_advice(written: Written, children: Chi
     assert not children()
 
 
-def test_a_worker_that_dies_while_the_loader_closes_is_no_error(written: Written, children: Children) -> None:
+def breaking() -> Iterator[Any]:
+    """As torch's iterator, where its thread finds no page-locked memory."""
+    words = "Caught RuntimeError in pin memory thread for device 0.\nOriginal Traceback (most recent call last):\n"
+    raise RuntimeError(f"{words}torch.AcceleratorError: CUDA error: out of memory\nCUDA kernel errors might be")
+    yield
+
+
+def test_page_locked_memory_that_runs_out_is_the_loaders() -> None:
+    loader = OrderedLoader([1], 0, 0, lower="evaluate.batch_size")  # type: ignore[arg-type]
+    loader._iterator = breaking()
+    with pytest.raises(ZeroVLError, match=r"made \(.*CUDA error: out of memory\); set evaluate\.batch_size lower$"):
+        next(loader)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 60.0])  # it meets the end of the workers, or what they still send
+def test_a_worker_that_dies_while_the_loader_closes_is_no_error(
+    written: Written, children: Children, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(workers_module, "_SECONDS_TO_RECEIVE", seconds)
     batches = batches_of(written, workers=2, epochs=200.0)
     next(batches)
     stuck = children()[0]

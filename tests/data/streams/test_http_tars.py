@@ -61,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # curl would ask a proxy that the environment names
     for tar in range(2):
         members = [member for number in range(3) for member in sample(f"{tar}{number}", number)]
         write_tar(tmp_path / "served" / f"{tar}.tar", members)

@@ -33,6 +33,10 @@ class Arriving(Sequence[Item], Generic[Item]):
         self._take(max(places, default=-1) + 1 if isinstance(places, range) else places + 1)
         return self._arrived[index]
 
+    def __iter__(self) -> Iterator[Item]:
+        # That of `Sequence` would take an IndexError of the source for the end.
+        return (self[place] for place in range(self._count))
+
     def complete(self) -> None:
         """Wait for all that have not arrived yet."""
         self._take(self._count)

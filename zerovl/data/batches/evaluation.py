@@ -79,4 +79,4 @@ def evaluation_batches(
     pairs = manifest.pairs(source, split)
     numbers = range(-(-pairs // batch_size))[share]
     dataset = EvaluationSlices(reader, source, pairs, transform, batch_size, numbers)
-    return OrderedLoader(dataset, workers, prefetch=workers)
+    return OrderedLoader(dataset, workers, prefetch=workers, lower="evaluate.batch_size")

@@ -168,8 +168,9 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         self._arrange = arrange
         self._step = dataset.start_step
         self._arriving: Arriving[MicroBatch] | None = None  # of the step that was given last
-        # A step is asked for at once: without a whole step in store the loader would idle between.
-        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu())
+        # The second pass over a step takes nothing: with less than a step in store the workers would idle meanwhile.
+        lower = "machine.loader_workers or train.micro_batch" if workers else "train.micro_batch"
+        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu(), lower=lower)
 
     def __len__(self) -> int:
         """Steps that are left."""

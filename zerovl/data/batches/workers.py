@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawValue
 from types import TracebackType
@@ -37,8 +38,9 @@ class _Failure:
 class _Guarded(Dataset[Any]):
     """A data set whose errors are items, and which makes nothing more when the loader closes."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any], lower: str) -> None:
         self.dataset = dataset
+        self._lower = lower
         # Without a lock, which a worker that is killed could hold for ever.
         self.closing = RawValue(ctypes.c_bool, False)
 
@@ -55,9 +57,7 @@ class _Guarded(Dataset[Any]):
         except RuntimeError as error:  # in the middle of a step it would be taken for the step's own
             if not is_out_of_memory(error):
                 raise
-            first = str(error).partition("\n")[0]
-            fix = "set machine.loader_workers or train.micro_batch lower"
-            return _Failure(f"out of memory while a batch was made ({first}); {fix}")
+            return _Failure(_no_memory(error, self._lower))
 
 
 class OrderedLoader(Iterator[Item], Generic[Item]):
@@ -65,12 +65,16 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
 
     `prefetch` items are kept ready, over all workers, and at least one a worker. Items are made in
     this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread
-    of this process. Raises the data set's `ZeroVLError` as it is.
+    of this process. Raises the data set's `ZeroVLError` as it is, and one that names the settings `lower`
+    where memory runs out: those that take less of it when they are lower.
     """
 
-    def __init__(self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False, *, lower: str
+    ) -> None:
         raise_open_files_limit()  # of the workers too: for shards that stay open
-        guarded = _Guarded(dataset)
+        guarded = _Guarded(dataset, lower)
+        self._lower = lower
         self._closing = guarded.closing
         loader: DataLoader[Item] = DataLoader(
             guarded,
@@ -98,9 +102,10 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
             if self._workers and _tells_of_death(error):
                 raise ZeroVLError(
                     f"a loader process died ({str(error) or type(error).__name__}); if memory ran out, set "
-                    "machine.loader_workers or train.micro_batch lower, or give the container more shared memory "
-                    "(--shm-size)"
+                    f"{self._lower} lower, or give the container more shared memory (--shm-size)"
                 ) from error
+            if is_out_of_memory(error):  # page-locked memory, in the thread that copies there
+                raise ZeroVLError(_no_memory(error, self._lower)) from error
             raise
         if isinstance(item, _Failure):
             self.close()
@@ -141,15 +146,20 @@ def _receive_rest(iterator: Any) -> None:
     What a worker has sent and nobody receives stays in shared memory until this process ends.
     """
     deadline = time.monotonic() + _SECONDS_TO_RECEIVE
-    while iterator._tasks_outstanding > 0 and time.monotonic() < deadline:
-        if not all(worker.is_alive() for worker in iterator._workers):
-            return
-        try:
+    # A worker's death is raised in any line of it, by torch's SIGCHLD handler.
+    with suppress(RuntimeError, OSError, EOFError):
+        while iterator._tasks_outstanding > 0 and time.monotonic() < deadline:
+            if not all(worker.is_alive() for worker in iterator._workers):
+                return
             arrived, _ = iterator._try_get_data(timeout=0.1)
-        except (RuntimeError, OSError, EOFError):
-            return
-        iterator._tasks_outstanding -= arrived
-    iterator._task_info.clear()  # what came before its turn
+            iterator._tasks_outstanding -= arrived
+        iterator._task_info.clear()  # what came before its turn
+
+
+def _no_memory(error: Exception, lower: str) -> str:
+    lines = str(error).splitlines()  # one of another thread begins with where it was raised
+    said = next((line for line in lines if is_out_of_memory(RuntimeError(line))), "".join(lines[:1]))
+    return f"out of memory while a batch was made ({said}); set {lower} lower"
 
 
 def _tells_of_death(error: Exception) -> bool:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zerovl import s3
@@ -18,6 +21,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
 
 _ATTEMPTS = 5  # to open what is there, in a cache that is far too small for its users
+_SECONDS_TO_GROW = 24 * 3600.0  # without a byte more, then whoever was fetching a tar is gone
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class KeptTars:
 
         webdataset.gopen_schemes[s3.PREFIX.partition(":")[0]] = open_object
         make_folder(self.folder, self.folder.parent)
+        _remove_halves(self.folder)
         setting = f"machine.shard_cache.folder {self.folder.parent}"
         fix = f"{mend(self.folder.parent)}; or name a folder of your own"
         cache = FileCache(str(self.folder), url_to_name=_name, validator=None, cache_size=self.size)
@@ -48,12 +53,23 @@ class KeptTars:
             except FileNotFoundError:  # another process has made room
                 continue
             except OSError as error:
-                (self.folder / f"{_name(address)}.temp{os.getpid()}").unlink(missing_ok=True)  # the half that came
                 raise cannot_read(address, _status(error) or error) from None
+            finally:
+                with suppress(OSError):  # there is none where the tar came
+                    (self.folder / f"{_name(address)}.temp{os.getpid()}").unlink()  # the half that came
         raise ZeroVLError(
             f"machine.shard_cache.size: {self.folder} cannot hold {address} long enough to be opened: raise it, or set "
             "machine.keep_streams to false"
         )
+
+
+@cache
+def _remove_halves(folder: Path) -> None:
+    """Remove what killed processes were fetching; once a process."""
+    for half in folder.glob("*.temp*"):
+        with suppress(OSError):  # another process removes it too, or it is another user's
+            if time.time() - half.stat().st_mtime > _SECONDS_TO_GROW:
+                half.unlink()
 
 
 def _status(error: OSError) -> OSError | None:
