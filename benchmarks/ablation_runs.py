@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.common import zerovl_to_log
 from zerovl import params_file
 from zerovl.data.batches.features import COMPLETE
 from zerovl.data.manifest import Manifest
@@ -62,8 +61,8 @@ def prepare(folder: Path, recipe: Path, raw: Mapping[str, Path], towers: Path, h
     workspace = Workspace(folder)
     if not (workspace.validation_report / "verdict.json").is_file():
         params_file.write(_settings(recipe, data), folder / "params.yaml")
-        run_zerovl("prepare", folder)
-        run_zerovl("validate", folder)
+        _run("prepare", folder)
+        _run("validate", folder)
     return Fold(folder, held_out, data, read_json(workspace.manifest_file)["digest"])
 
 
@@ -102,7 +101,7 @@ def measure(fold: Fold, settings: Params) -> dict[str, Any]:
     """Train, and return RSUM of each source's validation pairs."""
     workspace = Workspace(fold.folder)
     params_file.write(settings, fold.folder / "params.yaml")
-    run_zerovl("train", fold.folder)
+    _run("train", fold.folder)
     model = Encoder.load(workspace.model)
     if _is_frozen(settings):
         rsum = score(fold, model.model.image_projection, model.model.text_projection)
@@ -188,17 +187,5 @@ def score(fold: Fold, image_projection: nn.Module, text_projection: nn.Module) -
     return _rsum(pool, Embeddings(image, text))
 
 
-def run_zerovl(command: str, folder: Path) -> None:
-    """Run a command on one thread; raises `SystemExit` with the end of its log where it fails."""
-    log = folder / f"{command}.log"
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "zerovl.cli", command],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=file,
-            stderr=file,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(f"zerovl {command} failed in {folder}:\n{log.read_text(encoding='utf-8')[-2000:]}")
+def _run(command: str, folder: Path) -> None:
+    zerovl_to_log(folder, command, {**os.environ, "OMP_NUM_THREADS": "1"})

@@ -229,6 +229,16 @@ def zerovl(work: Path, *words: str, environment: Mapping[str, str]) -> str:
     return done.stdout
 
 
+def zerovl_to_log(work: Path, command: str, environment: Mapping[str, str]) -> None:
+    """Run a long command in a folder, all it says in `COMMAND.log`; a failure ends the program with its last words."""
+    log = work / f"{command}.log"
+    with open(log, "w", encoding="utf-8") as file:
+        words = [sys.executable, "-m", "zerovl.cli", command]
+        done = subprocess.run(words, cwd=work, env=environment, stdout=file, stderr=file, check=False)
+    if done.returncode:
+        raise SystemExit(f"zerovl {command} failed in {work}:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
 def code_digest() -> str:
     """Of the code that the figures depend on, so that figures of different code are not taken for one run."""
     files = sorted(path for folder in _CODE for path in (HERE.parent / folder).glob("*.py"))

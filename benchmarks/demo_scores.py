@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.common import RESULTS, machine
+from benchmarks.common import RESULTS, machine, zerovl_to_log
 from zerovl import params, params_file
 from zerovl.files import atomic_write, read_json, sha256_json, write_json
 
@@ -42,7 +41,7 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     _write(work, 0)
     for command in ("demo-data", "prepare", "validate"):
-        _zerovl(command, work, {})
+        zerovl_to_log(work, command, os.environ)
     data = read_json(work / "data" / "manifest" / "manifest.json")["digest"]
     runs = read_json(FILE)["runs"] if FILE.is_file() else {}
     wanted = [(AS_IS, seed) for seed in SEEDS] + [(name, 0) for name in MACHINES]
@@ -95,27 +94,12 @@ def _measure(work: Path, seed: int, environment: dict[str, str]) -> dict[str, An
     shutil.rmtree(work / "runs", ignore_errors=True)  # the same run on another machine would be found finished
     _write(work, seed)
     for command in ("train", "evaluate"):
-        _zerovl(command, work, environment)
+        zerovl_to_log(work, command, os.environ | environment)
     metrics = read_json(work / "reports" / "evaluation" / "metrics.json")
     return {
         "rsum": metrics["mean"]["rsum"],
         "sources": {name: block["rsum"] for name, block in metrics["sources"].items()},
     }
-
-
-def _zerovl(command: str, work: Path, environment: dict[str, str]) -> None:
-    log = work / f"{command}.log"
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "zerovl.cli", command],
-            cwd=work,
-            env=os.environ | environment,
-            stdout=file,
-            stderr=file,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(f"zerovl {command} failed in {work}:\n{log.read_text(encoding='utf-8')[-2000:]}")
 
 
 if __name__ == "__main__":

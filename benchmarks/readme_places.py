@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILE = "readme.json"  # what the demo printed
 MINUTES = "minutes.json"  # what the steps of `.ci/run` took
 PLAN = "plan.txt"  # what the plan of the paper's recipe prints
+_DOWNLOAD_SECONDS = 60  # a set-up that takes less found its packages in the installer's cache
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def _summary(printed: Mapping[str, Any], _: Path) -> str:
 def _demo(_: Mapping[str, Any], results: Path) -> str:
     """The first command: with the set-up that it brings along."""
     seconds = read_json(results / MINUTES)["seconds"]
-    return f"registered model: about {_minutes(seconds['make setup'] + seconds['make demo'])} on 2 CPU cores"
+    cached = ", packages cached" if seconds["make setup"] < _DOWNLOAD_SECONDS else ""
+    return f"registered model: about {_minutes(seconds['make setup'] + seconds['make demo'])} on 2 CPU cores{cached}"
 
 
 def _test(_: Mapping[str, Any], results: Path) -> str:
@@ -51,7 +54,8 @@ def _test(_: Mapping[str, Any], results: Path) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{round(seconds / 60)} minutes"
+    """Say minutes, rounded up: whoever waits has been told no less than it takes."""
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def _demo_row(printed: Mapping[str, Any], results: Path) -> str:
@@ -141,7 +145,7 @@ def _plan(_: Mapping[str, Any], results: Path) -> str:
 
 _NUMBER = r"[-+\d.,]+"
 PLACES = (
-    Place("README.md", r"registered model: about \d+ minutes on 2 CPU cores", _demo),
+    Place("README.md", r"registered model: about \d+ minutes on 2 CPU cores(?:, packages cached)?", _demo),
     Place("README.md", r"all tests: about \d+ minutes on 2 CPU cores", _test),
     Place("README.md", r"```\n  RSUM .*?\n```", _summary),
     Place("README.md", r"\| `demo` \(default\) \|[^\n]*?\(benchmarks/results/demo\.md\)", _demo_row),

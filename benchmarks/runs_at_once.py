@@ -34,6 +34,7 @@ from zerovl.files import write_json
 PAGES, BUSY = 3, 2  # threads that ask as a page does; processes that compute
 STATES = {"PENDING", "RUNNING", "COMPLETED"}  # of each run and each task of a run that ends well
 _LAST_SECONDS = 60.0  # that the server may take after the last run to write what it was told
+_START_SECONDS, _ANSWER_SECONDS = 600.0, 600.0  # that the server may take to start, and to answer in the end
 _BUSY_LOOP = "while True: pass"
 
 
@@ -44,8 +45,9 @@ class Server:
         self.url = f"http://127.0.0.1:{port}/api"
 
     def ask(self, path: str, content: Any = None, method: str = "POST") -> Any:
-        """Return the answer of the server."""
-        while True:
+        """Return the answer of the server; raises `TimeoutError` where there is none for ten minutes."""
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline:
             with suppress(httpx.TransportError):
                 answer = httpx.request(method, f"{self.url}{path}", json=content, timeout=90)
                 if answer.is_success:
@@ -53,14 +55,18 @@ class Server:
                 if answer.status_code < 500:
                     raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
             time.sleep(0.5)
+        raise TimeoutError(f"{path}: the server had no answer for {_ANSWER_SECONDS:g} s")
 
-    def wait(self) -> None:
-        """Wait until it answers."""
-        while True:
+    def wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Wait until it answers; raises `SystemExit` with the end of its log where it ends or takes ten minutes."""
+        deadline = time.monotonic() + _START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health", timeout=5).is_success:
                     return
             time.sleep(0.3)
+        how = "does not answer" if process.poll() is None else f"ended with status {process.poll()}"
+        raise SystemExit(f"the server {how}:\n{log.read_text(errors='replace')[-2000:]}")
 
     def lines(self, run: str) -> Counter[str]:
         """Return the lines of a run's log, each with how often it is there."""
@@ -132,9 +138,10 @@ def measure(runs: int, folder: Path, opened: ExitStack) -> Record:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": server.url,
     }
-    started = _Started(environment, folder / "log", opened)
-    started.start("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    server.wait()
+    log = folder / "log"
+    started = _Started(environment, log, opened)
+    api = started.start("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    server.wait(api, log)
     for _ in range(BUSY):
         started.start("-c", _BUSY_LOOP)
     asked: Counter[str] = Counter()
@@ -163,7 +170,7 @@ def measure(runs: int, folder: Path, opened: ExitStack) -> Record:
         "attempts of the runs": dict(answers),
         "attempts of the pages": dict(asked),
         "seconds": round(took),
-        "server's log says locked": (folder / "log").read_text(errors="replace").count("database is locked"),
+        "server's log says locked": log.read_text(errors="replace").count("database is locked"),
     }
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from benchmarks import readme
 from benchmarks.common import RESULTS
-from benchmarks.readme_places import PLACES, PLAN, ROOT, Place, render
+from benchmarks.readme_places import MINUTES, PLACES, PLAN, ROOT, Place, render
 from zerovl import cli
+from zerovl.files import write_json
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.page}: {place.pattern[:30]}")
@@ -41,7 +42,22 @@ def test_a_comparison_is_shown_with_its_first_scores() -> None:
 
 
 def test_steps_of_a_log_are_timed_where_it_came_to_its_end() -> None:
-    log = "\n== make setup (0 s)\n== not a step\n\n== make test (57 s)\n1 passed\n\n== done (1200 s)\n"
-    assert readme.step_seconds(log) == {"make setup": 57, "make test": 1143}
+    log = (
+        "\n== make setup (0 s)\n== not a step\n\n== make test (57 s)\n1 passed\n"
+        "\n== make test-oldest (1200 s)\n1 passed\n\n== done (1350 s)\n"
+    )
+    assert readme.step_seconds(log) == {"make setup": 57, "make test": 1143, "make test-oldest": 150}
     with pytest.raises(ValueError, match="it did not pass"):
         readme.step_seconds(log.partition("\n== done")[0])
+
+
+def test_minutes_count_what_is_typed_and_are_rounded_up(tmp_path: Path) -> None:
+    """`make demo` brings the set-up along, and no one who types `make test` waits for the oldest versions."""
+    write_json(tmp_path / readme.FILE, {})
+    demo, tests = PLACES[:2]
+    lines = "registered model: about 1 minutes on 2 CPU cores\nall tests: about 1 minutes on 2 CPU cores"
+    for setup, said in ((9, "7 minutes on 2 CPU cores, packages cached"), (200, "10 minutes on 2 CPU cores")):
+        seconds = {"make setup": setup, "make demo": 381, "make test": 1141, "make test-oldest": 900}
+        write_json(tmp_path / MINUTES, {"seconds": seconds})
+        lines = render(tests, render(demo, lines, tmp_path), tmp_path)
+        assert lines == f"registered model: about {said}\nall tests: about 20 minutes on 2 CPU cores"

@@ -1,10 +1,14 @@
-"""What benchmarks.runs_at_once counts as lost."""
+"""What benchmarks.runs_at_once counts as lost, and how long it waits."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from benchmarks import runs_at_once
@@ -33,3 +37,24 @@ def test_what_did_not_arrive_is_counted(monkeypatch: pytest.MonkeyPatch) -> None
     found = lost([server.arrived("a")], expected(1))
     assert found == {"states of runs": 1, "states of tasks": 0, "pages": 0, "bars at their end": 1, "lines": 3}
     assert lost([], expected(2)) == expected(2)  # runs that never came to their end
+
+
+def test_a_server_that_ends_at_its_start_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("the port is taken")
+    ended = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    ended.wait()
+    with pytest.raises(SystemExit, match="ended with status 3:\nthe port is taken"):
+        Server(0).wait(ended, tmp_path / "log")
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 10_000, 200))
+    monkeypatch.setattr(runs_at_once.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(runs_at_once.time, "sleep", lambda _: None)
+
+    def refused(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx, "request", refused)
+    with pytest.raises(TimeoutError, match="/logs/filter: the server had no answer for 600 s"):
+        Server(0).ask("/logs/filter")
