@@ -88,9 +88,11 @@ remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_E
 	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
 	dvc remote modify --local s3 verify true
 	@own="$${AWS_CONFIG_FILE:-$$HOME/.aws/config}"; \
-	if [ ! -e "$$own" ] && [ -z "$$AWS_PROFILE" ]; then dvc remote modify --local s3 configpath .dvc/s3.conf; \
-	elif ! grep -qs request_checksum_calculation "$$own"; then \
-		echo "if the server refuses headers of checksums, add this to your profile in $$own:"; grep when_ .dvc/s3.conf; fi
+	if [ ! -e "$$own" ] && [ -z "$$AWS_CONFIG_FILE$$AWS_PROFILE$$AWS_DEFAULT_PROFILE" ]; then \
+		dvc remote modify --local s3 configpath .dvc/s3.conf; \
+	else dvc remote modify --local --unset s3 configpath 2>/dev/null || true; \
+		grep -qs request_checksum_calculation "$$own" || { \
+		echo "if the server refuses headers of checksums, add this to your profile in $$own:"; grep when_ .dvc/s3.conf; }; fi
 	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
 
 clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)

@@ -94,7 +94,8 @@ def test_all_combinations_then_the_best_first(
         *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
     ]
     assert (dvc.at_once, set(dvc.outputs)) == (1, {None})  # there is one CPU
-    assert found == ["HEAD", *sorted(dvc.scores, key=lambda name: -dvc.scores[name])][:6]
+    commit = git(here.root, "rev-parse", "HEAD")[:12]
+    assert found == [commit, *sorted(dvc.scores, key=lambda name: -dvc.scores[name])][:6]
     printed = capsys.readouterr().out
     assert "6 trials of 6 combinations, 0 there already" in printed
     assert "did not come to its end (status 1)" in printed
@@ -113,7 +114,7 @@ def test_the_budget_ends_it(
     assert len(names) == 2
     sweep.run([LR], Budget(2, 1.0), here, dvc.start)
     assert set(dvc.scores) == names  # the same draw
-    assert sweep.run([LR], Budget(3, 0.0), here, dvc.start)[0] == "HEAD"
+    assert sweep.run([LR], Budget(3, 0.0), here, dvc.start)[0] == git(here.root, "rev-parse", "HEAD")[:12]
     assert len(dvc.commands) == 2
     assert "the time is over, 1 trial not begun" in capsys.readouterr().out
 

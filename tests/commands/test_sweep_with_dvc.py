@@ -18,10 +18,11 @@ from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl import params_file
 from zerovl.params import Params
 
-# Scores that follow the rate; it does not end before the file that GO names is there.
+# Scores that follow the rate; it waits for the file that GO names, five minutes at most.
 STAGE = """
 import json, os, time, yaml
-while not os.path.exists(os.environ["GO"]):
+end = time.monotonic() + 300
+while not os.path.exists(os.environ["GO"]) and time.monotonic() < end:
     time.sleep(0.05)
 rsum = 100.0 + 1e4 * yaml.safe_load(open("params.yaml"))["train"]["lr"]
 scores = {"rsum": rsum, "rsum_low": rsum - 5, "rsum_high": rsum + 5, "chance_rsum": 16.0}
@@ -51,17 +52,23 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_comparison(tmp_path: Path) -> 
     command = [sys.executable, "-m", "zerovl.cli", "sweep", "train.lr=0.002,0.004"]
 
     killed = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    said = [killed.stdout.readline()]
-    while "trial 1 of 2" not in said[-1] and said[-1]:
-        said.append(killed.stdout.readline())
-    assert said[0] == "2 trials of 2 combinations, 0 there already\n"
-    assert said[1].startswith("the commit has no scores, so the trials will be compared with each other alone")
-    wait_for_stage(root)
-    killed.send_signal(signal.SIGKILL)
-    go.touch()
-    killed.stdout.read()  # to the end of the trial that it has left
-    assert killed.wait() == -signal.SIGKILL
+    try:
+        assert killed.stdout is not None
+        said = [killed.stdout.readline()]
+        while "trial 1 of 2" not in said[-1] and said[-1]:
+            said.append(killed.stdout.readline())
+        assert said[0] == "2 trials of 2 combinations, 0 there already\n"
+        assert said[1].startswith("the commit's scores cannot be had (")
+        assert "the trials will be compared with each other alone" in said[1]
+        wait_for_stage(root)
+        killed.send_signal(signal.SIGKILL)
+        go.touch()
+        killed.stdout.read()  # to the end of the trial that it has left
+        assert killed.wait() == -signal.SIGKILL
+    finally:  # or what it has started would wait
+        go.touch()
+        killed.kill()
+        killed.wait()
     assert len(experiments(root)) == 1
 
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

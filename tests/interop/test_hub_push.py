@@ -37,6 +37,8 @@ def _reaches_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy would answer in its place
+        monkeypatch.setenv(name, "127.0.0.1")
 
 
 def run_push(folder: Path, url: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -69,6 +71,7 @@ def test_every_file_arrives_in_a_private_repository(exported: Path, tmp_path: Pa
         refused = run_push(exported, hub.url, tmp_path / "home")
     assert refused.returncode != 0
     assert f"{hub.url}: team/model was not pushed" in refused.stderr
+    assert "when that is fixed, the same command sends what is missing" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -95,6 +98,13 @@ def test_without_a_token_or_offline_no_hub_is_asked(exported: Path, monkeypatch:
     monkeypatch.setattr(hub_push, "get_token", lambda: None)
     with pytest.raises(ZeroVLError, match="no token of the hub; `hf auth login`"):
         hub_push.push(exported, "team/model", "m", private=True)
+
+    def closed() -> str:
+        raise PermissionError("token: Permission denied")
+
+    monkeypatch.setattr(hub_push, "get_token", closed)
+    with pytest.raises(ZeroVLError, match=r"token of the hub cannot be had \(token: Permission denied\)"):
+        hub_push.push(exported, "team/model", "m", private=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ZeroVLError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(ZeroVLError, match="HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"):
         hub_push.push(exported, "team/model", "m", private=True)

@@ -38,7 +38,7 @@ def run(server: RefusesChecksums, rclone_bucket: str, tmp_path: Path) -> Run:
         "ZEROVL_S3_BUCKET": f"{rclone_bucket}/dvc",
         **variables(server.url),
     }
-    for name in ("AWS_CONFIG_FILE", *s3.checksum_variables()):
+    for name in ("AWS_CONFIG_FILE", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", *s3.checksum_variables()):
         environment.pop(name, None)
 
     def command(*words: str, ends: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
@@ -95,8 +95,14 @@ def test_who_has_an_aws_configuration_keeps_it_and_is_told_what_to_add(run: Run,
     own.write_text("[profile work]\nregion = eu-central-1\n")
     told = point(run, PATH=path, AWS_CONFIG_FILE=str(own))
     assert f"add this to your profile in {own}:\nrequest_checksum_calculation = when_required\n" in told
-    assert "configpath" not in told
-    assert "add this" in point(run, PATH=path, AWS_PROFILE="work")
+    assert "configpath .dvc/s3.conf" not in told
+    local = tmp_path / ".dvc" / "config.local"  # of before there was a configuration
+    local.write_text("['remote \"s3\"']\n    configpath = s3.conf\n")
+    assert "add this" in point(run, AWS_PROFILE="work")
+    assert "url = " in local.read_text()
+    assert "configpath" not in local.read_text()
+    for name in ("AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE"):  # the latter is not there yet
+        assert "configpath .dvc/s3.conf" not in point(run, **{"PATH": path, name: "work"})
     own.write_text(own.read_text() + "request_checksum_calculation = when_required\n")
     assert "add this" not in point(run, PATH=path, AWS_CONFIG_FILE=str(own))
 

@@ -20,6 +20,7 @@ from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
 from zerovl.distributed import helper_processes
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import Interval
 from zerovl.registry.records import Move, now
 from zerovl.registry.registry import Registry
@@ -107,7 +108,7 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
     assert leased == [(7, "register")]
     assert isinstance(paired, Comparison)
     assert isinstance(again, Comparison)
-    assert again.note == "holder zerovl@1 re-scored: it was released without its ranks by query"
+    assert again.note == "holder zerovl@1 re-scored: zerovl@1 was released without its ranks by query"
     for ours, theirs in ((again.mean, paired.mean), *((again.sources[name], paired.sources[name]) for name in SOURCES)):
         assert astuple(ours) == pytest.approx(astuple(theirs), abs=1e-9)
 
@@ -155,7 +156,7 @@ def test_a_holder_that_cannot_be_loaded_is_a_reason_and_no_crash(workspace: Work
     failed = [reason for reason in record["verdict"]["reasons"] if not reason["passed"]]
     assert [reason["rule"] for reason in failed] == ["max_drop"]
     assert failed[0]["note"].startswith(
-        "holder zerovl@2 had to be scored again (its evaluation was of other data), but"
+        "holder zerovl@2 had to be scored again (it is not known what data they were evaluated on), but"
     )
     assert registry.resolve("zerovl@production").number == 2
 
@@ -265,14 +266,19 @@ def test_show_tells_the_difference_to_a_holder_that_the_gate_did_not_see_or_why_
     first, second = (registry.version("zerovl", number) for number in (1, 2))
     again = released_difference(registry, second, first)
     assert isinstance(again, Interval)
-    assert again.value == pytest.approx(found.mean.value)
-    assert again.low < again.value < again.high
+    assert astuple(again) == pytest.approx(astuple(found.mean))  # drawn as the gate did, by the release's parameters
+    pools = [replace(each, metrics={k: v for k, v in each.metrics.items() if k != "mean"}) for each in (first, second)]
+    by_mean, by_pool = (Holder.released("zerovl@2", "production", each.metrics) for each in (second, pools[1]))
+    shown = registry_commands._compared(registry, pools[0], second, by_mean)  # the holder's score is its own
+    assert shown.startswith(f"zerovl@2, RSUM {by_mean.score:.2f}; this one {-again.value:+.2f} [")
+    shown = registry_commands._compared(registry, *pools, by_pool)
+    assert "(pool); not compared: both were released before there was a mean over sources; `zerovl" in shown
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "evaluation_digest": "other"}))
     assert released(workspace)["version"] == 3
     monkeypatch.chdir(workspace.root)
     capsys.readouterr()
     assert cli.main(["registry", "--store", "registry", "show", "zerovl@1"]) == 0
-    said = "not compared: they were evaluated on other data; `zerovl compare zerovl@3 zerovl@1` has more\n"
+    said = "not compared: its evaluation was of other data; `zerovl compare zerovl@3 zerovl@1` has more\n"
     assert said in capsys.readouterr().out
     without = replace(first, files={name: info for name, info in first.files.items() if name != "queries.parquet"})
     assert released_difference(registry, second, without) == "zerovl@1 was released without its ranks by query"

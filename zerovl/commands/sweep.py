@@ -99,7 +99,7 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
     known = revision.experiments(here.root)
     open_ = [trial for trial in chosen if trial.name not in known]
     print(f"{plural(count, 'trial')} of {plural(len(possible), 'combination')}, {count - len(open_)} there already")
-    baseline = _baseline(here.root)
+    baseline = _baseline(commit, here.root)
     if open_:
         jobs = min(len(open_), side_by_side(_ranks(open_, here.root / "params.yaml")))
         if jobs > 1:
@@ -161,18 +161,22 @@ def _ranked(names: Sequence[str], root: Path) -> list[str]:
     return best
 
 
-def _baseline(root: Path) -> list[str]:
-    """Return the commit, where it has all that a comparison reads; else say so before the hours of the trials."""
+def _baseline(commit: str, root: Path) -> list[str]:
+    """Return the commit, where all that a comparison reads can be had; else say so before the hours of the trials.
+
+    By its own name: the checkout may be of another one when they are over.
+    """
+    name = commit[:12]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            revision.fetch("HEAD", root, Path(folder))
+            revision.fetch(name, root, Path(folder))
         except ZeroVLError as error:
             print(
-                "the commit has no scores, so the trials will be compared with each other alone; to have it beside "
-                f"them, end here, run `dvc repro` and commit dvc.lock ({error})"
+                f"the commit's scores cannot be had ({error}); the trials will be compared with each other alone, "
+                "so end here and fix that first to have it beside them"
             )
             return []
-    return ["HEAD"]
+    return [name]
 
 
 def _score(name: str, root: Path) -> float | None:

@@ -52,7 +52,9 @@ def same_queries(first: Subject, second: Subject) -> str:
     for subject in (first, second):
         if not subject.metrics:
             return f"{subject.label} has no scores"
-    if first.evaluation_digest is None or first.evaluation_digest != second.evaluation_digest:
+    if first.evaluation_digest is None or second.evaluation_digest is None:
+        return "it is not known what data they were evaluated on"
+    if first.evaluation_digest != second.evaluation_digest:
         return "they were evaluated on other data"
     for subject in (first, second):
         if subject.queries is None:

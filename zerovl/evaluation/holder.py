@@ -27,11 +27,15 @@ class Holder:
         return cls(reference, alias, of, value_of(block, HEADLINE.name))
 
     def compared(self, candidate: Mapping[str, Any], difference: Interval) -> Holder:
-        """Return it with candidate - holder; its score is then that on the candidate's queries, so the numbers fit."""
+        """Return it with candidate - holder; its score is then that on the candidate's queries, so the numbers fit.
+
+        It keeps its own where the candidate has no mean over sources, which the difference is of.
+        """
         of, block = headline_block(candidate)
         value = value_of(block, HEADLINE.name)
-        score = self.score if value is None else value - difference.value
-        return replace(self, of=of, score=score, difference=difference)
+        if of != MEAN or value is None:
+            return replace(self, difference=difference)
+        return replace(self, of=of, score=value - difference.value, difference=difference)
 
     def __str__(self) -> str:
         score = f"{HEADLINE.label} {'-' if self.score is None else f'{self.score:.2f}'}"

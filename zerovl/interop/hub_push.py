@@ -30,19 +30,35 @@ def push(folder: Path, repository: str, message: str, private: bool) -> str:
     _check_export(folder)
     _check_name(repository)
     if constants.HF_HUB_OFFLINE:
-        raise ZeroVLError("HF_HUB_OFFLINE is set, so no hub is asked; unset it for this command")
-    if get_token() is None:
-        raise ZeroVLError("no token of the hub; `hf auth login` keeps one, or give HF_TOKEN one that may write")
+        raise ZeroVLError(
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so no hub is asked; unset it for this command"
+        )
+    _check_token()
     hub = HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     except Exception as error:  # its HTTP library, and so what that raises, differ from version to version
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ZeroVLError(
-            f"{hub.endpoint}: {repository} was not pushed ({reason}); the same command again sends what is missing"
+            f"{hub.endpoint}: {repository} was not pushed ({_reason(error)}); when that is fixed, the same command "
+            "sends what is missing"
         ) from None
     return done.commit_url
+
+
+def _check_token() -> None:
+    try:
+        token = get_token()
+    except Exception as error:  # a file that may not be read, or a service of short-lived tokens that refuses
+        raise ZeroVLError(
+            f"the token of the hub cannot be had ({_reason(error)}); fix that, or give HF_TOKEN"
+        ) from None
+    if token is None:
+        raise ZeroVLError("no token of the hub; `hf auth login` keeps one, or give HF_TOKEN one that may write")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_export(folder: Path) -> None:

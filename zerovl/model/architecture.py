@@ -30,7 +30,7 @@ class Architecture:
     temperature: float  # start value; the trained one is a weight
     learn_temperature: bool
     image_size: int
-    resize_size: int  # evaluation resizes both sides to this, then crops the centre
+    resize_size: int  # evaluation resizes to this as resize_mode says (by default both sides), then crops
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     max_tokens: int

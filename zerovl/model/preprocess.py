@@ -22,7 +22,7 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Resize both sides to `resize_size` (aspect squashed, antialiased bilinear), crop the centre.
+    """Resize to `resize_size` as `resize_mode` says (by default both sides, antialiased bilinear), crop the centre.
 
     As the original does it for all its published numbers; resizing straight to `image_size` moves
     the embeddings by up to 0.016. Models that were imported keep the resize that they were made with.

@@ -2,9 +2,9 @@
 
     STORE/NAME@LABEL.json    {"seen": when, "version": {...}, "move": {...} of an alias, null for a number}
 
-The store is asked first, for a few seconds at most, and one that let them pass is not asked again for a minute. A
-version never changes, so its record is as good as the store's; an alias may have moved since, which the log says with
-the time.
+The store is asked first, for a few seconds at most, and one that let half of them pass without an answer is not asked
+again for a minute. A version never changes, so its record is as good as the store's; an alias may have moved since,
+which the log says with the time.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from zerovl.s3 import AnswerError, NoAnswerError
 
 SECONDS = 4.0  # that a store is waited for where the cache has what is asked for
 _LAST_SECONDS = 0.5  # of them at least behind what was done meanwhile, which may have kept the processor
-_SILENT_SECONDS = 60.0  # for which a process does not ask a store again that gave no answer
+_SILENT_SECONDS = 60.0  # for which a process does not ask a store again that took long to give no answer
 
 _silent: dict[str, tuple[float, ZeroVLError]] = {}  # by store: until when, of `time.monotonic`, and what it was
 
 
 class _TooLateError(StoreAwayError):
-    """A store gave no answer in the time that there was for it."""
+    """A store took at least half of the time that there was for it, and gave no answer."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,20 @@ def find(store: Store, reference: str, meanwhile: Callable[[], object] = nothing
     `meanwhile` is called while a store is waited for whose answer may not be needed. Raises `ZeroVLError` where there
     is no such release, and where the store is away and the cache does not have it.
     """
-    known = _known(store, reference)
+    known, place = _known(store, reference), store.describe()
     if known is None:
-        return _ask(store, reference)
-    place = store.describe()
+        found = _ask(store, reference)
+        _silent.pop(place, None)  # it answers again
+        return found
     until, error = _silent.get(place, (0.0, None))
     if error is None or time.monotonic() > until:
         try:
-            return _within(SECONDS, lambda: _ask(store.hurried(), reference), place, meanwhile)
+            return _within(SECONDS, lambda: _ask_hurried(store, reference), place, meanwhile)
         except ZeroVLError as why:
             if not _says_away(why):
                 raise
             error = why
-            if isinstance(why, NoAnswerError | _TooLateError):
+            if isinstance(why, _TooLateError):
                 _silent[place] = (time.monotonic() + _SILENT_SECONDS, why)
     _tell(known, error)
     return known
@@ -87,6 +88,17 @@ def _ask(store: Store, reference: str) -> Found:
     registry, (name, label) = Registry(store), split_reference(reference)
     move = None if label.isdecimal() else registry.last_move(name, label)
     return Found(reference, registry.version_in_use(name, move.version if move else int(label)), move, now())
+
+
+def _ask_hurried(store: Store, reference: str) -> Found:
+    """As `_ask`; what refuses at once is told from what costs each of many questions seconds."""
+    begun = time.monotonic()
+    try:
+        return _ask(store.hurried(), reference)
+    except NoAnswerError as error:
+        if time.monotonic() - begun < SECONDS / 2:
+            raise
+        raise _TooLateError(str(error)) from error
 
 
 def _known(store: Store, reference: str) -> Found | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.job import Job
@@ -17,11 +19,12 @@ from zerovl.evaluation.scores import clusters_of, read_queries, write_queries
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
 from zerovl.params import EvaluateParams, MachineParams, Params
-from zerovl.registry import cache, release_files, transfer
+from zerovl.registry import cache, release_files
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.transfer import DamagedError
 from zerovl.release.gate import Comparison, LostHolder
+from zerovl.release.kept_ranks import fetch_queries
 from zerovl.release.named_drops import Measured, differences
 from zerovl.release.provenance import classification_sets
 from zerovl.workspace import Workspace
@@ -73,21 +76,13 @@ class Holders:
         return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets)
 
     def _by_kept_ranks(self, registry: Registry, holder: Version, ours: Measured) -> Comparison | NotKept:
-        digest = ours.metrics.get("evaluation_digest")
-        if digest is None or digest != holder.metrics.get("evaluation_digest"):
-            return NotKept("its evaluation was of other data")
-        if release_files.QUERIES not in holder.files:
-            return NotKept("it was released without its ranks by query")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / release_files.QUERIES
-            try:
-                transfer.fetch_file(registry.store, holder, release_files.QUERIES, path)
-            except DamagedError as error:
-                return NotKept(str(error))
-            try:
-                return self._compared(ours, holder, path, "")
-            except ZeroVLError as error:
-                return NotKept(str(error))
+        queries = fetch_queries(registry, holder, ours.metrics)
+        if isinstance(queries, str):
+            return NotKept(queries)
+        try:
+            return self._compared(ours, holder, queries, "")
+        except ZeroVLError as error:
+            return NotKept(str(error))
 
     def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         def lost(error: Exception) -> LostHolder:
@@ -112,11 +107,11 @@ class Holders:
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)
-            return self._compared(ours, holder, path, f"holder {holder.reference} re-scored: {why}")
+            return self._compared(ours, holder, read_queries(path), f"holder {holder.reference} re-scored: {why}")
 
-    def _compared(self, ours: Measured, holder: Version, queries: Path, note: str) -> Comparison:
+    def _compared(self, ours: Measured, holder: Version, queries: pa.Table, note: str) -> Comparison:
         """Compare source by source; raises `ZeroVLError` where they are not the same queries."""
-        theirs = Measured(holder.metrics, read_queries(queries), holder.provenance.get("classification") or {})
+        theirs = Measured(holder.metrics, queries, holder.provenance.get("classification") or {})
         clusters = clusters_of(ours.queries), clusters_of(theirs.queries)
         found = difference(*clusters, self.settings.bootstrap, self.settings.seed)
         named = differences(self.names, ours, theirs, self.settings)

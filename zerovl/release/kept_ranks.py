@@ -1,41 +1,78 @@
-"""Compare two releases by the ranks by query that both were published with; nothing is scored again."""
+"""Compare a release by the ranks by query that it was published with; nothing is scored again."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.bootstrap import Clusters
-from zerovl.evaluation.metrics import Interval
+from zerovl.evaluation.metrics import MEAN, Interval
 from zerovl.evaluation.paired import difference
 from zerovl.evaluation.scores import clusters_of, read_queries
 from zerovl.params import EvaluateParams
 from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
+from zerovl.registry.transfer import DamagedError
+from zerovl.release.named_drops import DATA
+
+
+def fetch_queries(registry: Registry, version: Version, other: Mapping[str, Any]) -> pa.Table | str:
+    """Return a release's ranks by query, or why they cannot be held against those of another evaluation.
+
+    Args:
+        registry: has the release.
+        version: the release.
+        other: the content of the other evaluation's `metrics.json`.
+
+    Raises:
+        ZeroVLError: the store or the disk fails for now, which says nothing about the release.
+    """
+    digests = version.metrics.get(DATA), other.get(DATA)
+    if None in digests:
+        return "it is not known what data they were evaluated on"
+    if digests[0] != digests[1]:
+        return "its evaluation was of other data"
+    if release_files.QUERIES not in version.files:
+        return f"{version.reference} was released without its ranks by query"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / release_files.QUERIES
+        try:
+            transfer.fetch_file(registry.store, version, release_files.QUERIES, path)
+        except DamagedError as error:
+            return str(error)
+        try:
+            return read_queries(path)
+        except ZeroVLError as error:
+            return str(error)
 
 
 def released_difference(registry: Registry, version: Version, other: Version) -> Interval | str:
     """Return version - other of the headline's mean on the same queries, with the 95% interval of the pairs.
 
-    Or why there is none: other data, a release without ranks by query, a file that the store does not give.
+    The interval is drawn as the evaluation of `version` drew its own. Or return why there is none: other data, a
+    release without ranks by query, a file that the store does not give, two releases of before there was a mean.
     """
-    digest = version.metrics.get("evaluation_digest")
-    if digest is None or digest != other.metrics.get("evaluation_digest"):
-        return "they were evaluated on other data"
-    if lacking := [each.reference for each in (version, other) if release_files.QUERIES not in each.files]:
-        return f"{lacking[0]} was released without its ranks by query"
-    draws = EvaluateParams()
+    if MEAN not in version.metrics and MEAN not in other.metrics:
+        return "both were released before there was a mean over sources"
     try:
-        ours, theirs = (_clusters(registry, each) for each in (version, other))
-        return difference(ours, theirs, draws.bootstrap, draws.seed).mean
+        ours = fetch_queries(registry, version, other.metrics)
+        if isinstance(ours, str):
+            return ours
+        theirs = fetch_queries(registry, other, version.metrics)
+        if isinstance(theirs, str):
+            return theirs
+        return difference(clusters_of(ours), clusters_of(theirs), *_draws(version)).mean
     except ZeroVLError as error:
         return str(error)
 
 
-def _clusters(registry: Registry, version: Version) -> dict[str, Clusters]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / release_files.QUERIES
-        transfer.fetch_file(registry.store, version, release_files.QUERIES, path)
-        return clusters_of(read_queries(path))
+def _draws(version: Version) -> tuple[int, int]:
+    """Return the number of resamples and the seed that a release was evaluated with."""
+    default = EvaluateParams()
+    section = (version.provenance.get("params") or {}).get("evaluate") or {}
+    return section.get("bootstrap", default.bootstrap), section.get("seed", default.seed)
