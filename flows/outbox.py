@@ -1,5 +1,7 @@
 """Pages of the Artifacts tab on their way to the server: sent by a thread, again where the server does not take them.
 
+The outbox of a run also waits for other threads that send, as those of progress bars do.
+
 A server on SQLite refuses requests while it is busy, with 503 or 500 after up to a minute each. Neither the work that a
 page is about nor the page may be lost with it: the run goes on, and the page is sent again for five minutes.
 """
@@ -59,6 +61,7 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: dict[str, _Letter] = {}
         self._given_up: dict[str, _Letter] = {}
+        self._senders: list[threading.Thread] = []
         self._closed = False
         self._changed = threading.Condition()
         # The thread sends with the settings of whoever made the outbox.
@@ -74,10 +77,20 @@ class Outbox:
             self._waiting[page.key] = _Letter(page, flow_run, task_run, since=now, due=now)
             self._changed.notify_all()
 
+    def wait_for(self, sender: threading.Thread) -> None:
+        """Let `close` wait for a thread that sends something itself, and ends once that is sent or given up."""
+        self._senders.append(sender)
+
     def close(self, seconds: float) -> list[tuple[Page, str]]:
-        """Wait until every page is sent or given up; returns pages that the server does not have, and why."""
+        """Wait until every page is sent or given up and the other senders have ended, for so many seconds at most.
+
+        Returns pages that the server does not have, and why.
+        """
+        deadline = time.monotonic() + seconds
+        for sender in self._senders:
+            sender.join(timeout=max(0.0, deadline - time.monotonic()))
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+            self._changed.wait_for(lambda: not self._waiting, timeout=max(0.0, deadline - time.monotonic()))
             self._closed = True
             self._changed.notify_all()
             left = [*self._given_up.values(), *self._waiting.values()]
@@ -115,12 +128,12 @@ class Outbox:
         letter.due = time.monotonic() + _PAUSES[min(letter.attempts, len(_PAUSES) - 1)]
         letter.attempts += 1
         superseded = self._waiting.get(letter.page.key) is not letter
-        if not superseded and (not _may_pass(error) or letter.due > letter.since + _PATIENCE):
+        if not superseded and (not may_pass(error) or letter.due > letter.since + _PATIENCE):
             self._forget(letter)
             self._given_up[letter.page.key] = letter
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Return whether the server may take later what it did not take now."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code in _PASSING
@@ -153,6 +166,12 @@ _open: contextvars.ContextVar[Outbox] = contextvars.ContextVar("outbox")
 def send(page: Page) -> None:
     """Send a page through the outbox that is open."""
     _open.get().put(page)
+
+
+def wait_also_for(sender: threading.Thread) -> None:
+    """Let the outbox that is open, if one is, wait at its end for another thread that sends."""
+    if (opened := _open.get(None)) is not None:
+        opened.wait_for(sender)
 
 
 @contextmanager

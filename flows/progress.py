@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from flows import outbox
 from flows.runtime.process import Bar
 
 # What is not for a run's log: what DVC says to someone at a terminal (a run commits and pushes by itself), the stage
@@ -31,7 +32,8 @@ class ProgressReporter:
     """Sends lines to the run's log and bars to one progress artifact; never holds up the command.
 
     The artifact is written from a thread of its own: where the server is away, only the newest state waits. The last
-    state is sent until the server takes it, for `_END_SECONDS` at most.
+    state is sent until the server takes it: the stage waits for `_END_SECONDS`, the run's outbox at its end for longer.
+    What the server refuses for good ends the thread.
     """
 
     def __init__(self, stage: str) -> None:
@@ -65,6 +67,8 @@ class ProgressReporter:
         self._newest = Bar("", 100.0, f"done in {took}") if kind is None else self._stopped(took)
         self._ended.set()
         self._thread.join(timeout=_END_SECONDS)
+        if self._thread.is_alive():
+            outbox.wait_also_for(self._thread)
 
     def _stopped(self, took: str) -> Bar:
         last = self._newest or self._last
@@ -79,9 +83,13 @@ class ProgressReporter:
                 self._last = bar
                 try:
                     artifact = self._send(artifact, bar)
+                except RuntimeError:
+                    return  # the run has ended, and Prefect's client with it
                 except httpx.HTTPError as error:
-                    self._newest = self._newest or bar
                     self._logger.debug("progress of %s not sent: %s", self._stage, error)
+                    if not outbox.may_pass(error):
+                        return
+                    self._newest = self._newest or bar
                     time.sleep(_EVERY / 2)
             if ended and self._newest is None:
                 return

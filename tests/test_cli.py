@@ -1,6 +1,7 @@
 """The command line itself: thin, quick to answer, errors without tracebacks."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,17 @@ def test_a_reader_that_goes_ends_a_command_without_a_traceback(
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("ignored", "status"), [(False, -signal.SIGINT), (True, 0)], ids=["heard", "ignored"])
+def test_an_interrupt_while_python_ends_prints_no_traceback(ignored: bool, status: int) -> None:
+    code = "import atexit, os, signal, sys; from zerovl import cli\n"
+    code += "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    code += "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" if ignored else ""
+    code += "sys.argv = ['zerovl', '--version']; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout.startswith("zerovl ")
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from zerovl.command_line import models, pipeline, project, releases
@@ -23,12 +24,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(arguments)
         finally:
+            if arguments is None:
+                _end_quietly_from_now_on()
             sys.stdout.flush()  # here, not when Python ends: there a broken pipe cannot be caught
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
         return 128 + signal.SIGPIPE
+
+
+def _end_quietly_from_now_on() -> None:
+    """Let Ctrl-C end this process at once: while Python ends, it would print a traceback of whatever was cleaning up.
+
+    A SIGINT that is ignored, as a shell's `&` has it, stays so.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()  # others may not set it
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _reader_is_gone() -> bool:

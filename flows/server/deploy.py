@@ -29,7 +29,7 @@ from flows.server.deployed import Deployed
 
 POOL = "zerovl"
 LOST_RUNS = "zerovl: lost runs"
-_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWSHEARTBEAT_FREQUENCY in prefect.yaml
+_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
 
 

@@ -26,7 +26,7 @@ from flows.server.automations import put_automation
 PREFIX = "zerovl: notice: "
 BLOCK = "zerovl-notices"
 _DEPLOYMENT = "notify/notify"
-_STATED = "{{ flow_run.state.name }}: {{ flow_run.state.message }}"
+_STATED = "{{ flow_run.state.name }}{% if flow_run.state.message %}: {{ flow_run.state.message }}{% endif %}"
 # The link is of the UI as `make deploy` reaches it: Prefect's own filter for links takes the server's word, which is
 # 127.0.0.1 unless it was told another, and parameters know that filter only once a notification was sent.
 _BODY = """{what}
@@ -82,7 +82,7 @@ NOTICES = (
         "failed", "A scheduled run failed, or its process was lost",
         "{{ flow_run.name }} of {{ deployment.name }} failed", _STATED,
         "read the run's log. Once the cause is fixed, run the deployment again: what is finished is not done again, "
-        "and training goes on from its last checkpoint.", ("Failed", "Crashed", "TimedOut"),
+        "and a training goes on from its last checkpoint.", ("Failed", "Crashed", "TimedOut"),
     ),
     Notice(
         "refused", "A retraining made a model that the gate did not let through",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from prefect.blocks.notifications import SlackWebhook
 from prefect.server.events.schemas.automations import AutomationCreate
+from prefect.server.utilities.user_templates import render_user_template_sync
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import endings, notify
@@ -89,6 +90,15 @@ def test_each_text_has_the_runs_page_where_people_reach_the_ui(
         made = apply(client)
     link = "http://factory.example:4200/runs/flow-run/{{ flow_run.id }}\\nWhat to do: "
     assert [json.dumps(each["actions"]).count(link) for each in made.values()] == [1] * len(NOTICES)
+
+
+def test_a_state_without_a_message_is_its_name() -> None:
+    def what(message: str | None) -> str:
+        state = SimpleNamespace(name="Crashed", message=message)
+        return str(render_user_template_sync(NOTICES[0].what, {"flow_run": SimpleNamespace(state=state)}))
+
+    assert what("git knows no revision") == "Crashed: git knows no revision"
+    assert [what(None), what("")] == ["Crashed", "Crashed"]
 
 
 @pytest.mark.parametrize("setting", ["mailto://user:secret@example.com", "mail team@example.com"])
