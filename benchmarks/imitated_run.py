@@ -70,7 +70,7 @@ def count_answers() -> Counter[str]:
             try:
                 return note(send(*arguments, **named))
             except httpx.TransportError as error:
-                counts[type(error).__name__] += 1
+                counts.update(["requests", type(error).__name__])
                 raise
 
         return call
@@ -81,7 +81,7 @@ def count_answers() -> Counter[str]:
             try:
                 return note(await send(*arguments, **named))
             except httpx.TransportError as error:
-                counts[type(error).__name__] += 1
+                counts.update(["requests", type(error).__name__])
                 raise
 
         return call

@@ -1,6 +1,6 @@
 """The real UI in a real browser: what someone sees and presses. `SCREENSHOTS=folder` keeps the pictures.
 
-The Cancel button is pressed in test_kills.py.
+The Cancel button is pressed in test_killed_runs.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CHROMIUM, keep, open_artifact, open_deployment, open_tab, shows
+from tests.support.browser import CHROMIUM, keep, open_artifact, open_deployment, open_tab, shows, submit
 from tests.support.factory import Factory
 from tests.support.prefect_api import wait_for
 
@@ -52,17 +52,21 @@ def test_custom_run_is_a_form_with_descriptions(factory: Factory, page: Page) ->
     for value in ("much", "3e-4"):
         offered.locator("textarea").fill(value)
         if value == "much":
-            page.get_by_role("button", name="Submit", exact=True).click()
-            shows(page, "'much' does not match")  # beside its field, and no run is made
+            submit(page, "'much' does not match")  # beside its field, and no run is made
     page.mouse.wheel(0, -20_000)
     keep(page, "custom-run")
     assert not factory.runs_of("train")
 
 
+def progress_of_training(factory: Factory, run: str) -> str:
+    return str(factory.artifacts(run).get("progress-train", {}).get("description"))
+
+
 def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page, first_run: str) -> None:
     page.goto(f"{factory.url}/runs/flow-run/{first_run}")
     keep(page, "running")
-    open_artifact(factory, page, first_run, "progress-train")
+    factory.wait_while(first_run, "a bar that moves", lambda: "step" in progress_of_training(factory, first_run))
+    open_artifact(factory, page, first_run, "progress-train")  # a page that does not look again
     shows(page, "step")
     keep(page, "progress")
     page.goto("about:blank")  # what moves on the page costs a core without a GPU

@@ -23,6 +23,7 @@ from prefect.settings import (
 )
 
 from flows import command
+from tests.support.prefect_api import wait_for
 
 PREFECTS_OWN = 20  # seconds
 Delayed = Callable[[float, float], None]
@@ -91,7 +92,7 @@ def test_a_server_that_is_too_busy_to_answer_at_once(delayed: Delayed, monkeypat
     delayed(0.1, 1.0)
     monkeypatch.setattr(httpx, "Client", partial(httpx.Client, timeout=0.2))  # for Prefect's five seconds
     command.start_own_server()
-    assert Answers.late == 0.0  # the first answer came too late
+    wait_for("the first question, whose answer came too late", lambda: Answers.late == 0.0)
     with get_client(sync_client=True) as client:
         assert client.api_healthcheck() is None
 

@@ -93,6 +93,18 @@ def press_cancel(factory: Factory, page: Page, run: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True).click()
 
 
+def submit(page: Page, answer: str) -> None:
+    """Press Submit until the page shows an answer: what a busy server refuses, the form does not ask again."""
+    shown = page.get_by_text(answer).locator("visible=true").first
+    for last in (False, False, True):
+        page.get_by_role("button", name="Submit", exact=True).click()
+        try:
+            return expect(shown).to_be_visible(timeout=40_000)
+        except AssertionError:
+            if last:
+                raise
+
+
 def shows(page: Page, text: str, exact: bool = False) -> None:
     """The page has the text somewhere where it can be seen; others may be hidden behind tabs."""
     expect(page.get_by_text(text, exact=exact).locator("visible=true").first).to_be_visible()

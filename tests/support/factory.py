@@ -27,14 +27,14 @@ SLOW_STEPS = """
 
 def _slow(update):
     import os
+    from contextlib import suppress
     from pathlib import Path
 
     def slowly(self, batch, *rest):
         file, began = Path(os.environ["ZEROVL_ROOT"], "slow-from-step"), time.monotonic()
-        while file.is_file() and batch.step >= int(file.read_text()) and time.monotonic() < began + 30.0:
-            if self.stop.name:
-                break
-            time.sleep(0.05)
+        with suppress(FileNotFoundError):  # all are fast, or are so from now on
+            while batch.step >= int(file.read_text()) and not self.stop.name and time.monotonic() < began + 30.0:
+                time.sleep(0.05)
         return update(self, batch, *rest)
 
     return slowly
@@ -75,8 +75,8 @@ class Factory(PrefectApi):
             "ZEROVL_REPORTS_URL": "http://reports.test",
             "ZEROVL_LEASE": str(folder / "lease"),
             "ZEROVL_CACHE": str(folder / "cache"),
-            "ZEROVL_GRACE_SECONDS": "20",
-            "ZEROVL_RETRY_SECONDS": "1",
+            "ZEROVL_GRACE_SECONDS": "120",
+            "ZEROVL_RETRY_SECONDS": "1 1 30",  # the last one: time to mend what made an attempt fail
             "ZEROVL_LOOK_SECONDS": "3",
             "ZEROVL_NOTIFY": f'(echo "$ZEROVL_SUBJECT"; cat) >> {self.told}',
             "AWS_ENDPOINT_URL": self.s3_endpoint,

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,7 +57,12 @@ def run(code: str, folder: Path, heard: Heard, *arguments: str) -> str:
 
 
 def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
 
 
 def pids_of(folder: Path) -> list[int]:
@@ -70,7 +76,7 @@ def pids_of(folder: Path) -> list[int]:
 def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + PATIENCE
     while alive(pids):
-        assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in alive(pids)]
+        assert time.monotonic() < deadline, f"still there: {alive(pids)}"
         time.sleep(0.1)
 
 
