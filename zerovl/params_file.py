@@ -20,7 +20,7 @@ from zerovl.text_format import plural
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {
     *("threads", "cache_features", "shards", "shard_cache", "keep_streams", "tracking", "gpu_wait_minutes"),
-    "checkpoint_copy",
+    *("checkpoint_copy", "shard_gathers"),
 }
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(

@@ -24,7 +24,7 @@ from tests.support.towers import RANKS, model
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import checkpoints as module
 from zerovl.engine.checkpoint_files import shard_name
-from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.checkpoints import Checkpoints, SavedOn
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.model.dual_encoder import DualEncoder
 
@@ -80,6 +80,17 @@ def test_round_trip_and_keep(tmp_path: Path) -> None:
     assert kept.restore_newest(restored, print) == 3
     assert equal(restored, trained(3))
     assert not equal(restored, trained(9))
+
+
+def test_what_it_was_written_on_is_known_as_far_as_it_is_said(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / "c", 2, 0, RANKS, gathers="low")
+    save(kept, trained(), 1)
+    assert kept.saved_on(1) == SavedOn(1, torch.get_num_threads(), "low")
+    file = tmp_path / "c" / "step-00000001" / "state.json"
+    older = {name: value for name, value in json.loads(file.read_text()).items() if name not in ("threads", "gathers")}
+    file.write_text(json.dumps(older))
+    assert kept.saved_on(1) == SavedOn(1, None, None)
+    assert kept.restore_newest(trained(9), print) == 1
 
 
 def test_every_so_many_th_stays_over_restarts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +16,19 @@ from tests.support.rank_groups import run_group
 from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, settings
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine import sharding
 from zerovl.engine.clipping import clip_gradients
 from zerovl.engine.model_options import prepare_model
 from zerovl.engine.optimiser import make_optimiser
 from zerovl.engine.precision import Precision
-from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, gather_policy, is_sharded, shard
+from zerovl.engine.sharding import (
+    ShardedGradientSum,
+    ShardedGradScaler,
+    gather_policy,
+    gathered_as,
+    is_sharded,
+    shard,
+)
 from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder
@@ -234,6 +243,39 @@ def test_gathers_in_16_bits_are_half_the_bytes(group: list[dict[str, Any]]) -> N
 def test_batch_normalisation_is_not_gathered_in_16_bits() -> None:
     with pytest.raises(ZeroVLError, match=r"machine\.shard_gathers low: the image tower test_resnet has batch norm"):
         shard(model("test_resnet"), ONE, gather_policy("low", Precision("bf16", CPU)))
+
+
+def test_a_frozen_tower_is_not_gathered_whatever_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "init_device_mesh", lambda *_: None)
+    dual = model("test_resnet")
+    dual.freeze("image")
+    dual.freeze("text")
+    shard(dual, ONE, gather_policy("low", Precision("bf16", CPU)))
+    assert not is_sharded(dual)
+
+
+def test_norms_behind_frozen_blocks_take_no_weights_of_16_bits_on_a_cpu() -> None:
+    dual = model(depth=2)
+    dual.freeze_blocks("image", 1)
+    words = r"machine\.shard_gathers low and train\.fine_tuning\.freeze_image_blocks 1: .*; set machine\.shard_gathers"
+    with pytest.raises(ZeroVLError, match=words):
+        shard(dual, ONE, gather_policy("low", Precision("bf16", CPU)))
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision", "ranks", "expected"),
+    [
+        ({"shard_model": True, "shard_gathers": "low"}, "bf16", 2, "low"),
+        ({"shard_model": True}, "bf16", 2, "float32"),
+        ({"shard_model": False, "shard_gathers": "low"}, "bf16", 2, "float32"),
+        ({"shard_model": True, "shard_gathers": "low"}, "float32", 2, "float32"),
+        ({"shard_model": True, "shard_gathers": "low"}, "bf16", 1, "float32"),
+    ],
+)
+def test_gathers_are_low_where_something_is_rounded(
+    machine: dict[str, Any], precision: str, ranks: int, expected: str
+) -> None:
+    assert gathered_as(MachineParams.model_validate(machine), precision, replace(ONE, world_size=ranks)) == expected
 
 
 @pytest.mark.parametrize("case", ["overflow", "overflow, clipped", "overflow, low gathers", "overflow everywhere"])

@@ -21,10 +21,13 @@ def test_settings_without_effect_are_said() -> None:
     assert without_effect(Params()) == []
     notes = without_effect(from_recipe({}, ["train.step=plain", "train.mixup=none", "train.valid_checks=0"], "x"))
     assert [note.split()[0] for note in notes] == ["train.micro_batch", "train.mixup_alpha", "train.valid_pairs"]
+    gathers = ["machine.shard_model=true", "machine.shard_gathers=low"]
+    assert len(without_effect(from_recipe({}, [*gathers, "train.precision=float32"], "x"))) == 1
+    assert without_effect(from_recipe({}, [*gathers, "train.precision=bf16"], "x")) == []
 
 
 def test_other_readers_of_streams_do_not_resume_with_the_same_pairs() -> None:
-    run: Any = SimpleNamespace(spec=SimpleNamespace(steps=9, parent=None), ranks=ALONE)
+    run: Any = SimpleNamespace(spec=SimpleNamespace(steps=9, parent=None), ranks=ALONE, params=Params())
     now, saved_on = Layout({}, 1, 2, 2, 10), SavedOn(ranks=2, threads=None)
     assert "now 1: the same pairs in the same order" in resume_sentence(run, 6, saved_on)
     places = Places(Begin(now, before=Layout({}, 2, 1, 2, 10)), 0)
@@ -35,6 +38,16 @@ def test_other_readers_of_streams_do_not_resume_with_the_same_pairs() -> None:
     same = Places(Begin(now, before=now), 0)
     assert "with the same parameters" in resume_sentence(run, 6, SavedOn(ranks=1, threads=None), same)
     assert resume_sentence(run, 9, saved_on, places).startswith("already trained")
+
+
+def test_other_gathers_of_weights_are_said() -> None:
+    run: Any = SimpleNamespace(spec=SimpleNamespace(steps=9, parent=None), ranks=ALONE, params=Params())
+    assert resume_sentence(run, 6, SavedOn(1, None, "low")) == (
+        "resumes after step 6, saved with weights gathered as low (machine.shard_gathers), now float32: they are "
+        "rounded differently from here on"
+    )
+    for gathers in (None, "float32"):
+        assert "with the same parameters" in resume_sentence(run, 6, SavedOn(1, None, gathers))
 
 
 def test_batch_norm_under_debiased_sampling_is_said() -> None:

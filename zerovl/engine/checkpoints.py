@@ -39,10 +39,14 @@ Beside = Callable[[], tuple[str, Any] | None]  # a name, other for each rank, an
 
 @dataclass(frozen=True)
 class SavedOn:
-    """By how many ranks a checkpoint was written, and with how many threads each; threads may be unknown."""
+    """By how many ranks a checkpoint was written, with how many threads each, and how sharded weights were gathered.
+
+    Older checkpoints do not say the last two.
+    """
 
     ranks: int
     threads: int | None
+    gathers: str | None = None  # "float32", "low"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -102,13 +106,18 @@ class Checkpoints:
         keep_every: int,
         ranks: Ranks,
         hear_whole: Callable[[int], None] = lambda _step: None,
+        gathers: str = "float32",
     ) -> None:
-        """`hear_whole` hears of each checkpoint's step when it is whole, in a thread of rank 0."""
+        """`hear_whole` hears of each checkpoint's step when it is whole, in a thread of rank 0.
+
+        `gathers` is kept with each: how the run gathers sharded weights (`gathered_as`).
+        """
         self.folder = folder
         self.keep = keep
         self.keep_every = keep_every
         self._ranks = ranks
         self._hear_whole = hear_whole
+        self._gathers = gathers
         self._staging = Staging(ranks)
         self._beside: Beside = lambda: None
         self._save: _Save | None = None
@@ -135,7 +144,7 @@ class Checkpoints:
         if not path.is_file():
             return None
         values = read_json(path)
-        return SavedOn(int(values["world_size"]), values.get("threads"))
+        return SavedOn(int(values["world_size"]), values.get("threads"), values.get("gathers"))
 
     def begin(self, state: TrainingState, step: int, report: Report) -> None:
         """Copy the state of `step` and start to write it; a collective. Waits for a save that still runs."""
@@ -149,6 +158,7 @@ class Checkpoints:
                 "number": self._number + 1,
                 "world_size": self._ranks.world_size,
                 "threads": torch.get_num_threads(),
+                "gathers": self._gathers,
                 "scaler": state.scaler.state_dict(),
             }
             self._staging.plan(state.tensors())

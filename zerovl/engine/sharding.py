@@ -34,6 +34,7 @@ from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
+from zerovl.params import MachineParams
 
 WHOLE = MixedPrecisionPolicy()  # weights are gathered as they are, in float32
 
@@ -41,12 +42,19 @@ WHOLE = MixedPrecisionPolicy()  # weights are gathered as they are, in float32
 def gather_policy(gathers: str, precision: Precision) -> MixedPrecisionPolicy:
     """Return how weights are gathered: `gathers` "float32", or "low" for the 16 bits in which the towers compute.
 
-    Shards, moments and the sum of the gradients over micro-batches and ranks stay float32, and so does what blocks hand
-    on: autocast would round the same weights for its matrix products, FSDP rounds those of embeddings and norms too.
+    Shards, moments and the sum of the gradients over micro-batches and ranks stay float32. Autocast would round the
+    same weights for its matrix products; FSDP rounds those of embeddings and norms too. So the first block of a ViT
+    gets class token and positions in 16 bits, and all hand on 16 bits, whatever `train.residual_stream` says.
     """
     if gathers == "float32" or precision.dtype is None:
         return WHOLE
     return MixedPrecisionPolicy(precision.dtype, torch.float32, cast_forward_inputs=False)
+
+
+def gathered_as(machine: MachineParams, precision: str, ranks: Ranks) -> str:
+    """Return `machine.shard_gathers` as it takes effect: "low" where weights really come in 16 bits, else "float32"."""
+    sharded = machine.shard_model and ranks.world_size > 1
+    return machine.shard_gathers if sharded and precision != "float32" else "float32"
 
 
 def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE) -> None:
@@ -54,15 +62,13 @@ def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE
 
     Under a `policy` of 16 bits the towers go forward in autocast alone. Raises `ZeroVLError` where it does not fit one.
     """
-    if policy.param_dtype and any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise ZeroVLError(
-            f"machine.shard_gathers low: the image tower {model.architecture.image_tower} has batch normalisation, "
-            "whose weights are as exact as its statistics; set it to float32"
-        )
+    # A frozen tower has no moments to split, and FSDP tidies up in a backward that it never has.
+    towers = [tower for tower in (model.image_tower, model.text_tower) if not is_frozen(tower)]
+    if policy.param_dtype:
+        for tower in towers:
+            _check_16_bits(model, tower, ranks)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-    for tower in (model.image_tower, model.text_tower):
-        if is_frozen(tower):
-            continue  # it has no moments to split, and FSDP tidies up in a backward that it never has
+    for tower in towers:
         tower.register_forward_hook(_own_output)
         still = {parameter for parameter in tower.parameters() if not parameter.requires_grad}
         for part in [*(block for block in blocks(tower) if not is_frozen(block)), tower]:
@@ -73,6 +79,23 @@ def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE
             )
             sharded.set_gradient_divide_factor(1.0)  # gradients are sums over ranks (see `contrastive_loss`)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def _check_16_bits(model: DualEncoder, tower: nn.Module, ranks: Ranks) -> None:
+    """Raise `ZeroVLError` where a tower cannot go forward with weights of 16 bits."""
+    if any(isinstance(module, _BatchNorm) for module in tower.modules()):
+        raise ZeroVLError(
+            f"machine.shard_gathers low: the image tower {model.architecture.image_tower} has batch normalisation, "
+            "whose weights are as exact as its statistics; set it to float32"
+        )
+    frozen = sum(is_frozen(block) for block in blocks(tower))
+    if frozen and ranks.device.type == "cpu":
+        side = "image" if tower is model.image_tower else "text"
+        raise ZeroVLError(
+            f"machine.shard_gathers low and train.fine_tuning.freeze_{side}_blocks {frozen}: frozen blocks hand on "
+            "float32, which PyTorch's norms do not take with weights of 16 bits on a CPU; set machine.shard_gathers to "
+            "float32"
+        )
 
 
 def _own_output(_tower: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -31,7 +31,7 @@ from zerovl.engine.optimiser import make_optimiser, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
 from zerovl.engine.residual_stream import lower_streams
-from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, is_sharded
+from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, gathered_as, is_sharded
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
 from zerovl.engine.trainer import Cadence, Outcome, StopRequest, Trainer
@@ -75,8 +75,14 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
         loss = LOSSES[params.train.loss]
         state, precision, weights = _make_state(run)
         sizing = choose(params, state.model, loss, precision, ranks, run.folder)
+        machine = params.machine
         checkpoints = Checkpoints(
-            run.folder / "checkpoints", params.machine.keep_checkpoints, params.machine.keep_every, ranks, copy.offer
+            run.folder / "checkpoints",
+            machine.keep_checkpoints,
+            machine.keep_every,
+            ranks,
+            copy.offer,
+            gathered_as(machine, params.train.precision, ranks),
         )
         start_step = _resume(run, checkpoints, state, weights)
         places = streaming.places_of(run, checkpoints, start_step)

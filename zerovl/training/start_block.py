@@ -15,6 +15,7 @@ from zerovl.engine.checkpoints import SavedOn
 from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
+from zerovl.engine.sharding import gathered_as
 from zerovl.files import read_json
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params, TrainParams
@@ -164,6 +165,12 @@ def resume_sentence(run: Run, start_step: int, saved_on: SavedOn | None, places:
             f"resumes after step {start_step}, saved with {plural(saved_on.threads or 0, 'thread')} a rank, now "
             f"{threads}: sums are rounded differently from here on"
         )
+    gathers = gathered_as(run.params.machine, run.params.train.precision, run.ranks)
+    if start_step and saved_on and saved_on.gathers not in (None, gathers):
+        return (
+            f"resumes after step {start_step}, saved with weights gathered as {saved_on.gathers} "
+            f"(machine.shard_gathers), now {gathers}: they are rounded differently from here on"
+        )
     if start_step:
         return f"resumes after step {start_step}: a checkpoint with the same parameters, data and code is there"
     return "starts from the beginning: no checkpoint with these parameters, data and code"
@@ -177,6 +184,8 @@ def without_effect(params: Params) -> list[str]:
     """Settings that do nothing in the chosen mode: said, not ignored."""
     train, machine = params.train, params.machine
     notes = []
+    if machine.shard_model and machine.shard_gathers == "low" and train.precision == "float32":
+        notes.append("machine.shard_gathers low has no effect with train.precision float32: there are no 16 bits")
     if train.step == "plain":
         notes.append(f"train.micro_batch {train.micro_batch} has no effect with train.step plain")
         if machine.kept_graphs:
