@@ -25,6 +25,7 @@ from statistics import median
 from benchmarks.common import RESULTS, Record, Results, measured, rounded, summary
 from zerovl import params_file
 from zerovl.files import read_json
+from zerovl.params import ClassificationParams
 
 RANKS = (1, 2)
 ROUNDS = 5
@@ -72,8 +73,16 @@ def _copy(project: Path, folder: Path, ranks: int) -> Path:
         (folder / name).symlink_to(project / name)
     params = params_file.load(project / "params.yaml")
     machine = params.machine.model_copy(update={"ranks": ranks, "threads": 1})
-    params_file.write(params.model_copy(update={"machine": machine}), folder / "params.yaml")
+    sets = [its.model_copy(update=_absolute(project, its)) for its in params.evaluate.classification]
+    evaluate = params.evaluate.model_copy(update={"classification": sets})
+    params_file.write(params.model_copy(update={"machine": machine, "evaluate": evaluate}), folder / "params.yaml")
     return folder
+
+
+def _absolute(project: Path, its: ClassificationParams) -> dict[str, str]:
+    """The places of a set by key, which may lie in the project beside its data."""
+    places = {key: getattr(its, key) for key in ("folder", "csv", "shards", "classnames")}
+    return {key: str(project / place) for key, place in places.items() if place}
 
 
 def _timed(folder: Path) -> tuple[float, float]:

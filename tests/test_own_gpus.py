@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from zerovl import gpu_leases, own_gpus
+from zerovl import gpu_leases, gpu_names, own_gpus
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.early_helpers import early_helpers
 from zerovl.params_file import from_recipe
 from zerovl.training import launch
 
@@ -32,6 +33,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_how_many_a_setting_stands_for() -> None:
     assert [own_gpus.count(asked) for asked in (0, 1, 3)] == [3, 1, 3]
     assert [own_gpus.count_up_to(asked) for asked in (0, 2, 8)] == [3, 2, 3]
+
+
+def test_torch_may_find_a_gpu_that_cannot_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpu_names, "_DRIVERS", (tmp_path / "nvidiactl", tmp_path / "kfd"))
+    assert gpu_names.torch_may_find_one()
+    monkeypatch.setenv("ZEROVL_GPUS", "")  # as without nvidia-smi
+    assert not gpu_names.torch_may_find_one()
+    (tmp_path / "kfd").touch()
+    assert gpu_names.torch_may_find_one()
+    with early_helpers(2) as early:
+        assert early is None
+    monkeypatch.setenv("ZEROVL_DEVICE", "cpu")
+    assert not gpu_names.torch_may_find_one()
 
 
 def test_more_than_there_are_is_an_error_with_both_numbers() -> None:

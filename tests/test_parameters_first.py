@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from zerovl import params_file
-from zerovl.params import Params
+from zerovl.params import MachineParams, Params
 
 LARGE = ("torch", "torchvision", "timm", "transformers", "tokenizers", "pyarrow", "boto3", "great_expectations")
 COMMANDS = {
@@ -26,6 +27,19 @@ COMMANDS = {
     "embed zerovl@production --pairs pairs.csv --images pictures --out out.npz": 2,
     "doctor": 1,
 }
+
+
+EVALUATE = """
+import os, sys
+from tests.test_parameters_first import LARGE
+from zerovl import cli
+from zerovl.distributed import helper_processes
+from zerovl.errors import ZeroVLError
+def start(*_):
+    raise ZeroVLError(f"started behind {sorted(set(LARGE) & set(sys.modules))}")
+helper_processes.start, os.cpu_count = start, lambda: 2
+sys.exit(cli.main(["evaluate"]))
+"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,18 @@ def test_a_missing_file_is_told_before_anything_large_is_imported(tmp_path: Path
     assert missing in ended.output
     assert ended.status == 2
     assert not ended.imported & set(LARGE)
+
+
+def test_evaluate_starts_its_helpers_before_anything_large_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    params_file.write(Params(machine=MachineParams(ranks=2)), tmp_path / "params.yaml")
+    for needed in ("data/manifest/manifest.json", "model/config.json"):
+        (tmp_path / needed).parent.mkdir(parents=True)
+        (tmp_path / needed).touch()
+    ended = run("-c", EVALUATE, folder=tmp_path)
+    assert "zerovl evaluate: started behind []" in ended.output
 
 
 def test_a_key_that_comes_twice_is_named_with_its_lines(folder: Path) -> None:

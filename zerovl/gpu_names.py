@@ -15,12 +15,14 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from zerovl.errors import ZeroVLError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 IMITATED = "ZEROVL_GPUS"  # names with commas between, in place of what nvidia-smi lists
 _DEVICE = "ZEROVL_DEVICE"  # of `zerovl.device`, which imports torch
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))  # there where NVIDIA's or AMD's is loaded
 _SECONDS = 60.0  # the driver of a machine without nvidia-persistenced takes seconds to start
 # "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c89852c-...)", and below it "  MIG 1g.5gb Device 0: (UUID: MIG-...)"
 _LINE = re.compile(r"^\s*(?P<kind>GPU|MIG)\b.*\(UUID: (?P<name>[^)]+)\)\s*$")
@@ -67,6 +69,11 @@ def visible() -> Visible:
     return Visible(selected(_there(), limit))
 
 
+def torch_may_find_one() -> bool:
+    """Tell whether torch may compute on a GPU here, one that `visible` cannot name included: without asking torch."""
+    return os.environ.get(_DEVICE) != "cpu" and (bool(visible().names) or any(path.exists() for path in _DRIVERS))
+
+
 def selected(gpus: Sequence[Gpu], limit: str | None) -> tuple[str, ...]:
     """Return the names of what `CUDA_VISIBLE_DEVICES` leaves of `gpus`; None: it is not set."""
     if limit is None:
@@ -104,7 +111,7 @@ def _there() -> list[Gpu]:
 
 @cache
 def _nvidia_smi() -> str:
-    """Return what it lists, nothing where it is not there or finds no driver: then torch finds no GPU either."""
+    """Return what it lists, nothing where it is not there or finds no driver."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_SECONDS, check=False)
     except FileNotFoundError:

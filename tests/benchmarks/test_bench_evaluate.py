@@ -11,11 +11,15 @@ from zerovl.files import read_json, write_json
 
 
 def test_it_alternates_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params_file.write(recipe(), tmp_path / "params.yaml")
+    sets = "evaluate.classification=[{name: near, folder: sets/a}, {name: far, csv: /b.csv, classnames: names.txt}]"
+    params_file.write(recipe(sets), tmp_path / "params.yaml")
     runs: list[int] = []
 
     def timed(folder: Path) -> tuple[float, float]:
-        machine = params_file.load(folder / "params.yaml").machine
+        params = params_file.load(folder / "params.yaml")
+        machine, (near, far) = params.machine, params.evaluate.classification
+        assert (near.folder, near.csv) == (f"{tmp_path}/sets/a", "")
+        assert (far.csv, far.classnames) == ("/b.csv", f"{tmp_path}/names.txt")
         assert machine.threads == 1
         assert (folder / "data").is_symlink()
         write_json(folder / "reports/evaluation/metrics.json", {"overall": {"images": 3, "captions": 5}})

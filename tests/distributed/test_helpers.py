@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.support.paths import ROOT
+from zerovl.distributed.helper_processes import start, started
 from zerovl.distributed.helpers import shared_work
 from zerovl.errors import ZeroVLError
 
@@ -36,3 +40,21 @@ def test_one_rank_starts_nothing() -> None:
 def test_a_helper_that_ends_early_is_named(job: str, message: str) -> None:
     with pytest.raises(ZeroVLError, match=message):
         _share(2, job)
+
+
+def test_early_helpers_that_do_not_fit_are_killed_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "waiting.py").write_text("import time; time.sleep(600)")
+    with started(3, "waiting") as early, shared_work(1, "waiting", "", early) as ranks:
+        assert ranks.world_size == 1
+        assert [helper.poll() for helper in early.running.values()] == [-signal.SIGKILL] * 2
+
+
+def test_ctrl_c_does_not_end_a_helper_that_still_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 ends it."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "importing.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    assert start("importing", tmp_path, 1, 2).wait(60) == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

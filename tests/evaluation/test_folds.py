@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.fake_world import FakeEncoder, World
 from tests.support.real_world import make_model, make_project, settings
-from zerovl.distributed.ranks import ALONE
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.folds import Folds, folds_of
 from zerovl.evaluation.metrics import Table, find, value_of
@@ -119,6 +119,11 @@ def test_sources_that_are_too_small_have_none(
     with caplog.at_level(logging.WARNING):
         assert Folds().evaluate(evaluation_of(world, 15)) is None
     assert "evaluate.folds: 15: no source has so many validation pictures" in caplog.text
+    caplog.clear()
+    second = evaluation_of(world, 15)
+    cast(Any, second).ranks = Ranks(1, 2, ALONE.device, ALONE.collectives)
+    assert Folds().evaluate(second) is None
+    assert not caplog.text  # the first rank says it
 
 
 def test_metrics_page_scores_and_gate_have_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_pictures_of_a_set_do_not_depend_on_the_number_of_ranks(tmp_path: Path) 
 
 def test_two_processes_write_the_report_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # no more ranks than cores
     workspace = make_project(tmp_path)
     make_model(workspace, seed=1)
     write_folder(tmp_path / "set")

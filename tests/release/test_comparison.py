@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, astuple, replace
@@ -119,6 +120,7 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
         return started[-1]
 
     monkeypatch.setattr(helper_processes, "start", start)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # no more ranks than cores
     shared = Holders.of(settings(workspace.root, "machine.ranks=2"), workspace)(registry, older)
     assert [its.poll() for its in started] == [0]  # one helper, which did its share
     assert shared == again

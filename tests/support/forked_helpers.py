@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from pathlib import Path
 
 from tests.support.fork_server import Forked, server
@@ -16,7 +17,10 @@ from zerovl.distributed.helpers import help_with
 
 def start(module: str, folder: Path, rank: int, count: int) -> Forked:
     """Start a helper, in place of `helper_processes.start`."""
-    return server().start(f"{__name__}:main", module, str(folder), str(rank), str(count), merge=True)
+    helper = server().start(f"{__name__}:main", module, str(folder), str(rank), str(count), merge=True)
+    assert helper.stdout is not None
+    threading.Thread(target=helper.stdout.read, daemon=True).start()  # a full pipe would hold it up
+    return helper
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         folder = workspace.root / "set" / ("red" if number < 7 else "blue")
         folder.mkdir(parents=True, exist_ok=True)
         whole = png((250 - 9 * number, 10, 9 * number), side=40)
-        (folder / f"{number}.png").write_bytes(b"" if 7 <= number < 12 else whole)
+        (folder / f"{number:02d}.png").write_bytes(b"" if 7 <= number < 12 else whole)
     return workspace
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ import torch
 
 from tests.support.fake_world import png
 from tests.support.real_world import make_model, make_project, settings
-from zerovl.distributed.ranks import ALONE
+from tests.support.thread_ranks import ThreadRank, on_ranks
+from zerovl.data.raw.records import Picture
+from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.evaluator import Classification
+from zerovl.evaluation.classification.sets import LabelledPicture, LabelledSet
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
-from zerovl.params import Params
+from zerovl.params import ClassificationParams, Params
 from zerovl.training import fingerprint, valid_sets
 from zerovl.training.passes import Towers
 from zerovl.training.start_block import without_effect
@@ -94,6 +98,29 @@ def test_nothing_is_read_by_default_and_the_block_says_the_cost(workspace: Works
             tokenizer(workspace),
             ALONE,
         )
+
+
+def test_ranks_that_list_a_set_differently_all_say_so() -> None:
+    """As on nodes with unlike copies."""
+    settings = ClassificationParams(name="pets", folder="sets/pets")
+    pictures = tuple(LabelledPicture(f"{number}.png", Picture(f"{number}.png"), number % 2) for number in range(4))
+    whole, other = LabelledSet(("cat", "dog"), pictures), LabelledSet(("cat", "dog"), pictures[:3])
+
+    def said(its: ThreadRank, sets: Sequence[LabelledSet]) -> str:
+        try:
+            ranks = Ranks(its.rank, its.world_size, ALONE.device, its)  # type: ignore[arg-type]
+            valid_sets._require_same(settings, sets[its.rank], ranks)
+        except ZeroVLError as error:
+            return str(error)
+        return ""
+
+    assert on_ranks(3, lambda its: said(its, [whole] * 3)) == [""] * 3
+    words = "evaluate.classification: pets: rank 2 lists 3 pictures of 2 classes in sets/pets, rank 0 4 of 2, and "
+    found = on_ranks(3, lambda its: said(its, [whole, whole, other]))
+    assert len(set(found)) == 1
+    assert found[0].startswith(words)
+    renamed = LabelledSet(("dog", "cat"), pictures)
+    assert "rank 1 lists 4 pictures" in on_ranks(2, lambda its: said(its, [whole, renamed]))[0]
 
 
 def test_it_is_no_other_run() -> None:

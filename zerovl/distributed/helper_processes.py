@@ -6,6 +6,7 @@ To import torch, timm and transformers takes a core several seconds.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,23 +29,34 @@ class Helpers:
         """Return how many ranks they are with rank 0."""
         return len(self.running) + 1
 
+    def kill(self) -> None:
+        """Kill those that still run."""
+        for helper in self.running.values():
+            helper.kill()
+            helper.wait()
+
 
 @contextmanager
 def started(count: int, module: str) -> Iterator[Helpers]:
     """Start the helpers of `count` ranks, each `python -m MODULE`; those that still run at the end are killed."""
     with tempfile.TemporaryDirectory(prefix="zerovl-") as name:
-        running: dict[int, subprocess.Popen[bytes]] = {}
+        helpers = Helpers(module, Path(name), {})
         try:
             for rank in range(1, count):
-                running[rank] = start(module, Path(name), rank, count)
-            yield Helpers(module, Path(name), running)
+                helpers.running[rank] = start(module, Path(name), rank, count)
+            yield helpers
         finally:
-            for helper in running.values():
-                helper.kill()
-                helper.wait()
+            helpers.kill()
 
 
 def start(module: str, folder: Path, rank: int, count: int) -> subprocess.Popen[bytes]:
-    """Start one helper, which ends with this process."""
+    """Start one helper, which ends with this process.
+
+    Ctrl-C reaches it too, and is held back until `help_with` ignores it: while it imports, it would end in a traceback.
+    """
     command = [sys.executable, "-m", module, str(folder), str(rank), str(count), str(os.getpid())]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # rank 0 alone has an output
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # rank 0 alone has an output
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

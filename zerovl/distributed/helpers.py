@@ -48,16 +48,18 @@ def shared_work(count: int, module: str, job: str, early: Helpers | None = None)
         count: ranks; with 1 nothing is started.
         module: what helpers run.
         job: what `help_with` hands to their work. They make the same calls of collectives as the block.
-        early: helpers that were started before; taken where they are as many, of the same module.
+        early: helpers that were started before; taken where they are as many, of the same module, else killed.
 
     Raises:
         ZeroVLError: a helper died, or ended with a message of its own, which is then this one's.
     """
+    if early and (early.count, early.module) != (count, module):
+        early.kill()
+        early = None
     if count == 1:
         yield Ranks(0, 1, own_device(), OneRank())
         return
-    fits = early is not None and (early.count, early.module) == (count, module)
-    with nullcontext(early) if early and fits else started(count, module) as helpers:
+    with nullcontext(early) if early else started(count, module) as helpers:
         (helpers.folder / _JOB).write_text(job, encoding="utf-8")
         try:
             device = _take_device(0)

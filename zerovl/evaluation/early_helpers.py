@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 
-from zerovl import own_gpus
+from zerovl import gpu_names
 from zerovl.distributed.helper_processes import Helpers, started
 
 __all__ = ["MODULE", "Helpers", "early_helpers", "usable_cores"]
@@ -16,10 +16,10 @@ MODULE = "zerovl.evaluation.job"
 def early_helpers(asked: int) -> AbstractContextManager[Helpers | None]:
     """Return the helpers of `machine.ranks`, running inside the block; None where there are none.
 
-    On GPUs too: how many there are to use is asked of torch there.
+    None on GPUs too, and where torch might find one: how many ranks work there, torch alone says.
     """
     ranks = usable_cores(asked)
-    return nullcontext() if ranks == 1 or own_gpus.count_up_to(1) else started(ranks, MODULE)
+    return nullcontext() if ranks == 1 or gpu_names.torch_may_find_one() else started(ranks, MODULE)
 
 
 def usable_cores(asked: int) -> int:

@@ -23,7 +23,7 @@ from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
 from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
-from zerovl.evaluation.retrieval import METRICS, RetrievalResult, retrieval_metrics
+from zerovl.evaluation.retrieval import METRICS, RetrievalResult, retrieval_metrics, take_rows
 from zerovl.log import logger
 
 
@@ -77,10 +77,11 @@ class Folds:
             if (scored := _scored(evaluation, source, settings.folds, settings.chunk))
         }
         if not found:
-            logger().warning(
-                f"evaluate.folds: {settings.folds}: no source has so many validation pictures, so there are no folds; "
-                "set it to at most the largest source's, or to 0"
-            )
+            if evaluation.ranks.is_first:
+                logger().warning(
+                    f"evaluate.folds: {settings.folds}: no source has so many validation pictures, so there are no "
+                    "folds; set it to at most the largest source's, or to 0"
+                )
             return None
         blocks = {
             source: its.block(mean_interval([its.results], settings.bootstrap, settings.seed))
@@ -105,7 +106,7 @@ def folds_of(pool: Pool, source: str, pictures: int) -> list[Fold]:
 def rank_fold(pool: Pool, embeddings: Embeddings, fold: Fold, chunk: int, ranks: Ranks = ALONE) -> RetrievalResult:
     """Rank the captions and pictures of a fold for each other."""
     ids = pool.group[fold.images], pool.group[pool.caption_image[fold.captions]]
-    values = embeddings.image[fold.images], embeddings.text[fold.captions]
+    values = take_rows(embeddings.image, fold.images), take_rows(embeddings.text, fold.captions)
     return retrieval_metrics(*values, *ids, chunk=chunk, ranks=ranks)
 
 

@@ -22,6 +22,7 @@ from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.sharing import RowsOfAll, facts_of_all, own
 
 Ints = npt.NDArray[np.int64]
+_ROWS_AT_ONCE = 1 << 16  # of captions with one text: a caption may stand at any number of pictures
 _Facts = list[Any]  # of a batch: image ids, keys and lists of captions
 
 
@@ -173,8 +174,9 @@ def _encode_captions(
     def embed(model: Model) -> torch.Tensor:
         whole = RowsOfAll(len(captions), ranks)
         for start, part in _encoded(distinct, model, batch_size, ranks):
-            rows = by_place[bounds[start] : bounds[start + len(part)]]
-            whole.put(torch.from_numpy(rows), part[torch.from_numpy(places[rows] - start)])
+            rows = torch.from_numpy(by_place[bounds[start] : bounds[start + len(part)]])
+            for some in rows.split(_ROWS_AT_ONCE):
+                whole.put(some, part[torch.from_numpy(places[some.numpy()] - start)])
         return whole.whole()
 
     return [embed(model) for model in models]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from zerovl.distributed.ranks import Ranks
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.encoding import read_batches
 from zerovl.evaluation.classification.sets import LabelledSet, read_set
 from zerovl.evaluation.classification.templates import templates_of
 from zerovl.evaluation.classification.zero_shot import TOP1, accuracies, class_captions, class_means, hits_of
 from zerovl.evaluation.pool import Ints
 from zerovl.evaluation.sharing import facts_of_all
+from zerovl.files import sha256_json
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer
 from zerovl.params import ClassificationParams, Params
@@ -58,7 +60,7 @@ def read_checks(params: Params, tokenizer: CaptionTokenizer, ranks: Ranks) -> li
     Returns none where `train.valid_set_pictures` is 0.
 
     Raises:
-        ZeroVLError: a set cannot be used.
+        ZeroVLError: a set cannot be used, or ranks list it differently.
     """
     checks = (_read_check(params, *its, tokenizer, ranks) for its in _sets(params))
     return [check for check in checks if len(check.labels)]
@@ -67,6 +69,7 @@ def read_checks(params: Params, tokenizer: CaptionTokenizer, ranks: Ranks) -> li
 def _read_check(
     params: Params, settings: ClassificationParams, found: LabelledSet, tokenizer: CaptionTokenizer, ranks: Ranks
 ) -> SetCheck:
+    _require_same(settings, found, ranks)
     transform = EvaluationTransform.of(params.model)
     chosen = [found.pictures[row] for row in _spread(len(found.pictures), params.train.valid_set_pictures)]
     read = list(read_batches([its.picture for its in chosen], transform, PASS, ranks))
@@ -80,6 +83,20 @@ def _read_check(
         Passes.of_pixels([sum(batch) for batch in readable], [its.pixels for its in read], params.model.image_size),
         Passes.of_captions(captions, tokenizer, ranks),
     )
+
+
+def _require_same(settings: ClassificationParams, found: LabelledSet, ranks: Ranks) -> None:
+    """Raise `ZeroVLError`, on all ranks, where they list a set differently: nodes have copies of their own."""
+    named = [[picture.name, picture.label] for picture in found.pictures]
+    own = [sha256_json([found.classes, found.templates, named]), len(named), len(found.classes)]
+    first, *others = facts_of_all([own], ranks)
+    for rank, (digest, pictures, classes) in enumerate(others, 1):
+        if digest != first[0]:
+            raise ZeroVLError(
+                f"evaluate.classification: {settings.name}: rank {rank} lists {pictures:,} pictures of {classes:,} "
+                f"classes in {settings.folder or settings.csv or settings.shards}, rank 0 {first[1]:,} of "
+                f"{first[2]:,}, and names, classes and templates must be the same; copy the set to every node"
+            )
 
 
 def describe(params: Params, sources: Sequence[str]) -> list[str]:

@@ -241,8 +241,9 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "soft",
         len(found.several),
         told(found.several),
-        "set equal_pictures: together for the source in data.sources, which makes one picture with several captions "
-        "of rows whose pictures have equal bytes (data/README.md), then run `dvc repro`",
+        "unless it is one placeholder, set equal_pictures: together (and tars: packed) for the source in data.sources, "
+        "which makes one picture with several captions of rows whose pictures have equal bytes (data/README.md), then "
+        "run `dvc repro`",
         maximum=0,
         examples=[example(its.split, "manifest.json", str(its)) for its in found.several[:EXAMPLES]],
     )

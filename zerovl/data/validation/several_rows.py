@@ -42,8 +42,8 @@ def several_rows(manifest: Manifest, pictures: EqualRows) -> list[SeveralRows]:
 def told(found: list[SeveralRows]) -> str:
     """Return the sentence of the rule."""
     if not found:
-        return "no valid split has most of its pictures in several rows"
+        return "in no valid split do most rows share their picture with another row"
     return (
-        f"{plural(len(found), 'valid split')} with most pictures in several rows, wrong answers to each other "
-        f"({'; '.join(map(str, found))})"
+        f"{plural(len(found), 'valid split')} with most rows sharing their picture with another row, wrong answers to "
+        f"each other ({'; '.join(map(str, found))})"
     )
