@@ -152,12 +152,12 @@ def run(project: Workspace) -> Run:
     return run
 
 
-def in_a_copy(project: Workspace, word: str) -> list[psutil.Process]:
-    """Processes of the queue's tasks, with a word in their command."""
+def trainings_in_copies(project: Workspace) -> list[psutil.Process]:
+    """Trainings of the queue: their `zerovl train` becomes `python -m zerovl.cli train`, with the code of the copy."""
     copies, found = str(project.root / ".dvc" / "tmp" / "exps"), []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.cwd().startswith(copies) and word in " ".join(process.cmdline()):
+            if process.cwd().startswith(copies) and "train" in process.cmdline():
                 found.append(process)
     return found
 
@@ -181,12 +181,19 @@ def test_a_killed_task_of_the_queue_goes_on_where_it_was_killed(project: Workspa
     run(*again)
     (project.root / "zerovl" / "log.py").write_text("edited since, and broken")
     (project.root / "slow-from-step").write_text("4")
-    run("dvc", "queue", "start")
-    wait_for("a checkpoint of the queue's task", lambda: list(project.runs.glob("*/checkpoints/step-*3")), 300)
-    killed = run_folder(project)
-    for process in in_a_copy(project, "zerovl train"):
-        process.kill()
-    wait_for("the end of the queue's worker", lambda: not queue_worker(project), 300)
+    try:
+        run("dvc", "queue", "start")
+        wait_for("a checkpoint of the queue's task", lambda: list(project.runs.glob("*/checkpoints/step-*3")), 300)
+        killed = run_folder(project)
+        trainings = trainings_in_copies(project)
+        assert trainings
+        for process in trainings:
+            process.kill()
+        wait_for("the end of the queue's worker", lambda: not queue_worker(project), 300)
+    finally:  # whatever failed: neither lives on in the background
+        for process in [*queue_worker(project), *trainings_in_copies(project)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     (project.root / "slow-from-step").unlink()
     run("git", "checkout", "--", "zerovl")
     run(*again)
