@@ -103,6 +103,7 @@ RESOLVE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universa
 
 lock: setup ## resolve pyproject.toml again into requirements.lock and requirements-oldest.lock (hashes, no addresses)
 	$(RESOLVE) --extra pipeline --extra export --extra dev --output-file requirements.lock
+	rm -f requirements-oldest.lock # uv would keep its versions
 	$(RESOLVE) --resolution lowest-direct --extra search-faiss --extra tracking-wandb --group oldest \
 		--output-file requirements-oldest.lock
 
