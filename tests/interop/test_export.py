@@ -147,7 +147,8 @@ def test_the_transform_that_is_handed_along_is_the_one_of_evaluation(
     architecture = replace(encoder.model.architecture, resize_mode=mode, interpolation=interpolation, resize_size=41)
     write_transform(architecture, tmp_path)
     transform, own = Transform(tmp_path), EvaluationTransform.of(architecture)
-    for picture in pictures_of_all_modes():
+    strip = Image.fromarray(np.random.default_rng(0).integers(256, size=(3, 200, 3), dtype=np.uint8))
+    for picture in [*pictures_of_all_modes(), strip, strip.transpose(Image.Transpose.ROTATE_90)]:
         expected = encoder.model.normalise(own(to_rgb(picture))[None])[0]
         assert expected.shape == (3, 32, 32)
         assert np.abs(transform(picture) - expected.numpy()).max() < 1e-6
@@ -166,6 +167,15 @@ def test_a_difference_is_the_largest_of_all_components() -> None:
     assert largest_difference(ours, theirs) == pytest.approx(2e-3)
     assert largest_difference(ours, theirs[:1]) == float("inf")
     assert largest_difference(ours, theirs * float("nan")) == float("inf")
+
+
+@pytest.mark.parametrize("length", [32, 33, 40, 101])
+def test_the_middle_of_a_long_picture_gives_what_the_whole_of_it_gives(length: int) -> None:
+    strip = Image.fromarray(np.random.default_rng(0).integers(256, size=(1, length, 3), dtype=np.uint8))
+    left = (8 * length - 8) // 2
+    whole = strip.resize((8 * length, 8), Image.Resampling.BICUBIC).crop((left, 0, left + 8, 8))
+    pixels = EvaluationTransform(8, 8, "shortest", "bicubic")(strip)
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
 def test_the_offset_of_a_crop_is_rounded_as_each_library_does() -> None:

@@ -7,6 +7,7 @@ import logging
 import struct
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.support.fake_world import png
+from zerovl.images import decode_rgb
+from zerovl.model.preprocess import EvaluationTransform
 
 REFUSED = "This cannot be used as a picture: "
 
@@ -30,6 +33,11 @@ def png_of(width: int, height: int, *more: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + pixels + chunk(b"IEND", b"")
 
 
+def inflated(kind: bytes) -> bytes:
+    """A chunk named `p` that says 80 MiB in as many kilobytes."""
+    return chunk(kind, b"p\0\0" + zlib.compress(bytes(80 << 20), 9))
+
+
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
     """Pictures whose pixels were decoded."""
@@ -41,24 +49,40 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("made", "reason"),
     [
-        (png_of(8000, 6251), "8000x6251 pixels, more than 50000000."),
-        (png_of(12_000, 12_000), "12000x12000 pixels, more than 50000000."),
-        (png_of(65_000, 65_000), "Image size (4225000000 pixels) exceeds limit of"),
-        (png_of(4, 4, chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(80 << 20), 9))), "ValueError: Decompressed"),
-        (png_of(4, 4, chunk(b"zTXt", b"p\0\0" + zlib.compress(bytes(80 << 20), 9))), "ValueError: Decompressed"),
+        (lambda: png_of(8000, 6251), "8000x6251 pixels, more than 50000000."),
+        (lambda: png_of(12_000, 12_000), "12000x12000 pixels, more than 50000000."),
+        (lambda: png_of(65_000, 65_000), "Image size (4225000000 pixels) exceeds limit of"),
+        (lambda: png_of(4, 4, inflated(b"iCCP")), "ValueError: Decompressed"),
+        (lambda: png_of(4, 4, inflated(b"zTXt")), "ValueError: Decompressed"),
     ],
     ids=["50 megapixels", "144 megapixels", "4 gigapixels", "a profile of 80 MiB", "a text of 80 MiB"],
 )
 def test_bombs_are_refused_before_a_pixel_is_decoded(
-    client: TestClient, decoded: list[Image.Image], data: bytes, reason: str
+    client: TestClient, decoded: list[Image.Image], made: Callable[[], bytes], reason: str
 ) -> None:
+    data = made()
     assert len(data) < 200_000
     answer = client.post("/api/search", content=data)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(REFUSED + reason)
     assert not decoded
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)], ids=["lying", "standing"])
+def test_a_strip_takes_no_more_memory_than_its_middle(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    asked: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *more: asked.append(to) or resize(self, to, *more))
+    strip = io.BytesIO()
+    Image.new("L", size, 200).save(strip, "PNG")
+    assert len(strip.getvalue()) < 200
+    pixels = EvaluationTransform(224, 224, "shortest", "bicubic")(decode_rgb(strip.getvalue()))
+    assert pixels.shape == (3, 224, 224)
+    assert (pixels == 200).all()
+    assert asked
+    assert max(map(max, asked)) <= 32 * 224
 
 
 def test_of_an_upload_nothing_is_kept(

@@ -17,6 +17,8 @@ from zerovl.params import ModelParams
 # Both sides to one length; or the shorter side, the crop's offset rounded down (transformers) or to the nearest even
 # number (torchvision, so open_clip).
 RESIZE_MODES = ("squash", "shortest", "shortest-rounded")
+# What of a long picture is resized, in shorter sides. Resized whole, a strip of 20,000x1 pixels would take gigabytes.
+LONGEST = 32
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -45,11 +47,19 @@ class EvaluationTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB picture into uint8 pixels (3, image_size, image_size)."""
+        image = self._middle(image)
         size = self._resized(image.size)
         resized = image if image.size == size else image.resize(size, INTERPOLATIONS[self.interpolation])
         left, top = (self._offset(side) for side in size)
         cropped = resized.crop((left, top, left + self.image_size, top + self.image_size))
         return torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+
+    def _middle(self, image: Image.Image) -> Image.Image:
+        """Cut the same off both ends of a picture longer than `LONGEST` shorter sides, so that its centre stays."""
+        if self.resize_mode == "squash":
+            return image
+        left, top = (max(0, (side - LONGEST * min(image.size) + 1) // 2) for side in image.size)
+        return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if self.resize_mode == "squash":

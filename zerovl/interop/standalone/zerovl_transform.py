@@ -15,6 +15,7 @@ from PIL import Image
 from zerovl.picture_looks import to_rgb
 
 FILE = "preprocess.json"
+LONGEST = 32  # what of a long picture is resized, in shorter sides: a strip takes gigabytes if resized whole
 
 
 class Transform:
@@ -31,7 +32,7 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """Turn a picture of any mode and size, as people see it, into normalised pixels, float32 (3, crop, crop)."""
-        image = to_rgb(image)
+        image = self._middle(to_rgb(image))
         size = self._resized(image.size)
         if image.size != size:
             image = image.resize(size, self.interpolation)
@@ -40,6 +41,12 @@ class Transform:
         pixels = np.asarray(cropped).transpose(2, 0, 1).astype(np.float32)  # (3, crop, crop), 0 to 255
         normalised: npt.NDArray[np.float32] = (pixels / np.float32(255) - self.mean) / self.std
         return normalised
+
+    def _middle(self, image: Image.Image) -> Image.Image:
+        if self.mode == "squash":
+            return image
+        left, top = (max(0, (side - LONGEST * min(image.size) + 1) // 2) for side in image.size)
+        return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if self.mode == "squash":
