@@ -29,6 +29,7 @@ UNSENT = "unsent-pages"  # folder among a run's reports
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a page is sent again; the last one for all after it
 _PATIENCE = 300.0  # seconds after which a page is not sent again
 _LAST_SECONDS = 10.0  # how long a run that failed or was cancelled waits for its pages
+_END_SECONDS = 2.0  # that the end waits for a request that is under way
 _PASSING = (408, 409, 429)  # of the statuses below 500, those that another attempt may not meet again
 
 
@@ -66,7 +67,8 @@ class Outbox:
         self._changed = threading.Condition()
         # The thread sends with the settings of whoever made the outbox.
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._work,), name="outbox", daemon=True).start()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name="outbox", daemon=True)
+        self._thread.start()
 
     def put(self, page: Page) -> None:
         """Send a page of the run that calls, soon; never waits for the server."""
@@ -94,7 +96,9 @@ class Outbox:
             self._closed = True
             self._changed.notify_all()
             left = [*self._given_up.values(), *self._waiting.values()]
-            return [(letter.page, letter.error) for letter in left]
+        # Python's end would meet it in the midst of compiled code, and abort the process.
+        self._thread.join(timeout=_END_SECONDS)
+        return [(letter.page, letter.error) for letter in left]
 
     def _work(self) -> None:
         # No retries of the client's own: its growing pauses would hold up the pages behind.

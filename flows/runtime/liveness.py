@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -22,6 +23,8 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 _POLL = 1.0  # seconds
 LOOK_VARIABLE = "ZEROVL_LOOK_SECONDS"
 LOOK_SECONDS = 30.0  # between two looks at what the server says of the run
+_END_SECONDS = 5.0  # that the end of the process waits for a look
+_ends = threading.Event()
 
 
 def follow_worker(run: str | None) -> None:
@@ -37,7 +40,9 @@ def follow_worker(run: str | None) -> None:
         threading.Thread(target=_watch_parent, name="liveness", daemon=True).start()
     cancel_log.install(UUID(run))
     if get_current_settings().api.url:
-        threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True).start()
+        alive = threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True)
+        alive.start()
+        atexit.register(_end, alive)
 
 
 def _watch_parent() -> None:
@@ -49,6 +54,12 @@ def _watch_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _end(alive: threading.Thread) -> None:
+    """Let a look come to its end: Python ends threads in the midst of compiled code by aborting the process."""
+    _ends.set()
+    alive.join(timeout=_END_SECONDS)
+
+
 def _say_alive(run: UUID) -> None:
     """Correct three things that go wrong after a time without a server.
 
@@ -58,8 +69,7 @@ def _say_alive(run: UUID) -> None:
     cancelled when it was taken for lost: its end is on the server already, and it must not promote anything.
     """
     cancelling, pause = False, float(os.environ.get(LOOK_VARIABLE) or LOOK_SECONDS)
-    while True:
-        time.sleep(pause)
+    while not _ends.wait(pause):
         # No retries: their growing pauses would outlast the server's return by minutes.
         alone = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
         with suppress(httpx.HTTPError, OSError), alone, get_client(sync_client=True) as client:

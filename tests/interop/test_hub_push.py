@@ -60,7 +60,9 @@ def test_every_file_arrives_in_a_private_repository(exported: Path, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         assert f"{hub.url}/team/model/commit/cccc" in done.stdout
         (created,) = hub.created
-        assert (created["name"], created["organization"], created["visibility"]) == ("model", "team", "private")
+        assert (created["name"], created["organization"]) == ("model", "team")
+        # Which of the two says it differs between the versions of huggingface_hub that pyproject.toml promises.
+        assert created.get("visibility") == "private" or created.get("private") is True
         assert set(hub.cards) == {(exported / "README.md").read_text()}
         there = {path.relative_to(exported).as_posix(): path for path in exported.rglob("*") if path.is_file()}
         assert hub.files == {name: path.read_bytes() for name, path in there.items()}

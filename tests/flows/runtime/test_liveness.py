@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -53,3 +54,13 @@ def test_a_run_that_was_cancelled_ends_itself(
     liveness._say_alive(uuid.uuid4())
     assert sent == [(os.getpid(), signal.SIGTERM)]
     assert (server.states, server.set) == ([], corrected)
+
+
+def test_nothing_looks_any_more_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that Python's end meets in the midst of compiled code aborts the process of a complete run."""
+    monkeypatch.setattr(liveness, "_ends", threading.Event())
+    monkeypatch.setenv(liveness.LOOK_VARIABLE, "1000")
+    alive = threading.Thread(target=liveness._say_alive, args=(uuid.uuid4(),), daemon=True)
+    alive.start()
+    liveness._end(alive)
+    assert not alive.is_alive()
