@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.exchange import check_trains_on
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.retrieval import retrieval_metrics
 from zerovl.interop import original
@@ -38,6 +39,13 @@ def test_golden_embeddings_and_metrics(imported: Encoder, parity: Path) -> None:
         for k in (1, 5, 10):
             assert found[f"{ours}_r{k}"] == pytest.approx(expected[f"zs_{side}-R@{k}"], rel=1e-6)
     assert found["rsum"] == pytest.approx(expected["zs_RSUM"], rel=1e-6)
+
+
+def test_its_recipe_trains_on_from_it(imported: Encoder, parity: Path) -> None:
+    out = imported.tokenizer.folder
+    check_trains_on(out)
+    with pytest.raises(ZeroVLError, match="is there already; name another folder"):
+        original.import_checkpoint(parity / "zerovl_tiny.pth", "test_vit", str(parity / "bert"), out)
 
 
 def test_tokens_are_the_golden_ones(imported: Encoder, parity: Path) -> None:

@@ -1,36 +1,25 @@
-"""`zerovl import`: a folder of another library as a bundle, whole or not at all.
-
-Beside the model a bundle that was imported has `text_tower/` (config and tokenizer) and `train.yaml`, a recipe that
-trains on from it: `zerovl recipe MODEL/train.yaml data.raw=...`.
-"""
+"""`zerovl import`: a folder of another library as a bundle, whole or not at all."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, sync_folder, sync_tree, write_json
-from zerovl.interop import clip_import, open_clip_import
+from zerovl.files import read_json
+from zerovl.interop import clip_import, imported_bundle, open_clip_import
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.open_clip_export import CONFIG
 from zerovl.model import bundle
-from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import check_padding, text_config_from
 from zerovl.model.towers import from_architecture
-from zerovl.workspace import Workspace
 
 TOLERANCE = 1e-5  # of a component of an embedding
-TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
 
 
 def import_folder(folder: Path, out: Path) -> None:
@@ -40,10 +29,7 @@ def import_folder(folder: Path, out: Path) -> None:
         ZeroVLError: the folder is of no kind that is known, has something without a counterpart here, or embeds
             otherwise than its library; then there is no `out`. Or `out` is there already.
     """
-    if out.exists():
-        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
-    if Path("dvc.yaml").is_file() and out.resolve() == Workspace().model.resolve():
-        raise ZeroVLError(f"--out {out}: that is what `dvc repro` writes, and empties first; name another folder")
+    imported_bundle.check_out(out)
     found = _reader(folder)(folder)
     model = from_architecture(found.architecture)
     bundle.load_weights(model, found.weights, str(folder))
@@ -56,8 +42,8 @@ def import_folder(folder: Path, out: Path) -> None:
             "put the tokenizer there that the model was trained with"
         )
     checked = _compare(found, model, tokenizer, folder)
-    _write(model, tokenizer, out)
-    print(f"{out}: from {folder}. {checked} To train on: zerovl recipe {out / RECIPE} data.raw=FOLDER")
+    imported_bundle.write(model, tokenizer, out)
+    print(f"{out}: from {folder}. {checked} To train on: {imported_bundle.next_command(out)}")
 
 
 def _reader(folder: Path) -> Callable[[Path], Imported]:
@@ -89,41 +75,3 @@ def _compare(found: Imported, model: DualEncoder, tokenizer: CaptionTokenizer, f
             f"{TOLERANCE:g} is allowed; nothing was written"
         )
     return f"{found.library} gave {sample.origin} the same embeddings: at most {differences} apart."
-
-
-def _write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of an import that was ended
-    try:
-        tokenizer.save(aside / TEXT_TOWER)
-        write_json(aside / TEXT_TOWER / "config.json", model.architecture.text_config)
-        (aside / RECIPE).write_text(yaml.safe_dump(_recipe(model.architecture, out), sort_keys=False), encoding="utf-8")
-        bundle.save(model, tokenizer, aside)
-        sync_tree(aside)
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(out.parent)
-
-
-def _recipe(architecture: Architecture, out: Path) -> dict[str, Any]:
-    """What `params.yaml` says of this model."""
-    pooling = architecture.pooling if architecture.pooling != "end" else "auto"
-    loss = {} if architecture.logit_bias is None else {"loss": "sigmoid"}
-    return {
-        "prepare": {"tokenizer_vocab": 0},
-        "model": {
-            "image_tower": {"name": architecture.image_tower, "options": architecture.image_options},
-            "text_tower": {"name": str(out / TEXT_TOWER), "config": {}, "pooling": pooling},
-            "embed_dim": architecture.embed_dim,
-            "temperature": min(max(architecture.temperature, 0.001), 0.5),
-            "image_size": architecture.image_size,
-            "resize_size": architecture.resize_size,
-            "resize_mode": architecture.resize_mode,
-            "interpolation": architecture.interpolation,
-            "mean": list(architecture.mean),
-            "std": list(architecture.std),
-            "max_tokens": architecture.max_tokens,
-        },
-        "train": {"init_from": str(out), **loss},
-    }

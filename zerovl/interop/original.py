@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from zerovl.errors import ZeroVLError
+from zerovl.interop import imported_bundle
 from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
@@ -31,12 +32,19 @@ _IGNORED = ("text_tower.embeddings.position_ids",)  # a buffer that older transf
 
 
 def import_checkpoint(file: Path, image_tower: str, text_tower: str, out: Path) -> None:
-    """Write the bundle `out` from `file`; strict about every key (see `rename`)."""
+    """Write the bundle `out` from `file`, with a recipe that trains on from it.
+
+    Raises `ZeroVLError` for any key that is not known or missing (see `rename`), and where `out` is there already.
+    """
+    imported_bundle.check_out(out)
     weights = rename(read_state_dict(file), str(file))
     model = build(weights, image_tower, text_tower)
     bundle.load_weights(model, weights, str(file))
-    bundle.save(model, CaptionTokenizer(text_tower, MAX_TOKENS), out)
-    print(f"{out}: bundle of {image_tower} + {text_tower}, {len(weights)} tensors, from {file}")
+    imported_bundle.write(model, CaptionTokenizer(text_tower, MAX_TOKENS), out)
+    print(
+        f"{out}: bundle of {image_tower} + {text_tower}, {len(weights)} tensors, from {file}. "
+        f"To train on: {imported_bundle.next_command(out)}"
+    )
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
