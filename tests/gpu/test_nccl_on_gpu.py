@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from tests.support.device_runs import gradient_error, precision_of, ragged_batch
 from tests.support.towers import decoupled_step, gradients, model, plain_step
@@ -36,18 +34,8 @@ class CountedGroup(ProcessGroup):
 
 
 @pytest.fixture
-def group(device: torch.device, tmp_path: Path) -> Iterator[CountedGroup]:
-    """A world of one rank, joined by a file."""
-    on_gpu = device.type == "cuda"
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        init_method=f"file://{tmp_path}/rendezvous",
-        rank=0,
-        world_size=1,
-        device_id=torch.device("cuda", device.index or 0) if on_gpu else None,
-    )
-    yield CountedGroup()
-    dist.destroy_process_group()
+def group(process_group: None) -> CountedGroup:
+    return CountedGroup()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
