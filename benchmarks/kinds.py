@@ -13,6 +13,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.gradients import OwnGradients
 from zerovl.engine.precision import Precision
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
+from zerovl.engine.transfer import transfer_to
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import SoftmaxLoss
 from zerovl.objective.mixup import Mix
@@ -27,7 +28,9 @@ def finders(model: DualEncoder, device: torch.device, precision: str, kept: int)
     ranks, how = one_rank(device), Precision(precision, device)
 
     def context() -> StepContext:
-        return StepContext(model, ranks, how, SoftmaxLoss(), seed=0, gradients=OwnGradients())
+        return StepContext(
+            model, ranks, how, SoftmaxLoss(), seed=0, gradients=OwnGradients(), transfer=transfer_to(device)
+        )
 
     return {
         PLAIN: lambda: PlainStep(context()),

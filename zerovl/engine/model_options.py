@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.patches import project_patches
 from zerovl.engine.precision import Precision
 from zerovl.engine.sharding import gather_policy, shard
 from zerovl.errors import ZeroVLError
@@ -41,6 +42,8 @@ def prepare_model(
     sharded = machine.shard_model and ranks.world_size > 1
     if machine.channels_last:
         convert_to_channels_last(model.image_tower, weights=not sharded)
+    if ranks.device.type == "cuda":
+        project_patches(model.image_tower)
     if machine.compile:
         compile_towers(model)
     if sharded:
