@@ -19,6 +19,7 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.epochs import EpochStream
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import MIXED, GlobalBatch
+from zerovl.data.batches.sides import Pictures
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.model.text import CaptionTokenizer
@@ -54,7 +55,7 @@ def main() -> None:
         shards=ShardReader(workspace.shards),
         sampler=BalancedSampler(sizes, share, steps=3, seed=params.train.seed),
         tokenize=CaptionTokenizer(workspace.tokenizer, params.model.max_tokens),
-        transform=TrainTransform(params.model.image_size, params.train.augment),
+        images=Pictures(TrainTransform(params.model.image_size, params.train.augment)),
         augment=params.train.augment,
         micro_batch=share * len(sizes),
         seed=params.train.seed,

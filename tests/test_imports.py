@@ -63,7 +63,7 @@ ONLY_IN = {
 }
 BARE_NODE_FORBIDS = ("great_expectations", "boto3", "distributed", "dvc", "dvclive", "moto", "prefect")
 # Of tests/support: the plugins of all tests, and what tests/gpu imports.
-GPU_TESTS_USE = ("s3", "registries", "device_runs", "towers", "pairs", "tiny_project", "real_world")
+GPU_TESTS_USE = ("s3", "registries", "device_runs", "encoded", "towers", "pairs", "tiny_project", "real_world")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -52,6 +52,7 @@ _LATER = frozenset(
         "machine",
         "machine.cache_features",
         "machine.checkpoint_copy",
+        "machine.decode_on",
         "machine.deterministic",
         "machine.gpu_wait_minutes",
         "machine.shard_gathers",

@@ -117,14 +117,14 @@ class PictureReader:
 
     def open(self, data: bytes) -> OpenedPicture:
         """Read the header of a JPEG, or decode what is something else; raises `BrokenImageError`."""
-        size = self._plain_size(data)
+        size = self.plain_size(data)
         if size is None:
             pixels = _decoded(data)
             return OpenedPicture((pixels.shape[1], pixels.shape[0]), lambda _reduction: pixels)
         return OpenedPicture(size, lambda reduction: self._jpeg(data, size, reduction))
 
-    def _plain_size(self, data: bytes) -> Size | None:
-        """The size of a JPEG in RGB that looks as its values; None for anything else, broken bytes included."""
+    def plain_size(self, data: bytes) -> Size | None:
+        """Return the size of a JPEG in RGB that looks as its values; None for anything else, broken bytes included."""
         try:
             size = self._jpegs.size(data)
             return size if size and _looks_as_its_values(data) else None

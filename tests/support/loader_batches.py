@@ -6,6 +6,7 @@ from tests.support.shard_fixture import WordTokenizer, Written
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.loader import TrainBatches, train_batches
 from zerovl.data.batches.sampling import make_sampler
+from zerovl.data.batches.sides import Pictures
 from zerovl.data.shards import ShardReader
 from zerovl.params import AugmentParams
 
@@ -23,7 +24,7 @@ def batches_of(written: Written, **changes: Any) -> TrainBatches:
         "rank": 0,
         "world_size": 1,
         "shards": ShardReader(written.shards),
-        "transform": TrainTransform(24, augment),
+        "images": Pictures(TrainTransform(24, augment)),
         "sampler": make_sampler(kind, SIZES, BATCH, epochs, seed),
     }
     return train_batches(

@@ -46,11 +46,12 @@ class SplitReader:
         try:
             return decode(sample.image)
         except BrokenImageError as error:
-            path, offset, _ = self._place(source, row)
-            raise ZeroVLError(
-                f"{self._shards.root}/{path}: the picture of sample {sample.key} at byte {offset} no longer decodes "
-                f"({error}); get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
-            ) from None
+            raise no_longer_decodes(self.where(source, row, sample), error) from None
+
+    def where(self, source: str, row: int, sample: Sample) -> str:
+        """Say where the picture of a sample lies, for messages."""
+        path, offset, _ = self._place(source, row)
+        return f"{self._shards.root}/{path}: the picture of sample {sample.key} at byte {offset}"
 
     def _place(self, source: str, row: int) -> tuple[str, int, int]:
         """Shard, offset and size."""
@@ -60,6 +61,14 @@ class SplitReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_indices": {}}  # pickling a memory map would copy the whole file
+
+
+def no_longer_decodes(where: str, error: BrokenImageError) -> ZeroVLError:
+    """Return the error of a picture that was whole when it was packed; `where` as `SplitReader.where` says it."""
+    return ZeroVLError(
+        f"{where} no longer decodes ({error}); get the shard back with `dvc pull`, or make it again with "
+        "`dvc repro -f prepare`"
+    )
 
 
 def read_image(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:

@@ -25,11 +25,25 @@ from zerovl.objective.mixup import Mix
 _BEHIND_TOWER = 0x5EED_D40F  # so that its masks are not those that the tower drew first
 
 
+class Images(Protocol):
+    """Pixels or features, or what becomes them on its way to a device; a tensor is one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it has on a device."""
+
+    def __len__(self) -> int:
+        """Return m."""
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Tensor:
+        """Return pixels (m, 3, H, W) or features (m, w) on the device."""
+
+
 class Inputs(Protocol):
     """A micro-batch; pixels are uint8, or normalised floats. What a frozen tower makes of a side may stand for it."""
 
     @property
-    def images(self) -> Tensor:
+    def images(self) -> Images:
         """Pixels, (m, 3, H, W); or features of the image tower, (m, w) float."""
 
     @property

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-from zerovl.engine.forward import Constants, Inputs
+from zerovl.engine.forward import Constants, Images, Inputs
 
 ROOM = 512 << 20  # bytes of inputs that stay on a GPU between the passes: 3,500 pairs at 224 pixels
 UNKNOWN = Constants(None, None)
@@ -33,7 +33,7 @@ class Moved:
         return self.images.nbytes + self.input_ids.nbytes + self.attention_mask.nbytes
 
 
-def moved(inputs: Inputs, known: Constants, copy: Callable[[Tensor], Tensor]) -> Moved:
+def moved(inputs: Inputs, known: Constants, copy: Callable[[Images], Tensor]) -> Moved:
     """Return what `copy` makes of each tensor of a micro-batch, but for sides whose features are `known`."""
     nothing = torch.empty(0)
     images = nothing if known.image is not None else copy(inputs.images)
@@ -72,6 +72,7 @@ class OwnStream:
     """Copies to a GPU on a stream of their own, so that they run while it computes; from page-locked memory.
 
     The host is ahead of the GPU, so the copies of a micro-batch are given to it while an earlier one is computed.
+    Pictures that are decoded on their way are decoded on that stream too.
     """
 
     def __init__(self, device: torch.device, room: int = ROOM) -> None:
@@ -106,7 +107,7 @@ class KeptInputs:
 
     def keep(self, index: int, inputs: Inputs, known: Constants) -> None:
         """Keep of a micro-batch on the device what is not `known`, where there is room."""
-        needed = moved(inputs, known, lambda tensor: tensor)
+        needed = moved(inputs, known, lambda there: cast(Tensor, there))
         if needed.nbytes <= self._room:
             self._room -= needed.nbytes
             self._kept[index] = needed

@@ -77,7 +77,27 @@ class Params(Section):
                 "memory on one rank the others would wait for it; set train.micro_batch to a number (`zerovl plan` "
                 "suggests one)"
             )
+        if self.machine.decode_on == "gpu":
+            self._pictures_can_be_decoded_on_a_gpu()
         return self
+
+    def _pictures_can_be_decoded_on_a_gpu(self) -> None:
+        train = self.train
+        for key, value, usual, why in (
+            ("train.augment.auto_augment", train.augment.auto_augment, False, "AutoAugment runs on the CPU"),
+            (
+                "train.reading",
+                train.reading,
+                "indexed",
+                "pictures that nobody has looked at are tried when read",
+            ),
+        ):
+            if value != usual:
+                given, other = (str(each).lower() for each in (value, usual))
+                raise ValueError(
+                    f"machine.decode_on gpu and {key} {given} do not go together: {why}; set machine.decode_on to cpu "
+                    f"or {key} to {other}"
+                )
 
 
 def batch_problem(params: Params, ranks: int) -> str | None:

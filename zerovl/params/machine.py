@@ -53,6 +53,11 @@ class MachineParams(Section):
         description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    decode_on: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="where training decodes JPEGs: by the loader processes, or by nvJPEG on the GPU, which rounds "
+        "otherwise; what that does not take, and all of them where there is none, are decoded on the CPU",
+    )
     shards: str = Field(
         "", description="copy of data/shards that is read: s3://bucket/prefix or a folder; empty: data/shards"
     )

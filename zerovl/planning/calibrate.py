@@ -30,6 +30,7 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import training_sampler
+from zerovl.data.batches.sides import Pictures
 from zerovl.data.manifest import Manifest
 from zerovl.data.open_shards import ShardFiles, shard_root
 from zerovl.device import own_device
@@ -270,7 +271,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         shards=files.reader([], None, workspace.root),
         sampler=sampler,
         tokenize=tokenize,
-        transform=TrainTransform(training_image_size(params), train.augment),
+        images=Pictures(TrainTransform(training_image_size(params), train.augment)),
         augment=train.augment,
         micro_batch=layout.micro_batch,
         seed=train.seed,

@@ -54,6 +54,7 @@ from zerovl.training import data_wait, fingerprint, learning, streaming
 from zerovl.training.checkpoint_copy import checkpoint_copy
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
+from zerovl.training.picture_route import PictureRoute, picture_route
 from zerovl.training.report import add_to_report, write_report
 from zerovl.training.run_spec import Run, make_spec
 from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
@@ -145,9 +146,12 @@ def _train(
             stop=stop,
             log=log,
         )
-        batches = _batches(run, sizing.layout.micro_batch, start_step, stored, places)
+        route = picture_route(params, ranks, "image" in stored)
+        batches = _batches(run, sizing.layout.micro_batch, start_step, stored, places, route)
         with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
-            return _guarded(trainer, batches, start_step, progress)
+            outcome = _guarded(trainer, batches, start_step, progress)
+        route.tell()
+        return outcome
     finally:
         if log:
             log.close()
@@ -206,19 +210,23 @@ def _tracked(run: Run) -> AbstractContextManager[Senders | None]:
 
 
 def _batches(
-    run: Run, micro_batch: int, start_step: int, stored: dict[Side, StoredFeatures], places: Places | None
+    run: Run,
+    micro_batch: int,
+    start_step: int,
+    stored: dict[Side, StoredFeatures],
+    places: Places | None,
+    route: PictureRoute,
 ) -> TrainBatches:
     train = run.params.train
-    transform = training_transform(run.params)
     arrange = arrange_by(train.pair_order, run.spec.tokenizer.special.pad)
     if isinstance(run.spec.sampler, StreamSchedule):
-        return streaming.batches_of(run, places, micro_batch, start_step, transform, arrange)
+        return streaming.batches_of(run, places, micro_batch, start_step, training_transform(run.params), arrange)
     return train_batches(
         manifest=run.spec.manifest,
         shards=run.shards.reader(),
         sampler=run.spec.sampler,
         tokenize=run.spec.tokenizer,
-        transform=transform,
+        images=route.images,
         augment=train.augment,
         micro_batch=micro_batch,
         seed=train.seed,
@@ -227,7 +235,7 @@ def _batches(
         start_step=start_step,
         workers=run.params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, run.spec.tokenizer),
-        arrange=arrange,
+        arrange=route.arranged(arrange),
         stored_images=stored.get("image"),
         stored_captions=stored.get("text"),
         ahead=run.shards.ahead(),

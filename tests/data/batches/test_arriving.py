@@ -13,6 +13,7 @@ from tests.support.towers import CPU, RANKS, decoupled_step, gradients, model
 from zerovl.data.batches.arrangement import ByCaptionLength
 from zerovl.data.batches.arriving import Arriving
 from zerovl.data.batches.loader import MicroBatch, TrainBatches
+from zerovl.data.batches.sides import Pictures
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mix
@@ -104,7 +105,7 @@ def test_micro_batches_and_gradients_are_those_of_a_step_that_waits(written: Wri
             assert torch.equal(found.images, part.images)
             assert torch.equal(found.input_ids, part.input_ids)
     results = []
-    options = {"start_step": 5, "workers": workers, "transform": Pixels32(), "tokenize": FewWords()}
+    options = {"start_step": 5, "workers": workers, "images": Pictures(Pixels32()), "tokenize": FewWords()}
     for arrived in (False, True):
         dual = model().train()
         step_of = decoupled_step(dual, RANKS, Precision("float32", CPU), seed=3, kept_graphs=1)

@@ -17,6 +17,7 @@ from zerovl.data.batches.caption_rows import CaptionRows, OneEach, caption_rows,
 from zerovl.data.batches.epochs import CaptionsInOrder, CaptionStream, EpochStream
 from zerovl.data.batches.loader import train_batches
 from zerovl.data.batches.sampling import DebiasedSampler, Sampler, ShuffledSampler, training_sampler
+from zerovl.data.batches.sides import Pictures
 from zerovl.data.batches.visits import EachCaption, EachPair, epoch_sizes, visits_of
 from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
@@ -172,7 +173,7 @@ def captions_seen(written: Written, **changes: Any) -> list[list[tuple[str, tupl
         shards=ShardReader(written.shards),
         sampler=training_sampler(settings(sampling="shuffled"), written.manifest),
         tokenize=WordTokenizer(),
-        transform=TrainTransform(16, augment),
+        images=Pictures(TrainTransform(16, augment)),
         augment=augment,
         micro_batch=8,
         seed=7,

@@ -15,6 +15,7 @@ from tests.support.shard_fixture import WordTokenizer
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.loader import MicroBatch, train_batches
 from zerovl.data.batches.sampling import training_sampler
+from zerovl.data.batches.sides import Pictures
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import s3_source
 from zerovl.data.shards import ShardReader
@@ -62,7 +63,7 @@ def batches(place: ShardPlace) -> list[MicroBatch]:
         shards=place.reader(),
         sampler=place.sampler,
         tokenize=WordTokenizer(),
-        transform=TrainTransform(16, TRAIN.augment),
+        images=Pictures(TrainTransform(16, TRAIN.augment)),
         augment=TRAIN.augment,
         micro_batch=4,
         seed=3,

@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from zerovl.data.batches.encoded_pictures import joined
 from zerovl.data.batches.loader import MicroBatch
 from zerovl.errors import ZeroVLError
 
@@ -41,7 +42,7 @@ class ByCaptionLength:
         batch = [first, *arriving]
         lengths = torch.cat([part.attention_mask.sum(1) for part in batch])  # (b,)
         keys = [key for part in batch for key in part.keys]
-        images = torch.cat([part.images for part in batch])  # (b, ...)
+        images = joined([part.images for part in batch])  # (b, ...)
         input_ids = _joined([part.input_ids for part in batch], self.pad)  # (b, L)
         mask = _joined([part.attention_mask for part in batch], 0)  # (b, L)
         known = [part.identities for part in batch if part.identities is not None]
@@ -57,7 +58,7 @@ class ByCaptionLength:
                 batch[0].source,
                 None if identities is None else identities[places],
             )
-            arranged.append(part.pin_memory() if batch[0].images.is_pinned() else part)
+            arranged.append(part.pin_memory() if batch[0].input_ids.is_pinned() else part)
         return iter(arranged)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -20,13 +21,22 @@ from torch.nn.functional import interpolate
 from zerovl.data.batches.auto_augment import auto_augment, draw_operations
 from zerovl.data.batches.plane_operations import apply_operations
 from zerovl.params import AugmentParams
-from zerovl.picture_reader import PictureReader, Pixels
+from zerovl.picture_reader import PictureReader, Pixels, Size
 
 RATIO = (3 / 4, 4 / 3)  # of width to height of the crop
 ATTEMPTS = 10  # at a crop that fits, before the central one is taken
 SPARE = 0.75  # of the side of what a crop becomes: so many pixels a side it must have to be decoded smaller
+_END_OF_JPEG = b"\xff\xd9"
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a crop shows of a picture."""
+
+    box: Box
+    mirrored: bool
 
 
 class PillowTransform:
@@ -68,19 +78,37 @@ class TrainTransform:
         """Return the tensor; raises `BrokenImageError` where the picture does not decode."""
         rng = Random(rng_seed)
         picture = self._reader.open(data)
-        box = random_crop_box(*picture.size, self.augment.crop_scale, rng)
-        decoded = picture.pixels(self._reduction(box, self.image_size))
-        pixels = crop_and_resize(decoded, _scaled(box, picture.size, decoded), self.image_size)
-        if self.augment.flip_probability and rng.random() < self.augment.flip_probability:
-            pixels = pixels[:, ::-1]
+        cut = draw_cut(picture.size, self.augment, rng)
+        decoded = picture.pixels(self._reduction(cut.box, self.image_size))
+        pixels = cut_out(decoded, picture.size, cut, self.image_size)
         operations = draw_operations(rng) if self.augment.auto_augment else []
         return torch.from_numpy(apply_operations(pixels, operations))
+
+    def cut_of_jpeg(self, data: bytes, rng_seed: int) -> tuple[Size, Cut] | None:
+        """Return size and cut of a whole JPEG in RGB that looks as its values, without decoding it; None of others.
+
+        It is the cut that a call would make of the same draws.
+        """
+        size = self._reader.plain_size(data) if data[-2:] == _END_OF_JPEG else None
+        return (size, draw_cut(size, self.augment, Random(rng_seed))) if size else None
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """Turn an RGB picture into a uint8 tensor (3, H, W)."""
     pixels = np.asarray(image)  # (H, W, 3)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def draw_cut(size: Size, augment: AugmentParams, rng: Random) -> Cut:
+    """Draw which part of a picture of `size` is shown, and whether it is mirrored."""
+    box = random_crop_box(*size, augment.crop_scale, rng)
+    return Cut(box, augment.flip_probability > 0 and rng.random() < augment.flip_probability)
+
+
+def cut_out(pixels: Pixels, size: Size, cut: Cut, side: int) -> Pixels:
+    """Return (side, side, 3) of a picture of `size`, whose pixels (H, W, 3) may be fewer."""
+    shown = crop_and_resize(pixels, _scaled(cut.box, size, pixels), side)
+    return shown[:, ::-1] if cut.mirrored else shown
 
 
 def crop_and_resize(pixels: Pixels, box: Box, side: int) -> Pixels:
@@ -107,7 +135,7 @@ def reduced(box: Box, side: int) -> int:
 _REDUCTIONS: dict[str, Callable[[Box, int], int]] = {"exact": whole, "fast": reduced}
 
 
-def _scaled(box: Box, size: tuple[int, int], pixels: Pixels) -> Box:
+def _scaled(box: Box, size: Size, pixels: Pixels) -> Box:
     """A box of a picture of `size` (width, height) in its pixels, which may be fewer (H, W, 3)."""
     height, width, _ = pixels.shape
     if (width, height) == size:

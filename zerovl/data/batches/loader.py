@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
 from zerovl.data.batches.arriving import Arriving
+from zerovl.data.batches.encoded_pictures import EncodedPictures
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import Identify, no_identities
 from zerovl.data.batches.randomness import keys64
@@ -32,12 +33,10 @@ from zerovl.data.batches.sides import (
     ImageSide,
     Keys,
     Pair,
-    Pictures,
     StoredCaptions,
     StoredKeys,
     StoredPictures,
     TextSide,
-    Transform,
     sample_key,
 )
 from zerovl.data.batches.workers import OrderedLoader
@@ -53,7 +52,8 @@ from zerovl.params import AugmentParams
 class MicroBatch:
     """Pairs that go through the towers at once, m of them."""
 
-    images: torch.Tensor  # (m, 3, H, W) uint8; or (m, w) float32, what a frozen tower makes of them
+    # (m, 3, H, W) uint8, or what becomes that on the device; or (m, w) float32, what a frozen tower makes of them
+    images: torch.Tensor | EncodedPictures
     input_ids: torch.Tensor  # (m, L) int64; or (m, w) float32, what a frozen tower makes of them
     attention_mask: torch.Tensor  # (m, L) int64; (m, 0) beside features
     keys: list[str]  # m
@@ -62,7 +62,8 @@ class MicroBatch:
 
     def pin_memory(self) -> MicroBatch:
         """Return a copy in page-locked memory, from where a GPU copies while it computes; the loader calls it."""
-        images, input_ids, mask = (t.pin_memory() for t in (self.images, self.input_ids, self.attention_mask))
+        images = self.images.pin_memory()
+        input_ids, mask = self.input_ids.pin_memory(), self.attention_mask.pin_memory()
         identities = None if self.identities is None else self.identities.pin_memory()
         return MicroBatch(images, input_ids, mask, self.keys, self.source, identities)
 
@@ -209,7 +210,7 @@ def train_batches(
     shards: ShardReader,
     sampler: Sampler,
     tokenize: CaptionTokenizer,
-    transform: Transform,
+    images: ImageSide,
     augment: AugmentParams,
     micro_batch: int,
     seed: int,
@@ -236,7 +237,7 @@ def train_batches(
             f"{world_size} x {micro_batch}; change one of them"
         )
     reader = SplitReader(manifest, shards, "train")
-    images = StoredPictures(stored_images) if stored_images else Pictures(transform)
+    images = StoredPictures(stored_images) if stored_images else images
     captions = StoredCaptions(stored_captions) if stored_captions else Captions(tokenize, augment.mask_probability)
     key_of = StoredKeys(stored_images) if stored_images and stored_captions else sample_key
     if ahead is None or (stored_images and stored_captions):  # then no shard is read

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.captions import cut, mask_tokens
+from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, pack
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.randomness import RowRandom
 from zerovl.data.shards import Sample
@@ -66,6 +68,11 @@ class Pair:
         """Return what `transform` makes of the picture; raises `ZeroVLError` where it does not decode."""
         return self._reader.decoded(self.source, self.row, self.sample, transform)
 
+    @property
+    def where(self) -> str:
+        """Where the picture lies, for messages."""
+        return self._reader.where(self.source, self.row, self.sample)
+
 
 @dataclass(frozen=True)
 class DrawnPair:
@@ -98,8 +105,8 @@ class Keys(Protocol):
 class ImageSide(Protocol):
     """Makes what the image side of a micro-batch is."""
 
-    def __call__(self, pairs: Sequence[DrawnPair]) -> Tensor:
-        """Return pixels (m, 3, H, W) uint8, or features (m, w)."""
+    def __call__(self, pairs: Sequence[DrawnPair]) -> Tensor | EncodedPictures:
+        """Return pixels (m, 3, H, W) uint8, or features (m, w); or pictures that are decoded where they are used."""
         ...
 
 
@@ -134,6 +141,24 @@ class Pictures:
 
     def __call__(self, pairs: Sequence[DrawnPair]) -> Tensor:
         return torch.stack([drawn.pixels(self.transform) for drawn in pairs])
+
+
+@dataclass(frozen=True)
+class PicturesAsStored:
+    """JPEGs with the cut that is drawn for each, to be decoded elsewhere; what is no plain JPEG is decoded here."""
+
+    transform: TrainTransform
+
+    def __call__(self, pairs: Sequence[DrawnPair]) -> EncodedPictures:
+        encoded, decoded = {}, {}
+        for place, drawn in enumerate(pairs):
+            data = drawn.pair.sample.image
+            if found := self.transform.cut_of_jpeg(data, drawn.image_seed):
+                file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                encoded[place] = EncodedPicture(file, *found, drawn.pair.where)
+            else:
+                decoded[place] = drawn.pixels(self.transform)
+        return pack(encoded, decoded, self.transform.image_size)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""Pictures that travel as JPEGs become what the loader would have made of them, whatever decodes them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.encoded import as_loaded, levels_apart, planes, soft, stored
+from tests.support.loader_batches import BATCH, SIZES, batches_of
+from tests.support.shard_fixture import WordTokenizer, Written, write
+from zerovl.data.batches.arrangement import ByCaptionLength
+from zerovl.data.batches.augmentation import TrainTransform
+from zerovl.data.batches.encoded_pictures import EncodedPictures, decode_exactly, joined
+from zerovl.data.batches.gpu_decoding import BatchedDecoding, nvjpeg_problem
+from zerovl.data.batches.sides import PicturesAsStored
+from zerovl.errors import ZeroVLError
+from zerovl.params import AugmentParams
+from zerovl.picture_reader import PictureReader
+
+CPU = torch.device("cpu")
+SIDE = 24
+CROPS = TrainTransform(SIDE, AugmentParams(crop_scale=(0.4, 1.0), flip_probability=0.5))
+GREY = stored(soft(50, 3).convert("L"))
+TURNED = stored(soft(40, 4), exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
+FILES = [
+    stored(soft(60, 0)),
+    stored(soft(90, 1), "PNG"),
+    stored(soft(33, 2)),
+    GREY,
+    TURNED,
+    stored(soft(70, 5), progressive=True),
+]
+DECODED = [1, 3, 4]  # no plain JPEGs
+
+
+class Imitated:
+    """Decodes a batch as nvJPEG does: all of it or nothing; refuses the files that it is told to."""
+
+    def __init__(self, refused: Sequence[bytes] = (), error: str = "Failed to decode batch: 4") -> None:
+        self.refused = [planes(file) for file in refused]
+        self.error = error
+        self.batches: list[int] = []
+
+    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+        self.batches.append(len(files))
+        if any(torch.equal(file, other) for file in files for other in self.refused):
+            raise RuntimeError(self.error)
+        whole = [PictureReader().open(file.numpy().tobytes()).pixels().copy() for file in files]
+        return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in whole]
+
+
+def loaded(files: Sequence[bytes] = FILES) -> EncodedPictures:
+    return as_loaded(PicturesAsStored(CROPS), files)
+
+
+def test_exactly_decoded_they_are_what_the_loader_makes() -> None:
+    pictures = loaded()
+    assert sorted(pictures.decoded()) == DECODED
+    expected = torch.stack([CROPS(file, seed) for seed, file in enumerate(FILES)])
+    assert torch.equal(decode_exactly(pictures, CPU), expected)
+    assert torch.equal(pictures.to(CPU), expected)  # what does so where nothing else was named
+    assert pictures.shape == expected.shape
+    assert pictures.nbytes == expected.nbytes
+    assert len(pictures) == len(FILES)
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 60 * 60 + 3 * 33 * 33, 1 << 30])
+def test_decoded_in_batches_they_are_so_to_one_level(at_once: int) -> None:
+    pictures, decoder = loaded(), Imitated()
+    decoding = BatchedDecoding(decoder, at_once)
+    mean, most = levels_apart(decoding(pictures, CPU), decode_exactly(pictures, CPU))
+    assert most <= 1
+    assert mean < 0.05
+    assert (decoding.decoded, decoding.arrived, decoding.refused) == (3, 3, 0)
+    assert decoder.batches == {1: [1, 1, 1], 1 << 30: [3]}.get(at_once, [2, 1])
+
+
+def test_what_is_refused_is_decoded_exactly_and_counted_and_the_order_stays() -> None:
+    pictures = loaded()
+    expected = decode_exactly(pictures, CPU)
+    for refused in ([FILES[0]], [FILES[2]], [FILES[0], FILES[5]], [FILES[0], FILES[2], FILES[5]]):
+        decoding = BatchedDecoding(Imitated(refused))
+        found = decoding(pictures, CPU)
+        assert levels_apart(found, expected)[1] <= 1
+        exact = [*DECODED, *(FILES.index(file) for file in refused)]
+        assert torch.equal(found[exact], expected[exact])
+        assert (decoding.decoded, decoding.arrived, decoding.refused) == (3 - len(refused), 3, len(refused))
+        assert f"{len(refused)} that nvJPEG refused" in decoding.told()
+
+
+def test_pixels_of_another_size_are_not_used() -> None:
+    class Smaller(Imitated):
+        def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+            return [pixels[:, :-1] for pixels in super().__call__(files)]
+
+    pictures, decoding = loaded(), BatchedDecoding(Smaller())
+    assert torch.equal(decoding(pictures, CPU), decode_exactly(pictures, CPU))
+    assert decoding.refused == 3
+
+
+def test_a_gpu_that_has_no_memory_left_is_no_refusal() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        BatchedDecoding(Imitated([FILES[0]], "CUDA error: out of memory"))(loaded(), CPU)
+
+
+def test_a_picture_that_nothing_decodes_is_named() -> None:
+    pictures = loaded()
+    files = pictures.files.clone()
+    first, end = pictures.rows[2, :2].tolist()
+    files[first:end] = 7
+    damaged = planes(files[first:end].numpy().tobytes())
+    for decoder in (decode_exactly, BatchedDecoding(Imitated([damaged.numpy().tobytes()]))):
+        with pytest.raises(ZeroVLError, match=r"sample 2 no longer decodes \(not a picture\).*dvc pull"):
+            decoder(replace(pictures, files=files), CPU)
+
+
+def test_a_jpeg_that_was_cut_off_does_not_travel() -> None:
+    """Its header is whole: only who decodes it would notice."""
+    with pytest.raises(ValueError, match="truncated"):
+        loaded([FILES[0][:-40]])
+
+
+def test_pictures_can_be_joined_and_chosen() -> None:
+    parts = [loaded(FILES[:2]), loaded(FILES[2:4]), loaded([FILES[0]]), loaded([GREY])]
+    expected = torch.cat([decode_exactly(part, CPU) for part in parts])
+    whole = joined(parts)
+    assert torch.equal(whole.to(CPU), expected)
+    places = torch.tensor([5, 0, 3, 4, 1])
+    assert isinstance(whole, EncodedPictures)
+    assert torch.equal(whole[places].to(CPU), expected[places])
+    assert [whole[places].where[place] for place in (1, 3)] == [parts[0].where[0], parts[2].where[0]]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    return write(tmp_path, SIZES)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("arrange", [iter, ByCaptionLength(WordTokenizer.special.pad)])
+def test_batches_are_those_of_a_loader_that_decodes(written: Written, workers: int, arrange: object) -> None:
+    options = {"start_step": 6, "workers": workers, "arrange": arrange}
+    as_stored = PicturesAsStored(TrainTransform(24, AugmentParams()))
+    with batches_of(written, **options) as plain, batches_of(written, images=as_stored, **options) as batches:
+        for expected, found in zip(plain, batches, strict=True):
+            assert len(found.micro_batches) * len(found.micro_batches[0].keys) == BATCH
+            for one, other in zip(expected.micro_batches, found.micro_batches, strict=True):
+                assert one.keys == other.keys
+                assert isinstance(other.images, EncodedPictures)
+                assert torch.equal(one.images, other.images.to(CPU))
+                assert torch.equal(one.input_ids, other.input_ids)
+
+
+def test_without_a_gpu_it_is_said() -> None:
+    assert nvjpeg_problem(CPU) == "there is no GPU"

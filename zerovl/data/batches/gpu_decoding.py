@@ -1,0 +1,146 @@
+"""JPEGs decoded on a GPU by nvJPEG, cut and resized there; what it does not take is decoded on the CPU, and counted.
+
+Pixels differ from `decode_exactly`, the slow reference: nvJPEG repeats halved colours where libjpeg-turbo interpolates
+them, and rounds otherwise. tests/gpu/test_decode_on_gpu.py has the bounds.
+
+Legend: `m` pictures of a micro-batch, `H`, `W` pixels of one, `S` side of what the tower sees.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from zerovl.data.batches.augmentation import Cut
+from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, exact_pixels
+from zerovl.memory import is_out_of_memory
+from zerovl.text_format import plural
+
+AT_ONCE = 128 << 20  # bytes of whole pictures that are on the GPU together: 160 of 512 x 512 pixels
+
+
+class JpegBatchDecoder(Protocol):
+    """Decodes whole JPEGs, many at once."""
+
+    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+        """Return RGB pixels (3, H, W) uint8 of files (bytes,) uint8; raises `RuntimeError` where it takes one not."""
+        ...
+
+
+class NvJpeg:
+    """Decodes by torchvision's nvJPEG on a GPU; raises `ImportError` where torchvision is not installed."""
+
+    def __init__(self, device: torch.device) -> None:
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        self._device = device
+        self._decode = decode_jpeg
+        self._mode = ImageReadMode.RGB
+
+    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+        """Return the pixels on the GPU."""
+        # It writes on a stream of its own into memory of this one, and does not wait for what still reads there.
+        torch.cuda.current_stream(self._device).synchronize()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # from 0.29 on, in favour of a library of its own
+                found: list[Tensor] = self._decode(list(files), self._mode, self._device)
+                return found
+        except RuntimeError:
+            torch.cuda.synchronize(self._device)  # it may still write into memory that is free again by now
+            raise
+
+
+def nvjpeg_problem(device: torch.device) -> str | None:
+    """Return why a device decodes no JPEG, in a line; None where it does."""
+    if device.type != "cuda":
+        return "there is no GPU"
+    probe = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(probe, "JPEG")
+    try:
+        NvJpeg(device)([torch.frombuffer(bytearray(probe.getvalue()), dtype=torch.uint8)])
+    except (ImportError, RuntimeError) as error:
+        return str(error).partition("\n")[0]
+    return None
+
+
+class BatchedDecoding:
+    """Decodes pictures by a `JpegBatchDecoder`, and one that it refuses as `decode_exactly` does."""
+
+    def __init__(self, jpegs: JpegBatchDecoder, at_once: int = AT_ONCE) -> None:
+        self.decoded = 0  # pictures by the decoder; one that a step needs twice may count twice
+        self.arrived = 0  # that the loader had decoded: no plain JPEGs
+        self.refused = 0  # by the decoder
+        self._jpegs = jpegs
+        self._at_once = at_once
+
+    def __call__(self, pictures: EncodedPictures, device: torch.device) -> Tensor:
+        """Return pixels (m, 3, S, S) uint8 on the device; raises `ZeroVLError` for a picture that does not decode."""
+        shown = torch.empty(pictures.shape, dtype=torch.uint8, device=device)
+        for place, pixels in pictures.decoded().items():
+            shown[place].copy_(pixels, non_blocking=True)
+            self.arrived += 1
+        for group in _groups(pictures.encoded(), self._at_once):
+            found = self._whole([picture.file for picture in group.values()])
+            for (place, picture), whole in zip(group.items(), found, strict=True):
+                width, height = picture.size
+                if whole is None or whole.shape != (3, height, width):
+                    shown[place].copy_(exact_pixels(picture, pictures.side))
+                    self.refused += 1
+                else:
+                    shown[place].copy_(cut_from(whole, picture.cut, pictures.side))
+                    self.decoded += 1
+        return shown
+
+    def told(self) -> str:
+        """Say in a sentence what was decoded where."""
+        return (
+            f"{self.decoded:,} pictures were decoded on the GPU, {self.arrived + self.refused:,} on the CPU: "
+            f"{plural(self.arrived, 'picture')} that are not plain JPEGs, {self.refused:,} that nvJPEG refused"
+        )
+
+    def _whole(self, files: list[Tensor]) -> list[Tensor | None]:
+        """Pixels (3, H, W) each; None of one that is refused. The decoder gives nothing of a batch with such a one."""
+        try:
+            return list(self._jpegs(files))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+        if len(files) == 1:
+            return [None]
+        middle = len(files) // 2
+        return self._whole(files[:middle]) + self._whole(files[middle:])
+
+
+def cut_from(pixels: Tensor, cut: Cut, side: int) -> Tensor:
+    """Cut out of pixels (3, H, W) uint8 and resize, bilinear with antialiasing; (3, side, side) float.
+
+    As bytes, which cut off what is behind the point, the values are those of `cut_out` to one level.
+    """
+    left, upper, right, lower = cut.box
+    crop = pixels[None, :, upper:lower, left:right].float()  # no bytes: on a GPU torch resizes floats alone
+    resized = interpolate(crop, (side, side), mode="bilinear", antialias=True)[0]
+    return (resized.flip(-1) if cut.mirrored else resized) + 0.5
+
+
+def _groups(pictures: Mapping[int, EncodedPicture], at_once: int) -> Iterator[dict[int, EncodedPicture]]:
+    """Pictures one after the other in groups of at most so many bytes when decoded, or of one that alone has more."""
+    group: dict[int, EncodedPicture] = {}
+    taken = 0
+    for place, picture in pictures.items():
+        width, height = picture.size
+        needed = 3 * width * height
+        if group and taken + needed > at_once:
+            yield group
+            group, taken = {}, 0
+        group[place] = picture
+        taken += needed
+    if group:
+        yield group
