@@ -2,6 +2,9 @@
 
 import logging
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +32,19 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # Also where there is a GPU, and for the processes that tests start: what is tested is the same on every machine.
 os.environ["ZEROVL_DEVICE"] = "cpu"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what Python compiles, for as long as the tests run, where the machine's settings forbid it.
+
+    Tests start hundreds of processes. Without it half of each start goes into compiling torch, Prefect and DVC again.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) is None:
+        return  # kept beside the sources, or by the process that started this one
+    folder = tempfile.mkdtemp(prefix="zerovl-bytecode-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
