@@ -14,6 +14,7 @@ from torch import Tensor
 from zerovl.data.batches.encoded_pictures import EncodedPictures
 from zerovl.data.batches.sides import DrawnPair, PicturesAsStored
 from zerovl.data.shards import Sample
+from zerovl.picture_reader import PictureReader
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,19 @@ def levels_apart(found: Tensor, expected: Tensor) -> tuple[float, int]:
 def planes(file: bytes) -> Tensor:
     """Return a file as `EncodedPicture` has it."""
     return torch.frombuffer(bytearray(file), dtype=torch.uint8)
+
+
+class Imitated:
+    """Decodes on the CPU as nvJPEG does on a GPU: all of a batch or nothing; refuses the files that it is told to."""
+
+    def __init__(self, refused: Sequence[bytes] = (), error: str = "Failed to decode batch: 4") -> None:
+        self.refused = [planes(file) for file in refused]
+        self.error = error
+        self.batches: list[int] = []
+
+    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+        self.batches.append(len(files))
+        if any(torch.equal(file, other) for file in files for other in self.refused):
+            raise RuntimeError(self.error)
+        whole = [PictureReader().open(file.numpy().tobytes()).pixels().copy() for file in files]
+        return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in whole]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.encoded import as_loaded, levels_apart, planes, soft, stored
+from tests.support.encoded import Imitated, as_loaded, levels_apart, planes, soft, stored
 from tests.support.loader_batches import BATCH, SIZES, batches_of
 from tests.support.shard_fixture import WordTokenizer, Written, write
 from zerovl.data.batches.arrangement import ByCaptionLength
@@ -18,7 +18,6 @@ from zerovl.data.batches.gpu_decoding import BatchedDecoding, nvjpeg_problem
 from zerovl.data.batches.sides import PicturesAsStored
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
-from zerovl.picture_reader import PictureReader
 
 CPU = torch.device("cpu")
 SIDE = 24
@@ -34,22 +33,6 @@ FILES = [
     stored(soft(70, 5), progressive=True),
 ]
 DECODED = [1, 3, 4]  # no plain JPEGs
-
-
-class Imitated:
-    """Decodes a batch as nvJPEG does: all of it or nothing; refuses the files that it is told to."""
-
-    def __init__(self, refused: Sequence[bytes] = (), error: str = "Failed to decode batch: 4") -> None:
-        self.refused = [planes(file) for file in refused]
-        self.error = error
-        self.batches: list[int] = []
-
-    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
-        self.batches.append(len(files))
-        if any(torch.equal(file, other) for file in files for other in self.refused):
-            raise RuntimeError(self.error)
-        whole = [PictureReader().open(file.numpy().tobytes()).pixels().copy() for file in files]
-        return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in whole]
 
 
 def loaded(files: Sequence[bytes] = FILES) -> EncodedPictures:

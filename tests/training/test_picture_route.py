@@ -1,0 +1,93 @@
+"""Where the pictures of a run are decoded changes neither the run that it is nor what is drawn for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.encoded import Imitated
+from tests.support.tiny_project import TRAIN, copy_project, make_project, recipe
+from zerovl.distributed.collectives import OneRank
+from zerovl.distributed.ranks import Ranks
+from zerovl.engine.trainer import StopRequest
+from zerovl.errors import ZeroVLError
+from zerovl.model import bundle
+from zerovl.training import picture_route as routes
+from zerovl.training import run as training
+from zerovl.training.picture_route import ByLoader, picture_route
+from zerovl.workspace import Workspace
+
+ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
+PAIRS = 2 * TRAIN  # of both sources: an epoch
+
+
+class Refusing(Imitated):
+    def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+        raise RuntimeError("Failed to decode batch: 4")
+
+
+def trained(workspace: Workspace, decode_on: str) -> tuple[str, dict[str, Tensor]]:
+    """Train an epoch; returns the run's fingerprint and the weights."""
+    settings = ("train.epochs=1.0", "train.valid_checks=0", "train.pair_order=caption_length")
+    training.train(recipe(*settings, f"machine.decode_on={decode_on}"), workspace, ONE, StopRequest())
+    (folder,) = workspace.runs.iterdir()
+    return folder.name, load_file(workspace.model / bundle.WEIGHTS)
+
+
+def test_a_run_is_the_same_run_whatever_decodes_its_pictures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "project")
+    name, expected = trained(project, "cpu")
+    monkeypatch.setattr(routes, "nvjpeg_problem", lambda device: None)
+    found = {}
+    for decoder in (Refusing, Imitated):
+        monkeypatch.setattr(routes, "NvJpeg", lambda device, decoder=decoder: decoder())
+        workspace = copy_project(project, tmp_path / decoder.__name__)
+        with caplog.at_level("INFO", logger="zerovl"):
+            named, found[decoder] = trained(workspace, "gpu")
+        assert named == name
+    # Nothing stays on a CPU between the passes of a step: each picture is decoded twice.
+    assert f"rank 0: 0 pictures were decoded on the GPU, {2 * PAIRS} on the CPU" in caplog.text
+    assert f"{2 * PAIRS} that nvJPEG refused" in caplog.text
+    assert f"rank 0: {2 * PAIRS} pictures were decoded on the GPU, 0 on the CPU" in caplog.text
+    assert all(torch.equal(found[Refusing][key], tensor) for key, tensor in expected.items())
+    moved = [(found[Imitated][key] - tensor).abs().max() for key, tensor in expected.items()]
+    assert 0 < max(moved) < 0.05  # some values of pictures are one level off
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored", "said"),
+    [
+        ((), False, "machine.decode_on gpu: there is no GPU, so the loader processes decode all pictures on the CPU"),
+        (
+            ("train.freeze=[image]", "train.augment.crop_scale=[1.0, 1.0]"),
+            False,
+            "pictures of a frozen tower are shown whole, so the loader processes decode",
+        ),
+        ((), True, ""),
+        (("machine.decode_on=cpu",), False, ""),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_told(
+    settings: tuple[str, ...], stored: bool, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="zerovl"):
+        route = picture_route(recipe("machine.decode_on=gpu", *settings), ONE, stored)
+    assert isinstance(route, ByLoader)
+    assert said in caplog.text if said else not caplog.text
+
+
+def test_what_a_gpu_does_not_do_is_refused() -> None:
+    with pytest.raises(
+        ZeroVLError, match=r"decode_on gpu and train\.augment\.auto_augment true.*auto_augment to false"
+    ):
+        recipe("machine.decode_on=gpu", "train.augment.auto_augment=true")
+    streamed = "train.streaming.sources=[{name: a, urls: [a.tar]}]"
+    with pytest.raises(ZeroVLError, match=r"decode_on gpu and train\.reading streaming.*train\.reading to indexed"):
+        recipe("machine.decode_on=gpu", "train.reading=streaming", streamed)
