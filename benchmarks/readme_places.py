@@ -16,6 +16,7 @@ from zerovl.params import DemoParams
 ROOT = Path(__file__).parents[1]
 FILE = "readme.json"  # what the demo printed
 MINUTES = "minutes.json"  # what the steps of `.ci/run` took
+RUNS_AT_ONCE = "runs_at_once.json"  # what of several runs arrived on a server
 PLAN = "plan.txt"  # what the plan of the paper's recipe prints
 _DOWNLOAD_SECONDS = 60  # a set-up that takes less found its packages in the installer's cache
 
@@ -139,6 +140,28 @@ def _debiased(_: Mapping[str, Any], results: Path) -> str:
     return f"debiased sampling: RSUM {alone}, and {over} over open_clip's trainer"
 
 
+def _runs_at_once(_: Mapping[str, Any], results: Path) -> str:
+    """What arrived of runs at once: of each kind how many, of how many."""
+    record = read_json(results / RUNS_AT_ONCE)
+    runs, expected, lost = record["runs"], record["expected"], record["lost"]
+    named = {
+        "states of runs": "states of the runs",
+        "states of tasks": "of their tasks",
+        "pages": "pages",
+        "bars at their end": "bars at their end",
+        "lines": "lines of log",
+    }
+    arrived = [f"{expected[kind] - lost[kind]} of {expected[kind]} {name}" for kind, name in named.items()]
+    asked = dict(record["attempts of the runs"])
+    requests = asked.pop("requests")
+    again = ", ".join(f"{count} ({answer})" for answer, count in sorted(asked.items())) or "none"
+    ended, seconds = runs - record["runs that failed"], record["seconds"]
+    return (
+        f"{ended} of {runs} runs\ncame to their end in {seconds} s, and there were {', '.join(arrived[:-1])}\n"
+        f"and {arrived[-1]}. Refused and sent again, of {requests} requests of the runs: {again}."
+    )
+
+
 def _plan(_: Mapping[str, Any], results: Path) -> str:
     return "--pairs 14200000\n" + (results / PLAN).read_text(encoding="utf-8") + "```"
 
@@ -159,6 +182,7 @@ PLACES = (
         rf"debiased sampling: RSUM {_NUMBER} ± {_NUMBER}, and {_NUMBER} ± {_NUMBER} over open_clip's trainer",
         _debiased,
     ),
+    Place("flows/README.md", r"\d+ of \d+ runs\ncame to their end in .*? requests of the runs: [^.]*\.", _runs_at_once),
     Place("docs/training.md", r"--pairs 14200000\n.*?```", _plan),
     Place("docs/compare.md", r"\$ zerovl compare zerovl@1 zerovl@2\n.*?\n```", _compare),
     Place("docs/registry.md", r"`zerovl@production was zerovl@1, RSUM [^`]*`", _holder),
