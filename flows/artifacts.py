@@ -115,7 +115,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
         lines += ["", "No model is in production yet."]
     elif not comparable:
         lines += ["", "The model in production was evaluated on other data; the gate scores it again where it can."]
-    lines[-1] += further_tables(metrics)
+    lines[-1] += further_tables(metrics, {})
     if release is None:
         return "\n".join([*lines, "", "Not registered: the run was asked to do nothing after the evaluation."])
     lines += [

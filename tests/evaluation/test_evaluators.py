@@ -115,7 +115,7 @@ def test_page_terminal_card_and_ui_show_it(
     assert f"{value} [{interval}]" in lines[-1]
 
     row = f"| beta | {value} ({interval}) | 12 |"
-    card = model_card.render(settings(workspace.root), metrics, {}, {}, usage="")
+    card = model_card.render(settings(workspace.root), metrics, {}, {}, usage="", details={})
     assert row in card[card.index("### spread") : card.index("## Limits")]
     assert row in render_summary(metrics, None, None)
 

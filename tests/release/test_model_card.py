@@ -22,14 +22,26 @@ METRICS = {"overall": {"rsum": 90.0, "images": 3}, "sources": {}}
 )
 def test_the_run_that_it_goes_on_from(run: dict[str, Any] | None, lines: list[str]) -> None:
     origin = {} if run is None else {"run": run}
-    card = model_card.render(Params(), METRICS, {}, origin, usage="")
+    card = model_card.render(Params(), METRICS, {}, origin, usage="", details={})
     found = [line.partition("goes on from: ")[2] for line in card.splitlines() if "goes on from" in line]
     assert [line.partition(",")[0] for line in found] == lines
 
 
 def test_the_task_of_the_hub_is_named_where_it_was_measured() -> None:
-    assert "pipeline_tag" not in model_card.render(Params(), METRICS, {}, {}, usage="")
+    assert "pipeline_tag" not in model_card.render(Params(), METRICS, {}, {}, usage="", details={})
     table = {"overall": {"top1": 20.0, "top1_low": 18.0, "top1_high": 22.0}, "sources": {}}
-    card = model_card.render(Params(), {**METRICS, "evaluators": {"classes": table}}, {}, {}, usage="")
+    card = model_card.render(Params(), {**METRICS, "evaluators": {"classes": table}}, {}, {}, usage="", details={})
     assert "library_name: zerovl\npipeline_tag: zero-shot-image-classification\ntags:" in card
     assert "zerovl export MODEL --to open-clip" in card
+
+
+def test_the_pairs_of_classes_that_are_confused_most() -> None:
+    metrics = {**METRICS, "evaluators": {"pets": {"overall": {"top1": 20.0}, "sources": {}}}}
+    pairs = [{"class": f"cat|{n}", "taken_for": "*dog*\n<b>", "pictures": 9 - n, "of": 1200} for n in range(6)]
+    card = model_card.render(Params(), metrics, {}, {}, usage="", details={"pets": {"confusions": pairs}})
+    rows = [line for line in card.splitlines() if line.startswith("| cat")]
+    assert rows[0] == r"| cat\|0 | \*dog\* \<b\> | 9 of 1,200 |"
+    assert len(rows) == 5
+    assert card.index("### pets") < card.index(rows[0]) < card.index("## Limits")
+    nothing = model_card.render(Params(), metrics, {}, {}, usage="", details={"pets": {"confusions": []}})
+    assert "taken for" not in nothing

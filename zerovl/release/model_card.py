@@ -44,13 +44,14 @@ def render(
     provenance: Mapping[str, Any],
     *,
     usage: str,
+    details: Mapping[str, Any],
 ) -> str:
-    """Write the card as Markdown; `usage` is the Python that loads the release."""
+    """Write the card as Markdown; `usage` is the Python that loads the release, `details` what `details.json` has."""
     sections = [
         _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
         f"## How to use it\n\n```python\n{usage}\n```\n\n{_EXPORTS}",
         "## Training data\n\n" + _data_table(manifest),
-        "## Scores\n\n" + _warnings(provenance) + _scores(metrics, params.evaluate.sample),
+        "## Scores\n\n" + _warnings(provenance) + _scores(metrics, details, params.evaluate.sample),
         "## Limits\n\n"
         + _LIMITS.format(
             max_tokens=params.model.max_tokens,
@@ -98,8 +99,8 @@ def _data_table(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scores(metrics: Mapping[str, Any], sample: int) -> str:
-    return _retrieval_table(metrics) + further_tables(metrics) + _sample_line(sample, metrics)
+def _scores(metrics: Mapping[str, Any], details: Mapping[str, Any], sample: int) -> str:
+    return _retrieval_table(metrics) + further_tables(metrics, details) + _sample_line(sample, metrics)
 
 
 def _warnings(provenance: Mapping[str, Any]) -> str:

@@ -61,7 +61,8 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
     # The number is not known yet, and the alias may stay with another version.
     usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
     usage += usage_lines(params.register_, "VERSION")
-    card = model_card.render(params, metrics, manifest, origin, usage=usage)
+    details = provenance.report(workspace.evaluation_details)
+    card = model_card.render(params, metrics, manifest, origin, usage=usage, details=details)
     files: dict[str, Path | bytes] = dict(release_files.collect(workspace.model))
     files[release_files.METRICS] = metrics_path
     files[release_files.QUERIES] = _require(workspace.evaluation_queries)

@@ -110,7 +110,7 @@ def test_page_terminal_card_and_provenance_have_it(
     assert "red <b>" not in page
     assert page.count("By class, the lowest first") == 2
     assert "drawn" in evaluate.summary(metrics)
-    assert "### tars" in model_card.render(with_sets(workspace.root), metrics, {}, {}, usage="")
+    assert "### tars" in model_card.render(with_sets(workspace.root), metrics, {}, {}, usage="", details={})
     sets = provenance.classification_sets(workspace.evaluation_details)
     assert sets["drawn"] == {"digest": details["drawn"]["digest"], "templates": ["a {}", "{c} it is"]}
     assert provenance.classification_sets(workspace.root / "absent.json") == {}
