@@ -91,6 +91,7 @@ NOT_COUNTED_FOR = {
     "evaluate": dict.fromkeys(
         (
             "zerovl.evaluation.paired",
+            "zerovl.evaluation.paired_items",
             *(
                 f"zerovl.release.{name}"
                 for name in ("current_holder", "gate", "holder", "named_drops", "provenance", "record")

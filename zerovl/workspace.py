@@ -143,6 +143,11 @@ class Workspace:
         return self.evaluation_report / "queries.parquet"
 
     @property
+    def evaluation_items(self) -> Path:
+        """What metrics beside retrieval count of each item, for paired comparisons."""
+        return self.evaluation_report / "items.parquet"
+
+    @property
     def evaluation_page(self) -> Path:
         """The page of the evaluation."""
         return self.evaluation_report / "report.html"

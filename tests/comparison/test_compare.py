@@ -13,27 +13,36 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.labelled_sets import write_folder
 from tests.support.paths import ROOT
 from tests.support.real_world import make_model, make_project, settings
 from tests.support.versioned import versioned_environment
 from zerovl import cli, params_file
+from zerovl.evaluation.metrics import Score
 from zerovl.files import read_json, write_json
 from zerovl.params import Params
 from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
+from zerovl.release.gate import Comparison
 from zerovl.release.holder import Holders
 from zerovl.stages import evaluate as evaluate_stage
 from zerovl.stages import register
 from zerovl.workspace import Workspace
 
+ASSETS = ROOT / "tests" / "assets"
 LOOSE = ("register.gate.max_drop=600", "register.gate.min_rsum=0", "register.gate.difference=none")
+# Folds of six pictures, and a set of seven classes.
+FURTHER = (
+    "evaluate.folds=6",
+    "evaluate.classification=[{name: colours, folder: sets, measures: [zero_shot, linear_probe]}]",
+)
 Compare = Callable[..., dict[str, Any]]
 
 
 def release(workspace: Workspace, seed: int, lr: float) -> None:
     """Evaluate and register a model of random weights, as if a run of its own had trained it."""
-    params = settings(workspace.root, *LOOSE, f"train.lr={lr}")
+    params = settings(workspace.root, *LOOSE, *FURTHER, f"train.lr={lr}")
     make_model(workspace, seed)
     name = f"run{seed}"
     rows = [{"step": step, "loss": 5.0 - seed - step / 10, "valid_rsum": 100.0 + step} for step in range(9)]
@@ -55,6 +64,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZEROVL_CACHE", str(workspace.root.parent / "cache"))
         patch.setenv("ZEROVL_RUN", "test-run")
+        patch.chdir(workspace.root)
+        write_folder(workspace.root / "sets")
         release(workspace, 0, 1e-3)
         release(workspace, 1, 3e-3)
     return workspace
@@ -96,6 +107,80 @@ def test_two_releases_are_paired_as_the_gate_pairs_them(
     assert re.search(r"^RSUM +\d+\.\d\d +\d+\.\d\d +[+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", said, re.MULTILINE)
     assert re.search(r"^train.lr +0.001 +0.003$", said, re.MULTILINE)
     assert max(map(len, said.splitlines()[:-1])) <= 100
+
+
+def row_of(found: dict[str, Any], part: str, metric: str) -> dict[str, Any]:
+    return next(dict(row) for row in found["scores"] if (row["part"], row["metric"]) == (part, metric))
+
+
+def test_classification_probe_folds_and_pool_are_paired(project: Workspace, compare: Compare) -> None:
+    found = compare("zerovl@1", "zerovl@2")
+    zero_shot = ("colours.top1", "colours.top5", "colours.mean_class")
+    folds = [f"folds.{name}" for name in ("rsum", "i2t_r1", "t2i_r10")]
+    names = [("mean", name) for name in (*zero_shot, "colours.probe_top1", *folds)]
+    for part, metric in (*names, ("alpha", "folds.rsum"), ("beta", "folds.rsum"), ("pool", "rsum")):
+        row = row_of(found, part, metric)
+        (change,), values = row["differences"], row["values"]
+        assert change["value"] == pytest.approx(values[1] - values[0], abs=2e-4)  # of rounded numbers
+        assert change["low"] <= change["value"] <= change["high"]
+        assert change["lacking"] == ""
+    for name in ("colours.chance_top1", "colours.pictures", "folds.untrained_rsum", "folds.folds"):
+        (change,) = row_of(found, "mean", name)["differences"]
+        assert (change["low"], change["lacking"]) == (None, "")
+    registry = Registry(FolderStore(project.root / "registry"))
+    names = {"colours.top1": 600.0, "folds.rsum@beta": 600.0, "retrieval.rsum@pool": 600.0}
+    gate = params_file.load(project.root / "params.yaml").register_.gate.model_copy(update={"max_drops": names})
+    section = Params().register_.model_copy(update={"gate": gate})
+    params = settings(project.root).model_copy(update={"register_": section, "evaluate": Params().evaluate})
+    by_gate = Holders.of(params, project)(registry, registry.version("zerovl", 1))
+    assert isinstance(by_gate, Comparison)
+    for name, (part, metric) in zip(
+        names, (("mean", "colours.top1"), ("beta", "folds.rsum"), ("pool", "rsum")), strict=True
+    ):
+        (change,) = row_of(found, part, metric)["differences"]
+        its = by_gate.named[name]
+        assert isinstance(its, Score)
+        assert (its.value, its.low, its.high) == pytest.approx((change["value"], change["low"], change["high"]))
+
+
+def test_a_release_of_before_items_were_kept_says_what_it_lacks(
+    project: Workspace, compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`release_before_items` has the files of a release as they were written then; its weights are another's."""
+    old = tmp_path / "old"
+    shutil.copytree(ASSETS / "release_before_items", old)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(ASSETS / "bundle_zerovl_1" / name, old / name)
+    found = compare("zerovl@2", str(old))
+    for metric in ("colours.top1", "colours.probe_top1", "folds.rsum"):
+        (change,) = row_of(found, "mean", metric)["differences"]
+        assert isinstance(change["value"], float)
+        assert (change["low"], change["lacking"]) == (None, f"made before figures by item were kept: {old}")
+    assert f"\nB - A, colours: no interval: made before figures by item were kept: {old}\n" in capsys.readouterr().out
+    assert f"made before figures by item were kept: {old}</li>" in found["page"]
+    shutil.copytree(old, tmp_path / "again")  # two of them have their queries to pair, and their pool
+    found = compare(str(old), str(tmp_path / "again"))
+    assert found["unpaired"] == {}
+    for part in ("mean", "pool", "alpha"):
+        assert row_of(found, part, "rsum")["differences"] == [{"value": 0.0, "low": 0.0, "high": 0.0, "lacking": ""}]
+
+
+def test_another_set_is_unpaired_and_equal_sets_are_paired_on_other_validation_data(
+    project: Workspace, compare: Compare, tmp_path: Path
+) -> None:
+    other = Workspace(tmp_path / "other")
+    shutil.copytree(project.root / "reports", other.root / "reports")
+    write_json(other.evaluation_metrics, {**read_json(other.evaluation_metrics), "evaluation_digest": "other"})
+    found = compare("zerovl@1", str(other.root))
+    (change,) = row_of(found, "mean", "colours.top1")["differences"]
+    assert change["low"] is not None
+    (change,) = row_of(found, "mean", "folds.rsum")["differences"]
+    assert (change["low"], change["lacking"]) == (None, "they were evaluated on other data")
+    details = read_json(other.evaluation_details)
+    details["colours"]["templates"] = ["a {}"]
+    write_json(other.evaluation_details, details)
+    (change,) = row_of(compare("zerovl@1", str(other.root)), "mean", "colours.top1")["differences"]
+    assert (change["low"], change["lacking"]) == (None, "the set has other pictures, classes or templates")
 
 
 def test_recalls_are_paired_too(compare: Compare) -> None:
@@ -191,7 +276,7 @@ def test_revisions_and_experiments(project: Workspace, compare: Compare, tmp_pat
     run("git", "commit", "--quiet", "-m", "first")
     metrics = read_json(root / "reports/evaluation/metrics.json")
     write_json(root / "reports/evaluation/metrics.json", {**metrics, "mean": {**metrics["mean"], "rsum": 1.0}})
-    params_file.write(settings(project.root, *LOOSE, "train.lr=0.01"), root / "params.yaml")
+    params_file.write(settings(project.root, *LOOSE, *FURTHER, "train.lr=0.01"), root / "params.yaml")
     run("dvc", "commit", "--quiet", "--force")
     run("dvc", "exp", "save", "--name", "other-lr")
     shutil.rmtree(root / "reports")
@@ -200,6 +285,8 @@ def test_revisions_and_experiments(project: Workspace, compare: Compare, tmp_pat
     assert headline(found)["values"][1] == 1.0
     assert headline(found)["values"][0] == pytest.approx(metrics["mean"]["rsum"])
     assert found["unpaired"] == {}
+    nothing = {"value": 0.0, "low": 0.0, "high": 0.0, "lacking": ""}
+    assert row_of(found, "mean", "colours.top1")["differences"] == [nothing, nothing]
     assert '<path class="s0"' in found["page"]
 
 

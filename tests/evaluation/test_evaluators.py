@@ -154,7 +154,9 @@ def test_a_bound_for_a_metric_that_is_not_there_fails_and_names_those_that_are(
     workspace, metrics = evaluated
     bounds = ("register.gate.min_rsum=0", "register.gate.min_metrics={spread.gone: 1, labels.top1: 1}")
     params = settings(workspace.root, *bounds)
-    failed = [reason for reason in judge(metrics, NoHolder("first"), params.register_.gate).reasons if reason.note]
+    failed = [
+        reason for reason in judge(metrics, NoHolder("first"), params.register_.gate).reasons if reason.value is None
+    ]
     assert [reason.rule for reason in failed] == ["min_metrics labels.top1", "min_metrics spread.gone", "max_drop"]
     assert "retrieval.rsum" in failed[0].note
     assert "spread.distance, spread.pictures; correct register.gate.min_metrics" in failed[0].note

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.support.fake_world import FakeEncoder, World
@@ -17,7 +18,9 @@ from tests.support.real_world import make_model, make_project, settings
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.folds import Folds, folds_of
-from zerovl.evaluation.metrics import Table, find, value_of
+from zerovl.evaluation.items import read_items, write_items
+from zerovl.evaluation.metrics import Interval, Table, find, value_of
+from zerovl.evaluation.paired_items import paired_items
 from zerovl.evaluation.retrieval import METRICS
 from zerovl.release.gate import NoHolder, judge
 from zerovl.stages import evaluate
@@ -73,6 +76,21 @@ def test_equals_each_fold_ranked_alone_by_sorting(world: World, pictures: int) -
     for name in (*METRICS, "rsum", "untrained_rsum", "chance_rsum"):
         assert found["overall"][name] == pytest.approx(fmean(its[name] for its in found["sources"].values()), abs=1e-3)
     assert (found["overall"]["pictures"], found["overall"]["folds"]) == (pictures, 2 * (14 // pictures))
+
+
+def test_what_is_kept_of_each_picture_gives_the_metrics(world: World, tmp_path: Path) -> None:
+    table = Folds().evaluate(evaluation_of(world, 6))
+    assert isinstance(table, Table)
+    write_items(tmp_path / "items.parquet", {"folds": table})
+    kept = read_items(tmp_path / "items.parquet")
+    nothing = kept.set_column(kept.schema.get_field_index("hits"), "hits", pa.array(np.zeros(len(kept))))
+    found = table.to_json()
+    for source, block in (("", found["overall"]), *found["sources"].items()):
+        for name in (*METRICS, "rsum"):
+            its = paired_items(kept, nothing, "folds", name, source, 10, 0)
+            assert isinstance(its, Interval)
+            assert its.value == pytest.approx(block[name], abs=1e-3)
+    assert set(kept["item"].to_pylist()) == {str(image_id) for _, _, image_id in world.samples["alpha"][:12]}
 
 
 def test_folds_are_consecutive_pictures_with_all_their_captions(world: World) -> None:

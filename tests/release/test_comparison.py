@@ -274,7 +274,9 @@ def test_show_tells_the_difference_to_a_holder_that_the_gate_did_not_see_or_why_
     shown = registry_commands._compared(registry, pools[0], second, by_mean)  # the holder's score is its own
     assert shown.startswith(f"zerovl@2, RSUM {by_mean.score:.2f}; this one {-again.value:+.2f} [")
     shown = registry_commands._compared(registry, *pools, by_pool)
-    assert "(pool); not compared: both were released before there was a mean over sources; `zerovl" in shown
+    of_pools = [each.metrics["overall"]["rsum"] for each in (first, second)]
+    said = re.escape(f"zerovl@2, RSUM {of_pools[1]:.2f} (pool); this one {of_pools[0] - of_pools[1]:+.2f} [")
+    assert re.fullmatch(said + r"[-+.\d]+, [-+.\d]+\]", shown)
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "evaluation_digest": "other"}))
     assert released(workspace)["version"] == 3
     monkeypatch.chdir(workspace.root)

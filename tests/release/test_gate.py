@@ -92,6 +92,35 @@ def test_bounds_of_single_sources() -> None:
     )
 
 
+def test_a_bound_s_line_tells_the_interval_and_the_value_decides() -> None:
+    pets = {"overall": {"top1": 60.0, "top1_low": 50.0, "top1_high": 70.0, "pictures": 9}, "sources": {}}
+    candidate = {**metrics(300.0, a=90.0), "evaluators": {"pets": pets}}
+    candidate["sources"]["a"] |= {"rsum_low": 80.0, "rsum_high": 101.0}
+    gate = GateParams(
+        min_rsum=300,
+        min_source_rsum={"a": 90.1},
+        min_metrics={"pets.top1": 60, "pets.pictures": 9, "retrieval.rsum@a": 1},
+    )
+    lines = [str(reason) for reason in judge(candidate, FIRST, gate).reasons]
+    said = " (the value counts, not its interval)"
+    assert lines[:5] == [
+        f"passed   min_rsum: 300.00 [295.00, 305.00], bound 300.00{said}",
+        f"FAILED   min_source_rsum a: 90.00 [80.00, 101.00], bound 90.10{said}",
+        "passed   min_metrics pets.pictures: 9.00, bound 9.00",
+        f"passed   min_metrics pets.top1: 60.00 [50.00, 70.00], bound 60.00{said}",
+        f"passed   min_metrics retrieval.rsum@a: 90.00 [80.00, 101.00], bound 1.00{said}",
+    ]
+
+
+def test_two_pools_are_shown_with_the_difference_of_pools() -> None:
+    """Releases of before there was a mean: their sources' places by query have one, but nobody sees it."""
+    pool = {"overall": metrics(90.0)["mean"], "sources": {}}
+    holder = Holder.released("zerovl@1", "zerovl@production", {"overall": {"rsum": 88.0}})
+    compared = Comparison(around(50.0), {}, holder=holder, pool=around(2.0))
+    told = str(judge(pool, compared, GateParams()).holder)
+    assert told == "zerovl@1, RSUM 88.00 (pool); this one +2.00 [+1.00, +3.00]"
+
+
 def test_what_is_not_compared_is_said() -> None:
     reason = judge(metrics(90.0), FIRST, GateParams()).reasons[-1]
     assert str(reason) == "skipped  max_drop (the alias has no holder yet)"
@@ -142,9 +171,9 @@ def test_a_release_without_a_mean_is_judged_by_its_pool() -> None:
 def test_numbers_are_kept() -> None:
     holder = against(Interval(-10.0, -12.5, -7.0), a=Interval(-1.0, -2.0, 0.5))
     verdict = judge(metrics(300.0, a=200.0), holder, GateParams(min_rsum=10.0, max_drop=5.0))
-    nothing = {"note": "", "low": None, "high": None}
+    its = {"note": "the value counts, not its interval", "low": 295.0, "high": 305.0}
     assert verdict.to_json()["reasons"] == [
-        {"rule": "min_rsum", "value": 300.0, "bound": 10.0, "passed": True, **nothing},
+        {"rule": "min_rsum", "value": 300.0, "bound": 10.0, "passed": True, **its},
         {
             "rule": "max_drop mean",
             "value": 10.0,
@@ -171,7 +200,7 @@ def test_numbers_are_kept() -> None:
         "FAILED, max_drop mean: 10.00 [7.00, 12.50], bound 5.00; difference: -10.00 [-12.50, -7.00], bound 0.00"
     )
     passed = judge(metrics(300.0), FIRST, GateParams(min_rsum=10.0))
-    assert in_one_line(passed.to_json()) == "passed, min_rsum: 300.00, bound 10.00"
+    assert in_one_line(passed.to_json()) == "passed, min_rsum: 300.00 [295.00, 305.00], bound 10.00"
     assert in_one_line(None) == "-"
 
 

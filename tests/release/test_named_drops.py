@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.support.fake_world import FakeEncoder, make_world
-from zerovl.evaluation.metrics import Interval, Score
+from zerovl.evaluation.figures import Figures
+from zerovl.evaluation.items import read_items, write_items
+from zerovl.evaluation.metrics import OVERALL, Interval, Score, Table
 from zerovl.evaluation.scores import by_source, read_queries, score, write_queries
 from zerovl.params import EvaluateParams, GateParams
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, Reason, judge
@@ -16,6 +22,7 @@ from zerovl.release.named_drops import Measured, differences
 
 SETTINGS = EvaluateParams(bootstrap=50)
 SET = {"digest": "d", "templates": ["{}"]}
+_OF_THE_POOL = (pc.field("pool") == OVERALL) & (pc.field("direction") == "i2t")
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +60,32 @@ def test_recalls_are_paired_and_others_two_numbers(pair: tuple[Measured, Measure
     assert recall.high is not None
     assert recall.low < by < recall.high
     assert isinstance(found["retrieval.rsum"], Score)
-    assert found["retrieval.i2t_r1@pool"] == Score(0.0)
+    pool = found["retrieval.i2t_r1@pool"]
+    assert isinstance(pool, Score)
+    recalls = [its.queries.filter(_OF_THE_POOL)["r1"].to_numpy().mean() for its in (candidate, holder)]
+    assert pool.value == pytest.approx(100 * (recalls[0] - recalls[1]))
+    assert (pool.low, pool.high) != (None, None)
     assert found["pets.top1"] == Score(10.0)
     assert found["spread.distance"] == Score(10.0)
+
+
+def test_a_set_s_metric_is_paired_where_both_kept_its_pictures(
+    pair: tuple[Measured, Measured, float], tmp_path: Path
+) -> None:
+    def measured(of: Measured, top1: float, right: int, keys: str) -> Measured:
+        figures = [Figures("top1", [f"{keys}{n}" for n in range(10)], np.arange(10.0) < right)]
+        write_items(tmp_path / "items.parquet", {"pets": Table({}, {}, figures=figures)})
+        return replace(of, metrics=_metrics(top1), items=read_items(tmp_path / "items.parquet"))
+
+    candidate, holder = (measured(its, *top1, "p") for its, top1 in zip(pair, ((30.0, 3), (80.0, 8)), strict=False))
+    drop = differences(["pets.top1"], candidate, holder, SETTINGS)["pets.top1"]
+    assert isinstance(drop, Score)
+    assert (drop.value, drop.low is not None) == (pytest.approx(-50.0), True)
+    assert drop.high is not None
+    assert drop.high < 0
+    other = measured(pair[1], 80.0, 8, "q")  # the digest says that they are equal, their names that they are not
+    assert differences(["pets.top1"], candidate, other, SETTINGS)["pets.top1"] == Score(-50.0)
+    assert differences(["pets.top1"], candidate, pair[1], SETTINGS)["pets.top1"] == Score(-20.0)
 
 
 def test_what_was_asked_otherwise_is_not_compared(pair: tuple[Measured, Measured, float]) -> None:

@@ -77,7 +77,8 @@ def test_writes_all_files_and_says_the_scores(workspace: Workspace, capsys: pyte
     folder = workspace.evaluation_report
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     sample = {"sample/pairs.tar", "sample/embeddings.safetensors"}
-    assert files == {"metrics.json", "scores.json", "queries.parquet", "report.html", "gallery.png"} | sample
+    by_item = {"queries.parquet", "items.parquet"}
+    assert files == {"metrics.json", "scores.json", "report.html", "gallery.png"} | by_item | sample
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics) == ["mean", "overall", "sources", "unseen", "evaluation_digest", "model_digest"]
     assert metrics["unseen"] == []

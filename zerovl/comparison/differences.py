@@ -1,17 +1,19 @@
 """Put the scores of subjects side by side, each held against the first one.
 
-Where both were scored on the same queries a difference has the 95% interval of the paired bootstrap
-(`zerovl.evaluation.bootstrap`); else it is the bare difference of two numbers, and said to be unpaired.
+Where both were scored on the same queries, or asked of the same pictures, a difference has the 95% interval of the
+paired bootstrap (`zerovl.evaluation.bootstrap`, `zerovl.evaluation.paired_items`); else it is the bare difference of
+two numbers, and says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from zerovl.comparison.subject import Subject, same_queries
+from zerovl.evaluation.bootstrap import paired_difference
 from zerovl.evaluation.metrics import (
     HEADLINE,
     MEAN,
@@ -24,17 +26,28 @@ from zerovl.evaluation.metrics import (
     value_of,
 )
 from zerovl.evaluation.paired import difference, mean_difference
+from zerovl.evaluation.paired_items import NotPaired, keeps, paired_items, same_set
 from zerovl.evaluation.retrieval import METRICS
-from zerovl.evaluation.scores import clusters_of
+from zerovl.evaluation.scores import clusters_of, pool_clusters_of
+
+Key = tuple[str, str]  # part and metric
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """There is no interval: what is said of it in a cell, and why, where that is to be told."""
+
+    word: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A subject's value minus that of the first; without an interval where there are no ranks by query to pair."""
+    """A subject's value minus that of the first; without an interval where there is nothing to pair."""
 
     value: float
     interval: Interval | None = None
-    lacking: str = "unpaired"  # what is said where there is no interval
+    lacking: Lacking = Lacking("unpaired")
 
     @property
     def sure(self) -> bool:
@@ -43,7 +56,7 @@ class Change:
 
     def __str__(self) -> str:
         if self.interval is None:
-            return f"{_signed(self.value)} {self.lacking}"
+            return f"{_signed(self.value)} {self.lacking.word}"
         return f"{_signed(self.value)} [{_signed(self.interval.low)}, {_signed(self.interval.high)}]"
 
 
@@ -73,43 +86,50 @@ class Scores:
     """All rows, and for each subject after the first why it is unpaired; an empty text where it is paired."""
 
     rows: tuple[Row, ...]
-    unpaired: tuple[str, ...]
+    unpaired: tuple[str, ...]  # of the queries of retrieval
+
+    def lacking(self, place: int) -> list[str]:
+        """Return why metrics of the subject of a place, from 1, have no interval: a sentence an evaluator."""
+        changes = ((row, row.changes[place - 1]) for row in self.rows)
+        return list(
+            dict.fromkeys(
+                f"{row.metric.partition('.')[0]}: {change.lacking.word}: {change.lacking.why}"
+                for row, change in changes
+                if change and change.interval is None and change.lacking.why
+            )
+        )
 
 
 def compare(subjects: Sequence[Subject], resamples: int, seed: int) -> Scores:
     """Return the headline by part, the recalls of the mean, and the metrics of further evaluators."""
-    unpaired = tuple(same_queries(subjects[0], other) for other in subjects[1:])
-    intervals = [
-        {} if why else _intervals(subjects[0], other, resamples, seed)
-        for other, why in zip(subjects[1:], unpaired, strict=True)
-    ]
+    first, *others = subjects
+    unpaired = tuple(same_queries(first, other) for other in others)
     found = [_values(subject) for subject in subjects]
+    intervals = []
+    for other, why, its in zip(others, unpaired, found[1:], strict=True):
+        both = [key for key, value in its.items() if value is not None and found[0].get(key) is not None]
+        of_queries = {} if why else _of_queries(first, other, resamples, seed)
+        intervals.append({**of_queries, **_of_items(first, other, why, both, resamples, seed)})
     rows = []
-    for part, metric in _order(found):
-        values = tuple(its.get((part, metric)) for its in found)
-        changes = tuple(
-            _change(values[0], value, its.get((part, metric)), _lacking(its, metric))
-            for value, its in zip(values[1:], intervals, strict=True)
-        )
-        rows.append(Row(part, metric, values, changes))
+    for key in _order(found):
+        values = tuple(its.get(key) for its in found)
+        changes = (_change(values[0], value, its.get(key)) for value, its in zip(values[1:], intervals, strict=True))
+        rows.append(Row(*key, values, tuple(changes)))
     return Scores(tuple(rows), unpaired)
 
 
-def _lacking(intervals: Mapping[tuple[str, str], Interval], metric: str) -> str:
-    """Say why a difference has no interval; nothing here knows whether a further evaluator asked both the same."""
-    return "no interval" if intervals and "." not in metric else "unpaired"
-
-
-def _change(first: float | None, value: float | None, interval: Interval | None, lacking: str) -> Change | None:
+def _change(first: float | None, value: float | None, found: Interval | Lacking | None) -> Change | None:
     """The interval's own value is the exact one: numbers in reports are rounded."""
     if first is None or value is None:
         return None
-    return Change(value - first if interval is None else interval.value, interval, lacking)
+    if isinstance(found, Interval):
+        return Change(found.value, found)
+    return Change(value - first) if found is None else Change(value - first, lacking=found)
 
 
-def _values(subject: Subject) -> dict[tuple[str, str], float | None]:
+def _values(subject: Subject) -> dict[Key, float | None]:
     """Values by part and metric; the mean of a release of before there was one comes from its ranks by query."""
-    found: dict[tuple[str, str], float | None] = {}
+    found: dict[Key, float | None] = {}
     if not subject.metrics:
         return found
     unmarked = {**subject.metrics, "unseen": ()}
@@ -121,12 +141,17 @@ def _values(subject: Subject) -> dict[tuple[str, str], float | None]:
         for metric in (HEADLINE.name, *METRICS):
             found[MEAN, metric] = fmean(its.rsum() for its in clusters_of(subject.queries, metric).values())
     for evaluator, table in further_evaluators(subject.metrics).items():
+        (_, overall), *sources = blocks(table)
         for metric in metric_names(table):
-            found[MEAN, f"{evaluator}.{metric}"] = value_of(blocks(table)[0][1], metric)
+            found[MEAN, f"{evaluator}.{metric}"] = value_of(overall, metric)
+        for source, block in sources if len(sources) > 1 else ():
+            for metric in metric_names(table):
+                if f"{metric}_low" in block:  # the others of a source would be many, and few look at them
+                    found[source, f"{evaluator}.{metric}"] = value_of(block, metric)
     return found
 
 
-def _order(found: Sequence[Mapping[tuple[str, str], object]]) -> list[tuple[str, str]]:
+def _order(found: Sequence[Mapping[Key, object]]) -> list[Key]:
     """The headline first: mean, pool, sources; then all other metrics."""
     keys = dict.fromkeys(key for its in found for key in its)
     place = {MEAN: 0, POOL: 1}
@@ -134,12 +159,47 @@ def _order(found: Sequence[Mapping[tuple[str, str], object]]) -> list[tuple[str,
     return heads + [key for key in keys if key[1] != HEADLINE.name]
 
 
-def _intervals(first: Subject, other: Subject, resamples: int, seed: int) -> dict[tuple[str, str], Interval]:
-    """Paired intervals of other - first: the headline by part, the recalls of the mean."""
+def _of_queries(first: Subject, other: Subject, resamples: int, seed: int) -> dict[Key, Interval]:
+    """Paired intervals of other - first in retrieval: the headline by part, the recalls of the mean."""
     headline = difference(other.clusters, first.clusters, resamples, seed)
     found = {(source, HEADLINE.name): its for source, its in headline.sources.items()}
     found[MEAN, HEADLINE.name] = headline.mean
+    our_pool, their_pool = (pool_clusters_of(subject.queries) for subject in (other, first))
+    # A source of that name has its row.
+    found.setdefault((POOL, HEADLINE.name), paired_difference(our_pool, their_pool, resamples, seed))
     for metric in METRICS:
         ours, theirs = (clusters_of(subject.queries, metric) for subject in (other, first))
         found[MEAN, metric] = mean_difference(ours, theirs, resamples, seed)
     return found
+
+
+def _of_items(
+    first: Subject, other: Subject, unpaired: str, keys: Iterable[Key], resamples: int, seed: int
+) -> dict[Key, Interval | Lacking]:
+    """Paired intervals of other - first in further evaluators, or why there are none."""
+    found: dict[Key, Interval | Lacking] = {}
+    for part, name in keys:
+        evaluator, dot, metric = name.partition(".")
+        if not dot:
+            continue
+        if lacking := _not_comparable(first, other, unpaired, evaluator):
+            found[part, name] = lacking
+            continue
+        source = "" if part == MEAN else part
+        its = paired_items(other.items, first.items, evaluator, metric, source, resamples, seed)
+        found[part, name] = Lacking(its.word, its.why) if isinstance(its, NotPaired) else its
+    return found
+
+
+def _not_comparable(first: Subject, other: Subject, unpaired: str, evaluator: str) -> Lacking | None:
+    """Why an evaluator's metrics cannot be paired; None where it asked both of the same and both kept what it found."""
+    before = [subject.label for subject in (first, other) if subject.items is None]
+    if before:
+        return Lacking("no interval", f"made before figures by item were kept: {' and '.join(before)}")
+    if evaluator in first.sets or evaluator in other.sets:
+        if not same_set(first.sets.get(evaluator, {}), other.sets.get(evaluator, {})):
+            return Lacking("unpaired", "the set has other pictures, classes or templates")
+    elif unpaired:
+        return Lacking("unpaired", unpaired)
+    silent = [subject.label for subject in (first, other) if not keeps(subject.items, evaluator)]
+    return Lacking("no interval", f"it kept no figures by item of {' and '.join(silent)}") if silent else None

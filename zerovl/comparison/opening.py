@@ -21,13 +21,14 @@ from zerovl.comparison import revision
 from zerovl.comparison.parameters import by_key
 from zerovl.comparison.subject import Subject, in_order
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.items import read_items
 from zerovl.evaluation.report.content import Curves, read_curves
 from zerovl.evaluation.scores import read_queries
 from zerovl.files import read_json, sha256_file
 from zerovl.registry import fetch, release_files, transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
-from zerovl.release.provenance import report
+from zerovl.release.provenance import classification_sets, report
 from zerovl.workspace import Workspace
 
 FINGERPRINT, LOG = "fingerprint.json", "metrics.jsonl"  # of a run's folder
@@ -68,7 +69,7 @@ def _of_bundle(label: str, folder: Path) -> Subject:
     """A pulled release has its scores beside it; those of a checkout's model are in its reports."""
     if (folder / release_files.METRICS).is_file():
         origin = report(folder / release_files.PROVENANCE)
-        return _evaluated(label, "the folder of a release", folder, _params(origin, label))
+        return _evaluated(label, "the folder of a release", folder, _params(origin, label), _sets(origin))
     checkout = Workspace(folder.absolute().parent)
     if checkout.evaluation_metrics.is_file():
         digest = read_json(checkout.evaluation_metrics).get("model_digest")
@@ -84,7 +85,8 @@ def _of_checkout(label: str, origin: str, checkout: Workspace) -> Subject:
     run = report(checkout.runs / str(fingerprint) / FINGERPRINT)
     said = by_key(params, label)
     said |= _of_description(run, label)
-    return _evaluated(label, origin, checkout.evaluation_report, said, read_curves(checkout.training_log))
+    sets = classification_sets(checkout.evaluation_details)
+    return _evaluated(label, origin, checkout.evaluation_report, said, sets, read_curves(checkout.training_log))
 
 
 def _of_description(described: Mapping[str, Any], label: str) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def _of_run(label: str, folder: Path) -> Subject:
     metrics, weights = report(checkout.evaluation_metrics), checkout.model / release_files.WEIGHTS
     last = report(checkout.training_run).get("fingerprint") == folder.absolute().name
     if last and weights.is_file() and metrics.get("model_digest") == sha256_file(weights):
-        return _evaluated(label, "a run, the last one evaluated", checkout.evaluation_report, params, curves)
+        sets = classification_sets(checkout.evaluation_details)
+        return _evaluated(label, "a run, the last one evaluated", checkout.evaluation_report, params, sets, curves)
     return Subject(
         label, "a run; its model is not the one evaluated last, so without scores", params=params, curves=curves
     )
@@ -114,13 +117,14 @@ def _of_release(reference: str, aside: Path, here: Workspace) -> Subject:
     uri, name = fetch.split_store(reference)
     registry = Registry(open_store(uri))
     version = registry.resolve(name)
-    for file in (release_files.QUERIES, f"{release_files.SAMPLE}/{release_files.SAMPLE_PAIRS}"):
+    for file in (release_files.QUERIES, release_files.ITEMS, f"{release_files.SAMPLE}/{release_files.SAMPLE_PAIRS}"):
         if file in version.files:
             transfer.fetch_file(registry.store, version, file, aside / file)
     what = f"release {version.reference} of {version.created[:10]}"
     fingerprint = (version.provenance.get("run") or {}).get("fingerprint")
     params = _params(version.provenance, reference)
-    return _evaluated(reference, what, aside, params, _curves_here(fingerprint, here), version.metrics)
+    sets, curves = _sets(version.provenance), _curves_here(fingerprint, here)
+    return _evaluated(reference, what, aside, params, sets, curves, version.metrics)
 
 
 def _of_revision(reference: str, aside: Path, here: Workspace) -> Subject:
@@ -133,20 +137,28 @@ def _evaluated(
     origin: str,
     folder: Path,
     params: Mapping[str, Any],
+    sets: Mapping[str, Any],
     curves: Curves | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Subject:
-    """Read metrics, ranks by query and sample from a folder that has them by their usual names, or lacks some."""
-    queries, pairs = folder / release_files.QUERIES, folder / release_files.SAMPLE / release_files.SAMPLE_PAIRS
+    """Read metrics, figures by query and item, and sample from a folder that has them by their usual names, or some."""
+    queries, items = folder / release_files.QUERIES, folder / release_files.ITEMS
+    pairs = folder / release_files.SAMPLE / release_files.SAMPLE_PAIRS
     return Subject(
         label,
         origin,
         report(folder / release_files.METRICS) if metrics is None else metrics,
         in_order(read_queries(queries)) if queries.is_file() else None,
+        read_items(items) if items.is_file() else None,
+        sets,
         params,
         curves or Curves([], []),
         pairs if pairs.is_file() else None,
     )
+
+
+def _sets(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return provenance.get("classification") or {}
 
 
 def _params(provenance: Mapping[str, Any], label: str) -> dict[str, Any]:

@@ -122,11 +122,22 @@ def _scores_section(scores: Scores, labels: Sequence[str]) -> str:
     rows = "".join(_score_row(row) for row in scores.rows)
     return (
         "<section><h2>Scores</h2><p>Recalls in percent, of the mean over sources. Unpaired: the plain difference of "
-        "two numbers that were not measured on the same queries. No interval: the ranks by query of it are not "
-        "compared.</p>"
+        "two numbers that were not measured on the same queries or pictures. No interval: nothing is kept by query or "
+        f"picture, or it is a count or a baseline.</p>{_lacking(scores, labels)}"
         f'<div class="scroll"><table><thead><tr><th>Score</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
         "</section>"
     )
+
+
+def _lacking(scores: Scores, labels: Sequence[str]) -> str:
+    """Say why metrics have no interval; nothing where all that could have one has it."""
+    said = [
+        f"<li>{escape(label)} &minus; {escape(labels[0])}, {escape(why)}</li>"
+        for place, label in enumerate(labels)
+        if place
+        for why in scores.lacking(place)
+    ]
+    return f"<ul>{''.join(said)}</ul>" if said else ""
 
 
 def _score_row(row: Row) -> str:
@@ -213,6 +224,7 @@ def _footer(resamples: int) -> str:
     return (
         "<footer><p>Nothing was embedded or ranked for this page: scores and ranks by query are those of each one's "
         f"own evaluation. Paired intervals come from {resamples:,} bootstrap resamples of pictures with their "
-        "captions, drawn within each source and the same for both. They say how much the difference would move with "
-        "other queries; they do not cover the chance of another training run.</p></footer>"
+        "captions, drawn within each source or fold, or of the pictures of a set, the same for both. They say how much "
+        "the difference would move with other queries or pictures; they do not cover the chance of another training "
+        "run.</p></footer>"
     )

@@ -120,5 +120,6 @@ def _compared() -> tuple[Path, ...]:
     """What is read of a revision to compare it."""
     there = Workspace()
     pairs = there.evaluation_report / release_files.SAMPLE / release_files.SAMPLE_PAIRS
-    reports = (there.training_run, there.training_log, there.evaluation_metrics, there.evaluation_queries, pairs)
-    return (there.root / "params.yaml", *reports)
+    of_training = (there.training_run, there.training_log)
+    by_item = (there.evaluation_queries, there.evaluation_items, there.evaluation_details)
+    return (there.root / "params.yaml", *of_training, there.evaluation_metrics, *by_item, pairs)

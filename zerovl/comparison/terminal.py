@@ -26,6 +26,9 @@ def tables(subjects: Sequence[Subject], scores: Scores, parameters: Sequence[Par
         head = ("SCORE", *letters, *(f"{letter} - A" for letter in letters[1:]))
         parts.append(table([head, *(_row(row) for row in scores.rows)], right=frozenset(range(1, len(subjects) + 1))))
         parts.append("[from, to]: 95% interval of the paired difference. * it lies on one side of 0")
+        parts += [
+            f"{letter} - A, {why}" for place, letter in enumerate(letters) if place for why in scores.lacking(place)
+        ]
     if parameters:
         rows = [(its.key, *(_short(value) for value in its.values)) for its in parameters]
         parts.append(table([("PARAMETER", *letters), *rows]))
@@ -50,6 +53,7 @@ def as_json(subjects: Sequence[Subject], scores: Scores, parameters: Sequence[Pa
                         "value": change.value,
                         "low": change.interval and change.interval.low,
                         "high": change.interval and change.interval.high,
+                        "lacking": change.lacking.why if change.interval is None else "",
                     }
                     for change in row.changes
                 ],

@@ -12,8 +12,9 @@ Shapes: `I` images, `M` captions, `P` distinct pictures of a source, `F` folds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import numpy as np
@@ -21,9 +22,10 @@ import numpy as np
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
+from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
-from zerovl.evaluation.retrieval import METRICS, RetrievalResult, retrieval_metrics, take_rows
+from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult, retrieval_metrics, take_rows
 from zerovl.log import logger
 
 
@@ -42,6 +44,7 @@ class FoldScores:
     pictures: int  # of a fold
     left_out: int  # pictures behind the last whole fold
     results: tuple[RetrievalResult, ...]  # (F,)
+    image_ids: tuple[Ints, ...]  # (F,) of each one's distinct pictures, as their source numbers them
     untrained_rsum: float
 
     def block(self, interval: Interval) -> Block:
@@ -56,6 +59,19 @@ class FoldScores:
             "folds": Score(len(self.results)),
             "left_out": Score(self.left_out),
         }
+
+    def figures(self, source: str) -> Iterator[Figures]:
+        """Give what recalls and RSUM count of each picture and of its captions; the pictures of a fold are a draw."""
+        for fold, (result, ids) in enumerate(zip(self.results, self.image_ids, strict=True)):
+            names, owners = [str(image_id) for image_id in ids], result.caption_image
+            made = partial(Figures, items=names, source=source, draw=fold)
+            captions = np.bincount(owners).astype(np.float64)  # (I',)
+            of_images = {f"i2t_r{k}": result.i2t.hits(k) for k in KS}
+            of_captions = {f"t2i_r{k}": np.bincount(owners, result.t2i.hits(k)).astype(np.float64) for k in KS}
+            yield from (made(name, hits=hits) for name, hits in of_images.items())
+            yield from (made(name, hits=hits, of=captions) for name, hits in of_captions.items())
+            yield made(HEADLINE.name, hits=np.sum(list(of_images.values()), axis=0))
+            yield made(HEADLINE.name, hits=np.sum(list(of_captions.values()), axis=0), of=captions, part=1)
 
 
 class Folds:
@@ -88,7 +104,8 @@ class Folds:
             for source, its in found.items()
         }
         overall = mean_interval([its.results for its in found.values()], settings.bootstrap, settings.seed)
-        return Table(_mean_block(list(found.values()), blocks, overall), blocks)
+        figures = [figures for source, its in found.items() for figures in its.figures(source)]
+        return Table(_mean_block(list(found.values()), blocks, overall), blocks, figures=figures)
 
 
 def folds_of(pool: Pool, source: str, pictures: int) -> list[Fold]:
@@ -133,8 +150,9 @@ def _scored(evaluation: Evaluation, source: str, pictures: int, chunk: int) -> F
     untrained = fmean(
         rank_fold(pool, evaluation.untrained_embeddings, fold, chunk, evaluation.ranks).rsum for fold in folds
     )
+    ids = tuple(pool.image_id[fold.images[its.image_rows]] for fold, its in zip(folds, results, strict=True))
     left_out = len(np.unique(pool.group[pool.images_of(source)])) - pictures * len(folds)
-    return FoldScores(pictures, left_out, results, untrained)
+    return FoldScores(pictures, left_out, results, ids, untrained)
 
 
 def _mean_block(scores: Sequence[FoldScores], blocks: dict[str, Block], interval: Interval) -> Block:

@@ -29,7 +29,7 @@ class Holder:
     def compared(self, candidate: Mapping[str, Any], difference: Interval) -> Holder:
         """Return it with candidate - holder; its score is then that on the candidate's queries, so the numbers fit.
 
-        It keeps its own where the candidate has no mean over sources, which the difference is of.
+        It keeps its own where the candidate has no mean over sources: then the difference is of what it is shown with.
         """
         of, block = headline_block(candidate)
         value = value_of(block, HEADLINE.name)

@@ -17,9 +17,12 @@ A block is a mapping of names to numbers; the 95% interval of a metric stands be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zerovl.evaluation.figures import Figures  # numpy, which the readers of metrics do without
 
 OVERALL = "overall"
 MEAN = "mean"
@@ -58,6 +61,7 @@ class Table:
     sources: Mapping[str, Block]
     mean: Block | None = None
     details: Mapping[str, Any] | None = None  # JSON that report and `details.json` show, and no metric
+    figures: Sequence[Figures] = ()  # what metrics count of each item, for `items.parquet`
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys that `metrics.json` has for an evaluator."""
@@ -177,13 +181,20 @@ def find(metrics: Mapping[str, Any], name: str) -> float | None:
 
     Without a source retrieval's is that of the mean, and `@pool` that of the pool.
     """
+    return value_of(*block_of(metrics, name))
+
+
+def block_of(metrics: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
+    """Return the block that `find` looks into, empty where there is none, and the metric's name in it."""
     metric, _, source = name.partition("@")
     evaluator, _, metric = metric.partition(".")
     table = metrics if evaluator == RETRIEVAL else further_evaluators(metrics).get(evaluator, {})
     sources = table.get("sources", {})
     if source == POOL and POOL not in sources:
-        return value_of(table.get(OVERALL), metric)
-    return value_of(sources.get(source) if source else headline_block(table)[1], metric)
+        block = table.get(OVERALL)
+    else:
+        block = sources.get(source) if source else headline_block(table)[1]
+    return block if isinstance(block, Mapping) else {}, metric
 
 
 def value_of(block: Any, name: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zerovl.distributed.ranks import ALONE, Ranks
@@ -166,24 +167,28 @@ def clusters_of(found: pa.Table, metric: str = HEADLINE.name) -> dict[str, Clust
 
     Images stand in the order of (source, image_id), so files of two models fit each other.
     """
+    pools = [name for name in found["pool"].unique().to_pylist() if name != OVERALL]
+    return {name.removeprefix(_SOURCE): _clusters(found, name, metric) for name in pools}
+
+
+def pool_clusters_of(found: pa.Table, metric: str = HEADLINE.name) -> Clusters:
+    """Return the same of the pool of all sources, whose images are drawn among all of them."""
+    return _clusters(found, OVERALL, metric)
+
+
+def _clusters(found: pa.Table, pool: str, metric: str) -> Clusters:
     direction, _, k = metric.partition("_r")
     columns = [f"r{k}"] if k else [f"r{k}" for k in KS]
-    pools = found["pool"].to_numpy()
+    found = found.filter(pc.equal(found["pool"], pool))
     sources, ids = found["source"].to_numpy().astype(str), found["image_id"].to_numpy().astype(str)
     names = np.char.add(np.char.add(sources, "/"), ids)
     is_image = found["direction"].to_numpy() == "i2t"
     hits = sum(found[column].to_numpy() for column in columns)
     if k:  # the other direction counts for nothing
         hits = np.where(is_image == (direction == "i2t"), hits, 0.0)
-    clusters = {}
-    for name in dict.fromkeys(pools):
-        if name == OVERALL:
-            continue
-        images, captions = (pools == name) & is_image, (pools == name) & ~is_image
-        order = np.argsort(names[images])
-        owners = np.searchsorted(names[images][order], names[captions])
-        clusters[name.removeprefix(_SOURCE)] = Clusters.of_hits(hits[images][order], hits[captions], owners)
-    return clusters
+    order = np.argsort(names[is_image])
+    owners = np.searchsorted(names[is_image][order], names[~is_image])
+    return Clusters.of_hits(hits[is_image][order], hits[~is_image], owners)
 
 
 def _name(source: str) -> str:

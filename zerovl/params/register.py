@@ -45,7 +45,7 @@ class GateParams(Section):
     max_drops: dict[_MetricName, Annotated[float, Field(ge=0, strict=False)]] = Field(
         default={},
         description="what others may lose against the holder, as {EVALUATOR.METRIC: DROP} or {EVALUATOR.METRIC@SOURCE: "
-        "DROP}; more is refused, a recall's only where its paired interval lies above 0",
+        "DROP}; more is refused, where both are paired only if the interval of the drop lies above 0",
     )
     difference: Literal["none", "not_worse", "better"] = Field(
         "not_worse",

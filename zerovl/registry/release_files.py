@@ -17,6 +17,7 @@ METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 MODEL_CARD = "MODEL_CARD.md"
 QUERIES = "queries.parquet"  # ranks by query, for paired comparisons with later candidates
+ITEMS = "items.parquet"  # what metrics beside retrieval count of each item, for the same
 SAMPLE = "sample"  # folder: validation pairs with their embeddings, to check the release when an alias moves
 SAMPLE_PAIRS = "pairs.tar"
 SAMPLE_EMBEDDINGS = "embeddings.safetensors"
@@ -25,7 +26,7 @@ SAMPLE_FILES = (f"{SAMPLE}/{SAMPLE_PAIRS}", f"{SAMPLE}/{SAMPLE_EMBEDDINGS}")
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
 # Written about the model, with dates, machines and roundings in them; the same model stays the same without them.
 # Digests of its files say nothing new of it, and a model of before there were any stays the same with them.
-_ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, *SAMPLE_FILES, bundle_digests.FILE)
+_ABOUT = (PROVENANCE, MODEL_CARD, QUERIES, ITEMS, *SAMPLE_FILES, bundle_digests.FILE)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def look_up(params: Params, workspace: Workspace, metrics: Mapping[str, Any]) ->
         logger().info(f"the report does not name the holder of {section.name}@{section.alias}: {error}")
         return None
     if isinstance(found, Comparison):
-        return holder.compared(metrics, found.mean)
+        return holder.compared(metrics, found.headline)
     return replace(holder, why=f"{found.why}; the gate scores it again")
 
 

@@ -18,6 +18,7 @@ from zerovl.evaluation.metrics import (
     HEADLINE,
     Interval,
     Score,
+    block_of,
     find,
     headline_block,
     known_names,
@@ -44,6 +45,12 @@ class Comparison:
     holder: Holder | None = None  # who it is, with its score as released
     # Of the metrics of `max_drops`, by name; the interval where it is paired, or why there is no difference.
     named: Mapping[str, Score | str] = field(default_factory=dict)
+    pool: Interval | None = None  # of all sources searched as one, where that is the headline of both
+
+    @property
+    def headline(self) -> Interval:
+        """Return the difference of what both models are shown with."""
+        return self.mean if self.pool is None else self.pool
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ def _held_against(candidate: Mapping[str, Any], holder: Comparison | LostHolder 
         return None
     if isinstance(holder, LostHolder):
         return replace(holder.holder, why="it cannot be measured any more")
-    return holder.holder.compared(candidate, holder.mean)
+    return holder.holder.compared(candidate, holder.headline)
 
 
 def _against(holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> Iterator[Reason]:
@@ -202,7 +209,8 @@ def _learned(candidate: Mapping[str, Any]) -> Reason:
 
 
 def _headline_reaches(candidate: Mapping[str, Any], bound: float) -> Reason:
-    return _reaches("min_rsum", _headline(candidate, HEADLINE.name), bound)
+    _headline(candidate, HEADLINE.name)  # raises where there is none
+    return _reaches("min_rsum", headline_block(candidate)[1], HEADLINE.name, bound)
 
 
 def _headline(candidate: Mapping[str, Any], name: str) -> float:
@@ -213,25 +221,29 @@ def _headline(candidate: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _reaches(rule: str, value: float, bound: float) -> Reason:
-    return Reason(rule, value, bound, value >= bound - _ROUNDING)  # NaN fails
+def _reaches(rule: str, block: Mapping[str, Any], name: str, bound: float) -> Reason:
+    """Hold a metric that a block has against its bound; its interval is told, where it has one."""
+    value, low, high = (value_of(block, each) for each in (name, f"{name}_low", f"{name}_high"))
+    value = math.nan if value is None else value
+    note = "" if low is None or high is None else "the value counts, not its interval"
+    return Reason(rule, value, bound, value >= bound - _ROUNDING, note, low, high)  # NaN fails
 
 
 def _source_reaches(candidate: Mapping[str, Any], source: str, bound: float) -> Reason:
     sources = candidate.get("sources", {})
-    rule, value = f"min_source_rsum {source}", _score(sources.get(source))
-    if value is None:
+    rule = f"min_source_rsum {source}"
+    if value_of(sources.get(source), HEADLINE.name) is None:
         known = ", ".join(sorted(sources)) or "none"
         note = f"no such source in the evaluation, which has {known}; correct register.gate.min_source_rsum"
         return Reason(rule, None, bound, False, note)
-    return _reaches(rule, value, bound)
+    return _reaches(rule, sources[source], HEADLINE.name, bound)
 
 
 def _metric_reaches(candidate: Mapping[str, Any], name: str, bound: float) -> Reason:
-    rule, value = f"min_metrics {name}", find(candidate, name)
-    if value is None:
+    rule, (block, metric) = f"min_metrics {name}", block_of(candidate, name)
+    if value_of(block, metric) is None:
         return _unknown_metric(rule, candidate, "min_metrics")
-    return _reaches(rule, value, bound)
+    return _reaches(rule, block, metric, bound)
 
 
 def _drop(rule: str, difference: Interval, bound: float, note: str = "") -> Reason:
@@ -241,7 +253,3 @@ def _drop(rule: str, difference: Interval, bound: float, note: str = "") -> Reas
     if unsure and not small:
         note = "; ".join(filter(None, (note, "above the bound, but its interval reaches 0: it may be chance")))
     return Reason(rule, drop, bound, small or unsure, note, low, high)
-
-
-def _score(block: Any) -> float | None:
-    return value_of(block, HEADLINE.name)

@@ -13,9 +13,12 @@ import pyarrow as pa
 
 from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.bootstrap import paired_difference
+from zerovl.evaluation.items import read_items
 from zerovl.evaluation.job import Job
+from zerovl.evaluation.metrics import MEAN, RETRIEVAL
 from zerovl.evaluation.paired import difference
-from zerovl.evaluation.scores import clusters_of, read_queries, write_queries
+from zerovl.evaluation.scores import clusters_of, pool_clusters_of, read_queries, write_queries
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
 from zerovl.params import EvaluateParams, MachineParams, Params
@@ -24,7 +27,7 @@ from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.transfer import DamagedError
 from zerovl.release.gate import Comparison, LostHolder
-from zerovl.release.kept_ranks import fetch_queries
+from zerovl.release.kept_ranks import fetch_items, fetch_queries
 from zerovl.release.named_drops import Measured, differences
 from zerovl.release.provenance import classification_sets
 from zerovl.workspace import Workspace
@@ -72,17 +75,26 @@ class Holders:
         return self._by_kept_ranks(registry, holder, self._candidate(metrics))
 
     def _candidate(self, metrics: Mapping[str, Any]) -> Measured:
-        sets = classification_sets(self.workspace.evaluation_details)
-        return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets)
+        sets, items = classification_sets(self.workspace.evaluation_details), self.workspace.evaluation_items
+        kept = read_items(items) if items.is_file() else None  # an evaluation of before there was one lacks it
+        return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets, kept)
 
     def _by_kept_ranks(self, registry: Registry, holder: Version, ours: Measured) -> Comparison | NotKept:
         queries = fetch_queries(registry, holder, ours.metrics)
         if isinstance(queries, str):
             return NotKept(queries)
+        theirs = self._holder(registry, holder, queries)
         try:
-            return self._compared(ours, holder, queries, "")
+            return self._compared(ours, theirs, "")
         except ZeroVLError as error:
             return NotKept(str(error))
+
+    def _holder(self, registry: Registry, holder: Version, queries: pa.Table) -> Measured:
+        """What is kept of a holder, whose places by query are on the candidate's data."""
+        further = any(not name.startswith(f"{RETRIEVAL}.") for name in self.names)
+        items = fetch_items(registry, holder) if further else None
+        sets = holder.provenance.get("classification") or {}
+        return Measured(holder.metrics, queries, sets, None if isinstance(items, str) else items)
 
     def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         def lost(error: Exception) -> LostHolder:
@@ -107,12 +119,15 @@ class Holders:
         with tempfile.TemporaryDirectory() as folder_of_queries:  # through the file, for one order of images
             path = Path(folder_of_queries) / release_files.QUERIES
             write_queries(path, pool, ranked)
-            return self._compared(ours, holder, read_queries(path), f"holder {holder.reference} re-scored: {why}")
+            theirs = self._holder(registry, holder, read_queries(path))
+            return self._compared(ours, theirs, f"holder {holder.reference} re-scored: {why}")
 
-    def _compared(self, ours: Measured, holder: Version, queries: pa.Table, note: str) -> Comparison:
+    def _compared(self, ours: Measured, theirs: Measured, note: str) -> Comparison:
         """Compare source by source; raises `ZeroVLError` where they are not the same queries."""
-        theirs = Measured(holder.metrics, queries, holder.provenance.get("classification") or {})
-        clusters = clusters_of(ours.queries), clusters_of(theirs.queries)
-        found = difference(*clusters, self.settings.bootstrap, self.settings.seed)
+        draws = self.settings.bootstrap, self.settings.seed
+        found = difference(clusters_of(ours.queries), clusters_of(theirs.queries), *draws)
+        pool = None
+        if MEAN not in ours.metrics and MEAN not in theirs.metrics:
+            pool = paired_difference(pool_clusters_of(ours.queries), pool_clusters_of(theirs.queries), *draws)
         named = differences(self.names, ours, theirs, self.settings)
-        return Comparison(found.mean, found.sources, note, named=named)
+        return Comparison(found.mean, found.sources, note, named=named, pool=pool)

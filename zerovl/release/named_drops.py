@@ -1,8 +1,9 @@
 """Compare single metrics of a candidate and the holder of an alias by name, for `register.gate.max_drops`.
 
 RSUM and the recalls of retrieval are paired: both models' hits by query are drawn together, so the difference has an
-interval. Of other metrics there are two numbers, which are compared where both models were asked the same: the same
-set of pictures with classes by its digest, else the same validation data.
+interval. Other metrics are compared where both models were asked the same: the same set of pictures with classes by its
+digest, else the same validation data. They are paired too where both kept what each picture counts; else there are two
+numbers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from zerovl.evaluation.bootstrap import paired_difference
 from zerovl.evaluation.folds import Folds
 from zerovl.evaluation.metrics import HEADLINE, POOL, RETRIEVAL, Score, find
 from zerovl.evaluation.paired import mean_difference
+from zerovl.evaluation.paired_items import NotPaired, paired_items, same_set
 from zerovl.evaluation.retrieval import METRICS
-from zerovl.evaluation.scores import clusters_of
+from zerovl.evaluation.scores import clusters_of, pool_clusters_of
 from zerovl.params import EvaluateParams
 
 DATA = "evaluation_digest"  # in metrics.json: equal where two models were evaluated on the same validation data
@@ -31,6 +33,7 @@ class Measured:
     metrics: Mapping[str, Any]  # metrics.json
     queries: pa.Table  # places by query, on the candidate's validation data
     sets: Mapping[str, Any]  # what was asked of each classified set, with its digest, by name
+    items: pa.Table | None = None  # what further metrics count of each item; None where it is not to be had
 
 
 def differences(
@@ -43,7 +46,7 @@ def differences(
 def _difference(name: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:
     evaluator, _, metric = name.partition("@")[0].partition(".")
     source = name.partition("@")[2]
-    if evaluator == RETRIEVAL and metric in (HEADLINE.name, *METRICS) and source != POOL:
+    if evaluator == RETRIEVAL and metric in (HEADLINE.name, *METRICS):
         return _paired(metric, source, candidate, holder, settings)
     ours, theirs = find(candidate.metrics, name), find(holder.metrics, name)
     if ours is None:
@@ -51,15 +54,20 @@ def _difference(name: str, candidate: Measured, holder: Measured, settings: Eval
     if theirs is None:
         return "the holder was released without it; the next candidate is compared"
     if evaluator in candidate.sets:
-        ours_asked, theirs_asked = candidate.sets[evaluator], holder.sets.get(evaluator, {})
-        same = all(ours_asked.get(key) == theirs_asked.get(key) for key in ("digest", "templates"))
+        same = same_set(candidate.sets[evaluator], holder.sets.get(evaluator, {}))
         where = f"the set {evaluator} has other pictures, classes or templates now"
     elif evaluator == Folds.name and _fold_size(candidate) != _fold_size(holder):
         return "the holder was scored in folds of another size; the next candidate is compared"
     else:
         same = candidate.metrics.get(DATA) == holder.metrics.get(DATA)
         where = "the holder was measured on other validation data"
-    return Score(ours - theirs) if same else f"{where}; the next candidate is compared"
+    if not same:
+        return f"{where}; the next candidate is compared"
+    if candidate.items is None or holder.items is None:
+        return Score(ours - theirs)
+    draws = settings.bootstrap, settings.seed
+    found = paired_items(candidate.items, holder.items, evaluator, metric, source, *draws)
+    return Score(ours - theirs) if isinstance(found, NotPaired) else Score(found.value, found.low, found.high)
 
 
 def _fold_size(measured: Measured) -> float | None:
@@ -68,8 +76,14 @@ def _fold_size(measured: Measured) -> float | None:
 
 def _paired(metric: str, source: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:
     ours, theirs = clusters_of(candidate.queries, metric), clusters_of(holder.queries, metric)
-    if source and source not in ours:
-        return f"the candidate was not evaluated on {source}"
     draws = settings.bootstrap, settings.seed
-    found = paired_difference(ours[source], theirs[source], *draws) if source else mean_difference(ours, theirs, *draws)
+    if not source:
+        found = mean_difference(ours, theirs, *draws)
+    elif source in ours:
+        found = paired_difference(ours[source], theirs[source], *draws)
+    elif source == POOL:
+        our_pool, their_pool = (pool_clusters_of(its.queries, metric) for its in (candidate, holder))
+        found = paired_difference(our_pool, their_pool, *draws)
+    else:
+        return f"the candidate was not evaluated on {source}"
     return Score(found.value, found.low, found.high)

@@ -66,6 +66,8 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
     files: dict[str, Path | bytes] = dict(release_files.collect(workspace.model))
     files[release_files.METRICS] = metrics_path
     files[release_files.QUERIES] = _require(workspace.evaluation_queries)
+    if workspace.evaluation_items.is_file():  # an evaluation of before there was one lacks it
+        files[release_files.ITEMS] = workspace.evaluation_items
     if params.evaluate.sample:
         files |= {name: _require(workspace.evaluation_report / name) for name in release_files.SAMPLE_FILES}
     files[release_files.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()

@@ -12,6 +12,7 @@ from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.early_helpers import Helpers
+from zerovl.evaluation.items import write_items
 from zerovl.evaluation.job import Job
 from zerovl.evaluation.metrics import (
     HEADLINE,
@@ -47,7 +48,7 @@ def run(
     workspace: Workspace = Workspace(),  # noqa: B008  (frozen)
     early: Helpers | None = None,
 ) -> None:
-    """Write `reports/evaluation/`: `metrics.json`, `scores.json`, `queries.parquet`, `sample/`, the page, the gallery.
+    """Write `reports/evaluation/`: metrics, scores, figures by query and by item, `sample/`, the page, the gallery.
 
     Beside them `details.json`, where an evaluator has something to say that is no metric. `early` are helpers that were
     started before (`zerovl.evaluation.early_helpers`).
@@ -78,6 +79,7 @@ def run(
     if details:
         write_json(workspace.evaluation_details, details)
     write_queries(workspace.evaluation_queries, evaluation.pool, evaluation.scores)
+    write_items(workspace.evaluation_items, tables)
     _write_report(workspace, params, evaluation, metrics, details, stored)
     drawn = sample.draw(evaluation.pool, settings.sample, settings.seed)
     folder = workspace.evaluation_report / release_files.SAMPLE

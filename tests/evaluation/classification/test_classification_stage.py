@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification import paper_probe
 from zerovl.evaluation.classification.linear_probe import probe
 from zerovl.evaluation.evaluators import EVALUATORS, evaluators_of
+from zerovl.evaluation.items import read_items
 from zerovl.evaluation.metrics import find, known_names
 from zerovl.images import decode_rgb
 from zerovl.model.encoder import Encoder
@@ -114,6 +117,27 @@ def test_page_terminal_card_and_provenance_have_it(
     sets = provenance.classification_sets(workspace.evaluation_details)
     assert sets["drawn"] == {"digest": details["drawn"]["digest"], "templates": ["a {}", "{c} it is"]}
     assert provenance.classification_sets(workspace.root / "absent.json") == {}
+
+
+def test_what_is_kept_of_each_picture_gives_the_metrics(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    workspace, metrics, _, _ = evaluated
+    rows = read_items(workspace.evaluation_items).to_pylist()
+    for name, table in metrics["evaluators"].items():
+        block = table["overall"]
+        kept = {row["metric"] for row in rows if row["evaluator"] == name}
+        assert kept == {metric.removesuffix("_low") for metric in block if metric.endswith("_low")}
+        for metric in kept:
+            its = [row for row in rows if (row["evaluator"], row["metric"]) == (name, metric)]
+            assert len(its) == len({(row["item"], row["group"]) for row in its}) == block["pictures"]
+            groups: dict[int, list[float]] = {}
+            for row in its:
+                groups.setdefault(row["group"], []).append(row["hits"])
+            assert 100 * fmean(map(fmean, groups.values())) == pytest.approx(block[metric], abs=1e-3)
+            assert len(groups) == (block["classes"] if metric == "mean_class" else 1)
+    first = hashlib.sha256((workspace.root / "drawn" / "blue" / "0.png").read_bytes()).hexdigest()[:16]
+    assert first in {row["item"] for row in rows}
 
 
 def test_a_linear_probe_learns_from_the_set_s_own_split(

@@ -80,7 +80,8 @@ class Classification:
         for its in measured:
             details |= its.details
         details["broken"] = [{"picture": name, "reason": reason} for name, reason in broken]
-        return Table(block, {}, details=details)
+        figures = [figures for its in measured for figures in its.figures]
+        return Table(block, {}, details=details, figures=figures)
 
     def _training(
         self, evaluation: Evaluation, pictures: Labelled
@@ -109,7 +110,7 @@ class Classification:
             if evaluation.ranks.is_first:
                 logger().warning(f"{self.name}: {len(broken)} of {count} cannot be read: {names(broken, _NAMED)}")
         labels = np.array([labelled.label for labelled in pictures], np.int64)[encoded.rows]
-        return encoded, Labelled(labels, *encoded.outputs)
+        return encoded, Labelled(encoded.keys, labels, *encoded.outputs)
 
     def _views(self, evaluation: Evaluation, encoded: EncodedPictures, learned: EncodedPictures | None) -> Views:
         """Return what shows the pictures that a probe learns from augmented, of its split or of the set."""

@@ -17,6 +17,7 @@ from zerovl.evaluation.bootstrap import Floats
 from zerovl.evaluation.classification import paper_probe
 from zerovl.evaluation.classification.linear_probe import FOLDS, Fit, Probed, fit, probe
 from zerovl.evaluation.classification.zero_shot import (
+    MEAN_CLASS,
     TOP1,
     accuracies,
     accuracy_intervals,
@@ -25,6 +26,7 @@ from zerovl.evaluation.classification.zero_shot import (
     hits_of,
     predicted,
 )
+from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.metrics import Block, Interval, Score
 from zerovl.evaluation.pool import Ints
 from zerovl.model.encoder import Encoder
@@ -37,6 +39,7 @@ _PAIRS = 100  # of classes that are taken for each other, in the report
 class Labelled:
     """Pictures with their classes, as image towers see them."""
 
+    keys: tuple[str, ...]  # (n,) by their bytes
     labels: Ints  # (n,)
     trained: torch.Tensor  # (n, w) of the model's tower
     untrained: torch.Tensor  # (n, w) of the untrained model's
@@ -59,10 +62,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics by name, and what the report has beside them."""
+    """Metrics by name, what the report has beside them, and what they count of each picture."""
 
     block: Block
     details: Mapping[str, Any]
+    figures: Sequence[Figures] = ()
 
 
 class Measure(Protocol):
@@ -88,7 +92,7 @@ def zero_shot(subject: Subject) -> Measured:
         "classes": _class_rows(classes, by_class(hits[TOP1], labels, len(classes)), labels),
         "confusions": _confusions(classes, labels, guesses),
     }
-    return Measured(block, details)
+    return Measured(block, details, _figures(subject.pictures, hits))
 
 
 def linear_probe(subject: Subject) -> Measured:
@@ -99,12 +103,13 @@ def linear_probe(subject: Subject) -> Measured:
     of_training = None if training is None else training.untrained
     found = _probed(subject, subject.pictures.trained, None if training is None else training.trained, fit)
     untrained = _probed(subject, subject.pictures.untrained, of_training, fit)
+    score, figures = _of_probe("probe_top1", subject, found)
     block = {
-        "probe_top1": _probe_score(subject, found),
+        "probe_top1": score,
         "untrained_probe_top1": Score(100.0 * float((untrained.predicted == labels).mean())),
     }
     details = {"penalties": list(found.penalties), "trained_on": _trained_on(subject)}
-    return Measured(block, {"linear_probe": details})
+    return Measured(block, {"linear_probe": details}, [figures])
 
 
 def by_papers_recipe(subject: Subject) -> Measured:
@@ -114,8 +119,8 @@ def by_papers_recipe(subject: Subject) -> Measured:
     training = subject.training
     of_training = None if training is None else training.trained
     found = _probed(subject, subject.pictures.trained, of_training, paper_probe.fit)
-    block = {"paper_probe_top1": _probe_score(subject, found)}
-    return Measured(block, {"paper_probe": {"trained_on": _trained_on(subject)}})
+    score, figures = _of_probe("paper_probe_top1", subject, found)
+    return Measured({"paper_probe_top1": score}, {"paper_probe": {"trained_on": _trained_on(subject)}}, [figures])
 
 
 def by_papers_recipe_augmented(subject: Subject) -> Measured:
@@ -129,8 +134,9 @@ def by_papers_recipe_augmented(subject: Subject) -> Measured:
     learned = None if training is None else (training.trained.to(device), training.labels)
     features = pictures.trained.to(device)
     found = paper_probe.probe_by_views(features, pictures.labels, learned, classes, seed, subject.views)
-    block = {"paper_probe_augmented_top1": _probe_score(subject, found)}
-    return Measured(block, {"paper_probe_augmented": {"trained_on": _trained_on(subject)}})
+    score, figures = _of_probe("paper_probe_augmented_top1", subject, found)
+    details = {"paper_probe_augmented": {"trained_on": _trained_on(subject)}}
+    return Measured({"paper_probe_augmented_top1": score}, details, [figures])
 
 
 MEASURES: dict[str, Measure] = {
@@ -149,11 +155,18 @@ def _probed(subject: Subject, features: torch.Tensor, of_training: torch.Tensor 
     return probe(features.to(device), labels, learned, classes, subject.settings.seed, fit)
 
 
-def _probe_score(subject: Subject, found: Probed) -> Score:
+def _figures(pictures: Labelled, hits: Mapping[str, Floats]) -> list[Figures]:
+    """What `accuracies` of hits (n,) by name count of each picture."""
+    found = [Figures(name, pictures.keys, its) for name, its in hits.items()]
+    return [*found, Figures(MEAN_CLASS, pictures.keys, hits[TOP1], group=pictures.labels)]
+
+
+def _of_probe(name: str, subject: Subject, found: Probed) -> tuple[Score, Figures]:
+    """The metric of a probe, and whether it is right about each picture."""
     labels, settings = subject.pictures.labels, subject.settings
-    hits = {TOP1: (found.predicted == labels).astype(np.float64)}
-    intervals = accuracy_intervals(hits, labels, len(subject.classes), settings.bootstrap, settings.seed)
-    return _score(intervals[TOP1])
+    right = (found.predicted == labels).astype(np.float64)
+    intervals = accuracy_intervals({TOP1: right}, labels, len(subject.classes), settings.bootstrap, settings.seed)
+    return _score(intervals[TOP1]), Figures(name, subject.pictures.keys, right)
 
 
 def _trained_on(subject: Subject) -> str:
