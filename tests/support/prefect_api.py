@@ -32,10 +32,13 @@ class PrefectApi:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        # One for all requests: what it reads of certificates when it is made costs more CPU time than ten of them. Each
+        # has a connection of its own, as the server may be killed between two.
+        self.client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
     def healthy(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/api/health", timeout=5).status_code == 200
+            return self.client.get(f"{self.url}/api/health", timeout=5).status_code == 200
         return False
 
     def api(self, method: str, path: str, content: Any = None) -> Any:
@@ -43,7 +46,7 @@ class PrefectApi:
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                answer = httpx.request(method, f"{self.url}/api{path}", json=content, timeout=30)
+                answer = self.client.request(method, f"{self.url}/api{path}", json=content)
                 busy = answer.status_code == 503 or "database is locked" in answer.text
             except httpx.TransportError:
                 busy = True
