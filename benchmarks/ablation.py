@@ -116,7 +116,7 @@ SETTINGS = {
             "+ augmentation": ["train.augment.crop_scale=[0.6,1.0]", "train.augment.mask_probability=0.2"],
             "+ decoupled, batch 1024": _LARGE,
         },
-        (1e-3, 2e-3),
+        (1e-3, 2e-3, 4e-3),
     ),
 }
 
