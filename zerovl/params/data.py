@@ -39,8 +39,10 @@ class SourceParams(Section):
         "auto",
         description="a .txt in tars: one caption, or one a line; auto: lines where dataset_type.txt says retrieval",
     )
-    equal_pictures: Literal["separate", "together"] = Field(
-        "separate", description="together: pictures of equal bytes are one, with the captions of all"
+    equal_pictures: Literal["auto", "separate", "together"] = Field(
+        "auto",
+        description="together: pictures of equal bytes are one, with the captions of all; auto: in a valid split "
+        "without ids most of whose rows share their picture with another caption",
     )
     tars: Literal["packed", "in_place"] = Field(
         "packed", description="in_place: tars that are whole and sorted stay where they lie and are indexed, not packed"
@@ -59,7 +61,7 @@ class SourceParams(Section):
         if self.tars == "in_place" and self.equal_pictures == "together":
             raise ValueError(
                 f"source {self.name!r}: tars in_place keeps samples as they are, equal_pictures together puts several "
-                "into one; set tars to packed, or equal_pictures to separate"
+                "into one; set tars to packed, or leave equal_pictures out"
             )
         return self
 

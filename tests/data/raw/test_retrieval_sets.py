@@ -12,9 +12,9 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
-from zerovl.data.raw.equal_pictures import together
+from zerovl.data.raw.equal_pictures import Grouping, grouping, recognised, together
 from zerovl.data.raw.fetched_files import FetchedFiles
-from zerovl.data.raw.records import Picture, Record
+from zerovl.data.raw.records import Picture, Reading, Record
 
 FIVE = ["a dog runs", "a brown dog", "grass,\tand a dog", "a dog again", "the dog"]
 
@@ -88,19 +88,63 @@ def write_rows(folder: Path) -> list[tuple[int, str]]:
     return order
 
 
-def test_rows_of_equal_pictures_are_one_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", [{}, {"equal_pictures": "together"}], ids=["recognised", "asked-for"])
+def test_rows_of_equal_pictures_are_one_picture(
+    setting: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     order = write_rows(tmp_path / "set")
-    manifest = run_sources(tmp_path, {"name": "w", "path": "set", "equal_pictures": "together"}, shard_samples=2)
+    manifest = run_sources(tmp_path, {"name": "w", "path": "set"} | setting, shard_samples=2)
+    assert "w/valid: 15 rows with 3 pictures: those of equal bytes are one picture" in caplog.text
     found = [row for row in raw_sources.rows(manifest, "w", "valid") if not row["error"]]
     assert [row["captions"] for row in found] == [[text for its, text in order if its == one] for one in (2, 0, 1)]
     assert [row["image_id"] for row in found] == [0, 1, 2]
     assert sorted(number for row in found for number in row["caption_ids"]) == [*range(7), *range(10, 18)]
     assert list(raw_sources.errors(manifest, "w", "valid").values()) == ["no picture with this key"]
-    apart = run_sources(tmp_path, {"name": "w", "path": "set"})
+    apart = run_sources(tmp_path, {"name": "w", "path": "set", "equal_pictures": "separate"})
     assert (apart.pairs("w", "valid"), manifest.pairs("w", "valid")) == (15, 3)
 
 
-def test_fetched_files_stay_until_their_last_picture_is_given(tmp_path: Path) -> None:
+def given(
+    rows: list[tuple[int, str]], setting: str, split: str, folder: Path, without_ids: bool = True
+) -> list[tuple[str, ...]]:
+    """The captions of the records that come of (picture, caption), from picture files."""
+    records = []
+    for number, (picture, caption) in enumerate(rows):
+        file = folder / f"{picture}.jpg"
+        file.write_bytes(raw_sources.jpeg(picture))
+        records.append(Record("a", number, (caption,), (number,), Picture(str(file))))
+    reading = Reading(iter(records), without_ids=without_ids)
+    found = grouping(setting, split, reading)(reading.records, FetchedFiles(folder / "none"), [])
+    return [its.captions for its in found]
+
+
+def test_only_a_row_a_caption_is_recognised(tmp_path: Path) -> None:
+    two_each = [(0, "a"), (0, "b"), (1, "c"), (1, "d"), (2, "e")]
+    apart = [(caption,) for _, caption in two_each]
+    assert given(two_each, "auto", "valid", tmp_path) == [("a", "b"), ("c", "d"), ("e",)]
+    assert given(two_each, "auto", "train", tmp_path) == given(two_each, "separate", "valid", tmp_path) == apart
+    assert given(two_each, "auto", "valid", tmp_path, without_ids=False) == apart
+    some = [*two_each[:2], *((n, f"of {n}") for n in range(2, 5))]  # two of five
+    copies = [(n % 2, f"of {n % 2}") for n in range(4)]  # the same pair twice
+    placeholder = [(0, f"lost {n}") for n in range(51)]
+    for rows in (some, copies, placeholder):
+        assert given(rows, "auto", "valid", tmp_path) == [(caption,) for _, caption in rows]
+    assert len(given(placeholder, "together", "valid", tmp_path)) == 1
+    assert len(given(placeholder[:50], "auto", "valid", tmp_path)) == 1
+    assert given([], "auto", "valid", tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        (together, [("0", "1"), ("own 0",), ("own 1",)]),
+        (recognised, [("0",), ("own 0",), ("1",), ("own 1",)]),  # half of the rows are not most
+    ],
+)
+def test_fetched_files_stay_until_their_last_picture_is_given(
+    tmp_path: Path, group: Grouping, expected: list[tuple[str, ...]]
+) -> None:
     fetched = FetchedFiles(tmp_path / "fetched")
 
     def read() -> Iterator[Record]:
@@ -109,12 +153,12 @@ def test_fetched_files_stay_until_their_last_picture_is_given(tmp_path: Path) ->
                 yield Record("a", number, (f"{number}",), (number,), Picture(path, 0, 4))
                 yield Record("b", 9 + number, (f"own {number}",), (9 + number,), Picture(path, 4 + number, 1))
 
-    given = []
-    for record in together(read(), fetched):
+    found = []
+    for record in group(read(), fetched, []):
         assert record.picture is not None
         assert Path(record.picture.path).is_file()
-        given.append(record.captions)
-    assert given == [("0", "1"), ("own 0",), ("own 1",)]
+        found.append(record.captions)
+    assert found == expected
     assert list((tmp_path / "fetched").iterdir()) == []
 
 
@@ -123,4 +167,4 @@ def test_a_picture_that_cannot_be_read_stays_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")  # which would be waited for
     for path in (tmp_path / "pipe.jpg", tmp_path / "half \ud800.jpg"):
         records += [replace(records[0], picture=Picture(str(path)))]
-    assert list(together(iter(records), FetchedFiles(tmp_path / "none"))) == records
+    assert list(together(iter(records), FetchedFiles(tmp_path / "none"), [])) == records

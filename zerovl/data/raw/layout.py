@@ -59,10 +59,10 @@ class Source:
     layout: Layout
     splits: tuple[str, ...]
     evaluation_split: str
-    txt_captions: str = "auto"  # as in `params.SourceParams`
-    equal_pictures: str = "separate"  # a key of `equal_pictures.GROUPINGS`
-    tars: str = "packed"  # these as in `params.SourceParams`
-    json_caption: str = ""  # these as in `params.SourceParams`
+    txt_captions: str = "auto"  # this and what follows as in `params.SourceParams`
+    equal_pictures: str = "auto"
+    tars: str = "packed"
+    json_caption: str = ""
     table: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     pictures: str = ""

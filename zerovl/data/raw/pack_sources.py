@@ -26,7 +26,7 @@ from zerovl.data.manifest import ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.placed_tars import write_catalogue
 from zerovl.data.raw.cluster_packing import cluster_address, packing_on_cluster
-from zerovl.data.raw.equal_pictures import GROUPINGS
+from zerovl.data.raw.equal_pictures import grouping
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.in_place import MakeUnit, TarsInPlace
 from zerovl.data.raw.kept_units import KeptUnits
@@ -106,12 +106,13 @@ def _pack_split(
     in_place: TarsInPlace,
 ) -> SplitInfo:
     make_unit = _unit_maker(source.name, split, settings, workspace.shards)
+    equals: list[str] = []  # notes on pictures of equal bytes
     if source.tars == "in_place":
         reading = Reading(iter(()))
         all_packed = in_place.packed(source, split, settings, make_unit, pack_all, fetched)
     else:
         reading = source.layout.read(source, split, settings.max_caption_bytes, fetched)
-        records = GROUPINGS[source.equal_pictures](reading.records, fetched)
+        records = grouping(source.equal_pictures, split, reading)(reading.records, fetched, equals)
         all_packed = pack_all(_units(records, make_unit, settings.shard_samples, fetched))
     title = f"{source.name}/{split}"
     pairs = captions = broken = taken_over = 0
@@ -138,7 +139,7 @@ def _pack_split(
             bar.update(len(packed.unit.records))
     if taken_over:
         logger().info(f"{title}: {plural(taken_over, 'shard')} taken over from a run that was interrupted")
-    for note in reading.notes:
+    for note in (*reading.notes, *equals):
         logger().info(f"{title}: {note}")
     for fault, count in sorted(faults.items()):
         logger().warning(f"{title}: {plural(count, 'picture')} with {fault}, which was ignored")

@@ -39,6 +39,7 @@ class Reading:
     records: Iterator[Record]
     total: int | None = None  # records, where that is known beforehand
     notes: Sequence[str] = ()  # what was left out on purpose, for the user to read; whole once the records are read
+    without_ids: bool = False  # its source gives pictures no ids, so what has equal bytes may be one picture
 
 
 def caption_error(text: str, max_bytes: int) -> str | None:

@@ -80,7 +80,8 @@ def read_tables(
     if split == source.splits[-1]:  # once a source
         notes += _left_out(tables, _names(tables).difference(*chosen.values()))
     records = TableRecords(parts, f"{source.name}-{split}", max_caption_bytes, fetched)
-    return Reading(_noting(records, notes), notes=notes)
+    without_ids = not any(part.columns.image_id for part in parts)
+    return Reading(_noting(records, notes), notes=notes, without_ids=without_ids)
 
 
 def _left_out(tables: list[SplitTable], names: frozenset[str]) -> list[str]:

@@ -47,7 +47,8 @@ class WebDataset:
         records = tar_records(source, split, max_caption_bytes)
         tars = enumerate(split_tars(source, split))
         names = ((tar, f"{source.name}-{split}-{number}.tar") for number, tar in tars)
-        return Reading(record for tar, name in names for record in opened_records(records, *tar, fetched, name))
+        opened = (record for tar, name in names for record in opened_records(records, *tar, fetched, name))
+        return Reading(opened, without_ids=True)
 
 
 def split_tars(source: Source, split: str) -> list[tuple[str, str]]:

@@ -241,9 +241,10 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "soft",
         len(found.several),
         told(found.several),
-        "unless it is one placeholder, set equal_pictures: together (and tars: packed) for the source in data.sources, "
-        "which makes one picture with several captions of rows whose pictures have equal bytes (data/README.md), then "
-        "run `dvc repro`",
+        "prepare keeps rows apart where equal_pictures is separate, tars lie in_place, or a picture has more than 50 "
+        "rows; unless it is one placeholder, set equal_pictures: together (and tars: packed) for the source in "
+        "data.sources, which makes one picture with several captions of rows whose pictures have equal bytes "
+        "(data/README.md), then run `dvc repro`",
         maximum=0,
         examples=[example(its.split, "manifest.json", str(its)) for its in found.several[:EXAMPLES]],
     )
