@@ -69,6 +69,25 @@ def test_a_process_has_its_gpus_for_good() -> None:
     assert gpu_leases.look(["GPU-c"]).free == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "taken", "processes", "seen"),
+    [(None, "GPU-b", 2, "GPU-a,GPU-c"), (None, "GPU-d", 3, "GPU-a,GPU-b,GPU-c"), (2, "GPU-a", 2, "GPU-b,GPU-c")],
+)
+def test_work_that_any_number_does_takes_what_is_free(asked: int | None, taken: str, processes: int, seen: str) -> None:
+    other = gpu_leases.take(1, [taken], "run other", print)
+    assert own_gpus.take_for(asked, "embed") == processes
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+    other.release()
+
+
+def test_more_processes_than_gpus_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_gpus.take_for(8, "embed") == 8
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b,GPU-c"
+    monkeypatch.setenv("ZEROVL_GPUS", "")
+    monkeypatch.setattr(own_gpus, "take", lambda gpus, command: pytest.fail("leases") if gpus else None)
+    assert (own_gpus.take_for(None, "embed"), own_gpus.take_for(2, "embed")) == (1, 2)
+
+
 def test_the_wait_ends_as_params_say(capsys: pytest.CaptureFixture[str]) -> None:
     other = gpu_leases.take(2, ["GPU-b", "GPU-c"], "run other", print)
     words = r"2 GPUs did not come within .*: run other has GPU-b, GPU-c since .*; raise machine\.gpu_wait_minutes"

@@ -33,6 +33,17 @@ def count_up_to(asked: int) -> int:
     return count(min(asked, gpu_names.visible().usable))
 
 
+def take_for(ranks: int | None, command: str) -> int:
+    """Lease a GPU for each of `ranks` processes, as far as there are any; None: all that nobody has now, at least one.
+
+    Returns how many processes there are to be; without `ranks` one a GPU, and one on a machine that has none.
+    """
+    there = gpu_names.visible()
+    gpus = count_up_to(max(1, gpu_leases.look(there.names).free) if ranks is None else ranks)
+    take(gpus, command)
+    return max(1, gpus) if ranks is None else ranks
+
+
 def take(gpus: int, command: str, wait_minutes: float = 0.0) -> None:
     """Lease GPUs for this process and all that it starts, and hide the others from them; waits for its turn.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from tests.support.fake_world import FakeEncoder, png
-from zerovl import cli
+from zerovl import cli, gpu_leases, own_gpus
 from zerovl.commands import embed
 from zerovl.indexing import pairs_table, ranks, update
 
@@ -90,3 +91,22 @@ def test_the_same_keys_and_rows_as_on_one_rank(
     assert left_out == of_one
     assert left_out.count("not a picture") == (4 if pairs else 2)
     assert not together.with_name("together.parquet.parts").exists()
+
+
+@pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "pictures"])
+def test_without_a_number_each_free_gpu_has_a_rank(
+    encoder: FakeEncoder, folder: Path, pairs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"GPUS": "GPU-a,GPU-b,GPU-c,GPU-d", "DEVICE": "auto", "LEASE": str(folder / "leases")}.items():
+        monkeypatch.setenv(f"ZEROVL_{name}", value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr(own_gpus, "_held", [])
+    other = gpu_leases.take(1, ["GPU-a"], "run other", print)
+    monkeypatch.setattr(ranks, "make_shares", in_this_process(FakeEncoder(), FakeEncoder()))
+    asked = ["--pairs", str(folder / "pairs.csv")] if pairs else []
+    words = ["embed", "model", *asked, "--images", str(folder / "pictures"), "--out", str(folder / "out.parquet")]
+    assert cli.main(words) == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-c"
+    assert encoder.encoded_pictures == 0  # all of them by the ranks
+    for held in (other, *own_gpus._held):
+        held.release()

@@ -8,6 +8,7 @@ from pathlib import Path
 from zerovl.command_line.parts import Subparsers, command
 from zerovl.errors import ZeroVLError
 
+_RANKS = "processes, one a GPU; default: one a GPU that is free, on a machine without any one"
 _EXACT = "look at all pictures, also where INDEX was made with --approximate"
 
 
@@ -33,7 +34,7 @@ def _embed(commands: Subparsers) -> None:
         model, images, out = arguments.model, Path(arguments.images), Path(arguments.out)
         if arguments.pairs and out.suffix == ".parquet":
             embed.run_table(model, Path(arguments.pairs), images, out, arguments.ranks)
-        elif arguments.pairs and arguments.ranks != 1:
+        elif arguments.pairs and arguments.ranks not in (None, 1):
             raise ZeroVLError(f"--ranks {arguments.ranks}: one process makes an .npz of --pairs; name a .parquet")
         elif arguments.pairs:
             embed.run(model, Path(arguments.pairs), images, out)
@@ -46,9 +47,7 @@ def _embed(commands: Subparsers) -> None:
     embed.add_argument("--pairs", metavar="CSV", help=what)
     embed.add_argument("--images", required=True, metavar="DIR", help="pictures; without --pairs WebDataset tars too")
     embed.add_argument("--out", required=True, metavar="FILE", help="an .npz, or for millions a .parquet")
-    embed.add_argument(
-        "--ranks", type=int, default=1, metavar="N", help="processes, but for an .npz of --pairs; default: 1"
-    )
+    embed.add_argument("--ranks", type=int, metavar="N", help=f"{_RANKS}; an .npz of --pairs is made by one")
 
 
 def _index(commands: Subparsers) -> None:
@@ -67,7 +66,7 @@ def _index(commands: Subparsers) -> None:
     index.add_argument("--pairs", metavar="CSV", help="only the pictures of DIR that its column image names")
     index.add_argument("--out", required=True, metavar="INDEX", help="a folder")
     index.add_argument("--dtype", choices=("float32", "float16"), help="default: float32; float16 halves the index")
-    index.add_argument("--ranks", type=int, default=1, metavar="N", help="processes, one a GPU; default: 1")
+    index.add_argument("--ranks", type=int, metavar="N", help=_RANKS)
     index.add_argument(
         "--approximate",
         action="store_true",

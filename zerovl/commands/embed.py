@@ -81,13 +81,14 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     print(f"{out}: {plural(len(rows), 'caption')} and {plural(len(image_row), 'picture')}, {width} wide")
 
 
-def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
+def run_pictures(model: str, images: Path, out: Path, ranks: int | None) -> None:
     """Write the embeddings of all pictures of a folder and the tars in it, or of one tar, with keys and places.
 
-    `zerovl.indexing.embeddings_file` has the two kinds of files; memory does not grow with the embeddings.
+    `zerovl.indexing.embeddings_file` has the two kinds of files; memory does not grow with the embeddings. `ranks` as
+    `own_gpus.take_for` has them.
     Raises `ZeroVLError` where there are no pictures, or none that can be embedded.
     """
-    if ranks < 1:
+    if ranks is not None and ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
     fetch.check_reference(model)
     from zerovl.indexing.embeddings_file import check_suffix, write_embeddings
@@ -95,15 +96,15 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
 
     check_suffix(out)
     listing, parts = listing_of(images, None), out.with_name(f"{out.name}.parts")
-    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
+    processes = own_gpus.take_for(ranks, "embed")
     import zerovl  # and torch: after what was asked for is known to be there
     from zerovl.indexing.index import BROKEN, Index
     from zerovl.indexing.ranks import make_shares
     from zerovl.indexing.update import reasons_of, update
 
     def prefill() -> None:
-        if ranks > 1:
-            make_shares(parts, listing, zerovl.load, model, ranks)
+        if processes > 1:
+            make_shares(parts, listing, zerovl.load, model, processes)
 
     done = update(parts, listing, zerovl.load(model), model, prefill=prefill)
     write_embeddings(Index(parts), out)
@@ -116,17 +117,17 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int) -> None:
     print(f"{out}: {plural(done.description.pictures, 'picture')}, {done.description.width} wide")
 
 
-def run_table(model: str, pairs: Path, images: Path, out: Path, ranks: int) -> None:
+def run_table(model: str, pairs: Path, images: Path, out: Path, ranks: int | None) -> None:
     """Write a .parquet with the columns of the CSV, `image_embedding` and `text_embedding`, in bounded memory.
 
     Otherwise as `run`; `zerovl.indexing.pairs_table` has the details.
     """
-    if ranks < 1:
+    if ranks is not None and ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
     if next(each_row(pairs), None) is None:
         raise ZeroVLError(f"{pairs}: has no rows; give a CSV with at least one pair")
     fetch.check_reference(model)
-    own_gpus.take(own_gpus.count_up_to(ranks), "embed")
+    processes = own_gpus.take_for(ranks, "embed")
     import zerovl
     from zerovl.indexing.listing import CsvListing
     from zerovl.indexing.pairs_table import PICTURES, write_pairs
@@ -136,8 +137,8 @@ def run_table(model: str, pairs: Path, images: Path, out: Path, ranks: int) -> N
     listing, parts = CsvListing(images, pairs), out.with_name(f"{out.name}.parts")
 
     def prefill() -> None:
-        if ranks > 1:
-            make_shares(parts / PICTURES, listing, zerovl.load, model, ranks)
+        if processes > 1:
+            make_shares(parts / PICTURES, listing, zerovl.load, model, processes)
 
     with atomic_write(broken_file(out), "w") as file:
         done = write_pairs(listing, out, parts, zerovl.load(model), model, file, prefill)

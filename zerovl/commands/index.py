@@ -14,7 +14,13 @@ _STORED = (".npz", ".parquet")  # of `zerovl.indexing.arrays`
 
 
 def run(
-    model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int, approximate: bool = False
+    model: str,
+    images: Path,
+    csv: Path | None,
+    out: Path,
+    dtype: str | None,
+    ranks: int | None,
+    approximate: bool = False,
 ) -> None:
     """Make an index of pictures, or bring it up to date, and say what became of it.
 
@@ -24,10 +30,10 @@ def run(
         csv: names the pictures of `images` that are meant in its column `image`; None: all.
         out: the folder of the index.
         dtype: what embeddings are stored as; None: as the index has them, float32 for a new one.
-        ranks: processes that embed.
+        ranks: processes that embed; None: one a free GPU, else one.
         approximate: also make the file for approximate search.
     """
-    if ranks < 1:
+    if ranks is not None and ranks < 1:
         raise ZeroVLError(f"--ranks {ranks}: must be 1 or more")
     is_stored = images.suffix in _STORED and not images.is_dir()
     if is_stored and csv is not None:
@@ -47,19 +53,19 @@ def run(
         _make_approximate(out)
 
 
-def _embed(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int) -> None:
+def _embed(model: str, images: Path, csv: Path | None, out: Path, dtype: str | None, ranks: int | None) -> None:
     from zerovl.indexing.listing import listing_of
 
     listing = listing_of(images, csv)
-    own_gpus.take(own_gpus.count_up_to(ranks), "index")
+    processes = own_gpus.take_for(ranks, "index")
     import zerovl  # and torch: after what was asked for is known to be there
     from zerovl.indexing.index import BROKEN
     from zerovl.indexing.ranks import make_shares
     from zerovl.indexing.update import reasons_of, update
 
     def prefill() -> None:
-        if ranks > 1:
-            make_shares(out, listing, zerovl.load, model, ranks)
+        if processes > 1:
+            make_shares(out, listing, zerovl.load, model, processes)
 
     done = update(out, listing, zerovl.load(model), model, dtype, prefill)
     if done.reasons:
