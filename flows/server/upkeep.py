@@ -32,7 +32,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+from prefect.events.filters import (
+    EventFilter,
+    EventIDFilter,
+    EventNameFilter,
+    EventOccurredFilter,
+    EventResourceFilter,
+)
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.states import Cancelled, Crashed
 
@@ -126,14 +132,30 @@ class Upkeep:
                     continue
                 cause = "its container never started" if container else "its worker is gone"
                 why = _NEVER_BEGAN.format(minutes=quiet.total_seconds() / 60, why=cause)
+                self._send_again(state)
                 self._client.set_flow_run_state(run.id, Crashed(message=why))
                 lines.append(f"run {run.name} is lost: {why}")
             elif self._silent(run.id, quiet, now):
+                self._send_again(state)
                 # With this message a run that lives after all takes its state back.
                 end: State[Any] = Cancelled(message=LOST) if state.is_cancelling() else Crashed(message=LOST)
                 self._client.set_flow_run_state(run.id, end, force=True)
                 lines.append(f"run {run.name} is lost: {LOST}")
         return lines
+
+    def _send_again(self, state: State[Any]) -> None:
+        """Send the event of a state from before the server was reached, before another state follows it.
+
+        Automations get a state that follows within five minutes only after the event before, or 15 minutes later, and
+        a server has in its memory alone which events it had: of one that was killed, people would be told so late. The
+        server keeps an event that it has already once, by its id.
+        """
+        assert self._reached_since is not None
+        if state.timestamp >= self._reached_since:
+            return
+        for event in self._client.read_events(EventFilter(id=EventIDFilter(id=[state.id])), limit=1).events:
+            first = event.model_copy(update={"follows": None})  # it would wait for the one before it
+            self._client.request("POST", "/events", json=[first.model_dump(mode="json", exclude={"received"})])
 
     def _pools_of_containers(self) -> set[str]:
         """Return the work pools whose runs are pending until a container has been started for them."""

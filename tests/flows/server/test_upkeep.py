@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.events import Event
+from prefect.server.events.ordering import EventArrivedEarly
+from prefect.server.events.ordering.memory import CausalOrdering
+from prefect.server.events.schemas.events import Event as ServerEvent
+from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.states import Cancelling, Pending, Running, Scheduled, State
 
 from flows.runtime.liveness import LOST
@@ -28,6 +35,8 @@ class Server:
     def __init__(self, runs: list[SimpleNamespace], slots: int = 0) -> None:
         self.runs, self.slots, self.away = runs, slots, False
         self.beats: set[uuid.UUID] = set()
+        self.events: list[Event] = []
+        self.got: list[tuple[str, Any]] = []  # states that were set and events that came, in order
 
     def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
         if self.away:
@@ -39,8 +48,15 @@ class Server:
     def set_flow_run_state(self, run: uuid.UUID, state: State[Any], force: bool = False) -> None:
         (found,) = (each for each in self.runs if each.id == run)
         found.state = state
+        self.got.append(("state", state.type.value))
+
+    def request(self, method: str, path: str, json: Any) -> None:
+        assert (method, path) == ("POST", "/events")
+        self.got += [("event", event) for event in json]
 
     def read_events(self, wanted: Any, limit: int) -> SimpleNamespace:
+        if wanted.id.id:
+            return SimpleNamespace(events=[event for event in self.events if event.id in wanted.id.id])
         (resource,) = wanted.resource.id
         assert wanted.event.name == ["prefect.flow-run.heartbeat"]
         return SimpleNamespace(events=[each for each in self.beats if resource == f"prefect.flow-run.{each}"])
@@ -97,6 +113,41 @@ def test_a_run_that_nobody_began_is_ended_and_its_slot_is_free(monkeypatch: pyte
     assert look(keeper, monkeypatch, 1) == ["deployment retrain-weekly: 2 slots were taken, 1 by runs"]
     assert server.slots == 1
     assert look(keeper, monkeypatch, 1.5) == []
+
+
+def test_a_server_that_was_away_gets_the_event_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been killed, and then automations would hear of the end 15 minutes late."""
+    here_before, after = run("old", Pending(), 4), run("new", Pending(), -1)
+    server = Server([here_before, after])
+    for each in server.runs:
+        resource = {"prefect.resource.id": f"prefect.flow-run.{each.id}"}
+        follows = uuid.uuid4()
+        server.events.append(
+            Event(id=each.state.id, event="prefect.flow-run.Pending", resource=resource, follows=follows)
+        )
+    keeper = Upkeep(server)  # type: ignore[arg-type]
+    sent = json.loads(server.events[0].model_dump_json()) | {"follows": None}
+    look(keeper, monkeypatch)
+    assert server.got == [("event", sent), ("state", "CRASHED")]
+    asyncio.run(passes_at_once(sent))
+    server.got.clear()
+    look(keeper, monkeypatch, 5)  # the other became pending since the server was reached
+    assert server.got == [("state", "CRASHED")]
+
+
+async def passes_at_once(sent: dict[str, Any]) -> None:
+    """What Prefect's own server does with an event that follows the one that was sent."""
+    ordering, passed = CausalOrdering("test_upkeep"), []
+
+    async def handle(event: ReceivedEvent, depth: int = 0) -> None:
+        async with ordering.preceding_event_confirmed(handle, event, depth):
+            passed.append(event.event)
+
+    end = {**sent, "id": str(uuid.uuid4()), "event": "prefect.flow-run.Crashed", "follows": sent["id"]}
+    with pytest.raises(EventArrivedEarly):  # a server that was killed meanwhile
+        await handle(ServerEvent.model_validate(end).receive())
+    await handle(ServerEvent.model_validate(sent).receive())
+    assert passed == ["prefect.flow-run.Pending", "prefect.flow-run.Crashed"]
 
 
 def test_a_pod_has_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
