@@ -20,6 +20,7 @@ from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stores import open_registry
 from zerovl import params_file
+from zerovl.commands import dvc_locks
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import read_json
@@ -74,8 +75,15 @@ def open_checkout(revision: str) -> Checkout:
     if warning := checkouts.fetch(Paths.here()):
         get_run_logger().warning(warning)
     checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
+    lock_checkout(checkout)
     get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])
     return checkout
+
+
+def lock_checkout(checkout: Checkout) -> None:
+    """Let DVC lock a run's checkout on a file system without locks too, and log what that takes."""
+    if warning := dvc_locks.use_links_where_needed(checkout.path):
+        get_run_logger().warning(warning)
 
 
 def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:

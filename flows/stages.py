@@ -20,6 +20,7 @@ from flows.runtime.checkout import Checkout
 from flows.runtime.process import Patience
 from flows.runtime.turn import devices_to_hold, hold_turn
 from zerovl import params_file, s3
+from zerovl.commands import dvc_locks
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
@@ -167,6 +168,8 @@ def run_dvc(
 ) -> str:
     """Run `dvc WORDS` in a run's checkout, with the programs of this interpreter's environment first on the path.
 
+    No other DVC may run there: a lock that one left when it was killed is removed.
+
     Args:
         keep: file descriptors that stay open as long as any process of the command is there.
         patience: with a command that is to end; of one that has nothing to save unless given.
@@ -174,5 +177,6 @@ def run_dvc(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     environment = {**checkout.environment, **s3.checksum_variables(), **own}
+    dvc_locks.remove_left(checkout.path)
     command, patience = [sys.executable, "-m", "dvc", *words], patience or Patience.of_other_stages()
     return process.run(command, checkout.path, environment, listener, keep, patience)

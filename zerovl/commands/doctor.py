@@ -53,7 +53,7 @@ def run(params_path: Path) -> int:
         ("disk", lambda: check_disk(Path.cwd())),
         ("tools", check_tools),
         ("leases", check_leases),
-        ("cache", lambda: check_cache(Path.cwd())),
+        ("cache", lambda: check_dvc(Path.cwd())),
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
     later: list[tuple[str, Check]] = [
@@ -157,11 +157,12 @@ def check_disk(folder: Path) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"{free:.0f} GB free in {folder}")
 
 
-def check_cache(project: Path) -> Iterator[Finding]:
-    """Look whether the folders of DVC's that a group is to share are open to it; nothing to say of one's own."""
+def check_dvc(project: Path) -> Iterator[Finding]:
+    """Look whether DVC can lock the checkout, and whether its folders that a group is to share are open to it."""
     if (project / ".dvc").is_dir() and _installed("dvc"):
-        from zerovl.commands import dvc_cache
+        from zerovl.commands import dvc_cache, dvc_locks
 
+        yield from (Finding(level, "locks", text) for level, text in dvc_locks.findings(project))
         yield from (Finding(level, "cache", text) for level, text in dvc_cache.findings(project))
 
 

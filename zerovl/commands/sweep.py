@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from zerovl import params_file
+from zerovl.commands import dvc_locks
 from zerovl.comparison import revision
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
@@ -92,6 +93,7 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
             f"--trials {budget.trials} --hours {budget.hours}: give at least one trial, and no less than 0"
         )
     commit = _clean_head(here.root)
+    dvc_locks.require(here.root)
     possible = combinations(changes, commit)
     check(possible, here.root / "params.yaml")
     count = min(budget.trials, len(possible))
