@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import runtime
@@ -39,25 +44,56 @@ class Silent:
         """Drop the bar."""
 
 
-def problem_of(recipe: Recipe, overrides: Sequence[str], revision: str) -> str:
-    """Return what is wrong with the parameters of a run that is to begin, "" where nothing is, or nobody knows yet.
+def find_commit(revision: str) -> str:
+    """Return the commit of a revision, for which the remote is asked first; HEAD is what is checked out here.
+
+    Raises:
+        CheckoutError: git knows no such revision.
+    """
+    if revision != "HEAD" and (warning := checkouts.fetch(Paths.here())):
+        get_run_logger().warning(warning)
+    return checkouts.resolve(Paths.here(), revision)
+
+
+def problem_of(recipe: Recipe, overrides: Sequence[str], commit: str) -> str:
+    """Return what is wrong with the parameters of a run that is to begin, "" where nothing is.
 
     Keys are those of the code that is checked out here; of another commit's parameters its own code decides.
     """
-    paths = Paths.here()
-    head = git(paths.root, "rev-parse", "HEAD")
-    try:
-        if checkouts.resolve(paths, revision) != head:
-            return ""
-    except CheckoutError:
-        return ""  # perhaps at the remote, which is asked later
-    file = recipe_file(recipe)
+    paths, file = Paths.here(), recipe_file(recipe)
+    if commit != git(paths.root, "rev-parse", "HEAD"):
+        return _problem_elsewhere(file, overrides, commit)
     try:
         changes = {} if file == "demo" else _read_recipe(file, paths)
         params_file.from_recipe(changes, list(overrides), file)
     except ZeroVLError as error:
         return str(error)
     return ""
+
+
+def _problem_elsewhere(file: str, overrides: Sequence[str], commit: str) -> str:
+    """As `problem_of`, by the code of the commit, in a copy of its files that leaves no worktree and no branch."""
+    with tempfile.TemporaryDirectory() as folder:
+        there, archive = Path(folder) / "commit", Path(folder) / "commit.tar"
+        git(Paths.here().root, "archive", "--output", str(archive), commit)
+        with tarfile.open(archive) as tar:
+            tar.extractall(there, filter="data")
+        done = subprocess.run(
+            _recipe_command(file, overrides, there),
+            cwd=there,
+            env={**os.environ, "PYTHONPATH": str(there)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    return f"commit {commit[:12]}: {done.stderr.strip()}" if done.returncode else ""
+
+
+def _recipe_command(file: str, overrides: Sequence[str], folder: Path) -> list[str]:
+    """Return the command that writes params.yaml in `folder`, by the code there."""
+    if file != "demo" and not (folder / file).is_file():
+        file = str(Paths.here().root / file)  # one's own, which git does not know
+    return [sys.executable, "-m", "zerovl.cli", "recipe", "--", file, *overrides]
 
 
 def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
@@ -68,13 +104,11 @@ def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
         return params_file.read_yaml(paths.root / file)
 
 
-def open_checkout(revision: str) -> Checkout:
+def open_checkout(commit: str) -> Checkout:
     """Return the checkout of the flow run that calls; made, or found where the run is tried again."""
     follow_worker(runtime.flow_run.id)
     pushing.wanted()  # at the end of a training is too late for a value that nobody understands
-    if warning := checkouts.fetch(Paths.here()):
-        get_run_logger().warning(warning)
-    checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), revision)
+    checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), commit)
     lock_checkout(checkout)
     get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])
     return checkout
@@ -89,10 +123,7 @@ def lock_checkout(checkout: Checkout) -> None:
 def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
-    file = recipe_file(recipe)
-    if file != "demo" and not (checkout.path / file).is_file():
-        file = str(checkout.paths.root / file)  # one's own, which git does not know
-    command = [sys.executable, "-m", "zerovl.cli", "recipe", "--", file, *overrides, *alias]
+    command = _recipe_command(recipe_file(recipe), [*overrides, *alias], checkout.path)
     process.run(command, checkout.path, checkout.environment, Silent())
     if after != "nothing" and params_file.load(checkout.path / "params.yaml").register_.when == "asked":
         # The form asks. Not by the first command: the code of an older revision does not know the key.

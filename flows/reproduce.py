@@ -60,7 +60,7 @@ def reproduce(
     """
     registry = user_registry(Paths.here())
     version = registry.resolve(release)
-    checkout = pipeline.open_checkout(commit_of(version))
+    checkout = pipeline.open_checkout(pipeline.find_commit(commit_of(version)))
     start_from_nothing(checkout, version)
     init_from = params_file.load(checkout.path / "params.yaml").train.init_from
     with outbox(checkout.kept_reports):

@@ -47,9 +47,10 @@ def retrain(
     if reason:
         get_run_logger().info("asked for by: %s", reason)
     overrides = [*as_overrides(settings), *overrides]
-    if problem := pipeline.problem_of(recipe, overrides, revision):
+    commit = pipeline.find_commit(revision)
+    if problem := pipeline.problem_of(recipe, overrides, commit):
         return Failed(message=problem)
-    checkout = pipeline.open_checkout(revision)
+    checkout = pipeline.open_checkout(commit)
     params = pipeline.write_params(checkout, recipe, overrides, after)
     refresh(checkout)
     if unwatched := changes.unwatched_sources(checkout.path, params):

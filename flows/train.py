@@ -34,9 +34,10 @@ def train(
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
     """
     overrides = [*as_overrides(settings), *overrides]
-    if problem := pipeline.problem_of(recipe, overrides, revision):
+    commit = pipeline.find_commit(revision)
+    if problem := pipeline.problem_of(recipe, overrides, commit):
         return Failed(message=problem)
-    checkout = pipeline.open_checkout(revision)
+    checkout = pipeline.open_checkout(commit)
     params = pipeline.write_params(checkout, recipe, overrides, after)
     if unwatched := changes.unwatched_sources(checkout.path, params):
         get_run_logger().warning(

@@ -21,7 +21,7 @@ from flows.rollback import rollback
 from flows.settings import Setting
 from flows.train import train
 from tests.support.paths import ROOT
-from tests.support.project_copy import commit, git
+from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
 
 FLOWS = (train, retrain, promote, rollback, reproduce, retention, notify)
@@ -59,8 +59,7 @@ def test_a_mistake_ends_a_run_before_its_checkout(
     commit(tmp_path, "first")
     (tmp_path / "params.yaml").write_text("edited: since")  # the run does not see it
     (tmp_path / "mine.yaml").write_text("train: {bach_size: 4}")  # git does not know it
-    assert pipeline.problem_of("params.yaml", ["train.lr=1e-4"], "HEAD") == ""
-    assert pipeline.problem_of("params.yaml", ["of.another=1"], "no-such-branch") == ""
+    assert pipeline.problem_of("params.yaml", ["train.lr=1e-4"], pipeline.find_commit("HEAD")) == ""
     chosen = [
         Setting(key=f"{each.partition('=')[0]}: its sentence", value=each.partition("=")[2]) for each in overrides
     ]
@@ -70,6 +69,30 @@ def test_a_mistake_ends_a_run_before_its_checkout(
         assert ended.is_failed()
         assert words in ended.message
     assert not (tmp_path / ".flows").exists()
+
+
+def test_a_mistake_for_another_commit_is_found_by_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = copy_project(tmp_path / "project")
+    monkeypatch.setenv("ZEROVL_ROOT", str(root))
+    schema = root / "zerovl" / "params" / "train.py"
+    schema.write_text(schema.read_text().replace("weight_decay", "decay_of_weights"))
+    (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("weight_decay", "decay_of_weights"))
+    (root / "recipes" / "theirs.yaml").write_text("train: {decay_of_weights: 0.5}")
+    git(root, "checkout", "--quiet", "-b", "theirs")
+    commit(root, "another name for a key")
+    git(root, "checkout", "--quiet", "main")
+    (root / "mine.yaml").write_text("train: {weight_decay: 0.5}")  # git does not know it
+    theirs = pipeline.find_commit("theirs")
+    assert pipeline.problem_of("params.yaml", ["train.decay_of_weights=0.1"], theirs) == ""
+    assert pipeline.problem_of("recipes/theirs.yaml", [], theirs) == ""
+    given: list[tuple[str, list[str]]] = [("params.yaml", ["train.weight_decay=0.1"]), ("mine.yaml", [])]
+    for recipe, overrides in given:
+        ended = train.fn(recipe=recipe, overrides=overrides, revision="theirs")
+        assert ended.is_failed()
+        assert ended.message.startswith(f"commit {theirs[:12]}: zerovl recipe: ")
+        assert "train.weight_decay: unknown key" in ended.message
+    assert not (root / ".flows").exists()
+    assert git(root, "branch", "--list", "runs/*") == ""
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
