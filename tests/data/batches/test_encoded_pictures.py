@@ -50,9 +50,11 @@ def test_exactly_decoded_they_are_what_the_loader_makes() -> None:
     assert len(pictures) == len(FILES)
 
 
+@pytest.mark.parametrize("flip_probability", [0.0, 1.0])
 @pytest.mark.parametrize("at_once", [1, 3 * 60 * 60 + 3 * 33 * 33, 1 << 30])
-def test_decoded_in_batches_they_are_so_to_one_level(at_once: int) -> None:
-    pictures, decoder = loaded(), Imitated()
+def test_decoded_in_batches_they_are_so_to_one_level(at_once: int, flip_probability: float) -> None:
+    augment = AugmentParams(crop_scale=(0.4, 1.0), flip_probability=flip_probability)
+    pictures, decoder = as_loaded(PicturesAsStored(TrainTransform(SIDE, augment)), FILES), Imitated()
     decoding = BatchedDecoding(decoder, at_once)
     mean, most = levels_apart(decoding(pictures, CPU), decode_exactly(pictures, CPU))
     assert most <= 1
