@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import PIL
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.raw_sources import all_bytes, run_prepare, write_zerovl
-from zerovl.data.raw import cluster_packing, pack_sources
+from tests.support.raw_sources import all_bytes, run_prepare, run_sources, sample, write_tar, write_zerovl
+from zerovl.data.raw import cluster_packing, in_place, pack_sources, tar_index
 from zerovl.data.raw.cluster_packing import Seen, check_workers, pack_there
 from zerovl.data.raw.kept_units import KeptUnits
 from zerovl.data.raw.pack import Unit
+from zerovl.data.raw.tar_index import TarTask, index_aside, index_tar, is_indexed, local_state, take_index
 from zerovl.errors import ZeroVLError
 
 
@@ -54,14 +56,11 @@ def kill_one_at_work(client: Any, processes: dict[int, subprocess.Popen[bytes]],
             process.send_signal(signal.SIGCONT)
 
 
-def test_a_killed_worker_costs_no_shard_and_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    distributed = pytest.importorskip("distributed")
-    write_zerovl(tmp_path / "raw" / "photos", "train", 60)
-    (tmp_path / "raw" / "photos" / "train" / "7.jpg").write_bytes(b"broken")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ZEROVL_WORKERS", "1")
-    manifest = run_prepare(Path(), shard_samples=3)
-    expected = all_bytes(Path("data"))
+@contextmanager
+def a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of two workers that `prepare` uses, the first of which to be at work is killed; gives a client."""
+    import distributed
+
     cluster = distributed.LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address=":0")
     address, ended = cluster.scheduler_address, threading.Event()
     with (
@@ -75,14 +74,77 @@ def test_a_killed_worker_costs_no_shard_and_changes_no_byte(tmp_path: Path, monk
         killer = threading.Thread(target=kill_one_at_work, args=(client, {one.pid: one, two.pid: two}, ended))
         killer.start()
         try:
-            again = run_prepare(Path(), shard_samples=3)
+            yield client
         finally:
             ended.set()
             killer.join()
+
+
+def test_a_killed_worker_costs_no_shard_and_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    write_zerovl(tmp_path / "raw" / "photos", "train", 60)
+    (tmp_path / "raw" / "photos" / "train" / "7.jpg").write_bytes(b"broken")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+    manifest = run_prepare(Path(), shard_samples=3)
+    expected = all_bytes(Path("data"))
+    with a_worker_that_dies(tmp_path, monkeypatch) as client:
+        again = run_prepare(Path(), shard_samples=3)
         assert len(client.nthreads()) == 1
     assert again.splits == manifest.splits
     assert all_bytes(Path("data")) == expected
     assert not Path("data/shards/.cluster").exists()
+
+
+def test_tars_that_stay_are_indexed_there_and_a_killed_worker_costs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+    web = {"name": "web", "path": "raw/web", "tars": "in_place"}
+    for tar in range(8):
+        members = [part for n in range(6) for part in sample(f"{tar}{n:04d}", 10 * tar + n)]
+        write_tar(Path(f"raw/web/train/{tar:05d}.tar"), members)
+    Path("raw/web/train/00003.tar").write_bytes(Path("raw/web/train/00003.tar").read_bytes()[:-9000])  # cut off
+    manifest = run_sources(Path(), web)
+    expected = all_bytes(Path("data"))
+    shutil.rmtree("data")
+    monkeypatch.setattr(in_place, "index_tar", lambda task: pytest.fail(f"{task.name} is indexed by this process"))
+    with a_worker_that_dies(tmp_path, monkeypatch) as client:
+        again = run_sources(Path(), web)
+        assert len(client.nthreads()) == 1
+    assert again.splits == manifest.splits
+    assert all_bytes(Path("data")) == expected  # the indexes too, and no folder of an attempt
+
+
+def test_an_index_that_was_made_aside_is_as_one_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def index(task: TarTask) -> None:
+        attempt = str(tmp_path / "tars" / ".run" / "attempt")
+        index_aside(task, attempt)
+        take_index(task, attempt)
+
+    def task_now() -> TarTask:
+        return TarTask("a.tar", "a.tar", "a.tar", local_state("a.tar"), "tars", "scratch", 1 << 20)
+
+    write_tar(Path("a.tar"), sample("00000", 1))
+    index(first := task_now())
+    assert is_indexed(first)
+    found = all_bytes(Path("tars"))
+    index_tar(first)
+    assert all_bytes(Path("tars")) == found
+    os.utime("a.tar", ns=(1, 1))  # the same bytes under another time: not one picture is decoded
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_index, "decode", lambda *_: pytest.fail("a picture is decoded"))
+        index(touched := task_now())
+    assert is_indexed(touched)
+    write_tar(Path("a.tar"), [*sample("00000", 1), *sample("00001", 2)])
+    index(other := task_now())
+    assert is_indexed(other)
+    assert len(tar_index.read_index(other).samples) == 2
+    assert len(all_bytes(Path("tars"))) == 2  # the rows of the tar as it was are gone
 
 
 GOOD = Seen("c1", PIL.__version__, ())

@@ -1,10 +1,10 @@
-"""Units packed by the workers of a dask.distributed cluster: `ZEROVL_DASK=tcp://scheduler:8786 zerovl prepare`.
+"""Units packed and tars indexed by the workers of a dask cluster: `ZEROVL_DASK=tcp://scheduler:8786 zerovl prepare`.
 
 This process reads the sources, hands units out and puts their shards in place, in the order of the units; so the
 outputs are those of a run on one machine, byte for byte. Workers run the same program and see the same folders under
 the same paths, which is checked when packing begins, and by each task for a worker that comes later. A shard is
 written into a folder of its attempt alone and moved by this process: a worker that was given up, and is not dead,
-overwrites nothing. What a worker had in hand when it died is packed by another one.
+overwrites nothing; it is so with the index of a tar. What a worker had in hand when it died is done by another one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import os
 import shutil
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import PIL
 
 from zerovl import code_closure
+from zerovl.data.raw.in_place import Work
 from zerovl.data.raw.kept_units import KeptUnits
-from zerovl.data.raw.pack import PackAll, Packed, Unit
+from zerovl.data.raw.layout import is_remote
+from zerovl.data.raw.pack import Packed, Unit
+from zerovl.data.raw.tar_index import IndexAll, TarTask, index_aside, take_index
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json
 from zerovl.log import logger
@@ -31,6 +34,8 @@ from zerovl.text_format import plural
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+
+Given = TypeVar("Given")
 
 _VARIABLE = "ZEROVL_DASK"
 _SCRATCH = ".cluster"  # folder of attempts, beside the shards
@@ -58,8 +63,10 @@ def cluster_address() -> str:
 
 
 @contextmanager
-def packing_on_cluster(address: str, kept: KeptUnits, shards: Path, sources: Sequence[Path]) -> Iterator[PackAll]:
-    """Yield what turns units into shards on the workers of a cluster.
+def packing_on_cluster(
+    address: str, kept: KeptUnits, shards: Path, sources: Sequence[Path], here: IndexAll
+) -> Iterator[Work]:
+    """Yield what packs units and indexes tars on the workers of a cluster; tars on S3 are indexed by `here`.
 
     Raises `ZeroVLError` where distributed is missing, no scheduler or worker answers, workers do not see `shards` and
     `sources` or run other code, a unit ends four workers, or all are gone.
@@ -84,12 +91,15 @@ def packing_on_cluster(address: str, kept: KeptUnits, shards: Path, sources: Seq
             paths = [str(mark), *(str(path.absolute()) for path in sources)]
             check_workers(_answers(client, paths, address), kept.code, address)
             logger().info(f"packing on {address}: {plural(len(client.nthreads()), 'worker')}")
-            yield lambda units: _in_order(units, there, mark, client)
+            yield Work(
+                lambda units: _in_order(units, there, mark, client),
+                lambda tasks: _indexed(tasks, kept.code, mark, client, here),
+            )
     except KilledWorker as error:
         raise ZeroVLError(
-            f"{address}: {error.allowed_failures + 1} workers died over one shard, most likely for lack of memory; "
-            "give workers more memory or fewer threads, or reduce prepare.shard_samples, then run this again: it goes "
-            "on"
+            f"{address}: {error.allowed_failures + 1} workers died over one shard or tar, most likely for lack of "
+            "memory; give workers more memory or fewer threads, or reduce prepare.shard_samples, then run this again: "
+            "it goes on"
         ) from None
     except NotSharedError as error:
         raise ZeroVLError(str(error)) from None
@@ -170,31 +180,81 @@ def pack_there(kept: KeptUnits, unit: Unit, mark: str, pillow: str) -> tuple[Pac
 
     Raises `NotSharedError` where this process does not see the mark, or has other code than `kept` or another Pillow.
     """
+    _check_this_worker(mark, kept.code, pillow)
+    attempt = f"{os.path.dirname(mark)}/{uuid.uuid4().hex}"
+    packed = kept.pack(unit, attempt)
+    return replace(packed, unit=replace(unit, records=())), attempt
+
+
+def index_there(task: TarTask, scratch: str, mark: str, code: str, pillow: str) -> str:
+    """Write the index of a tar into a folder of this attempt in `scratch`; returns the folder.
+
+    Raises `NotSharedError` as `pack_there` does, and `ZeroVLError` as `index_tar` does.
+    """
+    _check_this_worker(mark, code, pillow)
+    attempt = f"{scratch}/{uuid.uuid4().hex}"
+    index_aside(task, attempt)
+    return attempt
+
+
+def _check_this_worker(mark: str, code: str, pillow: str) -> None:
     seen, go_on = look([mark]), "or stop the worker, then run this again: it goes on"
     if seen.missing:
         raise NotSharedError(
             f"{os.uname().nodename}: this worker does not see {mark}; mount the folder there under the same path, "
             f"{go_on}"
         )
-    if differs := _other_program(seen, kept.code, pillow):
+    if differs := _other_program(seen, code, pillow):
         raise NotSharedError(f"{os.uname().nodename}: this worker {differs}; install the same ones there, {go_on}")
-    attempt = f"{os.path.dirname(mark)}/{uuid.uuid4().hex}"
-    packed = kept.pack(unit, attempt)
-    return replace(packed, unit=replace(unit, records=())), attempt
 
 
 def _in_order(units: Iterator[Unit], kept: KeptUnits, mark: Path, client: Client) -> Iterator[Packed]:
-    """Give results in the order of the units; two for each thread of the workers are read ahead."""
+    """Give results in the order of the units."""
     run = uuid.uuid4().hex
-    pending: deque[tuple[Unit, Future[Any]]] = deque()
-    for unit in units:
+
+    def pack(unit: Unit) -> Future[Any]:
         given, key = (kept, _absolute(unit), str(mark), PIL.__version__), f"zerovl-{run}-{unit.name}"
-        task = client.submit(pack_there, *given, key=key, pure=False)
-        pending.append((unit, task))
+        return client.submit(pack_there, *given, key=key, pure=False)
+
+    for unit, task in _ahead(units, pack, client):
+        yield _in_place(unit, task, client)
+
+
+def _indexed(tasks: list[TarTask], code: str, mark: Path, client: Client, here: IndexAll) -> Iterator[object]:
+    """Index the tars that lie on disks on the workers; who may read those on S3 is this process alone."""
+    run = uuid.uuid4().hex
+    local = [_absolute_tar(task) for task in tasks if not is_remote(task.path)]
+
+    def index(task: TarTask) -> Future[Any]:
+        given = task, f"{task.folder}/.{run}", str(mark), code, PIL.__version__
+        return client.submit(index_there, *given, key=f"zerovl-{run}-{task.entry.name}", pure=False)
+
+    try:
+        for task, future in _ahead(iter(local), index, client):
+            take_index(task, _waited(future, client))
+            yield task
+    finally:
+        for folder in {task.folder for task in local}:
+            shutil.rmtree(Path(folder, f".{run}"), ignore_errors=True)
+    yield from here([task for task in tasks if is_remote(task.path)])
+
+
+def _ahead(
+    given: Iterator[Given], submit: Callable[[Given], Future[Any]], client: Client
+) -> Iterator[tuple[Given, Future[Any]]]:
+    """Give what was submitted in its order; two for each thread of the workers are submitted ahead."""
+    pending: deque[tuple[Given, Future[Any]]] = deque()
+    for each in given:
+        pending.append((each, submit(each)))
         if len(pending) >= 2 * max(1, sum(client.nthreads().values())):
-            yield _in_place(*pending.popleft(), client)
+            yield pending.popleft()
     while pending:
-        yield _in_place(*pending.popleft(), client)
+        yield pending.popleft()
+
+
+def _absolute_tar(task: TarTask) -> TarTask:
+    path, folder, scratch = map(os.path.abspath, (task.path, task.folder, task.scratch))
+    return replace(task, path=path, folder=folder, scratch=scratch)
 
 
 def _absolute(unit: Unit) -> Unit:
@@ -210,6 +270,7 @@ def _absolute(unit: Unit) -> Unit:
 
 def _in_place(unit: Unit, task: Future[Any], client: Client) -> Packed:
     """Wait for a unit and move its shard to where it belongs."""
+    packed: Packed
     packed, attempt = _waited(task, client)
     if packed.bytes:
         path = Path(unit.shards, unit.name)
@@ -219,16 +280,14 @@ def _in_place(unit: Unit, task: Future[Any], client: Client) -> Packed:
     return replace(packed, unit=unit)
 
 
-def _waited(task: Future[Any], client: Client) -> tuple[Packed, str]:
+def _waited(task: Future[Any], client: Client) -> Any:
     deserted = False
     while True:
         try:
-            result: tuple[Packed, str] = task.result(timeout=_ASK)
-            return result
+            return task.result(timeout=_ASK)
         except TimeoutError:
             if task.done():  # just now, or the error is the task's own
-                result = task.result()
-                return result
+                return task.result()
             if deserted and not client.nthreads():
                 raise ZeroVLError(
                     f"no worker has been left for {_ASK} s; start some, then run this again: it goes on where it was"

@@ -23,7 +23,16 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source, is_remote
 from zerovl.data.raw.pack import PackAll, Packed, Stored, Unit, pack_with, read_picture
 from zerovl.data.raw.records import Picture, Record
-from zerovl.data.raw.tar_index import PictureFacts, TarIndex, TarTask, index_tar, is_indexed, local_state, read_index
+from zerovl.data.raw.tar_index import (
+    IndexAll,
+    PictureFacts,
+    TarIndex,
+    TarTask,
+    index_tar,
+    is_indexed,
+    local_state,
+    read_index,
+)
 from zerovl.data.s3_shards import S3Files
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError
@@ -32,6 +41,15 @@ from zerovl.params import PrepareParams
 from zerovl.processes import start_pool_worker
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Work:
+    """Who does what can be done in parts: processes of this machine, or of a cluster."""
+
+    pack_all: PackAll
+    index_all: IndexAll
+
 
 MakeUnit = Callable[[int, tuple[Record, ...]], Unit]  # number of the shard in its split, records -> unit
 
@@ -46,7 +64,7 @@ class TarsInPlace:
     catalogue: dict[str, TarPlace] = field(default_factory=dict)
     _indexed: dict[tuple[str, str], list[TarTask]] = field(default_factory=dict)  # of each source's split
 
-    def index(self, sources: list[Source], workers: int) -> None:
+    def index(self, sources: list[Source], index_all: IndexAll) -> None:
         """Index the tars of sources that are to stay, where that was not done before; raises `ZeroVLError`."""
         for source in sources:
             for split in source.splits:
@@ -56,7 +74,9 @@ class TarsInPlace:
                     f"{source.name}/{split}: {plural(len(tasks), 'tar')} in place, "
                     f"{len(tasks) - len(missing)} as they were, {len(missing)} to be read"
                 )
-                _index_all(missing, workers, f"{source.name}/{split}: index")
+                with tqdm(total=len(missing), desc=f"{source.name}/{split}: index", unit=" tars", delay=1) as bar:
+                    for _ in index_all(missing):
+                        bar.update()
 
     def packed(
         self,
@@ -151,25 +171,24 @@ def _state(path: str) -> str:
         return f"unreadable: {error.strerror}"
 
 
-def _index_all(tasks: list[TarTask], workers: int, title: str) -> None:
-    """Index tars in a pool of fresh processes, or in this one alone; what is done is kept, whatever happens next."""
-    with tqdm(total=len(tasks), desc=title, unit=" tars", delay=1) as bar:
-        if workers == 1 or len(tasks) < 2:
-            for task in tasks:
-                index_tar(task)
-                bar.update()
-            return
-        pool = ProcessPoolExecutor(
-            min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=start_pool_worker
-        )
-        try:
-            for done in as_completed([pool.submit(index_tar, task) for task in tasks]):
-                done.result()
-                bar.update()
-        except BrokenProcessPool:
-            raise ZeroVLError(
-                "a worker process died while it indexed tars, most likely for lack of memory; set ZEROVL_WORKERS to "
-                f"less than {workers} and run this again: what is indexed stays so"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def indexing_here(workers: int) -> IndexAll:
+    """Return what indexes tars in a pool of fresh processes, or in this one alone."""
+    return lambda tasks: _indexed(tasks, workers)
+
+
+def _indexed(tasks: list[TarTask], workers: int) -> Iterator[object]:
+    """What is done is kept, whatever happens next."""
+    if workers == 1 or len(tasks) < 2:
+        yield from map(index_tar, tasks)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=start_pool_worker)
+    try:
+        for done in as_completed([pool.submit(index_tar, task) for task in tasks]):
+            yield done.result()
+    except BrokenProcessPool:
+        raise ZeroVLError(
+            "a worker process died while it indexed tars, most likely for lack of memory; set ZEROVL_WORKERS to "
+            f"less than {workers} and run this again: what is indexed stays so"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -28,7 +28,7 @@ from zerovl.data.placed_tars import write_catalogue
 from zerovl.data.raw.cluster_packing import cluster_address, packing_on_cluster
 from zerovl.data.raw.equal_pictures import grouping
 from zerovl.data.raw.fetched_files import FetchedFiles
-from zerovl.data.raw.in_place import MakeUnit, TarsInPlace
+from zerovl.data.raw.in_place import MakeUnit, TarsInPlace, Work, indexing_here
 from zerovl.data.raw.kept_units import KeptUnits
 from zerovl.data.raw.layout import Source, is_remote
 from zerovl.data.raw.pack import JpegSettings, PackAll, Packed, Unit
@@ -69,20 +69,24 @@ def pack_sources(
     splits: Splits = {}
     left_out: Tallies = {}
     local = [Path(source.path) for source in chosen if not is_remote(source.path)]
+    staying = [source for source in chosen if source.tars == "in_place"]
+    if staying:
+        workspace.tar_indexes.mkdir(parents=True, exist_ok=True)
+        local.append(workspace.tar_indexes)
     packing = (
-        packing_on_cluster(address, kept, workspace.shards, local)
+        packing_on_cluster(address, kept, workspace.shards, local, indexing_here(workers))
         if (address := cluster_address())
         else _packing(kept, workers)
     )
     in_place = TarsInPlace(workspace, workspace.shards / _FETCHED, settings.max_pixels)
-    with packing as pack_all:  # a cluster is reached before hours of indexing
-        in_place.index([source for source in chosen if source.tars == "in_place"], workers)
+    with packing as work:  # a cluster is reached before hours of indexing
+        in_place.index(staying, work.index_all)
         for source in chosen:
             tallies = left_out.setdefault(source.name, {})
             for split in source.splits:
                 with LeftOutWriter(workspace.manifest, source.name, split) as writer:
                     splits[source.name, split] = _pack_split(
-                        source, split, settings, workspace, fetched, pack_all, writer, in_place
+                        source, split, settings, workspace, fetched, work.pack_all, writer, in_place
                     )
                 tallies[split] = writer.tallies
             here = [splits[source.name, split] for split in source.splits]
@@ -173,14 +177,14 @@ def _hold(record: Record, fetched: FetchedFiles) -> Record:
 
 
 @contextmanager
-def _packing(kept: KeptUnits, workers: int) -> Iterator[PackAll]:
+def _packing(kept: KeptUnits, workers: int) -> Iterator[Work]:
     """Yield what turns units into shards, in their order: a pool of fresh processes, or this one alone."""
     if workers == 1:
-        yield lambda units: map(kept.pack, units)
+        yield Work(lambda units: map(kept.pack, units), indexing_here(workers))
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_pool_worker)
     try:
-        yield lambda units: _in_order(units, kept, pool, 2 * workers)
+        yield Work(lambda units: _in_order(units, kept, pool, 2 * workers), indexing_here(workers))
     except BrokenProcessPool:
         raise ZeroVLError(
             "a worker process died, most likely for lack of memory; set ZEROVL_WORKERS to less than "

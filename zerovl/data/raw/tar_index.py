@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +94,9 @@ class TarTask:
         return f"{program} Pillow {PIL.__version__} max_pixels {self.max_pixels}"
 
 
+IndexAll = Callable[[list[TarTask]], Iterator[object]]  # indexes tars, and gives something for each that it has done
+
+
 @dataclass(frozen=True, slots=True)
 class IndexHead:
     """Which tar an index is of."""
@@ -160,6 +164,28 @@ def index_tar(task: TarTask) -> None:
     write_json(task.head, asdict(head))
     if before is not None and before.sha256 != head.sha256:
         task.rows(before.sha256).unlink(missing_ok=True)
+
+
+def index_aside(task: TarTask, folder: str) -> None:
+    """Do as `index_tar` does, but write into a folder of this attempt alone; `take_index` brings it to its place."""
+    aside, before = replace(task, folder=folder), kept_head(task)
+    if before is not None:  # a tar whose bytes are known is not read again
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for old, new in ((task.rows(before.sha256), aside.rows(before.sha256)), (task.head, aside.head)):
+            shutil.copyfile(old, new)
+    index_tar(aside)
+
+
+def take_index(task: TarTask, folder: str) -> None:
+    """Move what `index_aside` wrote to where the index of a tar belongs."""
+    aside, before = replace(task, folder=folder), kept_head(task)
+    head = kept_head(aside)
+    assert head is not None
+    os.replace(aside.rows(head.sha256), task.rows(head.sha256))
+    os.replace(aside.head, task.head)
+    if before is not None and before.sha256 != head.sha256:
+        task.rows(before.sha256).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _looked_at(task: TarTask, path: str, before: IndexHead | None) -> tuple[IndexHead, list[dict[str, Any]] | None]:
