@@ -38,6 +38,9 @@ ELSEWHERE = (
     (r"dvc exp run --queue .*choice\(", "tests/test_experiments.py", r"get_hydra_sweeps\("),
     (r"dvc exp run --run-all", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--run-all", "--jobs"'),
     (r"dvc exp run --temp", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--temp"'),
+    (r"dvc import-url", "tests/flows/test_new_data.py", r'"import-url", put\.raw, "data/raw"'),
+    (r"dvc push", "tests/stages/test_clone.py", r'dvc\("push"'),
+    (r"ZEROVL_DASK=\S+ zerovl prepare", "tests/data/raw/test_cluster_packing.py", r'setenv\("ZEROVL_DASK", address'),
     (r"dvc add", "tests/registry/test_dvc_remote.py", r'run\("dvc", "add"'),
     (r"dvc repro", ".ci/check_demo.py", r'command\("dvc", "repro"\)'),
     (r"prefect event emit", "tests/flows/test_runs.py", r'"prefect", "event", "emit", "zerovl\.new-data"'),
@@ -67,10 +70,11 @@ ELSEWHERE = (
 )
 # What no test can run, and why.
 NOT_RUN = (
-    (r"git clone|git stash", "of whoever works here: their history, their changes"),
+    (r"git (clone|stash|add)", "of whoever works here: their history, their changes"),
     (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
-    (r"python -c", "compares the logs of two trainings that somebody has made"),
-    (r"dvc exp apply|dvc queue", "DVC's own: nothing of the project runs in it"),
+    (r"python -c", "reads what somebody's own data and trainings left: pictures that were refused, logs of steps"),
+    (r"dvc exp apply|dvc queue status", "DVC's own: it writes or lists what an experiment has, and runs no stage"),
+    (r"dask (scheduler|worker)", "of dask.distributed: the test of `ZEROVL_DASK` starts both as a LocalCluster"),
     (r"dvc exp run --name", "the stages in the checkout itself, as `dvc repro` runs them, under a name of DVC's"),
     (
         r"prefect work-pool create",
@@ -95,6 +99,23 @@ def blocks() -> Iterator[tuple[str, list[str]]]:
             lines = [line.strip()[2:] for line in joined.splitlines() if line.strip().startswith("$ ")]
             commands = [part.strip() for line in lines for part in re.split(r"\s#\s.*|&&", line) if part.strip()]
             yield f"{by_name(page)} {number}", commands
+
+
+def indented(text: str) -> list[str]:
+    """Return the first line of each block that is code by its indent alone, where no command is seen."""
+    outside = re.sub(r"^ *```.*?^ *```$", "```", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"(?:\A|\n[ \t]*\n)(?: {4,}|\t)(\S.*)", outside)
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=by_name)
+def test_code_has_fences_that_say_what_it_is(page: Path) -> None:
+    """So that each command is seen by the tests below, and settings by the last one."""
+    assert indented(page.read_text(encoding="utf-8")) == []
+
+
+def test_code_that_is_only_indented_is_seen() -> None:
+    page = "1. A list:\n\n       dvc push\n\n```console\n\n    $ git add\n```\n\n    dvc pull\n    dvc gc\n\n   text\n"
+    assert indented(page) == ["dvc push", "dvc pull"]
 
 
 BLOCKS = list(blocks())
