@@ -102,6 +102,23 @@ def test_objects_that_come_change_and_go(tmp_path: Path, put: Put, server: Count
     assert git(root, "status", "--porcelain") == ""  # the user's own .dvc file stays
 
 
+def test_an_import_without_download_costs_its_first_update_all_objects(
+    tmp_path: Path, put: Put, server: CountsRequests
+) -> None:
+    """By hand, in one checkout: the first update writes the digests that the import's file had not."""
+    for number in range(30):
+        put(f"{number}.jpg", f"picture {number}")
+    dvc(tmp_path, "init", "--quiet", "--no-scm")
+    dvc(tmp_path, "import-url", "--quiet", "--no-download", put.raw, "raw")
+    server.counted()
+    dvc(tmp_path, "update", "--quiet", "--no-download", "raw.dvc")
+    assert is_a_look(server.counted())
+    dvc(tmp_path, "update", "--quiet", "raw.dvc")
+    assert server.counted()["GET"] == 30
+    dvc(tmp_path, "update", "--quiet", "raw.dvc")
+    assert is_a_look(server.counted())
+
+
 def test_an_import_without_download_is_downloaded_once(tmp_path: Path, put: Put, server: CountsRequests) -> None:
     for number in range(30):
         put(f"{number}.jpg", f"picture {number}")
