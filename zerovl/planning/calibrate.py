@@ -28,7 +28,7 @@ from zerovl import params_file
 from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
-from zerovl.data.batches.loader import train_batches
+from zerovl.data.batches.loader import size_key_of, train_batches
 from zerovl.data.batches.sampling import training_sampler
 from zerovl.data.batches.sides import Pictures
 from zerovl.data.manifest import Manifest
@@ -280,6 +280,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         workers=params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, tokenize),
         arrange=arrange_by(train.pair_order, tokenize.special.pad),
+        size_key=size_key_of(train.step),
     )
     tokens, pairs, start = 1, 0, 0.0
     with batches:

@@ -61,7 +61,7 @@ class TowerFlops:
 def imagine(architecture: Architecture) -> DualEncoder:
     """The model on the meta device; towers that cannot be built there are built on the CPU first."""
     try:
-        with torch.device("meta"), _ScheduleOnCpu():
+        with torch.device("meta"):
             return from_architecture(architecture)
     except (RuntimeError, NotImplementedError):
         return from_architecture(architecture).to("meta")
@@ -184,18 +184,6 @@ def _autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
             torch.clear_autocast_cache()
         torch.set_autocast_enabled(device, enabled)
         torch.set_autocast_dtype(device, before)
-
-
-class _ScheduleOnCpu(TorchFunctionMode):
-    """Towers read numbers from `torch.linspace` while they are built (rates of stochastic depth)."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.linspace:
-            kwargs["device"] = "cpu"
-        return func(*args, **kwargs)
 
 
 class _FusedAttention(TorchFunctionMode):

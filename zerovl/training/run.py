@@ -13,7 +13,7 @@ import torch
 from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import identify_by
-from zerovl.data.batches.loader import TrainBatches, train_batches
+from zerovl.data.batches.loader import TrainBatches, size_key_of, train_batches
 from zerovl.data.streams.places import Places
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.distributed import exits
@@ -239,6 +239,7 @@ def _batches(
         stored_images=stored.get("image"),
         stored_captions=stored.get("text"),
         ahead=run.shards.ahead(),
+        size_key=size_key_of(train.step),
     )
 
 

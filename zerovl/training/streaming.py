@@ -7,7 +7,7 @@ from typing import Any
 
 from zerovl.data.batches.arrangement import Arrange
 from zerovl.data.batches.identities import identify_by
-from zerovl.data.batches.loader import TrainBatches
+from zerovl.data.batches.loader import TrainBatches, size_key_of
 from zerovl.data.batches.sides import Transform
 from zerovl.data.streams.batches import streamed_batches
 from zerovl.data.streams.places import Begin, Layout, Places, begin_at, has_places, lost_by_all, lost_until
@@ -99,6 +99,7 @@ def batches_of(
         workers=run.params.machine.loader_workers,
         identify=identify_by(train.equal_pairs, tokenizer),
         arrange=arrange,
+        size_key=size_key_of(train.step),
     )
 
 

@@ -12,7 +12,7 @@ from tests.support.shard_fixture import WordTokenizer, Written, write
 from tests.support.towers import CPU, RANKS, decoupled_step, gradients, model
 from zerovl.data.batches.arrangement import ByCaptionLength
 from zerovl.data.batches.arriving import Arriving
-from zerovl.data.batches.loader import MicroBatch, TrainBatches
+from zerovl.data.batches.loader import MicroBatch, TrainBatches, size_key_of
 from zerovl.data.batches.sides import Pictures
 from zerovl.engine.precision import Precision
 from zerovl.errors import ZeroVLError
@@ -151,12 +151,19 @@ class NoMemory(WordTokenizer):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't allocate memory")
 
 
-@pytest.mark.parametrize(("workers", "lower"), [(0, ""), (1, r"machine\.loader_workers or ")])
+@pytest.mark.parametrize(
+    ("workers", "step", "lower"),
+    [
+        (0, "decoupled", r"train\.micro_batch"),
+        (1, "decoupled", r"machine\.loader_workers or train\.micro_batch"),
+        (0, "plain", r"train\.batch_size"),  # it takes its pairs in one piece, whatever train.micro_batch says
+    ],
+)
 def test_memory_that_runs_out_in_the_loader_is_no_matter_of_the_step(
-    written: Written, workers: int, lower: str
+    written: Written, workers: int, step: str, lower: str
 ) -> None:
     with (
-        batches_of(written, tokenize=NoMemory(), workers=workers) as batches,
-        pytest.raises(ZeroVLError, match=rf"out of memory while .*; set {lower}train\.micro_batch lower"),
+        batches_of(written, tokenize=NoMemory(), workers=workers, size_key=size_key_of(step)) as batches,
+        pytest.raises(ZeroVLError, match=rf"out of memory while .*; set {lower} lower"),
     ):
         next(batches)

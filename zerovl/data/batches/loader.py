@@ -47,6 +47,8 @@ from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
 
+MICRO_BATCH = "train.micro_batch"
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -152,6 +154,11 @@ class MicroBatches(MicroBatchesOfSteps):
         return MicroBatch(images, input_ids, attention_mask, keys, batch.source, self.identify(pairs))
 
 
+def size_key_of(step: str) -> str:
+    """Name the setting that says how many pairs a micro-batch has; the plain step takes its local batch in one."""
+    return "train.batch_size" if step == "plain" else MICRO_BATCH
+
+
 class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
     """Gives steps in order; close it, or use it in a `with` block, to end the workers.
 
@@ -164,13 +171,15 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         dataset: MicroBatchesOfSteps,
         workers: int,
         arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]],
+        size_key: str,
     ) -> None:
+        """`size_key` names the setting that says how many pairs a micro-batch has; messages of memory name it."""
         self._dataset = dataset
         self._arrange = arrange
         self._step = dataset.start_step
         self._arriving: Arriving[MicroBatch] | None = None  # of the step that was given last
         # The second pass over a step takes nothing: with less than a step in store the workers would idle meanwhile.
-        lower = "machine.loader_workers or train.micro_batch" if workers else "train.micro_batch"
+        lower = f"machine.loader_workers or {size_key}" if workers else size_key
         self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu(), lower=lower)
 
     def __len__(self) -> int:
@@ -223,6 +232,7 @@ def train_batches(
     stored_images: StoredFeatures | None = None,
     stored_captions: StoredFeatures | None = None,
     ahead: Ahead | None = None,
+    size_key: str = MICRO_BATCH,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
@@ -245,4 +255,4 @@ def train_batches(
     dataset = MicroBatches(
         reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step, ahead
     )
-    return TrainBatches(dataset, workers, arrange)
+    return TrainBatches(dataset, workers, arrange, size_key)

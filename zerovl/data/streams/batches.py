@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
 from zerovl.data.batches.identities import Identify, no_identities
-from zerovl.data.batches.loader import MicroBatch, MicroBatchesOfSteps, TrainBatches
+from zerovl.data.batches.loader import MICRO_BATCH, MicroBatch, MicroBatchesOfSteps, TrainBatches
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.batches.sides import Captions, CaptionTokenizer, DrawnPair, TextSide, Transform
 from zerovl.data.shards import Sample
@@ -175,6 +175,7 @@ def streamed_batches(
     workers: int = 0,
     identify: Identify = no_identities,
     arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]] = iter,
+    size_key: str = MICRO_BATCH,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on, from where `places` says that its readers are.
 
@@ -206,4 +207,4 @@ def streamed_batches(
             places.note(part.worker, part.places, part.lost)
         return part
 
-    return TrainBatches(dataset, workers, lambda arriving: arrange(map(noted, arriving)))
+    return TrainBatches(dataset, workers, lambda arriving: arrange(map(noted, arriving)), size_key)
