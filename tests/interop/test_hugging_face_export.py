@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 from transformers import VisionTextDualEncoderModel, VisionTextDualEncoderProcessor
 
-from tests.support.exchange import make_bundle
+from tests.support.exchange import lines_of_card, make_bundle
 from zerovl import cli
 from zerovl.errors import ZeroVLError
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
 from zerovl.interop.hub_card import CardFacts
-from zerovl.interop.hugging_face_export import HuggingFace
 
 SAMPLE = synthetic_sample()
 # A tower whose features lie behind its last layer, which needs no option.
@@ -62,12 +61,12 @@ def test_a_pooler_that_is_nearly_linear_keeps_large_features(tmp_path: Path) -> 
     export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")  # raises beyond 1e-5
 
 
-def test_the_line_of_the_card_uses_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_card_use_the_whole_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_bundle(tmp_path, "bert", "first")
     export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")
     monkeypatch.chdir(tmp_path / "out")
     names: dict[str, Any] = {"picture": Image.linear_gradient("L")}
-    exec(HuggingFace.usage, names)
+    exec(lines_of_card(tmp_path / "out"), names)
     cosine = float(encoder.encode_text(["two skiers"]) @ encoder.encode_image([names["picture"]]).T)
     assert float(names["scores"]) == pytest.approx(cosine / encoder.model.temperature.item(), abs=1e-3)
 
@@ -77,7 +76,7 @@ def test_the_line_of_the_card_uses_the_whole_model(tmp_path: Path, monkeypatch: 
     [
         ("bert", {"pooling": "mean"}, "its text tower bert is pooled by 'mean'"),
         ("distilbert", {"pooling": "first"}, "its text tower distilbert is pooled by 'first'"),
-        ("siglip_text_model", {"pooling": "auto", "max_tokens": 16}, "siglip_text_model is pooled by 'end'"),
+        ("siglip_text_model", {"max_tokens": 16}, "not a SiglipModel: its image tower vit_tiny_patch16"),
         ("bert", {"pooling": "first", "resize_size": 35}, "pictures of 35 cropped to 32 have no pixel in the middle"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_
         ("vision_cfg", "timm_model_name", None, "the weights lack visual.proj"),
         ("vision_cfg", "timm_proj", "mlp", "timm_proj is 'mlp'"),
         ("text_cfg", "hf_pooler_type", "cls_pooler", "hf_pooler_type is 'cls_pooler'.*known is cls_last"),
-        ("text_cfg", "hf_model_name", "", "the weights lack text_projection"),
+        ("text_cfg", "hf_model_name", "", "the weights lack token_embedding"),
     ],
 )
 def test_what_has_no_counterpart_is_named(

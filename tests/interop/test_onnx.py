@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.exchange import make_bundle
+from tests.support.exchange import lines_of_card, make_bundle
 from tests.support.text_towers import TOKENS
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
 from zerovl.interop.hub_card import CardFacts
-from zerovl.interop.onnx_export import Onnx, _trace
+from zerovl.interop.onnx_export import _trace
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(name, reason=f"{name} is not installed")
@@ -58,7 +58,7 @@ def test_onnxruntime_embeds_as_the_model(family: str, changes: dict[str, Any], t
 def check_that_the_card_runs_without_torch(folder: Path) -> None:
     """A graph is for machines that have no torch; the file that is handed along must not bring it in."""
     before = "import sys\nsys.modules['torch'] = sys.modules['zerovl'] = None\nfrom PIL import Image\n"
-    program = f"{before}picture = Image.linear_gradient('L')\n{Onnx.usage}\nprint(scores.shape)"
+    program = f"{before}picture = Image.linear_gradient('L')\n{lines_of_card(folder)}\nprint(scores.shape)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )

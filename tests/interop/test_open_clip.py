@@ -1,7 +1,6 @@
 """open_clip itself reads what is written for it, from wherever the folder lies, and embeds the same."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.exchange import make_bundle
+from tests.support.exchange import lines_of_card, make_bundle
 from zerovl import cli
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
@@ -33,8 +32,9 @@ CNN = {"image_tower": {"name": "test_efficientnet", "options": {}}, "image_size"
         ("bert", {"pooling": "first"}),
         ("bert", {"pooling": "mean", **CNN}),
         ("roberta", {"pooling": "mean", "logit_bias": -7.5}),
+        ("siglip_text_model", {"max_tokens": 16, "logit_bias": -7.5}),
     ],
-    ids=["bert-first-vit", "bert-mean-efficientnet", "roberta-mean-bias"],
+    ids=["bert-first-vit", "bert-mean-efficientnet", "roberta-mean-bias", "siglip-last-vit"],
 )
 def test_open_clip_embeds_as_the_model(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     encoder = make_bundle(tmp_path, family, **changes)
@@ -42,7 +42,7 @@ def test_open_clip_embeds_as_the_model(family: str, changes: dict[str, Any], tmp
     folder = (tmp_path / "made").rename(tmp_path / "moved")
     config = read_json(folder / "open_clip_config.json")["model_cfg"]
     assert config["vision_cfg"]["timm_model_name"] in ("local-dir:image_tower", "test_efficientnet")
-    assert config["text_cfg"]["hf_model_name"] == "text_tower"  # relative, so the folder may move
+    assert config["text_cfg"].get("hf_model_name", "text_tower") == "text_tower"  # relative, so the folder may move
     from zerovl.interop.standalone.zerovl_open_clip import load, towers
 
     model, _, own_transform = open_clip.create_model_and_transforms(f"local-dir:{folder}", **towers(folder))
@@ -76,9 +76,8 @@ def test_the_lines_of_the_card_run_in_the_folder(tmp_path: Path, capsys: pytest.
     encoder = make_bundle(tmp_path)
     assert cli.main(["export", str(tmp_path / "bundle"), "--to", "open-clip", "--out", str(tmp_path / "out")]) == 0
     assert "the same embeddings" in capsys.readouterr().out
-    found = re.search(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
-    assert found
-    program = f"from PIL import Image\npicture = Image.linear_gradient('L')\n{found[1]}\nprint(float(scores))"
+    lines = lines_of_card(tmp_path / "out")
+    program = f"from PIL import Image\npicture = Image.linear_gradient('L')\n{lines}\nprint(float(scores))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         cwd=tmp_path / "out",
@@ -106,8 +105,9 @@ def test_what_is_handed_along_needs_no_zerovl(tmp_path: Path) -> None:
     ("family", "pooling", "reason"),
     [
         ("bert", "last", "pooled by 'last', and open_clip has first and mean"),
-        ("mpnet", "mean", "family mpnet, and open_clip has bert, roberta, xlm-roberta"),
+        ("mpnet", "mean", "family mpnet, and open_clip has bert, roberta, xlm-roberta and SigLIP's"),
         ("clip_text_model", "auto", "family clip_text_model"),
+        ("siglip_text_model", "auto", "it cuts captions at 12 tokens and reads rows of 16"),
     ],
 )
 def test_a_model_that_open_clip_cannot_hold_is_refused(family: str, pooling: str, reason: str, tmp_path: Path) -> None:

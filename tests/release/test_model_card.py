@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from zerovl.interop.export import FORMATS
 from zerovl.params import Params
 from zerovl.release import model_card
 
@@ -45,3 +46,11 @@ def test_the_pairs_of_classes_that_are_confused_most() -> None:
     assert card.index("### pets") < card.index(rows[0]) < card.index("## Limits")
     nothing = model_card.render(Params(), metrics, {}, {}, usage="", details={"pets": {"confusions": []}})
     assert "taken for" not in nothing
+
+
+def test_it_has_the_lines_for_each_form_of_export() -> None:
+    """The same as in the README.md of an export, where the tests of `tests/interop` run them."""
+    card = model_card.render(Params(), METRICS, {}, {}, usage="", details={})
+    for form, its in FORMATS.items():
+        assert len(its.usage.splitlines()) == 3
+        assert f"`zerovl export MODEL --to {form} --out DIR`\n\n```python\n{its.usage}\n```" in card

@@ -1,5 +1,6 @@
 """Small models with their tokenizers, as bundles that are exchanged with other libraries."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def make_bundle(
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.02)
     bundle.save(model, CaptionTokenizer(folder, section.max_tokens), root / "bundle")
     return Encoder.load(root / "bundle", device="cpu")
+
+
+def lines_of_card(folder: Path) -> str:
+    """The three lines of Python that the README.md of an export shows."""
+    (found,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(found.splitlines()) == 3
+    return str(found)
 
 
 def pictures_of_all_modes() -> list[Image.Image]:

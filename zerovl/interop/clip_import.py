@@ -3,7 +3,7 @@
 Their image towers compute what a ViT of timm computes with some options, so timm's it becomes: the keys are renamed,
 the three projections of an attention are laid in one. Text towers stay those of transformers. What SigLIP has and a
 `DualEncoder` has not: no projection of pictures, which is the identity here, and a bias behind that of captions, which
-moves into the last norm before it: W (h + d) = W h + b where W d = b.
+moves into the last norm before it (`projection_bias`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.interop.base import Sample
 from zerovl.interop.imported import Imported
+from zerovl.interop.projection_bias import moved_before
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import l2_normalise
 
@@ -31,14 +32,15 @@ _ACTIVATIONS = {
 }  # of transformers and of timm
 # timm's ViT that has the norms and the pooling of each, with the epsilon of its norms; the rest are options.
 _TIMM = {"clip": ("vit_base_patch16_clip_224", 1e-5), "siglip": ("vit_base_patch16_siglip_224", 1e-6)}
-_BLOCK = {
+# Parts of a block, and of the pooling head of SigLIP, by the names of transformers and of timm.
+BLOCK = {
     "layer_norm1": "norm1",
     "layer_norm2": "norm2",
     "self_attn.out_proj": "attn.proj",
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
-_HEAD = {"attention.out_proj": "proj", "layernorm": "norm", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+HEAD = {"attention.out_proj": "proj", "layernorm": "norm", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -58,7 +60,8 @@ def read(folder: Path) -> Imported:
         weights["image_projection.weight"] = torch.eye(width)
         weights["text_projection.weight"] = theirs.text_model.head.weight.detach()
         norm = "final_layer_norm.bias"
-        hidden[norm] = hidden[norm] + _before(theirs.text_model.head)
+        head = theirs.text_model.head
+        hidden[norm] = hidden[norm] + moved_before(head.weight, head.bias, str(folder))
         weights["logit_bias"] = theirs.logit_bias.detach().reshape(())
     weights |= {f"text_tower.{name}": tensor for name, tensor in hidden.items()}
     weights["temperature"] = (-theirs.logit_scale.detach().reshape(())).exp()
@@ -99,7 +102,7 @@ def image_tower(tower: Any) -> dict[str, Tensor]:
             layer, block = f"encoder.layers.{number}", f"blocks.{number}"
             projections = [theirs[f"{layer}.self_attn.{name}_proj.{part}"] for name in "qkv"]
             ours[f"{block}.attn.qkv.{part}"] = torch.cat(projections)  # (3w, w) or (3w,)
-            for name, own in _BLOCK.items():
+            for name, own in BLOCK.items():
                 ours[f"{block}.{own}.{part}"] = theirs[f"{layer}.{name}.{part}"]
     return ours
 
@@ -111,16 +114,9 @@ def _pooling_head(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         together = theirs[f"head.attention.in_proj_{part}"]  # (3w, w) or (3w,)
         ours[f"attn_pool.q.{part}"], ours[f"attn_pool.kv.{part}"] = together[:width], together[width:]
-        for name, own in _HEAD.items():
+        for name, own in HEAD.items():
             ours[f"attn_pool.{own}.{part}"] = theirs[f"head.{name}.{part}"]
     return ours
-
-
-def _before(projection: torch.nn.Linear) -> Tensor:
-    """What must be added to the input of a projection W so that it adds its bias b: the smallest d with W d = b."""
-    weight, bias = projection.weight.detach().double(), projection.bias.detach().double()
-    moved: Tensor = torch.linalg.pinv(weight) @ bias
-    return moved.float()
 
 
 def _check(vision: PreTrainedConfig, family: str, origin: str) -> None:

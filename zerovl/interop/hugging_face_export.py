@@ -1,9 +1,10 @@
-"""A model as a `VisionTextDualEncoder` of transformers, with image processor and tokenizer.
+"""A model as transformers reads it: a `SiglipModel` (`siglip_export`), or a `VisionTextDualEncoder`.
 
-transformers reads timm towers through `TimmWrapperModel`. Of a text tower it takes what its pooler makes of the tokens:
-CLIP's gives the last one as it is, as ours does. BERT's and its relatives' put token 0 through a Linear and tanh, where
-ours has nothing. Such a pooler is written as x / 8192 and the projection as 8192 times ours: tanh of numbers that small
-is its argument, to a part in a million for |x| up to 14, and in float32 and bfloat16 a power of two costs no digits.
+In a `VisionTextDualEncoder` timm towers are a `TimmWrapperModel`. Of a text tower it takes what its pooler makes of the
+tokens: CLIP's gives the last one as it is, as ours does. BERT's and its relatives' put token 0 through a Linear and
+tanh, where ours has nothing. Such a pooler is written as x / 8192 and the projection as 8192 times ours: tanh of
+numbers that small is its argument, to a part in a million for |x| up to 14, and in float32 and bfloat16 a power of two
+costs no digits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoTokenizer,
     CLIPImageProcessor,
     TimmWrapperConfig,
@@ -24,11 +26,12 @@ from transformers import (
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode
-from zerovl.interop import tokenizer_files
+from zerovl.interop import siglip_export, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder, image_width, l2_normalise
 from zerovl.model.encoder import Encoder
+from zerovl.model.export_usage import USAGE
 from zerovl.model.preprocess import INTERPOLATIONS
 from zerovl.model.text_towers import text_config_from
 
@@ -43,72 +46,93 @@ _PREFIXES = {
 
 
 class HuggingFace:
-    """`transformers.VisionTextDualEncoderModel`."""
+    """`transformers.SiglipModel` or `transformers.VisionTextDualEncoderModel`."""
 
     name = "hugging-face"
     library = "transformers"
     tolerance = 1e-5
-    usage = (
-        "from transformers import VisionTextDualEncoderModel, VisionTextDualEncoderProcessor\n"
-        'model, processor = VisionTextDualEncoderModel.from_pretrained("."), '
-        'VisionTextDualEncoderProcessor.from_pretrained(".", backend="pil")\n'
-        'scores = model(**processor(text=["two skiers"], images=[picture], return_tensors="pt", padding=True, '
-        "truncation=True)).logits_per_text"
-    )
+    usage = USAGE[name]
 
     def check(self, encoder: Encoder) -> None:
-        """Raise `ZeroVLError` for towers and poolings that a `VisionTextDualEncoder` does not have."""
+        """Raise `ZeroVLError` for towers, poolings and transforms that neither of the two has."""
         architecture = encoder.model.architecture
-        family, pooling = architecture.text_config["model_type"], architecture.pooling
-        kind = architecture.image_tower.rpartition(":")[0]
-        if kind not in ("", "timm"):
-            raise _refusal(f"its image tower {architecture.image_tower} is not timm's")
-        if architecture.image_options.get("num_classes", 0):
-            raise _refusal("its image tower has a classifier, which transformers leaves out")
-        if (pooling, family) != ("last", "clip_text_model") and not (pooling == "first" and family in WITH_POOLER):
-            raise _refusal(
-                f"its text tower {family} is pooled by {pooling!r}, and transformers has the last token of CLIP and "
-                f"the first of {', '.join(WITH_POOLER)}"
-            )
-        border = architecture.resize_size - architecture.image_size
-        if architecture.resize_mode == "shortest-rounded":
-            raise _refusal("its pictures are cropped as torchvision does, and transformers rounds to the other side")
-        if architecture.resize_mode == "squash" and round(border / 2) != border // 2:
-            raise _refusal(
-                f"pictures of {architecture.resize_size} cropped to {architecture.image_size} have no pixel in the "
-                "middle, and transformers rounds it to the other side"
+        if _is_siglip(architecture):
+            kind, reason = "SiglipModel", siglip_export.reason_against(encoder)
+        else:
+            kind, reason = "VisionTextDualEncoder", _reason_against(architecture)
+        if reason := reason or _reason_of_pictures(architecture):
+            raise ZeroVLError(
+                f"--to hugging-face: the model is not a {kind}: {reason}; use --to onnx, or --to open-clip"
             )
 
     def write(self, encoder: Encoder, folder: Path) -> None:
         """Write the folder."""
-        model, architecture = encoder.model, encoder.model.architecture
-        config = VisionTextDualEncoderConfig.from_vision_text_configs(
-            _image_config(model), _text_config(encoder), projection_dim=architecture.embed_dim
-        )
-        theirs = VisionTextDualEncoderModel(config)
-        theirs.load_state_dict(_weights(model))  # strict
+        architecture = encoder.model.architecture
+        if _is_siglip(architecture):
+            theirs: Any = siglip_export.convert(encoder)
+            tokenizer_files.write(encoder.tokenizer, folder, siglip_export.TOKENIZER_GIVES)
+        else:
+            theirs = _dual_encoder(encoder)
+            tokenizer_files.write(encoder.tokenizer, folder)
         with usual_mode(folder / "model.safetensors"):
             theirs.save_pretrained(folder)
         _image_processor(architecture).save_pretrained(folder)
-        tokenizer_files.write(encoder.tokenizer, folder)
 
     def embed(self, folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
         """Embed with transformers."""
-        model = VisionTextDualEncoderModel.from_pretrained(folder, local_files_only=True).eval()
+        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         pixels = processor(images=sample.pictures, return_tensors="pt")
-        tokens = tokenizer(sample.captions, padding=True, truncation=True, return_tensors="pt")
+        tokens = tokenizer(sample.captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.inference_mode():
             images = model.get_image_features(**pixels).pooler_output
             texts = model.get_text_features(**tokens).pooler_output
         return l2_normalise(images), l2_normalise(texts)
 
 
-def _refusal(reason: str) -> ZeroVLError:
-    return ZeroVLError(
-        f"--to hugging-face: the model is not a VisionTextDualEncoder: {reason}; use --to onnx, or --to open-clip"
+def _is_siglip(architecture: Architecture) -> bool:
+    family: str = architecture.text_config["model_type"]
+    return family == siglip_export.TEXT_FAMILY
+
+
+def _reason_against(architecture: Architecture) -> str:
+    """Return why the towers are not those of a `VisionTextDualEncoder`; "" where they are."""
+    family, pooling = architecture.text_config["model_type"], architecture.pooling
+    kind = architecture.image_tower.rpartition(":")[0]
+    if kind not in ("", "timm"):
+        return f"its image tower {architecture.image_tower} is not timm's"
+    if architecture.image_options.get("num_classes", 0):
+        return "its image tower has a classifier, which transformers leaves out"
+    if (pooling, family) != ("last", "clip_text_model") and not (pooling == "first" and family in WITH_POOLER):
+        return (
+            f"its text tower {family} is pooled by {pooling!r}, and transformers has the last token of CLIP and "
+            f"the first of {', '.join(WITH_POOLER)}"
+        )
+    return ""
+
+
+def _reason_of_pictures(architecture: Architecture) -> str:
+    """Return why no image processor of transformers does what the model's transform does; "" where one does."""
+    border = architecture.resize_size - architecture.image_size
+    if architecture.resize_mode == "shortest-rounded":
+        return "its pictures are cropped as torchvision does, and transformers rounds to the other side"
+    if architecture.resize_mode == "squash" and round(border / 2) != border // 2:
+        return (
+            f"pictures of {architecture.resize_size} cropped to {architecture.image_size} have no pixel in the "
+            "middle, and transformers rounds it to the other side"
+        )
+    return ""
+
+
+def _dual_encoder(encoder: Encoder) -> VisionTextDualEncoderModel:
+    model = encoder.model
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        _image_config(model), _text_config(encoder), projection_dim=model.architecture.embed_dim
     )
+    theirs = VisionTextDualEncoderModel(config)
+    theirs.load_state_dict(_weights(model))  # strict
+    return theirs
 
 
 def _image_config(model: DualEncoder) -> TimmWrapperConfig:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
-from zerovl.interop import clip_import, imported_bundle, open_clip_import
+from zerovl.interop import clip_import, imported_bundle, open_clip_import, tokenizer_files
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.open_clip_export import CONFIG
@@ -33,17 +34,28 @@ def import_folder(folder: Path, out: Path) -> None:
     found = _reader(folder)(folder)
     model = from_architecture(found.architecture)
     bundle.load_weights(model, found.weights, str(folder))
-    tokenizer = CaptionTokenizer(found.tokenizer, found.architecture.max_tokens)
-    text_config = text_config_from(found.architecture.text_config)
-    check_padding(text_config, tokenizer.special.pad)
-    if tokenizer.vocab_size > text_config.vocab_size:
-        raise ZeroVLError(
-            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {text_config.vocab_size}; "
-            "put the tokenizer there that the model was trained with"
-        )
-    checked = _compare(found, model, tokenizer, folder)
-    imported_bundle.write(model, tokenizer, out)
+    with TemporaryDirectory() as work:
+        tokenizer = _tokenizer(found, Path(work))
+        text_config = text_config_from(found.architecture.text_config)
+        check_padding(text_config, tokenizer.special.pad)
+        if tokenizer.vocab_size > text_config.vocab_size:
+            raise ZeroVLError(
+                f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {text_config.vocab_size}; "
+                "put the tokenizer there that the model was trained with"
+            )
+        checked = _compare(found, model, tokenizer, folder)
+        imported_bundle.write(model, tokenizer, out)
     print(f"{out}: from {folder}. {checked} To train on: {imported_bundle.next_command(out)}")
+
+
+def _tokenizer(found: Imported, work: Path) -> CaptionTokenizer:
+    """Return the model's tokenizer; one that cleans captions first is written into `work`."""
+    tokenizer = CaptionTokenizer(found.tokenizer, found.architecture.max_tokens)
+    if not found.cleaning:
+        return tokenizer
+    tokenizer.save(work)
+    tokenizer_files.clean_first(work, found.cleaning)
+    return CaptionTokenizer(work, found.architecture.max_tokens)
 
 
 def _reader(folder: Path) -> Callable[[Path], Imported]:

@@ -28,6 +28,7 @@ from zerovl.interop.open_clip_export import write_transform
 from zerovl.interop.standalone import hand_along
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.encoder import Encoder
+from zerovl.model.export_usage import USAGE
 from zerovl.model.text import CaptionTokenizer
 
 _Item = TypeVar("_Item")
@@ -40,11 +41,7 @@ class Onnx:
     name = "onnx"
     library = "onnxruntime"
     tolerance = 1e-4  # its kernels sum in another order
-    usage = (
-        "from zerovl_onnx import Model  # the file in this folder\n"
-        "model = Model()\n"
-        'scores = model.encode_text(["two skiers"]) @ model.encode_image([picture]).T'
-    )
+    usage = USAGE[name]
 
     def check(self, encoder: Encoder) -> None:
         """Raise `ZeroVLError` where what writes graphs is not installed; which models can be traced, tracing shows."""

@@ -1,9 +1,9 @@
-"""A model as a local folder of open_clip: a timm tower and a text tower of transformers, each with its config.
+"""A model as a local folder of open_clip: a timm tower, and a text tower of transformers or SigLIP's, as its own.
 
     open_clip_config.json         both towers, and the preprocessing that comes nearest among open_clip's own
     open_clip_model.safetensors   weights by open_clip's names
     image_tower/config.json       timm's, where the tower was built with options
-    text_tower/config.json        of transformers
+    text_tower/config.json        of transformers; SigLIP's text tower is `text_cfg` itself (`open_clip_text`)
     tokenizer.json, tokenizer_config.json
     preprocess.json, zerovl_transform.py, picture_looks.py, zerovl_open_clip.py
                                   our transform, and a function that loads it all
@@ -23,12 +23,13 @@ from torch import Tensor
 from zerovl import picture_looks
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode, write_json
-from zerovl.interop import tokenizer_files
+from zerovl.interop import open_clip_text, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.interop.standalone import hand_along, zerovl_transform
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder, image_width
 from zerovl.model.encoder import Encoder
+from zerovl.model.export_usage import USAGE
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")  # of text towers, that open_clip 3.3 knows the widths of
 POOLERS = {"first": "cls_last_hidden_state_pooler", "mean": "mean_pooler"}
@@ -49,12 +50,7 @@ class OpenClip:
     name = "open-clip"
     library = "open_clip"
     tolerance = 1e-5
-    usage = (
-        "from zerovl_open_clip import load  # the file in this folder\n"
-        "model, transform, tokenizer = load()\n"
-        'scores = model.encode_text(tokenizer(["two skiers"]), normalize=True) '
-        "@ model.encode_image(transform(picture)[None], normalize=True).T"
-    )
+    usage = USAGE[name]
 
     def check(self, encoder: Encoder) -> None:
         """Raise `ZeroVLError` for towers and poolings that open_clip does not have."""
@@ -68,8 +64,14 @@ class OpenClip:
                 f"its image tower {architecture.image_tower} gives {image_width(tower)} features behind its last "
                 f"layer, and open_clip takes the {tower.num_features} before it"
             )
+        if family == open_clip_text.TEXT_FAMILY:
+            if reason := open_clip_text.reason_against(architecture):
+                raise _refusal(reason)
+            return
         if family not in FAMILIES:
-            raise _refusal(f"its text tower is of the family {family}, and open_clip has {', '.join(FAMILIES)}")
+            raise _refusal(
+                f"its text tower is of the family {family}, and open_clip has {', '.join(FAMILIES)} and SigLIP's own"
+            )
         if architecture.pooling not in POOLERS:
             raise _refusal(
                 f"its text tower is pooled by {architecture.pooling!r}, and open_clip has {' and '.join(POOLERS)}"
@@ -86,10 +88,11 @@ class OpenClip:
         if architecture.image_options:
             (folder / IMAGE_TOWER).mkdir()
             write_json(folder / IMAGE_TOWER / "config.json", _timm_config(encoder.model))
-        (folder / TEXT_TOWER).mkdir()
-        # open_clip masks what equals pad_token_id, so it must be the tokenizer's.
-        text_config = architecture.text_config | {"pad_token_id": encoder.tokenizer.special.pad}
-        write_json(folder / TEXT_TOWER / "config.json", text_config)
+        if not _is_siglip(architecture):
+            (folder / TEXT_TOWER).mkdir()
+            # open_clip masks what equals pad_token_id, so it must be the tokenizer's.
+            text_config = architecture.text_config | {"pad_token_id": encoder.tokenizer.special.pad}
+            write_json(folder / TEXT_TOWER / "config.json", text_config)
         tokenizer_files.write(encoder.tokenizer, folder)
         write_transform(architecture, folder)
         hand_along(zerovl_open_clip, folder)
@@ -123,8 +126,14 @@ def _refusal(reason: str) -> ZeroVLError:
     return ZeroVLError(f"--to open-clip: the model cannot be one of open_clip: {reason}; use --to onnx")
 
 
+def _is_siglip(architecture: Architecture) -> bool:
+    family: str = architecture.text_config["model_type"]
+    return family == open_clip_text.TEXT_FAMILY
+
+
 def _config(architecture: Architecture) -> dict[str, Any]:
     name = architecture.image_tower.rpartition(":")[2]
+    siglip = _is_siglip(architecture)
     model: dict[str, Any] = {
         "embed_dim": architecture.embed_dim,
         "vision_cfg": {
@@ -135,15 +144,10 @@ def _config(architecture: Architecture) -> dict[str, Any]:
             "timm_proj": "linear",
             "timm_proj_bias": False,
         },
-        "text_cfg": {
-            "hf_model_name": TEXT_TOWER,
-            "hf_tokenizer_name": TEXT_TOWER,
-            "hf_model_pretrained": False,
-            "hf_proj_type": "linear",
-            "hf_pooler_type": POOLERS[architecture.pooling],
-            "context_length": architecture.max_tokens,
-        },
+        "text_cfg": open_clip_text.settings(architecture) if siglip else _transformers_settings(architecture),
     }
+    if siglip:
+        model |= {"custom_text": True, "quick_gelu": architecture.text_config["hidden_act"] == "quick_gelu"}
     if architecture.logit_bias is not None:
         model["init_logit_bias"] = architecture.logit_bias
     preprocess = {
@@ -154,6 +158,18 @@ def _config(architecture: Architecture) -> dict[str, Any]:
         "resize_mode": architecture.resize_mode.partition("-")[0],
     }
     return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def _transformers_settings(architecture: Architecture) -> dict[str, Any]:
+    """Return `text_cfg` of a text tower of transformers."""
+    return {
+        "hf_model_name": TEXT_TOWER,
+        "hf_tokenizer_name": TEXT_TOWER,
+        "hf_model_pretrained": False,
+        "hf_proj_type": "linear",
+        "hf_pooler_type": POOLERS[architecture.pooling],
+        "context_length": architecture.max_tokens,
+    }
 
 
 def _timm_config(model: DualEncoder) -> dict[str, Any]:
@@ -174,6 +190,9 @@ def _weights(model: DualEncoder) -> dict[str, Tensor]:
     renamed = {"logit_scale": -weights.pop("temperature").log()}
     if (bias := weights.pop("logit_bias", None)) is not None:
         renamed["logit_bias"] = bias
+    if _is_siglip(model.architecture):
+        text = {name: weights.pop(name) for name in list(weights) if name.startswith("text_")}
+        renamed |= open_clip_text.written(text)
     for name, tensor in weights.items():
         prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
         renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor

@@ -1,4 +1,4 @@
-"""Read a local folder of open_clip: towers of timm and of transformers here, its own in `open_clip_native`.
+"""Read a local folder of open_clip: towers of timm and of transformers here, its own in modules beside this one.
 
 The inverse of `open_clip_export`, for folders of others too: the config of a text tower of transformers may lie in a
 folder that `hf_model_name` names, beside the rest, or in the local cache of Hugging Face.
@@ -7,23 +7,22 @@ folder that `hf_model_name` names, beside the rest, or in the local cache of Hug
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
-from zerovl.interop import open_clip_native
+from zerovl.interop import open_clip_native, open_clip_resnet, open_clip_text, open_clip_tokenizer
 from zerovl.interop.base import Sample, require
-from zerovl.interop.imported import Imported
+from zerovl.interop.imported import Imported, TextSide
 from zerovl.interop.open_clip_export import CONFIG, POOLERS, PREFIXES
 from zerovl.interop.standalone import zerovl_transform
 from zerovl.model.architecture import Architecture
+from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import named_text_config
 from zerovl.model.weight_files import read_tensors
 
@@ -32,13 +31,6 @@ _LIBRARY = "open_clip"
 _LOCAL = "local-dir:"
 _SCALARS = ("logit_scale", "logit_bias")
 _LEFT_OUT = ("text.transformer.embeddings.position_ids", "text.transformer.pooler.")  # open_clip uses neither
-
-
-@dataclass(frozen=True)
-class _TextSide:
-    config: PreTrainedConfig
-    pooling: str
-    weights: dict[str, Tensor]
 
 
 def read(folder: Path) -> Imported:
@@ -54,16 +46,20 @@ def read(folder: Path) -> Imported:
     text_keys = {name: tensor for name, tensor in stored.items() if name not in image_keys and name not in _SCALARS}
     if vision.get("timm_model_name"):
         name, options = _timm_tower(folder, vision, stored, origin)
-        weights |= _renamed(image_keys, origin)
+        weights |= {"image_projection.weight": torch.eye(model["embed_dim"])} | _renamed(image_keys, origin)
+    elif isinstance(vision.get("layers"), list):
+        name, options, found = open_clip_resnet.image_tower(image_keys, vision, origin)
+        weights |= found
     else:
         name = open_clip_native.IMAGE_TOWER
         options, found = open_clip_native.image_tower(image_keys, vision, activation, origin)
         weights |= found
+    longest = text.get("context_length", 77)
     if text.get("hf_model_name"):
         side = _transformers_tower(folder, text, text_keys, model["embed_dim"], origin)
     else:
-        text_config, found = open_clip_native.text_tower(text_keys, text, activation, origin)
-        side = _TextSide(text_config, open_clip_native.POOLING, found)
+        tokenizer = CaptionTokenizer(folder, longest)
+        side = open_clip_text.read(text_keys, text, activation, tokenizer, origin)
     weights |= side.weights
     bias, size = weights.get("logit_bias"), vision.get("image_size", 224)
     architecture = Architecture(
@@ -74,13 +70,14 @@ def read(folder: Path) -> Imported:
         temperature=float(weights["temperature"]),
         learn_temperature=True,
         image_size=size,
-        max_tokens=text.get("context_length", 77),
+        max_tokens=longest,
         pooling=side.pooling,
         logit_bias=None if bias is None else float(bias),
         **_preprocessing(folder, preprocess, size, origin),
     )
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-    return Imported(architecture, weights, folder, _LIBRARY, lambda sample: _embed(folder, sample))
+    cleaning = open_clip_tokenizer.cleaning(text, f"{origin}: text_cfg")
+    return Imported(architecture, weights, folder, _LIBRARY, lambda sample: _embed(folder, sample), cleaning)
 
 
 def _check(values: dict[str, Any], key: str, default: object, known: tuple[object, ...], origin: str) -> None:
@@ -101,7 +98,7 @@ def _timm_tower(
     folder: Path, vision: dict[str, Any], stored: dict[str, Tensor], origin: str
 ) -> tuple[str, dict[str, Any]]:
     """Name and options of the timm tower; open_clip changes the pooling of a tower that was built with its own."""
-    _check(vision, "timm_proj", "linear", ("linear",), origin)
+    _check(vision, "timm_proj", "linear", ("linear", "none"), origin)
     _check(vision, "timm_proj_bias", False, (False,), origin)
     _check(vision, "timm_pool", "avg", ("", "avg", "avgmax", "max", "token", "map"), origin)
     name, options = str(vision["timm_model_name"]), {}
@@ -111,21 +108,22 @@ def _timm_tower(
     pool = vision.get("timm_pool", "avg")
     if pool:
         options["global_pool"] = pool
-        if "visual.trunk.norm.weight" in stored and pool.startswith("avg"):
-            options["fc_norm"] = False  # a ViT that is built for the mean has its norm behind it
+        built_for_it = vision.get("timm_proj") == "none"  # a ViT that is built for the mean has its norm behind it
+        if "visual.trunk.norm.weight" in stored and pool.startswith("avg") and not built_for_it:
+            options["fc_norm"] = False
     return name, options
 
 
 def _transformers_tower(
     folder: Path, text: dict[str, Any], stored: dict[str, Tensor], width: int, origin: str
-) -> _TextSide:
+) -> TextSide:
     """The text tower of transformers, with the identity where open_clip has no projection."""
     _check(text, "hf_proj_type", "mlp", ("linear", None), origin)
     _check(text, "hf_pooler_type", "mean_pooler", tuple(POOLERS.values()), origin)
     poolings = {theirs: ours for ours, theirs in POOLERS.items()}
     weights = {"text_projection.weight": torch.eye(width)} | _renamed(stored, origin)
     config = named_text_config(_text_folder(folder, text["hf_model_name"]))
-    return _TextSide(config, poolings[text.get("hf_pooler_type", "mean_pooler")], weights)
+    return TextSide(config, poolings[text.get("hf_pooler_type", "mean_pooler")], weights)
 
 
 def _text_folder(folder: Path, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Normalizer, Sequence
 
 from zerovl.files import write_json
 from zerovl.model.text import CaptionTokenizer
@@ -12,8 +13,8 @@ from zerovl.model.text import CaptionTokenizer
 _ROLES = {"pad": "pad_token", "cls": "cls_token", "sep": "sep_token", "mask": "mask_token", "unk": "unk_token"}
 
 
-def write(tokenizer: CaptionTokenizer, folder: Path) -> None:
-    """Write `tokenizer.json`, and a config that names its special tokens and its longest row.
+def write(tokenizer: CaptionTokenizer, folder: Path, inputs: tuple[str, ...] = ("input_ids", "attention_mask")) -> None:
+    """Write `tokenizer.json`, and a config that names its special tokens, its longest row and what it gives a model.
 
     The class is the one that takes `tokenizer.json` for what it is: a class of a family would put its own rules in.
     """
@@ -27,8 +28,17 @@ def write(tokenizer: CaptionTokenizer, folder: Path) -> None:
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": tokenizer.max_tokens,
-            "model_input_names": ["input_ids", "attention_mask"],
+            "model_input_names": list(inputs),
             "clean_up_tokenization_spaces": False,
             **{key: names.id_to_token(number) for key, number in ids.items() if number is not None},
         },
     )
+
+
+def clean_first(folder: Path, cleaning: tuple[Normalizer, ...]) -> None:
+    """Put what is done to captions before all else into the `tokenizer.json` of a folder."""
+    file = str(folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(file)
+    own = () if tokenizer.normalizer is None else (tokenizer.normalizer,)
+    tokenizer.normalizer = Sequence([*cleaning, *own])
+    tokenizer.save(file)

@@ -7,6 +7,7 @@ from typing import Any
 
 from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, further_evaluators, headline_block, metric_names, retrieval_blocks
+from zerovl.model.export_usage import USAGE
 from zerovl.params import ModelParams, Params
 
 _HEAD = """\
@@ -29,10 +30,14 @@ _LIMITS = """\
 - The licence of this model follows from its training data and its start weights; name it before you publish.
 """
 
-_EXPORTS = (
-    "For other libraries: `zerovl export MODEL --to open-clip`, `hugging-face` or `onnx`; the README.md of each folder "
-    "has the three lines of Python that use it, and how far its embeddings are from these."
-)
+_EXPORTS = """\
+## With other libraries
+
+A model is written for another library where that has its kind of towers; else the command says why, and which form is
+left. The lines run in the folder that it wrote, with `picture` an image of Pillow; the README.md there says how far the
+embeddings are from these.
+
+"""
 
 _SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
@@ -49,7 +54,8 @@ def render(
     """Write the card as Markdown; `usage` is the Python that loads the release, `details` what `details.json` has."""
     sections = [
         _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
-        f"## How to use it\n\n```python\n{usage}\n```\n\n{_EXPORTS}",
+        f"## How to use it\n\n```python\n{usage}\n```",
+        _EXPORTS + "\n\n".join(_export(form, lines) for form, lines in USAGE.items()),
         "## Training data\n\n" + _data_table(manifest),
         "## Scores\n\n" + _warnings(provenance) + _scores(metrics, details, params.evaluate.sample),
         "## Limits\n\n"
@@ -62,6 +68,10 @@ def render(
         "## Provenance\n\n" + _origin(provenance),
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _export(form: str, lines: str) -> str:
+    return f"`zerovl export MODEL --to {form} --out DIR`\n\n```python\n{lines}\n```"
 
 
 def _resized(model: ModelParams) -> str:

@@ -41,5 +41,6 @@ def towers(folder: Path | str = HERE) -> dict[str, Any]:
     name = vision["timm_model_name"]
     if name.startswith(TIMM_FOLDER):
         vision["timm_model_name"] = f"{TIMM_FOLDER}{Path(folder).resolve() / name.removeprefix(TIMM_FOLDER)}"
-    text["hf_model_name"] = str(Path(folder).resolve() / text["hf_model_name"])
+    if "hf_model_name" in text:  # not of SigLIP's text tower, which is open_clip's own
+        text["hf_model_name"] = str(Path(folder).resolve() / text["hf_model_name"])
     return {"vision_cfg": vision, "text_cfg": text}
