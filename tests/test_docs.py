@@ -154,7 +154,7 @@ def exists(name: str, page: Path) -> bool:
 def code_lines(text: str) -> Iterator[str]:
     """Lines of fenced blocks, continued ones as one, and the code within lines of prose."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for number, part in enumerate(re.split(r"^```.*$", joined, flags=re.MULTILINE)):
+    for number, part in enumerate(re.split(r"^ *```.*$", joined, flags=re.MULTILINE)):
         if number % 2:
             yield from part.splitlines()
         else:
@@ -162,7 +162,7 @@ def code_lines(text: str) -> Iterator[str]:
 
 
 def without_code(text: str) -> str:
-    return re.sub(r"^```.*?^```$|`[^`\n]+`(?!\])", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *```.*?^ *```$|`[^`\n]+`(?!\])", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @cache
