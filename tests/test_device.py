@@ -11,7 +11,7 @@ from zerovl.commands import doctor
 from zerovl.device import VARIABLE, gpu_count, own_device, uses_gpu
 from zerovl.distributed.join import join
 from zerovl.errors import ZeroVLError
-from zerovl.model.encoder import pick_device
+from zerovl.model.text_encoder import pick_device
 from zerovl.params_file import from_recipe
 from zerovl.training import launch
 

@@ -6,6 +6,7 @@ import pytest
 
 import zerovl
 from tests.support.fake_world import FakeEncoder, make_picture_folder
+from zerovl.commands import search
 from zerovl.registry import fetch
 
 
@@ -14,6 +15,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
     """The model of every reference."""
     made = FakeEncoder()
     monkeypatch.setattr(zerovl, "load", lambda reference: made)
+    monkeypatch.setattr(search, "load_query_encoder", lambda reference: made)
     monkeypatch.setattr(fetch, "check_reference", lambda reference: None)
     return made
 

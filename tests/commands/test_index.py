@@ -16,6 +16,7 @@ from tests.support.fake_world import FakeEncoder
 from tests.support.paths import ROOT
 from zerovl import cli, log
 from zerovl.commands import index as indexing
+from zerovl.commands import search
 from zerovl.errors import ZeroVLError
 from zerovl.indexing.index import Index
 
@@ -63,7 +64,7 @@ def test_search_refuses_the_index_of_another_model(
 ) -> None:
     index = tmp_path / "index"
     command("index", "model@1", "--images", picture_folder, "--out", index)
-    monkeypatch.setattr(zerovl, "load", lambda reference: FakeEncoder(seed=1))
+    monkeypatch.setattr(search, "load_query_encoder", lambda reference: FakeEncoder(seed=1))
     assert command("search", "model@2", "red", "--index", index) == 2
     said = capsys.readouterr().err
     assert f"zerovl search: {index}: made with model@1 (seed 0, blin), and the model is model@2 (seed 1, blin)" in said

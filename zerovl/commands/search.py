@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zerovl.evaluation.pool import Model
     from zerovl.indexing.index import Index
     from zerovl.indexing.search import Found
+    from zerovl.model.text_encoder import QueryEncoder
 
 BATCH = 128
 NAMED = 5  # skipped files that a message lists
@@ -72,9 +73,7 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None, 
 
     index = Index(folder)
     index.check_images()
-    import zerovl
-
-    encoder = zerovl.load(model)
+    encoder = load_query_encoder(model)
     index.check_model(Maker.of(encoder, model))
     search = nearest if exact else open_nearest(index)
     found = find(index, encoder.encode_text([query])[0], top, search=search)
@@ -86,6 +85,18 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None, 
         print(f"{place:4}  {score:.4f}  {one.shown}")
     if out is not None:
         _draw_found(query, index, found, out)
+
+
+def load_query_encoder(model: str) -> QueryEncoder:
+    """Load the half of a model that reads words, as `zerovl.load` loads the whole; raises `ZeroVLError` as it does."""
+
+    def import_encoder() -> None:
+        import zerovl.model.text_encoder  # noqa: F401 - and torch, while the store is asked
+
+    with fetch.opened(model, meanwhile=import_encoder) as folder:
+        from zerovl.model.text_encoder import QueryEncoder
+
+        return QueryEncoder.load(folder)
 
 
 def _draw_found(query: str, index: Index, found: Found, out: Path) -> None:

@@ -33,6 +33,7 @@ from zerovl.files import read_json
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
+    from zerovl.model.text_encoder import QueryEncoder
 
 FILE = "index.json"
 BROKEN = "broken.csv"
@@ -64,7 +65,7 @@ class Maker:
     preprocessing: dict[str, Any]
 
     @classmethod
-    def of(cls, encoder: Encoder, reference: str) -> Maker:
+    def of(cls, encoder: Encoder | QueryEncoder, reference: str) -> Maker:
         """Describe a loaded model."""
         return cls(reference, encoder.digest, asdict(encoder.transform))
 

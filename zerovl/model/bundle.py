@@ -15,7 +15,6 @@ from zerovl.files import read_json, usual_mode, write_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import FILES, CaptionTokenizer
-from zerovl.model.towers import from_architecture
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -54,6 +53,8 @@ def load_architecture(folder: Path) -> Architecture:
 
 def load_model(folder: Path) -> DualEncoder:
     """Return the model of a bundle on the CPU; raises `ZeroVLError` for anything missing, left over or damaged."""
+    from zerovl.model.towers import from_architecture  # and timm, which a text half does without
+
     model = from_architecture(load_architecture(folder))
     load_weights(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model

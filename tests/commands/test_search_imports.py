@@ -1,0 +1,39 @@
+"""`zerovl search` of words in an index loads the half of a model that reads words, and what that half needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.fake_world import make_picture_folder
+from tests.support.paths import ROOT
+from zerovl import cli
+
+BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
+NOT_NEEDED = {
+    *("timm", "zerovl.model.towers", "zerovl.model.encoder"),
+    *("boto3", "dvc", "prefect", "matplotlib"),
+}
+_SEARCH = """
+import sys
+from zerovl import cli
+status = cli.main(["search", *sys.argv[1:]])
+print(*sys.modules)
+sys.exit(status)
+"""
+
+
+def test_nothing_that_reads_pictures_is_imported(tmp_path: Path) -> None:
+    pictures, index = make_picture_folder(tmp_path / "pictures"), tmp_path / "index"
+    assert cli.main(["index", str(BUNDLE), "--images", str(pictures), "--out", str(index)]) == 0
+    words = [str(BUNDLE), "a red box", "--index", str(index)]
+    done = subprocess.run(
+        [sys.executable, "-c", _SEARCH, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    *found, modules = done.stdout.splitlines()
+    assert len(found) == 3
+    imported = set(modules.split())
+    assert "zerovl.model.text_encoder" in imported
+    assert imported & NOT_NEEDED == set()
