@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.towers import model
 from zerovl.data.batches.sampling import make_sampler
@@ -14,7 +15,15 @@ from zerovl.distributed.ranks import ALONE
 from zerovl.engine.checkpoints import SavedOn
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
-from zerovl.training.start_block import batch_normalisation, equal_pairs, resume_sentence, without_effect
+from zerovl.sizing.footprint import Footprint
+from zerovl.training import start_block
+from zerovl.training.start_block import (
+    batch_normalisation,
+    equal_pairs,
+    memory_line,
+    resume_sentence,
+    without_effect,
+)
 
 
 def test_settings_without_effect_are_said() -> None:
@@ -48,6 +57,17 @@ def test_other_gathers_of_weights_are_said() -> None:
     )
     for gathers in (None, "float32"):
         assert "with the same parameters" in resume_sentence(run, 6, SavedOn(1, None, gathers))
+
+
+def test_on_the_cpu_the_tensors_and_the_process_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar's `mem` is of tensors alone on a GPU."""
+    monkeypatch.setattr(start_block, "memory_in_use", lambda device: 700 * 2**20)
+    tensors = Footprint(80 * 2**20, *[0] * 9)
+    said = "about 80 MiB a rank at the highest: weights 80 MiB"
+    assert memory_line(tensors, torch.device("cuda")) == said
+    assert memory_line(tensors, torch.device("cpu")) == (
+        f"{said}; mem of the bar is all of the process, 700 MiB before the first step"
+    )
 
 
 def test_batch_norm_under_debiased_sampling_is_said() -> None:

@@ -17,10 +17,12 @@ from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
 from zerovl.engine.sharding import gathered_as
 from zerovl.files import read_json
+from zerovl.memory import memory_in_use
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params, TrainParams
 from zerovl.sizing.batch_layout import Sizing
-from zerovl.text_format import plural
+from zerovl.sizing.footprint import Footprint
+from zerovl.text_format import plural, size
 from zerovl.training import fingerprint, streaming, valid_sets
 from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
@@ -55,7 +57,7 @@ def start_block(
         *(("shards", text) for text in run.shards.said),
         *(_streams(run) if spec.streams else _packed(run)),
         ("model", f"{model.architecture.image_tower} + {text}, {total / 1e6:.1f}M parameters{_sizes(params)}"),
-        ("memory", str(sizing.memory)),
+        ("memory", memory_line(sizing.memory, ranks.device)),
     ]
     if place := params.machine.checkpoint_copy:
         lines.append(("copies", f"of checkpoints go to {place.rstrip('/')}/{spec.name} while training goes on"))
@@ -77,6 +79,13 @@ def start_block(
     ]
     lines += [("note", text) for text in notes]
     return "\n".join(f"  {name:<8} {text}" for name, text in lines)
+
+
+def memory_line(footprint: Footprint, device: torch.device) -> str:
+    """Return what the tensors of a rank take; on the CPU also what there is beside them, which the bar counts too."""
+    if device.type == "cuda":
+        return str(footprint)
+    return f"{footprint}; mem of the bar is all of the process, {size(memory_in_use(device))} before the first step"
 
 
 def _packed(run: Run) -> list[tuple[str, str]]:
