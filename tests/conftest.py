@@ -2,9 +2,7 @@
 
 import logging
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,17 +32,14 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ["ZEROVL_DEVICE"] = "cpu"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep what Python compiles, for as long as the tests run, where the machine's settings forbid it.
+def pytest_configure() -> None:
+    """Let Python keep what it compiles, as it does where the machine's settings do not forbid it.
 
-    Tests start hundreds of processes. Without it half of each start goes into compiling torch, Prefect and DVC again.
+    Tests start hundreds of processes, and each would compile the project's modules again; `make setup` has compiled
+    those of others.
     """
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) is None:
-        return  # kept beside the sources, or by the process that started this one
-    folder = tempfile.mkdtemp(prefix="zerovl-bytecode-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
-    sys.dont_write_bytecode = False
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) is not None:
+        sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
