@@ -115,7 +115,13 @@ def test_pictures_can_be_joined_and_chosen() -> None:
     assert torch.equal(whole.to(CPU), expected)
     places = torch.tensor([5, 0, 3, 4, 1])
     assert isinstance(whole, EncodedPictures)
-    assert torch.equal(whole[places].to(CPU), expected[places])
+    part = whole[places]
+    assert torch.equal(part.to(CPU), expected[places])
+    assert len(part.pixels) == len(part.decoded()) == 3
+    fewer = part[torch.tensor([4, 3])]
+    assert torch.equal(fewer.to(CPU), expected[places[[4, 3]]])
+    assert len(fewer.pixels) == 1  # not the others, which would be pinned with it
+    assert torch.equal(whole.to(CPU), expected)  # as it was
     assert [whole[places].where[place] for place in (1, 3)] == [parts[0].where[0], parts[2].where[0]]
 
 

@@ -114,8 +114,13 @@ class EncodedPictures:
         return {place: self.pixels[row] for place, row in enumerate(self.rows[:, _DECODED].tolist()) if row >= 0}
 
     def __getitem__(self, places: Tensor) -> EncodedPictures:
-        """Return those at some places (n,)."""
-        return replace(self, rows=self.rows[places], where=tuple(self.where[place] for place in places.tolist()))
+        """Return those at some places (n,), with the pixels of these alone."""
+        rows = self.rows[places]  # a copy
+        decoded = rows[:, _DECODED] >= 0
+        # Else each micro-batch of a batch would carry the pixels of all, and pin a copy of them.
+        pixels = self.pixels[rows[decoded, _DECODED]]
+        rows[decoded, _DECODED] = torch.arange(len(pixels))
+        return replace(self, rows=rows, pixels=pixels, where=tuple(self.where[place] for place in places.tolist()))
 
 
 def pack(encoded: Mapping[int, EncodedPicture], decoded: Mapping[int, Tensor], side: int) -> EncodedPictures:
