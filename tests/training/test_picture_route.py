@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +60,28 @@ def test_a_run_is_the_same_run_whatever_decodes_its_pictures(
     assert all(torch.equal(found[Refusing][key], tensor) for key, tensor in expected.items())
     moved = [(found[Imitated][key] - tensor).abs().max() for key, tensor in expected.items()]
     assert 0 < max(moved) < 0.05  # some values of pictures are one level off
+
+
+def test_a_run_that_ends_in_an_error_says_what_was_decoded_where(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithoutMemory(Imitated):
+        def __call__(self, files: Sequence[Tensor]) -> list[Tensor]:
+            if len(self.batches) == 2:
+                raise RuntimeError("Error while decoding JPEG images: Failed to decode batch: 5")
+            return super().__call__(files)
+
+    monkeypatch.setattr(routes, "nvjpeg_problem", lambda device: None)
+    monkeypatch.setattr(routes, "NvJpeg", lambda device: WithoutMemory())
+    project = make_project(tmp_path / "project")
+    with (
+        caplog.at_level("INFO", logger="zerovl"),
+        pytest.raises(
+            ZeroVLError, match=r"others: nvJPEG failed .*lower train\.micro_batch, or set machine\.decode_on"
+        ),
+    ):
+        trained(project, "gpu")
+    assert re.search(r"rank 0: [1-9]\d* pictures were decoded on the GPU, 0 on the CPU", caplog.text)
 
 
 @pytest.mark.parametrize(

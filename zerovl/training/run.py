@@ -148,10 +148,11 @@ def _train(
         )
         route = picture_route(params, ranks, "image" in stored)
         batches = _batches(run, sizing.layout.micro_batch, start_step, stored, places, route)
-        with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
-            outcome = _guarded(trainer, batches, start_step, progress)
-        route.tell()
-        return outcome
+        try:
+            with batches, Progress(ranks, steps, start_step, params.train.batch_size) as progress:
+                return _guarded(trainer, batches, start_step, progress)
+        finally:
+            route.tell()  # after an error too: it may come from there
     finally:
         if log:
             log.close()

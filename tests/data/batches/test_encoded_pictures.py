@@ -91,6 +91,45 @@ def test_a_gpu_that_has_no_memory_left_is_no_refusal() -> None:
         BatchedDecoding(Imitated([FILES[0]], "CUDA error: out of memory"))(loaded(), CPU)
 
 
+@pytest.mark.parametrize("status", [3, 4, 9, 10])
+@pytest.mark.parametrize("words", ["Failed to get image info", "Failed to decode batch"])
+def test_a_fault_of_the_jpeg_is_a_refusal(status: int, words: str) -> None:
+    decoding = BatchedDecoding(Imitated([FILES[0]], f"Error while decoding JPEG images: {words}: {status}"))
+    decoding(loaded(), CPU)
+    assert decoding.refused == 1
+
+
+@pytest.mark.parametrize("status", [1, 2, 5, 6, 7, 8, 30])
+def test_a_fault_of_the_gpu_is_none(status: int) -> None:
+    said = f"Error while decoding JPEG images: Failed to decode batch: {status}"
+    for files, named in (
+        (FILES, "the picture of sample 0 and 2 others"),
+        (FILES[:1], "the picture of sample 0"),
+    ):
+        decoding = BatchedDecoding(Imitated([FILES[0]], f"{said}\nException raised from decode_images"))
+        with pytest.raises(ZeroVLError) as caught:
+            decoding(loaded(files), CPU)
+        assert str(caught.value).startswith(f"{named}: nvJPEG failed ({said}; 5 means")
+        assert str(caught.value).endswith("lower train.micro_batch, or set machine.decode_on to cpu")
+        assert decoding.refused == 0
+
+
+@pytest.mark.parametrize(("refused", "times"), [(51, 1), (50, 0)])
+def test_many_refusals_are_told_once_while_the_training_runs(
+    refused: int, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = loaded(FILES[:1]), loaded([FILES[2]])
+    decoding = BatchedDecoding(Imitated([FILES[2]]))
+    first = joined([good] * (999 - refused) + [bad] * refused)
+    with caplog.at_level("WARNING", logger="zerovl"):
+        decoding(first, CPU)  # type: ignore[arg-type]
+        assert not caplog.text  # too few to tell
+        for _ in range(3):
+            decoding(good, CPU)
+    assert caplog.text.count(f"nvJPEG refused {refused} of the first 1,000 pictures") == times
+    assert len(caplog.records) == times
+
+
 def test_a_picture_that_nothing_decodes_is_named() -> None:
     pictures = loaded()
     files = pictures.files.clone()

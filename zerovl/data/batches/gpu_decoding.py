@@ -9,6 +9,7 @@ Legend: `m` pictures of a micro-batch, `H`, `W` pixels of one, `S` side of what 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -20,9 +21,15 @@ from torch.nn.functional import interpolate
 
 from zerovl.data.batches.augmentation import Cut
 from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, exact_pixels
+from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.memory import is_out_of_memory
 from zerovl.text_format import plural
 
+# nvJPEG says by a number alone what was wrong. A fault of the JPEG: bad (3), not supported by it (4) or by the GPU (9),
+# or cut off (10). The others are faults of the machine: 5 is memory that it did not get, 6 a kernel that failed.
+_OF_THE_JPEG = re.compile(r"Failed to [\w ]+: (3|4|9|10)\b|Unknown chroma subsampling")
+MANY_REFUSED, ENOUGH = 0.05, 1000  # share of pictures that is worth a warning, and of how many
 AT_ONCE = 128 << 20  # bytes of whole pictures that are on the GPU together: 160 of 512 x 512 pixels
 
 
@@ -78,6 +85,7 @@ class BatchedDecoding:
         self.decoded = 0  # pictures by the decoder; one that a step needs twice may count twice
         self.arrived = 0  # that the loader had decoded: no plain JPEGs
         self.refused = 0  # by the decoder
+        self._warned = False
         self._jpegs = jpegs
         self._at_once = at_once
 
@@ -88,7 +96,7 @@ class BatchedDecoding:
             shown[place].copy_(pixels, non_blocking=True)
             self.arrived += 1
         for group in _groups(pictures.encoded(), self._at_once):
-            found = self._whole([picture.file for picture in group.values()])
+            found = self._whole(list(group.values()))
             for (place, picture), whole in zip(group.items(), found, strict=True):
                 width, height = picture.size
                 if whole is None or whole.shape != (3, height, width):
@@ -97,6 +105,7 @@ class BatchedDecoding:
                 else:
                     shown[place].copy_(cut_from(whole, picture.cut, pictures.side))
                     self.decoded += 1
+        self._warn()
         return shown
 
     def told(self) -> str:
@@ -106,17 +115,40 @@ class BatchedDecoding:
             f"{plural(self.arrived, 'picture')} that are not plain JPEGs, {self.refused:,} that nvJPEG refused"
         )
 
-    def _whole(self, files: list[Tensor]) -> list[Tensor | None]:
+    def _warn(self) -> None:
+        """Say once that many are refused: the GPU then saves little, and nothing else shows it before the end."""
+        given = self.decoded + self.refused
+        if self._warned or given < ENOUGH or self.refused <= MANY_REFUSED * given:
+            return
+        self._warned = True
+        logger().warning(
+            f"machine.decode_on gpu: nvJPEG refused {self.refused:,} of the first {given:,} pictures, which are "
+            "decoded one by one on the CPU; set machine.decode_on to cpu, where all loader processes decode"
+        )
+
+    def _whole(self, pictures: list[EncodedPicture]) -> list[Tensor | None]:
         """Pixels (3, H, W) each; None of one that is refused. The decoder gives nothing of a batch with such a one."""
         try:
-            return list(self._jpegs(files))
+            return list(self._jpegs([picture.file for picture in pictures]))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-        if len(files) == 1:
+            if not _OF_THE_JPEG.search(str(error)):
+                raise _failed(pictures, error) from error
+        if len(pictures) == 1:
             return [None]
-        middle = len(files) // 2
-        return self._whole(files[:middle]) + self._whole(files[middle:])
+        middle = len(pictures) // 2
+        return self._whole(pictures[:middle]) + self._whole(pictures[middle:])
+
+
+def _failed(pictures: Sequence[EncodedPicture], error: RuntimeError) -> ZeroVLError:
+    """The error of a decoder that failed for another reason than a JPEG."""
+    others = f" and {plural(len(pictures) - 1, 'other')}" if len(pictures) > 1 else ""
+    reason = str(error).partition("\n")[0]
+    return ZeroVLError(
+        f"{pictures[0].where}{others}: nvJPEG failed ({reason}; 5 means that the GPU has too little memory); lower "
+        "train.micro_batch, or set machine.decode_on to cpu"
+    )
 
 
 def cut_from(pixels: Tensor, cut: Cut, side: int) -> Tensor:
