@@ -24,8 +24,8 @@ pytestmark = pytest.mark.gpu
 
 MIX = Mix("image", 0.3)
 STEPS, CLIP = 3, 0.5
-# Of what the steps changed, over all weights in float32. AdamW gives weights whose gradients are rounding alone, as those of
-# the bias of attention's keys, steps of full length in any direction; weights that did not learn would be off by 1.
+# Of what the steps changed, over all weights in float32. AdamW gives weights whose gradients are rounding alone, such
+# as the bias of attention's keys, steps of full length in any direction; weights that did not learn would be off by 1.
 LEARNT = 0.05
 
 
