@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.support.rank_groups import run_group
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import TRAIN, copy_project, make_project, recipe
+from zerovl import code_closure
 from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
 from zerovl.distributed.collectives import OneRank
@@ -108,6 +109,18 @@ def test_shards_are_read_once(
 def test_other_weights_have_features_of_their_own(workspace: Workspace) -> None:
     train(workspace, BOTH)
     train(workspace, BOTH, "train.seed=1")
+    assert folders(workspace) == ["image", "image", "text", "text"]
+
+
+@pytest.mark.parametrize("name", ["engine/patches.py", "engine/precision.py"])
+def test_other_code_of_the_towers_has_features_of_its_own(
+    name: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(workspace, BOTH)
+    code = code_closure.digests("train")
+    assert name in code
+    monkeypatch.setattr(code_closure, "digests", lambda _stage: {**code, name: "other"})
+    train(workspace, BOTH, "train.lr=0.002")
     assert folders(workspace) == ["image", "image", "text", "text"]
 
 

@@ -45,7 +45,14 @@ from zerovl.params import Params
 from zerovl.training.run_spec import Run
 
 _FORM = 1  # of the files; a change of it computes all again
-_CODE = ("data/batches/features.py", "engine/precision.py", "images.py", "model/preprocess.py", "model/text.py")
+_CODE = (
+    "data/batches/features.py",
+    "engine/patches.py",
+    "engine/precision.py",
+    "images.py",
+    "model/preprocess.py",
+    "model/text.py",
+)
 _LIBRARIES = ("torch", "timm", "transformers", "tokenizers", "pillow")
 
 
