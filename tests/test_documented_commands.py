@@ -38,6 +38,7 @@ ELSEWHERE = (
     (r"dvc exp run --queue .*choice\(", "tests/test_experiments.py", r"get_hydra_sweeps\("),
     (r"dvc exp run --run-all", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--run-all", "--jobs"'),
     (r"dvc exp run --temp", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--temp"'),
+    (r"dvc exp run --name", "tests/test_experiments.py", r'run\("dvc", "exp", "run", "--name"'),
     (r"dvc import-url", "tests/flows/test_new_data.py", r'"import-url", put\.raw, "data/raw"'),
     (r"dvc push", "tests/stages/test_clone.py", r'dvc\("push"'),
     (r"ZEROVL_DASK=\S+ zerovl prepare", "tests/data/raw/test_cluster_packing.py", r'setenv\("ZEROVL_DASK", address'),
@@ -55,6 +56,7 @@ ELSEWHERE = (
     (r"zerovl serve", "tests/commands/test_serve.py", r'cli\.main\(\["serve"'),
     (r"zerovl recipe recipes/zerovl-14m.yaml", "tests/benchmarks/test_readme.py", r'"recipes" / "zerovl-14m\.yaml"'),
     (r"zerovl plan .*--pairs", "tests/benchmarks/test_readme.py", r'cli\.main\(\["plan", \*readme\.PLANNED\]'),
+    (r"zerovl sweep train\.lr=3e-4", "tests/commands/test_sweep_with_dvc.py", r"= zerovl\(\*words\.split\(\)\)"),
     (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep\.run\(\[LR\]"),
     (r"zerovl track", "tests/tracking/test_trackers.py", r"track\.track\(recipe\(TRACKED, "),
     (r"zerovl train --from", "tests/training/test_continue.py", r'cli\.main\(\["train", "--from"'),
@@ -75,7 +77,6 @@ NOT_RUN = (
     (r"python -c", "reads what somebody's own data and trainings left: pictures that were refused, logs of steps"),
     (r"dvc exp apply|dvc queue status", "DVC's own: it writes or lists what an experiment has, and runs no stage"),
     (r"dask (scheduler|worker)", "of dask.distributed: the test of `ZEROVL_DASK` starts both as a LocalCluster"),
-    (r"dvc exp run --name", "the stages in the checkout itself, as `dvc repro` runs them, under a name of DVC's"),
     (
         r"prefect work-pool create",
         "sends a template to a server, whose own check of it tests/test_container.py calls",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +106,45 @@ def test_the_choice_on_the_page_is_five_experiments() -> None:
 
 
 # -- with DVC
+
+
+@pytest.mark.timeout(600)
+def test_an_experiment_that_is_asked_to_registers_beside_the_main_checkout(tmp_path: Path) -> None:
+    """In the workspace and in a copy; one that is not asked to registers nothing."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    root, store = tmp_path / "project", tmp_path / "store"
+    write_pipeline(Workspace(root))
+    changes = ["register.store=../store", "register.gate.min_rsum=590"]  # refused: nobody loads what is no model
+    params_file.write(params_file.from_recipe({}, changes, "test"), root / "params.yaml")
+    stage = {
+        "cmd": f"{sys.executable} -m zerovl.cli register",
+        "params": ["register"],
+        "outs": ["reports/release.json"],
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"register": stage}}))
+    environment = versioned_environment(tmp_path) | {"ZEROVL_CACHE": str(tmp_path / "cache")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def releases() -> list[tuple[str, int]]:
+        registry = Registry(FolderStore(store))
+        return [(name, number) for name in registry.names() for number in registry.numbers(name)]
+
+    run("git", "init", "--quiet")
+    make_dvc_project(root)
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "-m", "first")
+    assert "nothing is registered: it is the experiment tried of DVC" in run("dvc", "exp", "run", "--name", "tried")
+    assert not store.exists()
+    asked = ("-S", "register.when=always", "-S")
+    run("dvc", "exp", "run", "--name", "here", *asked, "register.name=here")
+    assert releases() == [("here", 1)]
+    run("dvc", "exp", "run", "--temp", "--name", "apart", *asked, "register.name=apart")
+    assert releases() == [("apart", 1), ("here", 1)]
 
 
 @pytest.fixture(scope="module")
