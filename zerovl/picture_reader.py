@@ -9,7 +9,7 @@ Legend: `H`, `W` pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 # What can turn a JPEG or change its colours: the marker and first bytes of its segment.
 _TELLING = ((0xE1, b"Exif\0"), (0xE2, b"ICC_PROFILE\0"))
 _SCAN = 0xDA  # the marker behind which the picture's data begin
+_ADOBE = 0xEE  # of the segment in which Adobe says what the channels are
+_FRAMES = {0xC0, 0xC1, 0xC2}  # of the segment with the size: baseline, extended and progressive
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 Size = tuple[int, int]  # width, height
@@ -131,6 +133,11 @@ class PictureReader:
         except Exception:  # whatever a decoder raises for hostile bytes: `decode_rgb` gives the reason
             return None
 
+    def size_in_ycbcr(self, data: bytes) -> Size | None:
+        """Return `plain_size` of a JPEG that holds luminance and colours; None of one that may hold RGB itself."""
+        size = self.plain_size(data)
+        return size if size and not _may_hold_rgb(data) else None
+
     def _jpeg(self, data: bytes, size: Size, reduction: int) -> Pixels:
         try:
             return self._jpegs.decode(data, size, reduction)
@@ -153,12 +160,36 @@ def _tells(data: bytes) -> bool:
 
     Source: ITU-T T.81, B.1.1; Pillow takes ten times as long to read a header.
     """
-    place = 2
-    while data[place] == 0xFF and data[place + 1] != _SCAN:
-        if any(data[place + 1] == marker and data.startswith(begin, place + 4) for marker, begin in _TELLING):
+    for found, place in _segments(data):
+        if found is None or any(found == marker and data.startswith(begin, place) for marker, begin in _TELLING):
             return True
+    return False
+
+
+def _may_hold_rgb(data: bytes) -> bool:
+    """Whether Adobe's segment says that a JPEG with three channels holds RGB, or their names do.
+
+    So libjpeg reads them, but for a JFIF segment, which rules both there. True too where segments are not in order.
+    """
+    for found, place in _segments(data):
+        if found is None:
+            return True
+        if found == _ADOBE and data.startswith(b"Adobe", place) and data[place + 11] == 0:
+            return True
+        if found in _FRAMES and data[place + 6 : place + 15 : 3] == b"RGB":
+            return True
+    return False
+
+
+def _segments(data: bytes) -> Iterator[tuple[int | None, int]]:
+    """Marker of each segment before a JPEG's scan and the place of its content; None where none begins."""
+    place = 2
+    while data[place] == 0xFF:
+        if data[place + 1] == _SCAN:
+            return
+        yield data[place + 1], place + 4
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
-    return data[place] != 0xFF
+    yield None, place
 
 
 def _decoded(data: bytes) -> Pixels:

@@ -12,12 +12,13 @@ from tests.support.encoded import Imitated, as_loaded, levels_apart, planes, sof
 from tests.support.loader_batches import BATCH, SIZES, batches_of
 from tests.support.shard_fixture import WordTokenizer, Written, write
 from zerovl.data.batches.arrangement import ByCaptionLength
-from zerovl.data.batches.augmentation import TrainTransform
-from zerovl.data.batches.encoded_pictures import EncodedPictures, decode_exactly, joined
+from zerovl.data.batches.augmentation import Cut, TrainTransform
+from zerovl.data.batches.encoded_pictures import EncodedPictures, decode_exactly, fits_a_device, joined
 from zerovl.data.batches.gpu_decoding import BatchedDecoding, nvjpeg_problem
 from zerovl.data.batches.sides import PicturesAsStored
 from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
+from zerovl.picture_reader import Size
 
 CPU = torch.device("cpu")
 SIDE = 24
@@ -32,6 +33,7 @@ FILES = [
     TURNED,
     stored(soft(70, 5), progressive=True),
 ]
+FIRST_TWO = 3 * 60 * 60 + 3 * 33 * 33 + 4 * 3 * 60 * 60  # bytes: the first two JPEGs, and the larger one in float32
 DECODED = [1, 3, 4]  # no plain JPEGs
 
 
@@ -51,7 +53,7 @@ def test_exactly_decoded_they_are_what_the_loader_makes() -> None:
 
 
 @pytest.mark.parametrize("flip_probability", [0.0, 1.0])
-@pytest.mark.parametrize("at_once", [1, 3 * 60 * 60 + 3 * 33 * 33, 1 << 30])
+@pytest.mark.parametrize("at_once", [1, FIRST_TWO - 1, FIRST_TWO, 1 << 30])
 def test_decoded_in_batches_they_are_so_to_one_level(at_once: int, flip_probability: float) -> None:
     augment = AugmentParams(crop_scale=(0.4, 1.0), flip_probability=flip_probability)
     pictures, decoder = as_loaded(PicturesAsStored(TrainTransform(SIDE, augment)), FILES), Imitated()
@@ -60,7 +62,7 @@ def test_decoded_in_batches_they_are_so_to_one_level(at_once: int, flip_probabil
     assert most <= 1
     assert mean < 0.05
     assert (decoding.decoded, decoding.arrived, decoding.refused) == (3, 3, 0)
-    assert decoder.batches == {1: [1, 1, 1], 1 << 30: [3]}.get(at_once, [2, 1])
+    assert decoder.batches == {FIRST_TWO: [2, 1], 1 << 30: [3]}.get(at_once, [1, 1, 1])
 
 
 def test_what_is_refused_is_decoded_exactly_and_counted_and_the_order_stays() -> None:
@@ -145,6 +147,41 @@ def test_a_jpeg_that_was_cut_off_does_not_travel() -> None:
     """Its header is whole: only who decodes it would notice."""
     with pytest.raises(ValueError, match="truncated"):
         loaded([FILES[0][:-40]])
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((2990, 2990), 224, True),
+        ((3000, 2990), 224, False),  # with its copy in float32 more than 128 MiB
+        ((64 * 32, 900), 32, True),
+        ((64 * 32 + 1, 900), 32, False),  # no GPU makes so little of it
+        ((900, 64 * 32 + 1), 32, False),
+    ],
+)
+def test_a_picture_that_is_too_much_for_a_gpu_is_left_to_the_loader(size: Size, side: int, expected: bool) -> None:
+    assert fits_a_device(size, Cut((0, 0, *size), False), side) == expected
+
+
+def test_what_is_left_to_the_loader_arrives_decoded() -> None:
+    large = stored(soft(50, 7).resize((3100, 2990)))
+    pictures = loaded([large, FILES[0]])
+    assert sorted(pictures.decoded()) == [0]
+    assert torch.equal(pictures.to(CPU)[0], CROPS(large, 0))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_holds_rgb_is_left_to_the_loader(progressive: bool) -> None:
+    rgb = stored(soft(40, 8), keep_rgb=True, progressive=progressive)
+    named = rgb.replace(b"Adobe", b"Adole")  # the names of its channels alone say so now
+    ycbcr = stored(soft(40, 8), progressive=progressive)
+    # Adobe's own segment before the rest: 1 says YCbCr, as its programs write it.
+    adobe = ycbcr[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x01" + ycbcr[2:]
+    pictures = loaded([rgb, named, ycbcr, adobe])
+    assert sorted(pictures.decoded()) == [0, 1]
+    assert torch.equal(
+        pictures.to(CPU), torch.stack([CROPS(file, seed) for seed, file in enumerate([rgb, named, ycbcr, adobe])])
+    )
 
 
 def test_pictures_can_be_joined_and_chosen() -> None:

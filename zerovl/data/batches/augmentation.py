@@ -85,11 +85,12 @@ class TrainTransform:
         return torch.from_numpy(apply_operations(pixels, operations))
 
     def cut_of_jpeg(self, data: bytes, rng_seed: int) -> tuple[Size, Cut] | None:
-        """Return size and cut of a whole JPEG in RGB that looks as its values, without decoding it; None of others.
+        """Return size and cut of a whole JPEG in YCbCr that looks as its values, without decoding it; None of others.
 
-        It is the cut that a call would make of the same draws.
+        One that holds RGB, as Pillow's `keep_rgb` writes it, is none: whether other decoders than libjpeg see what says
+        so is not known. It is the cut that a call would make of the same draws.
         """
-        size = self._reader.plain_size(data) if data[-2:] == _END_OF_JPEG else None
+        size = self._reader.size_in_ycbcr(data) if data[-2:] == _END_OF_JPEG else None
         return (size, draw_cut(size, self.augment, Random(rng_seed))) if size else None
 
 

@@ -20,6 +20,9 @@ from zerovl.data.split_reader import no_longer_decodes
 from zerovl.images import BrokenImageError
 from zerovl.picture_reader import PictureReader, Size
 
+AT_ONCE = 128 << 20  # bytes that decoding takes of a device at once: whole pictures, and a cut of one in float32
+_AS_BYTES_AND_FLOATS = 5  # times the bytes of a picture of which all is shown
+_LARGEST_REDUCTION = 64  # of a side: CUDA's resize with antialiasing refuses about 80, for want of shared memory
 _DECODED = 9  # the last column of `EncodedPictures.rows`
 
 
@@ -31,6 +34,14 @@ class EncodedPicture:
     size: Size
     cut: Cut
     where: str  # it lies, for messages
+
+
+def fits_a_device(size: Size, cut: Cut, side: int) -> bool:
+    """Whether a device decodes a picture within `AT_ONCE`, and makes of its cut what has a `side`."""
+    width, height = size
+    left, upper, right, lower = cut.box
+    within = 3 * width * height * _AS_BYTES_AND_FLOATS <= AT_ONCE
+    return within and max(right - left, lower - upper) <= _LARGEST_REDUCTION * side
 
 
 class PictureDecoder(Protocol):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from zerovl.data.batches.augmentation import Cut
-from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, exact_pixels
+from zerovl.data.batches.encoded_pictures import AT_ONCE, EncodedPicture, EncodedPictures, exact_pixels
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.memory import is_out_of_memory
@@ -30,7 +30,6 @@ from zerovl.text_format import plural
 # or cut off (10). The others are faults of the machine: 5 is memory that it did not get, 6 a kernel that failed.
 _OF_THE_JPEG = re.compile(r"Failed to [\w ]+: (3|4|9|10)\b|Unknown chroma subsampling")
 MANY_REFUSED, ENOUGH = 0.05, 1000  # share of pictures that is worth a warning, and of how many
-AT_ONCE = 128 << 20  # bytes of whole pictures that are on the GPU together: 160 of 512 x 512 pixels
 
 
 class JpegBatchDecoder(Protocol):
@@ -83,7 +82,7 @@ class BatchedDecoding:
 
     def __init__(self, jpegs: JpegBatchDecoder, at_once: int = AT_ONCE) -> None:
         self.decoded = 0  # pictures by the decoder; one that a step needs twice may count twice
-        self.arrived = 0  # that the loader had decoded: no plain JPEGs
+        self.arrived = 0  # that the loader had decoded: no plain JPEGs, or too large ones
         self.refused = 0  # by the decoder
         self._warned = False
         self._jpegs = jpegs
@@ -112,7 +111,8 @@ class BatchedDecoding:
         """Say in a sentence what was decoded where."""
         return (
             f"{self.decoded:,} pictures were decoded on the GPU, {self.arrived + self.refused:,} on the CPU: "
-            f"{plural(self.arrived, 'picture')} that are not plain JPEGs, {self.refused:,} that nvJPEG refused"
+            f"{plural(self.arrived, 'picture')} that are not plain JPEGs or too large, "
+            f"{self.refused:,} that nvJPEG refused"
         )
 
     def _warn(self) -> None:
@@ -163,16 +163,19 @@ def cut_from(pixels: Tensor, cut: Cut, side: int) -> Tensor:
 
 
 def _groups(pictures: Mapping[int, EncodedPicture], at_once: int) -> Iterator[dict[int, EncodedPicture]]:
-    """Pictures one after the other in groups of at most so many bytes when decoded, or of one that alone has more."""
+    """Pictures one after the other in groups that take at most so many bytes, or of one that alone takes more.
+
+    They take the bytes of all pictures and a cut of one in float32, which is four times the largest at most.
+    """
     group: dict[int, EncodedPicture] = {}
-    taken = 0
+    taken = largest = 0
     for place, picture in pictures.items():
         width, height = picture.size
         needed = 3 * width * height
-        if group and taken + needed > at_once:
+        if group and taken + needed + 4 * max(largest, needed) > at_once:
             yield group
-            group, taken = {}, 0
+            group, taken, largest = {}, 0, 0
         group[place] = picture
-        taken += needed
+        taken, largest = taken + needed, max(largest, needed)
     if group:
         yield group

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.captions import cut, mask_tokens
-from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, pack
+from zerovl.data.batches.encoded_pictures import EncodedPicture, EncodedPictures, fits_a_device, pack
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.randomness import RowRandom
 from zerovl.data.shards import Sample
@@ -145,7 +145,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class PicturesAsStored:
-    """JPEGs with the cut that is drawn for each, to be decoded elsewhere; what is no plain JPEG is decoded here."""
+    """JPEGs with the cut that is drawn for each, to be decoded elsewhere; what is none or too large is decoded here."""
 
     transform: TrainTransform
 
@@ -153,7 +153,8 @@ class PicturesAsStored:
         encoded, decoded = {}, {}
         for place, drawn in enumerate(pairs):
             data = drawn.pair.sample.image
-            if found := self.transform.cut_of_jpeg(data, drawn.image_seed):
+            found = self.transform.cut_of_jpeg(data, drawn.image_seed)
+            if found and fits_a_device(*found, self.transform.image_size):
                 file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 encoded[place] = EncodedPicture(file, *found, drawn.pair.where)
             else:
