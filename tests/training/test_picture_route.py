@@ -106,6 +106,50 @@ def test_a_gpu_that_is_not_used_is_told(
     assert said in caplog.text if said else not caplog.text
 
 
+class After(OneRank):
+    """Of two ranks the second, which sees what the first one gave."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.first = first
+
+    def gather(self, local: Tensor) -> Tensor:
+        return torch.cat([self.first, local])
+
+
+class Keeping(OneRank):
+    def gather(self, local: Tensor) -> Tensor:
+        self.given = local
+        return local
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("no nvJPEG", "no nvJPEG", []),
+        ("no nvJPEG", None, []),
+        (None, "no nvJPEG", ["rank 1: machine.decode_on gpu: no nvJPEG, so the loader processes decode all pictures"]),
+        ("there is no GPU", "no nvJPEG", ["rank 1: machine.decode_on gpu: no nvJPEG, so the loader processes decode"]),
+    ],
+)
+def test_a_rank_with_another_reason_than_the_first_tells_it(
+    first: str | None,
+    second: str | None,
+    said: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params, keeping = recipe("machine.decode_on=gpu"), Keeping()
+    monkeypatch.setattr(routes, "NvJpeg", lambda device: Imitated())
+    monkeypatch.setattr(routes, "nvjpeg_problem", lambda device: first)
+    picture_route(params, Ranks(0, 1, ONE.device, keeping), False)
+    monkeypatch.setattr(routes, "nvjpeg_problem", lambda device: second)
+    with caplog.at_level("INFO", logger="zerovl"):
+        route = picture_route(params, Ranks(1, 2, ONE.device, After(keeping.given)), False)
+    assert isinstance(route, ByLoader) == (second is not None)
+    assert len(caplog.messages) == len(said)
+    assert all(found.startswith(text) for found, text in zip(caplog.messages, said, strict=True))
+
+
 def test_what_a_gpu_does_not_do_is_refused() -> None:
     with pytest.raises(
         ZeroVLError, match=r"decode_on gpu and train\.augment\.auto_augment true.*auto_augment to false"

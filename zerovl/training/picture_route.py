@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+import torch
 
 from zerovl.data.batches.arrangement import Arrange
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.encoded_pictures import EncodedPictures
 from zerovl.data.batches.gpu_decoding import BatchedDecoding, NvJpeg, nvjpeg_problem
 from zerovl.data.batches.loader import MicroBatch
-from zerovl.data.batches.sides import ImageSide, Pictures, PicturesAsStored
+from zerovl.data.batches.sides import ImageSide, Pictures, PicturesAsStored, Transform
 from zerovl.distributed.ranks import Ranks
 from zerovl.log import logger
 from zerovl.params import Params
@@ -78,16 +81,32 @@ class OnDevice:
 
 
 def picture_route(params: Params, ranks: Ranks, stored: bool) -> PictureRoute:
-    """Return how pictures go; says on rank 0 why a GPU that was asked for is not used. `stored`: none are decoded."""
+    """Return how pictures go; says why a GPU that was asked for is not used. `stored`: none are decoded.
+
+    A collective where a GPU is asked for.
+    """
     transform = training_transform(params)
     if params.machine.decode_on == "cpu" or stored:
         return ByLoader(Pictures(transform))
-    if not isinstance(transform, TrainTransform):
-        problem: str | None = "pictures of a frozen tower are shown whole"
-    else:
-        problem = nvjpeg_problem(ranks.device)
-        if problem is None:
-            return OnDevice(transform, BatchedDecoding(NvJpeg(ranks.device)), ranks.rank)
-    if ranks.is_first:
-        logger().info(f"machine.decode_on gpu: {problem}, so the loader processes decode all pictures on the CPU")
+    problem = gpu_problem(transform, ranks.device)
+    _tell(problem, ranks)
+    if problem is None and isinstance(transform, TrainTransform):
+        return OnDevice(transform, BatchedDecoding(NvJpeg(ranks.device)), ranks.rank)
     return ByLoader(Pictures(transform))
+
+
+def gpu_problem(transform: Transform, device: torch.device) -> str | None:
+    """Return why a device does not decode the pictures of a transform, in a line; None where it does."""
+    if not isinstance(transform, TrainTransform):
+        return "pictures of a frozen tower are shown whole"
+    return nvjpeg_problem(device)
+
+
+def _tell(problem: str | None, ranks: Ranks) -> None:
+    """Say why a GPU is not used: rank 0, and each rank with another reason. A collective."""
+    mine = torch.tensor([[zlib.crc32((problem or "").encode())]], device=ranks.device)
+    everyone = ranks.collectives.gather(mine).cpu()  # (W, 1)
+    if problem is None or (not ranks.is_first and bool(everyone[0] == everyone[ranks.rank])):
+        return
+    who = "" if ranks.is_first else f"rank {ranks.rank}: "
+    logger().info(f"{who}machine.decode_on gpu: {problem}, so the loader processes decode all pictures on the CPU")

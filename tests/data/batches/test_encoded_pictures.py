@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.support.encoded import Imitated, as_loaded, levels_apart, planes, soft, stored
 from tests.support.loader_batches import BATCH, SIZES, batches_of
 from tests.support.shard_fixture import WordTokenizer, Written, write
+from zerovl.data.batches import gpu_decoding
 from zerovl.data.batches.arrangement import ByCaptionLength
 from zerovl.data.batches.augmentation import Cut, TrainTransform
 from zerovl.data.batches.encoded_pictures import EncodedPictures, decode_exactly, fits_a_device, joined
@@ -223,3 +224,24 @@ def test_batches_are_those_of_a_loader_that_decodes(written: Written, workers: i
 
 def test_without_a_gpu_it_is_said() -> None:
     assert nvjpeg_problem(CPU) == "there is no GPU"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            AttributeError("object has no attribute 'decode_jpegs_cuda'"),
+            "torchvision's extension for images is not loaded (object has no attribute 'decode_jpegs_cuda')",
+        ),
+        (ImportError("No module named 'torchvision'"), "No module named 'torchvision'"),
+        (RuntimeError("not compiled with nvJPEG support\nException raised"), "not compiled with nvJPEG support"),
+    ],
+)
+def test_without_a_torchvision_that_decodes_it_is_said(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(device: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(gpu_decoding, "NvJpeg", fail)
+    assert nvjpeg_problem(torch.device("cuda")) == said

@@ -72,6 +72,8 @@ def nvjpeg_problem(device: torch.device) -> str | None:
     Image.new("RGB", (16, 16)).save(probe, "JPEG")
     try:
         NvJpeg(device)([torch.frombuffer(bytearray(probe.getvalue()), dtype=torch.uint8)])
+    except AttributeError as error:  # of torch.ops.image
+        return f"torchvision's extension for images is not loaded ({error})"
     except (ImportError, RuntimeError) as error:
         return str(error).partition("\n")[0]
     return None
