@@ -30,7 +30,7 @@ from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
 from zerovl.data.batches.loader import size_key_of, train_batches
 from zerovl.data.batches.sampling import training_sampler
-from zerovl.data.batches.sides import Pictures
+from zerovl.data.batches.sides import ImageSide, Pictures, PicturesAsStored
 from zerovl.data.manifest import Manifest
 from zerovl.data.open_shards import ShardFiles, shard_root
 from zerovl.device import own_device
@@ -55,7 +55,9 @@ from zerovl.sizing.footprint import BatchLayout, Workload, footprint
 from zerovl.sizing.shape_only_model import apply_train_options
 from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
 from zerovl.text_format import plural
+from zerovl.training.features import training_transform
 from zerovl.training.inputs import tokenizer_folder
+from zerovl.training.picture_route import gpu_problem
 from zerovl.training.start import find_start
 from zerovl.workspace import Workspace
 
@@ -100,7 +102,7 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     """Measure in this process, which should have done nothing else yet."""
     device = own_device()
     before = memory_in_use(device)
-    loader_rate, tokens = _loader(params, layout, workspace)
+    loader_rate, tokens = _loader(params, layout, workspace, device)
     architecture, _ = planned_architecture(params, workspace)
     model = from_architecture(architecture)
     apply_train_options(model, params.train, params.machine.activation_checkpointing)
@@ -250,7 +252,9 @@ def _loss_seconds(loss: Loss, model: DualEncoder, layout: BatchLayout) -> float:
     return seconds * (layout.local / local) ** 2
 
 
-def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[float | None, int]:
+def _loader(
+    params: Params, layout: BatchLayout, workspace: Workspace, device: torch.device
+) -> tuple[float | None, int]:
     """Pairs per second that the loader gives when nobody else works, and the longest captions; or no data.
 
     Of streamed pairs it is not measured: how fast they come is a matter of where they lie.
@@ -271,7 +275,7 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
         shards=files.reader([], None, workspace.root),
         sampler=sampler,
         tokenize=tokenize,
-        images=Pictures(TrainTransform(training_image_size(params), train.augment)),
+        images=_images(params, device),
         augment=train.augment,
         micro_batch=layout.micro_batch,
         seed=train.seed,
@@ -293,6 +297,14 @@ def _loader(params: Params, layout: BatchLayout, workspace: Workspace) -> tuple[
             if time.perf_counter() - start > _LOADER_SECONDS:
                 break
     return (pairs / (time.perf_counter() - start) if pairs else None), tokens
+
+
+def _images(params: Params, device: torch.device) -> ImageSide:
+    """What the loader makes of pictures; one that a GPU decodes it only packs."""
+    transform = TrainTransform(training_image_size(params), params.train.augment)
+    if params.machine.decode_on == "gpu" and gpu_problem(training_transform(params), device) is None:
+        return PicturesAsStored(transform)
+    return Pictures(transform)
 
 
 def main() -> int:
