@@ -3,9 +3,9 @@
     python -m benchmarks.bench_decode
     python -m benchmarks.bench_decode --smoke --out /dev/shm/decode.json      # tiny, also on a CPU
 
-JPEGs of 512 pixels and about 61 KB, as crawls have them, to 224 pixels with the recipe's crops. On the GPU from the
-files in memory to pixels there, seconds by the clock until it is done; the loader's part is to read the header, draw
-the crop and pack the files, measured on one core. Without a GPU its figure is not measured.
+JPEGs of 512 pixels and about 67 kB (`settings.bytes` of the result) to 224 pixels with the recipe's crops. On the GPU
+from the files in memory to pixels there, seconds by the clock until it is done; the loader's part is to read the
+header, draw the crop and pack the files, measured on one core. Without a GPU its figure is not measured.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def loaded(files: list[bytes], side: int = 224) -> EncodedPictures:
 
 
 # Mean and largest difference in levels. Whole colours differ by rounding alone. Halved ones are repeated where
-# libjpeg-turbo interpolates: that shows at edges between colours, which photographs hardly have.
+# libjpeg-turbo interpolates: that shows at edges between colours. How far photographs are apart is not measured.
 @pytest.mark.parametrize(
     ("name", "subsampling", "mean", "most"),
     [

@@ -1,6 +1,5 @@
 """What `zerovl plan --measure` times is what a training with the same settings does."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -38,7 +38,7 @@ def as_loaded(images: PicturesAsStored, files: Sequence[bytes]) -> EncodedPictur
 
 
 def soft(side: int, seed: int) -> Image.Image:
-    """Large soft patches of colour under grey grain, as photographs have them."""
+    """Large soft patches of colour under grey grain."""
     random = np.random.default_rng(seed)
     grid = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     grain = random.normal(0, 5, (side, side, 1))
@@ -47,7 +47,7 @@ def soft(side: int, seed: int) -> Image.Image:
 
 
 def coloured_blocks(side: int, seed: int) -> Image.Image:
-    """Edges between all colours, which photographs hardly have."""
+    """Edges between all colours: where decoders that treat halved colours in different ways are furthest apart."""
     cells = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
     return Image.fromarray(cells.repeat(8, 0).repeat(8, 1))
 
