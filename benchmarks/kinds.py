@@ -13,7 +13,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.gradients import OwnGradients
 from zerovl.engine.precision import Precision
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
-from zerovl.engine.transfer import transfer_to
+from zerovl.engine.transfer import Transfer, transfer_to
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import SoftmaxLoss
 from zerovl.objective.mixup import Mix
@@ -23,13 +23,18 @@ GRAD_CACHE, OPEN_CLIP, ACCUM = "GradCache's algorithm", "open_clip", "open_clip 
 WHOLE = (PLAIN, OPEN_CLIP)  # these take the batch in one piece
 
 
-def finders(model: DualEncoder, device: torch.device, precision: str, kept: int) -> dict[str, Callable[[], Step]]:
-    """The functions raise `NotMeasured` where a peer is missing; `kept` are the kept graphs of `KEPT`."""
+def finders(
+    model: DualEncoder, device: torch.device, precision: str, kept: int, transfer: Transfer | None = None
+) -> dict[str, Callable[[], Step]]:
+    """The functions raise `NotMeasured` where a peer is missing; `kept` are the kept graphs of `KEPT`.
+
+    Without `transfer` inputs of our steps go to the device as training moves them.
+    """
     ranks, how = one_rank(device), Precision(precision, device)
 
     def context() -> StepContext:
         return StepContext(
-            model, ranks, how, SoftmaxLoss(), seed=0, gradients=OwnGradients(), transfer=transfer_to(device)
+            model, ranks, how, SoftmaxLoss(), 0, OwnGradients(), transfer=transfer or transfer_to(device)
         )
 
     return {
