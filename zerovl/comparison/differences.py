@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from zerovl.comparison.subject import Subject, same_queries
+from zerovl.comparison.subject import Subject, same_data, same_queries
 from zerovl.evaluation.bootstrap import paired_difference
 from zerovl.evaluation.metrics import (
     HEADLINE,
@@ -109,7 +109,7 @@ def compare(subjects: Sequence[Subject], resamples: int, seed: int) -> Scores:
     for other, why, its in zip(others, unpaired, found[1:], strict=True):
         both = [key for key, value in its.items() if value is not None and found[0].get(key) is not None]
         of_queries = {} if why else _of_queries(first, other, resamples, seed)
-        intervals.append({**of_queries, **_of_items(first, other, why, both, resamples, seed)})
+        intervals.append({**of_queries, **_of_items(first, other, both, resamples, seed)})
     rows = []
     for key in _order(found):
         values = tuple(its.get(key) for its in found)
@@ -133,7 +133,9 @@ def _values(subject: Subject) -> dict[Key, float | None]:
     if not subject.metrics:
         return found
     unmarked = {**subject.metrics, "unseen": ()}
-    parts: dict[str, Mapping[str, Any]] = dict(retrieval_blocks(unmarked))
+    headline, *others = retrieval_blocks(unmarked)
+    # A source may be called as the mean is; the row of that name is the mean's.
+    parts: dict[str, Mapping[str, Any]] = dict([headline, *(its for its in others if its[0] != MEAN)])
     for part, block in parts.items():
         for metric in (HEADLINE.name, *METRICS) if part == MEAN else (HEADLINE.name,):
             found[part, metric] = value_of(block, metric)
@@ -145,7 +147,7 @@ def _values(subject: Subject) -> dict[Key, float | None]:
         for metric in metric_names(table):
             found[MEAN, f"{evaluator}.{metric}"] = value_of(overall, metric)
         for source, block in sources if len(sources) > 1 else ():
-            for metric in metric_names(table):
+            for metric in metric_names(table) if source != MEAN else ():
                 if f"{metric}_low" in block:  # the others of a source would be many, and few look at them
                     found[source, f"{evaluator}.{metric}"] = value_of(block, metric)
     return found
@@ -174,7 +176,7 @@ def _of_queries(first: Subject, other: Subject, resamples: int, seed: int) -> di
 
 
 def _of_items(
-    first: Subject, other: Subject, unpaired: str, keys: Iterable[Key], resamples: int, seed: int
+    first: Subject, other: Subject, keys: Iterable[Key], resamples: int, seed: int
 ) -> dict[Key, Interval | Lacking]:
     """Paired intervals of other - first in further evaluators, or why there are none."""
     found: dict[Key, Interval | Lacking] = {}
@@ -182,7 +184,7 @@ def _of_items(
         evaluator, dot, metric = name.partition(".")
         if not dot:
             continue
-        if lacking := _not_comparable(first, other, unpaired, evaluator):
+        if lacking := _not_comparable(first, other, evaluator):
             found[part, name] = lacking
             continue
         source = "" if part == MEAN else part
@@ -191,15 +193,17 @@ def _of_items(
     return found
 
 
-def _not_comparable(first: Subject, other: Subject, unpaired: str, evaluator: str) -> Lacking | None:
+def _not_comparable(first: Subject, other: Subject, evaluator: str) -> Lacking | None:
     """Why an evaluator's metrics cannot be paired; None where it asked both of the same and both kept what it found."""
     before = [subject.label for subject in (first, other) if subject.items is None]
+    asked = [subject.sets.get(evaluator, {}) for subject in (first, other)]
+    if any(asked):
+        known = all("digest" in its for its in asked)  # not of releases of before sets had one
+        if not same_set(*asked) and (known or not before):
+            return Lacking("unpaired", "the set has other pictures, classes or templates")
+    elif other_data := same_data(first, other):
+        return Lacking("unpaired", other_data)
     if before:
         return Lacking("no interval", f"made before figures by item were kept: {' and '.join(before)}")
-    if evaluator in first.sets or evaluator in other.sets:
-        if not same_set(first.sets.get(evaluator, {}), other.sets.get(evaluator, {})):
-            return Lacking("unpaired", "the set has other pictures, classes or templates")
-    elif unpaired:
-        return Lacking("unpaired", unpaired)
     silent = [subject.label for subject in (first, other) if not keeps(subject.items, evaluator)]
     return Lacking("no interval", f"it kept no figures by item of {' and '.join(silent)}") if silent else None

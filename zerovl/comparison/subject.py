@@ -49,15 +49,20 @@ def in_order(queries: pa.Table) -> pa.Table:
     return queries.sort_by([(name, "ascending") for name in KEY])
 
 
+def same_data(first: Subject, second: Subject) -> str:
+    """Return why two subjects were not evaluated on the same data; an empty text where they were."""
+    if first.evaluation_digest is None or second.evaluation_digest is None:
+        return "it is not known what data they were evaluated on"
+    return "" if first.evaluation_digest == second.evaluation_digest else "they were evaluated on other data"
+
+
 def same_queries(first: Subject, second: Subject) -> str:
     """Return why two subjects were not scored on the same queries; an empty text where they were."""
     for subject in (first, second):
         if not subject.metrics:
             return f"{subject.label} has no scores"
-    if first.evaluation_digest is None or second.evaluation_digest is None:
-        return "it is not known what data they were evaluated on"
-    if first.evaluation_digest != second.evaluation_digest:
-        return "they were evaluated on other data"
+    if other_data := same_data(first, second):
+        return other_data
     for subject in (first, second):
         if subject.queries is None:
             return f"{subject.label} has no ranks by query"
