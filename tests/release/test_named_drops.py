@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,13 @@ import pytest
 from tests.support.fake_world import FakeEncoder, make_world
 from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.items import read_items, write_items
-from zerovl.evaluation.metrics import OVERALL, Interval, Score, Table
+from zerovl.evaluation.metrics import OVERALL, Interval, Score, Table, Unpaired
 from zerovl.evaluation.scores import by_source, read_queries, score, write_queries
-from zerovl.params import EvaluateParams, GateParams
+from zerovl.params import EvaluateParams, GateParams, MachineParams
+from zerovl.release import holder
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, Reason, judge
 from zerovl.release.named_drops import Measured, differences
+from zerovl.workspace import Workspace
 
 SETTINGS = EvaluateParams(bootstrap=50)
 SET = {"digest": "d", "templates": ["{}"]}
@@ -84,8 +87,13 @@ def test_a_set_s_metric_is_paired_where_both_kept_its_pictures(
     assert drop.high is not None
     assert drop.high < 0
     other = measured(pair[1], 80.0, 8, "q")  # the digest says that they are equal, their names that they are not
-    assert differences(["pets.top1"], candidate, other, SETTINGS)["pets.top1"] == Score(-50.0)
-    assert differences(["pets.top1"], candidate, pair[1], SETTINGS)["pets.top1"] == Score(-20.0)
+    said = differences(["pets.top1"], candidate, other, SETTINGS)["pets.top1"]
+    assert said == "it was asked of other items; the next candidate is compared"
+    damaged = replace(pair[1], no_items="items.parquet is damaged")
+    assert differences(["pets.top1"], candidate, damaged, SETTINGS)["pets.top1"] == Unpaired(
+        -20.0, why="items.parquet is damaged"
+    )
+    assert differences(["pets.top1@pool"], candidate, holder, SETTINGS)["pets.top1@pool"] == drop
 
 
 def test_what_was_asked_otherwise_is_not_compared(pair: tuple[Measured, Measured, float]) -> None:
@@ -105,6 +113,7 @@ def test_what_was_asked_otherwise_is_not_compared(pair: tuple[Measured, Measured
     ("found", "passed", "words"),
     [
         (Score(-2.0), True, "passed   max_drops pets.top1: 2.00, bound 2.00 (two numbers"),
+        (Unpaired(-2.0, why="it is damaged"), True, "(two numbers, without a paired interval: it is damaged"),
         (Score(-2.1), False, "FAILED   max_drops pets.top1: 2.10, bound 2.00"),
         (Score(-9.0, -12.0, -6.0), False, "FAILED   max_drops pets.top1: 9.00 [6.00, 12.00], bound 2.00"),
         (Score(-9.0, -12.0, 0.5), True, "it may be chance"),
@@ -143,3 +152,11 @@ def test_folds_of_another_size_are_not_compared() -> None:
     assert same == Score(10.0)
     (other,) = differences(["folds.rsum"], folds(500, 300.0), folds(1000, 290.0), SETTINGS).values()
     assert other == "the holder was scored in folds of another size; the next candidate is compared"
+
+
+def test_why_the_holder_s_items_are_not_to_be_had_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(holder, "fetch_items", lambda *_: "items.parquet is damaged")
+    holders = holder.Holders(SETTINGS, Workspace(tmp_path), MachineParams(), ["pets.top1"])
+    version = SimpleNamespace(metrics={}, provenance={})
+    measured = holders._holder(cast("Any", None), cast("Any", version), pa.table({}))
+    assert (measured.items, measured.no_items) == (None, "items.parquet is damaged")

@@ -42,6 +42,13 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Unpaired(Score):
+    """The difference of two numbers, and why it has no paired interval."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Interval:
     """A value with its 95% interval."""
 

@@ -18,6 +18,7 @@ from zerovl.evaluation.metrics import (
     HEADLINE,
     Interval,
     Score,
+    Unpaired,
     block_of,
     find,
     headline_block,
@@ -181,7 +182,8 @@ def _named_drop(
     value = math.nan if found.value is None else found.value
     if found.low is not None and found.high is not None:
         return _drop(rule, Interval(value, found.low, found.high), bound)
-    return Reason(rule, -value, bound, -value <= bound + _ROUNDING, "two numbers, without a paired interval")
+    why = f": {found.why}" if isinstance(found, Unpaired) else ""
+    return Reason(rule, -value, bound, -value <= bound + _ROUNDING, f"two numbers, without a paired interval{why}")
 
 
 def _unknown_metric(rule: str, candidate: Mapping[str, Any], key: str) -> Reason:

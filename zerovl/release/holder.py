@@ -77,7 +77,8 @@ class Holders:
     def _candidate(self, metrics: Mapping[str, Any]) -> Measured:
         sets, items = classification_sets(self.workspace.evaluation_details), self.workspace.evaluation_items
         kept = read_items(items) if items.is_file() else None  # an evaluation of before there was one lacks it
-        return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets, kept)
+        lacks = "" if kept is not None else "the candidate was evaluated before figures by item were kept"
+        return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets, kept, lacks)
 
     def _by_kept_ranks(self, registry: Registry, holder: Version, ours: Measured) -> Comparison | NotKept:
         queries = fetch_queries(registry, holder, ours.metrics)
@@ -94,7 +95,8 @@ class Holders:
         further = any(not name.startswith(f"{RETRIEVAL}.") for name in self.names)
         items = fetch_items(registry, holder) if further else None
         sets = holder.provenance.get("classification") or {}
-        return Measured(holder.metrics, queries, sets, None if isinstance(items, str) else items)
+        kept, lacks = (None, items) if isinstance(items, str) else (items, "")
+        return Measured(holder.metrics, queries, sets, kept, lacks)
 
     def _score_again(self, registry: Registry, holder: Version, ours: Measured, why: str) -> Comparison | LostHolder:
         def lost(error: Exception) -> LostHolder:

@@ -65,7 +65,7 @@ def _fetch(registry: Registry, version: Version, name: str, read: Callable[[Path
         try:
             return read(path)
         except ZeroVLError as error:
-            return str(error)
+            return str(error).replace(str(path), f"{name} of {version.reference}")
 
 
 def released_difference(registry: Registry, version: Version, other: Version) -> Interval | str:

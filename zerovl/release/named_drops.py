@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from zerovl.evaluation.bootstrap import paired_difference
 from zerovl.evaluation.folds import Folds
-from zerovl.evaluation.metrics import HEADLINE, POOL, RETRIEVAL, Score, find
+from zerovl.evaluation.metrics import HEADLINE, MEAN, POOL, RETRIEVAL, Score, Unpaired, find, further_evaluators
 from zerovl.evaluation.paired import mean_difference
 from zerovl.evaluation.paired_items import NotPaired, paired_items, same_set
 from zerovl.evaluation.retrieval import METRICS
@@ -34,6 +34,7 @@ class Measured:
     queries: pa.Table  # places by query, on the candidate's validation data
     sets: Mapping[str, Any]  # what was asked of each classified set, with its digest, by name
     items: pa.Table | None = None  # what further metrics count of each item; None where it is not to be had
+    no_items: str = ""  # why it is not to be had
 
 
 def differences(
@@ -64,10 +65,17 @@ def _difference(name: str, candidate: Measured, holder: Measured, settings: Eval
     if not same:
         return f"{where}; the next candidate is compared"
     if candidate.items is None or holder.items is None:
-        return Score(ours - theirs)
+        why = candidate.no_items or holder.no_items
+        return Unpaired(ours - theirs, why=why) if why else Score(ours - theirs)
     draws = settings.bootstrap, settings.seed
+    table = further_evaluators(candidate.metrics).get(evaluator, {})
+    if source == POOL and POOL not in table.get("sources", {}) and MEAN not in table:
+        source = ""  # the block over all sources is the only one, by either name
     found = paired_items(candidate.items, holder.items, evaluator, metric, source, *draws)
-    return Score(ours - theirs) if isinstance(found, NotPaired) else Score(found.value, found.low, found.high)
+    if not isinstance(found, NotPaired):
+        return Score(found.value, found.low, found.high)
+    # Numbers of other items say nothing about the models, whatever the digests say.
+    return f"{found.why}; the next candidate is compared" if found.why else Score(ours - theirs)
 
 
 def _fold_size(measured: Measured) -> float | None:
