@@ -218,7 +218,7 @@ def test_batches_are_those_of_a_loader_that_decodes(written: Written, workers: i
             for one, other in zip(expected.micro_batches, found.micro_batches, strict=True):
                 assert one.keys == other.keys
                 assert isinstance(other.images, EncodedPictures)
-                assert torch.equal(one.images, other.images.to(CPU))
+                assert torch.equal(one.images.to(CPU), other.images.to(CPU))
                 assert torch.equal(one.input_ids, other.input_ids)
 
 
