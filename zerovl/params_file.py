@@ -20,7 +20,7 @@ from zerovl.text_format import plural
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {
     *("threads", "cache_features", "shards", "shard_cache", "keep_streams", "tracking", "gpu_wait_minutes"),
-    *("checkpoint_copy", "shard_gathers"),
+    *("checkpoint_copy", "shard_gathers", "shard_within"),
 }
 # Settings that came later than the file's form: a file without them means their defaults.
 _LATER = frozenset(
@@ -56,6 +56,7 @@ _LATER = frozenset(
         "machine.deterministic",
         "machine.gpu_wait_minutes",
         "machine.shard_gathers",
+        "machine.shard_within",
         "machine.shards",
         "machine.shard_cache",
         "machine.keep_streams",

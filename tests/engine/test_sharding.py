@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.rank_groups import run_group
-from tests.support.towers import batch, decoupled_step, gradients, model, plain_step, settings
+from tests.support.sharded_towers import still, whole
+from tests.support.towers import batch, decoupled_step, gradients, model, plain_step
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import sharding
@@ -33,26 +34,11 @@ from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.mixup import Mix
-from zerovl.params import MachineParams, TrainParams
+from zerovl.params import MachineParams
 
 CPU = torch.device("cpu")
 ONE = Ranks(0, 1, CPU, OneRank())
 MIX = Mix("image", 0.3)
-
-
-def still(**values: Any) -> tuple[DualEncoder, TrainParams, MachineParams]:
-    """Two blocks of odd width, without dropout: ranks would draw other masks than one process."""
-    dual = model(depth=2, embed_dim=18, proj_drop_rate=0.0)
-    for module in dual.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    for layer in dual.text_tower.encoder.layer:  # type: ignore[union-attr]
-        layer.attention.self.dropout.p = 0.0
-    return dual, *settings(lr=1e-2, **values)
-
-
-def whole(gradient: Tensor) -> Tensor:
-    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
 
 
 def one_step(ranks: Ranks, kind: Callable[..., Any], **options: Any) -> dict[str, Tensor]:

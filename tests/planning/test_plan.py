@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -177,6 +178,9 @@ def test_memory_by_part() -> None:
     assert bare["total"] == lasting + max(bare["activations"], bare["loss"])
     assert some["total"] == lasting + some["kept_graphs"] + some["loss"]  # the loss comes while the graphs wait
     assert parts(2, 64, 0, "machine.shard_model=true")["moments"] == 3200
+    within = Workload.of(settings("machine.shard_model=true", "machine.shard_within=node"), SoftmaxLoss(), 2)
+    on_nodes = footprint(within, size, activations, BatchLayout(1024, 8, 64, 0), "cpu")
+    assert (on_nodes.weights, on_nodes.moments) == (2000, 3200)  # two ranks split a copy, whatever their number
 
 
 def test_suggestions_fit_and_use_what_is_free() -> None:
@@ -262,6 +266,31 @@ def test_weights_that_are_gathered_in_16_bits_are_half_the_bytes() -> None:
     assert gathered() == 3 * 3 * 4 * 100 * 4 // 4  # three passes of four micro-batches, from three other ranks
     assert gathered("machine.shard_gathers=low") == gathered()  # of float32
     assert gathered("machine.shard_gathers=low", "train.precision=bf16") == gathered() // 2
+
+
+def test_within_nodes_weights_stay_there_and_parts_of_the_gradient_are_summed() -> None:
+    parameters, layout = Parameters(40, 60, 0, learned=100, buffers=0), BatchLayout(8 * 24, 8, 6, 0)
+    split = settings("machine.shard_model=true", "machine.shard_within=node")
+    found = plan.wire(split, parameters, layout, 4).gradients
+    inside = (12 + 1) * 100 * 4 * 3 // 4  # twelve passes and the gradient, from three other ranks of the node
+    assert found == inside + 2 * (100 // 4) * 4 // 2  # and a quarter of the gradient with the other node
+    assert plan.wire(split, parameters, layout, 8) == plan.wire(
+        settings("machine.shard_model=true"), parameters, layout
+    )
+
+
+def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path) -> None:
+    made = write(tmp_path, "machine.shard_model=true", "machine.shard_within=node", "train.batch_size=1024")
+
+    def planned(**options: Any) -> plan.Plan:
+        return make_plan(params_file.load(made), made, Options(ranks=8, gpu="V100", **options), Workspace(tmp_path))
+
+    one, two = planned(nodes=1), planned(nodes=2)
+    assert two.memory.moments == pytest.approx(2 * one.memory.moments, abs=1)
+    assert two.wire.gradients < one.wire.gradients
+    assert any("say --nodes" in note for note in planned().notes)
+    with pytest.raises(ZeroVLError, match=r"--nodes 3: 8 ranks are not a multiple of it"):
+        planned(nodes=3)
 
 
 def test_measured_speed_waits_for_the_slower_of_steps_and_loader(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,10 @@ from tests.support.ports import free_port
 
 
 def run_group(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 240) -> list[Any]:
-    """Results of `function(ranks, *arguments)` on each rank; `function` lives at the top level of a test module."""
+    """Results of `function(ranks, *arguments)` on each rank; `function` lives at the top level of a test module.
+
+    Its attribute `node_size`, where it has one, is how many ranks torchrun would say that a node has.
+    """
     (group,) = run_groups([(world_size, function, arguments)], timeout=timeout)
     for rank, status in enumerate(group.statuses):
         assert status == 0, f"rank {rank} died (exit {status}):\n{group.said}"
@@ -87,9 +90,12 @@ def _rank(path: Path, rank: int, world_size: int, port: int, function: Any, argu
 
     die_with_parent()
     torch.set_num_threads(1)
+    node_size = getattr(function, "node_size", world_size)
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": str(rank % node_size),
+        "LOCAL_WORLD_SIZE": str(node_size),
+        "GROUP_RANK": str(rank // node_size),
         "WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

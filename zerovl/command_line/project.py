@@ -56,11 +56,12 @@ def _plan(commands: Subparsers) -> None:
         from zerovl.workspace import Workspace
 
         given = (arguments.gpus, arguments.gpu, arguments.gpu_memory, arguments.pairs, arguments.measure)
-        plan.run(params, arguments.params, Options(*given, arguments.json), Workspace())
+        plan.run(params, arguments.params, Options(*given, arguments.json, arguments.nodes), Workspace())
 
     text = "say what training will take: memory, steps, bytes, speed, hours"
     plan = with_params(commands, "plan", text, run, _PLAN_EXAMPLES)
     plan.add_argument("--gpus", type=int, metavar="N", help="ranks, one a GPU; default: machine.ranks, or this machine")
+    plan.add_argument("--nodes", type=int, metavar="N", help="that have these ranks, as many each; default: one")
     plan.add_argument("--gpu", metavar="NAME", help="which one, as H100: gives its memory and an assumed speed")
     plan.add_argument("--gpu-memory", metavar="SIZE", help="of one GPU, as 16GiB")
     plan.add_argument(

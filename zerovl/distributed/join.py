@@ -64,7 +64,8 @@ def join(watchdog_minutes: float = 15.0) -> Iterator[Ranks]:
             timeout=limit,
             device_id=device if cuda else None,
         )
-        yield Ranks(rank, world_size, device, ProcessGroup(activity.collective), activity)
+        node_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        yield Ranks(rank, world_size, device, ProcessGroup(activity.collective), activity, node_size)
     except BaseException as error:
         watchdog.let_end()
         first = exits.peer_is_gone(error) or watchdog.announce(*_last_word(error))

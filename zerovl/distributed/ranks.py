@@ -21,6 +21,7 @@ class Ranks:
     device: torch.device
     collectives: Collectives
     activity: Activity = field(default_factory=Activity)
+    node_size: int | None = None  # ranks of this one's node, which follow each other; None: all are on one
 
     @property
     def is_first(self) -> bool:

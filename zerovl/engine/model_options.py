@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.patches import project_patches
 from zerovl.engine.precision import Precision
-from zerovl.engine.sharding import gather_policy, shard
+from zerovl.engine.sharding import gather_policy, part_size, shard
 from zerovl.errors import ZeroVLError
 from zerovl.model.blocks import blocks
 from zerovl.model.dual_encoder import DualEncoder, is_frozen
@@ -48,7 +48,8 @@ def prepare_model(
         compile_towers(model)
     if sharded:
         policy = gather_policy(machine.shard_gathers, Precision(precision, ranks.device))
-        shard(model, ranks, policy)  # from the host's memory: a device never holds a whole tower
+        # From the host's memory: a device never holds a whole tower.
+        shard(model, ranks, policy, part_size(machine, ranks))
     model.to(ranks.device)
 
 
@@ -156,6 +157,10 @@ def options_without_effect(machine: MachineParams, model: DualEncoder, ranks: Ra
         notes.append("machine.shard_model true has no effect with one rank: there is nobody to share with")
     if machine.shard_gathers == "low" and not machine.shard_model:
         notes.append("machine.shard_gathers low has no effect with machine.shard_model false: nothing is gathered")
+    if machine.shard_within == "node" and not machine.shard_model:
+        notes.append("machine.shard_within node has no effect with machine.shard_model false: nothing is split")
+    elif machine.shard_within == "node" and ranks.node_size in (None, ranks.world_size):
+        notes.append("machine.shard_within node has no effect with one node: all ranks are those of a node")
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.image_tower.modules())
     if machine.channels_last and convolutions < 2:
         notes.append(

@@ -12,7 +12,11 @@ and one block's weights. Without sharding: 16 P.
 Bytes on the wire: a rank receives 4 P (W - 1) / W for each forward of a micro-batch, the same for its
 backward, and as much once a step for the gradients. Weights that are gathered in 16 bits are half of it.
 
-Shapes: W ranks, P parameters.
+Within nodes (HSDP): the ranks of a node split a model among them, and each node has a copy. W is then the ranks of a
+node for all of the above, so no weights travel between nodes; with C copies a rank receives 8 P / W (C - 1) / C more
+once a step, the sum of its part of the gradient over the nodes.
+
+Shapes: W ranks that split a model, C copies of it, P parameters.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -57,9 +61,37 @@ def gathered_as(machine: MachineParams, precision: str, ranks: Ranks) -> str:
     return machine.shard_gathers if sharded and precision != "float32" else "float32"
 
 
-def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE) -> None:
-    """Split both towers over all ranks, in place; a collective that all ranks enter with the same weights.
+def part_size(machine: MachineParams, ranks: Ranks) -> int:
+    """Return how many ranks split a copy of the model: all, or under `machine.shard_within` node those of a node.
 
+    A collective then. Raises `ZeroVLError` where nodes have different numbers of ranks, or one each.
+    """
+    if machine.shard_within == "all" or ranks.node_size is None:
+        return ranks.world_size
+    mine = torch.tensor([ranks.node_size], device=ranks.device)
+    sizes: list[int] = ranks.collectives.gather(mine).tolist()  # of each rank's node
+    size = sizes[0]
+    if set(sizes) != {size} or ranks.world_size % size:
+        found = ", ".join(map(str, sorted(set(sizes))))
+        raise ZeroVLError(
+            f"machine.shard_within node: {ranks.world_size} ranks on nodes of {found} are not a multiple of one "
+            "number of ranks a node; give torchrun the same --nproc-per-node on all nodes, or set "
+            "machine.shard_within to all"
+        )
+    if size == 1:
+        raise ZeroVLError(
+            f"machine.shard_within node: each of {ranks.world_size} nodes has one rank, so nothing would be split; set "
+            "machine.shard_within to all, or machine.shard_model to false"
+        )
+    return size
+
+
+def shard(
+    model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE, part_ranks: int | None = None
+) -> None:
+    """Split both towers, in place; a collective that all ranks enter with the same weights.
+
+    Each `part_ranks` ranks that follow each other split a copy of them; None: all ranks split one.
     Under a `policy` of 16 bits the towers go forward in autocast alone. Raises `ZeroVLError` where it does not fit one.
     """
     # A frozen tower has no moments to split, and FSDP tidies up in a backward that it never has.
@@ -67,7 +99,7 @@ def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE
     if policy.param_dtype:
         for tower in towers:
             _check_16_bits(model, tower, ranks)
-    mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
+    mesh = _mesh(ranks, part_ranks or ranks.world_size)
     for tower in towers:
         tower.register_forward_hook(_own_output)
         still = {parameter for parameter in tower.parameters() if not parameter.requires_grad}
@@ -79,6 +111,20 @@ def shard(model: DualEncoder, ranks: Ranks, policy: MixedPrecisionPolicy = WHOLE
             )
             sharded.set_gradient_divide_factor(1.0)  # gradients are sums over ranks (see `contrastive_loss`)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def _mesh(ranks: Ranks, part_ranks: int) -> DeviceMesh:
+    """Return the ranks in one row, or in a row a copy."""
+    kind, copies = ranks.device.type, ranks.world_size // part_ranks
+    if copies == 1:
+        return init_device_mesh(kind, (ranks.world_size,))
+    return init_device_mesh(kind, (copies, part_ranks), mesh_dim_names=("copies", "parts"))
+
+
+def copies_of(tensor: DTensor) -> int:
+    """Return how many ranks hold the same part of it."""
+    mesh = tensor.device_mesh
+    return mesh.size(0) if mesh.ndim == 2 else 1
 
 
 def _check_16_bits(model: DualEncoder, tower: nn.Module, ranks: Ranks) -> None:

@@ -93,6 +93,10 @@ class MachineParams(Section):
         "float32",
         description="shard_model's weights on the wire: low sends the 16 bits of train.precision, half the bytes",
     )
+    shard_within: Literal["all", "node"] = Field(
+        "all",
+        description="shard_model splits over all ranks, or over those of a node, with a copy of the model on each node",
+    )
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoint_minutes: float = Field(10.0, gt=0, strict=False, description="minutes between checkpoints, at most")
     keep_checkpoints: int = Field(2, ge=1, description="the newest ones that stay on disk")

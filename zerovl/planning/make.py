@@ -9,12 +9,11 @@ from zerovl.data.manifest import Manifest
 from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.gate_sources import gate_problem
-from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning import plan as planning
 from zerovl.planning.calibrate import calibrate
 from zerovl.planning.plan import Plan
-from zerovl.sizing.footprint import Workload, footprint
+from zerovl.sizing.footprint import footprint
 from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
@@ -29,11 +28,12 @@ class Options:
     pairs: int | None = None
     measure: bool = False
     json: Path | None = None
+    nodes: int | None = None
 
 
 def make_plan(params: Params, params_path: str, options: Options, workspace: Workspace) -> Plan:
     """Raises `ZeroVLError` where the parameters or options contradict each other or this machine."""
-    target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory)
+    target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory, options.nodes)
     check_ranks(params, target.world_size)
     if options.measure and target.kind == "cuda" and not uses_gpu():
         raise ZeroVLError("--measure runs steps on this machine, which has no GPU; leave it out, or run it on the GPUs")
@@ -51,11 +51,9 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
         layout=layout,
         parameters=model.parameters,
         work=work,
-        memory=footprint(
-            Workload.of(params, LOSSES[params.train.loss]), model.size, model.activations, layout, target.kind
-        ),
+        memory=footprint(planning.workload(params, target), model.size, model.activations, layout, target.kind),
         unseen_bytes=calibration.unseen_bytes if calibration else None,
-        wire=planning.wire(params, model.parameters, layout),
+        wire=planning.wire(params, model.parameters, layout, target.node_size),
         suggestion=suggestion,
         assumed=planning.assumed_speed(target, work, layout, params, steps),
         measured=planning.measured_speed(target, calibration, params, layout, steps) if calibration else None,
@@ -74,6 +72,8 @@ def _gate_notes(params: Params, workspace: Workspace) -> list[str]:
 
 def _notes(params: Params, options: Options, pairs: int | None, ranks: int) -> list[str]:
     notes = []
+    if params.machine.shard_model and params.machine.shard_within == "node" and options.nodes is None:
+        notes.append("machine.shard_within node: planned for one node, where it has no effect; say --nodes N")
     if pairs is None:
         notes.append("no manifest here: steps and hours are not known; run `dvc repro prepare`, or say --pairs N")
     if params.machine.compile:

@@ -6,7 +6,7 @@ Shapes: B global batch, b local pairs, n micro-batches of m, k of them with kept
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,12 @@ class Target:
     world_size: int
     memory: int  # bytes a rank
     flops: float | None  # a second and rank, of large matrix products; None where nobody knows
+    nodes: int = 1
+
+    @property
+    def node_size(self) -> int:
+        """Ranks of a node."""
+        return self.world_size // self.nodes
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Wire:
     embeddings: int  # gathered captions
     log_sum_exps: int
     loss_gradient: int  # reduce-scatter of the gradient of the gathered captions
-    gradients: int  # all-reduce, by the ring algorithm
+    gradients: int  # all-reduce, by the ring algorithm; of a sharded model weights that are gathered, too
 
     @property
     def total(self) -> int:
@@ -128,8 +134,22 @@ class Plan:
         return values
 
 
-def find_target(params: Params, ranks: int | None, gpu: str | None, memory: str | None) -> Target:
+def find_target(
+    params: Params, ranks: int | None, gpu: str | None, memory: str | None, nodes: int | None = None
+) -> Target:
     """What the options of `zerovl plan` name, else this machine; raises `ZeroVLError` for what is not known."""
+    target = _find_target(params, ranks, gpu, memory)
+    if nodes is None:
+        return target
+    if nodes < 1 or target.world_size % nodes:
+        raise ZeroVLError(
+            f"--nodes {nodes}: {target.world_size} ranks are not a multiple of it; name nodes of as many ranks each, "
+            "and all their ranks with --gpus"
+        )
+    return replace(target, nodes=nodes)
+
+
+def _find_target(params: Params, ranks: int | None, gpu: str | None, memory: str | None) -> Target:
     here = uses_gpu()
     given = parse_size(memory, "--gpu-memory") if memory else None
     if ranks is not None and ranks < 1:
@@ -177,19 +197,24 @@ def imagine_model(params: Params, target: Target, workspace: Workspace) -> Model
     return Model(shape_only_model.count(model), shape_only_model.forward_flops(model, tokens, side), measured, notes)
 
 
+def workload(params: Params, target: Target) -> Workload:
+    """Return what memory depends on there beside the towers' own size."""
+    return Workload.of(params, LOSSES[params.train.loss], target.node_size)
+
+
 def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:
     """The largest micro-batch that fits, up to where size brings no speed, then the graphs that fit beside it."""
     world, batch = target.world_size, params.train.batch_size
     room = int(MARGIN[target.kind] * target.memory)
-    workload = Workload.of(params, LOSSES[params.train.loss])
+    planned = workload(params, target)
     for micro in reversed(candidates(batch // world)):
-        bare = footprint(workload, model.size, model.activations, BatchLayout(batch, world, micro, 0), target.kind)
+        bare = footprint(planned, model.size, model.activations, BatchLayout(batch, world, micro, 0), target.kind)
         if micro > _LARGEST_MICRO_BATCH[target.kind] or bare.total > room:
             continue
         free = room - (bare.total - max(bare.activations, bare.loss, bare.checks)) - bare.loss
         kept = kept_graphs("auto", model.activations, micro, batch // world // micro, free)
         layout = BatchLayout(batch, world, micro, kept)
-        return Suggestion(micro, kept, footprint(workload, model.size, model.activations, layout, target.kind))
+        return Suggestion(micro, kept, footprint(planned, model.size, model.activations, layout, target.kind))
     return None
 
 
@@ -202,10 +227,8 @@ def planned_layout(params: Params, target: Target, model: Model, suggestion: Sug
     micro = train.micro_batch
     if micro == "auto":
         micro = suggestion.micro_batch if suggestion else candidates(local)[0]
-    workload = Workload.of(params, LOSSES[params.train.loss])
-    bare = footprint(
-        workload, model.size, model.activations, BatchLayout(train.batch_size, world, micro, 0), target.kind
-    )
+    only = BatchLayout(train.batch_size, world, micro, 0)
+    bare = footprint(workload(params, target), model.size, model.activations, only, target.kind)
     lasting = bare.total - max(bare.activations, bare.loss, bare.checks)
     free = int(MARGIN[target.kind] * target.memory) - lasting - bare.loss
     kept = machine.kept_graphs
@@ -226,8 +249,8 @@ def work(params: Params, flops: TowerFlops, layout: BatchLayout) -> Work:
     return Work(learned + frozen, plain, plain + share * learned, loss)
 
 
-def wire(params: Params, parameters: Parameters, layout: BatchLayout) -> Wire:
-    """What a rank receives; nothing where it is alone."""
+def wire(params: Params, parameters: Parameters, layout: BatchLayout, node_size: int | None = None) -> Wire:
+    """What a rank receives; nothing where it is alone. Nodes have `node_size` ranks; None: all are on one."""
     ranks, width = layout.world_size, params.model.embed_dim
     others = (ranks - 1) * layout.local * width * _FLOAT
     gradients = 2 * (ranks - 1) * parameters.learned * _FLOAT // ranks
@@ -237,7 +260,10 @@ def wire(params: Params, parameters: Parameters, layout: BatchLayout) -> Wire:
         )
         low = params.machine.shard_gathers == "low" and params.train.precision != "float32"
         gathered = passes * parameters.total * (2 if low else _FLOAT)
-        gradients = (ranks - 1) * (gathered + parameters.learned * _FLOAT) // ranks
+        parts = node_size if node_size and params.machine.shard_within == "node" else ranks  # that split a copy
+        gradients = (parts - 1) * (gathered + parameters.learned * _FLOAT) // parts
+        copies = ranks // parts
+        gradients += 2 * (copies - 1) * parameters.learned * _FLOAT // (parts * copies)  # summed over the copies
     return Wire(others, (ranks - 1) * layout.batch * _FLOAT, others, gradients)
 
 

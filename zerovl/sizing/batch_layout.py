@@ -51,7 +51,7 @@ def choose(params: Params, model: DualEncoder, loss: Loss, precision: Precision,
     known, side = cached_sides(params), training_image_size(params)
     passes = (model, make_mix(train.mixup), precision, ranks.device, params.model.max_tokens, known, side)
     activations = _activations(params, model, tower_pass(*passes), ranks)
-    workload, size = Workload.of(params, loss), size_of(model)
+    workload, size = Workload.of(params, loss, ranks.node_size), size_of(model)
     local = train.batch_size // ranks.world_size
 
     def memory_of(micro: int, kept: int = 0) -> Footprint:

@@ -104,11 +104,12 @@ class Workload:
     evaluated: bool  # a sample of the validation pairs is scored on the way
     loss: Loss
     averaged: bool = False  # an average of the weights is kept
+    part_ranks: int | None = None  # that split a copy of a sharded model; None: all of them
     cached: tuple[Side, ...] = ()  # sides that are read as features, of about the embeddings' width
 
     @classmethod
-    def of(cls, params: Params, loss: Loss) -> Workload:
-        """Return the workload of `params`."""
+    def of(cls, params: Params, loss: Loss, node_size: int | None = None) -> Workload:
+        """Return the workload of `params` on nodes of so many ranks; None: all ranks are on one."""
         model = params.model
         return cls(
             training_image_size(params),
@@ -118,6 +119,7 @@ class Workload:
             params.train.valid_checks > 0,
             loss,
             params.train.ema_decay > 0,
+            node_size if params.machine.shard_within == "node" else None,
             tuple(cached_sides(params)),
         )
 
@@ -133,7 +135,7 @@ def footprint(
     workload: Workload, size: ModelSize, activations: Activations, layout: BatchLayout, kind: str
 ) -> Footprint:
     """Return the bytes of a rank by part."""
-    shards = layout.world_size if workload.sharded else 1
+    shards = (workload.part_ranks or layout.world_size) if workload.sharded else 1
     width = workload.embed_dim
     average = _FLOAT * size.learned // shards if workload.averaged else 0
     return Footprint(
