@@ -27,8 +27,9 @@ from zerovl.memory import is_out_of_memory
 from zerovl.text_format import plural
 
 # nvJPEG says by a number alone what was wrong. A fault of the JPEG: bad (3), not supported by it (4) or by the GPU (9),
-# or cut off (10). The others are faults of the machine: 5 is memory that it did not get, 6 a kernel that failed.
-_OF_THE_JPEG = re.compile(r"Failed to [\w ]+: (3|4|9|10)\b|Unknown chroma subsampling")
+# or cut off (10); a kernel that failed (6) may have met a damaged scan, and where it is the GPU CUDA says so next. The
+# others are faults of the machine: 5 is memory that it did not get.
+_OF_THE_JPEG = re.compile(r"Failed to [\w ]+: (3|4|6|9|10)\b|Unknown chroma subsampling")
 MANY_REFUSED, ENOUGH = 0.05, 1000  # share of pictures that is worth a warning, and of how many
 
 
