@@ -58,8 +58,9 @@ def _is_siglip(tower: nn.Module) -> bool:
     """Return whether a tower has the parts of SigLIP's, of the same shapes, and no others."""
     if not isinstance(tower, VisionTransformer) or tower.global_pool != "map":
         return False
+    config = SiglipConfig(vision_config=_vision_config(tower))
     with torch.device("meta"):
-        theirs = SiglipModel(SiglipConfig(vision_config=_vision_config(tower))).vision_model
+        theirs = SiglipModel(config).vision_model
         expected = {name: tensor.shape for name, tensor in clip_import.image_tower(theirs).items()}
     return expected == {name: tensor.shape for name, tensor in tower.state_dict().items()}
 
