@@ -14,6 +14,7 @@ from zerovl import gpu_leases
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.files import atomic_write, try_lock, usual_mode
+from zerovl.shared_folder import is_shared
 from zerovl.training.run import _locked
 
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
@@ -72,8 +73,22 @@ def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:
         assert not try_lock(second.fileno(), path)
 
 
-@pytest.mark.parametrize("umask", [0o002, 0o022])
-def test_new_files_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("umask", "folder", "mode"),
+    [
+        (0o002, 0o755, 0o664),
+        (0o022, 0o755, 0o644),
+        (0o077, 0o755, 0o600),
+        (0o077, 0o770, 0o600),  # its group is not handed on (setgid)
+        (0o077, 0o2770, 0o660),
+        (0o022, 0o2775, 0o664),
+        (0o022, 0o1777, 0o644),  # everybody's, as /tmp
+    ],
+)
+def test_new_files_have_the_mode_of_the_umask_or_of_a_folder_that_a_group_shares(
+    umask: int, folder: int, mode: int, tmp_path: Path
+) -> None:
+    tmp_path.chmod(folder)
     tensors, text = tmp_path / "tensors", tmp_path / "text"
     tensors.touch(0o600)  # of a run that was killed
     before = os.umask(umask)
@@ -83,6 +98,9 @@ def test_new_files_have_the_mode_that_the_umask_says(umask: int, tmp_path: Path)
         with usual_mode(tensors):  # as safetensors does
             os.close(os.open(tmp_path / "aside", os.O_CREAT | os.O_WRONLY, 0o600))
             os.rename(tmp_path / "aside", tensors)
+        with atomic_write(tmp_path / "new" / "folder" / "text", "w") as file:
+            file.write("one")
     finally:
         os.umask(before)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (tensors, text)} == {0o666 & ~umask}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tensors, text)} == {mode}
+    assert is_shared(tmp_path / "new" / "folder") == is_shared(tmp_path)

@@ -56,6 +56,7 @@ NOT_COUNTED = {
     "zerovl.params_file": _PARAMETERS,
     "zerovl.processes": _SUPERVISION,
     "zerovl.s3_files": _SENDS,
+    "zerovl.shared_folder": "it says who may read what is written, and shapes no byte of it",
     "zerovl.version": _WORDS,
     "zerovl.workspace": "where a stage reads and writes stands in its dependencies and outputs",
     "zerovl.distributed.activity": _SUPERVISION,

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
+from zerovl.shared_folder import make_folder, open_to_group
 
 _BLOCK = 1 << 20
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)  # of flock(2), by some network file systems
@@ -25,14 +26,16 @@ _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)  # of 
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Write `path` aside, sync it, then rename it: readers see the old file or the whole new one.
 
-    The aside file is removed when the block raises, so a full disk leaves nothing behind.
+    The aside file is removed when the block raises, so a full disk leaves nothing behind. In a folder that a group
+    shares the group may read and write the file, and enter the folders that are made for it, whatever the umask says.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoding = None if "b" in mode else "utf-8"
     try:
         with open(aside, mode, encoding=encoding) as file:
+            open_to_group(file.fileno(), path.parent)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -47,10 +50,12 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
 def usual_mode(path: Path) -> Iterator[None]:
     """Give the file that the block writes the mode that any new file has there, by umask and folder.
 
-    safetensors writes a file of its own with 0600 and renames it, whatever the umask says.
+    safetensors writes a file of its own with 0600 and renames it, whatever the umask says. In a folder that a group
+    shares the group may read and write it, whatever the umask says.
     """
     path.unlink(missing_ok=True)
-    path.touch()
+    with open(path, "xb") as file:
+        open_to_group(file.fileno(), path.parent)
     mode = stat.S_IMODE(path.stat().st_mode)
     yield
     path.chmod(mode)

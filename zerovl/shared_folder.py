@@ -48,10 +48,28 @@ def make_folder(folder: Path, root: Path) -> None:
 
 def open_file(descriptor: int, folder: Path) -> None:
     """Let those who may write in `folder` read and write an open file of it; another user's stays as it is."""
-    others = folder.stat().st_mode & stat.S_IWOTH
-    bits = (0o060 if is_shared(folder) else 0) | (0o066 if others else 0)
+    if folder.stat().st_mode & stat.S_IWOTH:
+        _allow(descriptor, 0o066)
+    open_to_group(descriptor, folder)
+
+
+def open_to_group(descriptor: int, folder: Path) -> None:
+    """Let the group that shares `folder` read and write an open file of it; another user's stays as it is."""
+    if is_shared(folder):
+        _allow(descriptor, 0o060)
+
+
+def _allow(descriptor: int, bits: int) -> None:
     with suppress(PermissionError):
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
+
+
+def open_files(folder: Path) -> None:
+    """Let the group that shares `folder` read and write the files in it that the caller made."""
+    if is_shared(folder):
+        for path in filter(Path.is_file, folder.iterdir()):
+            with suppress(PermissionError):  # another user's
+                path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o060)
 
 
 def open_tree(folder: Path) -> None:

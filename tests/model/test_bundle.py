@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import zerovl
 from zerovl.data import tokenizer_training
 from zerovl.errors import ZeroVLError
+from zerovl.interop import imported_bundle
 from zerovl.model import bundle
 from zerovl.model.encoder import Encoder
 from zerovl.model.preprocess import EvaluationTransform
@@ -21,6 +22,7 @@ from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import build
 from zerovl.params_file import from_recipe
 from zerovl.registry import release_files
+from zerovl.shared_folder import is_shared
 
 CAPTIONS = ["a red circle", "two blue stars on the left", "a small green square with stripes"]
 
@@ -48,8 +50,13 @@ def test_load_gives_what_was_saved_in_three_lines(folder: Path, tmp_path: Path) 
     assert torch.equal(again.encode_text(CAPTIONS), model.encode_text(CAPTIONS))
 
 
-@pytest.mark.parametrize("umask", [0o002, 0o022])
-def test_a_group_may_do_with_its_files_what_the_umask_lets_it(folder: Path, tmp_path: Path, umask: int) -> None:
+@pytest.mark.parametrize(
+    ("umask", "parent", "mode"), [(0o002, 0o755, 0o664), (0o022, 0o755, 0o644), (0o077, 0o2770, 0o660)]
+)
+def test_a_group_may_do_with_its_files_what_the_umask_or_their_folder_lets_it(
+    folder: Path, tmp_path: Path, umask: int, parent: int, mode: int
+) -> None:
+    tmp_path.chmod(parent)
     model, tokenizer = bundle.load_model(folder), CaptionTokenizer(folder, 12)
     before = os.umask(umask)
     try:
@@ -58,7 +65,23 @@ def test_a_group_may_do_with_its_files_what_the_umask_lets_it(folder: Path, tmp_
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
     assert len(modes) > 2
-    assert set(modes.values()) == {0o666 & ~umask}, modes
+    assert set(modes.values()) == {mode}, modes
+    assert is_shared(tmp_path / "model") == is_shared(tmp_path)
+
+
+def test_what_is_made_aside_and_moved_into_a_folder_of_a_group_is_the_groups(folder: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o2770)
+    model, tokenizer = bundle.load_model(folder), CaptionTokenizer(folder, 12)
+    before = os.umask(0o077)
+    try:
+        imported_bundle.write(model, tokenizer, tmp_path / "imported")
+        tokenizer.copy(tmp_path / "copied")
+    finally:
+        os.umask(before)
+    made = list(tmp_path.rglob("*"))
+    assert {path.name for path in made} >= {"imported", "text_tower", "train.yaml", "model.safetensors", "copied"}
+    for path in made:
+        assert is_shared(path) if path.is_dir() else stat.S_IMODE(path.stat().st_mode) == 0o660, path
 
 
 def test_padding_changes_no_embedding(folder: Path) -> None:

@@ -18,6 +18,7 @@ from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
 from zerovl.model.encoder import Encoder
+from zerovl.shared_folder import open_tree
 from zerovl.version import __version__
 
 FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
@@ -53,6 +54,7 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
             shutil.copy(card, aside / "MODEL_CARD.md")
         text = hub_card.render(facts, found.library, found.usage, checked)
         (aside / hub_card.FILE).write_text(text, encoding="utf-8")
+        open_tree(aside)
         sync_tree(aside)
         aside.rename(out)
     finally:

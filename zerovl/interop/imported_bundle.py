@@ -18,6 +18,7 @@ from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
+from zerovl.shared_folder import open_tree
 from zerovl.workspace import Workspace
 
 TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
@@ -40,6 +41,7 @@ def write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
         write_json(aside / TEXT_TOWER / "config.json", model.architecture.text_config)
         (aside / RECIPE).write_text(yaml.safe_dump(_recipe(model.architecture, out), sort_keys=False), encoding="utf-8")
         bundle.save(model, tokenizer, aside)
+        open_tree(aside)
         sync_tree(aside)
         aside.rename(out)
     finally:

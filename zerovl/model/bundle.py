@@ -15,6 +15,7 @@ from zerovl.files import read_json, usual_mode, write_json
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import FILES, CaptionTokenizer
+from zerovl.shared_folder import make_folder
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -27,7 +28,7 @@ def save(
 
     `weights` are those of a model that holds only a part of them itself, whole and on the CPU.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, folder)
     for name in (CONFIG, bundle_digests.FILE):
         (folder / name).unlink(missing_ok=True)
     if weights is None:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
+from zerovl.shared_folder import make_folder, open_files, open_tree
 
 Ids = npt.NDArray[np.int64]
 
@@ -81,12 +82,13 @@ class CaptionTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and its Hugging Face companions."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, folder)
         tokenizer = _load(self.folder)
         tokenizer.save(str(folder / "tokenizer.json"))
         for name in FILES[1:]:
             if (self.folder / name).is_file():
                 (folder / name).write_bytes((self.folder / name).read_bytes())
+        open_files(folder)
 
     def copy(self, folder: Path) -> None:
         """Copy the tokenizer's files as they are, so that their digests stay; a folder without appears at once."""
@@ -98,6 +100,7 @@ class CaptionTokenizer:
         for name in FILES:
             if (self.folder / name).is_file():
                 (aside / name).write_bytes((self.folder / name).read_bytes())
+        open_tree(aside)
         aside.rename(folder)
 
 
