@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
     """Run the command to its end or until the flow is gone; returns the status to exit with."""
     grace, alone, mark, command = float(arguments[0]), float(arguments[1]), arguments[2], arguments[3:]
     asked = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the flow, which then closes our input
+    # Ctrl-C is for the flow, which then closes our input. A handler, as the command would inherit SIG_IGN and never end
+    # by the SIGINT that it gets here; so it ends too where a worker in the background of a script ignores SIGINT.
+    signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     child = subprocess.Popen(
         command,

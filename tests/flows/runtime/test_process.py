@@ -132,6 +132,23 @@ def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monke
     assert not alive(pids_of(tmp_path))
 
 
+def test_a_command_without_a_handler_ends_by_the_signal_and_not_by_the_end_of_patience(tmp_path: Path) -> None:
+    class Cancelling(Heard):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if text == "ready":
+                raise KeyboardInterrupt
+
+    heard = Cancelling()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker that a script started in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("import time; print('ready', flush=True); time.sleep(300)", tmp_path, heard)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard.lines[-1] == "KeyboardInterrupt"  # SIGKILL leaves no word
+
+
 def test_what_ignores_the_signal_is_killed_after_the_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(process.GRACE_VARIABLE, "1")
 
