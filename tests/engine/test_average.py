@@ -13,7 +13,8 @@ from tests.support.rank_groups import run_group
 from tests.support.towers import RANKS, model
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.average import ExponentialAverage, LastWeights
-from zerovl.engine.checkpoints import Checkpoints, checkpoint_path
+from zerovl.engine.checkpoint_folder import checkpoint_path
+from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.model_options import prepare_model
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.model.dual_encoder import DualEncoder

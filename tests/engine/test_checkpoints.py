@@ -7,68 +7,26 @@ import resource
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.support.checkpoint_states import equal, of, save, small_files, trained, under
 from tests.support.rank_groups import run_group
 from tests.support.towers import RANKS, model
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine import checkpoint_folder
 from zerovl.engine import checkpoints as module
 from zerovl.engine.checkpoint_files import shard_name
-from zerovl.engine.checkpoints import Checkpoints, SavedOn
+from zerovl.engine.checkpoint_folder import SavedOn
+from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.state import TrainingState, full_weights
-from zerovl.model.dual_encoder import DualEncoder
-
-
-def of(dual: DualEncoder) -> TrainingState:
-    scalars = [p for p in dual.parameters() if p.dim() == 0]  # FSDP2 shards none, and an update takes one kind
-    groups = [{"params": scalars}, {"params": [p for p in dual.parameters() if p.dim()]}]
-    optimiser = torch.optim.AdamW(groups, fused=True)
-    return TrainingState(dual, optimiser, torch.amp.GradScaler("cpu", init_scale=4.0))
-
-
-def trained(seed: int = 0) -> TrainingState:
-    """A state after one step on gradients of that seed."""
-    state = of(model())
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in state.model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
-    state.optimiser.step()
-    return state
-
-
-def equal(a: TrainingState, b: TrainingState) -> bool:
-    left, right = a.tensors(), b.tensors()
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-def under(folder: Path, keep: int = 2, keep_every: int = 0, ranks: Ranks = RANKS) -> Checkpoints:
-    return Checkpoints(folder, keep, keep_every, ranks)
-
-
-def save(kept: Checkpoints, state: TrainingState, step: int, report: Callable[[str], None] = print) -> bool:
-    kept.begin(state, step, report)
-    return kept.finish(report)
-
-
-@contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """Writes past `size` bytes of any file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_round_trip_and_keep(tmp_path: Path) -> None:
@@ -103,30 +61,6 @@ def test_every_so_many_th_stays_over_restarts(tmp_path: Path) -> None:
     for step in (50, 60, 70):
         save(again, trained(), step)
     assert again.steps() == [26, 60, 70]
-
-
-def test_new_optimiser_is_restored_whole(tmp_path: Path) -> None:
-    kept = under(tmp_path / "c")
-    save(kept, trained(4), 4)
-    fresh = of(model())
-    kept.restore_newest(fresh, print)
-    assert equal(fresh, trained(4))
-    for state in (fresh, expected := trained(4)):
-        for parameter in state.model.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        state.optimiser.step()
-    assert equal(fresh, expected)
-
-
-def test_loss_scale_is_restored(tmp_path: Path) -> None:
-    kept = under(tmp_path / "c")
-    state = trained()
-    state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 0.1, "_growth_tracker": 7})
-    save(kept, state, 1)
-    fresh = of(model())
-    kept.restore_newest(fresh, print)
-    assert fresh.scaler.state_dict() == state.scaler.state_dict()
-    assert fresh.scaler.state_dict()["scale"] == 0.1
 
 
 def test_training_goes_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,99 +145,12 @@ def test_failed_completion_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(_path: Path, _values: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(module, "write_json", broken)
+    monkeypatch.setattr(checkpoint_folder, "write_json", broken)
     said: list[str] = []
     assert not save(kept, trained(2), 2, said.append)
     assert "Input/output error" in said[0]
     assert "check that disk" in said[0]
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-00000001"]
-
-
-def _truncate(folder: Path) -> None:
-    file = folder / shard_name(0, 1)
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def _garble(folder: Path) -> None:
-    (folder / shard_name(0, 1)).write_bytes(b"\xff" * 64)
-
-
-def _lose_shard(folder: Path) -> None:
-    (folder / shard_name(0, 1)).unlink()
-
-
-def _lose_values(folder: Path) -> None:
-    (folder / "state.json").unlink()
-
-
-def _cut_values(folder: Path) -> None:
-    (folder / "state.json").write_text('{"step": 2, ')
-
-
-def _empty_values(folder: Path) -> None:
-    (folder / "state.json").write_text('{"step": 2}')
-
-
-def _other_step(folder: Path) -> None:
-    (folder / "state.json").write_text((folder / "state.json").read_text().replace('"step": 2', '"step": 3'))
-
-
-@pytest.mark.parametrize(
-    "damage", [_truncate, _garble, _lose_shard, _lose_values, _cut_values, _empty_values, _other_step]
-)
-def test_damaged_newest_is_passed_over_and_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    kept = under(tmp_path / "c")
-    save(kept, trained(1), 1)
-    save(kept, trained(2), 2)
-    damage(kept.path(2))
-    said: list[str] = []
-    restored = trained(9)
-    assert kept.restore_newest(restored, said.append) == 1
-    assert "step 2 is passed over" in said[0]
-    assert str(kept.path(2)) in said[0]
-    assert equal(restored, trained(1))
-
-
-def test_another_model_is_passed_over_and_the_difference_named(tmp_path: Path) -> None:
-    kept = under(tmp_path / "c")
-    save(kept, trained(1), 1)
-    said: list[str] = []
-    deeper = of(model(depth=2))
-    before = {name: tensor.clone() for name, tensor in deeper.tensors().items()}
-    assert kept.restore_newest(deeper, said.append) == 0
-    assert "missing model.image_tower.blocks.1" in said[0]
-    assert all(torch.equal(before[name], tensor) for name, tensor in deeper.tensors().items())
-
-
-def test_unreadable_newer_ones_make_way_for_what_training_saves(tmp_path: Path) -> None:
-    kept = under(tmp_path / "c")
-    for step in (2, 3):
-        save(kept, trained(step), step)
-        _garble(kept.path(step))
-    restored = trained(9)
-    assert kept.restore_newest(restored, lambda _: None) == 0
-    assert equal(restored, trained(9))  # a refused checkpoint leaves nothing behind
-    save(kept, trained(1), 1)
-    assert kept.steps() == [1]
-    assert {path.name for path in kept.folder.glob("passed*")} == {"passed-over-00000002", "passed-over-00000003"}
-    save(kept, trained(2), 2)
-    assert kept.restore_newest(restored, print) == 2
-    assert equal(restored, trained(2))
-
-
-def test_a_parameter_that_never_moved_is_restored_too(tmp_path: Path) -> None:
-    def partly_moved() -> TrainingState:
-        state = of(model())
-        for name, parameter in state.model.named_parameters():
-            parameter.grad = None if name == "text_projection.weight" else torch.ones_like(parameter)
-        state.optimiser.step()
-        return state
-
-    kept = under(tmp_path / "c")
-    save(kept, partly_moved(), 5)
-    restored = trained(9)
-    assert kept.restore_newest(restored, print) == 5
-    assert equal(restored, partly_moved())
 
 
 def test_leftovers_of_a_killed_save_are_cleared(tmp_path: Path) -> None:
@@ -312,24 +159,6 @@ def test_leftovers_of_a_killed_save_are_cleared(tmp_path: Path) -> None:
     (tmp_path / "c" / ".step-00000002.part").mkdir()
     kept.clear_leftovers()
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-00000001"]
-
-
-class Compiled(nn.Module):
-    """As `torch.compile` names things, without the ten seconds of importing it."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = module
-
-
-def test_wrappers_do_not_change_names(tmp_path: Path) -> None:
-    kept = under(tmp_path / "c")
-    save(kept, trained(1), 1)
-    wrapped = of(model())
-    wrapped.model.image_tower = Compiled(wrapped.model.image_tower)
-    assert kept.restore_newest(wrapped, print) == 1
-    assert equal(wrapped, trained(1))
-    assert full_weights(wrapped.model).keys() == model().state_dict().keys()
 
 
 def _sharded() -> TrainingState:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.tiny_project import make_project, run_folder, set_params, start_command, train, wait_for_step
-from zerovl.engine.checkpoints import checkpoint_path, saved_steps
+from zerovl.engine.checkpoint_folder import checkpoint_path, saved_steps
 from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json_lines
 from zerovl.workspace import Workspace

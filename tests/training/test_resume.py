@@ -24,7 +24,7 @@ from tests.support.tiny_project import (
     train,
     wait_for_step,
 )
-from zerovl.engine.checkpoints import saved_steps
+from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.workspace import Workspace
 
 EPOCHS = "train.epochs=24.0"

@@ -12,7 +12,7 @@ from tests.support.towers import model
 from zerovl.data.batches.sampling import make_sampler
 from zerovl.data.streams.places import Begin, Layout, Places
 from zerovl.distributed.ranks import ALONE
-from zerovl.engine.checkpoints import SavedOn
+from zerovl.engine.checkpoint_folder import SavedOn
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
 from zerovl.sizing.footprint import Footprint

@@ -12,7 +12,7 @@ import pytest
 from tests.support.fork_server import server
 from tests.support.ports import free_port
 from tests.support.tiny_project import Process, copy_project, make_project, run_folder, set_params, train, wait_for_step
-from zerovl.engine.checkpoints import saved_steps
+from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.workspace import Workspace
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of a run: whole or absent, written by all ranks while training goes on.
 
-`runs/<fingerprint>/checkpoints/step-00000100/` holds one safetensors file a rank (see `state_files`) and
+`runs/<fingerprint>/checkpoints/step-00000100/` holds one safetensors file a rank (see `checkpoint_files`) and
 `state.json` (step, number of the checkpoint, loss scale). Training stops for the copy to host memory alone:
 a thread of each rank then writes and syncs its file in `.step-00000100.part/`, and when all ranks have
 written, a thread of rank 0 adds `state.json`, syncs the folder and renames it. So a name without `.part`
@@ -15,10 +15,9 @@ was writing is then a `.part` that the next start clears away.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -28,38 +27,20 @@ import torch
 
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoint_files import Piece, Staging, StoredTensors, shard_name, write_shard
+from zerovl.engine.checkpoint_folder import (
+    CheckpointFolder,
+    SavedOn,
+    checkpoint_path,
+    read_values,
+    saved_on,
+    saved_steps,
+)
 from zerovl.engine.state import TrainingState
 from zerovl.errors import ZeroVLError
-from zerovl.files import disk_is_full, read_json, sync_folder, write_json
+from zerovl.files import disk_is_full, write_json
 
-_PREFIX = "step-"
 Report = Callable[[str], None]
 Beside = Callable[[], tuple[str, Any] | None]  # a name, other for each rank, and what is written there as JSON
-
-
-@dataclass(frozen=True)
-class SavedOn:
-    """By how many ranks a checkpoint was written, with how many threads each, and how sharded weights were gathered.
-
-    Older checkpoints do not say the last two.
-    """
-
-    ranks: int
-    threads: int | None
-    gathers: str | None = None  # "float32", "low"
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return where the checkpoint of `step` is, or would be, in a run's folder of checkpoints."""
-    return folder / f"{_PREFIX}{step:08d}"
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    names = (path.name.removeprefix(_PREFIX) for path in folder.iterdir() if path.name.startswith(_PREFIX))
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 class _Task:
@@ -113,8 +94,7 @@ class Checkpoints:
         `gathers` is kept with each: how the run gathers sharded weights (`gathered_as`).
         """
         self.folder = folder
-        self.keep = keep
-        self.keep_every = keep_every
+        self._kept = CheckpointFolder(folder, keep, keep_every)
         self._ranks = ranks
         self._hear_whole = hear_whole
         self._gathers = gathers
@@ -140,11 +120,7 @@ class Checkpoints:
 
     def saved_on(self, step: int) -> SavedOn | None:
         """Return what the checkpoint of `step` was written on; None where there is none."""
-        path = self.path(step) / "state.json"
-        if not path.is_file():
-            return None
-        values = read_json(path)
-        return SavedOn(int(values["world_size"]), values.get("threads"), values.get("gathers"))
+        return saved_on(self.path(step))
 
     def begin(self, state: TrainingState, step: int, report: Report) -> None:
         """Copy the state of `step` and start to write it; a collective. Waits for a save that still runs."""
@@ -203,7 +179,7 @@ class Checkpoints:
         """
         refused: ZeroVLError | None = None
         try:
-            values = _read_values(path, step)
+            values = read_values(path, step)
             stored = StoredTensors(path)
             tensors = state.empty_like_stored(stored.tensors, str(path), of_other_settings=True)
             stored.read_into(tensors)
@@ -216,8 +192,7 @@ class Checkpoints:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed run was writing; on rank 0, before the first step."""
-        for aside in self.folder.glob(f".{_PREFIX}*.part"):
-            shutil.rmtree(aside, ignore_errors=True)
+        self._kept.clear_leftovers()
 
     def _settle(self, wait: bool, report: Report) -> None:
         """Take a running save as far as it has come, or to its end."""
@@ -238,52 +213,16 @@ class Checkpoints:
         return (lambda: self._complete(save.step, save.values)) if self._ranks.is_first else None
 
     def _write(self, step: int, pieces: list[Piece], beside: tuple[str, Any] | None) -> None:
-        write_shard(self._aside(step) / shard_name(self._ranks.rank, self._ranks.world_size), pieces)
+        write_shard(self._kept.aside(step) / shard_name(self._ranks.rank, self._ranks.world_size), pieces)
         if beside:
-            write_json(self._aside(step) / beside[0], beside[1])
+            write_json(self._kept.aside(step) / beside[0], beside[1])
 
     def _complete(self, step: int, values: dict[str, Any]) -> None:
         """On rank 0: name the checkpoint, then drop old ones."""
-        aside, final = self._aside(step), self.path(step)
         world_size = self._ranks.world_size
-        names = [shard_name(rank, world_size) for rank in range(world_size)]
-        if absent := [name for name in names if not (aside / name).is_file()]:
-            raise OSError(f"other ranks wrote {absent} where rank 0 does not see them; let all nodes share runs/")
-        write_json(aside / "state.json", values)
-        sync_folder(aside)
-        if final.exists():  # of the same step, and could not be read
-            self._remove(step)
-        aside.rename(final)
-        sync_folder(self.folder)
+        self._kept.complete(step, [shard_name(rank, world_size) for rank in range(world_size)], values)
         self._hear_whole(step)
-        self._drop_old(step)
-
-    def _drop_old(self, step: int) -> None:
-        known = self.steps()
-        old = [other for other in known if other <= step][: -self.keep]
-        for other in (other for other in old if not self._stays(other)):
-            self._remove(other)
-        for other in (other for other in known if other > step):  # restoring passed them over; they may be repaired
-            aside = self.folder / f"passed-over-{other:08d}"
-            shutil.rmtree(aside, ignore_errors=True)
-            with suppress(OSError):
-                self.path(other).rename(aside)
-
-    def _remove(self, step: int) -> None:
-        """Take the name away first: a kill in between must not leave half a checkpoint under it."""
-        gone = self.folder / f".{_PREFIX}{step:08d}.old.part"
-        shutil.rmtree(gone, ignore_errors=True)
-        with suppress(OSError):  # what stays costs space alone, and the next start clears it
-            self.path(step).rename(gone)
-            shutil.rmtree(gone)
-
-    def _stays(self, step: int) -> bool:
-        if not self.keep_every:
-            return False
-        try:
-            return bool(read_json(self.path(step) / "state.json")["number"] % self.keep_every == 0)
-        except (ZeroVLError, KeyError, TypeError):
-            return False  # nothing could resume from it
+        self._kept.drop_old(step)
 
     def _give_up(self, save: _Save, report: Report) -> None:
         """All ranks have ended: tell why, remove what was written, keep the last good one."""
@@ -297,7 +236,7 @@ class Checkpoints:
                 f"{last}; {_advice(error)}"
             )
         if self._ranks.is_first:
-            shutil.rmtree(self._aside(save.step), ignore_errors=True)
+            self._kept.give_up(save.step)
         self._failed, self._save = True, None
 
     def _tell_slow(self, step: int, running: int, report: Report) -> None:
@@ -319,7 +258,7 @@ class Checkpoints:
         path = self.path(step)
         refused: ZeroVLError | None = None
         try:
-            values = _read_values(path, step)
+            values = read_values(path, step)
             stored = StoredTensors(path)
             tensors = state.empty_like_stored(stored.tensors, str(path))
             stored.read_into(tensors)
@@ -333,9 +272,6 @@ class Checkpoints:
             self._number = values["number"]
         return not any_refused
 
-    def _aside(self, step: int) -> Path:
-        return self.folder / f".{_PREFIX}{step:08d}.part"
-
     def _who(self) -> str:
         return "" if self._ranks.is_first else f"rank {self._ranks.rank}: "
 
@@ -346,17 +282,6 @@ class Checkpoints:
             yield
         finally:
             self._blocked += time.perf_counter() - start
-
-
-def _read_values(path: Path, step: int) -> dict[str, Any]:
-    file = path / "state.json"
-    values = read_json(file)
-    if not isinstance(values, dict) or values.get("step") != step:
-        raise ZeroVLError(f"{file}: is not of step {step}; delete this checkpoint")
-    for key, kind in (("number", int), ("world_size", int), ("scaler", dict)):
-        if not isinstance(values.get(key), kind):
-            raise ZeroVLError(f"{file}: {key!r} is {values.get(key)!r}, not {kind.__name__}; delete this checkpoint")
-    return values
 
 
 def _advice(error: Exception) -> str:

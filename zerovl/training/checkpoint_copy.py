@@ -12,7 +12,7 @@ from typing import Protocol
 
 from zerovl import s3
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.checkpoints import saved_steps
+from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.text_format import size

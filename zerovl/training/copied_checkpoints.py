@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl import s3
-from zerovl.engine.checkpoints import checkpoint_path
+from zerovl.engine.checkpoint_folder import checkpoint_path
 from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, disk_is_full, sha256_file, sync_folder

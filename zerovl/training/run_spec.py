@@ -14,7 +14,7 @@ from zerovl.data.open_shards import ShardFiles, shard_root
 from zerovl.data.streams.reader import StreamedSource
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.checkpoints import saved_steps
+from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.gate_sources import gate_problem
 from zerovl.model.text import CaptionTokenizer

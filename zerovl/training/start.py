@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zerovl.engine.checkpoint_files import StoredTensors
-from zerovl.engine.checkpoints import checkpoint_path, saved_steps
+from zerovl.engine.checkpoint_folder import checkpoint_path, saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_file, sha256_json
 from zerovl.model import bundle

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zerovl.data.batches.visits import NOUNS
 from zerovl.data.streams.places import Layout, Places
-from zerovl.engine.checkpoints import SavedOn
+from zerovl.engine.checkpoint_folder import SavedOn
 from zerovl.engine.frozen_features import training_image_size, unaugmented_sides, without_cache
 from zerovl.engine.model_options import options_without_effect
 from zerovl.engine.parameter_groups import describe, learned_parameters
