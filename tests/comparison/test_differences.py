@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.paths import ROOT
+from zerovl.comparison import opening
 from zerovl.comparison.differences import Row, compare
 from zerovl.comparison.subject import Subject, in_order
 from zerovl.evaluation.figures import Figures
-from zerovl.evaluation.items import read_items, write_items
+from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
 from zerovl.evaluation.metrics import Table
 from zerovl.evaluation.scores import read_queries
 from zerovl.files import read_json
@@ -55,6 +58,20 @@ def test_folds_need_no_ranks_by_query(old: Subject, tmp_path: Path) -> None:
     write_items(tmp_path / "items.parquet", {"folds": Table({}, {}, figures=figures)})
     first = replace(old, queries=None, items=read_items(tmp_path / "items.parquet"))
     assert lacking(first, first, "folds.rsum") == "paired"
+
+
+def test_a_newer_form_of_items_leaves_its_intervals_out_and_the_rest_stands(old: Subject, tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "release")
+    later = ITEMS_SCHEMA.with_metadata({"format": "zerovl-items-2"})
+    pq.write_table(later.empty_table(), tmp_path / "release" / "items.parquet")
+    newer = opening._evaluated("newer", "", tmp_path / "release", {}, old.sets)
+    why = "newer: its figures by item were written by a newer zerovl (zerovl-items-2, this one reads zerovl-items-1)"
+    for metric in ("colours.top1", "folds.rsum"):
+        assert lacking(old, newer, metric) == f"no interval: {why}; update zerovl"
+        (change,) = row_of(old, newer, "mean", metric).changes
+        assert change is not None
+        assert change.value == 0.0
+    assert lacking(old, newer, "rsum") == "paired"
 
 
 def test_a_source_called_mean_does_not_take_the_row_of_the_mean(old: Subject) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.figures import Figures
-from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
+from zerovl.evaluation.items import ITEMS_SCHEMA, NewerFormError, read_items, write_items
 from zerovl.evaluation.metrics import Interval, Table
 from zerovl.evaluation.paired_items import NotPaired, paired_items
 
@@ -134,8 +134,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_items(tmp_path / "broken.parquet")
     later = ITEMS_SCHEMA.with_metadata({"format": "zerovl-items-2"})
     pq.write_table(later.empty_table(), tmp_path / "later.parquet")
-    with pytest.raises(ZeroVLError, match=r"says 'zerovl-items-2', expected 'zerovl-items-1'.*update"):
+    with pytest.raises(NewerFormError, match=r"later\.parquet: written by a newer zerovl \(zerovl-items-2, .*; update"):
         read_items(tmp_path / "later.parquet")
+    for form in ("zerovl-items-0", "zerovl-items-x", "2"):
+        pq.write_table(ITEMS_SCHEMA.with_metadata({"format": form}).empty_table(), tmp_path / "other.parquet")
+        with pytest.raises(ZeroVLError, match=f"other\\.parquet: says '{form}', expected 'zerovl-items-1'"):
+            read_items(tmp_path / "other.parquet")
     pq.write_table(ITEMS_SCHEMA.empty_table().drop_columns("of"), tmp_path / "fewer.parquet")
     with pytest.raises(ZeroVLError, match=r"fewer\.parquet: says 'zerovl-items-1', expected"):
         read_items(tmp_path / "fewer.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +11,17 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.fake_world import FakeEncoder, make_world
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation.figures import Figures
-from zerovl.evaluation.items import read_items, write_items
+from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
 from zerovl.evaluation.metrics import OVERALL, Interval, Score, Table, Unpaired
 from zerovl.evaluation.scores import by_source, read_queries, score, write_queries
 from zerovl.params import EvaluateParams, GateParams, MachineParams
-from zerovl.release import holder
+from zerovl.release import holder, kept_ranks
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, Reason, judge
 from zerovl.release.named_drops import Measured, differences
 from zerovl.workspace import Workspace
@@ -160,3 +163,39 @@ def test_why_the_holder_s_items_are_not_to_be_had_is_kept(monkeypatch: pytest.Mo
     version = SimpleNamespace(metrics={}, provenance={})
     measured = holders._holder(cast("Any", None), cast("Any", version), pa.table({}))
     assert (measured.items, measured.no_items) == (None, "items.parquet is damaged")
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    path = tmp_path / "reports" / "evaluation" / "items.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(ITEMS_SCHEMA.with_metadata({"format": "zerovl-items-2"}).empty_table(), path)
+    return path
+
+
+def test_a_newer_form_of_the_holder_s_items_leaves_intervals_out(
+    monkeypatch: pytest.MonkeyPatch, newer: Path, pair: tuple[Measured, Measured, float]
+) -> None:
+    monkeypatch.setattr(kept_ranks.transfer, "fetch_file", lambda *its: shutil.copy(newer, its[-1]))
+    version = SimpleNamespace(files={"items.parquet": None}, reference="zerovl@2")
+    why = kept_ranks.fetch_items(cast("Any", SimpleNamespace(store=None)), cast("Any", version))
+    said = "items.parquet of zerovl@2: written by a newer zerovl (zerovl-items-2, this one reads zerovl-items-1)"
+    assert why == f"{said}; update zerovl"
+    held = replace(pair[1], no_items=why)
+    assert differences(["pets.top1"], pair[0], held, SETTINGS)["pets.top1"] == Unpaired(10.0, why=why)
+
+
+def test_a_newer_form_of_the_candidate_s_items_leaves_intervals_out(
+    monkeypatch: pytest.MonkeyPatch, newer: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(holder, "read_queries", lambda _: pa.table({}))
+    workspace = Workspace(tmp_path)
+    assert workspace.evaluation_items == newer
+    measured = holder.Holders(SETTINGS, workspace, MachineParams(), ["pets.top1"])._candidate({})
+    assert measured.items is None
+    assert measured.no_items.startswith(
+        "the candidate's figures by item were written by a newer zerovl (zerovl-items-2"
+    )
+    newer.write_bytes(b"PAR1 no")
+    with pytest.raises(ZeroVLError, match=r"items\.parquet: not a table of figures by item"):
+        holder.Holders(SETTINGS, workspace, MachineParams(), ["pets.top1"])._candidate({})

@@ -195,15 +195,18 @@ def _of_items(
 
 def _not_comparable(first: Subject, other: Subject, evaluator: str) -> Lacking | None:
     """Why an evaluator's metrics cannot be paired; None where it asked both of the same and both kept what it found."""
-    before = [subject.label for subject in (first, other) if subject.items is None]
+    without = [subject for subject in (first, other) if subject.items is None]
     asked = [subject.sets.get(evaluator, {}) for subject in (first, other)]
     if any(asked):
         known = all("digest" in its for its in asked)  # not of releases of before sets had one
-        if not same_set(*asked) and (known or not before):
+        if not same_set(*asked) and (known or not without):
             return Lacking("unpaired", "the set has other pictures, classes or templates")
     elif other_data := same_data(first, other):
         return Lacking("unpaired", other_data)
-    if before:
-        return Lacking("no interval", f"made before figures by item were kept: {' and '.join(before)}")
+    if newer := [f"{its.label}: its figures by item were {its.newer_items}" for its in without if its.newer_items]:
+        return Lacking("no interval", "; ".join(newer))
+    if without:
+        before = " and ".join(subject.label for subject in without)
+        return Lacking("no interval", f"made before figures by item were kept: {before}")
     silent = [subject.label for subject in (first, other) if not keeps(subject.items, evaluator)]
     return Lacking("no interval", f"it kept no figures by item of {' and '.join(silent)}") if silent else None

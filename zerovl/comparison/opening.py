@@ -21,7 +21,7 @@ from zerovl.comparison import revision
 from zerovl.comparison.parameters import by_key
 from zerovl.comparison.subject import Subject, in_order
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.items import read_items
+from zerovl.evaluation.items import NewerFormError, read_items
 from zerovl.evaluation.report.content import Curves, read_curves
 from zerovl.evaluation.scores import read_queries
 from zerovl.files import read_json, sha256_file
@@ -144,12 +144,19 @@ def _evaluated(
     """Read metrics, figures by query and item, and sample from a folder that has them by their usual names, or some."""
     queries, items = folder / release_files.QUERIES, folder / release_files.ITEMS
     pairs = folder / release_files.SAMPLE / release_files.SAMPLE_PAIRS
+    kept, newer = None, ""
+    if items.is_file():
+        try:
+            kept = read_items(items)
+        except NewerFormError as error:  # the rest of it can be compared
+            newer = error.why
     return Subject(
         label,
         origin,
         report(folder / release_files.METRICS) if metrics is None else metrics,
         in_order(read_queries(queries)) if queries.is_file() else None,
-        read_items(items) if items.is_file() else None,
+        kept,
+        newer,
         sets,
         params,
         curves or Curves([], []),

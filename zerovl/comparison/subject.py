@@ -23,7 +23,8 @@ class Subject:
     origin: str  # what it is, in a few words
     metrics: Mapping[str, Any] = field(default_factory=dict)  # the content of metrics.json
     queries: pa.Table | None = None  # ranks by query, in the order of `in_order`
-    items: pa.Table | None = None  # what further metrics count of each item; None where it was not kept yet
+    items: pa.Table | None = None  # what further metrics count of each item; None where it is not to be had
+    newer_items: str = ""  # why they cannot be read, where a newer ZeroVL kept them
     sets: Mapping[str, Any] = field(default_factory=dict)  # what was asked of each classified set, with its digest
     params: Mapping[str, Any] = field(default_factory=dict)  # by dotted key, as `parameters.by_key` gives them
     curves: Curves = field(default_factory=lambda: Curves([], []))

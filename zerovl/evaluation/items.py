@@ -18,7 +18,8 @@ from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.metrics import Table
 from zerovl.files import atomic_write
 
-FORMAT = "zerovl-items-1"
+_FAMILY, _FORM = "zerovl-items-", 1
+FORMAT = f"{_FAMILY}{_FORM}"
 _FORMAT_KEY = b"format"
 _DICTIONARY_BYTES = 1 << 26  # of distinct names of items: each metric has the same ones
 
@@ -38,6 +39,14 @@ ITEMS_SCHEMA = pa.schema(
 )
 
 
+class NewerFormError(ZeroVLError):
+    """A file of figures by item has a form of later than this version of ZeroVL; `why` says so without its place."""
+
+    def __init__(self, path: Path, form: str) -> None:
+        self.why = f"written by a newer zerovl ({form}, this one reads {FORMAT}); update zerovl"
+        super().__init__(f"{path}: {self.why}")
+
+
 def write_items(path: Path, tables: Mapping[str, Table]) -> None:
     """Write the figures of evaluators' tables by name; a file without rows where there are none."""
     parts = [_rows(name, its) for name, table in tables.items() for its in table.figures]
@@ -50,7 +59,8 @@ def read_items(path: Path) -> pa.Table:
     """Read a file of `write_items`: rows of `ITEMS_SCHEMA`.
 
     Raises:
-        ZeroVLError: there is no such file, it is not one of these, or a newer version of ZeroVL wrote it.
+        NewerFormError: a newer version of ZeroVL wrote it.
+        ZeroVLError: there is no such file, or it is not one of these.
     """
     try:
         found = pq.read_table(path)
@@ -59,10 +69,12 @@ def read_items(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ZeroVLError(f"{path}: not a table of figures by item ({error}); run `dvc repro -f evaluate`") from None
     said = (found.schema.metadata or {}).get(_FORMAT_KEY, b"no form").decode(errors="replace")
+    number = said.removeprefix(_FAMILY)
+    if number != said and number.isdecimal() and int(number) > _FORM:
+        raise NewerFormError(path, said)
     if said != FORMAT or not found.schema.equals(ITEMS_SCHEMA):
         raise ZeroVLError(
-            f"{path}: says {said!r}, expected {FORMAT!r} with its columns; a newer version of ZeroVL may have written "
-            "it: update, or run `dvc repro -f evaluate` with this one"
+            f"{path}: says {said!r}, expected {FORMAT!r} with its columns; run `dvc repro -f evaluate` to make it again"
         )
     return found
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from zerovl import own_gpus
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import paired_difference
-from zerovl.evaluation.items import read_items
+from zerovl.evaluation.items import NewerFormError, read_items
 from zerovl.evaluation.job import Job
 from zerovl.evaluation.metrics import MEAN, RETRIEVAL
 from zerovl.evaluation.paired import difference
@@ -76,8 +76,12 @@ class Holders:
 
     def _candidate(self, metrics: Mapping[str, Any]) -> Measured:
         sets, items = classification_sets(self.workspace.evaluation_details), self.workspace.evaluation_items
-        kept = read_items(items) if items.is_file() else None  # an evaluation of before there was one lacks it
-        lacks = "" if kept is not None else "the candidate was evaluated before figures by item were kept"
+        kept, lacks = None, "the candidate was evaluated before figures by item were kept"
+        if items.is_file():
+            try:
+                kept, lacks = read_items(items), ""
+            except NewerFormError as error:
+                lacks = f"the candidate's figures by item were {error.why}"
         return Measured(metrics, read_queries(self.workspace.evaluation_queries), sets, kept, lacks)
 
     def _by_kept_ranks(self, registry: Registry, holder: Version, ours: Measured) -> Comparison | NotKept:
