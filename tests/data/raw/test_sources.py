@@ -10,7 +10,7 @@ from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
 from zerovl.data.raw.sources import resolve
 from zerovl.errors import ZeroVLError
-from zerovl.params import DataParams
+from zerovl.params import DataParams, SourceParams
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
@@ -53,6 +53,14 @@ def test_names_of_source_folders(tmp_path: Path) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/my pictures", "train", 1)
     with pytest.raises(ZeroVLError, match="letters, digits"):
         raw_sources.run_prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mean", "pool"])
+def test_a_source_has_no_name_of_scores_over_all_sources(tmp_path: Path, name: str) -> None:
+    (tmp_path / "raw" / name).mkdir(parents=True)
+    for data in (DataParams(raw="raw"), DataParams(sources=[SourceParams(name=name, path="raw")])):
+        with pytest.raises(ZeroVLError, match=f"source .{name}.: scores of .* have that name, .*; rename its folder"):
+            resolve(data, tmp_path)
 
 
 def test_what_macos_leaves_beside_sources_is_none(tmp_path: Path) -> None:

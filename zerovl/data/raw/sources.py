@@ -13,6 +13,7 @@ from zerovl.data.raw.table_files import is_table
 from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, SourceParams
 
+_TAKEN = {"mean": "the mean over sources", "pool": "all sources searched as one"}  # in metrics, tables and the gate
 _MAX_NAME = 64  # key and ending must fit into the 100 bytes of a USTAR name
 
 
@@ -41,6 +42,11 @@ def _folders(raw: Path, setting: str) -> list[SourceParams]:
 
 
 def _resolve(settings: SourceParams, root: Path) -> Source:
+    if settings.name in _TAKEN:
+        raise ZeroVLError(
+            f"source {settings.name!r}: scores of {_TAKEN[settings.name]} have that name, so those of the source would "
+            "be taken for them; rename its folder, or name it in data.sources"
+        )
     if len(settings.name) > _MAX_NAME:
         raise ZeroVLError(f"source {settings.name!r}: name longer than {_MAX_NAME} characters; shorten it")
     remote = is_remote(settings.path)
