@@ -1,16 +1,22 @@
-"""Server and worker are killed and come back after weeks: the slot of a lost run is free, and one late run begins."""
+"""Server and worker are killed and back after weeks: a lost run is told of, its slot is free, one late run begins."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.runtime import notice_setting
+from flows.server import notices
 from flows.server.upkeep import Patience, Upkeep
 from tests.support.factory import Factory, kill
+from tests.support.prefect_api import wait_for
+from tests.support.webhook import receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RETRAIN = "retrain/retrain-weekly"  # one run at a time
@@ -38,13 +44,40 @@ def weeks_ago(factory: Factory) -> list[dict[str, Any]]:
     return sorted(late, key=lambda row: str(row["expected_start_time"]))
 
 
-def test_a_slot_is_free_again_and_of_the_late_runs_the_newest_begins(factory: Factory) -> None:
+def automations(factory: Factory) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in factory.api("POST", "/automations/filter", {"limit": 200})}
+
+
+@pytest.fixture
+def told(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """What a webhook is told, as `make deploy` sets it up."""
+    api = f"{factory.url}/api"
+    with receiver() as (address, got):
+        monkeypatch.setenv(notice_setting.VARIABLE, address)
+        with temporary_settings({PREFECT_API_URL: api}), SyncPrefectClient(api) as client:
+            notices.apply(client, automations(factory))
+        yield got
+        for name, each in automations(factory).items():  # nobody listens any more
+            if name.startswith(notices.PREFIX):
+                factory.api("DELETE", f"/automations/{each['id']}")
+
+
+def has_event(factory: Factory, state: dict[str, Any]) -> bool:
+    """Whether the server has written down the event of a state, which it does a second later."""
+    return bool(factory.api("POST", "/events/filter", {"filter": {"id": {"id": [state["id"]]}}})["events"])
+
+
+def test_people_are_told_a_slot_is_free_again_and_of_the_late_runs_the_newest_begins(
+    factory: Factory, told: list[dict[str, Any]]
+) -> None:
     assert factory.worker
     assert factory.server
     kill(factory.worker)
     pending, waiting = factory.run(RETRAIN), factory.run(RETRAIN)
-    assert begin(factory, pending)["type"] == "PENDING"
+    promised = begin(factory, pending)
+    assert promised["type"] == "PENDING"
     assert begin(factory, waiting)["name"] == "AwaitingConcurrencySlot"
+    wait_for("the event of what the worker promised", lambda: has_event(factory, promised))
     kill(factory.server)
     factory.start_server()
     late = weeks_ago(factory)
@@ -68,6 +101,9 @@ def test_a_slot_is_free_again_and_of_the_late_runs_the_newest_begins(factory: Fa
                 assert state["message"].endswith(f"and never began; {stands}")
             assert slots(factory) == 0
             assert keeper.look() == []
+        wait_for("word of the lost run", lambda: told)  # at once: Prefect alone would wait for 15 minutes
+        assert [each["title"] for each in told] == [f"{factory.name(pending)} of retrain-weekly failed"]
+        assert message in told[0]["message"]
         offered = factory.api("POST", "/work_pools/zerovl/get_scheduled_flow_runs", {"limit": 50})
         now = datetime.now(UTC).isoformat()
         due = {each["flow_run"]["id"] for each in offered if each["flow_run"]["expected_start_time"] < now}
