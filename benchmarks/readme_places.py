@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILE = "readme.json"  # what the demo printed
 MINUTES = "minutes.json"  # what the steps of `.ci/run` took
 RUNS_AT_ONCE = "runs_at_once.json"  # what of several runs arrived on a server
+CANCEL = "cancel.json"  # what passed from Cancel to the end of a run
 PLAN = "plan.txt"  # what the plan of the paper's recipe prints
 _DOWNLOAD_SECONDS = 60  # a set-up that takes less found its packages in the installer's cache
 
@@ -162,10 +163,23 @@ def _runs_at_once(_: Mapping[str, Any], results: Path) -> str:
     )
 
 
+def _cancelled(_: Mapping[str, Any], results: Path) -> str:
+    """Seconds to the end of runs that were cancelled, a row for each place where they were."""
+    record = read_json(results / CANCEL)
+    rows = [
+        f"| {f'`{where}`' if where.isalpha() else where} | {row['seconds_to_no_process']:.0f} s "
+        f"| {row['seconds_to_cancelled']:.0f} s |"
+        for where, row in record["cancelled"].items()
+    ]
+    cores = f"{record['machine']['processor']}, {record['machine']['cores']} cores"
+    return "\n".join([_CANCELLED, "|---|---|---|", *rows, "", f"Measured {record['date']} on {cores}"])
+
+
 def _plan(_: Mapping[str, Any], results: Path) -> str:
     return "--pairs 14200000\n" + (results / PLAN).read_text(encoding="utf-8") + "```"
 
 
+_CANCELLED = "| a run is cancelled in the middle of | no process is left after | the run is Cancelled after |"
 _NUMBER = r"[-+\d.,]+"
 PLACES = (
     Place("README.md", r"registered model: about \d+ minutes on 2 CPU cores(?:, packages cached)?", _demo),
@@ -183,6 +197,7 @@ PLACES = (
         _debiased,
     ),
     Place("flows/README.md", r"\d+ of \d+ runs\ncame to their end in .*? requests of the runs: [^.]*\.", _runs_at_once),
+    Place("flows/README.md", rf"{re.escape(_CANCELLED)}\n.*?Measured [^\n]*? cores", _cancelled),
     Place("docs/training.md", r"--pairs 14200000\n.*?```", _plan),
     Place("docs/compare.md", r"\$ zerovl compare zerovl@1 zerovl@2\n.*?\n```", _compare),
     Place("docs/registry.md", r"`zerovl@production was zerovl@1, RSUM [^`]*`", _holder),
