@@ -17,9 +17,10 @@ from torch import Tensor
 
 from zerovl.objective.targets import Targets
 
-# Measured on a CPU: 512 to 2048 are equally fast on one thread within 8%, and with several threads on
-# a busy machine each operation waits for the slowest, so few and large ones win. Two buffers are 32 MiB.
-TILE = 2048
+# Measured on a CPU: 512 to 2048 are equally fast on one thread within 8%, and with several threads on a busy machine
+# each operation waits for the slowest, so few and large ones win. Two buffers of 1024 are 8 MiB, and find room in what
+# the towers' passes have left; those of 2048 are 32 MiB, which the heap of a CPU takes from the system each time.
+TILE = 1024
 # On a GPU a tile should fill all multiprocessors: 1024 blocks of 128 x 128, 64 MiB a buffer.
 CUDA_TILE = 4096
 # Logits up to this size need no shift: exp(40) and exp(-40) and their sums are normal float32.
