@@ -32,8 +32,8 @@ def _ranks(its: ThreadRank) -> Ranks:
 def _encode(world: World, ranks: Ranks, size: int) -> tuple[Pool, list[Embeddings]]:
     models = [FakeEncoder(), FakeEncoder(seed=1)]
     batches = {
-        source: (len(rows), world.batches(source, models[0].transform, size)[own(ranks)])
-        for source, rows in world.samples.items()
+        source: (len(rows), world.batches(source, models[0].transform, size)[own(ranks, number)])
+        for number, (source, rows) in enumerate(world.samples.items())
     }
     return encode(batches, models, size, ranks)
 
@@ -53,6 +53,13 @@ def test_embeddings_do_not_depend_on_the_number_of_ranks(
         for found, expected in zip(its_embeddings, embeddings, strict=True):
             assert torch.equal(found.image.view(torch.int32), expected.image.view(torch.int32))
             assert torch.equal(found.text.view(torch.int32), expected.text.view(torch.int32))
+
+
+def test_the_small_last_batches_of_sources_are_dealt_in_turn() -> None:
+    def pictures(rank: int) -> int:
+        return sum(sum([128, 98][own(Ranks(rank, 2, ALONE.device, ALONE.collectives), source)]) for source in range(6))
+
+    assert pictures(0) == pictures(1) == 3 * (128 + 98)
 
 
 def test_pictures_of_a_set_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:

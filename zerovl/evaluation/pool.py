@@ -127,15 +127,17 @@ def encode(
     images = [RowsOfAll(total, ranks) for _ in models]
     first = 0  # row of the source's first picture
     with tqdm(total=total, desc="pictures", unit="", leave=False, disable=not ranks.is_first) as bar:
-        for source, (pictures, its_batches) in batches.items():
+        for number, (source, (pictures, its_batches)) in enumerate(batches.items()):
             facts[source] = []
-            for start, batch in zip(count(ranks.rank * batch_size, ranks.world_size * batch_size), its_batches):
-                rows = slice(first + start, first + start + len(batch.keys))
+            batch_numbers = count(own(ranks, number).start, ranks.world_size)
+            for batch_number, batch in zip(batch_numbers, its_batches, strict=False):  # as many as there are batches
+                start = first + batch_number * batch_size
+                rows = slice(start, start + len(batch.keys))
                 for model, its_images in zip(models, images, strict=True):
                     its_images.put(rows, model.encode_pixels(batch.images))
                 facts[source].append([list(batch.image_ids), list(batch.keys), [list(its) for its in batch.captions]])
                 bar.update(min(ranks.world_size * len(batch.keys), total - bar.n))
-            facts[source] = facts_of_all(facts[source], ranks)
+            facts[source] = facts_of_all(facts[source], ranks, number)
             first += pictures
     pool = _pool_of(facts)
     texts = _encode_captions(pool.captions, models, batch_size, ranks)

@@ -1,8 +1,9 @@
 """Deal the batches of an evaluation over ranks, and bring together what each made of its own.
 
-Batch number k belongs to rank k mod W. What a batch holds does not depend on W, so neither does what a model makes of
-it. Tensors are brought together bit by bit, on the CPU, and each row is in memory once: of large pools embeddings are
-most of what there is.
+Batch number k belongs to rank k mod W, and of the s-th source to rank (k + s) mod W: the last batch of a source is a
+small one, and else the same rank had it of each. What a batch holds does not depend on W, so neither does what a model
+makes of it. Tensors are brought together bit by bit, on the CPU, and each row is in memory once: of large pools
+embeddings are most of what there is.
 
 Shapes: `N` rows of all batches, `n` of one, `D` their width, `W` ranks.
 """
@@ -24,18 +25,18 @@ _ABSENT = object()
 _SUMMED_AT_ONCE = 1 << 22  # numbers: a sum over ranks needs as much memory again
 
 
-def own(ranks: Ranks) -> slice:
-    """Return which batches are this rank's."""
-    return slice(ranks.rank, None, ranks.world_size)
+def own(ranks: Ranks, source: int = 0) -> slice:
+    """Return which batches of a source, by its number, are this rank's."""
+    return slice((ranks.rank - source) % ranks.world_size, None, ranks.world_size)
 
 
-def facts_of_all(own_facts: Sequence[Fact], ranks: Ranks) -> list[Fact]:
+def facts_of_all(own_facts: Sequence[Fact], ranks: Ranks, source: int = 0) -> list[Fact]:
     """Return what is known of each batch, in the order of the batches, from what each rank knows of its own: JSON."""
     if ranks.world_size == 1:
         return list(own_facts)
-    texts = _gather_bytes(json.dumps(own_facts).encode(), ranks)
-    by_rank = [json.loads(text) for text in texts]
-    rounds = chain.from_iterable(zip_longest(*by_rank, fillvalue=_ABSENT))
+    by_rank = [json.loads(text) for text in _gather_bytes(json.dumps(own_facts).encode(), ranks)]
+    first = source % ranks.world_size  # rank of the first batch
+    rounds = chain.from_iterable(zip_longest(*by_rank[first:], *by_rank[:first], fillvalue=_ABSENT))
     return [fact for fact in rounds if fact is not _ABSENT]
 
 

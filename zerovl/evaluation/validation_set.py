@@ -25,18 +25,18 @@ def validation_batches(
     Of several ranks each has its own batches (`sharing.own`).
     """
     return {
-        source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size, ranks))
-        for source in manifest.sources("valid")
+        source: (manifest.pairs(source, "valid"), _batches(manifest, shards, source, model, batch_size, ranks, number))
+        for number, source in enumerate(manifest.sources("valid"))
     }
 
 
 def _batches(
-    manifest: Manifest, shards: ShardReader, source: str, model: Encoder, batch_size: int, ranks: Ranks
+    manifest: Manifest, shards: ShardReader, source: str, model: Encoder, batch_size: int, ranks: Ranks, number: int
 ) -> Iterator[EvaluationBatch]:
     """Give a split's batches; its worker processes start when the first one is asked for."""
     # On a CPU the encoder itself is what all cores are busy with.
     workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // ranks.world_size))
-    share, transform = own(ranks), model.transform
+    share, transform = own(ranks, number), model.transform
     with evaluation_batches(manifest, shards, source, "valid", transform, batch_size, workers, share) as batches:
         yield from batches
 
