@@ -130,8 +130,9 @@ NOT_COUNTED_FOR = {
         "zerovl.evaluation.classification": _SHAPES_NO_WEIGHT,
         **{
             f"zerovl.evaluation.classification.{name}": _SHAPES_NO_WEIGHT
-            for name in ("encoding", "sets", "tars", "templates", "zero_shot")
+            for name in ("encoding", "linear_probe", "sets", "tars", "templates", "zero_shot")
         },
+        "zerovl.evaluation.fold_ranking": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.metrics": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.pool": _SHAPES_NO_WEIGHT,
         "zerovl.evaluation.ranking": _SHAPES_NO_WEIGHT,
@@ -140,6 +141,8 @@ NOT_COUNTED_FOR = {
         "zerovl.evaluation.two_way": _SHAPES_NO_WEIGHT,
         "zerovl.training.learning": _SHAPES_NO_WEIGHT,
         "zerovl.training.passes": _SHAPES_NO_WEIGHT,
+        "zerovl.training.probe_check": _SHAPES_NO_WEIGHT,
+        "zerovl.training.valid_folds": _SHAPES_NO_WEIGHT,
         "zerovl.training.valid_sets": _SHAPES_NO_WEIGHT,
     },
 }

@@ -17,7 +17,8 @@ from tests.support.fake_world import FakeEncoder, World
 from tests.support.real_world import make_model, make_project, settings
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
-from zerovl.evaluation.folds import Folds, folds_of
+from zerovl.evaluation.fold_ranking import folds_of
+from zerovl.evaluation.folds import Folds
 from zerovl.evaluation.items import read_items, write_items
 from zerovl.evaluation.metrics import Interval, Table, find, value_of
 from zerovl.evaluation.paired_items import paired_items

@@ -21,15 +21,16 @@ def scored(ranks: Ranks, root: Path, sharded: bool) -> tuple[dict[str, float], i
     """Return the scores of a new model, and how many pictures went through this rank's tower."""
     for module in (passes, periodic_evaluation, valid_sets):
         module.PASS = 3  # type: ignore[attr-defined]
-    sets = f"evaluate.classification=[{{name: colours, folder: {root / 'set'}}}]"
-    params = recipe("train.valid_set_pictures=100", "train.valid_pairs=16", sets)
+    measured = "measures: [zero_shot, linear_probe]"
+    sets = f"evaluate.classification=[{{name: colours, folder: {root / 'set'}, {measured}}}]"
+    params = recipe("train.valid_set_pictures=100", "train.valid_pairs=16", "evaluate.folds=4", sets)
     workspace = Workspace(root)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     model = build(params.model, run.spec.tokenizer.vocab_size, seed=5).eval()
     if sharded:
         shard(model, ranks)
-    encode, rows = model.encode_image, list[int]()
-    model.encode_image = lambda pixels: rows.append(len(pixels)) or encode(pixels)  # type: ignore[method-assign]
+    rows = list[int]()
+    model.image_tower.register_forward_pre_hook(lambda _tower, inputs: rows.append(len(inputs[0])))
     evaluation = periodic_evaluation.make_periodic_evaluation(run, model)
     assert evaluation is not None
     return evaluation.score(), sum(rows)
@@ -52,7 +53,8 @@ def test_scores_do_not_depend_on_the_number_of_ranks(project: Workspace) -> None
     alone, two, sharded = run_groups(jobs)
     assert alone.statuses == [0], alone.said
     ((expected, pictures),) = alone.results
-    assert {"valid_rsum", "valid_colours_top1"} <= expected.keys()
+    further = {"valid_folds_rsum", "valid_colours_top1", "valid_colours_probe_top1"}
+    assert {"valid_rsum", *further} <= expected.keys()
     for group in (two, sharded):
         assert not any(group.statuses), group.said
         assert [found for found, _ in group.results] == [expected] * len(group.results)

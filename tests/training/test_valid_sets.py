@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +21,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.evaluator import Classification
 from zerovl.evaluation.classification.sets import LabelledPicture, LabelledSet
+from zerovl.evaluation.metrics import Block
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.params import ClassificationParams, Params
@@ -45,11 +49,60 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
+def evaluated(params: Params, encoder: Encoder) -> Block:
+    """What `zerovl evaluate` says of the first set."""
+    evaluation = object.__new__(Evaluation)
+    for name, value in {"settings": params.evaluate, "model": encoder, "untrained": encoder, "ranks": ALONE}.items():
+        object.__setattr__(evaluation, name, value)
+    return Classification.of(params.evaluate.classification[0]).evaluate(evaluation).overall
+
+
+def checked(params: Params, encoder: Encoder) -> dict[str, float]:
+    """What a check says of it."""
+    (check,) = read_checks(params, encoder.tokenizer, ALONE)
+    with torch.no_grad():
+        return check.score(Towers(encoder.model, ALONE, False, lambda: None, EXACT))
+
+
 def with_set(workspace: Workspace, *overrides: str) -> Params:
     one = (
         f"evaluate.classification=[{{name: colours, folder: {workspace.root / 'set'}, templates: ['a {{}}', '{{}}']}}]"
     )
     return settings(workspace.root, one, *overrides)
+
+
+def noisy_set(folder: Path, split: bool) -> str:
+    """Two classes of eight pictures that can hardly be told apart, with another sixteen to learn from or without."""
+    draw = np.random.default_rng(0)
+    for name in ("even", "odd"):
+        for number in range(8):
+            colour = tuple(int(value) for value in draw.integers(90 + 40 * (name == "odd"), 170, 3))
+            path = folder / "set" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(colour, side=40))  # type: ignore[arg-type]
+    if not split:
+        return f"folder: {folder / 'set'}"
+    for part in ("test", "train"):
+        (folder / "tars" / part).mkdir(parents=True)
+        write_tar(folder / "tars" / part / "0.tar", sorted((folder / "set").rglob("*.png")))
+    (folder / "tars" / "classnames.txt").write_text("even\nodd\n")
+    return f"shards: {folder / 'tars'}"
+
+
+def write_tar(path: Path, pictures: Sequence[Path]) -> None:
+    """Write pictures as CLIP_benchmark has them."""
+    with tarfile.open(path, "w") as tar:
+        for number, picture in enumerate(pictures):
+            label = b"1" if picture.parent.name == "odd" else b"0"
+            for suffix, data in (("png", picture.read_bytes()), ("cls", label)):
+                info = tarfile.TarInfo(f"s{number:04d}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def probed(place: str, override: str, *more: str) -> Params:
+    sets = ", ".join([f"{{name: noise, {place}, templates: name, measures: [zero_shot, linear_probe]}}", *more])
+    return settings(Path("x"), f"evaluate.classification=[{sets}]", override)
 
 
 def tokenizer(workspace: Workspace) -> CaptionTokenizer:
@@ -63,13 +116,40 @@ def test_a_check_equals_the_evaluation_of_the_same_weights(workspace: Workspace)
     (check,) = read_checks(params, encoder.tokenizer, ALONE)
     with torch.no_grad():
         found = check.score(Towers(encoder.model, ALONE, False, lambda: marks.append(1), EXACT))
-    evaluation = object.__new__(Evaluation)
-    for name, value in {"settings": params.evaluate, "model": encoder, "untrained": encoder, "ranks": ALONE}.items():
-        object.__setattr__(evaluation, name, value)
-    expected = Classification.of(params.evaluate.classification[0]).evaluate(evaluation).overall
+    expected = evaluated(params, encoder)
     assert found == {"valid_colours_top1": pytest.approx(expected["top1"].value)}
     assert expected["pictures"].value == 11
     assert len(marks) == 2  # a pass of pictures, one of captions
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["folds", "train split"])
+def test_a_probe_equals_the_evaluations(workspace: Workspace, tmp_path: Path, split: bool) -> None:
+    params, encoder = probed(noisy_set(tmp_path, split), "train.valid_set_pictures=16"), Encoder.load(workspace.model)
+    found, expected = checked(params, encoder), evaluated(params, encoder)
+    assert found["valid_noise_probe_top1"] == pytest.approx(expected["probe_top1"].value)
+    assert 0 < found["valid_noise_probe_top1"] < 100  # right and wrong ones
+    assert found["valid_noise_top1"] == pytest.approx(expected["top1"].value)
+    learned = ", with 16 pictures of its train split" if split else ""
+    (said,) = valid_sets.describe(params, ["photos"])
+    assert said.endswith(f"captions of 2 classes, and fits its linear probe{learned}")
+
+
+def test_a_probe_needs_all_pictures(workspace: Workspace, tmp_path: Path) -> None:
+    params, encoder = probed(noisy_set(tmp_path, False), "train.valid_set_pictures=15"), Encoder.load(workspace.model)
+    assert checked(params, encoder).keys() == {"valid_noise_top1"}
+    (said,) = valid_sets.describe(params, ["photos"])
+    assert "; its linear probe waits for `zerovl evaluate`, for with fewer than all 16 pictures" in said
+
+
+def test_what_no_probe_learns_from_is_refused_at_the_start(workspace: Workspace, tmp_path: Path) -> None:
+    place = noisy_set(tmp_path, False)
+    for number in range(7):
+        (tmp_path / "set" / "odd" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ZeroVLError, match="class 'odd' has 1 picture, and a linear probe learns"):
+        read_checks(probed(place, "train.valid_set_pictures=16"), tokenizer(workspace), ALONE)
+    again = f"{{name: noise_probe, folder: {workspace.root / 'set'}}}"
+    with pytest.raises(ZeroVLError, match=r"noise and noise_probe: .* one column, valid_noise_probe_top1"):
+        read_checks(probed(place, "train.valid_set_pictures=16", again), tokenizer(workspace), ALONE)
 
 
 def test_fewer_pictures_are_spread_over_the_classes(workspace: Workspace) -> None:

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1707.05612, whose `evaluation.py` (github.com/fartashf/vse
 {"rsum": 512.3, "rsum_low": ..., "rsum_high": ..., "i2t_r1": ..., "untrained_rsum": ..., "chance_rsum": ...,
  "pictures": 1000, "folds": 5, "left_out": 0}
 
-Shapes: `I` images, `M` captions, `P` distinct pictures of a source, `F` folds.
+Shapes: `I` images of a fold, `F` folds.
 """
 
 from __future__ import annotations
@@ -19,22 +19,14 @@ from statistics import fmean
 
 import numpy as np
 
-from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
 from zerovl.evaluation.figures import Figures
+from zerovl.evaluation.fold_ranking import folds_of, rank_fold
 from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
-from zerovl.evaluation.pool import Embeddings, Ints, Pool
-from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult, retrieval_metrics, take_rows
+from zerovl.evaluation.pool import Ints
+from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult
 from zerovl.log import logger
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Rows of a pool that are searched alone."""
-
-    images: Ints  # (I',)
-    captions: Ints  # (M',)
 
 
 @dataclass(frozen=True)
@@ -108,25 +100,6 @@ class Folds:
         return Table(_mean_block(list(found.values()), blocks, overall), blocks, figures=figures)
 
 
-def folds_of(pool: Pool, source: str, pictures: int) -> list[Fold]:
-    """Return the whole folds of a source: `pictures` at a time, in the order in which the pictures first appear."""
-    images, captions = pool.images_of(source), pool.captions_of(source)
-    number = _numbers(pool.group[images])  # (I,)
-    place = dict(zip(pool.group[images].tolist(), number.tolist(), strict=True))  # of a picture among the source's
-    of_captions = np.array([place[group] for group in pool.group[pool.caption_image[captions]].tolist()], np.int64)
-    count = (int(number.max(initial=-1)) + 1) // pictures
-    return [
-        Fold(images[number // pictures == fold], captions[of_captions // pictures == fold]) for fold in range(count)
-    ]
-
-
-def rank_fold(pool: Pool, embeddings: Embeddings, fold: Fold, chunk: int, ranks: Ranks = ALONE) -> RetrievalResult:
-    """Rank the captions and pictures of a fold for each other."""
-    ids = pool.group[fold.images], pool.group[pool.caption_image[fold.captions]]
-    values = take_rows(embeddings.image, fold.images), take_rows(embeddings.text, fold.captions)
-    return retrieval_metrics(*values, *ids, chunk=chunk, ranks=ranks)
-
-
 def mean_interval(sources: Sequence[Sequence[RetrievalResult]], resamples: int, seed: int) -> Interval:
     """Compute RSUM with its 95% interval, the mean over sources of the means over folds.
 
@@ -165,12 +138,3 @@ def _mean_block(scores: Sequence[FoldScores], blocks: dict[str, Block], interval
         "folds": Score(sum(len(its.results) for its in scores)),
         "left_out": Score(sum(its.left_out for its in scores)),
     }
-
-
-def _numbers(groups: Ints) -> Ints:
-    """Number distinct values (I,) from 0 by their first appearance: (I,)."""
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    by_appearance = np.empty(len(first), np.int64)
-    by_appearance[np.argsort(first)] = np.arange(len(first))
-    numbers: Ints = by_appearance[inverse.reshape(-1)]
-    return numbers

@@ -23,7 +23,7 @@ from zerovl.evaluation.sharing import RowsOfAll, facts_of_all, own
 
 Ints = npt.NDArray[np.int64]
 _ROWS_AT_ONCE = 1 << 16  # of captions with one text: a caption may stand at any number of pictures
-_Facts = list[Any]  # of a batch: image ids, keys and lists of captions
+Facts = list[Any]  # of a batch: image ids, keys and lists of captions
 
 
 class TextModel(Protocol):
@@ -122,7 +122,7 @@ def encode(
         batch_size: pictures of a batch, of a source's last one at most; and captions embedded at once.
         ranks: who share the work; all give the same.
     """
-    facts: dict[str, list[_Facts]] = {}
+    facts: dict[str, list[Facts]] = {}
     total = sum(pictures for pictures, _ in batches.values())
     images = [RowsOfAll(total, ranks) for _ in models]
     first = 0  # row of the source's first picture
@@ -139,12 +139,12 @@ def encode(
                 bar.update(min(ranks.world_size * len(batch.keys), total - bar.n))
             facts[source] = facts_of_all(facts[source], ranks, number)
             first += pictures
-    pool = _pool_of(facts)
+    pool = pool_of(facts)
     texts = _encode_captions(pool.captions, models, batch_size, ranks)
     return pool, [Embeddings(its.whole(), text) for its, text in zip(images, texts, strict=True)]
 
 
-def _pool_of(facts: Mapping[str, Sequence[_Facts]]) -> Pool:
+def pool_of(facts: Mapping[str, Sequence[Facts]]) -> Pool:
     """Put together what the batches of each source said of their samples."""
     rows: list[tuple[int, int, int]] = []  # source, row, image_id
     keys: list[str] = []

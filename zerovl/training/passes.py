@@ -3,7 +3,8 @@
 Pass number k is rank k mod W's. What a pass holds does not depend on W, so embeddings and scores are the same bits on
 any number of ranks of one kind of processor.
 
-Shapes: `N` rows of all passes, `n` of one, `D` embedding width, `L` tokens, `H` and `W` pixels.
+Shapes: `N` rows of all passes, `n` of one, `D` embedding width, `w` width of the image tower, `L` tokens, `H` and `W`
+pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.evaluation.sharing import own, rows_of_all
-from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.dual_encoder import DualEncoder, l2_normalise
 from zerovl.model.text import CaptionTokenizer
 
 PASS = 100  # pictures or captions embedded at once
@@ -60,6 +61,16 @@ class Towers:
     def images(self, passes: Passes) -> Tensor:
         """Embed pictures: (N, D), on the CPU; a collective."""
         return self._embedded(self.model.encode_image, passes)
+
+    def image_features(self, passes: Passes) -> Tensor:
+        """Turn pictures into what the image tower gives: (N, w), on the CPU; a collective."""
+        return self._embedded(lambda pixels: self.model.image_tower(self.model.normalise(pixels)), passes)
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """Project what `image_features` gave, (N, w), on each rank all: the embeddings of `images`, (N, D)."""
+        with self.precision.autocast():
+            rows = l2_normalise(self.model.image_projection(features.to(self.model.temperature.device)))
+        return rows.float().cpu()
 
     def captions(self, passes: Passes) -> Tensor:
         """Embed captions: (N, D), on the CPU; a collective."""

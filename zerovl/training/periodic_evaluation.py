@@ -5,9 +5,10 @@ Shapes: `n` pairs of the sample, `D` embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from statistics import fmean
 
 import numpy as np
@@ -21,22 +22,26 @@ from zerovl.engine.sharding import is_sharded
 from zerovl.engine.trainer import PeriodicEvaluation
 from zerovl.evaluation.bootstrap import Clusters, mean_interval
 from zerovl.evaluation.metrics import HEADLINE, POOL
+from zerovl.evaluation.pool import Facts
 from zerovl.evaluation.retrieval import retrieval_metrics
 from zerovl.evaluation.sharing import facts_of_all, own
 from zerovl.images import decode_rgb
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
+from zerovl.training import valid_folds
 from zerovl.training.passes import PASS, Passes, Towers
 from zerovl.training.run_spec import Run
 from zerovl.training.valid_sets import read_checks
 
 _RESAMPLES = 200  # of the curve's interval
 
-# Columns of the log: the mean over sources with its 95% interval, what chance gets, and all sources searched as one.
+# Columns of the log: the mean over sources with its 95% interval, what chance gets, all sources searched as one, and
+# folds, where all pairs of their sources are in the sample.
 COLUMN = f"valid_{HEADLINE.name}"
 LOW, HIGH = f"{COLUMN}_low", f"{COLUMN}_high"
 CHANCE, IN_POOL = f"valid_{HEADLINE.chance}", f"valid_{POOL}_{HEADLINE.name}"
-SCORES = (COLUMN, LOW, HIGH, CHANCE, IN_POOL)
+IN_FOLDS = valid_folds.COLUMN
+SCORES = (COLUMN, LOW, HIGH, CHANCE, IN_POOL, IN_FOLDS)
 
 
 def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation | None:
@@ -48,6 +53,7 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
     if not params.train.valid_checks or not run.spec.manifest.sources("valid"):
         return None
     sample = _Sample.of(run, ranks)
+    folds = valid_folds.read_check(params, run.spec.manifest, sample.facts, tokenizer, ranks)
     checks = read_checks(params, tokenizer, ranks)
     # Between passes the watchdog is told: scoring many pairs is progress too.
     alive = partial(run.ranks.activity.mark, "scoring validation pairs")
@@ -59,8 +65,10 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
     @torch.no_grad()  # inference mode would leave a sharded tower with weights that no backward accepts
     def score() -> dict[str, float]:
         with torch.compiler.set_stance("force_eager"):  # to compile for these shapes takes longer than to score
-            embeddings = towers.images(sample.pictures), towers.captions(sample.captions)
-            found = scores(*embeddings, sample.counts, ranks)
+            images, texts = towers.images(sample.pictures), towers.captions(sample.captions)
+            found = scores(images, texts, sample.counts, ranks)
+            if folds:
+                found |= folds.score(images, towers)
             for check in checks:
                 found |= check.score(towers)
         return found
@@ -75,6 +83,7 @@ class _Sample:
     counts: tuple[int, ...]  # pairs of each source
     pictures: Passes  # n of them
     captions: Passes  # n of them
+    facts: Mapping[str, Sequence[Facts]]  # by source its image ids, keys and all captions, as `pool.pool_of` takes them
 
     @classmethod
     def of(cls, run: Run, ranks: Ranks) -> _Sample:
@@ -87,13 +96,19 @@ class _Sample:
         passes = [chosen[start : start + PASS] for start in range(0, len(chosen), PASS)]
         reader = run.shards.direct_reader()
         read = [[reader.read(*place) for place in its] for its in passes[own(ranks)]]
-        texts = facts_of_all([[sample.captions[0] for sample in its] for its in read], ranks)
+        said: list[list[Facts]] = [[[its.image_id, its.key, its.captions] for its in samples] for samples in read]
+        facts = [fact for its in facts_of_all(said, ranks) for fact in its]
+        rest = iter(facts)
         transform = EvaluationTransform.of(params.model)
         pixels = [torch.stack([transform(decode_rgb(its.image, ANY_PIXELS)) for its in samples]) for samples in read]
         return cls(
             tuple(map(len, places)),
             Passes.of_pixels([len(its) for its in passes], pixels, params.model.image_size),
-            Passes.of_captions([text for its in texts for text in its], run.spec.tokenizer, ranks),
+            Passes.of_captions([captions[0] for _, _, captions in facts], run.spec.tokenizer, ranks),
+            {
+                source: [[list(column) for column in zip(*islice(rest, len(its)), strict=True)]]
+                for source, its in zip(sources, places, strict=True)
+            },
         )
 
 

@@ -11,10 +11,11 @@ from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json, read_json_lines, write_json
 from zerovl.training import valid_sets
 from zerovl.training.learning import tail
-from zerovl.training.periodic_evaluation import COLUMN, IN_POOL, SCORES
+from zerovl.training.periodic_evaluation import COLUMN, IN_FOLDS, IN_POOL, SCORES
 
 PLOTTED = (
-    "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, "gradient_norm", "loss_scale",
+    "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, IN_FOLDS, "gradient_norm",
+    "loss_scale",
 )  # fmt: skip
 _METRICS = "metrics.json"
 MAX_POINTS = 400  # a curve in DVC's plots

@@ -23,7 +23,7 @@ from zerovl.params import FineTuningParams, Params, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.sizing.footprint import Footprint
 from zerovl.text_format import plural, size
-from zerovl.training import fingerprint, streaming, valid_sets
+from zerovl.training import fingerprint, streaming, valid_folds, valid_sets
 from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
 from zerovl.training.run_spec import Run
@@ -63,6 +63,7 @@ def start_block(
         lines.append(("copies", f"of checkpoints go to {place.rstrip('/')}/{spec.name} while training goes on"))
     lines += [("features", str(folder)) for folder in features]
     lines += [("checks", said) for said in valid_sets.describe(params, spec.manifest.sources("valid"))]
+    lines += [("checks", said) for said in valid_folds.describe(params, spec.manifest)]
     if train.ema_decay:
         said = f"a moving average of the weights, decay {train.ema_decay:g}, is scored and written in their place"
         lines.append(("average", said))

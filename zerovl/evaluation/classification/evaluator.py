@@ -13,12 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
 from zerovl.evaluation.classification.measures import MEASURES, Labelled, Subject
 from zerovl.evaluation.classification.paper_probe import Views
-from zerovl.evaluation.classification.sets import LabelledPicture, LabelledSet, read_set, require_pictures
+from zerovl.evaluation.classification.sets import (
+    LabelledPicture,
+    LabelledSet,
+    place_of,
+    read_set,
+    require_pictures,
+    require_two,
+)
 from zerovl.evaluation.classification.templates import templates_of
 from zerovl.evaluation.classification.views import AugmentedViews
 from zerovl.evaluation.metrics import Block, Score, Table
@@ -44,7 +50,7 @@ class Classification:
         """List the set; raises `ZeroVLError` where it cannot be used."""
         found = read_set(settings)
         if _PROBES & set(settings.measures) and not found.training:
-            _require_two(_place(settings), found.classes, [labelled.label for labelled in found.pictures])
+            require_two(place_of(settings), found.classes, [labelled.label for labelled in found.pictures])
         return cls(settings, found)
 
     @property
@@ -60,7 +66,7 @@ class Classification:
         """
         classes = self.found.classes
         encoded, pictures = self._encoded(evaluation, self.found.pictures)
-        require_pictures(_place(self.settings), classes, pictures.labels.tolist())
+        require_pictures(place_of(self.settings), classes, pictures.labels.tolist())
         templates = templates_of(self.settings.templates, self.found.templates)
         models = evaluation.model, evaluation.untrained
         learned, training = self._training(evaluation, pictures)
@@ -90,12 +96,12 @@ class Classification:
         if not _PROBES & set(self.settings.measures):
             return None, None
         if not self.found.training:
-            _require_two(_place(self.settings), self.found.classes, pictures.labels.tolist())
+            require_two(place_of(self.settings), self.found.classes, pictures.labels.tolist())
             return None, None
         encoded, training = self._encoded(evaluation, self.found.training)
-        origin, labels = f"{_place(self.settings)}, its train split", training.labels.tolist()
+        origin, labels = f"{place_of(self.settings)}, its train split", training.labels.tolist()
         require_pictures(origin, self.found.classes, labels)
-        _require_two(origin, self.found.classes, labels)
+        require_two(origin, self.found.classes, labels)
         return encoded, training
 
     def _encoded(self, evaluation: Evaluation, pictures: Sequence[LabelledPicture]) -> tuple[EncodedPictures, Labelled]:
@@ -131,17 +137,3 @@ class Classification:
         if learned:
             covered += [learned.digest, [labelled.label for labelled in self.found.training]]
         return sha256_json(covered)
-
-
-def _place(settings: ClassificationParams) -> str:
-    return settings.folder or settings.csv or settings.shards
-
-
-def _require_two(place: str, classes: Sequence[str], labels: Sequence[int]) -> None:
-    """Refuse a class of one picture where a layer is to learn from the others."""
-    counts = np.bincount(labels, minlength=len(classes))
-    if single := np.flatnonzero(counts == 1).tolist():
-        raise ZeroVLError(
-            f"{place}: class {classes[single[0]]!r} has 1 picture, and a linear probe learns from the others of its "
-            "class; give it more, leave it out, or take the probe out of measures"
-        )

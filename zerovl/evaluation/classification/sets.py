@@ -6,6 +6,7 @@ Only names, labels and places are read here; pictures are read when they are enc
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ def read_set(its: ClassificationParams) -> LabelledSet:
     if its.folder:
         return _of_folder(Path(its.folder), given)
     return _of_csv(Path(its.csv), given) if its.csv else _of_shards(Path(its.shards), given)
+
+
+def place_of(its: ClassificationParams) -> str:
+    """Return where a set lies, as it was given."""
+    return its.folder or its.csv or its.shards
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
@@ -176,4 +182,14 @@ def require_pictures(origin: str, classes: Sequence[str], labels: Iterable[int])
         more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
         raise ZeroVLError(
             f"{origin}: class {classes[empty[0]]!r}{more} has no picture that can be read; add one or leave it out"
+        )
+
+
+def require_two(origin: str, classes: Sequence[str], labels: Sequence[int]) -> None:
+    """Raise `ZeroVLError` naming a class of one picture, where a layer is to learn from the others of a class."""
+    counts = Counter(labels)
+    if single := [name for number, name in enumerate(classes) if counts[number] == 1]:
+        raise ZeroVLError(
+            f"{origin}: class {single[0]!r} has 1 picture, and a linear probe learns from the others of its "
+            "class; give it more, leave it out, or take the probe out of measures"
         )
