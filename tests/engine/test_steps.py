@@ -1,5 +1,6 @@
 """Properties of the two steps that the golden gradients do not cover."""
 
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.support.towers import CPU, RANKS, MicroInputs, batch, decoupled_step,
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.checkpoints import Checkpoints
-from zerovl.engine.forward import random_seeds
+from zerovl.engine.forward import Forward, Hidden, random_seeds
 from zerovl.engine.optimiser import Schedule, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.step_errors import Origin, not_finite, out_of_memory
@@ -34,6 +35,41 @@ def test_dropout_is_replayed_and_kept_graphs_change_nothing(side: str, kept_grap
     assert found[0][1].keys() == found[1][1].keys()
     for name, expected in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("tower", ["vit_tiny_patch16_224", "test_resnet"])
+def test_kept_graphs_change_no_bit(tower: str) -> None:
+    def results(kept_graphs: int) -> dict[str, Tensor]:
+        dual = model(tower).train()
+        step = decoupled_step(dual, RANKS, Precision("float32", CPU), seed=3, kept_graphs=kept_graphs)
+        loss = step(batch(), Mix("image", 0.4), 7)
+        return {"loss": loss, **gradients(dual), **dict(dual.named_buffers())}
+
+    expected = results(0)
+    for kept_graphs in (1, 3, 4):
+        found = results(kept_graphs)
+        assert found.keys() == expected.keys()
+        assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("kept_graphs", [0, 1])
+def test_embeddings_of_the_first_pass_are_gone_in_the_second(kept_graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = Forward.embeddings
+    first: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def watched(self: Forward, hidden: Hidden, index: int) -> tuple[Tensor, Tensor]:
+        pair = embeddings(self, hidden, index)
+        if torch.is_grad_enabled():
+            alive.append(sum(known() is not None for known in first))
+        else:
+            first.extend(weakref.ref(side) for side in pair)
+        return pair
+
+    monkeypatch.setattr(Forward, "embeddings", watched)
+    decoupled_step(model(), RANKS, Precision("float32", CPU), seed=0, kept_graphs=kept_graphs)(batch(), Mix(), 0)
+    assert len(first) == 2 * (4 - kept_graphs)
+    assert alive == [0] * 4
 
 
 @pytest.mark.parametrize(("kept_graphs", "forwards"), [(0, 8), (1, 7), (4, 4)])

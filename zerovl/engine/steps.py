@@ -22,7 +22,7 @@ from zerovl.engine.forward import NO_DROPOUT, Constants, FeatureDropout, Forward
 from zerovl.engine.gradients import Gradients
 from zerovl.engine.precision import Precision
 from zerovl.engine.sharding import is_sharded
-from zerovl.engine.statistics import BatchStatistics, Seen
+from zerovl.engine.statistics import BatchStatistics
 from zerovl.engine.transfer import NO_TRANSFER, KeptInputs, Transfer
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import Loss
@@ -62,11 +62,12 @@ class StepContext:
         """
         return nullcontext() if is_sharded(self.model) else self.precision.one_pass()
 
-    def compute_loss(self, mix: Mix, pairs: Sequence[tuple[Tensor, Tensor]], batch: Sequence[Inputs]) -> Tensor:
-        """Return the loss over the global batch from the local embeddings, (m, D) each, of the batch."""
-        image_emb = torch.cat([image for image, _ in pairs])  # (b, D)
-        text_emb = torch.cat([text for _, text in pairs])  # (b, D)
-        targets = mix.targets([len(image) for image, _ in pairs], image_emb.device, self._identities(batch))
+    def compute_loss(
+        self, mix: Mix, embeddings: tuple[Tensor, Tensor], sizes: list[int], batch: Sequence[Inputs]
+    ) -> Tensor:
+        """Return the loss over the global batch from the local embeddings, (b, D), of micro-batches of these sizes."""
+        image_emb, text_emb = embeddings
+        targets = mix.targets(sizes, image_emb.device, self._identities(batch))
         scalars = {name: getattr(self.model, name) for name in self.loss.parameters}
         return self.loss(image_emb, text_emb, scalars, targets, self.ranks.collectives)
 
@@ -86,7 +87,7 @@ class PlainStep:
         forward = self.context.forward(mix, step, len(batch))
         pairs = [forward(self.context.transfer(inputs), index) for index, inputs in enumerate(batch)]
         self.context.ranks.activity.mark("computing")
-        loss = self.context.compute_loss(mix, pairs, batch)
+        loss = self.context.compute_loss(mix, _joined(pairs), [len(image) for image, _ in pairs], batch)
         # Activation checkpointing goes forward once more in there.
         statistics = BatchStatistics(self.context.model)
         with self.context.gradients.last_backward(), statistics.frozen():
@@ -111,11 +112,14 @@ class DecoupledStep:
 
     It looks at a micro-batch when its turn comes, so the first ones are encoded while later ones are still being made.
 
-    First pass: embeddings of all micro-batches, without graph but for the last k. Then the exact
+    First pass: embeddings of all micro-batches, without graph but for the first k. Then the exact
     gradient of the loss over the global batch with respect to the embeddings. Second pass: one
     micro-batch at a time again, with graph, back-propagating that gradient; the k kept ones need no
     second forward. With a backward twice as dear as a forward a step costs 1 + (1 - k/n)/3 of a plain
     one; activations of max(k, 1) micro-batches are alive, however large the batch.
+
+    Gradients are added up in the order of the micro-batches for any k, so that kept graphs change no bit: it is
+    the first that are kept, whose backward passes come before those of the others.
 
     A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass. So are inputs on a GPU, as far
     as the transfer has room for them.
@@ -130,63 +134,76 @@ class DecoupledStep:
     def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
         forward = self.context.forward(mix, step, len(batch))
         statistics = BatchStatistics(self.context.model)
-        again = max(0, len(batch) - self.kept_graphs)  # micro-batches that go forward twice
-        first = self._without_graph(forward, statistics, islice(batch, again))
+        with self.context.precision.one_pass():  # copies of weights that kept graphs hold serve the others too
+            kept = self._with_graph(forward, islice(batch, self.kept_graphs))
+            first = self._without_graph(forward, statistics, islice(batch, len(kept), None), len(kept))
+        loss, gradients = self._loss(mix, [*kept, *first.pairs], batch)
+        first.pairs.clear()  # the second pass makes them again, and has their memory
+        upstream = iter(gradients)
         with self.context.shared_copies():
-            loss, seen = self._with_gradient(forward, statistics, batch, first)
-        for layer in seen:
-            layer.apply()
+            kept.reverse()
+            while kept:  # what a graph holds is free as soon as its backward is over
+                outputs = kept.pop()
+                self._backward(outputs, next(upstream), statistics, last=not kept and not first.constants)
+            self._second_pass(forward, statistics, batch, first, upstream)
         self.context.gradients.finish()
         statistics.average(self.context.ranks.collectives)
-        return loss.detach()
+        return loss
 
-    def _with_gradient(
+    def _loss(
+        self, mix: Mix, pairs: list[tuple[Tensor, Tensor]], batch: Sequence[Inputs]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The loss, and its gradients with respect to the embeddings of each micro-batch, (m, D) each.
+
+        These are views of one tensor a side: many small ones would hold the heap of a CPU apart.
+        """
+        sizes = [len(image) for image, _ in pairs]
+        with torch.no_grad():
+            image_emb, text_emb = (side.requires_grad_() for side in _joined(pairs))
+        loss = self.context.compute_loss(mix, (image_emb, text_emb), sizes, batch)
+        self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
+        assert image_emb.grad is not None
+        assert text_emb.grad is not None
+        return loss.detach(), list(zip(image_emb.grad.split(sizes), text_emb.grad.split(sizes), strict=True))
+
+    def _second_pass(
         self,
         forward: Forward,
         statistics: BatchStatistics,
         batch: Sequence[Inputs],
         first: _FirstPass,
-    ) -> tuple[Tensor, list[Seen]]:
-        """The kept graphs, the loss, and the second pass."""
-        again = len(first.pairs)
-        kept, seen = self._with_graph(forward, statistics, islice(batch, again, None), again)
-
-        embeddings = first.pairs + kept
-        leaves = [(image.detach().requires_grad_(), text.detach().requires_grad_()) for image, text in embeddings]
-        loss = self.context.compute_loss(forward.mix, leaves, batch)
-        self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
-
-        gradients = [[image.grad, text.grad] for image, text in leaves]
-        del embeddings, leaves
-        while kept:  # the last first: their memory is free before the second pass begins
-            outputs = kept.pop()
-            self._backward(outputs, gradients.pop(), statistics, last=not kept and not again)
-        for index, inputs in enumerate(islice(batch, again)):
-            last = index == again - 1
+        upstream: Iterable[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Forward again and back, of all micro-batches whose graph was not kept."""
+        start = len(batch) - len(first.constants)
+        for index, (inputs, known, own) in enumerate(
+            zip(islice(batch, start, None), first.constants, upstream, strict=True), start
+        ):
+            last = index == len(batch) - 1
             if last and self.context.ranks.world_size > 1:
                 # Autograd leaves what was made long ago to the end: gradients that come through older copies would be
                 # there when all others are, too late to be sent on the way.
                 self.context.precision.forget_copies()
-            known = first.constants[index]
             hidden = forward.hidden(first.inputs.again(index, inputs, known), index, known)
             outputs = forward.embeddings(hidden, index)
-            self._backward(outputs, gradients[index], statistics, last)
-        return loss, seen
+            self._backward(outputs, own, statistics, last)
 
     def _backward(
-        self, outputs: tuple[Tensor, Tensor], upstream: list[Tensor | None], statistics: BatchStatistics, last: bool
+        self, outputs: tuple[Tensor, Tensor], upstream: tuple[Tensor, Tensor], statistics: BatchStatistics, last: bool
     ) -> None:
         self.context.ranks.activity.mark("computing")
         # Activation checkpointing goes forward once more in there.
         with self.context.gradients.last_backward() if last else nullcontext(), statistics.frozen():
             torch.autograd.backward(outputs, upstream)
 
-    def _without_graph(self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs]) -> _FirstPass:
-        """The first pass of micro-batches that will go forward again."""
+    def _without_graph(
+        self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs], start: int
+    ) -> _FirstPass:
+        """The first pass of micro-batches that will go forward again; their numbers begin at `start`."""
         transfer = self.context.transfer
         first = _FirstPass([], [], KeptInputs(transfer))
-        with torch.no_grad(), statistics.frozen(), forward.precision.one_pass():
-            for index, inputs in enumerate(batch):
+        with torch.no_grad(), statistics.frozen():
+            for index, inputs in enumerate(batch, start):
                 self.context.ranks.activity.mark("computing")
                 there = transfer(inputs)
                 hidden = forward.hidden(there, index)
@@ -196,16 +213,15 @@ class DecoupledStep:
                 first.pairs.append(forward.embeddings(hidden, index))
         return first
 
-    def _with_graph(
-        self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs], start: int
-    ) -> tuple[list[tuple[Tensor, Tensor]], list[Seen]]:
-        """Embeddings with their graphs; micro-batch numbers begin at `start`."""
+    def _with_graph(self, forward: Forward, batch: Iterable[Inputs]) -> list[tuple[Tensor, Tensor]]:
+        """Embeddings with their graphs, of the first micro-batches."""
         pairs: list[tuple[Tensor, Tensor]] = []
-        seen: list[Seen] = []
-        with forward.precision.one_pass():
-            for index, inputs in enumerate(batch, start):
-                self.context.ranks.activity.mark("computing")
-                with statistics.recorded() as what_was_seen:
-                    pairs.append(forward(self.context.transfer(inputs), index))
-                seen += what_was_seen()
-        return pairs, seen
+        for index, inputs in enumerate(batch):
+            self.context.ranks.activity.mark("computing")
+            pairs.append(forward(self.context.transfer(inputs), index))
+        return pairs
+
+
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Embeddings of micro-batches, (m, D) each, as those of the local batch, (b, D)."""
+    return torch.cat([image for image, _ in pairs]), torch.cat([text for _, text in pairs])

@@ -27,7 +27,16 @@ from zerovl.params import Params
 from zerovl.sizing import decisions, micro_batch_search, shape_only_model
 from zerovl.sizing.activations import Activations, Run, measure
 from zerovl.sizing.decisions import MicroBatchDecision, Purpose
-from zerovl.sizing.footprint import BatchLayout, Footprint, ModelSize, Workload, footprint, graphs, still_to_come
+from zerovl.sizing.footprint import (
+    BatchLayout,
+    Footprint,
+    ModelSize,
+    Workload,
+    beside_graphs,
+    footprint,
+    graphs,
+    still_to_come,
+)
 from zerovl.sizing.synthetic import make_mix, timed_pass, tower_pass
 from zerovl.text_format import parse_size
 
@@ -96,12 +105,12 @@ def _kept(
 def kept_graphs(budget: str, activations: Activations, micro_batch: int, micro_batches: int, free: int) -> int:
     """How many of n graphs fit in `machine.activation_budget`: a size, or "auto" for `free` bytes a rank.
 
-    A size is for the graphs alone. What is free must also hold the gradients on their way back.
+    A size is for the graphs alone. What is free must also hold what a micro-batch needs beside them.
     """
     if budget == "none":
         return 0
     if budget == "auto":
-        available = free - (activations.peak(micro_batch) - activations.kept(micro_batch))
+        available = free - beside_graphs(activations, micro_batch)
     else:
         available = parse_size(budget, "machine.activation_budget")
     graph = max(1.0, activations.kept.per_pair * micro_batch)

@@ -48,7 +48,7 @@ class Footprint:
     embeddings: int  # of the local batch and their gradients
     inputs: int
     activations: int  # of a micro-batch that goes forward and backward
-    backward: int  # the part of it that is not its graph
+    beside_graphs: int  # what a micro-batch needs while graphs are kept, its own or those of others
     kept_graphs: int
     loss: int
     checks: int  # scoring a sample of the validation pairs
@@ -56,9 +56,9 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """The highest point: kept graphs are there in the loss and until their backward, then come the others."""
+        """The highest point: kept graphs are there from the start to their backward, then come the others."""
         lasting = self.weights + self.gradients + self.moments + self.embeddings + self.inputs + self.average
-        with_kept = self.kept_graphs + max(self.loss, self.backward if self.kept_graphs else 0)
+        with_kept = self.kept_graphs + max(self.loss, self.beside_graphs if self.kept_graphs else 0)
         return lasting + max(self.activations, with_kept, self.checks)
 
     def as_dict(self) -> dict[str, int]:
@@ -146,7 +146,7 @@ def footprint(
         embeddings=2 * 3 * _FLOAT * layout.local * width,
         inputs=_inputs(workload, layout, kind),
         activations=_once(activations, layout),
-        backward=activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch),
+        beside_graphs=beside_graphs(activations, layout.micro_batch),
         kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),
         loss=workload.loss.memory(layout.local, layout.batch, width, kind),
         checks=activations.forward(_CHECKED) + average if workload.evaluated else 0,  # the weights, set aside
@@ -166,6 +166,15 @@ def _inputs(workload: Workload, layout: BatchLayout, kind: str) -> int:
 def graphs(activations: Activations, micro_batch: int, kept: int) -> int:
     """Bytes of k kept graphs, which share the low-precision copies of the weights."""
     return activations.kept(kept * micro_batch) if kept else 0
+
+
+def beside_graphs(activations: Activations, micro_batch: int) -> int:
+    """Bytes that a micro-batch needs while graphs are kept: gradients on their way back, or a forward without graph.
+
+    The latter uses the copies of the weights that the graphs hold.
+    """
+    back = activations.peak(micro_batch) - activations.kept(micro_batch)
+    return max(back, activations.forward(micro_batch) - activations.forward(0))
 
 
 def still_to_come(parts: Footprint) -> int:
