@@ -97,6 +97,26 @@ def test_a_killed_run_ends_bit_equal_and_says_what_it_reads(project: Workspace, 
     assert any(text.startswith(f"sky: {lost['count']} sample") for text in warnings)
 
 
+def test_two_ranks_that_were_killed_share_the_tars_out_and_end_bit_equal(project: Workspace, tmp_path: Path) -> None:
+    """Each rank has a loader process, so a source has two readers; each of them goes on where it was."""
+    whole, killed = copy_project(project, tmp_path / "whole"), copy_project(project, tmp_path / "killed")
+    for workspace in (whole, killed):
+        set_params(workspace, *settings(project, "machine.loader_workers=1", "machine.ranks=2"))
+    assert "streams  read as they come by 2 readers" in train(whole)
+
+    child = start_training(killed)
+    wait_for_step(killed, 6, child)
+    child.kill()
+    child.wait()
+    assert "resumes after step" in train(killed)
+    assert (whole.model / bundle.WEIGHTS).read_bytes() == (killed.model / bundle.WEIGHTS).read_bytes()
+    for name in ("stream-00001-of-00002.json", "stream-00002-of-00002.json"):
+        last = [max(its.runs.glob(f"*/checkpoints/*/{name}")).read_text() for its in (whole, killed)]
+        assert last[0] == last[1]
+    (log,) = whole.runs.glob("*/metrics.jsonl")
+    assert {json.loads(line)["source"] for line in log.read_text().splitlines()} == {"sea", "sky"}
+
+
 def test_other_tars_are_another_run_and_older_runs_are_what_they_were(project: Workspace, tmp_path: Path) -> None:
     streamed = make_spec(recipe(*settings(project)), project)
     assert make_spec(recipe(*settings(project)), project).name == streamed.name
