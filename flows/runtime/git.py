@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NETWORK_SECONDS = 120.0  # for a command that asks a remote
@@ -28,37 +29,59 @@ def git(folder: Path, *words: str, environment: Mapping[str, str] | None = None,
             reach a remote, which may never answer, have ended.
     """
     said = f"{folder}: `git {' '.join(words)}` failed"
-    process = subprocess.Popen(
-        ["git", "-c", "core.hooksPath=/dev/null", *words],
-        cwd=folder,
-        env={**_NO_QUESTIONS, **os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            output, complaint = process.communicate(timeout=seconds)
-        except BaseException as error:
+    process: subprocess.Popen[str] | None = None
+    try:
+        with _signals_wait():  # else a cancellation meanwhile left a git behind that nobody knows
+            process = subprocess.Popen(
+                ["git", "-c", "core.hooksPath=/dev/null", *words],
+                cwd=folder,
+                env={**_NO_QUESTIONS, **os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        output, complaint = process.communicate(timeout=seconds)
+    except BaseException as error:
+        if process:
             _end(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise CheckoutError(f"{said}: no answer within {seconds:.0f} s") from None
-            raise
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CheckoutError(f"{said}: no answer within {seconds:.0f} s") from None
+        raise
     if process.returncode:
         raise CheckoutError(f"{said}: {(complaint or output).strip()}")
     return output.strip()
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let SIGINT and SIGTERM that come in the block do what they do at its end; only the main thread hears of them."""
+    came: list[int] = []
+    own = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    own = {each: handler for each, handler in own.items() if callable(handler)}  # one that is ignored is handed on
+    if threading.current_thread() is not threading.main_thread():
+        own = {}
+    for each in own:
+        signal.signal(each, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in own.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     """End git and its helpers: ssh and git-remote-https outlive a git that is killed, and wait for minutes."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_LOCKS_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    with process:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOCKS_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def identity(folder: Path) -> tuple[str, str]:

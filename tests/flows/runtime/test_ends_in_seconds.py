@@ -111,6 +111,20 @@ def test_git_that_waits_for_a_dead_remote(
     nothing_is_left(tmp_path)  # neither git nor git-remote-http
 
 
+@pytest.mark.usefixtures("dead")
+def test_git_that_has_just_begun(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class CancelledAtOnce(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", CancelledAtOnce)
+    with pytest.raises(Cancelled):
+        git(repository, "fetch", "--quiet", "origin", seconds=NETWORK_SECONDS)
+    nothing_is_left(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
 def test_a_remote_that_is_dead_for_too_long(tmp_path: Path, repository: Path) -> None:
     with pytest.raises(CheckoutError, match="fetch --quiet origin` failed: no answer within 1 s"):
         git(repository, "fetch", "--quiet", "origin", seconds=1.0)
