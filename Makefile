@@ -41,7 +41,7 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	dvc repro
 	@zerovl summary
 
-# By file, in the order of tests/conftest.py; the tests of the flows that share a server all on one worker.
+# By file, in the order of tests/conftest.py, which also says how many workers and which files share a server.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -53,7 +53,7 @@ def memory(function: Callable[[], object], device: torch.device) -> Record:
 
 
 def free(device: torch.device) -> None:
-    """Give back what a failed or finished variant has left in the allocator's cache."""
-    gc.collect()
+    """Give back what a failed or finished variant has left in the allocator's cache; nothing on a CPU."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()

@@ -11,15 +11,20 @@ import pytest
 from tests.support.paths import ROOT, SHARED
 
 # Tests of the flows that share one Prefect server and worker, in this order: each goes on where the one before ended.
-FACTORY_FILES = (
-    "tests/flows/test_browser.py",
-    "tests/flows/test_runs.py",
-    "tests/flows/server/test_told.py",
-    "tests/flows/test_releases.py",
-    "tests/flows/test_killed_runs.py",
-    "tests/flows/server/test_lost_runs.py",
-    "tests/flows/server/test_ui.py",
+_FACTORIES = (
+    (
+        "tests/flows/test_browser.py",
+        "tests/flows/test_runs.py",
+        "tests/flows/server/test_told.py",
+    ),
+    (
+        "tests/flows/test_releases.py",
+        "tests/flows/test_killed_runs.py",
+        "tests/flows/server/test_lost_runs.py",
+        "tests/flows/server/test_ui.py",
+    ),
 )
+FACTORY_FILES = tuple(file for files in _FACTORIES for file in files)
 
 # Fixtures for all: S3 servers, which start when a test asks for one, and registries in stores of each kind.
 pytest_plugins = ["tests.support.s3", "tests.support.registries"]
@@ -84,18 +89,27 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: those that have a factory wait for it for half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """By file, and all files that share the factory of the flows on one worker, one after the other."""
+    """By file, and files that share a factory of the flows on one worker, one after the other."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneFactory(LoadFileScheduling):  # type: ignore[misc]
+    # A worker's factory ends before the first file that needs none: one that got a second could not start it.
+    factories = _FACTORIES if len(config.getoption("tx")) > len(_FACTORIES) else (FACTORY_FILES,)
+
+    class ByFactory(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "the factory" if file in FACTORY_FILES else file
+            return next((f"factory of {files[0]}" for files in factories if file in files), file)
 
-    return OneFactory(config, log)
+    return ByFactory(config, log)
 
 
 def longest_first(items: list[pytest.Item]) -> None:
