@@ -152,9 +152,12 @@ def test_verdicts(world: World) -> None:
         {"name": "<b>aspect</b>", "level": "soft", "bound": "<= 8", "value": 9.25, "passed": False},
     ]
     passed = Page(render(content(world, verdict={"passed": True, "rules": rules})))
-    assert "Data validation passed, 1 of 2 rules kept" in passed.text
+    assert "Data validation passed, 1 of 2 rules kept." in passed.text
     assert "<b>aspect</b>: 9.25, bound <= 8" in passed.text
     assert passed.of("good")
+    idle = {"name": "drift_rows", "level": "soft", "bound": "<= 0.3", "value": None, "passed": True}
+    said = Page(render(content(world, verdict={"passed": True, "rules": [*rules, idle]}))).text
+    assert "Data validation passed, 1 of 3 rules kept, 1 had nothing to check." in said
     lacking = {"sources_without": {"valid": ["posters"]}}
     said = Page(render(content(world, verdict={"passed": True, "rules": rules, **lacking}))).text
     assert "Without a valid split, so in no score here: posters." in said

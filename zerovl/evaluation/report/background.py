@@ -24,9 +24,12 @@ def verdict_section(verdict: dict[str, Any] | None) -> str:
         )
     rules = [rule for rule in verdict.get("rules", []) if isinstance(rule, dict)]
     broken = [rule for rule in rules if rule.get("passed") is False]
+    idle = [rule for rule in rules if rule.get("passed") and rule.get("value", 0) is None]  # as on validation's page
     passed = verdict.get("passed", not broken) is True
     text = "Data validation passed" if passed else "Data validation failed"
-    text += f", {len(rules) - len(broken)} of {plural(len(rules), 'rule')} kept." if rules else "."
+    if rules:
+        text += f", {len(rules) - len(broken) - len(idle)} of {plural(len(rules), 'rule')} kept"
+    text += f", {len(idle)} had nothing to check." if idle else "."
     if unscored := verdict.get("sources_without", {}).get("valid"):
         text += f" Without a valid split, so in no score here: {escape(', '.join(unscored))}."
     items = "".join(
