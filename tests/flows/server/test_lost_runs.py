@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.runtime import notice_setting
 from flows.server import notices
@@ -51,11 +50,9 @@ def automations(factory: Factory) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def told(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What a webhook is told, as `make deploy` sets it up."""
-    api = f"{factory.url}/api"
     with receiver() as (address, got):
         monkeypatch.setenv(notice_setting.VARIABLE, address)
-        with temporary_settings({PREFECT_API_URL: api}), SyncPrefectClient(api) as client:
-            notices.apply(client, automations(factory))
+        factory.command("-m", "flows.server.deploy", **{notice_setting.VARIABLE: address})
         yield got
         for name, each in automations(factory).items():  # nobody listens any more
             if name.startswith(notices.PREFIX):
