@@ -52,6 +52,19 @@ class Heard:
         self.bars.append(bar)
 
 
+class Cancelling(Heard):
+    """Hears of a cancellation when the command is ready."""
+
+    def __init__(self, cancellation: type[BaseException]) -> None:
+        super().__init__()
+        self.cancellation = cancellation
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        if text == "ready":
+            raise self.cancellation
+
+
 def run(code: str, folder: Path, heard: Heard, *arguments: str) -> str:
     return process.run([sys.executable, "-c", code, *arguments], folder, {}, heard)
 
@@ -118,13 +131,7 @@ def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monke
     class Cancelled(BaseException):
         pass
 
-    class Cancelling(Heard):
-        def line(self, text: str) -> None:
-            super().line(text)
-            if text == "ready":
-                raise Cancelled
-
-    heard = Cancelling()
+    heard = Cancelling(Cancelled)
     with pytest.raises(Cancelled):
         run(FAMILY, tmp_path, heard, str(tmp_path), "saves")
     assert (tmp_path / "saved").exists()
@@ -133,13 +140,7 @@ def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monke
 
 
 def test_a_command_without_a_handler_ends_by_the_signal_and_not_by_the_end_of_patience(tmp_path: Path) -> None:
-    class Cancelling(Heard):
-        def line(self, text: str) -> None:
-            super().line(text)
-            if text == "ready":
-                raise KeyboardInterrupt
-
-    heard = Cancelling()
+    heard = Cancelling(KeyboardInterrupt)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker that a script started in the background
     try:
         with pytest.raises(KeyboardInterrupt):
