@@ -198,18 +198,14 @@ def test_curves_of_two_revisions_open_offline_and_leave_git_alone(dvc: Run) -> N
     if browser.CHROMIUM is None:
         pytest.skip("needs Chromium")
 
-    @browser.in_a_thread
-    def look() -> None:
-        with browser.open_browser() as shown:
-            asked: list[str] = []
-            shown.on("request", lambda request: asked.append(request.url))
-            shown.goto(path.as_uri())
-            assert shown.locator("polyline.line").count() == 2
-            assert sorted(shown.locator("figcaption span").all_inner_texts()) == ["HEAD 2.961", "workspace 2.883"]
-            browser.keep(shown, "dvc-plots")
-            assert asked == [path.as_uri()]
-
-    look()
+    with browser.open_browser() as shown:
+        asked: list[str] = []
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(path.as_uri())
+        assert shown.locator("polyline.line").count() == 2
+        assert sorted(shown.locator("figcaption span").all_inner_texts()) == ["HEAD 2.961", "workspace 2.883"]
+        browser.keep(shown, "dvc-plots")
+        assert asked == [path.as_uri()]
 
 
 def test_numbers_are_few_and_numbers() -> None:

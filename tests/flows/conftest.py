@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Page
@@ -14,6 +15,8 @@ from tests.support.paths import ROOT
 from tests.support.project_copy import SMALL
 
 _started: list[Factory] = []
+_browser = ExitStack()
+_pages: list[Page] = []
 
 
 @pytest.fixture(scope="session")
@@ -41,23 +44,28 @@ def page(factory: Factory) -> Iterator[Page | None]:
     if CHROMIUM is None:
         yield None
         return
-    with open_browser() as opened:
-        yield opened
+    _pages.append(_browser.enter_context(open_browser()))
+    yield _pages[0]
+    _browser.close()
 
 
 @pytest.fixture(scope="session")
-def first_run(factory: Factory, page: Page | None) -> str:
-    """The run of the UI's button, in the middle of its training, which is slow until someone lets it go on."""
+def first_run(factory: Factory) -> str:
+    """A run in the middle of its training, which is slow until someone lets it go on.
+
+    Started by the UI's button where a browser is open, as the server starts it else.
+    """
     factory.slow_from(5)
-    run = press_quick_run(factory, page) if page else factory.run("train/train")
+    run = press_quick_run(factory, _pages[0]) if _pages else factory.run("train/train")
     factory.wait_for_steps(run, 3)
     return run
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """The factory must not run on beside the tests of other files."""
+    """Factory and browser must not run on beside the tests of other files; an open one has an event loop that runs."""
     files = {ROOT / file for file in FACTORY_FILES}
     if item.path in files and (nextitem is None or nextitem.path not in files):
+        _browser.close()
         for made in _started:
             made.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CHROMIUM, in_a_thread, keep, open_browser
+from tests.support.browser import CHROMIUM, keep, open_browser
 from tests.support.fake_world import png
 from zerovl.serving.guard import App
 from zerovl.serving.server import address, make_server, open_port
@@ -45,7 +45,6 @@ def first_is(page: Page, name: str) -> None:
     expect(page.locator("body")).not_to_have_class("busy")
 
 
-@in_a_thread
 def test_what_one_types_drops_and_clicks(app: App, tmp_path: Path) -> None:
     with running(app) as url, open_browser() as page:
         told: list[str] = []

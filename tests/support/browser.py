@@ -12,11 +12,8 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
@@ -30,17 +27,6 @@ _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-
-
-def in_a_thread(look: Callable[..., None]) -> Callable[..., None]:
-    """Run a test in a thread: Playwright can be open once in each, and the page of the flows stays open in the main."""
-
-    @wraps(look)
-    def run(*arguments: Any, **named: Any) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(look, *arguments, **named).result()
-
-    return run
 
 
 @contextmanager
@@ -70,12 +56,23 @@ def open_deployment(factory: Factory, page: Page, name: str) -> None:
     page.get_by_role("button", name="Run", exact=True).wait_for()
 
 
+def press(page: Page, request: str, *clicks: Callable[[], None]) -> None:
+    """Click until the server takes the request that follows: a page does not ask again for what a busy one refused."""
+    for _ in range(3):
+        with page.expect_response(lambda answer: answer.request.method == "POST" and request in answer.url) as answer:
+            for click in clicks:
+                click()
+        if answer.value.ok:
+            return
+    raise AssertionError(f"the server refused {request}: {answer.value.status} {answer.value.text()}")
+
+
 def press_quick_run(factory: Factory, page: Page) -> str:
     """Start the deployment `train` by its button; returns the run."""
     known = {row["id"] for row in factory.api("POST", "/flow_runs/filter", {})}
     open_deployment(factory, page, "train")
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("Quick run", exact=True).click()
+    run_button, quick = page.get_by_role("button", name="Run", exact=True), page.get_by_text("Quick run", exact=True)
+    press(page, "create_flow_run", run_button.click, quick.click)
 
     def started() -> str | None:
         rows = factory.api("POST", "/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
@@ -89,8 +86,8 @@ def press_quick_run(factory: Factory, page: Page) -> str:
 
 def press_cancel(factory: Factory, page: Page, run: str) -> None:
     page.goto(f"{factory.url}/runs/flow-run/{run}")
-    page.get_by_role("button", name="Cancel", exact=True).first.click()
-    page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True).click()
+    confirm = page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True)
+    press(page, "set_state", page.get_by_role("button", name="Cancel", exact=True).first.click, confirm.click)
 
 
 def submit(page: Page, answer: str) -> None:

@@ -20,6 +20,7 @@ from flows.runtime.paths import Paths
 from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
+from tests.support.s3 import moto_command
 
 # Laid over the trainer of the project's copy: from the step that a file names on, each takes a while. So a training
 # has steps left for whoever interrupts it, however slow or fast the machine is.
@@ -133,7 +134,7 @@ class Factory(PrefectApi):
         """moto's server at the endpoint that everything was told at the start."""
         port = self.s3_endpoint.rpartition(":")[2]
         self.s3 = subprocess.Popen(
-            [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", port],
+            moto_command(int(port)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

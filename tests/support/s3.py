@@ -53,8 +53,13 @@ def new_bucket() -> str:
 @contextmanager
 def moto(port: int = 0) -> Iterator[str]:
     """Serve by moto until the block ends; gives the address. `port` 0 takes a free one."""
-    with _served(lambda port: [str(SCRIPTS / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], port) as url:
+    with _served(moto_command, port) as url:
         yield url
+
+
+def moto_command(port: int) -> list[str]:
+    """What serves by moto at a port."""
+    return [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(port)]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import CHROMIUM, in_a_thread, keep, open_browser
+from tests.support.browser import CHROMIUM, keep, open_browser
 from tests.support.validation_manifests import clean_rows, quarantine
 from tests.support.validation_runs import row, validate
 from zerovl.data.validation.expectations_section import expectations_section, in_words
@@ -104,7 +104,6 @@ _BEYOND = "() => document.documentElement.scrollWidth - window.innerWidth"
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one")
 @pytest.mark.usefixtures("by_bounds")
-@in_a_thread
 def test_a_wide_source_is_not_cut_off_in_a_browser(tmp_path: Path) -> None:
     rows = clean_rows()
     name = "a_source_whose_name_is_as_long_as_people_make_them"
