@@ -15,7 +15,17 @@ BASE = {
     *("descriptors", "picture_reader"),
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
     *("gpu_leases", "gpu_names", "own_gpus", "shared_folder", "trials", "descriptors", "picture_reader"),
-    *("params_file", "picture_looks", "processes", "s3", "s3_files", "text_format", "version", "workspace"),
+    *(
+        "interpreter",
+        "params_file",
+        "picture_looks",
+        "processes",
+        "s3",
+        "s3_files",
+        "text_format",
+        "version",
+        "workspace",
+    ),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}
 _TRAINING = {"training", "tracking", "sizing", *_ENGINE, "evaluation", "data"}
@@ -137,6 +147,7 @@ def test_nothing_imports_in_a_circle() -> None:
 
 def test_a_bare_gpu_node_needs_only_the_core_packages() -> None:
     modules = [
+        "zerovl.training.one_rank",
         "zerovl.training.worker",
         "zerovl.training.launch",
         "zerovl.stages.evaluate",

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from zerovl import interpreter
 from zerovl.command_line import models, pipeline, project, releases
 from zerovl.errors import ZeroVLError
 from zerovl.version import __version__
@@ -19,7 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     0 done, 2 an error with a message, 130 after Ctrl-C, 141 where whoever read the output has gone, as `head` does.
+
+    Args:
+        arguments: None in a process of its own, which has them on its command line.
     """
+    return interpreter.of_its_own(_answer) if arguments is None else _answer(arguments)
+
+
+def _answer(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             return _main(arguments)

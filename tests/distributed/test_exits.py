@@ -4,7 +4,7 @@ import pytest
 from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
 
 from zerovl.distributed import exits
-from zerovl.training import worker
+from zerovl.training import one_rank
 
 
 def nccl(kind: str, explained: str, last: str) -> DistBackendError:
@@ -54,7 +54,7 @@ LOST = {
 @pytest.mark.parametrize("error", OWN.values(), ids=OWN.keys())
 def test_an_own_failure_is_shown_whole(error: RuntimeError, capfd: pytest.CaptureFixture[str]) -> None:
     assert not exits.peer_is_gone(error)
-    assert worker._crashed("1", error) == exits.CRASHED
+    assert one_rank._crashed("1", error) == exits.CRASHED
     said = capfd.readouterr().err
     assert str(error) in said
     assert type(error).__name__ in said
@@ -63,7 +63,7 @@ def test_an_own_failure_is_shown_whole(error: RuntimeError, capfd: pytest.Captur
 @pytest.mark.parametrize("error", LOST.values(), ids=LOST.keys())
 def test_a_lost_peer_is_said_in_one_line(error: RuntimeError, capfd: pytest.CaptureFixture[str]) -> None:
     assert exits.peer_is_gone(error)
-    assert worker._crashed("1", error) == exits.LOST_PEER
+    assert one_rank._crashed("1", error) == exits.LOST_PEER
     (line,) = capfd.readouterr().err.splitlines()
     _, _, said = line.partition(" ")  # after the time
     assert said == f"rank 1 lost another rank: {exits.summary_line(error)}"

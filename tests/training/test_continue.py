@@ -220,7 +220,7 @@ def test_two_ranks_go_on_from_a_run_of_one(whole: tuple[Workspace, Path], worksp
 
 def test_the_command_line_sets_it_for_all_ranks(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from zerovl.stages import train as stage
-    from zerovl.training import worker
+    from zerovl.training import one_rank
 
     monkeypatch.chdir(workspace.root)
     monkeypatch.setattr(params_file, "load", lambda *_: settings())
@@ -230,7 +230,7 @@ def test_the_command_line_sets_it_for_all_ranks(workspace: Workspace, monkeypatc
     assert cli.main(["train", "--from", "3f2a@7"]) == 0
     assert seen == ["3f2a@7"]
     monkeypatch.setattr("sys.argv", ["worker", "params.yaml", "--from", "3f2a@7"])
-    assert worker._params().train.continue_from == "3f2a@7"
+    assert one_rank._params().train.continue_from == "3f2a@7"
 
 
 def test_find_checkpoint_wants_one_run(workspace: Workspace, whole: tuple[Workspace, Path]) -> None:

@@ -12,7 +12,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
 from zerovl.params import MachineParams
-from zerovl.training import launch, worker
+from zerovl.training import launch, one_rank
 from zerovl.training.launch import Cause, find_cause
 from zerovl.workspace import Workspace
 
@@ -73,7 +73,7 @@ def test_an_exception_that_comes_again_in_the_same_step_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in (worker.LAUNCHER, worker.PID_FOLDER, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL"):
+    for name in (one_rank.LAUNCHER, one_rank.PID_FOLDER, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCH_CPP_LOG_LEVEL"):
         monkeypatch.setenv(name, "")  # what the launcher sets is taken back after the test
     for name in ("_catch_signals", "_silence_torchrun"):
         monkeypatch.setattr(launch, name, lambda: None)
@@ -90,10 +90,10 @@ def test_a_rank_that_crashes_says_in_which_step(tmp_path: Path, monkeypatch: pyt
         ranks.activity.mark("computing", 12)
         raise ValueError("x")
 
-    monkeypatch.setattr(worker, "train", broken)
+    monkeypatch.setattr(one_rank, "train", broken)
     monkeypatch.setattr(StopRequest, "install", lambda *_: None)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     with pytest.raises(ValueError, match="x") as caught:
-        worker.run(recipe(), Workspace())
-    assert worker._crashed("1", caught.value) == exits.CRASHED
+        one_rank.run(recipe(), Workspace())
+    assert one_rank._crashed("1", caught.value) == exits.CRASHED
     assert exits.read_error_file(str(tmp_path / "error.json")) == BROKEN.text

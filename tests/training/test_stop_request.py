@@ -10,7 +10,7 @@ from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import trainer
 from zerovl.engine.trainer import StopRequest
-from zerovl.training import worker
+from zerovl.training import one_rank
 from zerovl.training.checkpoint_copy import _COPYING
 
 
@@ -77,6 +77,6 @@ def test_the_first_rank_answers(
 ) -> None:
     ranks = Ranks(rank, world, torch.device("cpu"), OneRank())
     ranks.activity.mark(phase)
-    worker._answer(ranks, "SIGINT")
+    one_rank._answer(ranks, "SIGINT")
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].endswith(f"zerovl train: {text}") if text else not lines

@@ -33,7 +33,7 @@ from zerovl.engine.frozen_features import training_image_size
 from zerovl.model.checks import check_towers
 from zerovl.params import MachineParams, Params
 from zerovl.tracking import trackers
-from zerovl.training import worker
+from zerovl.training import one_rank
 from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
@@ -56,7 +56,7 @@ def run(params: Params, path: str) -> int:
     ranks = rank_count(params.machine.ranks)
     check_ranks(params, ranks)
     if ranks == 1:
-        return worker.run(params, Workspace())
+        return one_rank.run(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]
     try:
         return _run_group(ranks, arguments, params.machine)
@@ -119,7 +119,7 @@ def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
     _catch_signals()
     _silence_torchrun()
     with tempfile.TemporaryDirectory(prefix="zerovl-") as folder:
-        os.environ |= {worker.LAUNCHER: str(os.getpid()), worker.PID_FOLDER: folder}
+        os.environ |= {one_rank.LAUNCHER: str(os.getpid()), one_rank.PID_FOLDER: folder}
         # What a rank gets unless it was set outside; torchrun's own default is 30 s.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # C++ stacks of a lost connection hide the cause
@@ -187,7 +187,7 @@ def _catch_signals() -> None:
 def _hand_on(number: int, _frame: FrameType | None) -> None:
     """Send a signal to rank 0, which tells the others; from all, they might hear of it in different steps."""
     with suppress(OSError, ValueError):  # it has not started, or is about to write its number
-        os.kill(int(Path(os.environ[worker.PID_FOLDER], "rank-0").read_text(encoding="utf-8")), number)
+        os.kill(int(Path(os.environ[one_rank.PID_FOLDER], "rank-0").read_text(encoding="utf-8")), number)
 
 
 def _silence_torchrun() -> None:
