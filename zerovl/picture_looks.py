@@ -63,7 +63,7 @@ def see(image: Image.Image) -> Look:
 
 
 def _eight_bits(image: Image.Image, look: Look) -> Image.Image:
-    """Grey of 16 bits, of 32 and of floats to L."""
+    """Grey of 16 bits, of 32 and of floats to L; to LA where one of its values is transparent."""
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
     values = np.asarray(image)  # (H, W)
@@ -72,11 +72,16 @@ def _eight_bits(image: Image.Image, look: Look) -> Image.Image:
         if not finite.any():
             raise ValueError("no finite value in it")
         values = np.nan_to_num(values, nan=values[finite].min(), posinf=values[finite].max(), neginf=0)
-    low, high = _range(float(values.min()), float(values.max()), _FLOAT if image.mode == "F" else _WHOLE)
+    opaque = values != image.info.get("transparency", np.nan)
+    seen = values[opaque] if opaque.any() else values
+    low, high = _range(float(seen.min()), float(seen.max()), _FLOAT if image.mode == "F" else _WHOLE)
     if (low, high) != (0, 65535):
         look.changes.append(f"values of {low:g} to {high:g} to 8 bits")
     scaled: npt.NDArray[np.float32] = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return Image.fromarray(np.clip(scaled, 0, 255).round().astype(np.uint8))
+    grey = Image.fromarray(np.clip(scaled, 0, 255).round().astype(np.uint8))
+    return (
+        grey if opaque.all() else Image.merge("LA", (grey, Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))))
+    )
 
 
 def _range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[float, float]:
@@ -92,20 +97,27 @@ def _range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[flo
 
 
 def has_deep_colours(image: Image.Image) -> bool:
-    """Return whether a picture, opened and not yet loaded, is RGB of 16 bits, of which Pillow keeps the upper 8."""
-    if image.mode != "RGB" or image.format not in ("PNG", "TIFF"):
+    """Return whether a picture, opened and not yet loaded, has 16 bits a channel, of which Pillow keeps the upper 8.
+
+    So it does with colours, and with grey beside alpha; grey alone keeps its 16 bits.
+    """
+    if image.mode not in ("RGB", "RGBA", "LA") or image.format not in ("PNG", "TIFF"):
         return False
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
 
 
 def see_deep_colours(image: Image.Image) -> Look:
     """Like `see`, of a picture with `has_deep_colours`: 12 bits in 16 would be nearly black."""
-    brightest = max(int(high) for _, high in image.getextrema())  # type: ignore[misc]  # one pair a band
+    most = [int(high) for _, high in image.getextrema()]  # type: ignore[misc]  # one pair a band
+    bands = len(most)
+    brightest = max(most if image.mode == "RGB" else most[:-1])
     _, white = _range(0, brightest * 257, _WHOLE)
     if white == 65535 or not brightest:
         return see(image)
     table = [min(255, round(value * 257 * 255 / white)) for value in range(256)]
-    look = see(image.point(table * 3))
+    # Alpha of 16 bits stays as it is; of 12 bits too it would leave the picture nearly transparent.
+    last = table if most[-1] * 257 <= white else list(range(256))
+    look = see(image.point(table * (bands - 1) + last))
     return Look(look.image, [f"values of 0 to {white:g} to 8 bits", *look.changes], look.faults)
 
 

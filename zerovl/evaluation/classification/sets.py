@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zerovl.data.raw.records import Picture, is_debris, name_error
+from zerovl.data.raw.records import PICTURES, Picture, is_debris, name_error
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.classification.tars import PICTURES, read_tars
+from zerovl.evaluation.classification.tars import read_tars
 from zerovl.evaluation.classification.templates import place_error
 from zerovl.params import ClassificationParams
 

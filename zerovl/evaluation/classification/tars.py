@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from zerovl.data.raw.records import Picture
+from zerovl.data.raw.records import PICTURES, Picture
 from zerovl.data.raw.tar_samples import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 
-PICTURES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 _LABEL = "cls"
 _LONGEST_LABEL = 20  # bytes of a .cls
 _FIX = "get the file again"
