@@ -2,14 +2,16 @@
 
 import io
 import pickle
+import random
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.support.odd_inputs.mutated import mutated
 from zerovl import picture_reader
 from zerovl.images import BrokenImageError, decode_rgb
-from zerovl.picture_reader import JpegDecoder, PictureReader, PillowDecoder, TurboDecoder
+from zerovl.picture_reader import JpegDecoder, PictureReader, PillowDecoder, Pixels, TurboDecoder
 
 DECODERS = [
     pytest.param(PillowDecoder, id="pillow"),
@@ -164,3 +166,27 @@ def test_what_pillow_forgives_is_forgiven(jpegs: JpegDecoder) -> None:
     data = bytearray(PLAIN["4:4:4"])
     data[-300:-290] = b"\x55" * 10
     np.testing.assert_array_equal(PictureReader(jpegs).open(bytes(data)).pixels(), np.asarray(decode_rgb(bytes(data))))
+
+
+def pixels_or_reason(data: bytes) -> Pixels | str:
+    try:
+        return np.asarray(decode_rgb(data, max_pixels=1_000_000))
+    except BrokenImageError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of Pillow's, which goes on without
+def test_headers_with_random_faults_are_refused_in_a_line_or_decoded_as_ever(jpegs: JpegDecoder) -> None:
+    reader, draw, decoded, refused = PictureReader(jpegs), random.Random(0), 0, 0
+    for name in ("4:2:0", "progressive", "upright by its EXIF", "sRGB by its profile"):
+        scan = PLAIN[name].index(b"\xff\xda")
+        for _ in range(60):
+            data = mutated(PLAIN[name][:scan], draw) + PLAIN[name][scan:]
+            expected = pixels_or_reason(data)
+            if isinstance(expected, str):
+                assert len(expected.splitlines()) == 1
+                refused += 1
+            else:
+                np.testing.assert_array_equal(reader.open(data).pixels(), expected)
+                decoded += 1
+    assert min(decoded, refused) > 40

@@ -10,6 +10,8 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,17 +259,36 @@ def test_what_filters_left_out_is_taken_over_too(tmp_path: Path) -> None:
     assert replace(again, taken_over=False) == first
 
 
-def test_a_second_one_is_refused_and_takes_nothing_away(tmp_path: Path) -> None:
+def test_of_two_at_once_the_second_is_refused_and_the_first_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_raw(tmp_path)
-    raw_sources.run_prepare(tmp_path)
-    before = raw_sources.all_bytes(tmp_path / "data")
-    first = os.open(tmp_path / "data", os.O_RDONLY)
-    fcntl.flock(first, fcntl.LOCK_EX)
-    with pytest.raises(ZeroVLError, match=r"another `zerovl prepare` is at work here .* wait until it has ended"):
-        raw_sources.run_prepare(tmp_path)
-    assert raw_sources.all_bytes(tmp_path / "data") == before
-    os.close(first)
-    raw_sources.run_prepare(tmp_path)
+    raw_sources.run_prepare(tmp_path, **SETTINGS)
+    whole = raw_sources.all_bytes(tmp_path / "data")
+    (tmp_path / "data/manifest/manifest.json").unlink()
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def pack_when_told(unit: pack.Unit) -> pack.Packed:
+        at_work.set()
+        assert go_on.wait(120)
+        return pack.pack(unit)
+
+    monkeypatch.setattr(kept_units, "pack", pack_when_told)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(raw_sources.run_prepare, tmp_path, **SETTINGS)
+        try:
+            assert at_work.wait(120)
+            before = raw_sources.all_bytes(tmp_path / "data")
+            with pytest.raises(
+                ZeroVLError, match=r"another `zerovl prepare` is at work here .* wait until it has ended"
+            ):
+                raw_sources.run_prepare(tmp_path, **SETTINGS)
+            assert raw_sources.all_bytes(tmp_path / "data") == before
+        finally:
+            go_on.set()
+        first.result()
+    assert raw_sources.all_bytes(tmp_path / "data") == whole
+    raw_sources.run_prepare(tmp_path, **SETTINGS)  # the lock is free again
 
 
 def test_a_disk_without_locks_goes_on_and_says_so(

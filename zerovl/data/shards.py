@@ -3,6 +3,9 @@
 A shard is a WebDataset tar (USTAR); a sample is two members that follow one another, `<key>.jpg`
 and `<key>.json`. The manifest's index gives shard, offset and size of each. Where the picture stays in a tar of the
 user's, there is only the `.json`, which says where (`zerovl.data.placed_tars`).
+
+By hand and not by webdataset, which reads a tar from front to back: any sample in any order is one `pread`, so a run
+resumes at any step, and a core reads about three times as many as webdataset gives alone (figures in docs/tars.md).
 """
 
 from __future__ import annotations

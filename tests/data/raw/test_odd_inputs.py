@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from tests.support import raw_sources
 from tests.support.odd_inputs import parquet, pictures, tars, texts
 from tests.support.odd_inputs.kind import Kind
+from tests.support.odd_inputs.mutated import mutated
 from tests.support.odd_inputs.table import KINDS, PAGE, with_table
+from tests.support.paths import ROOT
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 
@@ -68,26 +71,9 @@ def test_the_documentation_has_them_all() -> None:
     assert len({(kind.of, kind.what) for kind in KINDS}) == len(KINDS)
     page = PAGE.read_text(encoding="utf-8")
     assert with_table(page) == page
-
-
-def mutated(data: bytes, draw: random.Random) -> bytes:
-    """The bytes with one to three faults: flipped bits, a cut, zeros, something twice or out of nowhere."""
-    changed = bytearray(data)
-    for _ in range(draw.randint(1, 3)):
-        start = draw.randrange(max(1, len(changed)))
-        end = min(len(changed), start + draw.choice((1, 4, 100)))
-        fault = draw.randrange(5)
-        if fault == 0:
-            changed[start:end] = bytes(byte ^ 1 << draw.randrange(8) for byte in changed[start:end])
-        elif fault == 1:
-            del changed[start:]
-        elif fault == 2:
-            changed[start:end] = bytes(end - start)
-        elif fault == 3:
-            changed[start:start] = changed[start:end]
-        else:
-            changed[start:start] = draw.randbytes(end - start)
-    return bytes(changed)
+    assert f" {len(KINDS)} kinds" in page
+    (said,) = re.findall(r"more than (\d+) kinds", (ROOT / "data/README.md").read_text(encoding="utf-8"))
+    assert int(said) < len(KINDS)
 
 
 def in_file(name: str, data: Callable[[], bytes], beside: str) -> Callable[[Path, random.Random], None]:
