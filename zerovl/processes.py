@@ -1,4 +1,4 @@
-"""Ways for a child process to end with its parent, so that a kill leaves nobody behind."""
+"""Ways for a child process to end with its parent, so that a kill leaves nobody behind, and a pool that Ctrl-C ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 import threading
-from multiprocessing import connection, parent_process
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -26,14 +29,40 @@ def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
         os.kill(os.getpid(), number)
 
 
-def start_pool_worker() -> None:
-    """Initialise a worker of a process pool: Ctrl-C is left to the parent, whose end, by a kill too, is its own."""
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of fresh processes; what is no error, as Ctrl-C, ends them in the middle of what they do.
+
+    An error lets them finish what they have in hand, and begin nothing else. On leaving the block all have ended.
+    """
+    context = get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_pool_worker, initargs=(told,))
+    try:
+        yield pool
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            tell.close()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        tell.close()
+        told.close()
+
+
+def start_pool_worker(told: connection.Connection | None = None) -> None:
+    """Initialise a worker: Ctrl-C is left to the parent, whose end, by a kill too, is its own.
+
+    Args:
+        told: ends the worker at once when its other side is closed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        ends = [parent.sentinel] if told is None else [parent.sentinel, told]
+        threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
+def _end_with(ends: list[int | connection.Connection]) -> None:
+    connection.wait(ends)
     os._exit(1)

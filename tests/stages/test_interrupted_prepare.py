@@ -7,7 +7,9 @@ import fcntl
 import json
 import os
 import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,17 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support import raw_sources
+from tests.support import held_units, raw_sources
 from tests.support.paths import ROOT
+from tests.support.prefect_api import wait_for
 from zerovl.data.filtering.sample_filters import SampleFilters
 from zerovl.data.manifest import Manifest
-from zerovl.data.raw import kept_units, pack
+from zerovl.data.raw import kept_units, pack, pack_sources
 from zerovl.data.raw.records import Picture, Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
 from zerovl.params import FilterParams
 
 KILLS = 10
+PATIENCE = 60_000  # milliseconds: who waits for so long has found a fault
 SETTINGS = {"shard_samples": 3, "tokenizer_vocab": 60}
 # Counts what it does with files, and kills itself at a drawn one: each fork is a start of `prepare`.
 SCRIPT = """
@@ -257,6 +261,49 @@ def test_what_filters_left_out_is_taken_over_too(tmp_path: Path) -> None:
     again = kept.pack(unit)
     assert (first.taken_over, again.taken_over, len(first.left_out)) == (False, True, 1)
     assert replace(again, taken_over=False) == first
+
+
+def test_ctrl_c_ends_workers_in_the_middle_of_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They do not hear it themselves; what one has in hand would take it for ever."""
+    caplog.set_level("INFO")
+    write_raw(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    os.mkfifo(data / held_units.PIPE)
+    ended = []
+
+    def interrupt() -> None:
+        with open(data / held_units.PIPE, "wb") as pipe:  # when a worker has come to it
+            (data / held_units.PIPE).unlink()
+            wait_for("the first shard, kept", lambda: list(data.glob(".prepare/*.json")))
+            assert list(data.glob("shards/a/train/.000001.tar.*.part"))
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            nobody_reads = select.poll()
+            nobody_reads.register(pipe, 0)
+            ended.append(nobody_reads.poll(PATIENCE))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
+    try:
+        with monkeypatch.context() as patched:
+            patched.setenv("ZEROVL_WORKERS", "2")
+            patched.setattr(pack_sources, "KeptUnits", held_units.HeldUnits)
+            asking = threading.Thread(target=interrupt, daemon=True)
+            asking.start()
+            with pytest.raises(KeyboardInterrupt):
+                raw_sources.run_prepare(tmp_path, **SETTINGS)
+            asking.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended[0], "a worker went on"
+    assert not (data / "manifest/manifest.json").exists()
+    raw_sources.run_prepare(tmp_path, **SETTINGS)
+    assert "a/train: 1 shard taken over from a run that was interrupted" in caplog.text
+    again = raw_sources.all_bytes(data)
+    shutil.rmtree(data)
+    raw_sources.run_prepare(tmp_path, **SETTINGS)
+    assert raw_sources.all_bytes(data) == again
 
 
 def test_of_two_at_once_the_second_is_refused_and_the_first_is_left_alone(

@@ -16,9 +16,7 @@ import random
 import shutil
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from zerovl.data.demo.scenes import Scene
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sync_folder, write_json
 from zerovl.params import DemoParams, as_dict
-from zerovl.processes import start_pool_worker
+from zerovl.processes import worker_pool
 
 _STAMP = "drawn.json"
 _DRAWING = 1  # raise it when the same settings would draw other bytes
@@ -118,7 +116,7 @@ def _draw_all(settings: DemoParams, folder: Path) -> None:
     workers = min(os.cpu_count() or 1, 8)
     total = sum(len(scenes) for scenes in chosen.values())
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_pool_worker) as pool,
+        worker_pool(workers) as pool,
         tqdm(total=total, desc="demo-data", unit=" pictures", delay=1) as bar,
     ):
         for source, words in _SOURCES:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError
 from zerovl.log import logger
 from zerovl.params import PrepareParams
-from zerovl.processes import start_pool_worker
+from zerovl.processes import worker_pool
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
@@ -181,14 +180,12 @@ def _indexed(tasks: list[TarTask], workers: int) -> Iterator[object]:
     if workers == 1 or len(tasks) < 2:
         yield from map(index_tar, tasks)
         return
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=start_pool_worker)
     try:
-        for done in as_completed([pool.submit(index_tar, task) for task in tasks]):
-            yield done.result()
+        with worker_pool(min(workers, len(tasks))) as pool:
+            for done in as_completed([pool.submit(index_tar, task) for task in tasks]):
+                yield done.result()
     except BrokenProcessPool:
         raise ZeroVLError(
             "a worker process died while it indexed tars, most likely for lack of memory; set ZEROVL_WORKERS to "
             f"less than {workers} and run this again: what is indexed stays so"
         ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

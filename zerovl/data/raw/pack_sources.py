@@ -14,7 +14,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -37,7 +36,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_json
 from zerovl.log import logger
 from zerovl.params import PrepareParams
-from zerovl.processes import start_pool_worker
+from zerovl.processes import worker_pool
 from zerovl.text_format import plural
 from zerovl.workspace import Workspace
 
@@ -182,16 +181,14 @@ def _packing(kept: KeptUnits, workers: int) -> Iterator[Work]:
     if workers == 1:
         yield Work(lambda units: map(kept.pack, units), indexing_here(workers))
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_pool_worker)
     try:
-        yield Work(lambda units: _in_order(units, kept, pool, 2 * workers), indexing_here(workers))
+        with worker_pool(workers) as pool:
+            yield Work(lambda units: _in_order(units, kept, pool, 2 * workers), indexing_here(workers))
     except BrokenProcessPool:
         raise ZeroVLError(
             "a worker process died, most likely for lack of memory; set ZEROVL_WORKERS to less than "
             f"{workers}, or reduce prepare.shard_samples"
         ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_order(units: Iterator[Unit], kept: KeptUnits, pool: ProcessPoolExecutor, window: int) -> Iterator[Packed]:
