@@ -2,6 +2,7 @@
 
 import json
 import socket
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,26 @@ def no_data_docs(monkeypatch: pytest.MonkeyPatch) -> None:
     from great_expectations.checkpoint.actions import UpdateDataDocsAction
 
     monkeypatch.setattr(UpdateDataDocsAction, "run", lambda *arguments, **named: {})
+
+
+class _Loads(HTMLParser):
+    """Everything that a browser would fetch, and the tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+
+
+def loads_nothing(page: str) -> None:
+    """Fails where a validation's page leads, or fetches from, anywhere but to the files beside it."""
+    parsed = _Loads()
+    parsed.feed(page)
+    assert set(parsed.addresses) == {"data:,", "verdict.json", "broken.csv", "data_docs/index.html"}
+    assert not {"script", "img", "iframe", "object"} & set(parsed.tags)
+    assert "url(" not in page
+    assert "@import" not in page

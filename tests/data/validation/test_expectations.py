@@ -14,9 +14,10 @@ import pytest
 from tests.support import validation_broken_rows as change_rows
 from tests.support.validation_broken_rows import BROKEN, GROUPS
 from tests.support.validation_manifests import clean_rows, write_manifest
-from tests.support.validation_runs import broken, is_inside, refuse_connections, row, settings, validate
+from tests.support.validation_runs import broken, is_inside, loads_nothing, refuse_connections, row, settings, validate
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation.expectations import _readable, check_expectations
+from zerovl.data.validation.expectations_section import expectations_section
 from zerovl.files import read_json
 from zerovl.stages import validate as stage
 from zerovl.workspace import Workspace
@@ -93,6 +94,10 @@ def test_great_expectations_breaks_what_the_exact_numbers_break(
     # What one row shows is seen in the sample too: all rows are in it.
     seen = {rule for (table, rule), held in found.items() if table == "sample" and not held}
     assert seen >= set(failed) & {"complete", "keys_unique", "image_ids_unique", "caption_words_max", "image_side"}
+    # All of it is on the page, which needs neither the network nor Data Docs; here there are none.
+    page = Workspace(tmp_path).validation_page.read_text(encoding="utf-8")
+    assert expectations_section(verdict) in page
+    loads_nothing(page)
     err = capsys.readouterr().err
     for rule in verdict["rules"]:
         assert (f"warning: {rule['name']}" in err) == (rule["name"] in failed and rule["level"] == "soft")
