@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
 
-from flows import pipeline
+from flows import command, pipeline
 from flows.forms import KnownRecipe, recipe_file
 from flows.notify import notify
 from flows.promote import promote
@@ -38,6 +38,19 @@ def test_a_recipe_of_ones_own_is_a_file() -> None:
     for name in ("--help.yaml", "photo", "recipes/mine.txt"):
         with pytest.raises(ParameterTypeError):
             train.validate_parameters({"recipe": name})
+
+
+def test_a_recipe_of_ones_own_is_taken_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def check(**arguments: Any) -> None:
+        given.update(arguments)
+        raise KeyboardInterrupt  # before a server is started
+
+    monkeypatch.setattr(sys, "argv", ["flows.train", "--recipe", "recipes/mine.yaml"])
+    with pytest.raises(SystemExit):
+        command.main(train, check)
+    assert given["recipe"] == "recipes/mine.yaml"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def test_a_run_from_the_form_to_the_release(factory: Factory, first_run: str) ->
     factory.gone()
     name = factory.name(first_run)
     shown = factory.artifacts(first_run)
+    assert [key for key, each in shown.items() if not each["description"]] == []
     for stage in ("prepare", "validate", "train", "evaluate", "register", "push"):
         assert shown[f"progress-{stage}"]["data"] == 100, stage
     assert shown["validation-rules"]["type"] == "table"
