@@ -63,16 +63,16 @@ def moto_command(port: int) -> list[str]:
 
 
 @contextmanager
-def rclone(folder: Path) -> Iterator[str]:
-    """Serve a folder by rclone until the block ends; its sub-folders are the buckets."""
+def rclone(folder: Path, port: int = 0) -> Iterator[str]:
+    """Serve a folder by rclone until the block ends; its sub-folders are the buckets. `port` 0 takes a free one."""
 
-    def command(port: int) -> list[str]:
+    def command(at: int) -> list[str]:
         return [
-            *(str(SCRIPTS / "rclone"), "serve", "s3", "--auth-key", ",".join(KEYS), "--addr", f"127.0.0.1:{port}"),
+            *(str(SCRIPTS / "rclone"), "serve", "s3", "--auth-key", ",".join(KEYS), "--addr", f"127.0.0.1:{at}"),
             *("--config", str(folder.parent / "rclone.conf"), str(folder)),
         ]
 
-    with _served(command) as url:
+    with _served(command, port) as url:
         yield url
 
 

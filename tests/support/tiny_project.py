@@ -62,14 +62,14 @@ def recipe(*overrides: str) -> Params:
     return params_file.from_recipe(RECIPE, list(overrides), "tiny")
 
 
-def make_project(root: Path) -> Workspace:
+def make_project(root: Path, *overrides: str) -> Workspace:
     """Raw pictures, shards, manifest, tokenizer, a passed verdict and params.yaml under `root`."""
     for number, source in enumerate(("alpha", "beta")):
         for split, pairs in (("train", TRAIN), ("valid", VALID)):
             _write_split(root / "raw" / source, split, pairs, first_id=1000 * number + 500 * (split == "valid"))
     workspace = Workspace(root)
     os.environ["ZEROVL_WORKERS"] = "1"
-    settings = recipe("data.raw=" + str(root / "raw"))
+    settings = recipe("data.raw=" + str(root / "raw"), *overrides)
     manifest = prepare.run(settings, workspace)
     write_json(workspace.validation_report / "verdict.json", {"passed": True, "manifest_digest": manifest.digest})
     params_file.write(settings, root / "params.yaml")
