@@ -106,7 +106,7 @@ def test_training_asks_for_gpus_after_its_settings_and_before_cuda(monkeypatch: 
         return False
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(launch.worker, "run", lambda params, workspace: 0)
+    monkeypatch.setattr(launch.one_rank, "run", lambda params, workspace: 0)
     with pytest.raises(ZeroVLError, match=r"batch_size"):
         launch.run(from_recipe({}, ["machine.ranks=3", "train.batch_size=100"], "x"), "params.yaml")
     assert seen == []
