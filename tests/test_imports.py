@@ -16,6 +16,7 @@ BASE = {
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
     *("gpu_leases", "gpu_names", "own_gpus", "shared_folder", "trials", "descriptors", "picture_reader"),
     *(
+        "heap",
         "interpreter",
         "params_file",
         "picture_looks",

@@ -34,6 +34,7 @@ NOT_COUNTED = {
     "zerovl.errors": _WORDS,
     "zerovl.gpu_leases": _SUPERVISION,
     "zerovl.gpu_names": _SUPERVISION,
+    "zerovl.heap": _SUPERVISION,
     "zerovl.interpreter": _SUPERVISION,
     "zerovl.log": _WORDS,
     "zerovl.own_gpus": _SUPERVISION,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from zerovl import heap
+
 MARGIN = {"cuda": 0.92, "cpu": 0.8}  # share of the free memory that is planned with
 _UNLIMITED = 1 << 60
 # PyTorch's allocator has an exception of its own. Libraries that allocate past it say it in words.
@@ -34,7 +36,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def free_host_memory(root: Path = Path("/")) -> int:
-    """Bytes free on the machine or below the limit of its container, whichever is less."""
+    """Bytes free on the machine or below the limit of its container, whichever is less.
+
+    What this process keeps for later tensors is given back first, so that it counts.
+    """
+    heap.give_back()
     meminfo = root / "proc" / "meminfo"
     if not meminfo.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # not Linux: half of what there is

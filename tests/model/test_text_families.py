@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -121,6 +122,15 @@ def test_to_cut_the_whole_is_what_the_tokenizer_does(published: tuple[str, Path]
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_array_equal(mask, expected_mask)
     assert tokenizer.whole(captions)[0].shape[1] > ids.shape[1] == most
+
+
+def test_ids_are_those_of_the_library_s_slower_way(published: tuple[str, Path]) -> None:
+    tokenizer = CaptionTokenizer(published[1], TOKENS)
+    captions = ["", *CAPTIONS, " ".join(CAPTIONS), "a\u0301 \u732b\U0001f408  tabs\tand\nlines, never-seen words"]
+    encodings = Tokenizer.from_str(tokenizer._tokenizer.to_str()).encode_batch(captions)
+    ids, mask = tokenizer(captions)
+    assert ids.tolist() == [encoding.ids for encoding in encodings]
+    assert mask.tolist() == [encoding.attention_mask for encoding in encodings]
 
 
 def test_captions_are_augmented_with_any_tokenizer(published: tuple[str, Path]) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from zerovl import log
+from zerovl import heap, log
 from zerovl.device import own_device
 from zerovl.distributed import exits
 from zerovl.distributed.collectives import OneRank, ProcessGroup
@@ -79,6 +79,7 @@ def help_with(work: Callable[[str, Ranks], object]) -> int:
     """Do one helper's share: `work` gets the job and this rank's place. The `main` of a module that helps."""
     folder, rank, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     die_with_parent(parent=int(sys.argv[4]))
+    heap.keep_freed()
     log.setup()
     faulthandler.register(signal.SIGUSR2)  # shows the Python stacks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches rank 0, which ends its helpers

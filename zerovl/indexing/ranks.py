@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from zerovl import log
+from zerovl import heap, log
 from zerovl.device import gpu_count, own_device
 from zerovl.errors import ZeroVLError
 from zerovl.indexing.index import read_description
@@ -72,6 +72,7 @@ def make_share(folder: Path, listing: Listing, encoder: Encoder, rank: int, rank
 
 def _rank(folder: Path, listing: Listing, load: Load, model: str, rank: int, ranks: int) -> None:
     start_pool_worker()
+    heap.keep_freed()
     log.setup()
     try:
         gpus = gpu_count()

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zerovl import params_file
+from zerovl import heap, params_file
 from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
@@ -309,6 +309,7 @@ def _images(params: Params, device: torch.device) -> ImageSide:
 
 def main() -> int:
     """In the child: one JSON argument in, one line of JSON out."""
+    heap.keep_freed()  # as the ranks do whose steps are foreseen
     values: dict[str, Any] = json.loads(sys.argv[1])
     try:
         params = params_file.load(values.pop("params"))

@@ -1,0 +1,57 @@
+"""Freed memory of large tensors: kept for the next ones, and given back when it is asked for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+from zerovl import heap
+
+pytestmark = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
+
+SCRIPT = """
+import resource, sys
+import numpy as np
+from zerovl import heap, interpreter
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def work():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(64 << 20, np.uint8)
+    new_pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    kept = resident()
+    heap.give_back()
+    print(new_pages * resource.getpagesize() >> 20, kept - resident() >> 20)
+    return 0
+
+sys.exit(interpreter.of_its_own(work) if sys.argv[1] == "kept" else work())
+"""
+
+
+def run(how: str, **environment: str) -> tuple[int, int]:
+    """MiB of pages that were new, and MiB given back at the end."""
+    command = [sys.executable, "-c", SCRIPT, how]
+    # Pages of 2 MiB, which numpy asks for, would be counted as one.
+    known = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0", "PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run(command, env=known, stdout=subprocess.PIPE, text=True, check=True)
+    new, returned = map(int, done.stdout.split())
+    return new, returned
+
+
+def test_a_process_of_our_own_takes_the_pages_of_large_tensors_once() -> None:
+    new, _ = run("as it is")
+    assert new > 1000  # 20 x 64 MiB
+    new, returned = run("kept")
+    assert new < 100
+    assert returned > 50
+
+
+def test_what_the_environment_asks_for_stays() -> None:
+    new, _ = run("kept", MALLOC_MMAP_THRESHOLD_=str(1 << 20))
+    assert new > 1000
