@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,16 @@ class Ring:
 
     def __init__(self) -> None:
         self.own = self
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_frozen() -> Iterator[None]:
+    """As in a process of its own: pytest's has frozen what it imported (tests/conftest.py)."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    yield
+    if frozen:
+        gc.freeze()
 
 
 def test_collects_after_every_so_many_steps_alone() -> None:
@@ -43,3 +54,15 @@ def test_who_collects_himself_stays_in_charge() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_a_process_has_frozen_stays_so() -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with collected_every(1) as collect:
+        ring = weakref.ref(Ring())
+        collect(1)
+        assert ring() is None
+        assert gc.get_freeze_count() == frozen
+    assert gc.get_freeze_count() == frozen
+    gc.unfreeze()

@@ -17,11 +17,13 @@ _STEPS = 50
 def collected_every(steps: int = _STEPS) -> Iterator[Callable[[int], None]]:
     """Give a function that is called after each step with its number, and collects every so many.
 
-    What is there at the start is looked through once and then never again. After the block all is as it was before.
+    What is there at the start is looked through once and then never again. After the block all is as it was before:
+    where a process has frozen its objects already, that is what is never looked through, in the block and after it.
     """
-    enabled = gc.isenabled()
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not frozen:
+        gc.freeze()
     gc.disable()
 
     def after(step: int) -> None:
@@ -31,6 +33,7 @@ def collected_every(steps: int = _STEPS) -> Iterator[Callable[[int], None]]:
     try:
         yield after
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
         if enabled:
             gc.enable()
