@@ -75,6 +75,12 @@ class ProgressReporter:
         return Bar(last.title, last.percent, f"stopped after {took}; {last.text}")
 
     def _write(self) -> None:
+        # No retries of the client's own: meanwhile the state would grow old. Set once: Prefect checks all its settings
+        # again for each change of one, which takes more CPU time than the request.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            self._write_until_ended()
+
+    def _write_until_ended(self) -> None:
         artifact: UUID | None = None
         while True:
             ended = self._ended.wait(_EVERY if artifact else 0.0)
@@ -97,11 +103,9 @@ class ProgressReporter:
     def _send(self, artifact: UUID | None, bar: Bar) -> UUID:
         title = f"{bar.title}: " if bar.title not in ("", self._stage) else ""
         description = f"**{self._stage}** {title}{bar.text}"
-        # No retries of the client's own: meanwhile the state would grow old.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            if artifact is None:
-                made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
-                assert isinstance(made, UUID)
-                return made
-            update_progress_artifact(artifact, bar.percent, description=description)
+        if artifact is None:
+            made = create_progress_artifact(bar.percent, key=f"progress-{self._stage}", description=description)
+            assert isinstance(made, UUID)
+            return made
+        update_progress_artifact(artifact, bar.percent, description=description)
         return artifact

@@ -48,12 +48,19 @@ def test_a_run_that_was_cancelled_ends_itself(
 ) -> None:
     server = Server(*states)
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(liveness, "get_client", lambda sync_client: server)
+    clients: list[Server] = []
+
+    def get_client(sync_client: bool) -> Server:
+        clients.append(server)
+        return server
+
+    monkeypatch.setattr(liveness, "get_client", get_client)
     monkeypatch.setenv(liveness.LOOK_VARIABLE, "0.001")
     monkeypatch.setattr(os, "kill", lambda process, number: sent.append((process, number)))
     liveness._say_alive(uuid.uuid4())
     assert sent == [(os.getpid(), signal.SIGTERM)]
     assert (server.states, server.set) == ([], corrected)
+    assert len(clients) == 1  # a training looks for days
 
 
 def test_nothing_looks_any_more_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
