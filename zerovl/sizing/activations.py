@@ -20,7 +20,6 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_leaves
 
 from zerovl.device import uses_gpu
 
@@ -86,7 +85,8 @@ class LiveTensors(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
-        given = {storage._cdata for storage in _storages((args, kwargs))}  # an output may be a view of an input
+        # An output may be a view of an input.
+        given = {storage._cdata for storage in _storages((args, *kwargs.values()))}
         for storage in _storages(made):
             if storage._cdata not in given:
                 self._follow(storage)
@@ -107,10 +107,14 @@ class LiveTensors(TorchDispatchMode):
 
 
 def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
-    for leaf in tree_leaves(values):
+    """Of what an operation takes or gives: tensors, alone or in lists; `tree_leaves` would look at each number too."""
+    if isinstance(values, Tensor):
         # A wrapper (DTensor) has no storage of its own, the tensors inside come by themselves.
-        if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not is_traceable_wrapper_subclass(leaf):
-            yield leaf.untyped_storage()
+        if values.layout == torch.strided and not is_traceable_wrapper_subclass(values):
+            yield values.untyped_storage()
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _storages(value)
 
 
 class CudaAllocator:
@@ -154,7 +158,12 @@ def measure(model: nn.Module, run: Run, device: torch.device, sizes: tuple[int, 
     """
     with untouched(model, device):
         run_backward(run(sizes[0]))  # from here on there are gradients to add to, as in all but the first backward
-        points = [_measure_one(run, size, device) for size in sizes]
+        return lines(run, device, sizes)
+
+
+def lines(run: Run, device: torch.device, sizes: tuple[int, int] = SIZES) -> Activations:
+    """Measure forward and backward of two small micro-batches; parameters that learn have gradients to add to."""
+    points = [_measure_one(run, size, device) for size in sizes]
     kept, peak, forward = zip(*points, strict=True)
     return Activations(Line.through(sizes, kept), Line.through(sizes, peak), Line.through(sizes, forward))
 

@@ -28,7 +28,7 @@ from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.towers import from_architecture
 from zerovl.params import TrainParams
-from zerovl.sizing.activations import SIZES, Activations, Line, LiveTensors, measure, untouched
+from zerovl.sizing.activations import SIZES, Activations, Line, LiveTensors, lines, untouched
 from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -134,7 +134,10 @@ def _activations(
     place = torch.device(device)
     with _fake(model, place) as model:
         run = tower_pass(model, make_mix(mixup), _PlannedPrecision(precision, place), place, tokens, known, side)
-        return measure(model, run, place)
+        with untouched(model, place):
+            for parameter in model.parameters():  # what a first backward pass would leave, without its cost
+                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
+            return lines(run, place)
 
 
 class _PlannedPrecision(Precision):
@@ -167,8 +170,13 @@ def _kept(model: DualEncoder, precision: str, tokens: int, mixup: str, known: Co
 def _fake(model: DualEncoder, device: torch.device) -> Iterator[DualEncoder]:
     """A copy of a meta model whose tensors claim to be on `device`, in a block in which all tensors are fake."""
     model = deepcopy(model)
+
+    def claimed(tensor: Tensor) -> Tensor:
+        # `to_empty` would first convert each tensor into a fake one, which costs more than to make one.
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
     with FakeTensorMode(allow_non_fake_inputs=True):
-        yield model.to_empty(device=device)
+        yield model._apply(claimed)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
