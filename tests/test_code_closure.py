@@ -59,7 +59,7 @@ tree, tree_digest = cache(ast.parse), cache(code_closure._tree_digest)
 @pytest.fixture
 def closure_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[str, dict[str, str]]]]:
     """Gives the digests of a package in this process, which parses and digests no text twice; else like `digests`."""
-    kept = (code_closure.imported, code_closure._digest)
+    kept = (code_closure.imported, code_closure._counted, code_closure._digest)
 
     def found(package: Path) -> dict[str, dict[str, str]]:
         monkeypatch.setattr(code_closure, "PACKAGE", package)

@@ -207,11 +207,11 @@ def _tree_digest(tree: ast.Module) -> str:
     return hashlib.sha256("".join(f"{word}\0" for word in words).encode()).hexdigest()
 
 
-def _counted(module: str) -> Iterator[Path]:
+@cache
+def _counted(module: str) -> tuple[Path, ...]:
     path = _file(module)
-    if any(not _is_docstring(node) for node in _tree(path).body):
-        yield path
-    yield from (other for other in path.parent.iterdir() if other.suffix in _BESIDE and path.parent != PACKAGE)
+    beside = () if path.parent == PACKAGE else (other for other in path.parent.iterdir() if other.suffix in _BESIDE)
+    return (*([path] if any(not _is_docstring(node) for node in _tree(path).body) else []), *beside)
 
 
 @cache
