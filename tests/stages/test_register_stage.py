@@ -3,6 +3,8 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.finished_pipeline import write_pipeline
+from tests.support.paths import ROOT
 from zerovl import cli, params, params_file
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval, headline_block
@@ -20,8 +23,8 @@ from zerovl.registry import transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
+from zerovl.release import holder, publish
 from zerovl.release import promote as promoting
-from zerovl.release import publish
 from zerovl.release.gate import Compare, Comparison, LostHolder
 from zerovl.release.record import not_asked, read_release
 from zerovl.stages import register
@@ -46,7 +49,7 @@ def run_stage(
 ) -> None:
     """Run the stage on files that are not models: `compare` and `check` stand for what would load them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(register, "Holders", SimpleNamespace(of=lambda params, workspace: compare))
+        patch.setattr(holder, "Holders", SimpleNamespace(of=lambda params, workspace: compare))
         patch.setattr(promoting, "check_release", check)
         register.run(params, workspace)
 
@@ -87,6 +90,13 @@ def test_sources_that_no_rule_looked_at_are_named(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sources_without": {"valid": ["posters"]}}))
     run_stage(settings(), workspace)
     assert "without a valid split, so no rule of the gate looked at them: posters\n" in capsys.readouterr().out
+
+
+def test_nothing_large_is_imported_before_the_store_was_asked() -> None:
+    """A flow tries four times where the store does not answer."""
+    code = "import sys, zerovl.stages.register; print(*{'torch', 'timm', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_the_first_release(

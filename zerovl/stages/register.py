@@ -5,10 +5,11 @@ from __future__ import annotations
 from zerovl.evaluation.metrics import headline_block
 from zerovl.files import read_json, write_json
 from zerovl.params import Params
+from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store, store_uri
 from zerovl.release import outcome
-from zerovl.release.holder import Holders
+from zerovl.release.gate import Comparison, LostHolder
 from zerovl.release.provenance import report
 from zerovl.release.publish import assemble, publish_and_judge
 from zerovl.release.record import NotAsked, not_asked
@@ -31,7 +32,13 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
     registry = Registry(open_store(store_uri(section.store, workspace.shared)))
     before = outcome.known_before(registry, section)
     candidate = assemble(params, workspace)
-    version, verdict, move = publish_and_judge(registry, candidate, section, Holders.of(params, workspace))
+
+    def compare(registry: Registry, holder: Version) -> Comparison | LostHolder:
+        from zerovl.release.holder import Holders  # torch: a store that cannot be used is told before
+
+        return Holders.of(params, workspace)(registry, holder)
+
+    version, verdict, move = publish_and_judge(registry, candidate, section, compare)
     write_json(
         workspace.release,
         {
