@@ -280,8 +280,11 @@ def test_within_nodes_weights_stay_there_and_parts_of_the_gradient_are_summed() 
     )
 
 
-def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path) -> None:
+def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = write(tmp_path, "machine.shard_model=true", "machine.shard_within=node", "train.batch_size=1024")
+    gpu = Target("cuda", "x", 8, 16 * GIB, None)
+    towers = plan.imagine_model(params_file.load(made), gpu, Workspace(tmp_path))
+    monkeypatch.setattr(plan, "imagine_model", lambda *_: towers)  # the same on any number of nodes
 
     def planned(**options: Any) -> plan.Plan:
         return make_plan(params_file.load(made), made, Options(ranks=8, gpu="V100", **options), Workspace(tmp_path))
