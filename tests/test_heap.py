@@ -1,4 +1,4 @@
-"""Freed memory of large tensors: kept for the next ones, and given back when it is asked for."""
+"""Memory of large tensors: freed, it is kept for the next ones and given back when asked for; or it is large pages."""
 
 import os
 import subprocess
@@ -7,14 +7,17 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
-from zerovl import heap
+from zerovl import cli, heap, interpreter
+from zerovl.training import worker
+
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 pytestmark = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
 
 SCRIPT = """
 import resource, sys
 import numpy as np
-from zerovl import heap, interpreter
+from zerovl import heap
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -28,9 +31,10 @@ def work():
     kept = resident()
     heap.give_back()
     print(new_pages * resource.getpagesize() >> 20, kept - resident() >> 20)
-    return 0
 
-sys.exit(interpreter.of_its_own(work) if sys.argv[1] == "kept" else work())
+if sys.argv[1] == "kept":
+    heap.keep_freed()
+work()
 """
 
 
@@ -44,7 +48,7 @@ def run(how: str, **environment: str) -> tuple[int, int]:
     return new, returned
 
 
-def test_a_process_of_our_own_takes_the_pages_of_large_tensors_once() -> None:
+def test_what_is_kept_is_taken_from_the_kernel_once() -> None:
     new, _ = run("as it is")
     assert new > 1000  # 20 x 64 MiB
     new, returned = run("kept")
@@ -55,3 +59,18 @@ def test_a_process_of_our_own_takes_the_pages_of_large_tensors_once() -> None:
 def test_what_the_environment_asks_for_stays() -> None:
     new, _ = run("kept", MALLOC_MMAP_THRESHOLD_=str(1 << 20))
     assert new > 1000
+
+
+def test_commands_keep_what_is_freed_and_ranks_take_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "of_its_own", lambda command: 0)
+    monkeypatch.setenv(LARGE_PAGES, "")  # so that it is as before afterwards
+    monkeypatch.delenv(LARGE_PAGES)
+    kept: list[str] = []
+    monkeypatch.setattr(heap, "keep_freed", lambda: kept.append("kept"))
+    assert cli.main() == 0
+    assert (kept, os.environ.get(LARGE_PAGES)) == (["kept"], None)
+    assert worker.main() == 0
+    assert (kept, os.environ[LARGE_PAGES]) == (["kept"], "1")
+    monkeypatch.setenv(LARGE_PAGES, "0")
+    worker.main()
+    assert os.environ[LARGE_PAGES] == "0"

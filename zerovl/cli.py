@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from zerovl import interpreter
+from zerovl import heap, interpreter
 from zerovl.command_line import models, pipeline, project, releases
 from zerovl.errors import ZeroVLError
 from zerovl.version import __version__
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: None in a process of its own, which has them on its command line.
     """
-    return interpreter.of_its_own(_answer) if arguments is None else _answer(arguments)
+    if arguments is not None:
+        return _answer(arguments)
+    heap.keep_freed()
+    return interpreter.of_its_own(_answer)
 
 
 def _answer(arguments: Sequence[str] | None = None) -> int:

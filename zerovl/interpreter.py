@@ -1,7 +1,5 @@
 """How a process of our own starts and ends: what Python's garbage collection looks at there is not worth its time.
 
-And what large tensors leave is kept for the next ones (`heap.py`).
-
 `import torch, timm, transformers` makes a million objects that stay: collecting among them took 2 of 12 s of a CPU, and
 taking them apart at the end another 2 (a two-core EPYC, torch 2.11).
 """
@@ -15,8 +13,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from zerovl import heap
-
 _NEW_OBJECTS = 50_000  # that were made since the last collection, and not Python's 700
 
 
@@ -27,7 +23,6 @@ def of_its_own(command: Callable[[], int]) -> int:
     end of the process before (a profiler), Python ends as it always does.
     """
     gc.set_threshold(_NEW_OBJECTS)
-    heap.keep_freed()
     status: int | None = None
 
     def leave() -> None:

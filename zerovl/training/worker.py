@@ -1,14 +1,15 @@
-"""The process of one rank: `torchrun ... -m zerovl.training.worker [params.yaml]`; what it does is in rank.py."""
+"""The process of one rank: `torchrun ... -m zerovl.training.worker [params.yaml]`; what it does is in one_rank.py."""
 
 from __future__ import annotations
 
 import sys
 
-from zerovl import interpreter
+from zerovl import heap, interpreter
 
 
 def main() -> int:
     """Entry of every rank under torchrun; returns the exit status."""
+    heap.take_large_pages()
     return interpreter.of_its_own(_main)
 
 
