@@ -15,9 +15,11 @@ LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 pytestmark = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
 
 SCRIPT = """
-import resource, sys
+import ctypes, resource, sys
 import numpy as np
 from zerovl import heap
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a page of 2 MiB would be counted as one
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -41,8 +43,8 @@ work()
 def run(how: str, **environment: str) -> tuple[int, int]:
     """MiB of pages that were new, and MiB given back at the end."""
     command = [sys.executable, "-c", SCRIPT, how]
-    # Pages of 2 MiB, which numpy asks for, would be counted as one.
-    known = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0", "PYTHONPATH": str(ROOT)} | environment
+    known = {name: value for name, value in os.environ.items() if name not in heap._ASKED_FOR}
+    known |= {"PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run(command, env=known, stdout=subprocess.PIPE, text=True, check=True)
     new, returned = map(int, done.stdout.split())
     return new, returned
