@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from tests.support.paths import ROOT
-from zerovl import cli, heap, interpreter
+from zerovl import cli, heap, interpreter, log
 from zerovl.training import worker
 
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
@@ -63,16 +64,29 @@ def test_what_the_environment_asks_for_stays() -> None:
     assert new > 1000
 
 
-def test_commands_keep_what_is_freed_and_ranks_take_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "keeps"), [("train", False), ("evaluate", True), ("embed", True)])
+def test_a_command_keeps_what_is_freed_unless_it_trains(
+    command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("keep_freed", "take_large_pages"):
+        monkeypatch.setattr(heap, name, partial(called.append, name))
+    monkeypatch.setattr(interpreter, "of_its_own", lambda answer: answer())
+    monkeypatch.setattr(cli, "_end_quietly_from_now_on", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(log, "setup", lambda: sys.exit("far enough"))
+    words = {"embed": ["m", "--images", "i", "--out", "o"]}.get(command, [])
+    monkeypatch.setattr(sys, "argv", ["zerovl", command, *words])
+    with pytest.raises(SystemExit, match="far enough"):
+        cli.main()
+    assert called == ["keep_freed" if keeps else "take_large_pages"]
+
+
+def test_a_rank_takes_large_pages_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "of_its_own", lambda command: 0)
     monkeypatch.setenv(LARGE_PAGES, "")  # so that it is as before afterwards
     monkeypatch.delenv(LARGE_PAGES)
-    kept: list[str] = []
-    monkeypatch.setattr(heap, "keep_freed", lambda: kept.append("kept"))
-    assert cli.main() == 0
-    assert (kept, os.environ.get(LARGE_PAGES)) == (["kept"], None)
-    assert worker.main() == 0
-    assert (kept, os.environ[LARGE_PAGES]) == (["kept"], "1")
+    worker.main()
+    assert os.environ[LARGE_PAGES] == "1"
     monkeypatch.setenv(LARGE_PAGES, "0")
     worker.main()
     assert os.environ[LARGE_PAGES] == "0"

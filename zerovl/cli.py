@@ -24,10 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: None in a process of its own, which has them on its command line.
     """
-    if arguments is not None:
-        return _answer(arguments)
-    heap.keep_freed()
-    return interpreter.of_its_own(_answer)
+    return interpreter.of_its_own(_answer) if arguments is None else _answer(arguments)
 
 
 def _answer(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +67,8 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         experiment_copy.enter(sys.argv[1:])
     parsed = _parser().parse_args(arguments)
+    if arguments is None:
+        (heap.take_large_pages if parsed.command == "train" else heap.keep_freed)()  # one rank trains in this process
     log.setup()
     try:
         return parsed.run(parsed) or 0
