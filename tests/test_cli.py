@@ -97,6 +97,24 @@ def test_user_errors_have_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["trian"], "'trian' is not known; did you mean 'train'?"),
+        (["registry", "shwo"], "'shwo' is not known; did you mean 'show'?"),
+        (["export", "model", "--out", "o", "--to", "hugging_face"], "did you mean 'hugging-face'?"),
+        (["xyz"], "choose from"),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_the_one_that_is_meant(
+    words: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert answer in capsys.readouterr().err
+
+
 def test_module_of_every_command_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command reaches its own code: run in an empty folder, none may end in a traceback of imports."""
     monkeypatch.chdir(tmp_path)

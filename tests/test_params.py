@@ -27,6 +27,17 @@ def test_every_recipe_is_valid_and_says_data_cost_and_score(path: Path, tmp_path
         assert any(line.startswith(f"# {word}") for line in head), word
 
 
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "photos.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroVLError, match=r"^nope: no such recipe; name auto, demo, recipes/photos\.yaml or a file of"):
+        recipe.apply("nope", [], tmp_path / "params.yaml")
+    assert not (tmp_path / "params.yaml").exists()
+
+
 def test_all_errors_are_reported_at_once() -> None:
     values = params.as_dict(Params())
     del values["train"]["lr"]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from zerovl import heap, interpreter
 from zerovl.command_line import models, pipeline, project, releases
+from zerovl.command_line.parts import Parser
 from zerovl.errors import ZeroVLError
 from zerovl.version import __version__
 
@@ -80,9 +81,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="zerovl", description="Train, version and release image-text models by the ZeroVL recipe."
-    )
+    parser = Parser(prog="zerovl", description="Train, version and release image-text models by the ZeroVL recipe.")
     parser.add_argument("--version", action="version", version=f"zerovl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (pipeline, project, models, releases):

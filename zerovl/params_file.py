@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -281,25 +281,27 @@ def _where(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
-def _close_to(loc: tuple[Any, ...]) -> str:
-    """Return the key of the same section that an unknown one is most like; empty where none is."""
-    *outer, name = loc
+def close_to(loc: Sequence[Any]) -> str:
+    """Return the known dotted key that the parts of one are most like, itself where it is known; "" where none is."""
+    said = list[str]()
     section: Any = Params
-    for part in outer:
-        field = next((each for key, each in section.model_fields.items() if (each.alias or key) == part), None)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+    for part in loc:
+        inner = isinstance(section, type) and issubclass(section, BaseModel)
+        fields = section.model_fields.items() if inner else ()
+        types = {field.alias or name: field.annotation for name, field in fields}
+        near = [part] if part in types else get_close_matches(str(part), types, 1)
+        if not near:
             return ""
-    names = [each.alias or key for key, each in section.model_fields.items()]
-    found = get_close_matches(str(name), names, 1)
-    return ".".join([*map(str, outer), *found]) if found else ""
+        said += near
+        section = types[near[0]]
+    return ".".join(said)
 
 
 def _describe(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         text = f"{key}: unknown key (value {item['input']!r}); remove it or correct its spelling"
-        return f"{text} ({like}?)" if (like := _close_to(item["loc"])) else text
+        return f"{text} ({like}?)" if (like := close_to(item["loc"])) else text
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"])
     message = item["msg"][0].lower() + item["msg"][1:]

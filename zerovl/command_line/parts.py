@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zerovl.errors import ZeroVLError
 
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int | None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a misspelt command or choice with the one it is most like, where there is one.
+
+    argparse does so itself from Python 3.14 on (`suggest_on_error`).
+    """
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        from difflib import get_close_matches
+
+        choices = [str(choice) for choice in action.choices or ()]
+        if value not in choices and (near := get_close_matches(str(value), choices, 1)):
+            raise argparse.ArgumentError(action, f"{value!r} is not known; did you mean {near[0]!r}?")
+        super()._check_value(action, value)
 
 
 def command(commands: Subparsers, name: str, text: str, run: Run, examples: str = "") -> argparse.ArgumentParser:

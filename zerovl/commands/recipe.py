@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from zerovl import params_file
+from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
 
-AUTO = "auto"
+AUTO, DEMO = "auto", "demo"
+FOLDER = "recipes"
 OWN_RAW = "data/raw"  # where README.md says that one's own sources go
 
 
@@ -23,8 +25,16 @@ def apply(recipe: str, overrides: list[str], out: Path) -> None:
     if recipe == AUTO:
         _apply_chosen(overrides, out)
         return
-    changes = {} if recipe == "demo" else params_file.read_yaml(recipe)
+    changes = {} if recipe == DEMO else _read(recipe)
     _write(changes, recipe, overrides, out, [])
+
+
+def _read(recipe: str) -> dict[str, Any]:
+    """Return the changes of a recipe; where there is no such file, the message lists what there is."""
+    if not Path(recipe).exists():
+        files = [path.as_posix() for path in sorted(Path(FOLDER).glob("*.yaml"))]
+        raise ZeroVLError(f"{recipe}: no such recipe; name {', '.join([AUTO, DEMO, *files])} or a file of your own")
+    return params_file.read_yaml(recipe)
 
 
 def _apply_chosen(overrides: list[str], out: Path) -> None:

@@ -141,9 +141,16 @@ def check(trials: Sequence[Trial], path: Path) -> None:
             for section in sections:
                 place = place.get(section) if isinstance(place, dict) else None
             if not isinstance(place, dict) or last not in place:
-                raise ZeroVLError(f"{path}: {key}: no such key; correct its spelling, or write it into the file first")
+                raise ZeroVLError(f"{path}: {key}: no such key; {_fix_of(key)}")
             place[last] = value
         params_file.parse(values, f"{path.name} with {' '.join(trial.overrides)}")
+
+
+def _fix_of(key: str) -> str:
+    like = params_file.close_to(key.split("."))
+    if like == key:  # known, but DVC changes what the file has alone
+        return "write it into the file first"
+    return "correct its spelling" + (f" ({like}?)" if like else ", or write it into the file first")
 
 
 def _ranks(trials: Sequence[Trial], path: Path) -> int:
