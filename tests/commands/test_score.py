@@ -9,6 +9,7 @@ import pytest
 
 from zerovl.commands import score
 from zerovl.errors import ZeroVLError
+from zerovl.indexing.arrays import NpzEmbeddings
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from zerovl.errors import ZeroVLError
         ),
         (
             {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2), "image_id": np.array([{}, 1])},
-            "not a readable .npz",
+            r"file\.npz: image_id holds Python objects, which are not read; store numbers or text",
         ),
     ],
 )
@@ -42,8 +43,11 @@ def test_score_of_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04torn")
     (tmp_path / "empty.npz").write_bytes(b"")
     for name in ("text", "zip", "empty"):
-        with pytest.raises(ZeroVLError, match=rf"{name}\.npz: not a readable .npz"):
+        with pytest.raises(ZeroVLError, match=rf"{name}\.npz: not a readable .npz") as raised:
             score.run(tmp_path / f"{name}.npz")
+        assert "pickle" not in str(raised.value)
+        with pytest.raises(ZeroVLError, match=rf"{name}\.npz: not a readable .npz"):
+            NpzEmbeddings(tmp_path / f"{name}.npz", width=2)
     np.save(tmp_path / "single.npy", np.eye(2))
     with pytest.raises(ZeroVLError, match="a single array"):
         score.run(tmp_path / "single.npy")

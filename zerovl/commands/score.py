@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, rsum_interval
 from zerovl.evaluation.metrics import HEADLINE
+from zerovl.evaluation.npz_files import read_npz
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
 
 ARRAYS = ("image_embeddings", "text_embeddings", "image_id")
@@ -39,21 +40,12 @@ def run(file: Path) -> None:
     print(json.dumps({name: result.metrics[name] for name in METRICS} | headline))
 
 
-def read_embeddings(file: Path) -> dict[str, npt.NDArray[np.generic]]:
+def read_embeddings(file: Path) -> Mapping[str, npt.NDArray[Any]]:
     """Return the arrays of `ARRAYS`, read without pickle; raises `ZeroVLError` where one is missing or unreadable."""
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ZeroVLError(f"{file}: a single array, expected an .npz with {', '.join(ARRAYS)}")
-        with loaded as archive:
-            lacking = [name for name in ARRAYS if name not in archive]
-            if lacking:
-                raise ZeroVLError(
-                    f"{file}: no array {', '.join(lacking)}; found {', '.join(archive) or 'none'}; "
-                    "make the file with `zerovl embed`"
-                )
-            return {name: archive[name] for name in ARRAYS}
-    except FileNotFoundError:
-        raise ZeroVLError(f"{file}: no such file; make it with `zerovl embed`") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ZeroVLError(f"{file}: not a readable .npz ({error}); make it with `zerovl embed`") from None
+    arrays = read_npz(file)
+    if lacking := [name for name in ARRAYS if name not in arrays]:
+        raise ZeroVLError(
+            f"{file}: no array {', '.join(lacking)}; found {', '.join(arrays) or 'none'}; "
+            "make the file with `zerovl embed`"
+        )
+    return arrays

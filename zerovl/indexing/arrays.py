@@ -13,7 +13,6 @@ model                           digest of the model
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.npz_files import read_npz
 from zerovl.indexing.index import Description, Maker
 from zerovl.indexing.listing import Listed
 from zerovl.indexing.stored import StoredEmbeddings, StoredPart, normalised, place
@@ -74,7 +74,7 @@ class NpzEmbeddings:
 
     def __init__(self, file: Path, width: int) -> None:
         """Read an .npz with embeddings of `width`; raises `ZeroVLError` where it has none."""
-        self._file, self._arrays = file, _read(file)
+        self._file, self._arrays = file, read_npz(file)
         self._embeddings = normalised(file, _checked(file, self._arrays, width), 0)
         self.model, self.images = (
             str(self._arrays[name]) if name in self._arrays else "" for name in ("model", "images")
@@ -92,14 +92,6 @@ class NpzEmbeddings:
 
 
 STORED: dict[str, Callable[[Path, int], StoredEmbeddings]] = {".npz": NpzEmbeddings, ".parquet": ParquetEmbeddings}
-
-
-def _read(npz: Path) -> Arrays:
-    try:
-        with np.load(npz, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ZeroVLError(f"{npz}: not an .npz that can be read ({error}); make it with `zerovl embed`") from None
 
 
 def _checked(npz: Path, arrays: Arrays, width: int) -> npt.NDArray[Any]:
