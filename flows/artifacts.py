@@ -154,6 +154,8 @@ def _fate(release: dict[str, Any]) -> str:
         return "registered, no alias was asked for"
     if release["promoted"]:
         return f"promoted to `{release['alias']}`"
+    if why := release.get("moved_away"):  # a run at a commit of before has no such key
+        return f"the gate passed it, but {why}"
     return f"the gate refused it, `{release['alias']}` stays where it is"
 
 

@@ -63,11 +63,17 @@ def last_ends(client: SyncPrefectClient, run: UUID) -> list[str | None]:
 
 def refused(release: dict[str, Any] | None) -> State[Any] | None:
     """Return the end of a run whose model the gate did not let through; None for any other."""
-    if release is None or not release["alias"] or release["promoted"]:
+    if release is None or not release["alias"] or release["promoted"] or release.get("moved_away"):
         return None
     broken = [reason["rule"] for reason in release["verdict"]["reasons"] if not reason["passed"]]
     name = f"{release['name']}@{release['version']}"
     return _ended(REFUSED, f"the gate refused {name} ({', '.join(broken)}): {release['alias']} stays where it is")
+
+
+def moved_away(release: dict[str, Any] | None, run: str) -> State[Any] | None:
+    """Return the end of a run whose model had the alias before and lost it, as `nothing_new`; None for any other."""
+    away = release.get("moved_away") if release else None  # a run at a commit of before has no such key
+    return nothing_new(str(away), run) if away else None
 
 
 def retired(name: str, versions: set[int], said: Sequence[str]) -> State[Any] | str:

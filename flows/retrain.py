@@ -19,6 +19,7 @@ from flows.stores import open_registry
 from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.registry import transfer
+from zerovl.release import moved_away
 
 
 @flow(name="retrain")
@@ -61,7 +62,7 @@ def retrain(
     if from_production and (override := fetch_production_model(checkout, params)):
         params = pipeline.write_params(checkout, recipe, [*overrides, override], after)
     release = pipeline.run_stages(checkout, params, after)
-    return endings.refused(release) or release
+    return endings.refused(release) or endings.moved_away(release, str(runtime.flow_run.id)) or release
 
 
 @stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)
@@ -98,8 +99,11 @@ def compare_with_releases(checkout: Checkout, settings: Params) -> str | None:
     versions = registry.versions(section.name)
     known = changes.made_before(checkout.path, settings, versions)
     if known is None:
+        if unknown := changes.of_uncommitted_files(settings, versions):
+            get_run_logger().info("going on: %s", unknown)
         return None
-    moves = registry.history(section.name, section.alias) if section.alias else None
+    away = moved_away.find(registry, known, section.alias) if section.alias else None
+    moves = registry.history(section.name, section.alias) if section.alias and not away else None
     if left := changes.unfinished(checkout.paths, known, moves):
         get_run_logger().info("nothing is new, but %s: going on", left)
         return None
@@ -107,7 +111,8 @@ def compare_with_releases(checkout: Checkout, settings: Params) -> str | None:
         digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
         if digest != known.provenance.get("data_manifest"):
             return None
-    return f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"
+    same = f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"
+    return f"{same}; {away}" if away else same
 
 
 @stages.stage_task("fetch production model", "Fetches the model in production", retries=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,29 @@ def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Ve
 
     `train.init_from` does not count: a run that starts from production differs in it every time.
     """
-    for version in versions[:LOOKED_AT]:
-        origin = version.provenance
-        state = origin.get("git") or {}
-        same_params = _trained(origin.get("params", {})) == _trained(params.as_dict(settings))
-        if same_params and not state.get("dirty") and _same_files(checkout, state.get("commit")):
+    for version in _of_same_parameters(settings, versions):
+        state = version.provenance.get("git") or {}
+        if not state.get("dirty") and _same_files(checkout, state.get("commit")):
             return version
     return None
+
+
+def of_uncommitted_files(settings: Params, versions: list[Version]) -> str:
+    """Return which release of the same parameters `made_before` could not hold against the checkout; "" where none."""
+    for version in _of_same_parameters(settings, versions):
+        state = version.provenance.get("git") or {}
+        if state.get("dirty"):
+            return (
+                f"{version.reference} has the same parameters, but was made with files that differ from commit "
+                f"{str(state.get('commit'))[:12]}, so nobody knows whether its data and code are those of now; commit "
+                "before `dvc repro`, and a release can be compared"
+            )
+    return ""
+
+
+def _of_same_parameters(settings: Params, versions: list[Version]) -> Iterator[Version]:
+    ours = _trained(params.as_dict(settings))
+    return (each for each in versions[:LOOKED_AT] if _trained(each.provenance.get("params", {})) == ours)
 
 
 def unfinished(paths: Paths, version: Version, moves: list[Move] | None) -> str:

@@ -56,6 +56,8 @@ def test_what_became_of_the_model() -> None:
     assert "the gate refused it, `production` stays where it is" in text
     assert "**FAILED**" in text
     assert 'zerovl.load("s3://models/zerovl@4")' in text
+    back = {**RELEASE, "promoted": False, "moved_away": "zerovl@production stays with zerovl@3"}
+    assert "the gate passed it, but zerovl@production stays with zerovl@3." in render_summary(METRICS, back, None)
     assert "registered, no alias was asked for" in render_summary(METRICS, {**refused, "alias": ""}, None)
     assert "Not registered" in render_summary(METRICS, None, None)
 

@@ -117,7 +117,8 @@ def test_one_that_is_named_while_it_is_registered_is_told(
     section = RegisterParams(alias="", gate=GateParams(min_rsum=0.0))
     metrics = {"mean": {"rsum": 300.0}, "overall": {"rsum": 300.0}, "sources": {}}
     compare = lambda registry, holder: NoHolder("none")  # noqa: E731
-    version, _, _ = publish_and_judge(local, Candidate(release(b"one"), metrics, {}), section, compare)  # type: ignore[arg-type]
+    candidate = Candidate(release(b"one"), metrics, {})
+    version = publish_and_judge(local, candidate, section, compare).version  # type: ignore[arg-type]
     assert shown(local.store, version) == ["photos-cat", "photos-dog"]
     assert "withdrawn from zerovl@1 while it was registered; `zerovl registry gc zerovl` removes" in caplog.text
     assert len(collection.collect(local, "zerovl", collection.grace(7), "tester")) == 2

@@ -19,7 +19,7 @@ from zerovl import cli, params, params_file
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval, headline_block
 from zerovl.params import Params
-from zerovl.registry import transfer
+from zerovl.registry import retention, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
@@ -214,6 +214,74 @@ def test_again_is_the_same_release(workspace: Workspace, write: Write, registry:
     values = json.loads(record)
     again = released(workspace)
     assert {**values, "verdict": None} == {**again, "verdict": None}
+
+
+@pytest.fixture
+def rolled_back(workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2 had the alias and lost it to version 1; the workspace has the model of version 2."""
+    monkeypatch.setattr(promoting, "check_release", checked)
+    run_stage(settings(), workspace)
+    write(b"second", rsum=310.0)
+    run_stage(settings(), workspace)
+    assert registry.resolve("zerovl@production").number == 2
+    promoting.rollback(registry, "zerovl", "production", why="regression in search", by="Ada")
+
+
+@pytest.mark.usefixtures("rolled_back")
+def test_a_rollback_outlives_a_registration_of_the_same_model(
+    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    run_stage(settings(), workspace)
+    assert registry.resolve("zerovl@production").number == 1
+    assert len(registry.history("zerovl", "production")) == 3
+    printed, record = capsys.readouterr().out, released(workspace)
+    assert (record["version"], record["promoted"], record["verdict"]["passed"]) == (2, False, True)
+    assert f"gate passed, but {record['moved_away']}\n" in printed
+    assert "zerovl@production stays with zerovl@1: this model had it until a rollback to version 1" in printed
+    assert 'by Ada, "regression in search")' in printed
+    assert "`zerovl registry promote zerovl@2 production --why TEXT` does\n" in printed
+    assert 'zerovl.load("registry/zerovl@2")' in printed
+    # What is really new is promoted, and what a person gave it back to has it again.
+    write(b"third", rsum=312.0)
+    run_stage(settings(), workspace)
+    assert registry.resolve("zerovl@production").number == 3
+    assert released(workspace)["moved_away"] == ""
+    second = registry.version("zerovl", 2)
+    assert promoting.promote(registry, second, "production", why="it was not the model", by="Ada", after=4)
+    write(b"second", rsum=310.0)
+    run_stage(settings(), workspace)
+    assert released(workspace)["promoted"] is True
+    assert len(registry.history("zerovl", "production")) == 5
+
+
+@pytest.mark.usefixtures("rolled_back")
+def test_a_model_that_was_retired_after_its_rollback_does_not_come_back_under_another_number(
+    workspace: Workspace, registry: Registry
+) -> None:
+    retention.retire(registry, registry.version("zerovl", 2), "trained on the wrong captions", "Ada")
+    run_stage(settings(), workspace)
+    record = released(workspace)
+    assert (record["version"], record["promoted"]) == (3, False)
+    assert "`zerovl registry promote zerovl@3 production --why TEXT`" in record["moved_away"]
+    assert registry.resolve("zerovl@production").number == 1
+
+
+def test_a_move_by_hand_outlives_a_registration_too(
+    workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promoting, "check_release", checked)
+    run_stage(settings(), workspace)
+    write(b"second", rsum=310.0)
+    run_stage(settings(alias=""), workspace)
+    second = registry.version("zerovl", 2)
+    assert promoting.promote(registry, second, "production", why="", by="Ada", after=1)
+    write()
+    run_stage(settings(gate={"max_drop": 600.0}), workspace)
+    assert registry.resolve("zerovl@production").number == 2
+    said = "this model had it until a promotion to version 2 (move 2, "
+    assert said in released(workspace)["moved_away"]
+    assert "by Ada), and registering" in released(workspace)["moved_away"]
 
 
 def test_a_worse_candidate_is_kept_but_not_promoted(

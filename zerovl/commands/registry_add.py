@@ -80,10 +80,10 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
         candidate = assemble(found.params, found.workspace, found.source)
         before = outcome.known_before(registry, section)
         tell = outcome.tell_json if as_json else outcome.tell
-        version, verdict, move = publish_and_judge(registry, candidate, section, found.holders)
-        tell(version, verdict, move, section, before)
+        registered = publish_and_judge(registry, candidate, section, found.holders)
+        tell(registered, section, before)
         run = here.runs / str(report(found.workspace.training_run).get("fingerprint"))
-        notes = track.release_notes(version.reference, store, section.alias if move else "")
+        notes = track.release_notes(registered.version.reference, store, section.alias if registered.move else "")
         track.tell_release(found.params, run, notes)
 
 

@@ -72,6 +72,10 @@ def _release_lines(release: Mapping[str, Any], metrics: Mapping[str, Any], works
         )
         return
     held = ""
+    if away := release.get("moved_away"):  # a stage of before wrote no such key
+        yield f"  release   {reference} in {release['store']}"
+        yield f"            {away}"
+        return
     if release["alias"]:
         held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
     yield f"  release   {reference}{held} in {release['store']}"

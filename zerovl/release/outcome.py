@@ -7,10 +7,8 @@ from dataclasses import asdict
 
 from zerovl.log import logger
 from zerovl.params import RegisterParams
-from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
-from zerovl.release.gate import Verdict
-from zerovl.release.publish import usage_lines
+from zerovl.release.publish import Registered, usage_lines
 from zerovl.text_format import answer, file_size, plural
 
 
@@ -25,27 +23,22 @@ def known_before(registry: Registry, section: RegisterParams) -> list[int]:
     return found
 
 
-def tell_json(
-    version: Version, verdict: Verdict, move: Move | None, section: RegisterParams, before: Collection[int]
-) -> None:
+def tell_json(registered: Registered, section: RegisterParams, before: Collection[int]) -> None:
     """Print what `tell` says as JSON."""
     value = {
-        "reference": version.reference,
+        "reference": registered.version.reference,
         "store": section.store,
-        "new": version.number not in before,
-        "verdict": verdict.to_json(),
-        "move": asdict(move) if move else None,
+        "new": registered.version.number not in before,
+        "verdict": registered.verdict.to_json(),
+        "move": asdict(registered.move) if registered.move else None,
+        "moved_away": str(registered.moved_away or ""),
     }
     print(answer(True, value))
 
 
-def tell(
-    version: Version, verdict: Verdict, move: Move | None, section: RegisterParams, before: Collection[int]
-) -> None:
-    """Print what was registered.
-
-    `move` is that of the alias, None where it did not move; `before` are the versions that were there.
-    """
+def tell(registered: Registered, section: RegisterParams, before: Collection[int]) -> None:
+    """Print what was registered; `before` are the versions that were there."""
+    version, verdict, move = registered.version, registered.verdict, registered.move
     if version.number in before:
         since = f"{version.created[:16].replace('T', ' ')} UTC by {version.by}"
         print(f"this model is {version.reference} in {section.store} already, registered {since}; nothing new")
@@ -56,6 +49,8 @@ def tell(
         print(f"gate passed; {version.name}@{section.alias} is version {version.number} (move {move.number})")
         if move.check:
             print(f"  {move.check}")
+    elif registered.moved_away:
+        print(f"gate passed, but {registered.moved_away}")
     elif not verdict.passed:
         print(f"gate FAILED; {version.name}@{section.alias or 'VERSION'} stays as it is:")
     if verdict.holder:

@@ -16,8 +16,9 @@ from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
-from zerovl.release import forget, hooks, model_card, provenance
+from zerovl.release import forget, hooks, model_card, moved_away, provenance
 from zerovl.release.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
+from zerovl.release.moved_away import MovedAway
 from zerovl.release.promote import promote
 from zerovl.workspace import Workspace
 
@@ -31,6 +32,16 @@ class Candidate:
     files: dict[str, Path | bytes]
     metrics: dict[str, Any]
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of a candidate."""
+
+    version: Version
+    verdict: Verdict  # of now; a version that was there before keeps its own
+    move: Move | None = None  # of the alias; None where it did not move
+    moved_away: MovedAway | None = None  # why the alias stays although the gate passed the model
 
 
 def assemble(params: Params, workspace: Workspace, source: provenance.Source | None = None) -> Candidate:
@@ -77,11 +88,10 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
 
 def publish_and_judge(
     registry: Registry, candidate: Candidate, section: RegisterParams, compare: Compare
-) -> tuple[Version, Verdict, Move | None]:
+) -> Registered:
     """Judge against the holder of the alias, publish, promote; judge again where the holder changed meanwhile.
 
-    Returns:
-        The version, the verdict that it was published with, and the move of the alias; None where it did not move.
+    A model that had the alias and lost it is not promoted again, whatever the gate says (`release.moved_away`).
 
     Raises:
         ZeroVLError: the release does not pass the check before the promotion (it is published all the same), or
@@ -109,7 +119,9 @@ def publish_and_judge(
                 f"`zerovl registry gc {version.name}` removes the files that have it"
             )
         if not section.alias or not verdict.passed:
-            return version, verdict, None
+            return Registered(version, verdict)
+        if away := moved_away.find(registry, version, section.alias):
+            return Registered(version, verdict, moved_away=away)
         move = promote(
             registry,
             version,
@@ -121,7 +133,7 @@ def publish_and_judge(
             hooks=hooks.configured(section.hooks),
         )
         if move:
-            return version, verdict, move
+            return Registered(version, verdict, move)
     raise ZeroVLError(
         f"{version.reference}: registered, but {section.name}@{section.alias} was moved by others {_ATTEMPTS} times "
         "meanwhile; run `dvc repro register` again"

@@ -38,7 +38,8 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
 
         return Holders.of(params, workspace)(registry, holder)
 
-    version, verdict, move = publish_and_judge(registry, candidate, section, compare)
+    registered = publish_and_judge(registry, candidate, section, compare)
+    version = registered.version
     write_json(
         workspace.release,
         {
@@ -46,15 +47,16 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             "version": version.number,
             "store": section.store,
             "alias": section.alias,
-            "promoted": move is not None,
-            "verdict": verdict.to_json(),
+            "promoted": registered.move is not None,
+            "moved_away": str(registered.moved_away or ""),
+            "verdict": registered.verdict.to_json(),
             "metrics": headline_block(candidate.metrics)[1],
             "files": {name: info.sha256 for name, info in version.files.items()},
         },
     )
     if unscored := read_json(workspace.validation_verdict).get("sources_without", {}).get("valid"):
         print(f"without a valid split, so no rule of the gate looked at them: {', '.join(unscored)}")
-    outcome.tell(version, verdict, move, section, before)
+    outcome.tell(registered, section, before)
 
 
 def _leave_out(unasked: NotAsked, params: Params, workspace: Workspace) -> None:

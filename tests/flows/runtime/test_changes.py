@@ -61,7 +61,14 @@ def test_other_data_or_code_is_new(root: Path, path: str) -> None:
 def test_other_parameters_are_new_and_so_is_what_cannot_be_compared(root: Path) -> None:
     settings, head = settings_of(root), git(root, "rev-parse", "HEAD")
     assert changes.made_before(root, settings_of(root, "train.lr=0.5"), [release(settings, head)]) is None
-    assert changes.made_before(root, settings, [release(settings, head, dirty=True)]) is None
+    dirty = release(settings, head, dirty=True)
+    assert changes.made_before(root, settings, [dirty]) is None
+    said = changes.of_uncommitted_files(settings, [dirty])
+    assert said.startswith(
+        f"zerovl@1 has the same parameters, but was made with files that differ from commit {head[:12]}"
+    )
+    assert changes.of_uncommitted_files(settings_of(root, "train.lr=0.5"), [dirty]) == ""
+    assert changes.of_uncommitted_files(settings, [release(settings, head)]) == ""
     assert changes.made_before(root, settings, [release(settings, "0" * 40)]) is None
     assert changes.made_before(root, settings, [release(settings, None)]) is None
     assert changes.made_before(root, settings, []) is None

@@ -254,3 +254,15 @@ def test_a_run_that_the_gate_refused_ends_with_a_name_of_its_own() -> None:
     assert refused({**release, "promoted": True}) is None
     assert refused({**release, "alias": ""}) is None
     assert refused(None) is None
+    assert refused({**release, "moved_away": "zerovl@production stays with zerovl@3"}) is None
+
+
+def test_a_model_that_lost_the_alias_is_nothing_new_and_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "get_client", lambda sync_client: Runs())
+    release = {"name": "zerovl", "version": 2, "alias": "production", "promoted": False, "verdict": {"passed": True}}
+    why, run = "zerovl@production stays with zerovl@1: this model had it", str(uuid.uuid4())
+    state = endings.moved_away({**release, "moved_away": why}, run)
+    assert state
+    assert (state.type, state.name, state.message) == ("COMPLETED", "NothingNew", why)
+    for other in (None, {**release, "moved_away": ""}, {**release, "promoted": True}):
+        assert endings.moved_away(other, run) is None
