@@ -44,6 +44,37 @@ def test_webdataset_ids_and_captions(tmp_path: Path) -> None:
     assert [row["image_id"] for row in raw_sources.rows(manifest, "w", "valid")] == [SECOND_RUN + 7]
 
 
+def row_of(key: str, picture: int, caption: str, **values: object) -> list[tuple[str, bytes]]:
+    description = json.dumps({"key": key, "caption": caption, **values}).encode()
+    return [(f"{key}.jpg", raw_sources.jpeg(picture)), (f"{key}.json", description)]
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_rows_of_one_id_and_equal_bytes_are_one_picture(split: str, tmp_path: Path) -> None:
+    """As img2dataset writes a table with a row a caption and the id of its picture."""
+    tar = [
+        member for n in range(10) for member in row_of(f"{n:05}", n // 5, f"{n // 5} in way {n % 5}", image_id=n // 5)
+    ]
+    tar += [*row_of("00010", 2, "own ids", image_id=9, caption_ids=[90]), *row_of("00011", 2, " ", image_id=9)]
+    raw_sources.write_tar(tmp_path / f"raw/w/{split}/00000.tar", tar)
+    manifest = raw_sources.run_prepare(tmp_path)
+    rows = raw_sources.rows(manifest, "w", split)
+    used = [row for row in rows if row["error"] is None]
+    assert [row["image_id"] for row in used] == [0, 1, 9]
+    assert used[1]["captions"] == [f"1 in way {n}" for n in range(5)]
+    assert len({number for row in used for number in row["caption_ids"]}) == 11
+    assert [(row["error"], row["origin"]) for row in rows if row["error"]] == [
+        ("empty caption", f"{split}/00000.tar:00011")
+    ]
+
+
+def test_an_id_that_other_bytes_or_a_later_row_have_was_used_before(tmp_path: Path) -> None:
+    tar = [*row_of("0", 0, "a", image_id=5), *row_of("1", 1, "other bytes", image_id=5)]
+    tar += [*row_of("2", 2, "between", image_id=6), *row_of("3", 0, "a later row", image_id=5)]
+    raw_sources.write_tar(tmp_path / "raw/w/train/00000.tar", tar)
+    assert tar_errors(tmp_path) == ["image_id 5 was used before"] * 2
+
+
 def test_tar_directly_in_the_source(tmp_path: Path) -> None:
     for shard in (1, 0):
         raw_sources.write_tar(tmp_path / f"raw/w/0000{shard}.tar", raw_sources.sample(f"0000{shard}0000", shard))

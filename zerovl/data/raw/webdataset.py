@@ -8,7 +8,7 @@ github.com/LAION-AI/CLIP_benchmark.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -119,53 +119,86 @@ class TarRecords:
     def of(self, name: str, samples: Iterable[TarSample]) -> Iterator[Record]:
         """Give the records of the next tar."""
         self._image_ids.next_tar(name)
-        for sample in samples:
-            yield from _records(
-                sample, self._image_ids, self._caption_ids, self._max_caption_bytes, self._read_captions
-            )
+        for rows in _rows_of_a_picture(samples):
+            yield from _records(rows, self._image_ids, self._caption_ids, self._max_caption_bytes, self._read_captions)
+
+
+def _rows_of_a_picture(samples: Iterable[TarSample]) -> Iterator[list[TarSample]]:
+    """Give each sample by itself, and those in a row together whose `image_id` and bytes are the same."""
+    rows: list[TarSample] = []
+    for sample in samples:
+        if rows and not _has_picture_of(sample, rows[0]):
+            yield rows
+            rows = []
+        rows.append(sample)
+    if rows:
+        yield rows
+
+
+def _has_picture_of(sample: TarSample, other: TarSample) -> bool:
+    if sample.picture is None or other.picture is None or sample.picture.size != other.picture.size:
+        return False
+    given = [whole_number(values.get("image_id")) for values, error in map(_description, (sample, other)) if not error]
+    if len(given) < 2 or given[0] is None or given[0] != given[1]:
+        return False
+    contents = []
+    for picture in (sample.picture, other.picture):
+        with open(picture.path, "rb") as file:
+            file.seek(picture.offset)
+            contents.append(file.read(picture.size or 0))
+    return contents[0] == contents[1]
 
 
 def _records(
-    sample: TarSample,
+    rows: Sequence[TarSample],
     image_ids: ImageIds,
     caption_ids: Recent,
     max_caption_bytes: int,
     read_captions: ReadCaptions,
 ) -> Iterator[Record]:
-    if not sample.key:
-        yield Record(sample.origin, error=sample.problem)
+    """Give the record of a picture, whose captions its rows have, and one for each of them that cannot be used."""
+    first = rows[0]
+    if not first.key:
+        yield Record(first.origin, error=first.problem)
         return
-    values, error = _description(sample)
-    image_id = image_ids.of(values, sample.key)
-    captions: list[str] = []
-    if error is None:
-        captions, error = read_captions(values, sample.text)
-    if error is None and sample.picture is None:
-        error = "no picture with this key"
-    if error is None and image_ids.was_used(image_id):
-        error = f"image_id {image_id} was used before"
-    if error:
-        yield Record(sample.origin, image_id, tuple(text for one in captions for text in shown(one)), error=error)
+    image_id = image_ids.of(_description(first)[0], first.key)
+    captions: list[tuple[str, str]] = []  # the row's origin, and one of its captions
+    given_ids: list[object] = []
+    for row in rows:
+        values, error = _description(row)
+        texts: list[str] = []
+        if error is None:
+            texts, error = read_captions(values, row.text)
+        if error is None and row.picture is None:
+            error = "no picture with this key"
+        if error is None and image_ids.was_used(image_id):
+            error = f"image_id {image_id} was used before"
+        if error:
+            yield Record(row.origin, image_id, tuple(text for one in texts for text in shown(one)), error=error)
+            continue
+        captions += [(row.origin, text) for text in texts]
+        given_ids += ids if isinstance(ids := values.get("caption_ids"), list) else []
+    if not captions:
         return
     image_ids.use(image_id)
     good: list[tuple[int, str]] = []
     broken: list[Record] = []
-    for caption_id, text in zip(_caption_ids(values, image_id, len(captions)), captions, strict=True):
+    for caption_id, (origin, text) in zip(_caption_ids(given_ids, image_id, len(captions)), captions, strict=True):
         problem = caption_error(text, max_caption_bytes)
         if caption_id in caption_ids:
             problem = f"caption_id {caption_id} was used before"
         if problem:
-            broken.append(Record(sample.origin, image_id, shown(text), (caption_id,), error=problem))
+            broken.append(Record(origin, image_id, shown(text), (caption_id,), error=problem))
             continue
         caption_ids.add(caption_id)
         good.append((caption_id, text.strip()))
     if good:
         yield Record(
-            sample.origin,
+            first.origin,
             image_id,
             tuple(text for _, text in good),
             tuple(number for number, _ in good),
-            sample.picture,
+            first.picture,
         )
     yield from broken
 
@@ -183,10 +216,9 @@ def _description(sample: TarSample) -> tuple[dict[str, object], str | None]:
     return values, sample.problem
 
 
-def _caption_ids(values: dict[str, object], image_id: int, count: int) -> list[int]:
+def _caption_ids(given: list[object], image_id: int, count: int) -> list[int]:
     """`caption_ids` of the JSON if they fit; else the image's own id for one caption, hashes for several."""
-    given = values.get("caption_ids")
-    numbers = [whole_number(one) for one in given] if isinstance(given, list) else []
+    numbers = [whole_number(one) for one in given]
     known = [number for number in numbers if number is not None]
     if len(known) == len(numbers) == count:
         return known
