@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from zerovl import params_file
 from zerovl.interop.export import FORMATS
 from zerovl.params import Params
 from zerovl.release import model_card
@@ -26,6 +27,47 @@ def test_the_run_that_it_goes_on_from(run: dict[str, Any] | None, lines: list[st
     card = model_card.render(Params(), METRICS, {}, origin, usage="", details={})
     found = [line.partition("goes on from: ")[2] for line in card.splitlines() if "goes on from" in line]
     assert [line.partition(",")[0] for line in found] == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "image", "text"),
+    [
+        ({}, "resnet18 (from scratch)", "BERT from a configuration (from scratch)"),
+        (
+            {"model": {"image_tower": {"pretrained": True}}, "train": {"freeze": ["image"]}},
+            "resnet18 (from published weights, frozen)",
+            "BERT from a configuration (from scratch)",
+        ),
+        (
+            {
+                "model": {
+                    "image_tower": {"name": "tf_efficientnet_lite0", "weights": "towers/lite0.safetensors"},
+                    "text_tower": {"name": "towers/MiniLM", "pretrained": True, "config": {}},
+                },
+                "train": {"freeze": ["image", "text"]},
+            },
+            "tf_efficientnet_lite0 (from the weights of lite0.safetensors, frozen)",
+            "towers/MiniLM (from published weights, frozen)",
+        ),
+        (
+            {
+                "model": {"image_tower": {"weights": "towers/lite0.safetensors"}},
+                "train": {"init_from": "../elsewhere/model", "fine_tuning": {"freeze_text_blocks": 1}},
+            },
+            "resnet18 (from the weights of model)",
+            "BERT from a configuration (from the weights of model, its first block frozen)",
+        ),
+        (
+            {"train": {"continue_from": "3f2a90c1@1200", "fine_tuning": {"freeze_image_blocks": 2}}},
+            "resnet18 (from the weights of 3f2a90c1@1200, its first 2 blocks frozen)",
+            "BERT from a configuration (from the weights of 3f2a90c1@1200)",
+        ),
+    ],
+)
+def test_what_the_towers_began_with_and_whether_they_learned(changes: dict[str, Any], image: str, text: str) -> None:
+    params = params_file.from_recipe(changes, [], "test")
+    card = model_card.render(params, METRICS, {}, {}, usage="", details={})
+    assert f"Image tower: {image}; text tower: {text}. Trained" in card
 
 
 def test_the_task_of_the_hub_is_named_where_it_was_measured() -> None:

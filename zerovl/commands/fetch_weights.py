@@ -23,4 +23,4 @@ def fetch(params: ModelParams) -> None:
     except (OSError, RuntimeError) as error:
         raise ZeroVLError(f"weights could not be fetched: {error}; check the name and the network") from None
     if not image.pretrained and not text.name:
-        print("nothing to fetch: both towers start from random weights")
+        print("nothing to fetch: params.yaml names no published weights")

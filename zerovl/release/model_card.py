@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, further_evaluators, headline_block, metric_names, retrieval_blocks
 from zerovl.model.export_usage import USAGE
-from zerovl.params import ModelParams, Params
+from zerovl.params import ModelParams, Params, TrainParams
 
 _HEAD = """\
 ---
@@ -53,7 +54,7 @@ def render(
 ) -> str:
     """Write the card as Markdown; `usage` is the Python that loads the release, `details` what `details.json` has."""
     sections = [
-        _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params.model)}",
+        _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params)}",
         f"## How to use it\n\n```python\n{usage}\n```",
         _EXPORTS + "\n\n".join(_export(form, lines) for form, lines in USAGE.items()),
         "## Training data\n\n" + _data_table(manifest),
@@ -86,18 +87,32 @@ def _task(metrics: Mapping[str, Any]) -> str:
     return "pipeline_tag: zero-shot-image-classification\n" if measured else ""
 
 
-def _summary(model: ModelParams) -> str:
+def _summary(params: Params) -> str:
+    model, train = params.model, params.train
     image, text = model.image_tower, model.text_tower
-    kind = text.name or "BERT from a configuration"
+    start = train.init_from or train.continue_from  # these weights take the place of the towers' own
+    image_start = _start(start or image.weights, image.pretrained)
     return (
         f"A dual encoder that gives images and captions embeddings of {model.embed_dim} dimensions, to be compared by "
-        f"their inner product. Image tower: {image.name} ({_start(image.pretrained)}); text tower: {kind} "
-        f"({_start(text.pretrained)}). Trained by the ZeroVL recipe (arXiv 2112.09331)."
+        f"their inner product. Image tower: {image.name} ({image_start}{_held_still(train, 'image')}); text tower: "
+        f"{text.name or 'BERT from a configuration'} ({_start(start, text.pretrained)}{_held_still(train, 'text')}). "
+        "Trained by the ZeroVL recipe (arXiv 2112.09331)."
     )
 
 
-def _start(pretrained: bool) -> str:
+def _start(weights: str, pretrained: bool) -> str:
+    """Say what a tower began with; `weights` is a file, a folder or RUN@STEP, whose last part tells enough."""
+    if weights:
+        return f"from the weights of {Path(weights).name}"
     return "from published weights" if pretrained else "from scratch"
+
+
+def _held_still(train: TrainParams, side: str) -> str:
+    """Say how much of a tower did not learn; nothing where all of it did."""
+    if side in train.freeze:
+        return ", frozen"
+    blocks = getattr(train.fine_tuning, f"freeze_{side}_blocks")
+    return f", its first {'block' if blocks == 1 else f'{blocks} blocks'} frozen" if blocks else ""
 
 
 def _data_table(manifest: Mapping[str, Any]) -> str:
