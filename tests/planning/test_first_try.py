@@ -58,6 +58,46 @@ def test_data_of_any_size_can_be_trained_on(pairs: int, towers: Towers | None) -
         assert 1 <= train.epochs <= 60
 
 
+@pytest.mark.parametrize(
+    ("pairs", "batch", "of_batch", "epochs", "of_epochs"),
+    [
+        (3, 2, "the least with a negative", 60, "90 steps, fewer than the 400 aimed at: 60 epochs at most"),
+        (60, 16, "no more than half of 60 pairs", 60, "225 steps, fewer than the 400 aimed at: 60 epochs at most"),
+        (700, 64, "64 at least, for enough negatives; a 32nd of 700 pairs is 21", 37, "405 steps, and 400 at least"),
+        (4_096, 128, "a 32nd of 4,096 pairs is 128; rounded down", 20, "the paper's 20 epochs: 640 steps, and 400"),
+        (6_000, 128, "a 32nd of 6,000 pairs is 187; rounded down", 20, "the paper's 20 epochs: 938 steps, and 400"),
+        (
+            1_000_000,
+            16384,
+            "the paper's, and no more; a 32nd of 1,000,000 pairs is 31,250",
+            20,
+            "the paper's 20 epochs",
+        ),
+    ],
+)
+def test_a_reason_names_the_bound_that_made_the_value(
+    pairs: int, batch: int, of_batch: str, epochs: float, of_epochs: str
+) -> None:
+    chosen = {choice.key: choice for choice in choose(data(a=pairs), TOWERS)}
+    assert chosen["train.batch_size"].value == batch
+    assert chosen["train.batch_size"].reason.startswith(of_batch)
+    assert chosen["train.epochs"].value == epochs
+    assert chosen["train.epochs"].reason.startswith(of_epochs)
+
+
+def test_a_value_at_its_limit_says_so() -> None:
+    tiny = {choice.key: choice for choice in choose(Survey("here", {"a": 60}, {}, 120, 90, 20), None)}
+    said = {key: (choice.value, choice.reason.rpartition("; ")[2]) for key, choice in tiny.items()}
+    assert said["prepare.tokenizer_vocab"] == (500, "500 at least")
+    assert said["model.max_tokens"] == (64, "this at most")
+    assert said["model.image_size"] == (32, "32 is the least that a tower is given")
+    assert said["train.warmup_fraction"] == (0.1, "a tenth at most")
+    assert said["train.valid_checks"] == (0, "no source has validation pairs")
+    large = {choice.key: choice.reason for choice in choose(data(a=7_000_000), TOWERS)}
+    assert large["train.warmup_fraction"].endswith("; the paper's fraction")
+    assert large["model.max_tokens"].endswith("; the paper's")
+
+
 def test_the_papers_size_gets_the_papers_numbers() -> None:
     train = settings(choose(data(a=7_000_000, b=7_200_000), TOWERS)).train
     assert (train.batch_size, train.epochs, train.lr, train.warmup_fraction) == (16384, 20.0, 1e-4, 0.025)
@@ -170,7 +210,7 @@ def test_the_command_writes_a_file_that_says_why(
     assert (params.train.epochs, params.train.batch_size, params.data.raw) == (3.0, 32, "raw")
     text = Path("own.yaml").read_text()
     assert text.startswith("# Written by: zerovl recipe auto data.raw=raw train.epochs=3\n# Every key is needed;")
-    assert "# train.batch_size: 32: about a 32nd of 96 pairs" in text
+    assert "# train.batch_size: 32: no more than half of 96 pairs" in text
     assert "# train.epochs:" not in text  # it was given
     assert cli.main(["recipe", "auto", "data.raw=nowhere"]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from zerovl.data.survey import Survey
 FOLDER, IMAGE_WEIGHTS, TEXT_TOWER = "towers", "tf_efficientnet_lite0.safetensors", "all-MiniLM-L6-v2"
 SMALL, MEDIUM = 20_000, 500_000  # training pairs: below, towers from scratch have the demo's size, or a medium one
 _STEPS_FROM_SCRATCH, _STEPS_FROM_WEIGHTS = 1000, 400
-_PAPERS_EPOCHS, _PAPERS_BATCH, _PAPERS_LR = 20, 16_384, 1e-4
+_PAPERS_EPOCHS, _PAPERS_BATCH, _PAPERS_LR, _PAPERS_WARMUP, _PAPERS_TOKENS = 20, 16_384, 1e-4, 0.025, 25
+_LEAST_BATCH, _MOST_TOKENS, _LEAST_VOCAB, _MOST_VOCAB = 64, 64, 500, 16_000
 _MOST_EPOCHS = 60  # with 700 pairs from random weights the score rose for 25, and stayed for the next 25
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels that a tower may see
 
@@ -100,7 +101,7 @@ def _towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
         yield Choice("model.text_tower.pretrained", True, why)
         yield Choice("model.text_tower.config", {}, "its folder has it")
         yield Choice("model.text_tower.pooling", "mean", "as this tower was trained")
-        yield Choice("model.embed_dim", 256, "between the towers' 1280 and 384")
+        yield Choice("model.embed_dim", 256, "narrower than the towers' 1280 and 384")
         for name in ("mean", "std"):
             yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")
         if data.pairs < SMALL:
@@ -127,11 +128,13 @@ def _captions(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     if towers:
         yield Choice("prepare.tokenizer_vocab", 0, "the text tower's own tokenizer")
     else:
-        vocab = min(16_000, max(500, round(data.words, -2)))
-        yield Choice("prepare.tokenizer_vocab", vocab, f"the training captions have {data.words:,} distinct words")
-    tokens = min(64, max(25, math.ceil(1.4 * data.long_caption) + 2))
-    why = f"95 of 100 captions have at most {data.long_caption} words; the paper's is 25"
-    yield Choice("model.max_tokens", tokens, why)
+        vocab = min(_MOST_VOCAB, max(_LEAST_VOCAB, round(data.words, -2)))
+        why = f"the training captions have {data.words:,} distinct words{_limited(vocab, _LEAST_VOCAB, _MOST_VOCAB)}"
+        yield Choice("prepare.tokenizer_vocab", vocab, why)
+    tokens = min(_MOST_TOKENS, max(_PAPERS_TOKENS, math.ceil(1.4 * data.long_caption) + 2))
+    why = f"95 of 100 captions have at most {data.long_caption} words; "
+    why += "the paper's" if tokens == _PAPERS_TOKENS else f"the paper's is {_PAPERS_TOKENS}"
+    yield Choice("model.max_tokens", tokens, why + ("; this at most" if tokens == _MOST_TOKENS else ""))
 
 
 def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
@@ -141,26 +144,24 @@ def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     why = f"half of the pictures have a shorter side of {data.side} pixels or more"
     if size == most and data.side > most:
         why += f"; {most} is what {'these towers were trained at' if towers else 'so many pairs can teach'}"
+    elif size == least and data.side < least:
+        why += f"; {least} is the least that {'these towers are given' if towers else 'a tower is given'}"
     yield Choice("model.image_size", size, why)
     yield Choice("model.resize_size", round(size * 8 / 7), "8/7 of image_size, as the paper's 256 to 224")
 
 
 def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
-    batch = _power_of_two(min(_PAPERS_BATCH, max(64, data.pairs // 32)))
-    batch = min(batch, _power_of_two(max(2, data.pairs // 2)))
-    steps_wanted = _STEPS_FROM_WEIGHTS if towers else _STEPS_FROM_SCRATCH
-    epochs = min(_MOST_EPOCHS, max(_PAPERS_EPOCHS, math.ceil(steps_wanted * batch / data.pairs)))
-    steps = max(1, round(epochs * data.pairs / batch))
-    why = f"about a 32nd of {data.pairs:,} pairs, from 64 to the paper's {_PAPERS_BATCH}"
-    yield Choice("train.batch_size", batch, why)
-    yield Choice("train.micro_batch", min(batch, 64), "pairs in memory at once; nothing else depends on it but speed")
-    why = f"{steps:,} steps; {steps_wanted} to learn, and the paper's {_PAPERS_EPOCHS} epochs at least"
-    yield Choice("train.epochs", float(epochs), why)
+    batch = _batch_size(data.pairs)
+    epochs = _epochs(data.pairs, batch.value, towers)
+    steps = _steps(data.pairs, batch.value, epochs.value)
+    yield batch
+    why = "pairs in memory at once; nothing else depends on it but speed"
+    yield Choice("train.micro_batch", min(batch.value, 64), why)
+    yield epochs
     fine = towers is not None and data.pairs >= SMALL
-    yield Choice("train.lr", _lr(batch, fine), _lr_reason(batch, fine))
-    warmup = round(min(0.1, max(0.025, 50 / steps)), 3)
-    yield Choice("train.warmup_fraction", warmup, f"{round(warmup * steps)} steps; the paper's is 0.025 of many more")
-    yield _sampling(data, batch)
+    yield Choice("train.lr", _lr(batch.value, fine), _lr_reason(batch.value, fine))
+    yield _warmup(steps)
+    yield _sampling(data, batch.value)
     mixup = "none" if data.pairs < SMALL else "coin"
     why = "on few pairs it costs more than it brings (docs/results.md)" if mixup == "none" else "the paper's"
     yield Choice("train.mixup", mixup, why)
@@ -169,10 +170,71 @@ def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
         yield Choice("train.augment.crop_scale", [1.0, 1.0], why)
         yield Choice("train.augment.mask_probability", 0.0, why)
         yield Choice("train.image_dropout", 0.5, "few pairs are soon learned by heart; on 1,247 it brought 26 of RSUM")
-    checks = min(20, max(2, steps // 50)) if data.valid else 0
-    yield Choice("train.valid_checks", checks, f"a score about every {max(1, steps // max(1, checks)):,} steps")
+    yield from _valid(data, steps)
+
+
+def _batch_size(pairs: int) -> Choice:
+    """About a 32nd of the pairs within bounds, as a power of two; never more than half of the pairs, but at least 2."""
+    share, half = pairs // 32, _power_of_two(max(2, pairs // 2))
+    batch = min(_power_of_two(min(_PAPERS_BATCH, max(_LEAST_BATCH, share))), half)
+    if batch < _LEAST_BATCH:
+        why = (
+            f"no more than half of {pairs:,} pairs, so that an epoch has two steps"
+            if pairs > 3
+            else "the least with a negative"
+        )
+    elif share < _LEAST_BATCH:
+        why = f"{_LEAST_BATCH} at least, for enough negatives; a 32nd of {pairs:,} pairs is {share:,}"
+    elif share > _PAPERS_BATCH:
+        why = f"the paper's, and no more; a 32nd of {pairs:,} pairs is {share:,}"
+    else:
+        why = f"a 32nd of {pairs:,} pairs is {share:,}; rounded down to a power of two"
+    return Choice("train.batch_size", batch, why)
+
+
+def _epochs(pairs: int, batch: int, towers: Towers | None) -> Choice:
+    """As many as give the steps that towers of this kind want, from the paper's 20 to 60."""
+    wanted = _STEPS_FROM_WEIGHTS if towers else _STEPS_FROM_SCRATCH
+    needed = math.ceil(wanted * batch / pairs)
+    epochs = min(_MOST_EPOCHS, max(_PAPERS_EPOCHS, needed))
+    steps = f"{_steps(pairs, batch, epochs):,} steps"
+    if needed > _MOST_EPOCHS:
+        why = f"{steps}, fewer than the {wanted:,} aimed at: {_MOST_EPOCHS} epochs at most; more pairs would help"
+    elif needed < _PAPERS_EPOCHS:
+        why = f"the paper's {_PAPERS_EPOCHS} epochs: {steps}, and {wanted:,} at least are aimed at"
+    else:
+        why = f"{steps}, and {wanted:,} at least are aimed at"
+    return Choice("train.epochs", float(epochs), why)
+
+
+def _steps(pairs: int, batch: int, epochs: float) -> int:
+    return max(1, round(epochs * pairs / batch))
+
+
+def _warmup(steps: int) -> Choice:
+    least, most, fraction = _PAPERS_WARMUP, 0.1, 50 / steps
+    warmup = round(min(most, max(least, fraction)), 3)
+    why = f"{round(warmup * steps):,} of {steps:,} steps"
+    if fraction <= least:
+        why += "; the paper's fraction"
+    elif fraction > most:
+        why += "; a tenth at most"
+    return Choice("train.warmup_fraction", warmup, why)
+
+
+def _valid(data: Survey, steps: int) -> Iterator[Choice]:
     valid = sum(data.valid.values())
-    yield Choice("train.valid_pairs", max(1, min(300, valid)), f"of {valid:,} validation pairs")
+    if not valid:
+        yield Choice("train.valid_checks", 0, "no source has validation pairs")
+        return
+    checks = min(20, max(2, steps // 50))
+    yield Choice("train.valid_checks", checks, f"a score about every {max(1, steps // checks):,} steps")
+    yield Choice("train.valid_pairs", min(300, valid), f"of {valid:,} validation pairs")
+
+
+def _limited(value: int, least: int, most: int) -> str:
+    """Say that a value is one of its limits; nothing where it lies between."""
+    return f"; {least:,} at least" if value == least else f"; {most:,} at most" if value == most else ""
 
 
 def _sampling(data: Survey, batch: int) -> Choice:
