@@ -13,7 +13,8 @@ from flows.outbox import Page
 from flows.runtime.paths import REPORTS_VARIABLE
 from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_of
-from zerovl.evaluation.report.charts import HEIGHT, WIDTH, Line, line_chart, smooth
+from zerovl.evaluation.report.charts import HEIGHT, WIDTH
+from zerovl.evaluation.report.curves import OF_A_SAMPLE, curves_of, draw
 from zerovl.files import read_json, read_json_lines
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
@@ -22,6 +23,7 @@ from zerovl.workspace import Workspace
 _CHART_STYLE = (
     "svg{background:#fff}text{font:11px system-ui,sans-serif;fill:#62646d}.grid{stroke:#e6e3db}"
     "path{fill:none}.raw{stroke:#3d4fd1;stroke-width:.8;opacity:.35}.main{stroke:#3d4fd1;stroke-width:2.2}"
+    "circle{fill:#fff}.chance{stroke:#62646d;stroke-width:1.4;stroke-dasharray:5 4}"
 )
 
 
@@ -45,6 +47,8 @@ def validation(workspace: Workspace) -> Iterator[Page]:
 def training(workspace: Workspace) -> Iterator[Page]:
     """Give the curves of the loss and, where training scored it, of the headline metric."""
     drawn = [_picture(svg, "svg+xml", title) for title, svg in curves(read_json_lines(workspace.training_log))]
+    if len(drawn) > 1:
+        drawn.append(OF_A_SAMPLE)
     if drawn:
         yield Page(
             "curves", "What training did, step by step: the loss, and the score where it was taken", "\n\n".join(drawn)
@@ -53,15 +57,8 @@ def training(workspace: Workspace) -> Iterator[Page]:
 
 def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
     """Give (title, SVG) for each curve that the rows of a training log have."""
-    loss = [(float(row["step"]), float(row["loss"])) for row in rows]
-    column = f"valid_{HEADLINE.name}"
-    scores = [(float(row["step"]), float(row[column])) for row in rows if column in row]
-    if loss:
-        lines = [Line(loss, "raw"), Line(smooth(loss, len(loss) // 30), "main")]
-        yield "Training loss", _standalone(line_chart(lines, "step", "Training loss", from_zero=False))
-    if scores:
-        title = f"{HEADLINE.label} on a sample of the validation pairs, mean over sources"
-        yield title, _standalone(line_chart([Line(scores, "main")], "step", title, from_zero=True))
+    for its in draw(curves_of(rows)):
+        yield f"{its.title}, {its.note}", _standalone(its.svg)
 
 
 def gallery(workspace: Workspace) -> Iterator[Page]:

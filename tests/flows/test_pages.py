@@ -64,11 +64,15 @@ def test_what_became_of_the_model() -> None:
 
 def test_curves_are_pictures_of_their_own() -> None:
     rows = [
-        {"step": step, "loss": 3.0 - step / 10} | ({"valid_rsum": 5.0 * step} if step % 5 == 0 else {})
+        {"step": step, "loss": 3.0 - step / 10}
+        | ({"valid_rsum": 5.0 * step, "valid_chance_rsum": 4.0} if step % 5 == 0 else {})
         for step in range(20)
     ]
     pictures = dict(curves(rows))
-    assert list(pictures) == ["Training loss", "RSUM on a sample of the validation pairs, mean over sources"]
+    assert list(pictures) == [
+        "Loss, each step, and smoothed",
+        "RSUM during training, mean over sources, on a sample of the validation pairs; dashed: chance",
+    ]
     for picture in pictures.values():
         root = ElementTree.fromstring(picture)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -70,6 +70,15 @@ def test_what_the_towers_began_with_and_whether_they_learned(changes: dict[str, 
     assert f"Image tower: {image}; text tower: {text}. Trained" in card
 
 
+def test_a_score_of_the_training_is_said_to_be_of_a_sample() -> None:
+    origin = {"training": {"steps": 225, "valid_rsum": 577.0}}
+    card = model_card.render(Params(), METRICS, {}, origin, usage="", details={})
+    training = card[card.index("## Training\n") : card.index("## Provenance")]
+    assert "- valid_rsum: 577\n\n`valid_rsum` and its like were measured during training, on a fixed sample" in training
+    unscored = model_card.render(Params(), METRICS, {}, {"training": {"steps": 225}}, usage="", details={})
+    assert "fixed sample: evenly" not in unscored
+
+
 def test_the_task_of_the_hub_is_named_where_it_was_measured() -> None:
     assert "pipeline_tag" not in model_card.render(Params(), METRICS, {}, {}, usage="", details={})
     table = {"overall": {"top1": 20.0, "top1_low": 18.0, "top1_high": 22.0}, "sources": {}}

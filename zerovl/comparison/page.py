@@ -16,9 +16,7 @@ from zerovl.comparison.subject import Subject
 from zerovl.comparison.terminal import number
 from zerovl.evaluation.metrics import HEADLINE, MEAN
 from zerovl.evaluation.report import charts
-from zerovl.evaluation.report.content import Curves
-
-_MAX_DOTS = 60  # points of a curve that are marked one by one
+from zerovl.evaluation.report.curves import MAX_DOTS, OF_A_SAMPLE, Curves
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _curves_section(subjects: Sequence[Subject], plots: str) -> str:
         (
             f"{HEADLINE.label} during training",
             "of a sample",
-            _chart(subjects, "score", lambda its: its.score, _MAX_DOTS),
+            _chart(subjects, "score", lambda its: its.score, MAX_DOTS),
         ),
     ]
     figures = "".join(
@@ -187,6 +185,8 @@ def _curves_section(subjects: Sequence[Subject], plots: str) -> str:
     legend = "".join(f'<li class="s{place}">{escape(subjects[place].label)}</li>' for place in known)
     lacking = [escape(subject.label) for place, subject in enumerate(subjects) if place not in known]
     note = f" Not here: the training log of {', '.join(lacking)}." if lacking else ""
+    if any(subject.curves.score for subject in subjects):
+        note += f" {OF_A_SAMPLE}"
     if plots:
         note += (
             f' <a href="{escape(quote(plots))}">The page of dvc plots</a> has every column of the logs that it drew.'

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from zerovl.evaluation.bootstrap import Clusters
-from zerovl.evaluation.report.content import Curves
+from zerovl.evaluation.report.curves import Curves
 from zerovl.evaluation.scores import clusters_of
 
 

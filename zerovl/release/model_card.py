@@ -40,6 +40,11 @@ embeddings are from these.
 
 """
 
+_OF_A_SAMPLE = f"""\
+`valid_{HEADLINE.name}` and its like were measured during training, on a fixed sample: evenly spread validation pairs,
+each picture with its first caption alone. There is less to choose from than for the scores above, so value and chance
+are mostly above theirs."""
+
 _SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
@@ -172,6 +177,8 @@ def _training(params: Params, summary: Mapping[str, Any]) -> str:
     lines += [
         f"- {key}: {value:g}" if isinstance(value, float) else f"- {key}: {value}" for key, value in numbers.items()
     ]
+    if f"valid_{HEADLINE.name}" in numbers:
+        lines += ["", _OF_A_SAMPLE]
     return "\n".join(lines)
 
 

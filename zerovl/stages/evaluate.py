@@ -27,6 +27,7 @@ from zerovl.evaluation.metrics import (
     retrieval_blocks,
 )
 from zerovl.evaluation.report import content, gallery, page
+from zerovl.evaluation.report.curves import read_curves
 from zerovl.evaluation.report.gallery_picture import draw_gallery
 from zerovl.evaluation.score_file import compared_numbers, read_final_loss
 from zerovl.evaluation.scores import write_queries
@@ -160,7 +161,7 @@ def _write_report(
         content.Content(
             metrics=metrics,
             resamples=settings.bootstrap,
-            curves=content.read_curves(workspace.training_log),
+            curves=read_curves(workspace.training_log),
             verdict=content.read_verdict(workspace.validation_verdict),
             gallery=fitted,
             pictures=pictures,

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from tests.support.fake_world import HOSTILE, FakeEncoder, World
 from zerovl.evaluation.metrics import OVERALL, RETRIEVAL, Score, Table, metrics_json
 from zerovl.evaluation.report import charts, drawing, gallery
-from zerovl.evaluation.report.content import Content, Curves, read_curves, read_verdict
+from zerovl.evaluation.report.content import Content, read_verdict
+from zerovl.evaluation.report.curves import Curves, read_curves
 from zerovl.evaluation.report.drawing import GREEN, RED, Row, Tile, draw
 from zerovl.evaluation.report.gallery_picture import draw_gallery
 from zerovl.evaluation.report.page import render
@@ -149,19 +150,35 @@ def test_page_without_curves_verdict_and_gallery(world: World) -> None:
 def test_verdicts(world: World) -> None:
     rules = [
         {"name": "broken_fraction", "level": "hard", "bound": "<= 0.01", "value": 0.0, "passed": True},
-        {"name": "<b>aspect</b>", "level": "soft", "bound": "<= 8", "value": 9.25, "passed": False},
+        {
+            "name": "<b>aspect</b>",
+            "level": "soft",
+            "bound": "<= 8",
+            "value": 9.25,
+            "passed": False,
+            "message": "3 pictures are <i>longer</i>",
+        },
     ]
     passed = Page(render(content(world, verdict={"passed": True, "rules": rules})))
-    assert "Data validation passed, 1 of 2 rules kept." in passed.text
-    assert "<b>aspect</b>: 9.25, bound <= 8" in passed.text
-    assert passed.of("good")
+    assert "Data validation passed: 1 of 2 rules kept, 1 soft rule broken (a warning)." in passed.text
+    assert "<b>aspect</b>: 9.25, bound <= 8 (3 pictures are <i>longer</i>)" in passed.text
+    assert passed.of("warned")
+    assert not passed.of("good")
+    assert '<span class="sign">!</span>' in render(content(world, verdict={"passed": True, "rules": rules}))
     idle = {"name": "drift_rows", "level": "soft", "bound": "<= 0.3", "value": None, "passed": True}
     said = Page(render(content(world, verdict={"passed": True, "rules": [*rules, idle]}))).text
-    assert "Data validation passed, 1 of 3 rules kept, 1 had nothing to check." in said
+    assert "1 of 3 rules kept, 1 had nothing to check, 1 soft rule broken (a warning)." in said
+    kept = Page(render(content(world, verdict={"passed": True, "rules": [rules[0], idle]})))
+    assert "Data validation passed: 1 of 2 rules kept, 1 had nothing to check." in kept.text
+    assert kept.of("good")
     lacking = {"sources_without": {"valid": ["posters"]}}
     said = Page(render(content(world, verdict={"passed": True, "rules": rules, **lacking}))).text
     assert "Without a valid split, so in no score here: posters." in said
-    failed = Page(render(content(world, verdict={"passed": False, "rules": rules})))
+    broken = {**rules[0], "value": 0.25, "passed": False}
+    failed = Page(render(content(world, verdict={"passed": False, "rules": [broken, rules[1]]})))
+    assert (
+        "Data validation failed: 0 of 2 rules kept, 1 hard rule broken, 1 soft rule broken (a warning)." in failed.text
+    )
     assert failed.of("bad")
 
 
@@ -174,9 +191,12 @@ def test_untrained_zero_has_no_ratio(world: World) -> None:
 def test_curves_are_read_and_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert read_curves(path) == Curves([], [])
-    rows = [{"step": 0, "loss": 4.5}, {"step": 1, "loss": 4.0, "valid_rsum": 12.5, "source": "alpha"}]
+    rows = [
+        {"step": 0, "loss": 4.5},
+        {"step": 1, "loss": 4.0, "valid_rsum": 12.5, "valid_chance_rsum": 4.0, "source": "alpha"},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 2, "lo')
-    assert read_curves(path) == Curves([(0, 4.5), (1, 4.0)], [(1, 12.5)])
+    assert read_curves(path) == Curves([(0, 4.5), (1, 4.0)], [(1, 12.5)], [(1, 4.0)])
 
 
 def test_a_verdict_that_cannot_be_read_is_none(tmp_path: Path) -> None:
@@ -282,6 +302,33 @@ def test_chart_of_odd_curves() -> None:
         assert "nan" not in svg
         assert "a &lt;b&gt;" in svg
         assert len(svg) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "labels"),
+    [(0, 225, ["0", "50", "100", "150", "225"]), (22, 220, ["0", "50", "100", "150", "220"]), (0, 0, ["0"]),
+     (0, 19_999, ["0", "5k", "10k", "15k", "20k"])],
+)  # fmt: skip
+def test_the_axis_of_steps_begins_at_0_and_names_its_end(first: int, last: int, labels: list[str]) -> None:
+    points = [(float(step), 1.0 + step % 7) for step in range(first, last + 1)]
+    svg = charts.line_chart([charts.Line(points, "main")], "step", "s", from_zero=True)
+    texts = re.findall(r'<text x="([\d.]+)" y="232"[^>]*>([^<]*)<', svg)
+    assert [label for _, label in texts] == labels
+    assert float(texts[0][0]) == charts.LEFT
+    if last:
+        assert float(texts[-1][0]) == charts.WIDTH - charts.RIGHT
+
+
+def test_the_score_on_the_way_has_its_chance_and_is_told_from_the_headline(world: World) -> None:
+    curves = Curves([(0, 5.0)], [(100, 50.0), (224, 370.0)], [(100, 79.0), (224, 79.0)])
+    text = render(content(world, curves=curves))
+    assert "RSUM during training, last 370.0, chance 79.0" in text
+    assert 'class="chance"' in text
+    assert "dashed: chance" in text
+    assert "each picture with its first caption alone" in text
+    without = render(content(world, curves=Curves([(0, 5.0)], [])))
+    assert "first caption alone" not in without
+    assert 'class="chance"' not in without
 
 
 def test_smoothing_keeps_a_line_and_takes_the_mean_of_neighbours() -> None:

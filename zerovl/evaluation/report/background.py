@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE
-from zerovl.evaluation.report import charts
-from zerovl.evaluation.report.content import Curves, is_number
+from zerovl.evaluation.report.curves import OF_A_SAMPLE, Curves, draw, is_number
 from zerovl.text_format import plural, short
-
-_MAX_DOTS = 60  # points of a curve that are marked one by one
 
 
 def verdict_section(verdict: dict[str, Any] | None) -> str:
@@ -24,24 +21,36 @@ def verdict_section(verdict: dict[str, Any] | None) -> str:
         )
     rules = [rule for rule in verdict.get("rules", []) if isinstance(rule, dict)]
     broken = [rule for rule in rules if rule.get("passed") is False]
+    warned = [rule for rule in broken if rule.get("level") == "soft"]
     idle = [rule for rule in rules if rule.get("passed") and rule.get("value", 0) is None]  # as on validation's page
     passed = verdict.get("passed", not broken) is True
     text = "Data validation passed" if passed else "Data validation failed"
     if rules:
-        text += f", {len(rules) - len(broken) - len(idle)} of {plural(len(rules), 'rule')} kept"
-    text += f", {len(idle)} had nothing to check." if idle else "."
+        hard = len(broken) - len(warned)
+        parts = [
+            f"{len(rules) - len(broken) - len(idle)} of {plural(len(rules), 'rule')} kept",
+            *([f"{len(idle)} had nothing to check"] if idle else []),
+            *([f"{plural(hard, 'hard rule')} broken"] if hard else []),
+            *([f"{plural(len(warned), 'soft rule')} broken (a warning)"] if warned else []),
+        ]
+        text += f": {', '.join(parts)}"
+    text += "."
     if unscored := verdict.get("sources_without", {}).get("valid"):
         text += f" Without a valid split, so in no score here: {escape(', '.join(unscored))}."
-    items = "".join(
-        f"<li>{escape(str(rule.get('name', 'a rule')))}: {escape(_value(rule.get('value')))}, "
-        f"bound {escape(_value(rule.get('bound')))}</li>"
-        for rule in broken
-    )
+    items = "".join(f"<li>{escape(_broken(rule))}</li>" for rule in broken)
     kind, sign = ("good", "✓") if passed else ("bad", "✗")
+    if passed and broken:
+        kind, sign = "warned", "!"
     return (
         f'<div class="verdict {kind}"><span class="sign">{sign}</span><div>{text}'
         f"{f'<ul>{items}</ul>' if items else ''}</div></div>"
     )
+
+
+def _broken(rule: Mapping[str, Any]) -> str:
+    """Say which rule is broken, by what, and what that means, in the rule's own words where it has some."""
+    said = f"{rule.get('name', 'a rule')}: {_value(rule.get('value'))}, bound {_value(rule.get('bound'))}"
+    return f"{said} ({rule['message']})" if rule.get("message") else said
 
 
 def warnings_section(warnings: Sequence[str]) -> str:
@@ -69,24 +78,12 @@ def holder_section(holder: Holder | None) -> str:
 
 def curves_section(curves: Curves) -> str:
     """Write the curves of loss and score; nothing where there is neither."""
-    panels = []
-    if curves.loss:
-        smoothed = charts.smooth(curves.loss, len(curves.loss) // 30)
-        summary = f"Training loss from {smoothed[0][1]:.3g} to {smoothed[-1][1]:.3g}" if smoothed else "Training loss"
-        lines = [charts.Line(curves.loss, "raw"), charts.Line(smoothed, "main")]
-        chart = charts.line_chart(lines, "step", summary, from_zero=False)
-        panels.append((chart, "Loss", "each step, and smoothed"))
-    if curves.score:
-        title = f"{HEADLINE.label} during training"
-        line = charts.Line(curves.score, "main", dots=len(curves.score) <= _MAX_DOTS)
-        chart = charts.line_chart([line], "step", f"{title}, last {curves.score[-1][1]:.1f}", from_zero=True)
-        panels.append((chart, title, "on a fixed sample of validation pairs, mean over sources"))
     figures = "".join(
-        f'<figure class="panel"><figcaption>{title} <span>{note}</span></figcaption>{chart}</figure>'
-        for chart, title, note in panels
-        if chart
+        f'<figure class="panel"><figcaption>{its.title} <span>{its.note}</span></figcaption>{its.svg}</figure>'
+        for its in draw(curves)
     )
-    return f'<section><h2>Learning</h2><div class="charts">{figures}</div></section>' if figures else ""
+    said = f"<p>{OF_A_SAMPLE}</p>" if curves.score else ""
+    return f'<section><h2>Learning</h2>{said}<div class="charts">{figures}</div></section>' if figures else ""
 
 
 def _value(value: Any) -> str:

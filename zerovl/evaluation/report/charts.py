@@ -27,16 +27,20 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: bool) -> str:
-    """Draw (x, y) lines as an SVG; `summary` is what a screen reader says. Points that are not finite are left out."""
-    drawn = [Line(_thin(_finite(line.points)), line.style, line.dots) for line in lines]
-    drawn = [line for line in drawn if line.points]
-    if not drawn:
+    """Draw (x, y) lines as an SVG; `summary` is what a screen reader says. Points that are not finite are left out.
+
+    The x axis begins at 0, or below where a line does, and ends with the last point, which has a tick of its own.
+    """
+    kept = [Line(points, line.style, line.dots) for line in lines if (points := _finite(line.points))]
+    if not kept:
         return ""
-    xs = [x for line in drawn for x, _ in line.points]
+    xs = [x for line in kept for x, _ in line.points]
+    drawn = [Line(_thin(line.points), line.style, line.dots) for line in kept]
     ys = [y for line in drawn for _, y in line.points]
-    x_ticks = ticks(min(xs), max(xs), 5)
+    x_start = min(0.0, *xs)
+    x_ticks = _ticks_to_the_end(x_start, max(xs))
     y_ticks = ticks(0.0 if from_zero else min(ys), max(ys), 5)
-    x_range, y_range = (min(xs), max(*xs, min(xs) + 1e-9)), (y_ticks[0], y_ticks[-1])
+    x_range, y_range = (x_start, max(*xs, x_start + 1e-9)), (y_ticks[0], y_ticks[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
@@ -50,10 +54,9 @@ def line_chart(lines: Sequence[Line], x_label: str, summary: str, *, from_zero: 
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
     for value in x_ticks:
-        if x_range[0] <= value <= x_range[1]:
-            x = at(value, y_range[0])[0]
-            anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{short(value)}</text>')
+        x = at(value, y_range[0])[0]
+        anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{short(value)}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_label)}</text>'
     )
@@ -86,6 +89,12 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     step = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def _ticks_to_the_end(low: float, high: float) -> list[float]:
+    """Choose round numbers in [low, high], and `high` in place of those too near to it to be read."""
+    room = 0.12 * (high - low)
+    return [value for value in ticks(low, high, 5) if low <= value < high - room] + [high]
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:

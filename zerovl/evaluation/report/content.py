@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.evaluation.holder import Holder
-from zerovl.evaluation.metrics import HEADLINE
+from zerovl.evaluation.report.curves import Curves
 from zerovl.evaluation.report.gallery import Gallery
-from zerovl.files import read_json_lines
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What training logged, one (step, value) a point."""
-
-    loss: list[tuple[float, float]]
-    score: list[tuple[float, float]]  # the headline metric on a sample of the validation pairs
 
 
 @dataclass(frozen=True)
@@ -37,12 +28,6 @@ class Content:
     holder: Holder | None = None  # of the alias that the model may take
 
 
-def read_curves(path: Path) -> Curves:
-    """Read the curves of a training log; empty where there is none."""
-    rows = read_json_lines(path)
-    return Curves(_points(rows, "loss"), _points(rows, f"valid_{HEADLINE.name}"))
-
-
 def read_verdict(path: Path) -> dict[str, Any] | None:
     """Read the verdict of the validate stage; None where there is none that can be read."""
     try:
@@ -50,12 +35,3 @@ def read_verdict(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return verdict if isinstance(verdict, dict) else None
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value of JSON is a number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _points(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(float(row["step"]), float(row[name])) for row in rows if is_number(row.get(name))]
