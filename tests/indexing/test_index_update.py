@@ -190,9 +190,13 @@ def test_what_does_not_fit_is_refused(pictures: Path, tmp_path: Path) -> None:
         update(other, tmp_path / "moved")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"")
-    with pytest.raises(ZeroVLError, match=r"none of its pictures can be embedded; 1 empty file"):
+    with pytest.raises(ZeroVLError, match=r"none of its pictures can be embedded; 1 empty file; first a\.png$"):
         update(tmp_path / "none", tmp_path / "bad")
-    assert not (tmp_path / "none" / FILE).exists()
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZeroVLError, match="none of its pictures"):
+        update(tmp_path / "empty", tmp_path / "bad")
+    assert not list((tmp_path / "empty").iterdir())  # but the folder was there before
     with pytest.raises(ZeroVLError, match="cannot be made"):
         update(tmp_path / "bad" / "a.png", tmp_path / "bad")
 

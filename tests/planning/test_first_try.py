@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support import tiny_project
+from tests.support import raw_sources, tiny_project
 from zerovl import cli, params_file
 from zerovl.data import survey as looking
 from zerovl.data.batches.sampling import make_sampler
@@ -195,6 +195,18 @@ def test_what_cannot_be_counted_is_an_error_with_the_fix(tmp_path: Path, monkeyp
     monkeypatch.setattr(looking, "resolve", lambda *_: [])
     with pytest.raises(ZeroVLError, match="no source has training pairs"):
         survey(Params(), Workspace(tmp_path))
+
+
+def test_a_source_without_training_pairs_is_told_with_what_it_lacks(tmp_path: Path) -> None:
+    for name in ("mine", "other"):
+        raw_sources.write_zerovl(tmp_path / name, "valid", 2)
+    (tmp_path / "mine" / "train").mkdir()  # with pictures, and no train_anno.csv
+    with pytest.raises(ZeroVLError) as raised:
+        survey(Params(data=DataParams(raw=str(tmp_path))), Workspace(tmp_path / "none"))
+    _, mine, other = str(raised.value).splitlines()
+    known = "(zerovl layout, train_anno.csv or valid_anno.csv) has no train split that is wanted"
+    assert mine == f"  mine: {tmp_path / 'mine'} {known}, though train/ is there"
+    assert other == f"  other: {tmp_path / 'other'} {known}"
 
 
 def test_the_command_writes_a_file_that_says_why(

@@ -17,7 +17,7 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source, is_remote
 from zerovl.data.raw.records import Picture
-from zerovl.data.raw.sources import resolve
+from zerovl.data.raw.sources import resolve, why_without
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 from zerovl.workspace import Workspace
@@ -57,7 +57,8 @@ def survey(params: Params, workspace: Workspace) -> Survey:
     else:
         found = _of_raw(sources, params.prepare.max_caption_bytes)
     if not found.train:
-        raise ZeroVLError(f"{found.origin}: no source has training pairs; add a train split (data/README.md)")
+        lines = "".join(f"\n  {why_without(source, 'train')}" for source in sources)
+        raise ZeroVLError(f"{found.origin}: no source has training pairs; add a train split (data/README.md){lines}")
     return found
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,8 @@ def update(
         ZeroVLError: the folder is something else, is of another model or other pictures, is being updated by another
             process, or none of the pictures can be embedded.
     """
-    with alone(folder):
+    is_new = not folder.exists()
+    with alone(folder), _nothing_left_of_nothing(folder, is_new):
         before = prepared(folder, listing.root, Maker.of(encoder, reference), dtype, encoder.encode_text([""]).shape[1])
         prefill()
         known = known_in(folder, before)
@@ -101,7 +102,10 @@ def update(
                     kept += int((own.places([one.identity for one in good]) >= 0).sum())
                     writer.add(good, embeddings)
             if not writer.rows:
-                raise ZeroVLError(f"{listing.root}: none of its pictures can be embedded; {reasons_of(writer.reasons)}")
+                raise ZeroVLError(
+                    f"{listing.root}: none of its pictures can be embedded; {reasons_of(writer.reasons)}; "
+                    f"first {', '.join(writer.first_broken)}"
+                )
         described = replace(described, pictures=writer.rows, broken=writer.reasons.total(), digest=writer.digest)
         put_in_place(folder, described)
         return Updated(described, writer.rows - kept, kept, before.pictures - kept, writer.reasons)
@@ -158,6 +162,20 @@ def _embedded(
     order = np.argsort(together)
     good = [usable[row] for row in together[order].tolist()]
     return good, np.concatenate(embeddings)[order] if embeddings else np.empty((0, 0), np.float32)
+
+
+@contextmanager
+def _nothing_left_of_nothing(folder: Path, is_new: bool) -> Iterator[None]:
+    """Remove after an error the folder of parts in which there is none, and the index's own where it is new."""
+    try:
+        yield
+    except ZeroVLError:
+        if not parts_in(folder / PARTS):
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # something else was put into it meanwhile
+                    folder.rmdir()
+        raise
 
 
 @contextmanager

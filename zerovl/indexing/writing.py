@@ -21,6 +21,8 @@ from zerovl.indexing.index import BROKEN, SCHEMA, Description
 from zerovl.indexing.known import IDENTITY, as_array
 from zerovl.indexing.listing import Listed
 
+_SHOWN = 3  # names of what is broken, for messages
+
 
 class ArrayWriter:
     """Writes rows of an .npy file whose number is known at the end alone."""
@@ -59,6 +61,7 @@ class IndexWriter:
     def __init__(self, folder: Path, described: Description) -> None:
         """Write the files that `described` names; its counts may be those of before."""
         self.reasons: Counter[str] = Counter()
+        self.first_broken: list[str] = []
         self._stack = ExitStack()
         with ExitStack() as opening:
             embeddings, identities, pictures = (
@@ -106,6 +109,8 @@ class IndexWriter:
         """Add what has no embedding."""
         self._broken.writerow([key, reason])
         self.reasons[reason] += 1
+        if len(self.first_broken) < _SHOWN:
+            self.first_broken.append(key)
 
     def _write(self, columns: list[list[Any]]) -> None:
         arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerovl.data import tokenizer_training
+from zerovl.data.broken_inputs import tell_broken
 from zerovl.data.filtering.agreement import Scorer
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.drawn_sources import note_drawn
@@ -170,6 +171,7 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
         for (name, split), info in sorted(manifest.splits.items())
     ]
     print(table(rows, right=frozenset(range(1, 6))))
+    tell_broken(manifest, workspace.validation_report)
     for source, by_split in sorted(left_out.items()):
         for split, reasons in sorted(by_split.items()):
             for reason, tally in sorted(reasons.items()):

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from zerovl.data.broken_inputs import BROKEN_CSV
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift, page
 from zerovl.data.validation.compared_columns import open_compared
@@ -63,7 +64,7 @@ def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) ->
         for files in vars(compared).values():
             stack.enter_context(files)
         bar = stack.enter_context(tqdm(total=rows, desc="validate", unit="row", unit_scale=True, delay=2, leave=False))
-        counted = scan(manifest, settings, compared, workspace.validation_report / "broken.csv", bar.update)
+        counted = scan(manifest, settings, compared, workspace.validation_report / BROKEN_CSV, bar.update)
         bar.close()
         found = Repetition.find(manifest, counted, compared, settings)
         return counted, judge(manifest, counted, found, before, settings)

@@ -59,6 +59,11 @@ def test_quarantined_inputs_are_listed_by_reason(tmp_path: Path) -> None:
         *(f"truncated ({number} bytes are missing)" for number in range(3)),
     ]
     assert listed[0]["origin"] == "alpha/valid_anno.csv:7"
+    strict = settings(max_broken_fraction=0.0)
+    with pytest.raises(
+        ZeroVLError, match=r"4 of \d+ inputs are .*one caption that(.|\n)*in reports/validation/broken\.csv,"
+    ):
+        stage.run(strict, Workspace(tmp_path))
 
 
 @pytest.mark.usefixtures("by_bounds")

@@ -26,6 +26,15 @@ def resolve(data: DataParams, root: Path) -> list[Source]:
     return [_resolve(settings, root) for settings in sorted(wanted, key=lambda settings: settings.name)]
 
 
+def why_without(source: Source, split: str) -> str:
+    """Return in a line where a source lies, and why it has no pair of a split."""
+    where = f"{source.name}: {source.path} ({source.layout.name} layout, {source.layout.signs})"
+    if split in source.splits:
+        return f"{where} has a {split} split without a usable pair"
+    folder = f", though {split}/ is there" if Path(source.path, split).is_dir() else ""
+    return f"{where} has no {split} split that is wanted{folder}"
+
+
 def _folders(raw: Path, setting: str) -> list[SourceParams]:
     if not raw.is_dir():
         raise ZeroVLError(f"data.raw: {setting}: no such folder; put sources there (data/README.md) or change data.raw")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zerovl.data.broken_inputs import BROKEN_CSV, MEANING
 from zerovl.data.bucket_files import BucketFiles
 from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift
@@ -17,6 +18,9 @@ from zerovl.data.validation.several_rows import SeveralRows, several_rows, told
 from zerovl.data.validation.statistics import EXAMPLES, Equals, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up, table_of, train_hashes
 from zerovl.params import ValidateParams
+from zerovl.workspace import Workspace
+
+BROKEN_LIST = Workspace().validation_report / BROKEN_CSV  # as seen from the project
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "hard",
         len(empty),
         f"{len(empty)} splits without a usable pair",
-        "give the split readable pairs (reasons: broken.csv), loosen prepare.filters where those left all out, or "
+        f"give the split readable pairs (reasons: {BROKEN_LIST}), loosen prepare.filters where those left all out, or "
         "leave the split out: splits of the source in data.sources",
         maximum=0,
         examples=[example(f"{source}/{split}", None, "no usable pair") for source, split in empty[:EXAMPLES]],
@@ -146,8 +150,8 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "broken_fraction",
         "hard",
         broken / scan.rows if scan.rows else None,
-        f"{broken} of {scan.rows} inputs are quarantined",
-        "fix the inputs listed in broken.csv, or raise validate.max_broken_fraction",
+        f"{broken} of {scan.rows} inputs are quarantined ({MEANING})",
+        f"fix the inputs listed in {BROKEN_LIST}, or raise validate.max_broken_fraction",
         maximum=settings.max_broken_fraction,
         examples=scan.note("broken_fraction").examples,
     )

@@ -7,7 +7,6 @@ caption lengths and sides, the sample, and the evaluation pictures' hashes.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zerovl.data.broken_inputs import kind_of
 from zerovl.data.filtering.drawn_sources import drawn_sources
 from zerovl.data.filtering.filter_models import models_asked
 from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
@@ -37,8 +37,6 @@ from zerovl.data.validation.statistics import (
 from zerovl.data.validation.tables import BATCH_ROWS, open_tables, place
 from zerovl.files import atomic_write
 from zerovl.params import ValidateParams
-
-_REASONS = 50
 
 
 def scan(
@@ -106,11 +104,7 @@ def _quarantine(
     columns = [batch.column(name).to_pylist() for name in ("key", "image_id", "error", "origin")]
     for key, image_id, error, origin in zip(*columns, strict=True):
         writer.writerow([*split, key, image_id, error, origin])
-        # "9000x9000 pixels" and "8000x9000 pixels" are one reason; so the number of reasons stays small.
-        reason = re.sub(r"\d+", "#", error)
-        if reason not in result.reasons and len(result.reasons) >= _REASONS:
-            reason = "other reasons"
-        findings = result.reasons.setdefault(reason, RuleFindings())
+        findings = result.reasons.setdefault(kind_of(error, result.reasons), RuleFindings())
         findings.count += 1
         if len(findings.examples) < EXAMPLES:
             findings.examples.append(example(key, origin, error))
