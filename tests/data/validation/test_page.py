@@ -79,6 +79,37 @@ def test_a_source_without_a_split_is_said(tmp_path: Path, capsys: pytest.Capture
     assert "without a valid split: beta\n" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("by_bounds")
+def test_a_size_that_all_pictures_have_is_said_in_words(tmp_path: Path) -> None:
+    validate(tmp_path, clean_rows())
+    page = (tmp_path / "reports/validation/index.html").read_text(encoding="utf-8")
+    assert "<figcaption>alpha/train: height in pixels</figcaption><p>48, all of them</p></figure>" in page
+    assert re.search(r"<figcaption>alpha/train: width in pixels</figcaption><svg", page)
+
+
+_PAST = """() => [...document.querySelectorAll('.wide')].map(frame =>
+    frame.getBoundingClientRect().right - document.querySelector('header').getBoundingClientRect().right)"""
+_LINES = """() => [...document.querySelectorAll('.sources td:first-child')].map(cell => {
+    const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length })"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs one")
+@pytest.mark.usefixtures("by_bounds")
+def test_photographs_of_a_usual_name_keep_to_the_column_in_a_browser(tmp_path: Path) -> None:
+    rows = clean_rows()
+    usual = {("my_photos", split): rows["alpha", split] for split in ("train", "valid")}
+    for each in usual.values():
+        for number, entry in enumerate(each):
+            entry.update(source="my_photos", width=1000 + number, height=1000 + number)
+    validate(tmp_path, usual)
+    page_file = tmp_path / "reports/validation/index.html"
+    with open_browser() as page:
+        page.goto(page_file.as_uri())
+        keep(page, "validation-usual")
+        assert max(page.evaluate(_PAST)) <= 0.5
+        assert page.evaluate(_LINES) == [1, 1]
+
+
 _CUT = """() => [...document.querySelectorAll('.wide')].map(frame => frame.scrollWidth - frame.clientWidth)"""
 _BEYOND = "() => document.documentElement.scrollWidth - window.innerWidth"
 

@@ -18,6 +18,7 @@ from zerovl.files import atomic_write
 from zerovl.text_format import file_size, plural
 
 _STATES = ("broken", "warning", "passed", "not checked")  # of a rule, the most urgent first
+_UNBROKEN = 24  # characters of a source's name that stand on one line
 _BARS = 40
 _WIDTH, _HEIGHT, _FOOT = 320, 120, 16  # of a plot, in units of its view box
 
@@ -106,7 +107,8 @@ def _split(source: str, split: str, values: dict[str, Any]) -> str:
         file_size(values["bytes"]["total"]),
     ]
     numbers = "".join(f"<td class='number'>{cell}</td>" for cell in cells)
-    return f"<tr><td>{escape(source)}</td><td>{escape(split)}</td>{numbers}</tr>"
+    name = f"<td class='{'short' if len(source) <= _UNBROKEN else 'long'}'>{escape(source)}</td>"
+    return f"<tr>{name}<td>{escape(split)}</td>{numbers}</tr>"
 
 
 def _drawn(sources: dict[str, int]) -> str:
@@ -156,11 +158,13 @@ def _plots(counted: Scan) -> list[str]:
 
 
 def _plot(histogram: Histogram, title: str) -> str:
-    """Bars of equal width in values; the tallest fills the height."""
+    """Bars of equal width in values, the tallest as high as the plot; one value alone is said in words."""
     values, counts = histogram.sorted()
     if not len(values):
         return ""
     low, high = int(values[0]), int(values[-1])
+    if low == high:
+        return f"<figure><figcaption>{escape(title)}</figcaption><p>{_number(low)}, all of them</p></figure>"
     bins = min(_BARS, high - low + 1)
     edges = np.linspace(low, high + 1, bins + 1)
     heights, _ = np.histogram(values, edges, weights=counts)
