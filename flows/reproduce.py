@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.logging import get_run_logger
+from prefect.states import Failed
 from pydantic import Field
 
 from flows import command, forms, pipeline, stages
@@ -21,6 +22,7 @@ from zerovl.files import read_json
 from zerovl.registry import cache, release_files
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
+from zerovl.release.provenance import why_not_again
 from zerovl.workspace import Workspace
 
 
@@ -51,7 +53,7 @@ class Comparison:
 def reproduce(
     release: forms.Release,
     tolerance: Annotated[float, Field(ge=0)] = 1.0,
-) -> dict[str, Any]:
+) -> State[Any] | dict[str, Any]:
     """Check out a release's commit and data, train and evaluate again from nothing, compare weights and metrics.
 
     Args:
@@ -60,7 +62,11 @@ def reproduce(
     """
     registry = user_registry(Paths.here())
     version = registry.resolve(release)
-    checkout = pipeline.open_checkout(pipeline.find_commit(commit_of(version)))
+    try:
+        commit = commit_of(version)
+    except CannotReproduceError as error:
+        return Failed(message=str(error))
+    checkout = pipeline.open_checkout(pipeline.find_commit(commit))
     start_from_nothing(checkout, version)
     init_from = params_file.load(checkout.path / "params.yaml").train.init_from
     with outbox(checkout.kept_reports):
@@ -78,15 +84,14 @@ def reproduce(
 
 def commit_of(version: Version) -> str:
     """Return the commit that a release was made from; raises where that is not enough to make it again."""
-    state = version.provenance.get("git") or {}
-    if not state.get("commit"):
-        raise CannotReproduceError(f"{version.reference} was made outside git: nobody knows of which code")
-    if state.get("dirty"):
-        raise CannotReproduceError(
-            f"{version.reference} was made with files that differ from commit {state['commit'][:12]}; only a release "
-            "of a committed state (each run of a flow commits first) can be made again"
-        )
-    return str(state["commit"])
+    if why := why_not_again(version.provenance):
+        raise CannotReproduceError(f"{version.reference} {why}")
+    return str(version.provenance["git"]["commit"])
+
+
+def check(release: str, **_others: object) -> None:
+    """Raise where there is no such release, or it cannot be made again."""
+    commit_of(user_registry(Paths.here()).resolve(release))
 
 
 def start_from_nothing(checkout: Checkout, version: Version) -> None:
@@ -150,4 +155,4 @@ def _difference(released: Path, again: Path) -> float | None:
 
 
 if __name__ == "__main__":
-    command.main(reproduce)
+    command.main(reproduce, check)

@@ -72,7 +72,7 @@ ELSEWHERE = (
 )
 # What no test can run, and why.
 NOT_RUN = (
-    (r"git (clone|stash|add)", "of whoever works here: their history, their changes"),
+    (r"git (clone|stash|add|commit)", "of whoever works here: their history, their changes"),
     (r"cd |source |export |cp ", "a line of a shell: it computes nothing"),
     (r"python -c", "reads what somebody's own data and trainings left: pictures that were refused, logs of steps"),
     (r"dvc exp apply|dvc queue status", "DVC's own: it writes or lists what an experiment has, and runs no stage"),

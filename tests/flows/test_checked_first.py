@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 from prefect import Flow
 
-from flows import command, promote, rollback
+from flows import command, promote, reproduce, rollback
 from tests.support.registries import publish
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
@@ -35,6 +35,19 @@ def test_a_release_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["promote", "--release", "zerovl@1", "--why", "a test"])
     with pytest.raises(SystemExit, match="the flow begins"):
         command.main(promote.promote, promote.check)
+
+
+@pytest.mark.parametrize(
+    ("git", "why"),
+    [(None, "was made outside git"), ({"commit": "3f2a" * 10, "dirty": True}, "commit before `dvc repro`")],
+)
+def test_a_release_that_cannot_be_made_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, git: dict[str, object] | None, why: str
+) -> None:
+    publish(registry, {"model.safetensors": b"others"}, provenance={"git": git})
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--release", "zerovl@2"])
+    with pytest.raises(SystemExit, match=rf"^flows\.reproduce: zerovl@2 .*{why}"):
+        command.main(reproduce.reproduce, reproduce.check)
 
 
 def test_an_alias_with_nothing_to_go_back_to(monkeypatch: pytest.MonkeyPatch) -> None:

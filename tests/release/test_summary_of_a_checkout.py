@@ -15,6 +15,9 @@ from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl.commands import summary
 from zerovl.files import sha256_file, write_json
 from zerovl.registry import release_files
+from zerovl.registry.records import Move, now
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.folder import FolderStore
 from zerovl.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -37,6 +40,8 @@ def write_run(workspace: Workspace, weights: bytes, rsum: float, version: int) -
     files = {release_files.WEIGHTS: digest, release_files.METRICS: sha256_file(workspace.evaluation_metrics)}
     release = {"name": "zerovl", "version": version, "store": "registry", "alias": "production", "promoted": True}
     write_json(workspace.release, {**release, "files": files})
+    registry = Registry(FolderStore(workspace.root / "registry"))
+    assert registry.append(Move("zerovl", "production", version, "promote", version, now(), "", "", None))
 
 
 def test_a_checkout_brings_scores_and_not_their_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,3 +84,8 @@ def test_a_checkout_brings_scores_and_not_their_release(tmp_path: Path, capsys: 
     said = summarised()
     assert "RSUM      120.0 [115.0, 125.0]" in said
     assert "  release   zerovl@2, zerovl@production in registry\n" in said
+
+    shutil.rmtree(workspace.root / "registry")
+    said = summarised()
+    assert "  release   zerovl@2, zerovl@production when it was registered in registry\n" in said
+    assert "the store cannot be asked who has it now: " in said

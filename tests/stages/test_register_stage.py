@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
 from zerovl import cli, params, params_file
+from zerovl.commands import summary
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import Interval, headline_block
 from zerovl.params import Params
@@ -23,7 +25,7 @@ from zerovl.registry import retention, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
-from zerovl.release import holder, publish
+from zerovl.release import holder, provenance, publish
 from zerovl.release import promote as promoting
 from zerovl.release.gate import Compare, Comparison, LostHolder
 from zerovl.release.record import not_asked, read_release
@@ -253,6 +255,38 @@ def test_a_rollback_outlives_a_registration_of_the_same_model(
     run_stage(settings(), workspace)
     assert released(workspace)["promoted"] is True
     assert len(registry.history("zerovl", "production")) == 5
+
+
+@pytest.mark.usefixtures("rolled_back")
+def test_the_summary_says_who_has_the_alias_now(workspace: Workspace, registry: Registry) -> None:
+    metrics, record = json.loads(workspace.evaluation_metrics.read_text()), released(workspace)
+    metrics["model_digest"] = record["files"]["model.safetensors"]
+
+    def said() -> list[str]:
+        return list(summary._release_lines(record, metrics, workspace))
+
+    assert record["promoted"] is True  # as it was when the stage ran
+    assert said()[0] == "  release   zerovl@2 in registry"
+    assert "zerovl@production stays with zerovl@1: this model had it until a rollback to version 1" in said()[1]
+    second = registry.version("zerovl", 2)
+    assert promoting.promote(registry, second, "production", why="it was not the model", by="Ada", after=3)
+    assert said()[0] == "  release   zerovl@2, zerovl@production in registry"
+    assert "stays with" not in said()[1]
+
+
+def test_a_release_of_uncommitted_files_is_warned_of(
+    workspace: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("zerovl"), "propagate", True)
+    commit = "3f2a" * 10
+    for dirty in (False, True):
+        monkeypatch.setattr(provenance, "git_state", lambda root, dirty=dirty: {"commit": commit, "dirty": dirty})
+        write(b"dirty" if dirty else b"clean")
+        run_stage(settings(), workspace)
+    said = "can be made again: commit before `dvc repro`"
+    assert [each for each in caplog.messages if said in each] == [
+        f"zerovl@2 {provenance.why_not_again({'git': {'commit': commit, 'dirty': True}})}"
+    ]
 
 
 @pytest.mark.usefixtures("rolled_back")

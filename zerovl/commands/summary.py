@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import holder_from
 from zerovl.evaluation.metrics import (
     HEADLINE,
@@ -18,6 +19,9 @@ from zerovl.evaluation.metrics import (
 from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.files import read_json, sha256_file
 from zerovl.registry import release_files
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store, store_uri
+from zerovl.release import moved_away
 from zerovl.workspace import Workspace
 
 
@@ -71,15 +75,31 @@ def _release_lines(release: Mapping[str, Any], metrics: Mapping[str, Any], works
             f"are of {str(evaluated)[:12]}"
         )
         return
-    held = ""
-    if away := release.get("moved_away"):  # a stage of before wrote no such key
-        yield f"  release   {reference} in {release['store']}"
-        yield f"            {away}"
-        return
-    if release["alias"]:
-        held = f", {release['name']}@{release['alias']}" if release["promoted"] else ", the gate refused the alias"
+    held, why = _alias_now(release, workspace)
     yield f"  release   {reference}{held} in {release['store']}"
+    if why:
+        yield f"            {why}"
     if files.get(release_files.METRICS) != sha256_file(workspace.evaluation_metrics):
         yield f"            {reference} has other scores of this model; `dvc repro register` registers these"
     elif holder := holder_from(release.get("verdict")):
         yield f"  holder    {holder.alias} was {holder}"
+
+
+def _alias_now(release: Mapping[str, Any], workspace: Workspace) -> tuple[str, str]:
+    """What a release has of its alias now, as its store says, to follow its name; and a sentence, where it lost it."""
+    if not release["alias"]:
+        return "", ""
+    alias = f"{release['name']}@{release['alias']}"
+    try:
+        registry = Registry(open_store(store_uri(release["store"], workspace.shared)).hurried())
+        move = registry.current(release["name"], release["alias"])
+        if move and move.version == release["version"]:
+            return f", {alias}", ""
+        version = registry.version(release["name"], release["version"])
+        if away := moved_away.find(registry, version, release["alias"]):
+            return "", str(away)
+    except (ZeroVLError, OSError) as error:
+        if not release["promoted"]:
+            return "", f"the store cannot be asked who has {alias} now: {error}"
+        return f", {alias} when it was registered", f"the store cannot be asked who has it now: {error}"
+    return ("" if release["verdict"]["passed"] else ", the gate refused the alias"), ""

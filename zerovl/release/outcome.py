@@ -8,6 +8,7 @@ from dataclasses import asdict
 from zerovl.log import logger
 from zerovl.params import RegisterParams
 from zerovl.registry.registry import Registry
+from zerovl.release.provenance import why_not_again
 from zerovl.release.publish import Registered, usage_lines
 from zerovl.text_format import answer, file_size, plural
 
@@ -45,6 +46,8 @@ def tell(registered: Registered, section: RegisterParams, before: Collection[int
     else:
         contents = f"{plural(len(version.files), 'file')}, {file_size(version.size)}"
         print(f"registered {version.reference} in {section.store} ({contents})")
+    if (version.provenance.get("git") or {}).get("dirty"):
+        logger().warning(f"{version.reference} {why_not_again(version.provenance)}")
     if move:
         print(f"gate passed; {version.name}@{section.alias} is version {version.number} (move {move.number})")
         if move.check:

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +62,19 @@ def git_state(root: Path) -> dict[str, Any] | None:
         return None
     changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", ":(exclude,glob)**/dvc.lock"])
     return {"commit": commit, "dirty": bool(changes)}
+
+
+def why_not_again(origin: Mapping[str, Any]) -> str:
+    """Return why a release of this provenance cannot be made again, to follow its name; "" where it can."""
+    state = origin.get("git") or {}
+    if not state.get("commit"):
+        return "was made outside git: nobody knows of which code"
+    if state.get("dirty"):
+        return (
+            f"was made with files that differ from commit {state['commit'][:12]}; only a release of a committed state "
+            "can be made again: commit before `dvc repro` (each run of a flow commits first)"
+        )
+    return ""
 
 
 def environment() -> dict[str, Any]:
