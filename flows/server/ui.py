@@ -73,7 +73,7 @@ def serve(paths: Paths, port: int, reports_port: int) -> int:
         processes.append(
             ("worker", _start(["worker", "start", "--pool", "zerovl", "--name", "zerovl"], environment, None))
         )
-        _greet(port, environment, pushing.sentence(paths))
+        _greet(port, reports_port, environment, pushing.sentence(paths))
         while True:
             for name, process in processes:
                 if process.poll() is not None:
@@ -199,11 +199,12 @@ def _serve_reports(folder: Path, port: int) -> ThreadingHTTPServer:
     return server
 
 
-def _greet(port: int, environment: dict[str, str], branches: str) -> None:
+def _greet(port: int, reports_port: int, environment: dict[str, str], branches: str) -> None:
     password = (
         " (user and password: PREFECT_SERVER_API_AUTH_STRING)" if "PREFECT_API_AUTH_STRING" in environment else ""
     )
     print(f"\n  the UI        http://{HOST}:{port}{password}")
+    print(f"  the reports   http://{HOST}:{reports_port}")
     print(f"  for commands  export PREFECT_API_URL=http://{HOST}:{port}/api")
     print(f"  git           {branches}")
     print("  Ctrl-C ends server, worker and runs\n", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_a_folder_is_indexed_in_the_cache_once(
     assert second.endswith(": 0 new, 3 as before, 0 gone")
     entry = Path(first.partition(":")[0]).parent
     assert entry.parent.parts[-2:] == ("cache", "indexes")
-    assert ready.startswith("3 pictures with model on http://127.0.0.1:")
+    assert re.fullmatch(r"3 pictures with model on http://127\.0\.0\.1:\d+ \(Ctrl-C ends it\)", ready)
     assert "1 input left out: 1 not a picture" in printed.err
     client = TestClient(served[0], base_url="http://127.0.0.1")  # type: ignore[arg-type]
     assert client.get("/api/about").json()["pictures"] == 3

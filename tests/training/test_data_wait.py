@@ -25,6 +25,15 @@ def test_share_seconds_and_setting_are_named() -> None:
     (sentence,) = data_wait.found(PARAMS, rows(0.1))
     assert sentence.startswith("20% of the steps' time went by waiting for data (4.0 of 20.0 s)")
     assert "machine.loader_workers (it is 3 a rank)" in sentence
+    assert sentence.endswith("pictures of fewer pixels (prepare.max_side) are decoded faster")
+
+
+def test_pictures_that_are_read_as_features_are_not_to_be_made_smaller() -> None:
+    still = "train.augment={crop_scale: [1.0, 1.0], auto_augment: false, flip_probability: 0.0}"
+    frozen = from_recipe({}, ["train.freeze=[image]", "train.mixup=none", still], "demo")
+    (sentence,) = data_wait.found(frozen, rows(0.1))
+    assert "max_side" not in sentence
+    assert "read as features" in sentence
 
 
 def test_logs_of_before_and_short_ones_say_nothing() -> None:

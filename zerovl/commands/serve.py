@@ -80,7 +80,8 @@ def run(model: str, images: Path | None, index: Path | None, where: Address, exa
         logger().warning(
             f"--host {where.host}: whoever reaches this machine can see the pictures; there is no password"
         )
-    print(f"{plural(len(opened), 'picture')} with {model} on {address(taken)}; Ctrl-C ends it", flush=True)
+    # A space after the address: terminals would take a mark there for a part of it.
+    print(f"{plural(len(opened), 'picture')} with {model} on {address(taken)} (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal that ended it once more
         make_server(app).run(sockets=[taken])
     os._exit(0)  # at once: a thread may still decode, libraries take seconds to leave, and nothing is to be saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zerovl.engine.frozen_features import cached_sides
 from zerovl.params import Params
 
 MUCH = 0.05  # of the steps' time
@@ -21,8 +22,10 @@ def found(params: Params, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     waited = min(whole, sum(row["data_seconds"] for row in known))
     if waited <= MUCH * whole:
         return []
+    faster = "pictures of fewer pixels (prepare.max_side) are decoded faster"
+    if "image" in cached_sides(params):  # no picture is decoded
+        faster = "its pictures are read as features in runs/features, from memory where it has room for that folder"
     return [
         f"{waited / whole:.0%} of the steps' time went by waiting for data ({waited:.1f} of {whole:.1f} s): raise "
-        f"machine.loader_workers (it is {workers} a rank) while there are cores; pictures of fewer pixels "
-        "(prepare.max_side) are decoded faster"
+        f"machine.loader_workers (it is {workers} a rank) while there are cores; {faster}"
     ]

@@ -53,6 +53,7 @@ def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factor
             assert line, said
             said += line
         assert f"the UI        http://127.0.0.1:{port}" in said
+        assert f"the reports   http://127.0.0.1:{reports_port}\n" in said
         assert "deployment train/train: created" in said
         assert "git           branches runs/* stay here: there is no git remote" in said
         url = f"http://127.0.0.1:{port}/api/deployments/name/train/train"
