@@ -16,8 +16,10 @@ from tests.support import s3
 from tests.support.flaky_proxy import REFUSED, UNAVAILABLE, FlakyProxy
 from tests.support.paths import ROOT
 from zerovl import gpu_leases, params_file
-from zerovl.commands import doctor
+from zerovl.commands import doctor, recipe
 from zerovl.data.manifest import Manifest, SplitInfo
+from zerovl.errors import ZeroVLError
+from zerovl.model.text_towers import named_text_config
 from zerovl.params import Params
 from zerovl.workspace import Workspace
 
@@ -69,6 +71,28 @@ def test_a_machine_that_is_ready(project: Path, capsys: pytest.CaptureFixture[st
     assert "FAIL" not in found.values()
     assert found["store"] == "ok"
     assert not list((project / "registry").glob("probe*"))
+
+
+def test_sources_and_towers_that_are_not_there_are_told_by_recipe_and_doctor(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.apply(str(ROOT / "recipes" / "photos.yaml"), [], project / "params.yaml")
+    written = capsys.readouterr().out
+    assert "next: dvc repro" not in written
+    missing = [
+        "source 'flickr8k': ../shared/photos/flickr8k: no such folder; correct its path",
+        "source 'fsa_color': ../shared/data/fsa_color: no such folder; correct its path",
+        "model.image_tower.weights: towers/tf_efficientnet_lite1.safetensors: not there; run `make towers`",
+        "model.text_tower.name: towers/all-MiniLM-L6-v2: not there; run `make towers`",
+    ]
+    told = [str(finding) for finding in doctor.check_inputs(project / "params.yaml", Workspace(project))]
+    for problem in missing:
+        assert problem in written
+        assert any(line.startswith("FAIL  inputs") and line.endswith(problem) for line in told)
+    with pytest.raises(ZeroVLError, match=r"all-MiniLM-L6-v2 is not on this machine; run `make towers` \("):
+        named_text_config("towers/all-MiniLM-L6-v2")  # as `zerovl plan` asks for it
+    recipe.apply("demo", [], project / "params.yaml")  # which draws its sources itself
+    assert capsys.readouterr().out.endswith("next: dvc repro\n")
 
 
 def test_everything_missing_is_reported_without_a_crash(

