@@ -57,7 +57,7 @@ ELSEWHERE = (
     (r"zerovl recipe recipes/zerovl-14m.yaml", "tests/benchmarks/test_readme.py", r'"recipes" / "zerovl-14m\.yaml"'),
     (r"zerovl plan .*--pairs", "tests/benchmarks/test_readme.py", r'cli\.main\(\["plan", \*readme\.PLANNED\]'),
     (r"zerovl sweep train\.lr=3e-4", "tests/commands/test_sweep_with_dvc.py", r"= zerovl\(\*words\.split\(\)\)"),
-    (r"zerovl sweep", "tests/commands/test_sweep.py", r"sweep\.run\(\[LR\]"),
+    (r"zerovl sweep", "tests/commands/test_sweep.py", r'cli\.main\(\["sweep", LR'),
     (r"zerovl track", "tests/tracking/test_trackers.py", r"track\.track\(recipe\(TRACKED, "),
     (r"zerovl train --from", "tests/training/test_continue.py", r'cli\.main\(\["train", "--from"'),
     (r"zerovl compare .*HEAD", "tests/comparison/test_compare.py", r'compare\("HEAD", "other-lr"'),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.project_copy import git
-from zerovl import gpu_leases, params_file, trials
+from zerovl import cli, gpu_leases, params_file, trials
 from zerovl.commands import sweep
 from zerovl.commands.sweep import Budget, Trial
 from zerovl.comparison import revision
@@ -210,6 +210,14 @@ def test_children_end_with_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_mistake_is_told_before_anything_runs(here: Workspace, changes: list[str], words: str) -> None:
     with pytest.raises(ZeroVLError, match=re.escape(words)):
         sweep.run(changes, Budget(9, 1.0), here, lambda words, output: pytest.fail("it ran"))
+
+
+def test_the_command_takes_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], Budget]] = []
+    monkeypatch.setattr(sweep, "run", lambda changes, budget, _: asked.append((changes, budget)) or [])
+    assert cli.main(["sweep", LR, "train.weight_decay=0.001,0.05", "--trials", "4", "--hours", "8"]) == 0
+    assert cli.main(["sweep", LR]) == 0
+    assert asked == [([LR, "train.weight_decay=0.001,0.05"], Budget(4, 8.0, 0)), ([LR], Budget(20, 24.0, 0))]
 
 
 def test_names_tell_settings_and_commits_apart() -> None:

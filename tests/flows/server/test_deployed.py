@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from flows.runtime.paths import Paths
+from flows.server import deploy
 from flows.server.deploy import overwritten
 from flows.server.deployed import Deployed
 
@@ -89,3 +91,24 @@ def test_more_deployments_than_a_variable_can_name(paths: Paths) -> None:
     assert again
     assert again.covers(paths, many)
     assert again.edited(many) == {}
+
+
+@pytest.mark.parametrize("covered", [False, True], ids=["something changed", "nothing changed"])
+def test_a_run_that_is_due_is_let_pass_before_anything_is_applied(
+    covered: bool, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So ten deploys around the scheduled minute make one run: what is applied makes its runs again."""
+    done: list[str] = []
+    client = MagicMock()
+    monkeypatch.setattr(deploy, "get_client", lambda **_: client)
+    monkeypatch.setattr(deploy, "get_current_settings", lambda: SimpleNamespace(api=SimpleNamespace(url="http://x")))
+    for name, found in (("_pool", []), ("snapshot", {}), ("_automations", {}), ("_mark_lost_runs", None)):
+        monkeypatch.setattr(deploy, name, lambda *_, found=found: found)
+    monkeypatch.setattr(deploy.notices, "apply", lambda *_: None)
+    monkeypatch.setattr(deploy.due, "let_pass", lambda _: done.append("let pass"))
+    monkeypatch.setattr(deploy, "_apply", lambda _: done.append("apply"))
+    monkeypatch.setattr(deploy, "_keep_paused", lambda *_: done.append("pauses"))
+    monkeypatch.setattr(Deployed, "read", lambda _: SimpleNamespace(edited=lambda _: {}, covers=lambda *_: covered))
+    monkeypatch.setattr(Deployed, "write", lambda *_: done.append("kept"))
+    assert deploy.deploy(paths) == []
+    assert done == ([] if covered else ["let pass", "apply", "pauses", "kept"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,8 @@ import pytest
 from flows.runtime.paths import Paths
 from flows.server import ui, upkeep
 from tests.support.ports import free_port
+
+FIVE = timedelta(minutes=5)
 
 
 class Ended:
@@ -51,6 +54,7 @@ def test_upkeep_looks_before_the_worker_begins_and_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     goes_on = threading.Event()
+    intervals: list[float] = []
 
     def look_once() -> list[str]:
         began.append(f"look at {os.environ['PREFECT_API_URL']}")
@@ -59,10 +63,13 @@ def test_upkeep_looks_before_the_worker_begins_and_goes_on(
         return ["run tacky-heron is lost: Crashed"]
 
     monkeypatch.setattr(upkeep, "look_once", look_once)
-    monkeypatch.setattr(upkeep, "go_on", lambda _: goes_on.set())
+    monkeypatch.setattr(upkeep, "go_on", lambda every: (intervals.append(every), goes_on.set()))
     port = free_port()
     assert ui.serve(Paths(tmp_path, tmp_path / "state"), port, free_port()) == 1
     assert began == ["server", "healthy", "deploy", f"look at http://127.0.0.1:{port}/api", "worker"]
     assert goes_on.wait(timeout=60.0)
+    # What is lost is ended within five minutes of the server's return, but for containers, which wait for a node.
+    patience, (every,) = upkeep.Patience(), intervals
+    assert max(patience.pending, patience.silent, patience.late, patience.away) + timedelta(seconds=every) <= FIVE
     said = capsys.readouterr().out
     assert ("run tacky-heron is lost: Crashed" if answers else "upkeep: nobody answers; it looks again in") in said
