@@ -48,8 +48,8 @@ FORMS: dict[str, tuple[list[str], set[str], dict[str, Any]]] = {
     ),
     "add": (
         ["runs/0123456789ab"],
-        {"reference", "store", "new", "verdict", "move"},
-        {"reference": "zerovl@4", "new": True},
+        {"reference", "store", "new", "verdict", "move", "moved_away"},
+        {"reference": "zerovl@4", "new": True, "moved_away": ""},
     ),
 }
 Run = Callable[..., Any]
