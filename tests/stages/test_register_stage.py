@@ -1,88 +1,32 @@
+"""What is registered, what gets the alias, and what is refused."""
+
 from __future__ import annotations
 
-import getpass
 import json
 import logging
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.finished_pipeline import write_pipeline
 from tests.support.paths import ROOT
-from zerovl import cli, params, params_file
-from zerovl.commands import summary
+from tests.support.register_stage import Write, released, run_stage, settings
+from zerovl import params, params_file
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import Interval, headline_block
 from zerovl.params import Params
-from zerovl.registry import retention, transfer
-from zerovl.registry.records import Version
+from zerovl.registry import transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
-from zerovl.release import holder, provenance, publish
 from zerovl.release import promote as promoting
-from zerovl.release.gate import Compare, Comparison, LostHolder
+from zerovl.release import provenance, publish
+from zerovl.release.gate import LostHolder
 from zerovl.release.record import not_asked, read_release
-from zerovl.stages import register
 from zerovl.workspace import Workspace
 
-Write = Callable[..., None]
-
-
-def compared(registry: Registry, holder: Version) -> Comparison | LostHolder:
-    """In place of ranks by query: the difference of the RSUM in both metrics, 10 either way."""
-    ours = json.loads((Path(registry.store.uri).parent / "reports" / "evaluation" / "metrics.json").read_text())
-    difference = headline_block(ours)[1]["rsum"] - headline_block(holder.metrics)[1]["rsum"]
-    return Comparison(Interval(difference, difference - 10.0, difference + 10.0), {})
-
-
-def checked(folder: Path) -> str:
-    return f"{len(list(folder.glob('sample/*')))} files in its sample"
-
-
-def run_stage(
-    params: Params, workspace: Workspace, compare: Compare = compared, check: Callable[[Path], str] = checked
-) -> None:
-    """Run the stage on files that are not models: `compare` and `check` stand for what would load them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(holder, "Holders", SimpleNamespace(of=lambda params, workspace: compare))
-        patch.setattr(promoting, "check_release", check)
-        register.run(params, workspace)
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(registry_environment: None) -> None: ...
-
-
-def settings(**register: Any) -> Params:
-    return params_file.parse(params_file.merge(params.as_dict(Params()), {"register": register}), "test")
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "project")
-
-
-@pytest.fixture
-def write(workspace: Workspace) -> Write:
-    write = partial(write_pipeline, workspace)
-    write()
-    return write
-
-
-@pytest.fixture
-def registry(workspace: Workspace) -> Registry:
-    return Registry(FolderStore(workspace.root / "registry"))
-
-
-def released(workspace: Workspace) -> dict[str, Any]:
-    return dict(json.loads(workspace.release.read_text()))
+pytestmark = pytest.mark.usefixtures("registry_environment")
 
 
 def test_sources_that_no_rule_looked_at_are_named(
@@ -218,62 +162,6 @@ def test_again_is_the_same_release(workspace: Workspace, write: Write, registry:
     assert {**values, "verdict": None} == {**again, "verdict": None}
 
 
-@pytest.fixture
-def rolled_back(workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 2 had the alias and lost it to version 1; the workspace has the model of version 2."""
-    monkeypatch.setattr(promoting, "check_release", checked)
-    run_stage(settings(), workspace)
-    write(b"second", rsum=310.0)
-    run_stage(settings(), workspace)
-    assert registry.resolve("zerovl@production").number == 2
-    promoting.rollback(registry, "zerovl", "production", why="regression in search", by="Ada")
-
-
-@pytest.mark.usefixtures("rolled_back")
-def test_a_rollback_outlives_a_registration_of_the_same_model(
-    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    run_stage(settings(), workspace)
-    assert registry.resolve("zerovl@production").number == 1
-    assert len(registry.history("zerovl", "production")) == 3
-    printed, record = capsys.readouterr().out, released(workspace)
-    assert (record["version"], record["promoted"], record["verdict"]["passed"]) == (2, False, True)
-    assert f"gate passed, but {record['moved_away']}\n" in printed
-    assert "zerovl@production stays with zerovl@1: this model had it until a rollback to version 1" in printed
-    assert 'by Ada, "regression in search")' in printed
-    assert "`zerovl registry promote zerovl@2 production --why TEXT` does\n" in printed
-    assert 'zerovl.load("registry/zerovl@2")' in printed
-    # What is really new is promoted, and what a person gave it back to has it again.
-    write(b"third", rsum=312.0)
-    run_stage(settings(), workspace)
-    assert registry.resolve("zerovl@production").number == 3
-    assert released(workspace)["moved_away"] == ""
-    second = registry.version("zerovl", 2)
-    assert promoting.promote(registry, second, "production", why="it was not the model", by="Ada", after=4)
-    write(b"second", rsum=310.0)
-    run_stage(settings(), workspace)
-    assert released(workspace)["promoted"] is True
-    assert len(registry.history("zerovl", "production")) == 5
-
-
-@pytest.mark.usefixtures("rolled_back")
-def test_the_summary_says_who_has_the_alias_now(workspace: Workspace, registry: Registry) -> None:
-    metrics, record = json.loads(workspace.evaluation_metrics.read_text()), released(workspace)
-    metrics["model_digest"] = record["files"]["model.safetensors"]
-
-    def said() -> list[str]:
-        return list(summary._release_lines(record, metrics, workspace))
-
-    assert record["promoted"] is True  # as it was when the stage ran
-    assert said()[0] == "  release   zerovl@2 in registry"
-    assert "zerovl@production stays with zerovl@1: this model had it until a rollback to version 1" in said()[1]
-    second = registry.version("zerovl", 2)
-    assert promoting.promote(registry, second, "production", why="it was not the model", by="Ada", after=3)
-    assert said()[0] == "  release   zerovl@2, zerovl@production in registry"
-    assert "stays with" not in said()[1]
-
-
 def test_a_release_of_uncommitted_files_is_warned_of(
     workspace: Workspace, write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -287,35 +175,6 @@ def test_a_release_of_uncommitted_files_is_warned_of(
     assert [each for each in caplog.messages if said in each] == [
         f"zerovl@2 {provenance.why_not_again({'git': {'commit': commit, 'dirty': True}})}"
     ]
-
-
-@pytest.mark.usefixtures("rolled_back")
-def test_a_model_that_was_retired_after_its_rollback_does_not_come_back_under_another_number(
-    workspace: Workspace, registry: Registry
-) -> None:
-    retention.retire(registry, registry.version("zerovl", 2), "trained on the wrong captions", "Ada")
-    run_stage(settings(), workspace)
-    record = released(workspace)
-    assert (record["version"], record["promoted"]) == (3, False)
-    assert "`zerovl registry promote zerovl@3 production --why TEXT`" in record["moved_away"]
-    assert registry.resolve("zerovl@production").number == 1
-
-
-def test_a_move_by_hand_outlives_a_registration_too(
-    workspace: Workspace, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(promoting, "check_release", checked)
-    run_stage(settings(), workspace)
-    write(b"second", rsum=310.0)
-    run_stage(settings(alias=""), workspace)
-    second = registry.version("zerovl", 2)
-    assert promoting.promote(registry, second, "production", why="", by="Ada", after=1)
-    write()
-    run_stage(settings(gate={"max_drop": 600.0}), workspace)
-    assert registry.resolve("zerovl@production").number == 2
-    said = "this model had it until a promotion to version 2 (move 2, "
-    assert said in released(workspace)["moved_away"]
-    assert "by Ada), and registering" in released(workspace)["moved_away"]
 
 
 def test_a_worse_candidate_is_kept_but_not_promoted(
@@ -479,123 +338,3 @@ def test_nothing_is_released_from_what_is_not_whole(
         run_stage(settings(), workspace)
     assert registry.names() == []
     assert not workspace.release.exists()
-
-
-def test_the_commands(
-    workspace: Workspace,
-    write: Write,
-    registry: Registry,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(promoting, "check_release", checked)
-    store = str(workspace.root / "registry")
-
-    def run(*arguments: str) -> list[str]:
-        capsys.readouterr()
-        assert cli.main(["registry", "--store", store, *arguments]) == 0
-        return capsys.readouterr().out.splitlines()
-
-    assert run("list")[0].startswith(f"no models in folder {store}")
-    run_stage(settings(), workspace)
-    write(b"worse", rsum=250.0)
-    run_stage(settings(), workspace)
-    head, worse, first = run("list")
-    assert head.split() == ["MODEL", "VERSION", "CREATED", "(UTC)", "RSUM", "OF", "MB", "GATE", "ALIASES", "BY"]
-    assert worse.split()[:2] + worse.split()[4:] == ["zerovl", "2", "250.0", "mean", "0.0", "FAILED", "-", "test-run"]
-    assert first.split()[:2] + first.split()[4:] == [
-        *("zerovl", "1", "300.0", "mean", "0.0", "passed", "production", "test-run")
-    ]
-    assert head.index("GATE") == worse.index("FAILED") == first.index("passed")
-    shown = run("show", "zerovl@production")
-    assert shown[0] == "version zerovl@1 (production)"
-    (at,) = [place for place, line in enumerate(shown) if line.startswith("SCORES")]
-    assert [line.split() for line in shown[at : at + 4]] == [
-        ["SCORES", "mean", "pool", "shapes", "web"],
-        ["rsum", "300", "[292.5", "to", "308.2]", "100", "[292.5", "to", "308.2]", "300", "300"],
-        ["chance_rsum", "16", "16", "-", "-"],
-        ["i2t_r1", "40.12", "40.12", "-", "-"],
-    ]
-    assert any(line.split()[:1] == ["model.safetensors"] and len(line.split()[2]) == 64 for line in shown)
-    assert "all digests right" in run("verify", "zerovl@2")[0]
-    assert run("pull", "zerovl@2", "--out", str(tmp_path / "out"))[-1] == str(tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"worse"
-    assert (Path(run("pull", "zerovl@1")[-1]) / "model.safetensors").read_bytes() == b"weights"
-    over = ("promote", "zerovl@2", "production", "--over-the-gate")
-    for words in (over[:3], (*over[:3], "--why", "by hand"), over, (*over, "--why", " ")):
-        assert cli.main(["registry", "--store", store, *words]) == 2
-        refusal = capsys.readouterr().err
-        assert "zerovl@2 was refused by the gate: FAILED, max_drop mean: 50.00" in refusal
-        assert "--over-the-gate --why TEXT" in refusal
-    assert registry.resolve("zerovl@production").number == 1
-    promoted = "\n".join(run(*over, "--why", "by hand"))
-    assert "the gate refused zerovl@2" in promoted
-    assert "version 1 -> version 2" in promoted
-    assert "is version 2 already" in run("promote", "zerovl@2", "production")[0]
-    assert "version 2 -> version 1" in run("rollback", "zerovl@production", "--why", "it was worse")[0]
-    history = run("history", "zerovl@production")
-    moves = [line for line in history if line.startswith("move")]
-    assert moves == ["move 3 (production now)", "move 2", "move 1"]
-    what = [line for line in history if line.startswith("What:")]
-    assert [line.removeprefix("What:").strip() for line in what] == [
-        "rolled back: version 2 -> version 1",
-        "promoted over the gate: version 1 -> version 2",
-        "promoted: nothing -> version 1",
-    ]
-    assert history[1].startswith("Date:")
-    assert history[1].endswith(" UTC")
-    assert history[3].removeprefix("By:").strip() == f"test-run ({getpass.getuser()}@{platform.node()})"
-    assert history[4].startswith("Gate:       passed, min_rsum: 300.00 [292.50, 308.25], bound 33.52")
-    assert history[5].endswith("2 files in its sample")
-    assert history[6:9] == ["", "    it was worse", ""]
-    assert any(
-        line.startswith("Gate:       FAILED, max_drop mean: 50.00 [40.00, 60.00], bound 5.00") for line in history
-    )
-
-
-def test_the_commands_as_json(
-    workspace: Workspace, write: Write, registry: Registry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = str(workspace.root / "registry")
-
-    def run(*arguments: str) -> Any:
-        capsys.readouterr()
-        assert cli.main(["registry", "--store", store, *arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    assert run("list") == []
-    run_stage(settings(), workspace)
-    write(b"worse", rsum=250.0)
-    run_stage(settings(), workspace)
-    told = [(row["version"], row["rsum"], row["of"], row["passed"], row["aliases"]) for row in run("list")]
-    assert told == [(2, 250.0, "mean", False, []), (1, 300.0, "mean", True, ["production"])]
-    shown = run("show", "zerovl@production")
-    first = registry.version("zerovl", 1)
-    assert (shown["reference"], shown["aliases"], shown["store"]) == ("zerovl@1", ["production"], store)
-    assert shown["metrics"] == first.metrics
-    assert shown["files"]["model.safetensors"]["sha256"] == first.files["model.safetensors"].sha256
-    (move,) = run("history", "zerovl@production")
-    assert (move["number"], move["action"], move["version"], move["by"]) == (1, "promote", 1, "test-run")
-    assert cli.main(["registry", "--store", store, "history", "zerovl@staging", "--json"]) == 2
-
-
-def test_commands_that_fail_say_why(
-    workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    run_stage(settings(), workspace)
-    store = str(workspace.root / "registry")
-
-    def run(*arguments: str) -> str:
-        assert cli.main(["registry", *arguments]) == 2
-        return capsys.readouterr().err
-
-    assert "zerovl has the versions 1" in run("--store", store, "show", "zerovl@2")
-    assert "there is no zerovl@staging" in run("--store", store, "history", "zerovl@staging")
-    assert "leave one of them out" in run("--store", store, "show", f"{store}/zerovl@1")
-    assert "expected NAME@ALIAS" in run("--store", store, "show", "zerovl")
-    blob = next((workspace.root / "registry" / "zerovl" / "blobs" / "sha256").iterdir())
-    blob.write_bytes(b"flipped")
-    assert f"expected sha256 {blob.name}, found" in run("verify", f"{store}/zerovl@1")
-    assert f"expected sha256 {blob.name}, found" in run("pull", f"{store}/zerovl@1", "--out", str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()

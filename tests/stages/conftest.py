@@ -1,0 +1,31 @@
+"""A finished pipeline before its stage `register`, and the registry that the stage registers in."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.finished_pipeline import write_pipeline
+from tests.support.register_stage import Write
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores.folder import FolderStore
+from zerovl.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "project")
+
+
+@pytest.fixture
+def write(workspace: Workspace) -> Write:
+    write = partial(write_pipeline, workspace)
+    write()
+    return write
+
+
+@pytest.fixture
+def registry(workspace: Workspace) -> Registry:
+    return Registry(FolderStore(workspace.root / "registry"))
