@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from zerovl import code_closure
+from zerovl import code_closure, syntax
 
 STAGES = ["prepare", "validate", "train", "evaluate", "register"]
 EVERY_STAGE = """
@@ -52,19 +52,17 @@ def copy(original: Path, tmp_path: Path) -> Path:
     return tmp_path / "zerovl"
 
 
-# By text: in each changed copy nearly all files are what they were.
-tree, tree_digest = cache(ast.parse), cache(code_closure._tree_digest)
+parse = cache(syntax.parse)  # by text: in each changed copy nearly all files are what they were
 
 
 @pytest.fixture
 def closure_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[str, dict[str, str]]]]:
-    """Gives the digests of a package in this process, which parses and digests no text twice; else like `digests`."""
-    kept = (code_closure.imported, code_closure._counted, code_closure._digest)
+    """Gives the digests of a package in this process, which parses no text twice; else like `digests`."""
+    kept = [getattr(code_closure, name) for name in ("imported", "module_of", "_counted", "_digest", "_modules")]
 
     def found(package: Path) -> dict[str, dict[str, str]]:
         monkeypatch.setattr(code_closure, "PACKAGE", package)
-        monkeypatch.setattr(code_closure, "_tree_digest", tree_digest)
-        monkeypatch.setattr(code_closure, "_tree", lambda path: tree(path.read_text(encoding="utf-8")))
+        monkeypatch.setattr(syntax, "parse", parse)
         for each in kept:
             each.cache_clear()
         return {stage: code_closure.digests(stage) for stage in STAGES}
@@ -200,52 +198,3 @@ def test_what_no_digest_holds_exists_and_has_a_reason() -> None:
     for module, reason in (*code_closure.NOT_COUNTED.items(), *by_stage):
         assert code_closure._file(module).is_file(), module
         assert reason
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("x = 1", "x = 2"),
-        ("def f(a, b=1): return a", "def f(a, b=2): return a"),
-        ("class A:\n    x: int = 1", "class A:\n    x: float = 1"),
-        ("x = 'a'", "x = b'a'"),
-        ("x = [1, 2]", "x = [[1], 2]"),
-        ("x = 1", "x = True"),
-    ],
-)
-def test_syntax_that_differs_has_another_digest(one: str, other: str) -> None:
-    assert code_closure._tree_digest(ast.parse(one)) != code_closure._tree_digest(ast.parse(other))
-
-
-def test_imports_are_found_wherever_a_statement_may_stand() -> None:
-    source = """
-import a
-if TYPE_CHECKING:
-    import no
-else:
-    import b
-def f():
-    try:
-        from c import d
-    except ImportError:
-        import e
-    else:
-        import g
-    finally:
-        import h
-class K:
-    for x in (lambda: 1)():
-        while x:
-            with x:
-                import i
-match a:
-    case 1:
-        import j
-"""
-    assert sorted(code_closure._names(ast.parse(source))) == ["a", "b", "c.d", "e", "g", "h", "i", "j"]
-
-
-def test_layout_comments_and_docstrings_are_no_syntax() -> None:
-    one = 'def f(a):\n    """Say this."""\n    return (a + 1)  # why\n'
-    other = "def f(\n    a,\n):\n    return a + 1\n"
-    assert code_closure._tree_digest(ast.parse(one)) == code_closure._tree_digest(ast.parse(other))

@@ -3,12 +3,13 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
-from zerovl import code_closure
+from zerovl import code_closure, syntax
 
 PACKAGE = ROOT / "zerovl"
 BASE = {
@@ -18,11 +19,13 @@ BASE = {
     *(
         "heap",
         "interpreter",
+        "kept_syntax",
         "params_file",
         "picture_looks",
         "processes",
         "s3",
         "s3_files",
+        "syntax",
         "text_format",
         "version",
         "workspace",
@@ -94,17 +97,12 @@ def libraries(path: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+@cache
 def all_imports(path: Path) -> set[str]:
     """As `code_closure.imported`, those for type checkers too."""
     source = path.read_text(encoding="utf-8").replace("if TYPE_CHECKING:", "if True:")
-    names = set(code_closure._names(ast.parse(source)))
-    found = set()
-    for name in names:
-        if name == "zerovl" or name.startswith("zerovl."):
-            parts = name.split(".")
-            whole = next(parts[:end] for end in range(len(parts), 0, -1) if code_closure._exists(parts[:end]))
-            found.add(".".join(whole))
-    return found
+    names = set(syntax.imports(ast.parse(source)))
+    return {code_closure.module_of(name) for name in names if name == "zerovl" or name.startswith("zerovl.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -115,9 +113,8 @@ def test_imports_run_one_way(path: Path) -> None:
     above = set() if relative.stem in BASE and len(relative.parts) == 1 else ALLOWED[floor]
     allowed = above | BASE | {"params"}
     assert own <= allowed, f"{relative} must not import {sorted(own - allowed)}"
-    for library, places in ONLY_IN.items():
-        if library in libraries(path):
-            assert relative.as_posix() in places, f"{library} is not to be imported here"
+    for library in libraries(path) & ONLY_IN.keys():
+        assert relative.as_posix() in ONLY_IN[library], f"{library} is not to be imported here"
 
 
 def test_every_folder_has_its_place() -> None:

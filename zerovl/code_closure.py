@@ -1,7 +1,6 @@
 """What a stage runs: the modules of `zerovl` that it imports, directly or not, each with a digest of its syntax.
 
-The digest is taken over the syntax tree without comments and docstrings, so that a better sentence is no
-other program. DVC compares it for every stage (`zerovl code`), and the fingerprint of a run holds it for `train`.
+DVC compares the digests for every stage (`zerovl code`), and the fingerprint of a run holds those of `train`.
 
 A module counts for a stage when the stage's own module imports it, at the top or inside a function, directly or
 through others; imports for type checkers alone do not count. Pages and style sheets beside a module count with it.
@@ -9,11 +8,12 @@ through others; imports for type checkers alone do not count. Pages and style sh
 
 from __future__ import annotations
 
-import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from zerovl.kept_syntax import KeptSyntax
+from zerovl.syntax import Syntax
 
 PACKAGE = Path(__file__).resolve().parent
 STAGES = {
@@ -24,20 +24,23 @@ STAGES = {
     "evaluate": "zerovl.stages.evaluate",
     "register": "zerovl.stages.register",
 }
+_DIGESTS = "it computes the digests"
 _WORDS = "what it says to people shapes no output"
 _SUPERVISION = "how processes are started, watched and ended shapes no weight"
 _PARAMETERS = "the values that it reads are compared themselves, as parameters of the stage"
 _SENDS = "it sends and fetches files whose digests are compared, and shapes none"
 # Modules that no stage's digest holds, each with the reason.
 NOT_COUNTED = {
-    "zerovl.code_closure": "it computes the digests",
+    "zerovl.code_closure": _DIGESTS,
     "zerovl.errors": _WORDS,
     "zerovl.gpu_leases": _SUPERVISION,
     "zerovl.gpu_names": _SUPERVISION,
     "zerovl.heap": _SUPERVISION,
     "zerovl.interpreter": _SUPERVISION,
+    "zerovl.kept_syntax": _DIGESTS,
     "zerovl.log": _WORDS,
     "zerovl.own_gpus": _SUPERVISION,
+    "zerovl.syntax": _DIGESTS,
     "zerovl.text_format": _WORDS,
     "zerovl.params": _PARAMETERS,
     **{
@@ -149,8 +152,6 @@ NOT_COUNTED_FOR = {
         "zerovl.training.valid_sets": _SHAPES_NO_WEIGHT,
     },
 }
-_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # fields of a statement that hold statements
 _BESIDE = (".html", ".css", ".js", ".csv", ".txt")
 
 
@@ -158,13 +159,17 @@ def digests(stage: str) -> dict[str, str]:
     """Digest by file, relative to the package, of all that counts for a stage; sorted by name."""
     left_out = NOT_COUNTED.keys() | NOT_COUNTED_FOR.get(stage, {}).keys()
     files = {path for module in modules(stage) - left_out for path in _counted(module)}
-    return {path.relative_to(PACKAGE).as_posix(): _digest(path) for path in sorted(files)}
+    found = {path.relative_to(PACKAGE).as_posix(): _digest(path) for path in sorted(files)}
+    _modules().keep()
+    return found
 
 
 @cache
 def digest_of(names: tuple[str, ...]) -> str:
     """Return one digest of some modules alone, without what they import."""
-    return hashlib.sha256("".join(_digest(_file(name)) for name in names).encode()).hexdigest()
+    found = hashlib.sha256("".join(_digest(_file(name)) for name in names).encode()).hexdigest()
+    _modules().keep()
+    return found
 
 
 def modules(stage: str) -> set[str]:
@@ -187,43 +192,40 @@ def _with_packages(parts: list[str]) -> set[str]:
 @cache
 def imported(module: str) -> frozenset[str]:
     """Modules of `zerovl` that a module imports itself; the packages around them too, but for `zerovl`."""
-    names = set()
-    for name in _names(_tree(_file(module))):
-        parts = name.split(".")
-        if parts[0] != "zerovl":
-            continue
-        # "from a.b import c" names a.b.c, which is a module, or something inside a.b.
-        whole = next((parts[:end] for end in range(len(parts), 0, -1) if _exists(parts[:end])), [])
-        names |= _with_packages(whole)
-        if whole == ["zerovl"]:
-            names.add("zerovl")
-    return frozenset(names - {module})
+    names = _syntax(_file(module)).imports
+    found = {module_of(name) for name in names if name == "zerovl" or name.startswith("zerovl.")}
+    packages = {package for name in found for package in _with_packages(name.split("."))}
+    return frozenset((found | packages) - {module})
 
 
-def _tree_digest(tree: ast.Module) -> str:
-    """Digest of a program without its comments and docstrings; equal for every Python that parses it alike."""
-    words: list[str] = []
-    _flatten(tree, words)
-    return hashlib.sha256("".join(f"{word}\0" for word in words).encode()).hexdigest()
+@cache
+def module_of(name: str) -> str:
+    """Return the module that a full name is, or is something inside of: "from a.b import c" names a.b.c."""
+    parts = name.split(".")
+    return next(".".join(parts[:end]) for end in range(len(parts), 0, -1) if _exists(parts[:end]))
 
 
 @cache
 def _counted(module: str) -> tuple[Path, ...]:
     path = _file(module)
     beside = () if path.parent == PACKAGE else (other for other in path.parent.iterdir() if other.suffix in _BESIDE)
-    return (*([path] if any(not _is_docstring(node) for node in _tree(path).body) else []), *beside)
+    return (*(() if _syntax(path).is_empty else (path,)), *beside)
 
 
 @cache
 def _digest(path: Path) -> str:
     if path.suffix == ".py":
-        return _tree_digest(_tree(path))
+        return _syntax(path).digest
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _syntax(path: Path) -> Syntax:
+    return _modules().of(path)
+
+
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _modules() -> KeptSyntax:
+    return KeptSyntax(PACKAGE)
 
 
 def _exists(parts: list[str]) -> bool:
@@ -234,45 +236,3 @@ def _exists(parts: list[str]) -> bool:
 def _file(module: str) -> Path:
     place = PACKAGE.parent.joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-
-
-def _names(tree: ast.AST) -> Iterator[str]:
-    """Full names that a program imports when it runs; statements alone are looked at, as no expression imports."""
-    for block in _BLOCKS:
-        for node in getattr(tree, block, ()):
-            if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-                yield from _names(ast.Module(node.orelse, []))
-            elif isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            else:
-                yield from _names(node)
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _flatten(value: object, words: list[str]) -> None:
-    """Add a syntax tree as words; fields that are empty are left out, as newer Pythons have more of them.
-
-    Each process that trains does this to a hundred files, so it builds one list and no chain of generators.
-    """
-    if isinstance(value, ast.AST):
-        words.append(f"({type(value).__name__}")
-        for name in value._fields:
-            field = getattr(value, name, None)
-            if name == "body" and isinstance(value, _WITH_DOCSTRING) and field and _is_docstring(field[0]):
-                field = field[1:]
-            if field is not None and field != []:
-                words.append(name)
-                _flatten(field, words)
-        words.append(")")
-    elif isinstance(value, list):
-        words.append("[")
-        for item in value:
-            _flatten(item, words)
-        words.append("]")
-    else:
-        words.append(f"{type(value).__name__} {value!r}")
