@@ -76,6 +76,19 @@ def test_contradictions_name_both_values_and_the_fix(override: str, words: str) 
     assert words in str(caught.value)
 
 
+def test_an_override_of_one_option_leaves_the_others(tmp_path: Path) -> None:
+    """As DVC's `-S` does it; a mapping that is given whole replaces the one before."""
+    options = Params().model.image_tower.options
+    changed = params_file.from_recipe({}, ["model.image_tower.options.norm_layer=batchnorm"], "demo")
+    assert changed.model.image_tower.options == {**options, "norm_layer": "batchnorm"}
+    deeper = params_file.from_recipe(
+        {}, ["model.image_tower.options={a: {b: 1, c: 2}}", "model.image_tower.options.a.b=3"], "demo"
+    )
+    assert deeper.model.image_tower.options == {"a": {"b": 3, "c": 2}}
+    whole = params_file.from_recipe({}, ["model.image_tower.options={}"], "demo")
+    assert whole.model.image_tower.options == {}
+
+
 def test_overrides_read_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert params_file.from_recipe({}, ["train.lr=1e-4"], "x").train.lr == 1e-4
     with pytest.raises(ZeroVLError, match="expected key=value"):

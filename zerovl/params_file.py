@@ -167,11 +167,14 @@ def move_to_machine(values: dict[str, Any], origin: str) -> dict[str, Any]:
     return values | {"train": rest, "machine": before | {name: train[name] for name in moved}}
 
 
+_FREE_FORM = ("options", "config")  # mappings whose keys are a library's
+
+
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it; free-form mappings (`options`, `config`) are replaced whole."""
     merged = dict(base)
     for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("options", "config")
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict) and key not in _FREE_FORM
         merged[key] = merge(base[key], value) if nested else value
     return merged
 
@@ -183,11 +186,27 @@ def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Pa
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
-        change: Any = _yaml_value(text)
-        for part in reversed(key.split(".")):
-            change = {part: change}
+        change = _nested(values, key.split("."), _yaml_value(text))
         values = merge(values, _changes(change, f"override {override}"))
     return parse(values, origin)
+
+
+def _nested(values: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a change of one key of `values`; a free-form mapping on its way comes whole, with that key changed."""
+    first, rest = path[0], path[1:]
+    if not rest:
+        return {first: value}
+    held = _mapping(values.get(first))
+    return {first: _set(held, rest, value) if first in _FREE_FORM else _nested(held, rest, value)}
+
+
+def _set(held: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    first, rest = path[0], path[1:]
+    return {**held, first: _set(_mapping(held.get(first)), rest, value) if rest else value}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _changes(values: dict[str, Any], origin: str) -> dict[str, Any]:
