@@ -13,7 +13,7 @@ import torch
 from zerovl import gpu_leases
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
-from zerovl.files import atomic_write, try_lock, usual_mode
+from zerovl.files import atomic_write, missing_locks, try_lock, usual_mode
 from zerovl.shared_folder import is_shared
 from zerovl.training.run import _locked
 
@@ -64,6 +64,8 @@ def test_another_error_of_a_lock_is_not_taken_for_a_missing_one(
     refuse(monkeypatch, errno.EIO)
     with open(tmp_path / "lock", "w") as file, pytest.raises(OSError, match="refused"):
         try_lock(file.fileno(), tmp_path / "lock")
+    with pytest.raises(OSError, match="refused"):
+        missing_locks(tmp_path)
 
 
 def test_a_lock_that_is_held_is_refused(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group
 from zerovl import gpu_leases, gpu_names
-from zerovl.data import shard_cache
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import ShardCache
+from zerovl.data.shard_parts import LockedParts
 from zerovl.errors import ZeroVLError
 from zerovl.registry import cache
 from zerovl.registry.registry import Registry
@@ -73,7 +73,7 @@ def test_shards_that_one_fetched_are_read_and_removed_by_the_other(place: Path) 
     def anna() -> None:
         assert fetched(folder, "ab") == ["a", "b"]
         part = folder / f"{shard('c').sha256}.part"
-        os.close(shard_cache._open(part))  # as a fetch that was killed leaves it
+        os.close(LockedParts(folder)._open(part))  # as a fetch that was killed leaves it
 
     def bert() -> None:
         assert fetched(folder, "abcb") == ["c"], "a, wanted longest ago, made room"
@@ -110,7 +110,7 @@ def test_everybody_s_folder_that_is_sticky_serves_too(place: Path) -> None:
 
     as_user(BERT, 0o077, bert)
     (place / f"{shard('a').sha256}.tar").unlink()
-    as_user(ANNA, 0o077, lambda: os.close(shard_cache._open(place / "left.part")))  # her fetch was killed
+    as_user(ANNA, 0o077, lambda: os.close(LockedParts(place)._open(place / "left.part")))  # her fetch was killed
     as_user(BERT, 0o077, lambda: check(fetched(place, "c") == ["c"]))
     assert (place / "left.part").exists()
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -125,6 +126,22 @@ def try_lock(descriptor: int, path: Path) -> bool:
             raise
         _warn_no_locks(path, os.strerror(error.errno))
     return True
+
+
+def missing_locks(folder: Path) -> str:
+    """Return what flock(2) says where the file system of a folder has no locks; "" where it has them.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:  # of a file: NFS locks no folder, whatever else it locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return os.strerror(error.errno)
+    return ""
 
 
 @cache

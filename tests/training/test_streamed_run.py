@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from zerovl import s3 as client
 from zerovl.data import s3_shards
 from zerovl.data.batches.ahead import NothingAhead, ShardsAhead
 from zerovl.data.manifest import Manifest
+from zerovl.data.open_shards import open_shards
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
@@ -127,9 +131,24 @@ def test_a_server_that_is_away_for_more_than_a_minute_costs_a_run_nothing(
 
 
 def place(project: Workspace, *overrides: str) -> ShardPlace:
-    params = recipe("machine.shards=s3://bucket/copy", *overrides)
+    cache = project.root / "cache"
+    params = recipe("machine.shards=s3://bucket/copy", f"machine.shard_cache.folder={cache}", *overrides)
     spec: Any = make_spec(params, project)
     return shard_place(params, project, spec.manifest, spec.sampler)
+
+
+def test_a_cache_on_a_disk_without_locks_is_told(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(_descriptor: int, _operation: int) -> NoReturn:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    told = f"machine.shard_cache.folder {project.root}/cache: its file system has no locks (No locks available)"
+    assert [text.startswith(told) for text in place(project).said] == [False, True]
+    machine = recipe("machine.shards=s3://bucket/copy", f"machine.shard_cache.folder={project.root}/cache").machine
+    open_shards(Manifest.load(project.manifest), "valid", machine, project, project.root)
+    assert [record.getMessage().startswith(told) for record in caplog.records] == [True]
 
 
 def test_how_shards_are_read_follows_order_and_room(project: Workspace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
+from zerovl.files import missing_locks
 
 KEY = "hardlink_lock"  # of the section core
 _FILES = ("lock", "rwlock.lock")  # below .dvc/tmp
@@ -109,12 +109,7 @@ def _remove(project: Path) -> str:
 def _no_locks(folder: Path) -> str:
     """Return what flock(2) says where it cannot lock a file of `folder`; "" where it can."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return os.strerror(error.errno or 0)
-    return ""
+    return missing_locks(folder)
 
 
 def _require_links(project: Path, missing: str) -> None:

@@ -19,6 +19,7 @@ from zerovl.data.s3_shards import S3Files
 from zerovl.data.shard_cache import ShardCache
 from zerovl.data.shards import FileRanges, ShardReader
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.params import MachineParams
 from zerovl.text_format import parse_size
 from zerovl.workspace import Workspace
@@ -138,8 +139,10 @@ def open_shards(
     it, samples come by a request each.
     """
     root, shards = shard_root(machine, workspace), split_shards(manifest, split)
-    files = ShardFiles.of_split(manifest, split, root, project)
-    return files.reader(shards, node_cache(machine), project)
+    files, cache = ShardFiles.of_split(manifest, split, root, project), node_cache(machine)
+    if any(files.on_s3(shards)) and (different := cache.missing_locks()):
+        logger().warning(different)
+    return files.reader(shards, cache, project)
 
 
 def _remote(path: str) -> bool:

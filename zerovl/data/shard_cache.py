@@ -1,7 +1,7 @@
 """Whole shards on a node's disk, fetched once for all of its processes, within a bound.
 
     FOLDER/<sha256>.tar     a whole shard; its time says when it was last wanted
-    FOLDER/<sha256>.part    one on its way; who fetches it holds its lock
+    FOLDER/*.part           those on their way (`zerovl.data.shard_parts`)
 
 A shard is named by the digest that the manifest has of it, and gets that name after its bytes were compared with it:
 what was cut short by a kill or a power cut is never taken for whole, and shards that several projects share are there
@@ -11,22 +11,22 @@ first; who has one of them open reads on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from zerovl.data.manifest import ShardInfo
+from zerovl.data.shard_parts import SUFFIX, Part, Parts, parts_of
 from zerovl.errors import ZeroVLError
-from zerovl.files import disk_is_full, locked, sha256_file, sync_folder
-from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
+from zerovl.files import disk_is_full, locked, missing_locks, sha256_file, sync_folder
+from zerovl.shared_folder import denied_explained, make_folder, mend
 from zerovl.text_format import size
 
-_WHOLE, _PART = ".tar", ".part"
+_WHOLE = ".tar"
 _SPARE = 1 << 30  # bytes of the disk that stay free, for checkpoints and whatever else is written there
 _AT_ONCE = 4  # shards that a node fetches ahead of their use; each comes over several connections
 
@@ -82,25 +82,25 @@ class ShardCache:
         if self.use(shard):
             return True
         self._make_folder()
-        part = self.folder / (shard.sha256 + _PART)
-        with self._rights_explained(), _held(part, wait) as descriptor:
-            if descriptor is None:
-                return False
-            if _is_anothers(descriptor, self.folder) and not self.use(shard):
-                raise NoRoomError(f"{part}: left by a fetch of another user, who alone may remove it")
-            try:
-                if not wait and len(list(self.folder.glob(f"*{_PART}"))) > _AT_ONCE:
+        with self._rights_explained():
+            parts = parts_of(self.folder)
+            with parts.held(shard.sha256, wait) as part:
+                if part is None:
                     return False
-                if not self.use(shard):  # else another process was faster
-                    self._fill(shard, part, descriptor, wanted)
-            except OSError as error:
-                if disk_is_full(error):
-                    raise NoRoomError(f"{self.folder}: {error}") from None
-                raise
-            finally:
-                if _is_at(part, descriptor):  # else it was renamed, and the name may be another's
-                    part.unlink()
-        return True
+                return self._fetch_into(part, shard, parts, wanted, wait)
+
+    def missing_locks(self) -> str:
+        """Return what is different where the cache's disk has no locks, with the fix; "" where it has them."""
+        self._make_folder()
+        with self._rights_explained():
+            reason = missing_locks(self.folder)
+        if not reason:
+            return ""
+        return (
+            f"machine.shard_cache.folder {self.folder}: its file system has no locks ({reason}), so that processes "
+            "that want a shard at the same time each fetch it, and may pass machine.shard_cache.size by the shards "
+            "that are on their way; name a folder on a disk of this node, or mount it with locks (Lustre: -o flock)"
+        )
 
     def discard_if_damaged(self, shard: ShardInfo) -> bool:
         """Remove a shard whose file no longer has the bytes that it came with; returns whether it was so."""
@@ -133,26 +133,45 @@ class ShardCache:
         fix = f"{mend(self.folder)}; or name a folder of your own"
         return denied_explained(self.folder, f"machine.shard_cache.folder {self.folder}", fix)
 
-    def _fill(self, shard: ShardInfo, part: Path, descriptor: int, wanted: Collection[str]) -> None:
-        self._reserve(shard, part, descriptor, wanted)
-        self._source.fetch(shard, descriptor)
-        os.fsync(descriptor)
-        found = sha256_file(part)
+    def _fetch_into(self, part: Part, shard: ShardInfo, parts: Parts, wanted: Collection[str], wait: bool) -> bool:
+        if _is_anothers(part.descriptor, self.folder) and not self.use(shard):
+            raise NoRoomError(f"{part.path}: left by a fetch of another user, who alone may remove it")
+        try:
+            if not wait and len(list(self.folder.glob(f"*{SUFFIX}"))) > _AT_ONCE:
+                return False
+            if not self.use(shard):  # else another process was faster
+                self._fill(shard, part, parts, wanted)
+        except OSError as error:
+            if disk_is_full(error):
+                raise NoRoomError(f"{self.folder}: {error}") from None
+            raise
+        finally:
+            if part.has_its_name:  # else it was renamed, and the name may be another's
+                part.path.unlink()
+        return True
+
+    def _fill(self, shard: ShardInfo, part: Part, parts: Parts, wanted: Collection[str]) -> None:
+        self._reserve(shard, part, parts, wanted)
+        self._source.fetch(shard, part.descriptor)
+        os.fsync(part.descriptor)
+        if not part.has_its_name:  # without locks: this process was stopped for so long
+            raise NoRoomError(f"{part.path}: removed by another process, which took its fetch for a killed one")
+        found = sha256_file(part.path)
         if found != shard.sha256:
             raise ZeroVLError(
                 f"{self._source.name(shard)}: its bytes have sha256 {found[:12]}..., in the manifest it is "
                 f"{shard.sha256[:12]}...; put the shards of this manifest there, or make the manifest again with "
                 "`dvc repro -f prepare`"
             )
-        os.rename(part, self.folder / self.file_name(shard))
+        os.rename(part.path, self.folder / self.file_name(shard))
         sync_folder(self.folder)
 
-    def _reserve(self, shard: ShardInfo, part: Path, descriptor: int, wanted: Collection[str]) -> None:
+    def _reserve(self, shard: ShardInfo, part: Part, parts: Parts, wanted: Collection[str]) -> None:
         """Take the bytes of a shard from bound and disk at once, so that those who fetch at the same time see it."""
         with locked(self.folder):
-            used, removable = self._inventory(part.name, wanted)
+            used, removable = self._inventory(part.path.name, parts, wanted)
             while True:
-                full = self._taken(shard, descriptor, used)
+                full = self._taken(shard, part.descriptor, used)
                 if full is None:
                     return
                 if not removable:
@@ -176,7 +195,7 @@ class ShardCache:
             return str(error)
         return None
 
-    def _inventory(self, own: str, wanted: Collection[str]) -> tuple[int, list[tuple[Path, int]]]:
+    def _inventory(self, own: str, parts: Parts, wanted: Collection[str]) -> tuple[int, list[tuple[Path, int]]]:
         """Bytes in use, and the shards that may go, those that were wanted longest ago last; removes what is left of
         fetches that were killed."""
         used, removable = 0, []
@@ -184,11 +203,11 @@ class ShardCache:
             path = Path(entry.path)
             try:
                 status = entry.stat()
-                if path.suffix == _PART and entry.name != own and _removed_if_left(path):
+                if path.suffix == SUFFIX and entry.name != own and parts.removed_if_left(path):
                     continue
             except FileNotFoundError:
                 continue  # its fetch has just ended
-            if path.suffix not in (_WHOLE, _PART):
+            if path.suffix not in (_WHOLE, SUFFIX):
                 continue
             used += status.st_size if entry.name != own else 0
             if path.suffix == _WHOLE and path.stem not in wanted:
@@ -196,76 +215,6 @@ class ShardCache:
         return used, [(path, its) for _, path, its in sorted(removable, reverse=True)]
 
 
-@contextmanager
-def _held(part: Path, wait: bool) -> Iterator[int | None]:
-    """Give the open file `part` with its lock; None where another process has it and is not waited for."""
-    while True:
-        descriptor = _open(part)
-        try:
-            if not _lock(descriptor, part, wait):
-                yield None
-                return
-            # Whoever had the lock has renamed or removed the file: then the name is free or another's.
-            if _is_at(part, descriptor):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _open(part: Path) -> int:
-    """Open or make a file on its way; those who share the folder never see it before it is open to them too."""
-    with locked(part.parent):
-        try:
-            # Without O_CREAT first: in a sticky folder the kernel may refuse it for a file of another user.
-            return os.open(part, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            open_file(descriptor, part.parent)
-            return descriptor
-
-
-def _lock(descriptor: int, path: Path, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise ZeroVLError(
-            f"{path.parent}: its file system has no locks ({error}); set machine.shard_cache.folder to a folder on a "
-            "disk of this node"
-        ) from None
-    return True
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 def _is_anothers(descriptor: int, folder: Path) -> bool:
     """Whether a file on its way cannot be renamed by this user, as the folder is sticky."""
     return os.fstat(descriptor).st_uid != os.geteuid() and bool(folder.stat().st_mode & stat.S_ISVTX)
-
-
-def _removed_if_left(part: Path) -> bool:
-    """Remove a file on its way whose lock nobody holds, as its process was killed; returns whether it was so.
-
-    The lock is held until the name is gone: who waits for it would else fill a file that then has no name.
-    """
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-    except PermissionError:  # another user's, who removes it
-        return False
-    try:
-        left = _lock(descriptor, part, wait=False) and _is_at(part, descriptor)
-        if left:
-            try:
-                part.unlink()
-            except PermissionError:  # another user's, in a folder where each removes their own (sticky)
-                return False
-        return left
-    finally:
-        os.close(descriptor)

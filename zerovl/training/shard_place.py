@@ -77,7 +77,8 @@ def shard_place(params: Params, workspace: Workspace, manifest: Manifest, sample
             f"{plural(train.block_shards, 'shard')} need at once (train.block_shards, one block of each source with "
             "train.sampling debiased, and the next one); raise the size, or take smaller blocks"
         )
-    return ShardPlace(files, workspace, manifest, sampler, cache, [_through(cache, where, away, train)])
+    said = [text for text in (_through(cache, where, away, train), cache.missing_locks()) if text]
+    return ShardPlace(files, workspace, manifest, sampler, cache, said)
 
 
 def _through(cache: ShardCache, where: str, away: list[ShardInfo], train: TrainParams) -> str:
