@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ def test_score_names_what_is_broken(tmp_path: Path, arrays: dict[str, np.ndarray
     np.savez(tmp_path / "file.npz", **arrays)
     with pytest.raises(ZeroVLError, match=message):
         score.run(tmp_path / "file.npz")
+
+
+def test_what_else_a_file_has_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = {"image_embeddings": np.eye(2), "text_embeddings": np.eye(2), "image_id": np.arange(2)}
+    np.savez(tmp_path / "file.npz", **arrays, notes=np.array([{}, 1]))  # Python objects, which reading would refuse
+    score.run(tmp_path / "file.npz")
+    assert json.loads(capsys.readouterr().out)["rsum"] == 600.0
 
 
 def test_score_of_files_that_are_none(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModel
+from transformers.utils import logging
 
 from tests.support.text_towers import config_of, make_folder, settings
 from zerovl import cli
@@ -78,3 +81,27 @@ def test_a_folder_of_pickled_weights_names_the_command_that_converts_it(
     said = capsys.readouterr().err
     assert "model.safetensors is there already" in said
     assert "no pytorch_model.bin in it" in said
+
+
+def test_what_else_stored_weights_have_is_not_listed_and_what_they_lack_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder("bert", tmp_path / "bert")
+    tower = pretrained_text_tower(str(folder))
+    weights, level = load_file(folder / "model.safetensors"), logging.get_verbosity()
+    capfd.readouterr()
+
+    def stored(changed: dict[str, torch.Tensor]) -> nn.Module:
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+        return pretrained_text_tower(str(folder))
+
+    again = stored(weights | {"cls.predictions.bias": torch.zeros(3)})
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in tower.state_dict().items())
+    said = capfd.readouterr()
+    assert "UNEXPECTED" not in said.out + said.err
+    assert (caplog.text, logging.get_verbosity()) == ("", level)
+    (lacking,) = (name for name in weights if name.endswith("encoder.layer.0.output.dense.bias"))
+    stored({name: tensor for name, tensor in weights.items() if name != lacking})
+    assert "lack 1 tensor of the tower, which begins at random: encoder.layer.0.output.dense.bias" in caplog.text
+    with pytest.raises(ZeroVLError, match=r"do not fit its config\.json: \S*dense\.bias has shape \[1\], expected"):
+        stored(weights | {lacking: torch.zeros(1)})

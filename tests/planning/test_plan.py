@@ -14,6 +14,7 @@ from tests.support.tiny_project import RECIPE
 from tests.support.towers import batch, decoupled_step, model
 from zerovl import cli, params_file
 from zerovl.command_line import project
+from zerovl.commands import plan as command
 from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
@@ -25,7 +26,7 @@ from zerovl.params_file import from_recipe
 from zerovl.planning import gpus, plan, show
 from zerovl.planning.calibrate import Calibration, _costs, _Repeated
 from zerovl.planning.make import Options, make_plan
-from zerovl.planning.plan import Model, Target
+from zerovl.planning.plan import Model, Plan, Target
 from zerovl.planning.planned_model import planned_architecture
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.activations import Activations, Line
@@ -97,13 +98,14 @@ def test_the_paper_s_model_is_planned_without_weights_gpus_or_data(
     assert "not known: --measure times a few steps" in printed
 
 
-@pytest.mark.parametrize(
-    "words", [words for words in EXAMPLE.findall(project._PLAN_EXAMPLES) if "--measure" not in words]
-)
+EXAMPLES = EXAMPLE.findall(project._PLAN_EXAMPLES)
+
+
+@pytest.mark.parametrize("words", [words for words in EXAMPLES if "--measure" not in words])
 def test_the_examples_of_its_help_work_on_the_default_parameters(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but `--measure`, which takes real steps: `test_a_few_real_steps_calibrate_the_plan` does, of small towers."""
+    """All but `--measure`, which takes real steps: `test_a_few_real_steps_calibrate_the_plan`, of small towers."""
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recipe", "demo"]) == 0
     assert cli.main(words.split()) == 0
@@ -321,10 +323,22 @@ def test_costs_are_solved_for_and_bounded() -> None:
     assert (twice, once, rest) == pytest.approx((1.0, 0.5, 4.0))
 
 
-def test_a_few_real_steps_calibrate_the_plan(tmp_path: Path) -> None:
-    path = write(tmp_path, "train.batch_size=64", "train.micro_batch=16", "machine.ranks=1", "machine.kept_graphs=1")
-    options = Options(measure=True, pairs=6400)
-    found = make_plan(params_file.load(made := path), made, options, Workspace(tmp_path))
+def test_a_few_real_steps_calibrate_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the example of the help."""
+    write(tmp_path, "train.batch_size=64", "train.micro_batch=16", "machine.ranks=1", "machine.kept_graphs=1")
+    monkeypatch.chdir(tmp_path)
+    plans: list[Plan] = []
+
+    def kept(*given: Any) -> Plan:
+        plans.append(make_plan(*given))
+        return plans[-1]
+
+    monkeypatch.setattr(command, "make_plan", kept)
+    (words,) = (words for words in EXAMPLES if "--measure" in words)
+    assert cli.main([*words.split(), "--pairs", "6400"]) == 0
+    (found,) = plans
     calibration, measured = found.calibration, found.measured
     assert calibration is not None
     assert measured is not None
@@ -333,10 +347,26 @@ def test_a_few_real_steps_calibrate_the_plan(tmp_path: Path) -> None:
     assert measured.pairs_per_second == pytest.approx(64 / calibration.step_seconds(found.layout))
     assert measured.hours == pytest.approx(found.steps * measured.step_seconds / 3600)  # type: ignore[operator]
     assert 10 << 20 < found.peak_memory < GIB
-    text = show.show(params_file.load(path), found)
+    text = capsys.readouterr().out
     assert "4 micro-batches of 16, 1 with kept graphs" in text
     assert "of libraries and workspaces on top (measured)" in text
     assert "measured on" in text
+
+
+@pytest.mark.parametrize(("ranks", "micro", "said"), [(2, 8, "8 pairs"), (4, 4, "4 pairs"), (16, 1, "1 pair")])
+def test_ranks_that_have_less_than_a_micro_batch_are_planned_with_a_smaller_one(
+    ranks: int, micro: int, said: str, tmp_path: Path
+) -> None:
+    """As `recipe auto` writes for few pairs: a batch of 16, in one micro-batch."""
+    path = write(tmp_path, "train.batch_size=16", "train.micro_batch=16")
+    found = make_plan(params_file.load(path), path, Options(ranks=ranks, gpu="H100"), Workspace(tmp_path))
+    assert (found.layout.micro_batch, found.layout.micro_batches) == (micro, 1)
+    (note,) = (note for note in found.notes if "micro_batch" in note)
+    assert note.startswith(f"train.micro_batch 16 does not divide the {said} that each of {ranks} ranks has of a batch")
+    assert f"Training needs train.micro_batch={micro} there" in note
+    assert "1 micro-batch of" in show.show(params_file.load(path), found)
+    alone = make_plan(params_file.load(path), path, Options(ranks=1, gpu="H100"), Workspace(tmp_path))
+    assert not [note for note in alone.notes if "micro_batch" in note]
 
 
 def test_sizes_and_names_of_gpus() -> None:

@@ -6,6 +6,7 @@ import timm
 from transformers import AutoModel, AutoTokenizer
 
 from zerovl.errors import ZeroVLError
+from zerovl.model.text_towers import no_load_report
 from zerovl.params import ModelParams
 
 
@@ -18,7 +19,8 @@ def fetch(params: ModelParams) -> None:
             print(f"image tower {image.name}: fetched")
         if text.name:
             AutoTokenizer.from_pretrained(text.name)
-            AutoModel.from_pretrained(text.name, use_safetensors=True)
+            with no_load_report():
+                AutoModel.from_pretrained(text.name, use_safetensors=True)
             print(f"text tower {text.name}: fetched")
     except (OSError, RuntimeError) as error:
         raise ZeroVLError(f"weights could not be fetched: {error}; check the name and the network") from None

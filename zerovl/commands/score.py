@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, rsum_interval
@@ -24,7 +20,7 @@ def run(file: Path) -> None:
 
     A file is one source, so its score is the mean over sources; the headline has its 95% interval and chance.
     """
-    arrays = read_embeddings(file)
+    arrays = read_npz(file, ARRAYS)
     ids = arrays["image_id"]
     try:
         result = retrieval_metrics(arrays["image_embeddings"], arrays["text_embeddings"], ids, ids)
@@ -38,14 +34,3 @@ def run(file: Path) -> None:
         HEADLINE.chance: result.chance[HEADLINE.name],
     }
     print(json.dumps({name: result.metrics[name] for name in METRICS} | headline))
-
-
-def read_embeddings(file: Path) -> Mapping[str, npt.NDArray[Any]]:
-    """Return the arrays of `ARRAYS`, read without pickle; raises `ZeroVLError` where one is missing or unreadable."""
-    arrays = read_npz(file)
-    if lacking := [name for name in ARRAYS if name not in arrays]:
-        raise ZeroVLError(
-            f"{file}: no array {', '.join(lacking)}; found {', '.join(arrays) or 'none'}; "
-            "make the file with `zerovl embed`"
-        )
-    return arrays

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ _SINGLE = b"\x93NUMPY"  # what an .npy begins with
 _MAKE = "make it with `zerovl embed`"
 
 
-def read_npz(file: Path) -> Mapping[str, npt.NDArray[Any]]:
-    """Return the arrays of an .npz by name, read without pickle.
+def read_npz(file: Path, wanted: Collection[str] = ()) -> Mapping[str, npt.NDArray[Any]]:
+    """Return the arrays of an .npz by name, read without pickle: those that are `wanted`, else all.
 
-    Raises `ZeroVLError` where there is no such file, it is something else or broken, or an array holds Python objects.
+    Raises `ZeroVLError` where there is no such file, it is something else or broken, it lacks an array that is wanted,
+    or one that is read holds Python objects.
     """
     try:
         with file.open("rb") as opened:  # NumPy takes whatever is neither .npz nor .npy for a pickle
@@ -28,7 +29,11 @@ def read_npz(file: Path) -> Mapping[str, npt.NDArray[Any]]:
         if not zipfile.is_zipfile(file):
             raise ZeroVLError(f"{file}: not a readable .npz, or one that is cut short; {_MAKE}")
         with np.load(file, allow_pickle=False) as archive:
-            return {name: _plain(file, name, archive) for name in archive}
+            if lacking := [name for name in wanted if name not in archive]:
+                raise ZeroVLError(
+                    f"{file}: no array {', '.join(lacking)}; found {', '.join(archive) or 'none'}; {_MAKE}"
+                )
+            return {name: _plain(file, name, archive) for name in wanted or archive}
     except FileNotFoundError:
         raise ZeroVLError(f"{file}: no such file; {_MAKE}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

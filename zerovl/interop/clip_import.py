@@ -22,6 +22,7 @@ from zerovl.interop.imported import Imported
 from zerovl.interop.projection_bias import moved_before
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import l2_normalise
+from zerovl.model.text_towers import no_load_report
 
 MODELS = {"clip": CLIPModel, "siglip": SiglipModel}  # by model_type of config.json
 _ACTIVATIONS = {
@@ -135,9 +136,10 @@ def _check(vision: PreTrainedConfig, family: str, origin: str) -> None:
 def _load(folder: Path, family: str) -> Any:
     """The model in transformers; a weight that is missing there would be random, and is an error."""
     try:
-        model, report = MODELS[family].from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        with no_load_report():
+            model, report = MODELS[family].from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ZeroVLError(

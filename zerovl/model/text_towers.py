@@ -5,6 +5,8 @@ Shapes: m captions, L tokens, w width of the tower.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,16 @@ from transformers import (
     SiglipTextModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging
 
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.params import ModelParams
+from zerovl.text_format import names, plural
 
 FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or set pretrained to false"
 
+_NAMED = 5  # missing tensors that a message lists
 _POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
 _TWO_SIDED = ("clip", "siglip")  # configs with a text part
 # Families that number their places from the id of padding on: the first place is pad_token_id + 1.
@@ -73,19 +79,51 @@ def pretrained_text_tower(name: str) -> nn.Module:
     config = named_text_config(name)
     factory = _CLASSES.get(config.model_type, AutoModel)
     try:
-        tower: nn.Module = factory.from_pretrained(
-            name,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **_without_pooler(config),
-        )
+        with no_load_report():
+            tower, found = factory.from_pretrained(
+                name,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below
+                **_without_pooler(config),
+            )
     except OSError as error:
         raise ZeroVLError(
             f"model.text_tower: weights of {name} are not on this machine ({error}); {_hint(name)}"
         ) from None
-    return tower
+    _check_loaded(name, sorted(map(str, found["missing_keys"])), sorted(found["mismatched_keys"]))
+    its: nn.Module = tower
+    return its
+
+
+@contextmanager
+def no_load_report() -> Iterator[None]:
+    """Keep transformers from listing weights that the tower does without, as those of a head for another task."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_loaded(name: str, missing: Sequence[str], mismatched: Sequence[tuple[Any, ...]]) -> None:
+    """Raise `ZeroVLError` for weights of another shape; say which are missing, and so random."""
+    if mismatched:
+        key, stored, expected = mismatched[0]
+        raise ZeroVLError(
+            f"model.text_tower: weights of {name} do not fit its config.json: {key} has shape {list(stored)}, expected "
+            f"{list(expected)}; fetch the tower again"
+        )
+    if missing:
+        logger().warning(
+            f"model.text_tower: the weights of {name} lack {plural(len(missing), 'tensor')} of the tower, which "
+            f"{'begins' if len(missing) == 1 else 'begin'} at random: {names(missing, _NAMED)}. Where that is most of "
+            "it, they are of another model"
+        )
 
 
 def _hint(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from zerovl.data.manifest import Manifest
 from zerovl.device import uses_gpu
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.gate_sources import gate_problem
-from zerovl.params import Params
+from zerovl.params import Params, batch_problem
 from zerovl.planning import plan as planning
 from zerovl.planning.calibrate import calibrate
 from zerovl.planning.plan import Plan
 from zerovl.sizing.footprint import footprint
+from zerovl.text_format import plural
 from zerovl.training.run import check_ranks
 from zerovl.workspace import Workspace
 
@@ -34,6 +36,7 @@ class Options:
 def make_plan(params: Params, params_path: str, options: Options, workspace: Workspace) -> Plan:
     """Raises `ZeroVLError` where the parameters or options contradict each other or this machine."""
     target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory, options.nodes)
+    params, smaller = _smaller_micro_batch(params, target.world_size)
     check_ranks(params, target.world_size)
     if options.measure and target.kind == "cuda" and not uses_gpu():
         raise ZeroVLError("--measure runs steps on this machine, which has no GPU; leave it out, or run it on the GPUs")
@@ -58,8 +61,31 @@ def make_plan(params: Params, params_path: str, options: Options, workspace: Wor
         assumed=planning.assumed_speed(target, work, layout, params, steps),
         measured=planning.measured_speed(target, calibration, params, layout, steps) if calibration else None,
         calibration=calibration,
-        notes=[*model.notes, *_notes(params, options, pairs, layout.world_size), *_gate_notes(params, workspace)],
+        notes=[
+            *smaller,
+            *model.notes,
+            *_notes(params, options, pairs, layout.world_size),
+            *_gate_notes(params, workspace),
+        ],
     )
+
+
+def _smaller_micro_batch(params: Params, ranks: int) -> tuple[Params, list[str]]:
+    """Return parameters whose micro-batch divides what one of `ranks` has of the batch, and a note where it did not.
+
+    A batch that does not divide over the ranks at all is left as it is.
+    """
+    train = params.train
+    micro, local = train.micro_batch, train.batch_size // ranks
+    if micro == "auto" or batch_problem(params, ranks) is None or train.batch_size % ranks or not local:
+        return params, []
+    smaller = math.gcd(local, micro)
+    planned = params.model_copy(update={"train": train.model_copy(update={"micro_batch": smaller})})
+    return planned, [
+        f"train.micro_batch {micro} does not divide the {plural(local, 'pair')} that each of {ranks} ranks has of a "
+        f"batch of {train.batch_size}: planned with {smaller}. Training needs train.micro_batch={smaller} there, or a "
+        f"larger train.batch_size"
+    ]
 
 
 def _gate_notes(params: Params, workspace: Workspace) -> list[str]:

@@ -6,7 +6,7 @@ from zerovl.data.batches.visits import NOUNS
 from zerovl.memory import MARGIN
 from zerovl.params import Params
 from zerovl.planning.plan import Plan, Speed
-from zerovl.text_format import duration, size
+from zerovl.text_format import duration, plural, size
 
 
 def show(params: Params, plan: Plan) -> str:
@@ -27,7 +27,8 @@ def _run_rows(params: Params, plan: Plan) -> list[tuple[str, str]]:
     passes_of = "one pass"
     if train.step == "decoupled":
         passes_of = (
-            f"{layout.micro_batches} micro-batches of {layout.micro_batch}, {layout.kept_graphs} with kept graphs"
+            f"{plural(layout.micro_batches, 'micro-batch', 'micro-batches')} of {layout.micro_batch}, "
+            f"{layout.kept_graphs} with kept graphs"
         )
     passes = f"{work.planned / work.forward:.2f} forward passes"
     wire = plan.wire

@@ -38,7 +38,7 @@ from zerovl.sizing.footprint import (
     still_to_come,
 )
 from zerovl.sizing.synthetic import make_mix, timed_pass, tower_pass
-from zerovl.text_format import parse_size
+from zerovl.text_format import parse_size, plural
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def choose(params: Params, model: DualEncoder, loss: Loss, precision: Precision,
         micro, why = decision.micro_batch, f" (auto: {decision.why})"
     else:
         micro, why = train.micro_batch, ""
-    said = f"{local // micro} micro-batches of {micro}{why}"
+    said = f"{plural(local // micro, 'micro-batch', 'micro-batches')} of {micro}{why}"
     kept, origin = _kept(params, activations, still_to_come(memory_of(micro)), micro, ranks, folder)
     if kept or params.machine.activation_budget != "none":
         taken = text_format.size(graphs(activations, micro, kept))
