@@ -25,7 +25,7 @@ from zerovl.registry.registry import Registry
 from zerovl.registry.stores.base import Store
 from zerovl.release import promote as promoting
 
-pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
+pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked", "read_in_order")
 Act = Callable[[Store], Any]
 
 

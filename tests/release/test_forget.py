@@ -124,6 +124,7 @@ def test_one_that_is_named_while_it_is_registered_is_told(
     assert len(collection.collect(local, "zerovl", collection.grace(7), "tester")) == 2
 
 
+@pytest.mark.usefixtures("read_in_order")
 def test_two_that_forget_and_one_that_registers_leave_neither_picture() -> None:
     cat = hashlib.sha256(b"a cat").hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from zerovl.registry.stores.base import Store
@@ -12,24 +12,37 @@ _USES = ("create", "delete", "exists", "read", "blocks", "download", "keys", "fo
 END = 10_000  # more steps than any work has
 
 
+class InOrder:
+    """In place of a pool of threads: a work whose steps are told reads one key after the other, in the same order."""
+
+    def __init__(self, workers: int) -> None: ...
+
+    def __enter__(self) -> InOrder:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, read: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return map(read, items)
+
+
 class Work:
     """Work in a thread of its own; it uses the store through this, and stands still before each use until told."""
 
     def __init__(self, store: Store, act: Callable[[Store], Any]) -> None:
         self._go, self._stopped, self._one = threading.Semaphore(0), threading.Semaphore(0), threading.Lock()
-        self._store, self._done = store, False
+        self._store, self._done, self._left = store, False, 0
         self.result: Any = None  # what it returned or raised
         threading.Thread(target=self._run, args=(act,), daemon=True).start()
         self._stopped.acquire()
 
     def go(self, steps: int) -> int:
         """Go on for so many steps, or to the end; returns how many there were."""
-        for step in range(steps):
-            if self._done:
-                return step
+        self._left = steps
+        if steps and not self._done:
             self._go.release()
             self._stopped.acquire()
-        return steps
+        return steps - self._left
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -44,8 +57,10 @@ class Work:
         return stepping
 
     def _stand(self) -> None:
-        self._stopped.release()
-        self._go.acquire()
+        if not self._left:  # a change of threads costs more than a step
+            self._stopped.release()
+            self._go.acquire()
+        self._left -= 1
 
     def _run(self, act: Callable[[Store], Any]) -> None:
         self._stand()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.interleavings import InOrder
 from tests.support.memory_store import open_memory
 from zerovl.registry import stores
 from zerovl.registry.records import Move, Version
@@ -68,6 +69,13 @@ def registry_environment(clean_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_p
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files here are not models, so they are fetched and compared before a promotion, but not loaded."""
     monkeypatch.setattr("zerovl.release.promote.check_release", lambda folder: "")
+
+
+@pytest.fixture
+def read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are read one after the other, and not by eight threads in an order of their own."""
+    monkeypatch.setattr("zerovl.registry.notes.ThreadPoolExecutor", InOrder)
+    monkeypatch.setattr("zerovl.registry.registry.ThreadPoolExecutor", InOrder)
 
 
 @pytest.fixture(params=["folder", "s3", "memory"])
