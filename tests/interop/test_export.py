@@ -1,5 +1,6 @@
 """An export is whole or absent: refusals, differences and what it hands along."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from zerovl.interop.hub_card import CardFacts, check_licence
 from zerovl.interop.open_clip_export import write_transform
 from zerovl.interop.standalone.zerovl_transform import Transform
 from zerovl.model.encoder import Encoder
+from zerovl.model.export_forms import reasons_against
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.picture_looks import to_rgb
 
@@ -125,6 +127,32 @@ def test_a_probe_alone_is_no_task_of_the_model() -> None:
     assert pipeline_tag(hub_results(probed)) is None
     with pytest.raises(ZeroVLError, match="--license Apache 2: give its short name in small letters"):
         check_licence("Apache 2")
+
+
+def test_a_card_names_the_forms_that_an_export_refuses(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(encoder.model.architecture, pooling="first")
+    kinds = [
+        own,
+        replace(own, pooling="mean"),
+        replace(own, pooling="last"),
+        replace(own, resize_mode="shortest-rounded"),
+        replace(own, resize_mode="squash", resize_size=own.image_size + 1),
+        replace(own, image_tower="open_clip:resnet"),
+        replace(own, text_config={**own.text_config, "model_type": "distilbert"}),
+    ]
+    refused = set()
+    for kind in kinds:
+        monkeypatch.setattr(encoder.model, "architecture", kind)
+        for form, reason in reasons_against(kind).items():
+            if reason:
+                refused.add(form)
+                with pytest.raises(ZeroVLError, match=re.escape(reason)):
+                    exports.FORMATS[form].check(encoder)
+            else:
+                exports.FORMATS[form].check(encoder)
+    assert set(reasons_against(own)) == set(exports.FORMATS)
+    assert set(reasons_against(own).values()) == {""}
+    assert refused == {"open-clip", "hugging-face"}
 
 
 @pytest.mark.parametrize("shift", [1e-3, float("nan")])

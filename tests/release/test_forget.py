@@ -27,6 +27,7 @@ from zerovl.release import forget
 from zerovl.release.gate import NoHolder
 from zerovl.release.publish import Candidate, publish_and_judge
 from zerovl.release.sample_pictures import pictures
+from zerovl.release.usage import NO_SAMPLE, usage_lines
 
 pytestmark = pytest.mark.usefixtures("registry_environment", "unchecked")
 PICTURES = [b"a cat", b"a person", b"a dog"]
@@ -38,7 +39,8 @@ def release(weights: bytes, shown: list[bytes] = PICTURES) -> dict[str, Path | b
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for row, picture in enumerate(shown):
-            record = json.dumps({"key": f"photos-{picture.decode()[2:]}"}).encode()
+            caption = picture.decode()
+            record = json.dumps({"key": f"photos-{caption[2:]}", "captions": [f"{caption} at home"]}).encode()
             for suffix, data in (("jpg", picture), ("json", record)):
                 member = tarfile.TarInfo(f"{row:06d}.{suffix}")
                 member.size = len(data)
@@ -88,6 +90,23 @@ def test_a_picture_leaves_every_version(registry: Registry, tmp_path: Path) -> N
     assert move is not None
     assert move.check.endswith("its sample is smaller than it was, pictures were withdrawn from it")
     assert forget.forget_digest(registry, "zerovl", PERSON, "again", "tester").versions == ()
+
+
+def test_a_caption_leaves_the_card_with_its_picture(local: Registry) -> None:
+    cards = {caption: usage_lines(RegisterParams(), "1", caption) for caption in ("a cat at home", "a person at home")}
+    for number, card in enumerate(cards.values()):
+        publish(local, {**release(b"%d" % number), "MODEL_CARD.md": card.encode()})
+    forget.forget_digest(local, "zerovl", PERSON, "she asked for it", "tester")
+    kept, changed = (
+        forget._stored(local, local.version("zerovl", number), "MODEL_CARD.md").decode() for number in (1, 2)
+    )
+    assert kept == cards["a cat at home"]
+    assert changed == usage_lines(RegisterParams(), "1", NO_SAMPLE)
+    assert all(b"a person at home" not in local.store.read(key) for key in local.store.keys("zerovl/blobs/"))
+    later = forget.without_forgotten(
+        local, "zerovl", {**release(b"later"), "MODEL_CARD.md": cards["a person at home"].encode()}
+    )
+    assert later["MODEL_CARD.md"] == changed.encode()
 
 
 def test_a_later_release_goes_without_it(local: Registry) -> None:

@@ -105,3 +105,8 @@ def test_it_has_the_lines_for_each_form_of_export() -> None:
     for form, its in FORMATS.items():
         assert len(its.usage.splitlines()) == 3
         assert f"`zerovl export MODEL --to {form} --out DIR`\n\n```python\n{its.usage}\n```" in card
+    refused = {"hugging-face": "its text tower bert is pooled by 'mean'", "onnx": ""}
+    card = model_card.render(Params(), METRICS, {}, {}, usage="", details={}, refused=refused)
+    assert "`--to hugging-face` is not for this model: its text tower bert is pooled by 'mean'." in card
+    assert FORMATS["hugging-face"].usage not in card
+    assert FORMATS["onnx"].usage in card

@@ -28,6 +28,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode
 from zerovl.interop import siglip_export, tokenizer_files
 from zerovl.interop.base import Sample
+from zerovl.model import export_forms
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder, image_width, l2_normalise
 from zerovl.model.encoder import Encoder
@@ -35,7 +36,6 @@ from zerovl.model.export_usage import USAGE
 from zerovl.model.preprocess import INTERPOLATIONS
 from zerovl.model.text_towers import text_config_from
 
-WITH_POOLER = ("bert", "camembert", "mpnet", "roberta", "xlm-roberta")  # families whose pooler is a Linear and tanh
 _SCALE = 2.0**13
 _PREFIXES = {
     "image_tower.": "vision_model.timm_model.",
@@ -56,11 +56,11 @@ class HuggingFace:
     def check(self, encoder: Encoder) -> None:
         """Raise `ZeroVLError` for towers, poolings and transforms that neither of the two has."""
         architecture = encoder.model.architecture
-        if _is_siglip(architecture):
+        if export_forms.is_siglip(architecture):
             kind, reason = "SiglipModel", siglip_export.reason_against(encoder)
         else:
-            kind, reason = "VisionTextDualEncoder", _reason_against(architecture)
-        if reason := reason or _reason_of_pictures(architecture):
+            kind, reason = "VisionTextDualEncoder", export_forms.against_hugging_face(architecture)
+        if reason := reason or export_forms.against_transformers_pictures(architecture):
             raise ZeroVLError(
                 f"--to hugging-face: the model is not a {kind}: {reason}; use --to onnx, or --to open-clip"
             )
@@ -68,7 +68,7 @@ class HuggingFace:
     def write(self, encoder: Encoder, folder: Path) -> None:
         """Write the folder."""
         architecture = encoder.model.architecture
-        if _is_siglip(architecture):
+        if export_forms.is_siglip(architecture):
             theirs: Any = siglip_export.convert(encoder)
             tokenizer_files.write(encoder.tokenizer, folder, siglip_export.TOKENIZER_GIVES)
         else:
@@ -89,40 +89,6 @@ class HuggingFace:
             images = model.get_image_features(**pixels).pooler_output
             texts = model.get_text_features(**tokens).pooler_output
         return l2_normalise(images), l2_normalise(texts)
-
-
-def _is_siglip(architecture: Architecture) -> bool:
-    family: str = architecture.text_config["model_type"]
-    return family == siglip_export.TEXT_FAMILY
-
-
-def _reason_against(architecture: Architecture) -> str:
-    """Return why the towers are not those of a `VisionTextDualEncoder`; "" where they are."""
-    family, pooling = architecture.text_config["model_type"], architecture.pooling
-    kind = architecture.image_tower.rpartition(":")[0]
-    if kind not in ("", "timm"):
-        return f"its image tower {architecture.image_tower} is not timm's"
-    if architecture.image_options.get("num_classes", 0):
-        return "its image tower has a classifier, which transformers leaves out"
-    if (pooling, family) != ("last", "clip_text_model") and not (pooling == "first" and family in WITH_POOLER):
-        return (
-            f"its text tower {family} is pooled by {pooling!r}, and transformers has the last token of CLIP and "
-            f"the first of {', '.join(WITH_POOLER)}"
-        )
-    return ""
-
-
-def _reason_of_pictures(architecture: Architecture) -> str:
-    """Return why no image processor of transformers does what the model's transform does; "" where one does."""
-    border = architecture.resize_size - architecture.image_size
-    if architecture.resize_mode == "shortest-rounded":
-        return "its pictures are cropped as torchvision does, and transformers rounds to the other side"
-    if architecture.resize_mode == "squash" and round(border / 2) != border // 2:
-        return (
-            f"pictures of {architecture.resize_size} cropped to {architecture.image_size} have no pixel in the "
-            "middle, and transformers rounds it to the other side"
-        )
-    return ""
 
 
 def _dual_encoder(encoder: Encoder) -> VisionTextDualEncoderModel:

@@ -26,13 +26,12 @@ from zerovl.files import usual_mode, write_json
 from zerovl.interop import open_clip_text, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.interop.standalone import hand_along, zerovl_transform
+from zerovl.model import export_forms
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder, image_width
 from zerovl.model.encoder import Encoder
 from zerovl.model.export_usage import USAGE
 
-FAMILIES = ("bert", "roberta", "xlm-roberta")  # of text towers, that open_clip 3.3 knows the widths of
-POOLERS = {"first": "cls_last_hidden_state_pooler", "mean": "mean_pooler"}
 # Ours and theirs; the rest of a key is the tower's own. Temperature and bias are apart.
 PREFIXES = {
     "image_tower.": "visual.trunk.",
@@ -55,27 +54,8 @@ class OpenClip:
     def check(self, encoder: Encoder) -> None:
         """Raise `ZeroVLError` for towers and poolings that open_clip does not have."""
         architecture, tower = encoder.model.architecture, encoder.model.image_tower
-        family = architecture.text_config["model_type"]
-        kind = architecture.image_tower.rpartition(":")[0]
-        if kind not in ("", "timm"):
-            raise _refusal(f"its image tower {architecture.image_tower} is not timm's")
-        if image_width(tower) != tower.num_features:
-            raise _refusal(
-                f"its image tower {architecture.image_tower} gives {image_width(tower)} features behind its last "
-                f"layer, and open_clip takes the {tower.num_features} before it"
-            )
-        if family == open_clip_text.TEXT_FAMILY:
-            if reason := open_clip_text.reason_against(architecture):
-                raise _refusal(reason)
-            return
-        if family not in FAMILIES:
-            raise _refusal(
-                f"its text tower is of the family {family}, and open_clip has {', '.join(FAMILIES)} and SigLIP's own"
-            )
-        if architecture.pooling not in POOLERS:
-            raise _refusal(
-                f"its text tower is pooled by {architecture.pooling!r}, and open_clip has {' and '.join(POOLERS)}"
-            )
+        if reason := export_forms.against_open_clip(architecture) or _reason_of_tower(architecture, tower):
+            raise ZeroVLError(f"--to open-clip: the model cannot be one of open_clip: {reason}; use --to onnx")
 
     def write(self, encoder: Encoder, folder: Path) -> None:
         """Write the folder."""
@@ -88,7 +68,7 @@ class OpenClip:
         if architecture.image_options:
             (folder / IMAGE_TOWER).mkdir()
             write_json(folder / IMAGE_TOWER / "config.json", _timm_config(encoder.model))
-        if not _is_siglip(architecture):
+        if not export_forms.is_siglip(architecture):
             (folder / TEXT_TOWER).mkdir()
             # open_clip masks what equals pad_token_id, so it must be the tokenizer's.
             text_config = architecture.text_config | {"pad_token_id": encoder.tokenizer.special.pad}
@@ -122,18 +102,19 @@ def write_transform(architecture: Architecture, folder: Path) -> None:
         hand_along(module, folder)
 
 
-def _refusal(reason: str) -> ZeroVLError:
-    return ZeroVLError(f"--to open-clip: the model cannot be one of open_clip: {reason}; use --to onnx")
-
-
-def _is_siglip(architecture: Architecture) -> bool:
-    family: str = architecture.text_config["model_type"]
-    return family == open_clip_text.TEXT_FAMILY
+def _reason_of_tower(architecture: Architecture, tower: Any) -> str:
+    """Return what only the built towers tell against open_clip; "" where nothing does."""
+    if image_width(tower) != tower.num_features:
+        return (
+            f"its image tower {architecture.image_tower} gives {image_width(tower)} features behind its last "
+            f"layer, and open_clip takes the {tower.num_features} before it"
+        )
+    return ""
 
 
 def _config(architecture: Architecture) -> dict[str, Any]:
     name = architecture.image_tower.rpartition(":")[2]
-    siglip = _is_siglip(architecture)
+    siglip = export_forms.is_siglip(architecture)
     model: dict[str, Any] = {
         "embed_dim": architecture.embed_dim,
         "vision_cfg": {
@@ -167,7 +148,7 @@ def _transformers_settings(architecture: Architecture) -> dict[str, Any]:
         "hf_tokenizer_name": TEXT_TOWER,
         "hf_model_pretrained": False,
         "hf_proj_type": "linear",
-        "hf_pooler_type": POOLERS[architecture.pooling],
+        "hf_pooler_type": export_forms.OPEN_CLIP_POOLERS[architecture.pooling],
         "context_length": architecture.max_tokens,
     }
 
@@ -190,7 +171,7 @@ def _weights(model: DualEncoder) -> dict[str, Tensor]:
     renamed = {"logit_scale": -weights.pop("temperature").log()}
     if (bias := weights.pop("logit_bias", None)) is not None:
         renamed["logit_bias"] = bias
-    if _is_siglip(model.architecture):
+    if export_forms.is_siglip(model.architecture):
         text = {name: weights.pop(name) for name in list(weights) if name.startswith("text_")}
         renamed |= open_clip_text.written(text)
     for name, tensor in weights.items():

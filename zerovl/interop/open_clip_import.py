@@ -19,9 +19,10 @@ from zerovl.files import read_json
 from zerovl.interop import open_clip_native, open_clip_resnet, open_clip_text, open_clip_tokenizer
 from zerovl.interop.base import Sample, require
 from zerovl.interop.imported import Imported, TextSide
-from zerovl.interop.open_clip_export import CONFIG, POOLERS, PREFIXES
+from zerovl.interop.open_clip_export import CONFIG, PREFIXES
 from zerovl.interop.standalone import zerovl_transform
 from zerovl.model.architecture import Architecture
+from zerovl.model.export_forms import OPEN_CLIP_POOLERS
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import named_text_config
 from zerovl.model.weight_files import read_tensors
@@ -119,8 +120,8 @@ def _transformers_tower(
 ) -> TextSide:
     """The text tower of transformers, with the identity where open_clip has no projection."""
     _check(text, "hf_proj_type", "mlp", ("linear", None), origin)
-    _check(text, "hf_pooler_type", "mean_pooler", tuple(POOLERS.values()), origin)
-    poolings = {theirs: ours for ours, theirs in POOLERS.items()}
+    _check(text, "hf_pooler_type", "mean_pooler", tuple(OPEN_CLIP_POOLERS.values()), origin)
+    poolings = {theirs: ours for ours, theirs in OPEN_CLIP_POOLERS.items()}
     weights = {"text_projection.weight": torch.eye(width)} | _renamed(stored, origin)
     config = named_text_config(_text_folder(folder, text["hf_model_name"]))
     return TextSide(config, poolings[text.get("hf_pooler_type", "mean_pooler")], weights)

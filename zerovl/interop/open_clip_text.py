@@ -20,7 +20,6 @@ from zerovl.interop.projection_bias import moved_before
 from zerovl.model.architecture import Architecture
 from zerovl.model.text import CaptionTokenizer
 
-TEXT_FAMILY = "siglip_text_model"  # of those that are written
 _SETTINGS = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0}
 _KIND = {"no_causal_mask": False, "pool_type": "argmax", "proj_bias": False, "norm_kwargs": None, "act_kwargs": None}
 # The end of text has the largest id of CLIP's vocabulary.
@@ -115,20 +114,6 @@ def _epsilon(given: dict[str, Any] | None, place: str) -> float:
     if set(values) - {"eps"}:
         raise ZeroVLError(f"{place}: norm_kwargs is {given}; read is eps alone")
     return float(values.get("eps", 1e-5))
-
-
-def reason_against(architecture: Architecture) -> str:
-    """Return why SigLIP's text tower of a model cannot be written for open_clip; "" where it can."""
-    config = architecture.text_config
-    places, activation = config["max_position_embeddings"], config["hidden_act"]
-    if architecture.max_tokens != places:
-        return (
-            f"it cuts captions at {architecture.max_tokens} tokens and reads rows of {places}, which open_clip fills "
-            f"up to where it cuts (model.max_tokens: {places} would fit)"
-        )
-    if activation not in _ACTIVATIONS:
-        return f"the activation of its text tower is {activation}, and open_clip has {', '.join(_ACTIVATIONS)}"
-    return ""
 
 
 def settings(architecture: Architecture) -> dict[str, Any]:

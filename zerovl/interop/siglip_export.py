@@ -15,9 +15,9 @@ from transformers import SiglipConfig, SiglipModel
 from transformers.activations import ACT2FN
 
 from zerovl.interop import clip_import
+from zerovl.model import export_forms
 from zerovl.model.encoder import Encoder
 
-TEXT_FAMILY = "siglip_text_model"
 TOKENIZER_GIVES = ("input_ids",)  # a mask would hide the padding that the tower was trained to see
 _ACTIVATIONS = ("gelu_pytorch_tanh", "gelu", "quick_gelu")
 
@@ -25,14 +25,10 @@ _ACTIVATIONS = ("gelu_pytorch_tanh", "gelu", "quick_gelu")
 def reason_against(encoder: Encoder) -> str:
     """Return why a model with SigLIP's text tower is not a `SiglipModel`; "" where it is one."""
     model, architecture = encoder.model, encoder.model.architecture
-    places = architecture.text_config["max_position_embeddings"]
     if not _is_siglip(model.image_tower):
         return f"its image tower {architecture.image_tower} is not a ViT with SigLIP's pooling head"
-    if architecture.max_tokens != places:
-        return (
-            f"it cuts captions at {architecture.max_tokens} tokens and reads rows of {places}, which transformers "
-            f"fills up to where it cuts (model.max_tokens: {places} would fit)"
-        )
+    if reason := export_forms.against_hugging_face(architecture):
+        return reason
     weight = model.image_projection.weight
     if weight.shape[0] != weight.shape[1] or not torch.equal(weight, torch.eye(len(weight))):
         return "its image projection has learned, and a SiglipModel has none"

@@ -80,6 +80,11 @@ def describe_file(source: Path | bytes) -> FileInfo:
     return FileInfo(sha256_file(source), source.stat().st_size)
 
 
+def as_bytes(source: Path | bytes) -> bytes:
+    """Return the content of a file, or bytes as they are."""
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
 def identity(files: Mapping[str, FileInfo]) -> str:
     """Return one digest over the model's own files and its metrics; what is written about the model does not count."""
     return sha256_json({name: info.sha256 for name, info in files.items() if name not in _ABOUT})

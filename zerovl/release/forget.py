@@ -21,11 +21,13 @@ from zerovl.registry import blobs, collection, keys, notes
 from zerovl.registry.collection import Garbage
 from zerovl.registry.records import Replacement, Version, now
 from zerovl.registry.registry import Registry
-from zerovl.registry.release_files import SAMPLE_FILES, describe_file
+from zerovl.registry.release_files import MODEL_CARD, SAMPLE_FILES, as_bytes, describe_file
 from zerovl.registry.stores.base import MissingKeyError
 from zerovl.release.sample_pictures import SamplePicture, pictures, without
+from zerovl.release.usage import without_captions
 from zerovl.text_format import plural
 
+_SHOW_PICTURES = (*SAMPLE_FILES, MODEL_CARD)  # the card has a caption of the sample
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,13 +65,12 @@ def without_forgotten(registry: Registry, name: str, files: Mapping[str, Path | 
     forgotten = digests(registry, name)
     if not forgotten or not set(SAMPLE_FILES) <= files.keys():
         return dict(files)
-    pairs, embeddings = (_bytes(files[path]) for path in SAMPLE_FILES)
-    gone = [picture for picture in pictures(pairs, SAMPLE_FILES[0]) if picture.sha256 in forgotten]
+    shown = {path: as_bytes(files[path]) for path in _SHOW_PICTURES if path in files}
+    gone = [picture for picture in pictures(shown[SAMPLE_FILES[0]], SAMPLE_FILES[0]) if picture.sha256 in forgotten]
     if not gone:
         return dict(files)
     logger().warning(f"the sample goes without {plural(len(gone), 'picture')} that must not be in releases of {name}")
-    smaller = without(pairs, embeddings, gone, SAMPLE_FILES[1])
-    return {**files, **dict(zip(SAMPLE_FILES, smaller, strict=True))}
+    return {**files, **_without(shown, gone, SAMPLE_FILES[1])}
 
 
 def withdraw(registry: Registry, version: Version, by: str) -> bool:
@@ -149,9 +150,9 @@ def _missing(version: Version) -> ZeroVLError:
 
 
 def _replace(registry: Registry, version: Version, gone: list[SamplePicture], by: str, why: str) -> None:
-    pairs, embeddings = (_stored(registry, version, path) for path in SAMPLE_FILES)
-    smaller = without(pairs, embeddings, gone, f"{version.reference}: {SAMPLE_FILES[1]}")
-    sources: dict[str, Path | bytes] = dict(zip(SAMPLE_FILES, smaller, strict=True))
+    shown = {path: _stored(registry, version, path) for path in _SHOW_PICTURES if path in version.files}
+    smaller = _without(shown, gone, f"{version.reference}: {SAMPLE_FILES[1]}")
+    sources: dict[str, Path | bytes] = {path: data for path, data in smaller.items() if data != shown[path]}
     described = {path: describe_file(source) for path, source in sources.items()}
     before = version.files
     replaced = {
@@ -163,9 +164,15 @@ def _replace(registry: Registry, version: Version, gone: list[SamplePicture], by
     blobs.keep(registry.store, version.name, described, sources)
 
 
+def _without(shown: Mapping[str, bytes], gone: list[SamplePicture], origin: str) -> dict[str, bytes]:
+    """Return the files of a release that show pictures without some of them; `origin` names the embeddings."""
+    pairs, embeddings = (shown[path] for path in SAMPLE_FILES)
+    found = dict(zip(SAMPLE_FILES, without(pairs, embeddings, gone, origin), strict=True))
+    if MODEL_CARD in shown:
+        captions = {caption for picture in gone for caption in picture.captions}
+        found[MODEL_CARD] = without_captions(shown[MODEL_CARD], captions)
+    return found
+
+
 def _stored(registry: Registry, version: Version, path: str) -> bytes:
     return blobs.read(registry.store, version.name, version.files[path].sha256)
-
-
-def _bytes(source: Path | bytes) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()

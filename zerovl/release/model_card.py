@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from zerovl.evaluation.markdown import further_tables
@@ -34,9 +35,8 @@ _LIMITS = """\
 _EXPORTS = """\
 ## With other libraries
 
-A model is written for another library where that has its kind of towers; else the command says why, and which form is
-left. The lines run in the folder that it wrote, with `picture` an image of Pillow; the README.md there says how far the
-embeddings are from these.
+The lines run in the folder that the command wrote, with `picture` an image of Pillow; the README.md there says how far
+the embeddings are from these.
 
 """
 
@@ -56,12 +56,19 @@ def render(
     *,
     usage: str,
     details: Mapping[str, Any],
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Write the card as Markdown; `usage` is the Python that loads the release, `details` what `details.json` has."""
+    """Write the card as Markdown.
+
+    Args:
+        usage: the Python that loads the release.
+        details: what `details.json` has.
+        refused: why the model cannot be exported, by the form of export; "" or no reason where it can.
+    """
     sections = [
         _HEAD.format(task=_task(metrics)) + f"\n# {params.register_.name}\n\n{_summary(params)}",
         f"## How to use it\n\n```python\n{usage}\n```",
-        _EXPORTS + "\n\n".join(_export(form, lines) for form, lines in USAGE.items()),
+        _EXPORTS + "\n\n".join(_export(form, lines, refused.get(form, "")) for form, lines in USAGE.items()),
         "## Training data\n\n" + _data_table(manifest),
         "## Scores\n\n" + _warnings(provenance) + _scores(metrics, details, params.evaluate.sample),
         "## Limits\n\n"
@@ -76,7 +83,9 @@ def render(
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 
-def _export(form: str, lines: str) -> str:
+def _export(form: str, lines: str, refused: str) -> str:
+    if refused:
+        return f"`--to {form}` is not for this model: {refused}."
     return f"`zerovl export MODEL --to {form} --out DIR`\n\n```python\n{lines}\n```"
 
 

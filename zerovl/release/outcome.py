@@ -9,7 +9,8 @@ from zerovl.log import logger
 from zerovl.params import RegisterParams
 from zerovl.registry.registry import Registry
 from zerovl.release.provenance import why_not_again
-from zerovl.release.publish import Registered, usage_lines
+from zerovl.release.publish import Registered
+from zerovl.release.usage import usage_lines
 from zerovl.text_format import answer, file_size, plural
 
 
@@ -62,4 +63,5 @@ def tell(registered: Registered, section: RegisterParams, before: Collection[int
         if not reason.passed or reason.note or reason.low is not None:
             print(f"  {reason}")
     label = section.alias if move else str(version.number)
-    print("load it with:\n" + "\n".join(f"    {line}" for line in usage_lines(section, label).splitlines()))
+    lines = usage_lines(section, label, registered.caption).splitlines()
+    print("load it with:\n" + "\n".join(f"    {line}" for line in lines))

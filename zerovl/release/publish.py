@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE, OVERALL, headline_block
 from zerovl.files import read_json, sha256_file
 from zerovl.log import logger
+from zerovl.model import export_forms
+from zerovl.model.architecture import Architecture
 from zerovl.params import Params, RegisterParams, as_dict
 from zerovl.registry import release_files
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry
+from zerovl.registry.release_files import SAMPLE_FILES, as_bytes
 from zerovl.release import forget, hooks, model_card, moved_away, provenance
 from zerovl.release.gate import Compare, Comparison, LostHolder, NoHolder, Verdict, judge
 from zerovl.release.moved_away import MovedAway
 from zerovl.release.promote import promote
+from zerovl.release.usage import NO_SAMPLE, example_caption, usage_lines
 from zerovl.workspace import Workspace
 
 _ATTEMPTS = 10  # of a decision, where others keep moving the alias
@@ -40,6 +45,7 @@ class Registered:
 
     version: Version
     verdict: Verdict  # of now; a version that was there before keeps its own
+    caption: str  # of its sample, as an example
     move: Move | None = None  # of the alias; None where it did not move
     moved_away: MovedAway | None = None  # why the alias stays although the gate passed the model
 
@@ -71,16 +77,17 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
         origin["classification"] = sets
     # The number is not known yet, and the alias may stay with another version.
     usage = "# VERSION: see `zerovl registry list`, or name the folder of this card instead\n"
-    usage += usage_lines(params.register_, "VERSION")
+    sample = {name: _require(workspace.evaluation_report / name) for name in SAMPLE_FILES if params.evaluate.sample}
+    usage += usage_lines(params.register_, "VERSION", _caption(sample))
     details = provenance.report(workspace.evaluation_details)
-    card = model_card.render(params, metrics, manifest, origin, usage=usage, details=details)
+    refused = _refused_exports(workspace.model / release_files.CONFIG)
+    card = model_card.render(params, metrics, manifest, origin, usage=usage, details=details, refused=refused)
     files: dict[str, Path | bytes] = dict(release_files.collect(workspace.model))
     files[release_files.METRICS] = metrics_path
     files[release_files.QUERIES] = _require(workspace.evaluation_queries)
     if workspace.evaluation_items.is_file():  # an evaluation of before there was one lacks it
         files[release_files.ITEMS] = workspace.evaluation_items
-    if params.evaluate.sample:
-        files |= {name: _require(workspace.evaluation_report / name) for name in release_files.SAMPLE_FILES}
+    files |= sample
     files[release_files.PROVENANCE] = (json.dumps(origin, indent=2, ensure_ascii=False) + "\n").encode()
     files[release_files.MODEL_CARD] = card.encode()
     return Candidate(files, metrics, origin)
@@ -99,6 +106,7 @@ def publish_and_judge(
     """
     by = provenance.who()
     files = forget.without_forgotten(registry, section.name, candidate.files)
+    caption = _caption(files)
     identity = release_files.identity({name: release_files.describe_file(source) for name, source in files.items()})
     for _ in range(_ATTEMPTS):
         current = registry.current(section.name, section.alias) if section.alias else None
@@ -119,9 +127,9 @@ def publish_and_judge(
                 f"`zerovl registry gc {version.name}` removes the files that have it"
             )
         if not section.alias or not verdict.passed:
-            return Registered(version, verdict)
+            return Registered(version, verdict, caption)
         if away := moved_away.find(registry, version, section.alias):
-            return Registered(version, verdict, moved_away=away)
+            return Registered(version, verdict, caption, moved_away=away)
         move = promote(
             registry,
             version,
@@ -133,7 +141,7 @@ def publish_and_judge(
             hooks=hooks.configured(section.hooks),
         )
         if move:
-            return Registered(version, verdict, move)
+            return Registered(version, verdict, caption, move)
     raise ZeroVLError(
         f"{version.reference}: registered, but {section.name}@{section.alias} was moved by others {_ATTEMPTS} times "
         "meanwhile; run `dvc repro register` again"
@@ -152,6 +160,19 @@ def _measure(
         compare(registry, holder),
         holder=Holder.released(holder.reference, f"{holder.name}@{current.alias}", holder.metrics),
     )
+
+
+def _caption(files: Mapping[str, Path | bytes]) -> str:
+    pairs = files.get(SAMPLE_FILES[0])
+    return NO_SAMPLE if pairs is None else example_caption(as_bytes(pairs), SAMPLE_FILES[0])
+
+
+def _refused_exports(config: Path) -> dict[str, str]:
+    """Why a model has a form of export not, by the form; nothing of one whose config nobody can read or load."""
+    try:
+        return export_forms.reasons_against(Architecture.from_json(read_json(config), str(config)))
+    except ZeroVLError:
+        return {}
 
 
 def _require(path: Path) -> Path:
@@ -176,12 +197,3 @@ def _require_valid_data(path: Path, manifest: dict[str, Any]) -> None:
         raise ZeroVLError(
             f"{path}: of data {digest}, but the manifest is {manifest.get('digest')}; run `dvc repro validate`"
         )
-
-
-def usage_lines(section: RegisterParams, label: str) -> str:
-    """Return the Python that loads a release by its alias or number."""
-    return (
-        "import zerovl\n"
-        f'model = zerovl.load("{section.store.rstrip("/")}/{section.name}@{label}")\n'
-        'scores = model.encode_text(["two skiers on a slope"]) @ model.encode_image(["a.jpg", "b.jpg"]).T'
-    )

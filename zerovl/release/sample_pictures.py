@@ -24,6 +24,7 @@ class SamplePicture:
     key: str  # as the manifest has it
     sha256: str  # of its bytes as they are stored
     members: tuple[str, str]  # of the tar: the picture, and its JSON
+    captions: tuple[str, ...]
 
 
 def pictures(pairs: bytes, origin: str) -> list[SamplePicture]:
@@ -32,10 +33,10 @@ def pictures(pairs: bytes, origin: str) -> list[SamplePicture]:
         with tarfile.open(fileobj=io.BytesIO(pairs)) as tar:
             content = {member.name: _content(tar, member) for member in tar if member.isfile()}
         found = []
-        for row, record in enumerate(sorted(name for name in content if name.endswith(".json"))):
-            picture = f"{record.removesuffix('.json')}.jpg"
-            digest = hashlib.sha256(content[picture]).hexdigest()
-            found.append(SamplePicture(row, str(json.loads(content[record])["key"]), digest, (picture, record)))
+        for row, member in enumerate(sorted(name for name in content if name.endswith(".json"))):
+            picture, record = f"{member.removesuffix('.json')}.jpg", json.loads(content[member])
+            digest, captions = hashlib.sha256(content[picture]).hexdigest(), tuple(map(str, record["captions"]))
+            found.append(SamplePicture(row, str(record["key"]), digest, (picture, member), captions))
     except (tarfile.TarError, ValueError, LookupError, TypeError) as error:
         raise ZeroVLError(f"{origin}: no readable sample ({error!r})") from None
     return found
