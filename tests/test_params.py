@@ -8,8 +8,9 @@ import yaml
 from tests.support.paths import ROOT
 from zerovl import params, params_file
 from zerovl.commands import recipe
+from zerovl.comparison.parameters import by_key
 from zerovl.errors import ZeroVLError
-from zerovl.params import Params
+from zerovl.params import FilterParams, Params
 
 
 def test_the_file_in_the_project_is_the_demo_as_written_by_the_command(tmp_path: Path) -> None:
@@ -107,6 +108,21 @@ def test_a_second_recipe_leaves_nothing_of_the_first(tmp_path: Path) -> None:
 def test_written_comments_do_not_change_the_values(tmp_path: Path) -> None:
     params_file.write(Params(), tmp_path / "p.yaml", head="one\ntwo")
     assert yaml.safe_load((tmp_path / "p.yaml").read_text()) == params.as_dict(Params())
+
+
+def test_a_file_from_before_there_were_filters_leaves_nothing_out() -> None:
+    """Their defaults have changed since; a section that is there is whole, and means what it says."""
+    written = params.as_dict(Params())
+    assert params_file.parse(written, "p.yaml").prepare.filters == FilterParams(min_side=16, leaks="exact")
+    del written["prepare"]["filters"]
+    older = params_file.parse(written, "p.yaml")
+    assert older.prepare.filters == FilterParams(min_side=0, leaks="keep")
+    assert by_key(written, "p.yaml")["prepare.filters.min_side"] == 0
+    again = params.as_dict(older)
+    assert params_file.parse(again, "p.yaml") == older
+    del again["prepare"]["filters"]["leaks"]
+    with pytest.raises(ZeroVLError, match=r"prepare\.filters\.leaks: missing"):
+        params_file.parse(again, "p.yaml")
 
 
 def test_sections_are_frozen() -> None:

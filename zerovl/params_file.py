@@ -15,6 +15,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
 from zerovl.log import logger
 from zerovl.params import MachineParams, Params, Section, as_dict
+from zerovl.params.later import WITHOUT_SECTION
 from zerovl.text_format import plural
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
@@ -22,7 +23,7 @@ _MOVED = frozenset(MachineParams.model_fields) - {
     *("threads", "cache_features", "shards", "shard_cache", "keep_streams", "tracking", "gpu_wait_minutes"),
     *("checkpoint_copy", "shard_gathers", "shard_within"),
 }
-# Settings that came later than the file's form: a file without them means their defaults.
+# Settings that came later than the file's form: a file without them means their defaults, or `WITHOUT_SECTION`.
 _LATER = frozenset(
     {
         "prepare.draw_valid",
@@ -137,13 +138,23 @@ def parse(values: dict[str, Any], origin: str) -> Params:
     values = move_to_machine(values, origin)
     problems = [f"{key}: missing; add it (the demo has {default!r})" for key, default in _missing(Params, values)]
     try:
-        params = Params.model_validate(values)
+        params = Params.model_validate(with_older_meaning(values))
     except ValidationError as error:
         problems += [_describe(item) for item in error.errors()]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ZeroVLError(f"{origin}: {plural(len(problems), 'error')}\n{lines}")
     return params
+
+
+def with_older_meaning(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's sections, with what was done before there were sections that it lacks."""
+    for key, before in WITHOUT_SECTION.items():
+        section, _, name = key.partition(".")
+        there = values.get(section)
+        if isinstance(there, dict) and name not in there:
+            values = values | {section: there | {name: before}}
+    return values
 
 
 def move_to_machine(values: dict[str, Any], origin: str) -> dict[str, Any]:

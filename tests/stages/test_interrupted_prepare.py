@@ -30,7 +30,6 @@ from zerovl.data.raw import kept_units, pack, pack_sources
 from zerovl.data.raw.records import Picture, Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
-from zerovl.params import FilterParams
 
 KILLS = 10
 PATIENCE = 60_000  # milliseconds: who waits for so long has found a fault
@@ -253,7 +252,7 @@ def test_what_filters_left_out_is_taken_over_too(tmp_path: Path) -> None:
         Record("here", number, ("a caption",), (number,), Picture(str(tmp_path / f"raw/a/train/{number}.jpg")))
         for number in range(2)
     )
-    filters = SampleFilters(FilterParams(max_aspect=3))
+    filters = SampleFilters(max_aspect=3)
     unit = pack.Unit(str(tmp_path / "shards"), "a", "train", 0, records, 0, 10**6, filters)
     kept = kept_units.KeptUnits(str(tmp_path / "kept"), "code", str(tmp_path / "passing"))
     first = kept.pack(unit)

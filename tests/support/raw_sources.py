@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from zerovl.data.manifest import Manifest
-from zerovl.params import DataParams, Params, PrepareParams, SourceParams
+from zerovl.params import DataParams, FilterParams, Params, PrepareParams, SourceParams
 from zerovl.stages import prepare
 from zerovl.workspace import Workspace
 
@@ -73,15 +73,20 @@ def sample(key: str, seed: int, caption: str = "a caption") -> list[tuple[str | 
     ]
 
 
+def asked_filters(**asked: Any) -> FilterParams:
+    """Those filters and no others, not even those that are on by default."""
+    return FilterParams(**{"min_side": 0, "leaks": "keep"} | asked)
+
+
 def run_prepare(root: Path, **settings: Any) -> Manifest:
-    """`prepare` over the folders of `root/raw`, without a tokenizer unless asked for."""
-    values = {"tokenizer_vocab": 0, "shard_samples": 4} | settings
+    """`prepare` over the folders of `root/raw`, without a tokenizer and filters unless asked for."""
+    values = {"tokenizer_vocab": 0, "shard_samples": 4, "filters": asked_filters()} | settings
     return prepare.run(Params(data=DataParams(raw="raw"), prepare=PrepareParams(**values)), Workspace(root))
 
 
 def run_sources(root: Path, *sources: dict[str, Any], **settings: Any) -> Manifest:
-    """`prepare` over sources that are named one by one, without a tokenizer unless asked for."""
-    values = {"tokenizer_vocab": 0} | settings
+    """`prepare` over sources that are named one by one, without a tokenizer and filters unless asked for."""
+    values = {"tokenizer_vocab": 0, "filters": asked_filters()} | settings
     chosen = DataParams(sources=[SourceParams(**source) for source in sources])
     return prepare.run(Params(data=chosen, prepare=PrepareParams(**values)), Workspace(root))
 

@@ -28,14 +28,15 @@ class Parameter:
 def by_key(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Return sections of params.yaml as dotted keys.
 
-    Settings that came later than the file have their defaults, so that an older file differs by what it says alone;
-    others that it lacks stay unknown. What today's code cannot read is returned as it is. `origin` is for messages.
+    Settings that came later than the file have what it means without them, so that an older file differs by what it
+    says alone; others that it lacks stay unknown. What today's code cannot read is returned as it is. `origin` is for
+    messages.
     """
     values = params_file.move_to_machine(dict(values), origin)
     said = _flat(values)
     others = {name: section for name, section in as_dict(Params()).items() if name not in values}
     try:
-        whole = _flat(as_dict(Params.model_validate({**others, **values})))
+        whole = _flat(as_dict(Params.model_validate({**others, **params_file.with_older_meaning(values)})))
     except ValidationError:
         return said
     return {

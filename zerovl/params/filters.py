@@ -83,10 +83,11 @@ class FilterParams(Section):
     """What is left out, and counted with its reason; 0, an empty list and `keep` leave nothing out.
 
     Of captions, single ones are left out, and a picture goes with its last one. All other filters leave out a
-    picture with all of its captions.
+    picture with all of its captions. On by default is what the hard rules of `ValidateParams` would refuse of a single
+    picture, within their own defaults: one tiny or leaked picture is no reason to stop the pipeline.
     """
 
-    min_side: int = Field(0, ge=0, description="pictures with a shorter side are left out, pixels as stored; 0: none")
+    min_side: int = Field(16, ge=0, description="pictures with a shorter side are left out, pixels as stored; 0: none")
     max_aspect: float = Field(0.0, ge=0, description="pictures whose longer side over the shorter is more; 0: none")
     min_area: int = Field(0, ge=0, description="pictures of fewer pixels, width times height as stored; 0: none")
     min_caption_words: int = Field(0, ge=0, description="captions of fewer words; 0: none")
@@ -100,7 +101,7 @@ class FilterParams(Section):
         0.5, gt=0, le=1, description="captions of whose letters a smaller share is of `scripts` are left out"
     )
     leaks: Literal["keep", "exact", "near"] = Field(
-        "keep", description="training loses the pictures that valid has too, by their bytes or by their looks"
+        "exact", description="training loses the pictures that valid has too, by their bytes or by their looks"
     )
     duplicates: Literal["keep", "exact", "near"] = Field(
         "keep", description="of equal or alike pictures one stays, that of valid before that of train"

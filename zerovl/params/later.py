@@ -41,3 +41,6 @@ LATER: dict[str, dict[str, Any]] = {
     # Of streamed pairs alone; what prepared ones were made with is in the digest of their data.
     "prepare": {"max_caption_bytes": 10_000, "max_pixels": 50_000_000},
 }
+
+# What a file from before a section means, where that is not the default of today.
+WITHOUT_SECTION: dict[str, dict[str, Any]] = {"prepare.filters": {"min_side": 0, "leaks": "keep"}}

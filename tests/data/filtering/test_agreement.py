@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.raw_sources import jpeg, rows, run_prepare, write_csv
+from tests.support.raw_sources import asked_filters, jpeg, rows, run_prepare, write_csv
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.filter_models import models_asked
 from zerovl.data.filtering.left_out_tables import Tallies, Tally, first_examples, load_tallies, save_tallies
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 from zerovl.model.agreement import EncoderScorer
-from zerovl.params import AgreementParams, FilterParams
+from zerovl.params import AgreementParams
 
 
 class ByName:
@@ -48,7 +48,7 @@ def write_source(folder: Path, split: str, scores: list[list[int]]) -> None:
 def scored(root: Path, **bounds: Any) -> Manifest:
     """The filter over what `prepare` made of `root/raw`."""
     manifest = run_prepare(root, shard_samples=2)
-    settings = FilterParams(agreement=AgreementParams(model="bundle", **bounds))
+    settings = asked_filters(agreement=AgreementParams(model="bundle", **bounds))
     tallies: Tallies = {source: {} for source, _ in manifest.splits}
     manifest, tallies = leave_out_of_all(manifest, tallies, settings, root / "data" / "shards", ByName())
     save_tallies(manifest.folder, tallies)
@@ -106,7 +106,7 @@ def test_a_model_that_is_not_there_stops_before_anything_is_packed(tmp_path: Pat
     write_source(tmp_path / "raw" / "photos", "train", [[1]])
     agreement = AgreementParams(model=str(tmp_path / "nowhere"), min_score=0.1)
     with pytest.raises(ZeroVLError, match=r"nowhere.*no such folder"):
-        run_prepare(tmp_path, filters=FilterParams(agreement=agreement))
+        run_prepare(tmp_path, filters=asked_filters(agreement=agreement))
     assert not (tmp_path / "data").exists()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.raw_sources import all_bytes, encoded, jpeg, picture, rows, run_prepare, write_csv
+from tests.support.raw_sources import all_bytes, asked_filters, encoded, jpeg, picture, rows, run_prepare, write_csv
 from zerovl.data import bucket_files
 from zerovl.data.filtering import duplicates, near_pairs
 from zerovl.data.filtering.left_out_tables import Tally, entries, first_examples, load_tallies
@@ -21,7 +21,6 @@ from zerovl.data.manifest import Manifest, SplitInfo
 from zerovl.data.shards import ShardReader, read_row
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
-from zerovl.params import FilterParams
 
 Pictures = dict[int, tuple[bytes, list[str]]]  # by image id
 
@@ -35,8 +34,8 @@ def write_source(folder: Path, split: str, pictures: Pictures) -> None:
     write_csv(folder / f"{split}_anno.csv", table)
 
 
-def prepared(root: Path, **filters: Any) -> Manifest:
-    return run_prepare(root, filters=FilterParams(**filters))
+def prepared(root: Path, **asked: Any) -> Manifest:
+    return run_prepare(root, filters=asked_filters(**asked))
 
 
 def kept_ids(manifest: Manifest, source: str, split: str = "train") -> list[int]:

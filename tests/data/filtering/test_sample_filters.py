@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.support.raw_sources import all_bytes, jpeg, rows, run_prepare, write_csv, write_zerovl
+from tests.support.raw_sources import all_bytes, asked_filters, jpeg, rows, run_prepare, write_csv, write_zerovl
 from zerovl.data.filtering.left_out_tables import Tally, first_examples, load_tallies, table_path
 from zerovl.data.filtering.sample_filters import KEEP_ALL, SampleFilters, sample_filters
 from zerovl.data.manifest import Manifest
@@ -32,8 +33,8 @@ def write_source(folder: Path, pictures: list[tuple[tuple[int, int], list[str]]]
     write_csv(folder / f"{split}_anno.csv", table)
 
 
-def prepared(root: Path, **filters: Any) -> Manifest:
-    return run_prepare(root, filters=FilterParams(**filters))
+def prepared(root: Path, **asked: Any) -> Manifest:
+    return run_prepare(root, filters=asked_filters(**asked))
 
 
 def broken_rules(manifest: Manifest, workspace: Workspace) -> dict[str, Rule]:
@@ -59,8 +60,8 @@ def broken_rules(manifest: Manifest, workspace: Workspace) -> dict[str, Rule]:
         ({"min_area": 1000}, (10, 100), None),
     ],
 )
-def test_a_picture_is_refused_by_its_size(filters: dict[str, float], size: tuple[int, int], reason: str | None) -> None:
-    refusal = SampleFilters(FilterParams(**filters)).refuse_picture(*size)  # type: ignore[arg-type]
+def test_a_picture_is_refused_by_its_size(filters: dict[str, Any], size: tuple[int, int], reason: str | None) -> None:
+    refusal = SampleFilters.of(FilterParams(**{"min_side": 0} | filters)).refuse_picture(*size)
     assert (refusal.reason if refusal else None) == reason
     assert refusal is None or refusal.detail == f"{size[0]}x{size[1]} pixels"
 
@@ -86,7 +87,7 @@ def test_a_picture_is_refused_by_its_size(filters: dict[str, float], size: tuple
 def test_a_caption_is_refused_by_its_length_and_its_script(
     filters: dict[str, Any], caption: str, reason: str | None
 ) -> None:
-    refusals = SampleFilters(FilterParams(**filters)).refuse_captions([caption])
+    refusals = SampleFilters.of(FilterParams(**filters)).refuse_captions([caption])
     assert [refusal.reason if refusal else None for refusal in refusals] == [reason]
 
 
@@ -127,18 +128,29 @@ def test_the_table_has_every_entry_and_the_first_pictures(tmp_path: Path) -> Non
     assert [entry["picture"] is not None for entry in table] == [True] * 5 + [False] * 4
 
 
-def test_one_tiny_picture_no_longer_stops_the_pipeline(tmp_path: Path) -> None:
-    write_source(tmp_path / "raw" / "photos", [((40, 30), ["a dog"]), ((8, 8), ["<b>tiny</b>"])])
-    workspace = Workspace(tmp_path)
+def test_one_tiny_and_one_leaked_picture_do_not_stop_the_pipeline(tmp_path: Path) -> None:
+    """By default; what takes them is what the hard rules of validation would refuse otherwise."""
+    folder, workspace = tmp_path / "raw", Workspace(tmp_path)
+    write_source(folder / "photos", [((40, 30), ["a dog"]), ((8, 8), ["<b>tiny</b>"]), ((40, 30), ["in valid too"])])
+    write_source(folder / "web", [((15, 400), ["a tiny one of valid"]), ((40, 30), ["a cat"])], "valid")
+    shutil.copy(folder / "photos/train/2.jpg", folder / "web/valid/1.jpg")
     broken = broken_rules(prepared(tmp_path), workspace)
+    assert sorted(name for name, rule in broken.items() if rule.level == "hard") == ["image_side", "leaked"]
     assert "leave them out by prepare.filters.min_side and run `dvc repro`" in broken["image_side"].fix
-    prepared(tmp_path, min_side=16)
+    manifest = run_prepare(tmp_path, filters=FilterParams())
+    assert [row["image_id"] for row in rows(manifest, "photos")] == [0]
+    assert [row["image_id"] for row in rows(manifest, "web", "valid")] == [1]
     validate.run(Params(), workspace)
     verdict = json.loads(workspace.validation_verdict.read_text())
-    assert verdict["left_out"] == {"photos": {"train": {"min_side": {"samples": 1, "captions": 1}}}}
+    one = {"samples": 1, "captions": 1}
+    assert verdict["left_out"] == {
+        "photos": {"train": {"min_side": one, "leaks": one}},
+        "web": {"valid": {"min_side": one}},
+    }
     page = workspace.validation_page.read_text()
     section = page[page.index("Left out by filters") :]
-    assert "8x8 pixels" in section
+    for found in ("8x8 pixels", "15x400 pixels", "same bytes as web-1"):
+        assert found in section
     assert "data:image/jpeg;base64," in section
     assert "&lt;b&gt;tiny" in section
     assert "<b>tiny" not in page
@@ -159,8 +171,8 @@ def test_filters_that_leave_nothing_out_change_no_byte(tmp_path: Path) -> None:
     prepared(tmp_path / "on", min_side=8, min_caption_words=1, scripts=["latin"])
     off, on = (all_bytes(tmp_path / name / "data") for name in ("off", "on"))
     assert off == on
-    assert isinstance(sample_filters(FilterParams(scripts=["latin"])), SampleFilters)
-    assert sample_filters(FilterParams()) is KEEP_ALL
+    assert sample_filters(FilterParams()) == SampleFilters(min_side=16)
+    assert sample_filters(FilterParams(min_side=0)) is KEEP_ALL
 
 
 def test_any_number_of_processes_leaves_out_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

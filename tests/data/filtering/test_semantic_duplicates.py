@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.raw_sources import all_bytes, encoded, jpeg, picture, rows, run_prepare, write_csv
+from tests.support.raw_sources import all_bytes, asked_filters, encoded, jpeg, picture, rows, run_prepare, write_csv
 from zerovl.data.filtering import embedding_clusters, embedding_copies
 from zerovl.data.filtering.dataset_filters import leave_out_of_all
 from zerovl.data.filtering.embedding_clusters import clusters, unit_rows
@@ -22,7 +22,7 @@ from zerovl.data.filtering.left_out_tables import Tallies, Tally, entries, load_
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 from zerovl.model.picture_embeddings import EncoderEmbedder
-from zerovl.params import FilterParams, SemanticDuplicatesParams
+from zerovl.params import SemanticDuplicatesParams
 
 
 def drawn_embeddings(pictures: int, copies: int, width: int = 16) -> Any:
@@ -121,8 +121,8 @@ def filtered(root: Path, **settings: Any) -> Manifest:
     manifest = run_prepare(root, shard_samples=2)
     chosen = SemanticDuplicatesParams(model="bundle", max_cosine=0.97, **settings)
     tallies: Tallies = {source: {} for source, _ in manifest.splits}
-    filters, shards = FilterParams(semantic_duplicates=chosen), root / "data" / "shards"
-    manifest, tallies = leave_out_of_all(manifest, tallies, filters, shards, embedder=ByColours())
+    settings, shards = asked_filters(semantic_duplicates=chosen), root / "data" / "shards"
+    manifest, tallies = leave_out_of_all(manifest, tallies, settings, shards, embedder=ByColours())
     save_tallies(manifest.folder, tallies)
     return manifest
 
@@ -159,7 +159,7 @@ def test_sources_can_be_compared_each_by_itself(tmp_path: Path) -> None:
 def test_embeddings_that_are_not_finite_are_refused_with_the_picture(tmp_path: Path) -> None:
     write_copies(tmp_path)
     manifest = run_prepare(tmp_path)
-    settings = FilterParams(semantic_duplicates=SemanticDuplicatesParams(model="bundle", max_cosine=0.9))
+    settings = asked_filters(semantic_duplicates=SemanticDuplicatesParams(model="bundle", max_cosine=0.9))
     with pytest.raises(ZeroVLError, match=r"alpha-0: .*semantic_duplicates gives an embedding that is not finite"):
         leave_out_of_all(manifest, {}, settings, tmp_path / "data" / "shards", embedder=Broken())
     assert not (tmp_path / "data" / "shards" / ".filters").exists()
@@ -188,5 +188,5 @@ def test_a_model_that_is_not_there_stops_before_anything_is_packed(tmp_path: Pat
     write_copies(tmp_path)
     chosen = SemanticDuplicatesParams(model=str(tmp_path / "nowhere"), max_cosine=0.9)
     with pytest.raises(ZeroVLError, match=r"nowhere.*no such folder"):
-        run_prepare(tmp_path, filters=FilterParams(semantic_duplicates=chosen))
+        run_prepare(tmp_path, filters=asked_filters(semantic_duplicates=chosen))
     assert not (tmp_path / "data").exists()

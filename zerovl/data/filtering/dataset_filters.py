@@ -43,7 +43,7 @@ def leave_out_of_all(
     Returns the manifest and the counts as they are then. The same samples give the same result, in whatever number of
     processes they were packed.
     """
-    if not _asked(settings) and scorer is None and embedder is None:
+    if not _asked(settings, manifest) and scorer is None and embedder is None:
         return manifest, tallies
     rows = UsableRows.of(manifest)
     with _scratch(shards / _SCRATCH) as scratch:
@@ -63,9 +63,11 @@ def leave_out_of_all(
         return _rewritten(rows, fates, tallies, shards)
 
 
-def _asked(settings: FilterParams) -> bool:
-    compared = (settings.leaks, settings.duplicates) != ("keep", "keep")
-    return compared or bool(settings.max_caption_repeats or settings.max_caption_share)
+def _asked(settings: FilterParams, manifest: Manifest) -> bool:
+    """Whether something may be left out: leaks, which are on by default, need pictures of both kinds of splits."""
+    with_pairs = {split for (_, split), info in manifest.splits.items() if info.pairs}
+    leaks = settings.leaks != "keep" and len(with_pairs) > 1
+    return leaks or settings.duplicates != "keep" or bool(settings.max_caption_repeats or settings.max_caption_share)
 
 
 def _rewritten(rows: UsableRows, fates: Fates, tallies: Tallies, shards: Path) -> tuple[Manifest, Tallies]:
