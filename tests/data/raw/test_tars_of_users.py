@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.support import raw_sources
+from tests.support import raw_sources, s3
 from zerovl.data.raw import tar_samples
 from zerovl.data.raw.tar_ids import ImageIds, _joined
 from zerovl.errors import ZeroVLError
@@ -23,7 +24,7 @@ def samples(keys: list[str]) -> Members:
 
 
 def read(path: Path) -> list[tar_samples.TarSample]:
-    return list(tar_samples.read_samples(str(path), path.name))
+    return list(tar_samples.read_samples(str(path), path.name, lambda: None))
 
 
 def captions(found: list[tar_samples.TarSample]) -> dict[str, str]:
@@ -53,6 +54,39 @@ def test_members_that_go_along_with_a_sample(tmp_path: Path) -> None:
     assert found[0].picture is not None
     assert found[0].picture.size == len(own[0][1])
     assert json.loads(found[0].description or b"")["caption"] == "a caption"
+
+
+def test_pairs_whose_keys_begin_with_anothers_are_pairs(tmp_path: Path) -> None:
+    """`photo.1.jpg` and `photo.1.txt` beside `photo.jpg`, in whatever order; a mask and a number are none."""
+    pairs = samples(["photo", "photo.1", "photo.1.2", "zebra"])
+    mask = ("photo.seg.png", raw_sources.encoded(raw_sources.picture(9), "PNG"))
+    members: Members = [*pairs, mask, ("photo.cls.json", b"3"), ("photo.emb.npy", b"x")]
+    orders = {
+        "sorted": sorted(members, key=lambda member: str(member[0])),
+        "behind": [*pairs[:9], *members[-3:], *pairs[9:]],
+        "by kind": sorted(pairs[:9] + members[-3:], key=lambda m: str(m[0]).rpartition(".")[2]) + pairs[9:],
+        "far apart": sorted(members, key=lambda member: str(member[0]).rpartition(".")[2]),
+    }
+    expected = {key: f"caption of {key}" for key in ("photo", "photo.1", "photo.1.2", "zebra")}
+    for order, ordered in orders.items():
+        raw_sources.write_tar(tmp_path / "0.tar", ordered)
+        found = read(tmp_path / "0.tar")
+        assert captions(found) == expected, order
+        assert len(found) == 4, order
+        sizes = {sample.key: sample.picture.size for sample in found if sample.picture}
+        assert sizes == {str(name)[:-4]: len(data) for name, data in pairs if str(name).endswith(".jpg")}, order
+    raw_sources.write_tar(tmp_path / "raw/w/0.tar", orders["behind"])
+    rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
+    assert [(row["captions"], row["error"]) for row in rows] == [([text], None) for text in expected.values()]
+
+
+def test_a_pair_behind_another_that_cannot_be_used_is_counted(tmp_path: Path) -> None:
+    large = ("photo.1.txt", b"x" * ((16 << 20) + 1))
+    raw_sources.write_tar(tmp_path / "0.tar", [*samples(["photo"]), ("photo.1.jpg", raw_sources.jpeg(1)), large])
+    assert [(sample.key, bool(sample.problem)) for sample in read(tmp_path / "0.tar")] == [
+        ("photo", False),
+        ("photo.1", True),
+    ]
 
 
 @pytest.mark.parametrize("order", ["by extension", "shuffled"])
@@ -88,18 +122,73 @@ def test_unsorted_and_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.M
         read(tmp_path / "unsorted.tar")
 
 
-@pytest.mark.parametrize("stats", [True, False])
-def test_what_a_cut_tar_has_lost_is_counted(tmp_path: Path, stats: bool) -> None:
-    path = tmp_path / "raw/w/00000.tar"
-    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(20)]))
-    if stats:
-        path.with_name("00000_stats.json").write_text(json.dumps({"count": 25, "successes": 20}))
-    os.truncate(path, int(path.stat().st_size * 0.6))
-    info = raw_sources.run_prepare(tmp_path, shard_samples=100).splits["w", "train"]
+STATS = {"00000_stats.json": json.dumps({"count": 25, "successes": 20})}
+CUT = {"statistics": STATS, "index of DALI": {"00000.idx": "v1.2 20\n"}, "nothing": {}}
+
+
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+@pytest.mark.parametrize("place", ["here", "on S3"])
+@pytest.mark.parametrize("beside", CUT)
+def test_what_a_cut_tar_has_lost_is_counted(
+    tmp_path: Path, moto_bucket: str, beside: str, place: str, tars: str
+) -> None:
+    folder = tmp_path / "raw/w"
+    raw_sources.write_tar(folder / "00000.tar", samples([f"{number:03d}" for number in range(20)]))
+    for name, text in CUT[beside].items():
+        (folder / name).write_text(text)
+    os.truncate(folder / "00000.tar", int((folder / "00000.tar").stat().st_size * 0.6))
+    path = "raw/w"
+    if place == "on S3":
+        path = f"s3://{moto_bucket}/w"
+        for file in list(folder.iterdir()):
+            s3.client().upload_file(str(file), moto_bucket, f"w/{file.name}")
+            file.unlink()
+    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": path, "tars": tars}, shard_samples=100)
+    info = manifest.splits["w", "train"]
     assert 8 <= info.pairs <= 14
-    assert info.broken == (20 - info.pairs if stats else 1)
-    [reason] = set(raw_sources.errors(raw_sources.run_prepare(tmp_path), "w").values())
-    assert reason.endswith(f"{20 - info.pairs} of 20 samples are lost" if stats else "at least one sample is lost")
+    assert info.broken == (20 - info.pairs if CUT[beside] else 1)
+    [reason] = set(raw_sources.errors(manifest, "w").values())
+    assert reason.endswith(
+        f"{20 - info.pairs} of 20 samples are lost" if CUT[beside] else "at least one sample is lost"
+    )
+
+
+def test_a_tar_in_place_that_was_whole_has_lost_what_its_index_had(tmp_path: Path) -> None:
+    """Nothing lies beside it; `prepare` has read it when it was whole."""
+    path, source = tmp_path / "raw/w/0.tar", {"name": "w", "path": "raw/w", "tars": "in_place"}
+    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(20)]))
+    assert raw_sources.run_sources(tmp_path, source).pairs("w", "train") == 20
+    whole = path.read_bytes()
+    for share in (0.6, 0.4):  # twice: what was known of the whole tar stays known
+        path.write_bytes(whole[: int(share * len(whole))])
+        info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
+        assert 0 < info.pairs < 15
+        assert info.broken == 20 - info.pairs
+    path.write_bytes(whole)
+    info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
+    assert (info.pairs, info.broken) == (20, 0)
+
+
+@pytest.mark.parametrize("place", ["here", "on S3"])
+def test_tars_in_other_folders_are_said(
+    tmp_path: Path, moto_bucket: str, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    folder, path = tmp_path / "raw/w", "raw/w"
+    for name in ("0", "train/1", "test/2", "train/part-1/3", "part-2/4", "__MACOSX/5", "part-2/._4"):
+        raw_sources.write_tar(folder / f"{name}.tar", samples([name[-1]]))
+    if place == "on S3":
+        path = f"s3://{moto_bucket}/w"
+        for file in folder.rglob("*.tar"):
+            s3.client().upload_file(str(file), moto_bucket, f"w/{file.relative_to(folder)}")
+    assert raw_sources.run_sources(tmp_path, {"name": "w", "path": path}).pairs("w", "train") == 2
+    said = "source 'w': 3 tars in other folders than train/ and valid/ are not read: part-2/4.tar, test/2.tar, "
+    assert said + "train/part-1/3.tar; move them there" in caplog.text
+    (folder / "0.tar").unlink()
+    shutil.rmtree(folder / "train")
+    with pytest.raises(
+        ZeroVLError, match=r"has no known layout; .*; it has tars in part-2/, which are read where that"
+    ):
+        raw_sources.run_sources(tmp_path, {"name": "w", "path": "raw/w"})
 
 
 def test_two_runs_in_one_source_have_distinct_ids(tmp_path: Path) -> None:

@@ -46,6 +46,31 @@ def test_keys_with_dots_and_members_that_only_go_along(tmp_path: Path) -> None:
     assert read(tmp_path / "0.tar") == (["1", "2021.05.1", "2021.05.2", "3"], {})
 
 
+def test_pairs_whose_keys_begin_with_anothers_are_pairs(tmp_path: Path) -> None:
+    """As `prepare` reads them, wherever the members of all of them lie together."""
+    pairs = [member for number, key in enumerate(("1", "1.2", "1.2.3", "4")) for member in sample(key, number, key)]
+    along = [
+        ("1.seg.png", b"mask"),
+        ("1.cls.json", b"3"),
+        ("1.emb.npy", b"x"),
+        ("1.a.json", b"{}"),
+        ("1.b.json", b"{}"),
+    ]
+    members = [*pairs[:9], *along]
+    for order in (
+        members,
+        sorted(members, key=lambda member: str(member[0])),
+        sorted(members, key=lambda member: str(member[0]).rpartition(".")[2]),
+        [*along, *pairs[3:9], *pairs[:3]],
+    ):
+        write_tar(tmp_path / "0.tar", [*order, *pairs[9:]])
+        found, lost = read(tmp_path / "0.tar")
+        assert (sorted(found), lost) == (["1", "1.2", "1.2.3", "4"], {})
+    lonely = [("7.a.jpg", jpeg(7)), ("7.b.jpg", jpeg(7)), ("8.jpg", jpeg(8)), ("8.1.jpg", jpeg(8)), ("8.1.txt", b"one")]
+    write_tar(tmp_path / "0.tar", lonely)
+    assert read(tmp_path / "0.tar") == (["8.1"], {"no caption: neither .txt nor a caption in .json": 3})
+
+
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     members: list[tuple[str | tarfile.TarInfo, bytes]] = [
         ("0.jpg", jpeg(0)),

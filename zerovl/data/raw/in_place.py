@@ -101,7 +101,9 @@ class TarsInPlace:
                 number += 1
                 continue
             logger().warning(f"{task.name}: is packed, and not used in place: {index.head.unfit}")
-            batches = _held(webdataset.opened_records(records, task.name, task.path, fetched, task.entry.name), fetched)
+            scratch, known = task.entry.name, index.head.samples
+            opened = webdataset.opened_records(records, task.name, task.path, fetched, scratch, known)
+            batches = _held(opened, fetched)
             units = []
             while batch := tuple(islice(batches, settings.shard_samples)):
                 units.append(make_unit(number, batch))

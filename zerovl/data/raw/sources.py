@@ -123,7 +123,18 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     signs = ", ".join(f"{layout.signs} ({layout.name})" for layout in LAYOUTS.values())
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
-        f"{signs}; data/README.md shows each{_table_hint(folder)}"
+        f"{signs}; data/README.md shows each{_table_hint(folder) or _tar_hint(folder)}"
+    )
+
+
+def _tar_hint(folder: Path) -> str:
+    """Return where there are tars that no split has; "" where there are none."""
+    inside = (path.parent.relative_to(folder) for path in folder.rglob("*.tar"))
+    first = min((its for its in inside if not any(map(is_debris, its.parts))), default=None)
+    if first is None:
+        return ""
+    return (
+        f"; it has tars in {first}/, which are read where that folder is named in data.sources, or is train/ or valid/"
     )
 
 

@@ -106,6 +106,7 @@ class IndexHead:
     sha256: str  # empty where it could not be read
     bytes: int
     unfit: str | None  # why the tar cannot stay where it lies
+    samples: int | None  # that it has; of one that cannot stay those that it had before, None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,9 @@ def _looked_at(task: TarTask, path: str, before: IndexHead | None) -> tuple[Inde
         unfit, rows = str(error), []
     except OSError as error:
         digest, size, unfit, rows = "", 0, f"cannot be read: {error.strerror or error}", []
-    return IndexHead(task.made_by, task.state, digest, size, unfit), rows
+    known = before.samples if before is not None else None
+    samples = known if unfit else sum(bool(row["key"]) for row in rows)
+    return IndexHead(task.made_by, task.state, digest, size, unfit, samples), rows
 
 
 def read_index(task: TarTask) -> TarIndex:

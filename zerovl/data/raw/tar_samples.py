@@ -4,27 +4,28 @@ Only headers, captions and JSON are read here; pictures are left where they are,
 the number of pairs and the packing processes read them themselves.
 
 A key is a member's name up to its last dot, so that `2021.05.0001.jpg` keeps its place. WebDataset itself cuts at the
-first dot, for `0001.seg.png` beside `0001.jpg`: a member whose key is another one's with more behind a dot goes along
-with it, and nothing of it is read. Source: `base_plus_ext` of webdataset/tariterators.py, github.com/webdataset.
+first dot, for `0001.seg.png` beside `0001.jpg`: a key that is another one's with more behind a dot goes along with it,
+and is no sample, unless it has a picture and what may be its caption: `0001.1.jpg` and `0001.1.txt` are a pair.
+Source: `base_plus_ext` of webdataset/tariterators.py, github.com/webdataset.
 """
 
 from __future__ import annotations
 
-import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-from zerovl.data.raw.records import PICTURES, Picture, name_error, whole_number
+from zerovl.data.raw.records import PICTURES, Picture, name_error
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 _HELD = 512 << 20  # bytes of samples that wait for their other members
-_MOST_SAMPLES = 1_000_000  # of a tar, that its statistics are believed
+_MOST_SAMPLES = 1_000_000  # of a tar: of more, whoever says so is not believed
 _HELD_EACH = 500  # bytes of one beside its texts, about
+
+Expected = Callable[[], int | None]  # asked of a damaged tar: how many samples it should have, None: not known
 
 
 @dataclass(slots=True)
@@ -73,11 +74,11 @@ def whole_samples(path: str, name: str) -> list[TarSample]:
     return [*found, *grouping.rest()]
 
 
-def read_samples(path: str, name: str) -> Iterator[TarSample]:
+def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample]:
     """Give the samples of a tar, those whose members do not lie together last.
 
-    Broken members come as samples with a problem, and so does each sample that a broken end has cost: as many as the
-    tar's `_stats.json` says, or one where there is none. Raises `ZeroVLError` for an unsorted tar that is too large to
+    Broken members come as samples with a problem, and so does each sample that a broken end has cost: as many as
+    `expected` says, or one where it is not known. Raises `ZeroVLError` for an unsorted tar that is too large to
     be held in memory.
     """
     grouping = _Grouping(name)
@@ -89,12 +90,12 @@ def read_samples(path: str, name: str) -> Iterator[TarSample]:
                     given += bool(sample.key)
                     yield sample
     except DamagedTarError as error:
-        rest = [sample for sample in grouping.rest() if sample.complete or sample is not grouping.current]
+        rest = [sample for sample in grouping.rest() if sample.complete or not grouping.is_open(sample)]
         yield from rest
-        yield from _lost(path, name, str(error), given + len(rest))
+        yield from _lost(expected, name, str(error), given + len(rest))
         return
     except OSError as error:
-        yield from _lost(path, name, f"cannot be read: {error.strerror or error}", given)
+        yield from _lost(expected, name, f"cannot be read: {error.strerror or error}", given)
         return
     yield from grouping.rest()
     if grouping.scattered:
@@ -115,60 +116,102 @@ def _add(grouping: _Grouping, member: tarfile.TarInfo, file: IO[bytes], path: st
     if member.isdir() or not extension or not stem or stem.startswith("."):  # "._0.jpg": what macOS puts beside 0.jpg
         return
     yield from grouping.move_to(f"{folder}/{stem}" if folder else stem)
-    if grouping.current is not None and not grouping.beside:
-        _take(grouping.current, member, extension.lower(), file, path)
+    if grouping.taking is not None:
+        _take(grouping.taking, member, extension.lower(), file, path)
 
 
 class _Grouping:
     """Puts members together by key: those of the current one, and samples that lack something and wait for it.
 
     Where every sample lies together, one is given as soon as the next begins, and those that wait are few. Once a key
-    comes back, the tar is known to be unsorted: then all further samples wait for its end.
+    comes back, the tar is known to be unsorted: then all further samples wait for its end. A key may come back as often
+    as it likes while its root is the same: the sample with whose key it begins, as `1` of `1.seg`.
     """
 
     def __init__(self, name: str) -> None:
-        self.current: TarSample | None = None
-        self.beside = False  # whether the last member only goes along with the current sample
+        self.taking: TarSample | None = None  # whose members come now
+        self.root: TarSample | None = None  # of `taking`, or that one itself
         self.scattered = 0  # samples whose members did not lie together
         self._name = name
         self._waiting: dict[str, TarSample] = {}
         self._held = 0
 
     def move_to(self, key: str) -> Iterator[TarSample]:
-        """Make the sample of `key` the current one; gives those that need not wait any more."""
-        if self.current is not None:
-            self.beside = key.startswith(f"{self.current.key}.")
-            if self.beside or key == self.current.key:
-                return
-            yield from self._leave(self.current)
-            self._drop_beside(key)
-        self.beside = False
-        self.current = self._waiting.pop(key, None)
-        if self.current is None:
-            self.current = TarSample(key, f"{self._name}:{key}")
+        """Let the members of `key` come; gives samples that need not wait any more."""
+        if self.taking is not None and self.taking.key == key:
             return
-        self._held -= self.current.held_bytes
-        self.scattered += 1
+        root = self.root
+        if root is not None and f"{key}.".startswith(f"{root.key}."):
+            if self.taking is not None and self.taking is not root:
+                yield from self._wait(self.taking)
+            self.taking = root if key == root.key else self._waiting_or_new(key)
+            return
+        yield from self._leave_root()
+        self.scattered += key in self._waiting
+        self.root = self.taking = self._waiting_or_new(key)
+
+    def is_open(self, sample: TarSample) -> bool:
+        """Return whether the next member may be one of this sample."""
+        return sample is self.taking or sample is self.root
 
     def rest(self) -> Iterator[TarSample]:
         """Give all that is left at the end of the tar."""
-        if self.current is not None:
-            self._waiting[self.current.key] = self.current
-        yield from self._waiting.values()
+        for sample in (self.root, self.taking):
+            if sample is not None:
+                self._waiting[sample.key] = sample
+        yield from self._all_that_wait()
 
-    def _drop_beside(self, key: str) -> None:
-        """Forget what came last and only goes along with the sample of `key`: `1.cls.json`, sorted before `1.jpg`."""
-        while self._waiting:
-            last = self._waiting[next(reversed(self._waiting))]
-            if last.complete or not last.key.startswith(f"{key}."):
-                return
-            del self._waiting[last.key]
-            self._held -= last.held_bytes
+    def _waiting_or_new(self, key: str) -> TarSample:
+        sample = self._waiting.get(key)
+        if sample is None:
+            return TarSample(key, f"{self._name}:{key}")
+        self._forget(sample)
+        return sample
 
-    def _leave(self, sample: TarSample) -> Iterator[TarSample]:
-        if sample.complete and not self.scattered:
-            yield sample
+    def _leave_root(self) -> Iterator[TarSample]:
+        """Let the root go and what goes along with it: pairs are given, the rest is dropped where the root is whole."""
+        root, last = self.root, self.taking
+        if root is None:
             return
+        if last is not None and last is not root:
+            yield from self._wait(last)
+        if self.scattered or not root.complete:
+            yield from self._wait(root)
+        else:
+            yield root
+        along = [] if self.scattered else list(self._came_last(root.key))
+        for sample in reversed(along):
+            if sample.complete or root.complete:
+                self._forget(sample)
+            if sample.complete:
+                yield sample
+
+    def _came_last(self, root: str) -> Iterator[TarSample]:
+        """Give what waits and goes along with the sample of `root`, the last first."""
+        for key, sample in reversed(self._waiting.items()):
+            if key.startswith(f"{root}."):
+                yield sample
+            elif key != root:
+                return
+
+    def _forget(self, sample: TarSample) -> None:
+        del self._waiting[sample.key]
+        self._held -= sample.held_bytes
+
+    def _all_that_wait(self) -> Iterator[TarSample]:
+        """Give the samples that wait, but for those that lack something and go along with another one."""
+        for sample in self._waiting.values():
+            if sample.complete or not self._goes_along(sample.key):
+                yield sample
+
+    def _goes_along(self, key: str) -> bool:
+        folder, slash, base = key.rpartition("/")
+        parts = base.split(".")
+        stems = (f"{folder}{slash}{'.'.join(parts[:end])}" for end in range(1, len(parts)))
+        return any(stem in self._waiting or (self.root is not None and stem == self.root.key) for stem in stems)
+
+    def _wait(self, sample: TarSample) -> Iterator[TarSample]:
+        """Let a sample wait for more members; gives what waits where it is too much."""
         self._waiting[sample.key] = sample
         self._held += sample.held_bytes
         if self._held <= _HELD:
@@ -178,33 +221,20 @@ class _Grouping:
                 f"{self._name}: its samples do not lie together, and there are too many to gather in memory; write it "
                 "again sorted: mkdir DIR && tar -xf OLD.tar -C DIR && tar --sort=name -cf NEW.tar -C DIR ."
             )
-        yield from self._waiting.values()  # the tar is sorted so far: nothing more comes for them
+        yield from self._all_that_wait()  # the tar is sorted so far: nothing more comes for them
         self._waiting.clear()
         self._held = 0
 
 
-def _lost(path: str, name: str, reason: str, given: int) -> Iterator[TarSample]:
+def _lost(expected: Expected, name: str, reason: str, given: int) -> Iterator[TarSample]:
     """Give a sample with a problem for each that the tar should have had and has not given."""
-    expected = _expected_samples(path)
-    if expected is None or expected <= given:
+    count = expected()
+    if count is None or not given < count <= _MOST_SAMPLES:
         yield TarSample("", name, problem=f"{reason}; what comes before it is used, at least one sample is lost")
         return
-    lost = f"{expected - given} of {expected} samples are lost"
-    for _ in range(expected - given):
+    lost = f"{count - given} of {count} samples are lost"
+    for _ in range(count - given):
         yield TarSample("", name, problem=f"{reason}; what comes before it is used, {lost}")
-
-
-def _expected_samples(path: str) -> int | None:
-    """Return how many samples a tar should have, as img2dataset's `00000_stats.json` beside `00000.tar` says.
-
-    Source: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset; `successes` are written.
-    """
-    try:
-        stats = json.loads(Path(path).with_name(f"{Path(path).stem}_stats.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    count = whole_number(stats.get("successes")) if isinstance(stats, dict) else None
-    return count if count is not None and count <= _MOST_SAMPLES else None
 
 
 def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
@@ -252,11 +282,12 @@ def _take(sample: TarSample, member: tarfile.TarInfo, extension: str, file: IO[b
             sample.problem = "two pictures with the same key"
         sample.picture = Picture(path, member.offset_data, member.size)
     elif extension in ("txt", "json"):
+        content = b""  # of one that is too large: there is a caption, whatever it says
         if member.size > _MAX_TEXT:
             sample.problem = f".{extension} of {member.size} bytes, more than {_MAX_TEXT}"
-            return
-        file.seek(member.offset_data)
-        content = file.read(member.size)
+        else:
+            file.seek(member.offset_data)
+            content = file.read(member.size)
         if extension == "txt":
             sample.text = content
         else:

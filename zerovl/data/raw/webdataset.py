@@ -19,10 +19,14 @@ from zerovl.data.raw.records import Reading, Record, caption_error, is_debris, s
 from zerovl.data.raw.tar_captions import ReadCaptions, caption_a_line, caption_reader, one_caption
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
+from zerovl.data.stated_samples import samples_stated_beside
+from zerovl.log import logger
+from zerovl.text_format import plural
 
 _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
+_SHOWN = 3  # names of tars in a line
 
 
 class WebDataset:
@@ -38,8 +42,14 @@ class WebDataset:
         return any(any(_tars(str(folder), split).values()) for split in _EVALUATED)
 
     def splits(self, source: Source) -> list[str]:
-        """Return the splits that have tars."""
+        """Return the splits that have tars; warns of tars that lie where none has them."""
         tars = _tars(source.path, source.evaluation_split)
+        if names := _tars_elsewhere(source.path, tars):
+            logger().warning(
+                f"source {source.name!r}: {plural(len(names), 'tar')} in other folders than train/ and valid/ "
+                f"{'is' if len(names) == 1 else 'are'} not read: {', '.join(names[:_SHOWN])}"
+                f"{', ...' if len(names) > _SHOWN else ''}; move them there, or name their folders in data.sources"
+            )
         return [split for split in SPLITS if tars[split]]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -82,6 +92,16 @@ def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
     return found
 
 
+def _tars_elsewhere(path: str, tars: dict[str, list[str]]) -> list[str]:
+    """Return the names of tars below a source's folder that no split has; those of a set for retrieval are its own."""
+    if not is_remote(path) and _says_retrieval(path):
+        return []
+    below = s3_source.list_tars(path) if is_remote(path) else [str(file) for file in sorted(Path(path).rglob("*.tar"))]
+    read = {tar for of_split in tars.values() for tar in of_split}
+    names = (tar[len(path) + 1 :] for tar in below if tar not in read)
+    return [name for name in names if not any(is_debris(part) for part in name.split("/"))]
+
+
 def _says_retrieval(path: str) -> bool:
     """Whether a folder is CLIP_benchmark's, of captions and not of classes."""
     try:
@@ -98,13 +118,19 @@ def _caption_reader(source: Source) -> ReadCaptions:
     return caption_reader(source.json_caption, caption_a_line if lines else one_caption)
 
 
-def opened_records(records: TarRecords, name: str, path: str, fetched: FetchedFiles, scratch: str) -> Iterator[Record]:
-    """Give the records of a tar; one on S3 is fetched for it, as the file `scratch`."""
+def opened_records(
+    records: TarRecords, name: str, path: str, fetched: FetchedFiles, scratch: str, known: int | None = None
+) -> Iterator[Record]:
+    """Give the records of a tar; one on S3 is fetched for it, as the file `scratch`.
+
+    A damaged tar is counted for all samples that it should have: `known`, else what a file beside it says.
+    """
     opened: AbstractContextManager[str] = nullcontext(path)
     if is_remote(path):
         opened = fetched.fetched(scratch, lambda place: s3_source.fetch(path, place))
     with opened as local:
-        yield from records.of(name, read_samples(local, name))
+        samples = read_samples(local, name, lambda: samples_stated_beside(path) if known is None else known)
+        yield from records.of(name, samples)
 
 
 class TarRecords:

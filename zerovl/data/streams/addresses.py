@@ -7,7 +7,6 @@ S3 is read by the project's own client (`zerovl.s3`), with its patience; the res
 from __future__ import annotations
 
 import glob
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from zerovl import s3
+from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.errors import ZeroVLError
 
-_STATS = "_stats.json"  # beside a tar of img2dataset
 _SECONDS_TO_END = 5.0  # for a command after SIGTERM
 _AT_ONCE = 16  # of them that are asked for at the same time
 
@@ -201,28 +200,14 @@ class _Command:
 
 
 def stated_samples(address: str) -> int | None:
-    """Return how many samples a tar has by the `_stats.json` that img2dataset writes beside it; None without one.
-
-    Source: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset; `successes` are written.
-    """
-    if not address.endswith(".tar") or not (is_local(address) or address.startswith(s3.PREFIX)):
-        return None
-    beside = address.removesuffix(".tar") + _STATS
-    try:
-        content = Path(local_path(beside)).read_bytes() if is_local(beside) else open_object(beside).read()
-        stats: Any = json.loads(content)
-    except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    except s3.AnswerError as error:
-        if error.is_missing_key:
-            return None
-        raise
-    count = stats.get("successes") if isinstance(stats, dict) else None
-    return count if isinstance(count, int) and count >= 0 else None
+    """Return how many samples a tar has by a file beside it; None where there is none, or nothing can lie beside it."""
+    if is_local(address):
+        return samples_stated_beside(local_path(address))
+    return samples_stated_beside(address) if address.startswith(s3.PREFIX) else None
 
 
 def count_samples(addresses: list[str]) -> int | None:
-    """Return the samples of all tars by their `_stats.json`; None where one has none."""
+    """Return the samples of all tars by the files beside them; None where one has none."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         counts = list(pool.map(stated_samples, addresses))
     return None if None in counts else sum(count or 0 for count in counts)

@@ -24,6 +24,7 @@ from zerovl.errors import ZeroVLError
 _END = bytes(2 * tarfile.BLOCKSIZE)  # every whole tar ends in two empty blocks
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # begin of gzip, bzip2 and xz
 _REST = 1 << 20  # bytes behind the last member that are read at once
+_MOST_ALONG = 100  # members before a sample that are held to see whether they go along with it
 
 Raw = dict[str, Any]  # a sample as webdataset gives it: "__key__", and the content of each member by its extension
 
@@ -73,14 +74,14 @@ class SampleRules:
 def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> Iterator[Sample]:
     """Give the usable samples of a tar in its order, and count the rest; closes the stream.
 
-    Where the tar is damaged all that it should still have had is counted, by its `_stats.json`, without one as a single
-    sample. Raises `ZeroVLError` where bytes do not come for another reason than the tar's.
+    Where the tar is damaged all that it should still have had is counted, by a file beside it (`stated_samples`),
+    without one as a single sample. Raises `ZeroVLError` where bytes do not come for another reason than the tar's.
     """
     damage: list[str] = []
     watched = _Watched(address, stream)
     whole = 0
     try:
-        for raw in _unless_beside(_grouped(address, watched, damage)):
+        for raw in _pairs_apart(_gathered(_grouped(address, watched, damage))):
             if damage and not _is_complete(raw):
                 continue  # what the cut has left of a sample is among those that the tar should have had
             whole += 1
@@ -133,7 +134,7 @@ def _grouped(address: str, stream: _Watched, damage: list[str]) -> Iterator[Raw]
 
 
 class _Keys:
-    """Splits a member's name at its last dot; one whose key is the last one's with more behind a dot goes with it."""
+    """Splits a member's name at its last dot; one whose key is the last one's with more behind a dot lies with it."""
 
     def __init__(self) -> None:
         self._current = "/"
@@ -155,19 +156,42 @@ def _is_complete(raw: Raw) -> bool:
     return any(extension in PICTURES for extension in raw) and ("txt" in raw or "json" in raw)
 
 
-def _unless_beside(samples: Iterator[Raw]) -> Iterator[Raw]:
-    """Leave out what only goes along with the sample behind it: `1.cls.json`, sorted before `1.jpg`."""
-    held: Raw | None = None
+def _gathered(samples: Iterator[Raw]) -> Iterator[Raw]:
+    """Lay what goes along with a sample behind it into that one: `1.a.json` and `1.b.npy`, sorted before `1.jpg`."""
+    held: list[Raw] = []
     for raw in samples:
-        if held is not None and not held["__key__"].startswith(f"{raw['__key__']}."):
-            yield held
-        held = None
+        key = raw["__key__"]
+        for one in held:
+            if one["__key__"].startswith(f"{key}."):
+                stem = one["__key__"][len(key) + 1 :]
+                raw = {f"{stem}.{name}": one[name] for name in one if not name.startswith("__")} | raw
+        held = [one for one in held if not one["__key__"].startswith(f"{key}.")]
+        if len(held) == _MOST_ALONG or (held and _stem(held[-1]["__key__"]) != _stem(key)):
+            yield from held
+            held = []
         if _is_complete(raw):
             yield raw
         else:
-            held = raw
-    if held is not None:
-        yield held
+            held.append(raw)
+    yield from held
+
+
+def _pairs_apart(samples: Iterator[Raw]) -> Iterator[Raw]:
+    """Give each sample, and behind it the pairs among what goes along with it: `1.2.jpg` and `1.2.txt` of `1`."""
+    for raw in samples:
+        yield raw
+        along: dict[str, Raw] = {}
+        for name, content in raw.items():
+            stem, dot, extension = name.rpartition(".")
+            if dot:
+                along.setdefault(stem, {"__key__": f"{raw['__key__']}.{stem}"})[extension] = content
+        yield from filter(_is_complete, along.values())
+
+
+def _stem(key: str) -> str:
+    """Return a key up to the first dot of its last part, where webdataset itself would end it."""
+    folder, slash, base = key.rpartition("/")
+    return f"{folder}{slash}{base.partition('.')[0]}"
 
 
 class _Watched:

@@ -1,0 +1,66 @@
+"""How many samples a tar should have, as a file beside it says, on this machine or on S3."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from zerovl import s3
+
+_TAR = ".tar"
+_HEAD = 1 << 16  # bytes of such a file that are read
+_INDEX_VERSION = "v1."  # an index of DALI begins with "v1.2 1000"
+
+
+def samples_stated_beside(tar: str) -> int | None:
+    """Return how many samples a tar has by a file beside it; None where there is none that says so.
+
+    Asked are img2dataset's `00000_stats.json` beside `00000.tar`, then DALI's index `00000.idx`. `tar` is a path or
+    `s3://bucket/key`. Raises `ZeroVLError` where S3 does not answer, or refuses.
+
+    Sources: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset, where `successes` are written;
+    `IndexCreator` in tools/wds2idx.py of github.com/NVIDIA/DALI.
+    """
+    if not tar.endswith(_TAR):
+        return None
+    stem = tar.removesuffix(_TAR)
+    count = _successes(_head(f"{stem}_stats.json"))
+    return _indexed(_head(f"{stem}.idx")) if count is None else count
+
+
+def _successes(content: bytes) -> int | None:
+    try:
+        stats: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    count = stats.get("successes") if isinstance(stats, dict) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+
+
+def _indexed(content: bytes) -> int | None:
+    version, _, count = content.partition(b"\n")[0].decode("ascii", "replace").partition(" ")
+    is_count = version.startswith(_INDEX_VERSION) and count.isascii() and count.isdigit() and len(count) < 20
+    return int(count) if is_count else None
+
+
+def _head(place: str) -> bytes:
+    """Return the first bytes of a file; none where there is no such file."""
+    if not place.startswith(s3.PREFIX):
+        try:
+            with open(place, "rb") as file:
+                return file.read(_HEAD)
+        except OSError:
+            return b""
+    its = s3.parse(place)
+    try:
+        return b"".join(_bucket(its.bucket).blocks(its.path, f"{place}: cannot be read", 0, _HEAD))
+    except s3.AnswerError as error:
+        if error.is_missing_key or error.is_past_the_end:
+            return b""
+        raise
+
+
+@cache
+def _bucket(name: str) -> s3.Bucket:
+    return s3.Bucket(name)
