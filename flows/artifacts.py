@@ -16,6 +16,7 @@ from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH
 from zerovl.evaluation.report.curves import OF_A_SAMPLE, curves_of, draw
 from zerovl.files import read_json, read_json_lines
+from zerovl.release.gate import Reason
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 
@@ -28,20 +29,26 @@ _CHART_STYLE = (
 
 
 def validation(workspace: Workspace) -> Iterator[Page]:
-    """Give a table of rules, the broken ones first."""
+    """Give a table of rules, the broken ones first, and those with nothing to check last."""
     verdict = read_json(workspace.validation_report / "verdict.json")
-    rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["level"] != "hard"))
+    rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["value"] is None, rule["level"] != "hard"))
     table = [
         {
             "rule": rule["name"],
             "level": rule["level"],
-            "state": "passed" if rule["passed"] else "BROKEN" if rule["level"] == "hard" else "warning",
+            "state": _state(rule),
             "value": _short(rule["value"]),
             "bound": _short(rule["bound"]),
         }
         for rule in rules
     ]
     yield Page("validation-rules", "The data against the rules of `params.yaml`", json.dumps(table), "table")
+
+
+def _state(rule: dict[str, Any]) -> str:
+    if not rule["passed"]:
+        return "BROKEN" if rule["level"] == "hard" else "warning"
+    return "nothing to check" if rule["value"] is None else "passed"
 
 
 def training(workspace: Workspace) -> Iterator[Page]:
@@ -123,10 +130,10 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
         "",
     ]
     lines += ["| rule | state | value | bound | note |", "|---|---|---|---|---|"]
-    for reason in release["verdict"]["reasons"]:
-        state = "passed" if reason["passed"] else "**FAILED**"
-        note = reason.get("note") or ""
-        lines.append(f"| {reason['rule']} | {state} | {_short(reason['value'])} | {_short(reason['bound'])} | {note} |")
+    for reason in (Reason(**its) for its in release["verdict"]["reasons"]):
+        state = "**FAILED**" if not reason.passed else "passed" if reason.numbers else "nothing to compare"
+        value = f"gain of {_short(-reason.value)}" if reason.is_gain and reason.value else _short(reason.value)
+        lines.append(f"| {reason.rule} | {state} | {value} | {_short(reason.bound)} | {reason.note} |")
     label = release["alias"] if release["promoted"] else release["version"]
     reference = f"{release['store'].rstrip('/')}/{release['name']}@{label}"
     lines += ["", "```python", "import zerovl", f'model = zerovl.load("{reference}")', "```"]

@@ -17,6 +17,11 @@ def answer(as_json: bool, value: Any, *lines: str) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
 
 
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts names as people count: i2t_r5 before i2t_r10."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
 def plural(count: int, singular: str, several: str = "") -> str:
     """Return a count with its noun: "1 rank", "2 ranks", "1,200 pairs"; `several` where an s is not enough."""
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"

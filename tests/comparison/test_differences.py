@@ -74,6 +74,20 @@ def test_a_newer_form_of_items_leaves_its_intervals_out_and_the_rest_stands(old:
     assert lacking(old, newer, "rsum") == "paired"
 
 
+def test_one_source_of_all_is_one_row(old: Subject) -> None:
+    block = old.metrics["sources"]["alpha"]
+    alone = {**old.metrics, "mean": block, "overall": block, "sources": {"alpha": block}}
+    one = replace(old, metrics=alone, queries=None)
+
+    def parts(*subjects: Subject) -> list[str]:
+        return [row.part for row in compare(subjects, 20, 0).rows if row.metric == "rsum"]
+
+    assert parts(one, one) == ["mean"]
+    assert parts(one, old) == ["mean", "pool", "alpha", "beta"]  # what the other one has is shown beside it
+    elsewhere = replace(one, metrics={**alone, "sources": {"gamma": block}})
+    assert parts(one, elsewhere) == ["mean", "alpha", "gamma"]
+
+
 def test_a_source_called_mean_does_not_take_the_row_of_the_mean(old: Subject) -> None:
     def renamed(table: dict[str, Any]) -> dict[str, Any]:
         return {**table, "sources": {**table["sources"], "mean": {"rsum": 1.0, "rsum_low": 0.0, "rsum_high": 2.0}}}

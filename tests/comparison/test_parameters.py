@@ -30,3 +30,18 @@ def test_a_pooling_that_was_found_is_not_another_than_auto(tmp_path: Path) -> No
     file = Subject("file", "params.yaml", params={**mean.params, POOLING: "auto"})
     assert differing([file, mean]) == []
     assert [its.values for its in differing([file, mean, first])] == [("auto", "mean", "first")]
+
+
+def test_values_are_shown_as_the_file_has_them() -> None:
+    values = {"freeze": ["image", "text"], "compile": True, "mean": [0.5, 0.25], "weights": "", "seed": None}
+    given = {"options": {"norm": "groupnorm", "layers": [1, 2]}, "lr": 1e-3}
+    one, other = Subject("a", "", params=values | given), Subject("b", "", params=dict.fromkeys(values | given, 7))
+    assert {its.key: its.values[0] for its in differing([one, other])} == {
+        "freeze": "[image, text]",
+        "compile": "true",
+        "mean": "[0.5, 0.25]",
+        "weights": '""',
+        "seed": "null",
+        "options": "{norm: groupnorm, layers: [1, 2]}",
+        "lr": "0.001",
+    }

@@ -1,9 +1,13 @@
 """What the UI shows of a run, as text."""
 
+import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
-from flows.artifacts import curves, render_summary
+from flows.artifacts import curves, render_summary, validation
+from zerovl.files import write_json
+from zerovl.workspace import Workspace
 
 BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
 METRICS: dict[str, Any] = {
@@ -48,7 +52,10 @@ def test_a_mean_is_never_held_against_the_pool_of_an_older_release() -> None:
 def test_what_became_of_the_model() -> None:
     text = render_summary(METRICS, RELEASE, None)
     assert "`zerovl@4` in `s3://models`: promoted to `production`." in text
-    assert "| max_drop mean | passed | -3 | 5 | over 3 sources |" in text
+    assert "| max_drop mean | passed | gain of 3 | 5 | over 3 sources |" in text
+    unasked = {"rule": "max_drop", "value": None, "bound": 5.0, "passed": True, "note": "no holder yet"}
+    first = {**RELEASE, "verdict": {"passed": True, "reasons": [unasked]}}
+    assert "| max_drop | nothing to compare | - | 5 | no holder yet |" in render_summary(METRICS, first, None)
     assert 'zerovl.load("s3://models/zerovl@production")' in text
     reasons = [{**RELEASE["verdict"]["reasons"][0], "passed": False}]
     refused = {**RELEASE, "promoted": False, "verdict": {"passed": False, "reasons": reasons}}
@@ -62,6 +69,26 @@ def test_what_became_of_the_model() -> None:
     assert "Not registered" in render_summary(METRICS, None, None)
 
 
+def test_a_rule_with_nothing_to_check_is_not_shown_as_passed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    states = (("drift", "soft", None, True), ("size", "hard", 3.0, True), ("blur", "soft", 1.0, False))
+    rules = [
+        {"name": name, "level": level, "value": value, "bound": "<= 2", "passed": passed}
+        for name, level, value, passed in states
+    ]
+    write_json(workspace.validation_report / "verdict.json", {"rules": rules})
+    (page,) = validation(workspace)
+    shown = [(row["rule"], row["state"], row["value"]) for row in json.loads(page.data)]
+    assert shown == [("blur", "warning", "1"), ("size", "passed", "3"), ("drift", "nothing to check", "-")]
+
+
+def test_one_source_is_one_row() -> None:
+    alone = {**METRICS, "overall": BLOCK, "sources": {"web": BLOCK}, "unseen": []}
+    text = render_summary(alone, None, {**alone, "mean": {**BLOCK, "rsum": 90.5}, "sources": {"web": {"rsum": 90.5}}})
+    assert "| web | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
+    assert text.count("| 93.0 |") == 1
+
+
 def test_curves_are_pictures_of_their_own() -> None:
     rows = [
         {"step": step, "loss": 3.0 - step / 10}
@@ -72,6 +99,10 @@ def test_curves_are_pictures_of_their_own() -> None:
     assert list(pictures) == [
         "Loss, each step, and smoothed",
         "RSUM during training, mean over sources, on a sample of the validation pairs; dashed: chance",
+    ]
+    alone = [row | ({"valid_pool_rsum": row["valid_rsum"]} if "valid_rsum" in row else {}) for row in rows]
+    assert list(dict(curves(alone)))[1:] == [
+        "RSUM during training, on a sample of the validation pairs; dashed: chance"
     ]
     for picture in pictures.values():
         root = ElementTree.fromstring(picture)

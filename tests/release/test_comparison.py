@@ -293,7 +293,7 @@ def test_show_tells_the_difference_to_a_holder_that_the_gate_did_not_see_or_why_
 
 def test_show_says_that_an_older_verdict_names_no_holder() -> None:
     old = {"passed": True, "reasons": [asdict(Reason("max_drop mean", -3.5, 1.0, True, low=-7.0, high=-1.0))]}
-    line = "a holder that this older release does not name; max_drop mean: -3.50 [-7.00, -1.00], bound 1.00"
+    line = "a holder that this older release does not name; max_drop mean: a gain of 3.50 [1.00, 7.00], bound 1.00"
     assert registry_commands._unnamed_holder(old) == [("Against", line)]
     first = {"passed": True, "reasons": [asdict(Reason("max_drop", None, 1.0, True, "zerovl@production is new"))]}
     assert registry_commands._unnamed_holder(first) == registry_commands._unnamed_holder(None) == []

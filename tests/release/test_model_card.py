@@ -110,3 +110,12 @@ def test_it_has_the_lines_for_each_form_of_export() -> None:
     assert "`--to hugging-face` is not for this model: its text tower bert is pooled by 'mean'." in card
     assert FORMATS["hugging-face"].usage not in card
     assert FORMATS["onnx"].usage in card
+
+
+def test_one_source_is_one_row_and_no_mean() -> None:
+    block = {"rsum": 90.0, "images": 3}
+    metrics = {"mean": block, "overall": block, "sources": {"web": block}}
+    card = model_card.render(Params(), metrics, {}, {}, usage="", details={})
+    rows = [line.split(" | ")[0] for line in card.splitlines() if line.startswith("| ") and "90.0" in line]
+    assert rows == ["| web"]
+    assert "mean over sources" not in card

@@ -51,7 +51,7 @@ def run(model: str, query: str, images: Path, top: int, out: Path | None) -> Non
         print(f"{place:4}  {value:.4f}  {usable[row]}")
     if out is not None:
         tiles = [
-            Tile(decode_rgb(usable[row].read_bytes()), "none", f"{place}  {value:.2f}  {usable[row].name}")
+            Tile(decode_rgb(usable[row].read_bytes()), "none", f"{place}  {value:.2f}", usable[row].name)
             for place, (row, value) in enumerate(zip(rows, scores, strict=True), 1)
         ]
         draw([Row("", "", tiles)], query, f"{len(tiles)} of {len(usable):,} pictures in {images.name}", out)
@@ -112,7 +112,7 @@ def _draw_found(query: str, index: Index, found: Found, out: Path) -> None:
             logger().warning(f"not drawn: {one.key} ({error}); run `zerovl index` again")
             continue
         if image is not None:
-            tiles.append(Tile(image, "none", f"{place}  {score:.2f}  {Path(one.key).name}"))
+            tiles.append(Tile(image, "none", f"{place}  {score:.2f}", Path(one.key).name))
     if not tiles:
         raise ZeroVLError(f"{index.folder}: holds embeddings alone, so nothing is drawn; leave --out out")
     draw([Row("", "", tiles)], query, f"{len(tiles)} of {len(index):,} pictures in {index.folder.name}", out)

@@ -21,6 +21,7 @@ from zerovl.evaluation.metrics import (
     Interval,
     blocks,
     further_evaluators,
+    headline_block,
     metric_names,
     retrieval_blocks,
     value_of,
@@ -111,7 +112,10 @@ def compare(subjects: Sequence[Subject], resamples: int, seed: int) -> Scores:
         of_queries = {} if why else _of_queries(first, other, resamples, seed)
         intervals.append({**of_queries, **_of_items(first, other, both, resamples, seed)})
     rows = []
+    alone = _only_source(subjects)
     for key in _order(found):
+        if key == (alone, HEADLINE.name):
+            continue
         values = tuple(its.get(key) for its in found)
         changes = (_change(values[0], value, its.get(key)) for value, its in zip(values[1:], intervals, strict=True))
         rows.append(Row(*key, values, tuple(changes)))
@@ -133,9 +137,8 @@ def _values(subject: Subject) -> dict[Key, float | None]:
     if not subject.metrics:
         return found
     unmarked = {**subject.metrics, "unseen": ()}
-    headline, *others = retrieval_blocks(unmarked)
     # A source may be called as the mean is; the row of that name is the mean's.
-    parts: dict[str, Mapping[str, Any]] = dict([headline, *(its for its in others if its[0] != MEAN)])
+    parts: dict[str, Mapping[str, Any]] = dict([*retrieval_blocks(unmarked), headline_block(unmarked)])
     for part, block in parts.items():
         for metric in (HEADLINE.name, *METRICS) if part == MEAN else (HEADLINE.name,):
             found[part, metric] = value_of(block, metric)
@@ -151,6 +154,14 @@ def _values(subject: Subject) -> dict[Key, float | None]:
                 if f"{metric}_low" in block:  # the others of a source would be many, and few look at them
                     found[source, f"{evaluator}.{metric}"] = value_of(block, metric)
     return found
+
+
+def _only_source(subjects: Sequence[Subject]) -> str | None:
+    """The source that all subjects have and no other, which the mean is equal to; None where there are several."""
+    of_each = [set(subject.metrics.get("sources", {})) for subject in subjects if subject.metrics]
+    sources: set[str] = set().union(*of_each)
+    means = all(MEAN in subject.metrics for subject in subjects if subject.metrics)
+    return sources.pop() if len(sources) == 1 and means else None
 
 
 def _order(found: Sequence[Mapping[Key, object]]) -> list[Key]:

@@ -14,7 +14,7 @@ from zerovl.comparison.query_section import query_section
 from zerovl.comparison.shown_queries import ShownQueries
 from zerovl.comparison.subject import Subject
 from zerovl.comparison.terminal import number
-from zerovl.evaluation.metrics import HEADLINE, MEAN
+from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_title
 from zerovl.evaluation.report import charts
 from zerovl.evaluation.report.curves import MAX_DOTS, OF_A_SAMPLE, Curves
 
@@ -71,12 +71,17 @@ def _head(content: Content) -> str:
         cards.append(
             f'<div class="panel card s{place}"><h2>{escape(subject.label)}</h2>'
             f'<p class="muted">{escape(subject.origin)}</p>'
-            f'<p class="score">{value}<small>{HEADLINE.label}, mean over sources</small></p>{change}</div>'
+            f'<p class="score">{value}<small>{_title(subject)}</small></p>{change}</div>'
         )
     return (
         '<header><p class="kicker">ZeroVL comparison · each against the first</p>'
         f'<div class="cards">{"".join(cards)}</div></header>'
     )
+
+
+def _title(subject: Subject) -> str:
+    """What the headline is of; the mean of a release of before there was one is made of its ranks."""
+    return headline_title(subject.metrics) if MEAN in subject.metrics else f"{HEADLINE.label}, mean over sources"
 
 
 def _changes_section(scores: Scores, labels: Sequence[str]) -> str:
@@ -118,9 +123,11 @@ def _scores_section(scores: Scores, labels: Sequence[str]) -> str:
     heads = "".join(f"<th>{escape(label)}</th>" for label in labels)
     heads += "".join(f"<th>{escape(label)} &minus; {escape(labels[0])}</th>" for label in labels[1:])
     rows = "".join(_score_row(row) for row in scores.rows)
+    several = any(row.part != MEAN for row in scores.rows)
+    of_the_mean = ", of the mean over sources" if several else ""
     return (
-        "<section><h2>Scores</h2><p>Recalls in percent, of the mean over sources. Unpaired: the plain difference of "
-        "two numbers that were not measured on the same queries or pictures. No interval: nothing is kept by query or "
+        f"<section><h2>Scores</h2><p>Recalls in percent{of_the_mean}. Unpaired: the plain difference of two numbers "
+        "that were not measured on the same queries or pictures. No interval: nothing is kept by query or "
         f"picture, or it is a count or a baseline.</p>{_lacking(scores, labels)}"
         f'<div class="scroll"><table><thead><tr><th>Score</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
         "</section>"

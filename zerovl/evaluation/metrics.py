@@ -158,12 +158,13 @@ def headline_title(metrics: Mapping[str, Any]) -> str:
 def retrieval_blocks(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the blocks of retrieval by the names that people read: "mean", "pool", then each source.
 
-    A source without training pairs is marked as unseen; with one source, which both are equal to, the pool is left out.
+    A source without training pairs is marked as unseen. One source alone is mean and pool too, and the only block.
     """
     sources = sorted(metrics.get("sources", {}).items())
-    unseen = metrics.get(UNSEEN, ())
-    pool = [(POOL, metrics.get(OVERALL, {}))] if MEAN in metrics and len(sources) != 1 else []
-    return [headline_block(metrics), *pool, *((source_title(name, unseen), block) for name, block in sources)]
+    titled = [(source_title(name, metrics.get(UNSEEN, ())), block) for name, block in sources]
+    if MEAN not in metrics:
+        return [headline_block(metrics), *titled]
+    return titled if len(titled) == 1 else [headline_block(metrics), (POOL, metrics.get(OVERALL, {})), *titled]
 
 
 def source_title(source: str, unseen: Collection[str]) -> str:

@@ -95,10 +95,18 @@ class Reason:
         return f"{state:<7}  {self.rule}{self.numbers}{note}"
 
     @property
+    def is_gain(self) -> bool:
+        """Tell whether a rule against drops saw the opposite: its `value` is a drop, below 0 then."""
+        return self.rule.startswith("max_drop") and self.value is not None and self.value < 0
+
+    @property
     def numbers(self) -> str:
         """Return value, interval and bound as text; empty where nothing was compared."""
         if self.value is None or self.bound is None:
             return ""
+        if self.is_gain:
+            interval = "" if self.low is None or self.high is None else f" [{-self.high:.2f}, {-self.low:.2f}]"
+            return f": a gain of {-self.value:.2f}{interval}, bound {self.bound:.2f}"
         interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
         return f": {self.value:.2f}{interval}, bound {self.bound:.2f}"
 

@@ -45,6 +45,9 @@ _OF_A_SAMPLE = f"""\
 each picture with its first caption alone. There is less to choose from than for the scores above, so value and chance
 are mostly above theirs."""
 
+_OF_SEVERAL = (
+    "The mean over sources, each searched alone, stands for the model; the pool is all sources searched as one. "
+)
 _SCORES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
@@ -148,16 +151,16 @@ def _warnings(provenance: Mapping[str, Any]) -> str:
 
 
 def _retrieval_table(metrics: Mapping[str, Any]) -> str:
-    label = HEADLINE.label
+    label, blocks = HEADLINE.label, retrieval_blocks(metrics)
     lines = [
         f"Retrieval on the validation splits. R@K in percent; {label} is the sum of the six, at most "
-        f"{HEADLINE.maximum:.0f}, with its 95% interval. The mean over sources, each searched alone, stands for the "
-        "model; the pool is all sources searched as one. Unseen: a source without training pairs.",
+        f"{HEADLINE.maximum:.0f}, with its 95% interval. {_OF_SEVERAL if len(blocks) > 1 else ''}Unseen: a source "
+        "without training pairs.",
         "",
         "| | " + " | ".join(_title(name) for name in _SCORES) + f" | {label} | 95% interval | untrained | chance |",
         "|---|" + "---:|" * (len(_SCORES) + 4),
     ]
-    for name, scores in retrieval_blocks(metrics):
+    for name, scores in blocks:
         cells = [_number(scores.get(key)) for key in (*_SCORES, HEADLINE.name)]
         low, high = scores.get(HEADLINE.low), scores.get(HEADLINE.high)
         interval = "" if low is None or high is None else f"{_number(low)} to {_number(high)}"

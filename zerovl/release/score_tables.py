@@ -13,17 +13,20 @@ from zerovl.evaluation.metrics import (
     metric_names,
     retrieval_blocks,
 )
-from zerovl.text_format import table
+from zerovl.text_format import natural, table
 
 
 def of(metrics: Mapping[str, Any]) -> str:
-    """Return every metric by name, a row each: retrieval's, the headline first, then those of further evaluators."""
-    names = metric_names(metrics)
+    """Return every metric by name, a row each: retrieval's, the headline first, then those of further evaluators.
+
+    The names are sorted as people count: the store's records have them in the order of their letters.
+    """
+    names = sorted(metric_names(metrics), key=natural)
     first = [HEADLINE.name] if HEADLINE.name in names else []
     names = [*first, *(name for name in names if name not in first)]
     tables = [_table("SCORES", retrieval_blocks(metrics), names)]
     for evaluator, its in further_evaluators(metrics).items():
-        tables.append(_table(evaluator, blocks(its), metric_names(its)))
+        tables.append(_table(evaluator, blocks(its), sorted(metric_names(its), key=natural)))
     return "\n\n".join(tables)
 
 

@@ -106,6 +106,14 @@ def test_every_picture_decodes_and_is_marked_without_colour_alone(world: World) 
     assert '.tile.wrong .frame::after { content: "\\2717"' in style
 
 
+def test_one_source_is_one_row(world: World) -> None:
+    made = content(world)
+    made.metrics["sources"] = {"alpha": made.metrics["sources"]["alpha"]}
+    text = render(made)
+    assert re.findall(r'<th scope="row">(.*?)</th>', text) == ["alpha"]
+    assert "mean over" not in text.partition("<h2>Scores</h2>")[2].partition("</section>")[0]
+
+
 def test_page_shows_the_figures(world: World) -> None:
     made = content(world)
     page = Page(render(made))
@@ -260,20 +268,35 @@ def test_png_has_the_frames_and_is_not_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "shown"),
+    ("text", "shown"),
     [
-        ("3  0.31  red.jpg", "3  0.31  red.jpg"),
-        ("3  0.31  a-folder-with-a-long-name.tar:000001234.jpg", r"3  0\.31  \.\.\.\S+0001234\.jpg"),
-        ("a-name-alone-that-is-much-too-long-for-it-000001234.jpg", r"\.\.\.\S+0001234\.jpg"),
-        ("3  0.31  two\r\nlines.jpg", r"3  0\.31  two lines\.jpg"),
-        ("3  0.31  a-name-too-long-to-be-shown-with  two-spaces.jpg", r"3  0\.31  a-name-\S+\.\.\."),
+        ("3  0.31", r"3  0\.31"),
+        ("short.jpg", r"short\.jpg"),
+        ("a-folder-with-a-long-name.tar:000001234.jpg", r"a-folder\S+\.\.\.\S*0001234\.jpg"),
+        ("two\r\nlines.jpg", r"two lines\.jpg"),
+        ("\u4e00" * 60, r"\u4e00+\.\.\.\u4e00+"),
     ],
 )
-def test_a_name_below_a_picture_is_cut_at_its_front(label: str, shown: str) -> None:
+def test_a_name_below_a_picture_is_cut_in_its_middle(text: str, shown: str) -> None:
     pen, font = ImageDraw.Draw(Image.new("L", (1, 1))), drawing._font(30, bold=False)
-    fitted = drawing._fit_label(pen, label, font, 400)
+    fitted = drawing._fit(pen, text, font, 400)
     assert re.fullmatch(shown, fitted)
     assert pen.textlength(fitted, font) <= 400
+
+
+def test_names_have_a_line_of_their_own_and_a_row_without_a_title_no_blank_band(tmp_path: Path) -> None:
+    def drawn(name: str, title: str) -> Any:
+        tile = Tile(Image.new("RGB", (9, 9), "blue"), "none", "1  0.31", name)
+        draw([Row(title, "", [tile])], "query", "1 of 2 pictures", tmp_path / "a.png")
+        return np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+
+    bare, named, titled = drawn("", ""), drawn("a.jpg", ""), drawn("", "title")
+    assert len(named) - len(bare) == drawing._NAME_LINE
+    assert len(titled) - len(bare) == round(24 * 1.35) + 14
+    blue = (np.abs(bare - np.array([0, 0, 255])).max(2) <= 2).any(1)
+    written = (bare.max(2) < 150).any(1) & ~blue  # the head; what stands below the tile comes after it
+    first = int(blue.argmax())
+    assert first - int(np.flatnonzero(written[:first]).max()) < 60
 
 
 def test_png_is_the_same_every_time(world: World, tmp_path: Path) -> None:

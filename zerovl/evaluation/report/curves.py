@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zerovl.evaluation.metrics import HEADLINE
+from zerovl.evaluation.metrics import HEADLINE, POOL
 from zerovl.evaluation.report import charts
 from zerovl.files import read_json_lines
 
@@ -27,6 +28,7 @@ class Curves:
     loss: list[tuple[float, float]]
     score: list[tuple[float, float]]  # the headline metric on a sample of the validation pairs
     chance: list[tuple[float, float]] = field(default_factory=list)  # what a random order gets on that sample
+    of_several: bool = True  # sources, whose mean the score is
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ def read_curves(path: Path) -> Curves:
 
 def curves_of(rows: Sequence[Mapping[str, Any]]) -> Curves:
     """Return the curves of a training log's rows."""
-    names = ("loss", f"valid_{HEADLINE.name}", f"valid_{HEADLINE.chance}")
-    return Curves(*(_points(rows, name) for name in names))
+    score, pool = f"valid_{HEADLINE.name}", f"valid_{POOL}_{HEADLINE.name}"
+    pools = [(row[score], row[pool]) for row in rows if is_number(row.get(score)) and is_number(row.get(pool))]
+    return Curves(
+        *(_points(rows, name) for name in ("loss", score, f"valid_{HEADLINE.chance}")),
+        of_several=not pools or not all(math.isclose(mean, whole) for mean, whole in pools),  # of one both are equal
+    )
 
 
 def draw(curves: Curves) -> Iterator[Drawn]:
@@ -58,7 +64,9 @@ def draw(curves: Curves) -> Iterator[Drawn]:
         if svg := charts.line_chart(lines, "step", summary, from_zero=False):
             yield Drawn("Loss", "each step, and smoothed", svg)
     if curves.score:
-        title, note = f"{HEADLINE.label} during training", "mean over sources, on a sample of the validation pairs"
+        title, note = f"{HEADLINE.label} during training", "on a sample of the validation pairs"
+        if curves.of_several:
+            note = f"mean over sources, {note}"
         summary = f"{title}, last {curves.score[-1][1]:.1f}"
         if curves.chance:
             note, summary = f"{note}; dashed: chance", f"{summary}, chance {curves.chance[-1][1]:.1f}"

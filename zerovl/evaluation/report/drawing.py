@@ -18,6 +18,7 @@ WIDTH = 1200
 MARGIN = 48
 GAP = 16
 RULE = 28  # space above and below the line between two rows
+_NAME_LINE = 20  # height of the line with a file's name
 SCALE = 2  # drawn larger, then reduced: smooth edges without a dependency
 PAPER, INK, MUTED, LINE, EMPTY = "#fbfaf7", "#1c1d22", "#6b6d76", "#e3e0d8", "#f1eee7"
 GREEN, RED = "#1a7f4b", "#c0392f"
@@ -28,11 +29,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture with its mark and a label below, which may end in two spaces and the name of a file."""
+    """A picture with its mark, a label below, and the name of its file below that, where it is to be shown."""
 
     picture: Image.Image
     mark: Mark
     label: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,18 @@ def draw(rows: Sequence[Row], title: str, subtitle: str, path: Path, columns: in
             y += RULE
             pen.line([_at(MARGIN, y), _at(WIDTH - MARGIN, y)], fill=LINE, width=SCALE)
             y += RULE
-        y = _text(pen, MARGIN, y, row.title, 24, INK, WIDTH - 2 * MARGIN, lines=2)
+        if row.title:
+            y = _text(pen, MARGIN, y, row.title, 24, INK, WIDTH - 2 * MARGIN, lines=2)
         if row.note:
             y = _text(pen, MARGIN, y + 4, row.note, 16, MUTED, WIDTH - 2 * MARGIN, lines=1)
-        y += 14
+        y += _above_tiles(row)
+        below = _below(row)
         for place, tile in enumerate(row.tiles):
             column = place % columns
             if place and not column:
-                y += _tile_height(side) + GAP
+                y += side + below + GAP
             _draw_tile(image, pen, MARGIN + column * (side + GAP), y, side, tile)
-        y += _tile_height(side)
+        y += side + below
     out = io.BytesIO()
     image.resize((WIDTH, image.height // SCALE), Image.Resampling.LANCZOS).save(out, "PNG", optimize=True)
     with atomic_write(path) as file:
@@ -77,9 +81,10 @@ def _page(
     width = WIDTH - 2 * MARGIN
     height = 2 * MARGIN + _height(probe, title, 34, width, 2, bold=True) + _height(probe, subtitle, 18, width, 2) + 50
     for row in rows:
-        height += 2 * RULE + 14 + _height(probe, row.title, 24, width, 2)
+        height += 2 * RULE + _above_tiles(row)
+        height += _height(probe, row.title, 24, width, 2) if row.title else 0
         height += 4 + _height(probe, row.note, 16, width, 1) if row.note else 0
-        height += -(-max(len(row.tiles), 1) // columns) * (_tile_height(side) + GAP) - GAP
+        height += -(-max(len(row.tiles), 1) // columns) * (side + _below(row) + GAP) - GAP
     height -= 2 * RULE if rows else 0
     image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
     pen = ImageDraw.Draw(image)
@@ -88,8 +93,14 @@ def _page(
     return image, pen, y + 42
 
 
-def _tile_height(side: int) -> int:
-    return side + 34
+def _above_tiles(row: Row) -> int:
+    """Space between what is said of a row and its tiles."""
+    return 14 if row.title or row.note else 0
+
+
+def _below(row: Row) -> int:
+    """Space for what is said of a row's tiles."""
+    return 34 + (_NAME_LINE if any(tile.name for tile in row.tiles) else 0)
 
 
 def _draw_tile(image: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, side: int, tile: Tile) -> None:
@@ -110,8 +121,9 @@ def _draw_tile(image: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, sid
     if tile.mark != "none":
         _draw_mark(pen, x + side - 24, y + 24, colour, right=tile.mark == "right")
     font = _font(15 * SCALE, bold=False)
-    label = _fit_label(pen, tile.label, font, (side - 4) * SCALE)
-    pen.text(_at(x + 2, y + side + 9), label, fill=MUTED, font=font)
+    for place, text in enumerate(filter(None, (tile.label, tile.name))):
+        shown = _fit(pen, text, font, (side - 4) * SCALE)
+        pen.text(_at(x + 2, y + side + 9 + place * _NAME_LINE), shown, fill=MUTED, font=font)
 
 
 def _draw_mark(pen: ImageDraw.ImageDraw, x: int, y: int, colour: str, *, right: bool) -> None:
@@ -167,16 +179,20 @@ def _wrap(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int, lines: in
     return wrapped
 
 
-def _fit_label(pen: ImageDraw.ImageDraw, label: str, font: Font, width: int) -> str:
-    """Cut a label to a width, at the front of what stands behind its last two spaces: names differ at their ends."""
-    label = re.sub(r"[\r\n\t\v\f]+", " ", label)  # names may have a line break, and Pillow measures one line
-    head, gap, name = label.rpartition("  ")
-    start = f"{head}{gap}"
-    if pen.textlength(label, font) <= width:
-        return label
-    while name and pen.textlength(f"{start}...{name}", font) > width:
-        name = name[1:]
-    return f"{start}...{name}" if name else _shorten(pen, label, font, width)
+def _fit(pen: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
+    """Cut a line to a width in its middle: names of files tell something at both ends."""
+    text = re.sub(r"[\r\n\t\v\f]+", " ", text)  # names may have a line break, and Pillow measures one line
+    if pen.textlength(text, font) <= width:
+        return text
+    kept = next(
+        (count for count in range(len(text) - 1, 1, -1) if pen.textlength(_middle_cut(text, count), font) <= width), 1
+    )
+    return _middle_cut(text, kept)
+
+
+def _middle_cut(text: str, kept: int) -> str:
+    """The first and last of `kept` characters, with an ellipsis between; of an odd number the end has one more."""
+    return f"{text[: kept // 2]}...{text[len(text) - (kept + 1) // 2 :]}"
 
 
 def _shorten(pen: ImageDraw.ImageDraw, line: str, font: Font, width: int) -> str:

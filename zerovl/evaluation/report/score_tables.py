@@ -10,20 +10,22 @@ from zerovl.evaluation.metrics import HEADLINE, blocks, cell, further_evaluators
 from zerovl.evaluation.report.class_tables import class_note, class_tables
 
 Block = Mapping[str, Any]
+_OF_SEVERAL = (
+    "A source is searched alone, and the mean over sources is the headline. The pool is all sources searched as one, "
+    "where telling sources apart helps. "
+)
 
 
 def retrieval_section(metrics: Block) -> str:
-    """Write recalls and the headline metric: the mean, the pool, and each source alone."""
+    """Write recalls and the headline metric: the mean, the pool, and each source alone; one source as it is."""
     parts = retrieval_blocks(metrics)
     rows = "".join(_row(name, block, overall=not place) for place, (name, block) in enumerate(parts))
     recalls = "".join(f"<th>R@{k}</th>" for k in (1, 5, 10) * 2)
     bars = "".join(_bars(name, block) for name, block in parts)
     return (
         "<section><h2>Scores</h2><p>Share of queries, in percent, with a right answer among the first 1, 5 and 10. "
-        f"{HEADLINE.label} is their sum. A source is searched alone, and the mean over sources is the headline. "
-        "The pool is all sources searched as one, where telling sources apart helps. Unseen: a source without "
-        "training pairs."
-        '</p><div class="scroll"><table><thead><tr><th></th><th colspan="4"></th>'
+        f"{HEADLINE.label} is their sum. {_OF_SEVERAL if len(parts) > 1 else ''}Unseen: a source without training "
+        'pairs.</p><div class="scroll"><table><thead><tr><th></th><th colspan="4"></th>'
         '<th colspan="3">picture → text</th><th colspan="3">text → picture</th><th colspan="2"></th></tr>'
         f"<tr><th>Source</th><th>{HEADLINE.label}</th>"
         f"<th>Untrained</th><th>Chance</th><th>&times;</th>{recalls}<th>Pictures</th><th>Captions</th></tr></thead>"
