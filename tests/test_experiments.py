@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from zerovl.stages import register
 from zerovl.workspace import Workspace, main_checkout
 
 Run = Callable[..., str]
+PAGE = ROOT / "docs" / "experiments.md"
 MARK = 'print("the code of the commit")\n'
 
 
@@ -97,8 +99,8 @@ def test_what_params_name_and_no_one_tracks_is_linked(copy: Workspace, tmp_path:
 
 
 def test_the_choice_on_the_page_is_five_experiments() -> None:
-    """As DVC reads it for `--queue`; the test below runs a task of the queue."""
-    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    """As DVC reads it for `--queue`; the last test runs a task of the queue."""
+    page = PAGE.read_text(encoding="utf-8")
     [choice] = re.findall(r"dvc exp run --queue --name lr -S '(.*?)'", page)
     queued = [each["params.yaml"] for each in get_hydra_sweeps({"params.yaml": [choice]})]
     rates = [params_file.from_recipe({}, changes, "demo").train.lr for changes in queued]
@@ -110,7 +112,7 @@ def test_the_choice_on_the_page_is_five_experiments() -> None:
 
 @pytest.mark.timeout(600)
 def test_an_experiment_that_is_asked_to_registers_beside_the_main_checkout(tmp_path: Path) -> None:
-    """In the workspace and in a copy; one that is not asked to registers nothing."""
+    """In the workspace and in a copy; one that is not asked to registers nothing. Then DVC's queue, and `apply`."""
     if shutil.which("git") is None:
         pytest.skip("needs git")
     root, store = tmp_path / "project", tmp_path / "store"
@@ -145,6 +147,12 @@ def test_an_experiment_that_is_asked_to_registers_beside_the_main_checkout(tmp_p
     assert releases() == [("here", 1)]
     run("dvc", "exp", "run", "--temp", "--name", "apart", *asked, "register.name=apart")
     assert releases() == [("apart", 1), ("here", 1)]
+    [queue] = re.findall(r"^\$ (dvc exp run --queue .*?)   #", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    run(*shlex.split(queue))
+    queued = run("dvc", "queue", "status")
+    assert sorted(re.findall(r"(lr-\d) .*Queued", queued)) == [f"lr-{number}" for number in range(1, 6)]
+    run("dvc", "exp", "apply", "apart")
+    assert params_file.load(root / "params.yaml").register_.name == "apart"
 
 
 @pytest.fixture(scope="module")

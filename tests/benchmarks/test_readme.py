@@ -1,5 +1,9 @@
 """README and docs show what result files and the heads of recipes say."""
 
+import os
+import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,8 +11,10 @@ import pytest
 from benchmarks import readme
 from benchmarks.common import RESULTS
 from benchmarks.readme_places import MINUTES, PLACES, PLAN, ROOT, Place, render
+from tests.support.fork_server import start_zerovl
+from tests.support.project_copy import SMALL
 from zerovl import cli
-from zerovl.files import write_json
+from zerovl.files import read_json, write_json
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.page}: {place.pattern[:30]}")
@@ -32,6 +38,39 @@ def test_the_plan_on_the_page_is_what_the_command_says(
     assert shown == (RESULTS / PLAN).read_text(encoding="utf-8"), "run python -m benchmarks.readme --plan"
     command = f"zerovl recipe recipes/zerovl-14m.yaml && zerovl plan {' '.join(readme.PLANNED)}\n{shown}"
     assert command in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def shape(lines: Sequence[str]) -> list[str]:
+    """Lines without their numbers, the spaces that a table fills up with, and what follows from a number."""
+    numbers = (re.sub(r"[-+]?\d[\d.]*", "#", line) for line in lines)
+    return [re.sub(r"\s+", " ", re.sub(r" (\[#, #\]( \*)?|no interval)$", "", line)).strip() for line in numbers]
+
+
+def test_what_the_pages_show_of_the_demo_is_what_the_commands_print(tmp_path: Path) -> None:
+    """Measured as for the pages, with a demo that takes seconds; forked, as the imports take longer than the rest."""
+
+    def run(work: Path, *words: str) -> str:
+        child = start_zerovl(*words, cwd=work, env=environment)
+        out, err = child.communicate(timeout=280)
+        assert child.returncode == 0, f"{words}\n{out}\n{err}"
+        return out
+
+    left_out = ("ZEROVL_STORE", "ZEROVL_RUN")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    environment |= {"ZEROVL_CACHE": str(tmp_path / "cache"), "ZEROVL_WORKERS": "1"}
+    measured = readme.measure(tmp_path / "work", run, SMALL)
+    kept = read_json(RESULTS / readme.FILE)
+    assert measured.keys() == kept.keys()
+    learned = [line for line in measured["summary"] if not line.startswith("  warning")]  # in seconds, hardly
+    assert shape(learned) == shape(kept["summary"])
+    assert shape(measured["compare"]) == shape(kept["compare"])
+    assert shape([measured["holder"]]) == shape([kept["holder"]])
+    results = tmp_path / "results"
+    shutil.copytree(RESULTS, results)
+    write_json(results / readme.FILE, {**measured, "summary": learned})
+    for place in PLACES:  # a page made from it is known again by the same pattern
+        text = (ROOT / place.page).read_text(encoding="utf-8")
+        assert render(place, render(place, text, results)) == text
 
 
 def test_a_comparison_is_shown_with_its_first_scores() -> None:

@@ -1,6 +1,8 @@
 """What cannot be right is said at once: no flow begins, so that no server is started for it."""
 
+import runpy
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,7 +10,10 @@ import pytest
 from prefect import Flow
 
 from flows import command, promote, reproduce, rollback
+from tests.support.project_copy import commit, git
 from tests.support.registries import publish
+from zerovl import params_file
+from zerovl.params import Params
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 
@@ -48,6 +53,35 @@ def test_a_release_that_cannot_be_made_again(
     monkeypatch.setattr(sys, "argv", ["reproduce", "--release", "zerovl@2"])
     with pytest.raises(SystemExit, match=rf"^flows\.reproduce: zerovl@2 .*{why}"):
         command.main(reproduce.reproduce, reproduce.check)
+
+
+@pytest.mark.parametrize("name", ["train", "retrain"])
+def test_a_misspelt_key_and_a_recipe_that_is_not_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.setenv("ZEROVL_ROOT", str(root))
+    git(root, "init", "--quiet")
+    params_file.write(Params(), root / "params.yaml")
+    commit(root, "first")
+
+    warnings.simplefilter("ignore")  # the module is imported already; pytest resets the filters
+
+    def said(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"flows.{name}", run_name="__main__")
+        return str(ended.value)
+
+    misspelt = said("--overrides", "train.lrr=1e-3")
+    assert misspelt.startswith(f"flows.{name}: ")
+    assert "train.lrr: unknown key" in misspelt
+    assert "recipes/mine.yaml: no such file" in said("--recipe", "recipes/mine.yaml")
+    # What another revision has is known once the remote was asked, in the run.
+    for words in (("--overrides", "train.lr=1e-3"), ("--overrides", "train.lrr=1", "--revision", "main")):
+        assert said(*words) == f"flows.{name}: the flow begins"
+    assert not (root / ".flows").exists()
 
 
 def test_an_alias_with_nothing_to_go_back_to(monkeypatch: pytest.MonkeyPatch) -> None:

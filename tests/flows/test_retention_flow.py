@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from prefect import Flow, State, Task
 
 import flows.retention as module
-from flows import registry_command
+from flows import command, outbox, registry_command
 from flows.outbox import Page
 from tests.support.registries import promote, publish
 from zerovl import cli, params_file
@@ -27,7 +32,7 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     params_file.write(params_file.from_recipe({}, keep, "test"), tmp_path / "params.yaml")
     pages: list[Page] = []
 
-    def command(words: list[str]) -> str:
+    def run_it(words: list[str]) -> str:
         assert (
             cli.main(["registry", *words, *(["--params", str(tmp_path / "params.yaml")] * (words[0] == "expire"))]) == 0
         )
@@ -38,7 +43,7 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setattr(module, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=None, name="old-owl")))
     monkeypatch.setattr(module, "outbox", lambda folder: nullcontext())
     monkeypatch.setattr(module, "send", pages.append)
-    monkeypatch.setattr(registry_command, "run_registry_command", command)
+    monkeypatch.setattr(registry_command, "run_registry_command", run_it)
     for name in ("versions_in_use", "show_versions"):
         monkeypatch.setattr(module, name, getattr(module, name).fn)
     return pages
@@ -75,3 +80,31 @@ def test_files_go_also_where_every_version_is_retired(tmp_path: Path, sent: list
     assert "0 versions retired" in said
     assert "0 files, 0 B removed" in said  # they are in their grace time
     assert "by somebody: by hand" in sent[0].data
+
+
+def test_the_command_says_what_the_flow_returns(
+    tmp_path: Path, sent: list[Page], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m flows.retention`, whose flow and tasks are called as functions, without a server."""
+    registry = Registry(open_store(str(tmp_path / "registry")))
+    for number in range(2):
+        publish(registry, {"model.safetensors": b"%d" % number})
+
+    def called(its: Any, *given: Any, **named: Any) -> Any:
+        found = its.fn(*given, **named)
+        return found.data if isinstance(found, State) else found
+
+    for kind in (Flow, Task):
+        monkeypatch.setattr(kind, "__call__", called)
+    monkeypatch.setattr(command, "start_own_server", lambda: None)
+    monkeypatch.setattr(outbox, "outbox", lambda folder: nullcontext())
+    monkeypatch.setattr(outbox, "send", sent.append)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__NAME", "old-owl")
+    monkeypatch.setattr(sys, "argv", ["flows.retention"])
+    warnings.simplefilter("ignore")  # the module is imported already; pytest resets the filters
+    runpy.run_module("flows.retention", run_name="__main__")
+    assert "zerovl@1: would be retired" in capsys.readouterr().out
+    assert len(sent) == 1
+    monkeypatch.setattr(sys, "argv", ["flows.retention", "--apply"])
+    runpy.run_module("flows.retention", run_name="__main__")
+    assert "Retired: zerovl@1; 1 version retired" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.support import text_towers
-from zerovl import params_file
+from zerovl import cli, params_file
 from zerovl.model import bundle
 from zerovl.model.checks import check_towers
 from zerovl.model.encoder import Encoder
@@ -49,8 +49,9 @@ def pictures_of_all_modes() -> list[Image.Image]:
 
 def check_trains_on(imported: Path) -> None:
     """The recipe in an imported bundle builds the same towers, and `train.init_from` fills them."""
-    recipe = params_file.read_yaml(str(imported / "train.yaml"))
-    params = params_file.from_recipe(recipe, [], "imported")
+    written = str(imported.parent / f"{imported.name}.yaml")
+    assert cli.main(["recipe", str(imported / "train.yaml"), "data.raw=data/raw", "--out", written]) == 0
+    params = params_file.load(written)
     check_towers(params.model)
     before = Encoder.load(imported, "cpu")
     model = build(params.model, before.tokenizer.vocab_size, seed=9, logit_bias=before.model.architecture.logit_bias)

@@ -49,10 +49,9 @@ def curves_of(rows: Sequence[Mapping[str, Any]]) -> Curves:
     """Return the curves of a training log's rows."""
     score, pool = f"valid_{HEADLINE.name}", f"valid_{POOL}_{HEADLINE.name}"
     pools = [(row[score], row[pool]) for row in rows if is_number(row.get(score)) and is_number(row.get(pool))]
-    return Curves(
-        *(_points(rows, name) for name in ("loss", score, f"valid_{HEADLINE.chance}")),
-        of_several=not pools or not all(math.isclose(mean, whole) for mean, whole in pools),  # of one both are equal
-    )
+    loss, points, chance = (_points(rows, name) for name in ("loss", score, f"valid_{HEADLINE.chance}"))
+    of_several = not pools or not all(math.isclose(mean, whole) for mean, whole in pools)  # of one both are equal
+    return Curves(loss, points, chance, of_several)
 
 
 def draw(curves: Curves) -> Iterator[Drawn]:
