@@ -278,7 +278,7 @@ def test_a_run_finds_it_and_says_so(tmp_path: Path) -> None:
     out = train(workspace)
     folder = run_folder(workspace)
     size = json.loads((folder / decisions.MICRO_BATCH_FILE).read_text())["micro_batch"]
-    assert f"{16 // size} micro-batches of {size} (auto: " in out
+    assert f"{plural(16 // size, 'micro-batch', 'micro-batches')} of {size} (auto: " in out
     assert "keeps the graphs of 0 of" in out
     assert "a rank at the highest: weights" in out
     metrics = json.loads((workspace.training_report / "metrics.json").read_text())
