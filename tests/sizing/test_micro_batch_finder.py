@@ -26,6 +26,7 @@ from zerovl.sizing.activations import Activations, Line
 from zerovl.sizing.batch_layout import Sizing, choose, kept_graphs
 from zerovl.sizing.micro_batch_search import RealTrial, candidates, find
 from zerovl.sizing.synthetic import SyntheticInputs, make_mix, timed_pass
+from zerovl.text_format import plural
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
