@@ -195,7 +195,7 @@ def test_the_headline_is_the_mean_and_the_pool_for_releases_without_one() -> Non
     assert headline_title(now) == "RSUM, mean over 2 sources"
     assert [find(now, f"retrieval.rsum{at}") for at in ("", "@pool", "@b")] == [8.0, 5.0, 9.0]
     alone = {**now, "sources": {"pool": {"rsum": 7.0}}}
-    assert [name for name, _ in retrieval_blocks(alone)] == ["pool"]  # the source of this name
+    assert retrieval_blocks(alone) == [("pool", {"rsum": 8.0})]  # the source of this name; as the headline has it
     assert [name for name, _ in retrieval_blocks({**alone, "unseen": ["pool"]})] == ["pool (unseen)"]
     assert find(alone, "retrieval.rsum@pool") == 7.0
     assert (headline_title(alone), headline_block({})) == ("RSUM", ("pool", {}))

@@ -162,9 +162,12 @@ def retrieval_blocks(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str,
     """
     sources = sorted(metrics.get("sources", {}).items())
     titled = [(source_title(name, metrics.get(UNSEEN, ())), block) for name, block in sources]
+    headline = headline_block(metrics)
     if MEAN not in metrics:
-        return [headline_block(metrics), *titled]
-    return titled if len(titled) == 1 else [headline_block(metrics), (POOL, metrics.get(OVERALL, {})), *titled]
+        return [headline, *titled]
+    if len(titled) == 1:
+        return [(titled[0][0], headline[1])]  # as the title has it
+    return [headline, (POOL, metrics.get(OVERALL, {})), *titled]
 
 
 def source_title(source: str, unseen: Collection[str]) -> str:
