@@ -84,8 +84,10 @@ def interleaved(
         for _ in range(warm_ups):
             variants[name]()
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    frozen = gc.get_freeze_count() > 0  # by the process, as that of the tests: that stays so
     gc.collect()
-    gc.freeze()  # what is there now is not searched again and again
+    if not frozen:
+        gc.freeze()  # what is there now is not searched again and again
     try:
         for number in range(rounds):
             for name in random.Random(number).sample(names, len(names)):
@@ -94,7 +96,8 @@ def interleaved(
                 variants[name]()
                 seconds[name].append(clock() - start)
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
     return seconds
 
 

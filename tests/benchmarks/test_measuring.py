@@ -1,5 +1,7 @@
 """What all benchmarks share: turns, ratios, what failed and what is taken up again."""
 
+import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,20 @@ def test_variants_take_turns_and_ratios_are_round_by_round() -> None:
     assert seconds == {name: [1.0, 1.0, 1.0] for name in "abc"}
     slowing = summary([2.0, 4.0, 8.0], baseline=[1.0, 2.0, 4.0])
     assert (slowing["ratio"], slowing["seconds"], slowing["slowest"]) == (2.0, 4.0, 8.0)
+
+
+@pytest.mark.parametrize("process", [gc.freeze, gc.unfreeze])
+def test_what_the_process_has_frozen_stays_so_and_nothing_else(process: Callable[[], None]) -> None:
+    """pytest's process has frozen what it imported (tests/conftest.py): without that each collection takes a second."""
+    before = gc.get_freeze_count()
+    process()
+    frozen, during = gc.get_freeze_count(), list[int]()
+    try:
+        interleaved({"one": lambda: during.append(gc.get_freeze_count())}, rounds=1, clock=lambda: 0.0, warm_ups=0)
+        assert during[0] > 0
+        assert gc.get_freeze_count() == frozen
+    finally:
+        (gc.freeze if before else gc.unfreeze)()
 
 
 def test_gpu_results_are_resumed_only_for_the_same_settings(tmp_path: Path) -> None:
