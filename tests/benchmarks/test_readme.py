@@ -43,7 +43,7 @@ def test_the_plan_on_the_page_is_what_the_command_says(
 def shape(lines: Sequence[str]) -> list[str]:
     """Lines without their numbers, the spaces that a table fills up with, and what follows from a number."""
     numbers = (re.sub(r"[-+]?\d[\d.]*", "#", line) for line in lines)
-    return [re.sub(r"\s+", " ", re.sub(r" (\[#, #\]( \*)?|no interval)$", "", line)).strip() for line in numbers]
+    return [re.sub(r"\s+", " ", line.removesuffix(" *")).strip() for line in numbers]
 
 
 def test_what_the_pages_show_of_the_demo_is_what_the_commands_print(tmp_path: Path) -> None:
