@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,40 +14,16 @@ from tests.support import raw_sources
 from tests.support.odd_inputs import parquet, pictures, tars, texts
 from tests.support.odd_inputs.kind import Kind
 from tests.support.odd_inputs.mutated import mutated
+from tests.support.odd_inputs.prepared import bounded_memory, prepared
 from tests.support.odd_inputs.table import KINDS, PAGE, with_table
 from tests.support.paths import ROOT
 from zerovl.data.manifest import Manifest
-from zerovl.errors import ZeroVLError
-
-MEMORY = 256 << 10  # KiB beyond what the process had before
 
 
 @pytest.fixture(autouse=True)
-def _one_worker_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setenv("ZEROVL_WORKERS", "1")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
-
-
-def prepared(root: Path) -> Manifest | str:
-    """What `prepare` makes of the source, or the one line that it refuses it with; either way nothing is half there."""
-    try:
-        manifest = raw_sources.run_prepare(root)
-        refusal = ""
-    except ZeroVLError as error:
-        refusal = str(error)
-    written = [path.name for path in (root / "data").rglob("*")]
-    assert not [name for name in written if name.endswith(".part") or name.startswith(".")]
-    if refusal:
-        assert "manifest.json" not in written
-        assert len(refusal.splitlines()) == 1
-        assert len(refusal) < 2000
-        return refusal
-    for info in manifest.splits.values():
-        for shard in info.shards:
-            assert (root / "data/shards" / shard.path).stat().st_size == shard.bytes
-    return manifest
+def _in_bounded_memory() -> Iterator[None]:
+    with bounded_memory():
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.of}-{kind.what}".replace(" ", "_"))

@@ -7,7 +7,10 @@ import os
 import random
 import shutil
 import tarfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -189,6 +192,24 @@ def test_tars_in_other_folders_are_said(
         ZeroVLError, match=r"has no known layout; .*; it has tars in part-2/, which are read where that"
     ):
         raw_sources.run_sources(tmp_path, {"name": "w", "path": "raw/w"})
+
+
+def test_a_disk_that_fails_costs_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "0.tar"
+    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(6)]))
+
+    def members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+        yield from islice(whole_members(file), 9)  # three samples, the last of them still open
+        raise OSError(5, "Input/output error")
+
+    whole_members = tar_samples.whole_members
+    monkeypatch.setattr(tar_samples, "whole_members", members)
+    found = list(tar_samples.read_samples(str(path), path.name, lambda: 6))
+    assert list(captions(found)) == ["000", "001", "002"]
+    assert {sample.problem for sample in found[3:]} == {
+        "cannot be read: Input/output error; what comes before it is used, 3 of 6 samples are lost"
+    }
+    assert len(found) == 6
 
 
 def test_two_runs_in_one_source_have_distinct_ids(tmp_path: Path) -> None:

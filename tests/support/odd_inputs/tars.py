@@ -40,10 +40,11 @@ def special(name: str, kind: bytes, linkname: str = "") -> Member:
     return header, b""
 
 
-def with_size(size: bytes) -> bytes:
-    """A third member whose header says another size, with the right checksum."""
+def with_size(size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A third member whose header says another size, and another kind, with the right checksum."""
     data = bytearray(whole(("2.jpg", b"x")))
     start = data.index(b"2.jpg\0")
+    data[start + 156 : start + 157] = kind
     data[start + 124 : start + 136] = size
     data[start + 148 : start + 156] = b" " * 8
     data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + BLOCK])
@@ -136,6 +137,21 @@ KINDS = [
         "extended header cut short",
         lambda: whole(special("2", tarfile.XHDTYPE)),
         Outcome(2, 1, "not a tar, or truncated"),
+    ),
+    in_tar(
+        "2,000 extended headers in a row",
+        lambda: whole(*[special("2", tarfile.XHDTYPE)] * 2000),
+        Outcome(2, 1, "not a tar, or truncated"),
+    ),
+    in_tar(
+        "extended header of 8 GiB",
+        lambda: with_size(b"77777777777\0", tarfile.XHDTYPE),
+        Outcome(2, 1, "extended header of 8589934592 bytes"),
+    ),
+    in_tar(
+        "pair whose key begins with another's",
+        lambda: whole(*sample("1.2"), ("1.seg.png", b"a mask")),
+        Outcome(3, 0),
     ),
     in_tar(
         "two pictures with one key", lambda: whole(*sample(png=b"x")), Outcome(2, 1, "two pictures with the same key")

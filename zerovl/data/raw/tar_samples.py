@@ -14,13 +14,14 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 
 from zerovl.data.raw.records import PICTURES, Picture, name_error
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
+_MAX_HEADER = 16 << 20  # bytes of an extended header, which `tarfile` reads whole
 _HELD = 512 << 20  # bytes of samples that wait for their other members
 _MOST_SAMPLES = 1_000_000  # of a tar: of more, whoever says so is not believed
 _HELD_EACH = 500  # bytes of one beside its texts, about
@@ -89,13 +90,11 @@ def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample
                 for sample in _add(grouping, member, file, path, name):
                     given += bool(sample.key)
                     yield sample
-    except DamagedTarError as error:
+    except (DamagedTarError, OSError) as error:
         rest = [sample for sample in grouping.rest() if sample.complete or not grouping.is_open(sample)]
         yield from rest
-        yield from _lost(expected, name, str(error), given + len(rest))
-        return
-    except OSError as error:
-        yield from _lost(expected, name, f"cannot be read: {error.strerror or error}", given)
+        reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        yield from _lost(expected, name, reason, given + len(rest))
         return
     yield from grouping.rest()
     if grouping.scattered:
@@ -246,7 +245,7 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     file.seek(0)
     position = -1
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if member.size < 0 or member.offset <= position:
                     raise DamagedTarError(f"damaged tar at byte {tar.offset}")
@@ -256,7 +255,7 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
                 yield member
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
             end = tar.offset
-    except (tarfile.TarError, OverflowError, ValueError, EOFError) as error:
+    except (tarfile.TarError, OverflowError, ValueError, EOFError, RecursionError) as error:
         raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
@@ -264,6 +263,19 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
     if block.strip(b"\0"):
         raise DamagedTarError(f"damaged tar at byte {end}")
+
+
+class _Headers:
+    """A tar as `tarfile` reads headers from it; one that says it is larger than any is not taken into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_HEADER:
+            raise tarfile.ReadError(f"extended header of {size} bytes")
+        return self._file.read(size)
 
 
 def _member_problem(member: tarfile.TarInfo) -> str | None:

@@ -111,7 +111,7 @@ def _grouped(address: str, stream: _Watched, damage: list[str]) -> Iterator[Raw]
     def ends(error: Exception) -> bool:
         if stream.failure:
             raise ZeroVLError(stream.failure)
-        if not isinstance(error, (tarfile.TarError, EOFError, OSError, ValueError, OverflowError)):
+        if not isinstance(error, (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)):
             raise error
         if not damage:
             damage.append(f"damaged tar ({str(error.args[0]).partition(' @ ')[0] if error.args else 'no reason'})")
