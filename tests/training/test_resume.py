@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.held_steps import hold_before, start_held
 from tests.support.tiny_project import (
     Process,
     copy_project,
@@ -27,9 +28,10 @@ from tests.support.tiny_project import (
 from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.workspace import Workspace
 
-EPOCHS = "train.epochs=24.0"
-STEPS = 144
-LATEST = 32  # the last step to be killed at: on a busy machine the run must not end before the signal comes
+EPOCHS = "train.epochs=10.0"
+STEPS = 60
+LATEST = 32  # the last step to be killed at
+AFTER = 4  # steps that a run may be ahead of the signal; it waits there, however late a busy machine sends it
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,8 @@ def test_the_command_itself_trains_alike(project: Workspace, uninterrupted: byte
 def test_killed_at_a_random_step_ends_bit_equal(project: Workspace, uninterrupted: bytes, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
     for _ in range(2):
-        child = start_training(workspace)
         done = max(steps_saved(workspace), default=0) if workspace.runs.is_dir() else 0
+        child = start_held(workspace, max(done, LATEST) + AFTER)
         wait_for_step(workspace, random.randrange(done, max(done + 1, LATEST)), child)
         child.kill()
         child.communicate()
@@ -91,10 +93,12 @@ def test_sigusr1_saves_and_goes_on_sigterm_saves_and_stops(
 ) -> None:
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, EPOCHS, "machine.checkpoint_steps=1000")
-    child = start_training(workspace)
+    child = start_held(workspace, 4 + AFTER)
     wait_for_step(workspace, 4, child)
     child.send_signal(signal.SIGUSR1)
+    hold_before(workspace.root, 4 + 2 * AFTER)
     asked = wait_for_checkpoint(workspace, 0)
+    hold_before(workspace.root, asked + 1 + AFTER)
     wait_for_step(workspace, asked + 1, child)  # it goes on
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=100)
@@ -135,7 +139,7 @@ def test_a_changed_parameter_trains_from_the_beginning(project: Workspace, tmp_p
 
 def test_a_second_process_on_the_same_run_is_refused(project: Workspace, tmp_path: Path) -> None:
     workspace = copy_project(project, tmp_path / "run")
-    first = start_training(workspace)
+    first = start_held(workspace, AFTER)
     wait_for_step(workspace, 0, first)
     first.send_signal(signal.SIGSTOP)
     try:
@@ -162,13 +166,14 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
     train(whole, start_command)
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, EPOCHS, "machine.ranks=2", "machine.restarts=1")
-    child = start_training(workspace)
+    child = start_held(workspace, LATEST + AFTER)
     wait_for_step(workspace, random.randrange(3, LATEST), child)
     first = ranks_of(child)
     victim = random.randrange(2)
     first[victim].kill()
     psutil.wait_procs(first, timeout=60)
     logged = (run_folder(workspace) / "metrics.jsonl").read_text().count("\n")
+    hold_before(workspace.root, logged + 16 + AFTER)
     wait_for_step(workspace, logged + random.randrange(16), child)  # rows past these are of the ranks started again
     second = ranks_of(child)
     assert not {process.pid for process in first} & {process.pid for process in second}

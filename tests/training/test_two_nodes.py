@@ -10,10 +10,13 @@ import psutil
 import pytest
 
 from tests.support.fork_server import server
+from tests.support.held_steps import PREPARE, hold_before
 from tests.support.ports import free_port
 from tests.support.tiny_project import Process, copy_project, make_project, run_folder, set_params, train, wait_for_step
 from zerovl.engine.checkpoint_folder import saved_steps
 from zerovl.workspace import Workspace
+
+EPOCHS = "train.epochs=6.0"  # 36 steps
 
 
 def start_agent(workspace: Workspace, port: int, *, forked: bool) -> Process:
@@ -21,7 +24,8 @@ def start_agent(workspace: Workspace, port: int, *, forked: bool) -> Process:
     arguments = [*options.split(), "--local-addr", "127.0.0.1", "-m", "zerovl.training.worker", "params.yaml"]
     env = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1800"}
     if forked:
-        return server().start("torch.distributed.run:main", *arguments, cwd=workspace.root, env=env, merge=True)
+        torchrun = "torch.distributed.run:main"
+        return server().start(torchrun, *arguments, cwd=workspace.root, env=env, merge=True, prepare=PREPARE)
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *arguments],
         cwd=workspace.root,
@@ -45,16 +49,18 @@ def ranks_of(nodes: list[Process]) -> list[psutil.Process]:
 def test_two_nodes_start_again_after_a_kill_and_stop_together_when_one_is_told_to(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     whole = copy_project(project, tmp_path / "whole")
-    set_params(whole, "machine.ranks=2", "train.epochs=24.0")
+    set_params(whole, "machine.ranks=2", EPOCHS)
     train(whole)
 
     workspace = copy_project(project, tmp_path / "run")
-    set_params(workspace, "train.epochs=24.0")
+    set_params(workspace, EPOCHS)
+    hold_before(workspace.root, 10)
     nodes = start_nodes(workspace, forked=True)
     wait_for_step(workspace, 6, nodes[0])
     first = ranks_of(nodes)
     os.kill(first[1].pid, signal.SIGKILL)
     psutil.wait_procs(first, timeout=60)
+    hold_before(workspace.root, 24)
     wait_for_step(workspace, 20, nodes[0])
     second = ranks_of(nodes)
     nodes[1].send_signal(signal.SIGTERM)  # saves on both, and neither agent starts anything again
