@@ -1,4 +1,7 @@
-"""Samples a second from local shards, through the node's cache, by a request each and as a stream; and the requests."""
+"""Samples a second from local shards, through the node's cache, by a request each and as a stream; and the requests.
+
+Beside the cold cache stands the server alone: the same bytes over as many connections, that nobody keeps or looks at.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import random
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -34,6 +37,7 @@ from zerovl.files import sha256_file
 from zerovl.params import TrainParams
 
 ROOT = "s3://bucket/copy"
+_CONNECTIONS = 8  # the default of machine.shard_cache
 
 
 def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rounds: int) -> dict[str, Record]:
@@ -45,19 +49,30 @@ def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rou
     train = TrainParams(batch_size=batch, micro_batch=1, epochs=1.0, shuffle="blocks", block_shards=4)
     sampler = training_sampler(train, manifest)
     with _server(work) as address:
-        cache = ShardCache(work / "cache", 1 << 40, S3Shards(ROOT, 8))
+        cache = ShardCache(work / "cache", 1 << 40, S3Shards(ROOT, _CONNECTIONS))
         own = manifest.splits["web", "train"].shards
         local, direct = ShardReader(work / "copy"), ShardReader(ROOT)
         cached = ShardReader(ROOT, CachedRanges(cache, own, S3Ranges(ROOT)))
         pairs = sampler.steps * batch
         found = {}
-        for name, reader in (("a request each", direct), ("cache, cold", cached), ("cache, warm", cached)):
-            ahead = ShardsAhead(sampler, manifest, cache) if name == "cache, cold" else None
+        ways: dict[str, Callable[[], None]] = {
+            "a request each": lambda: _read(manifest, direct, sampler),
+            "the server alone": lambda: _fetch(own),
+            "cache, cold": lambda: _read(manifest, cached, sampler, ShardsAhead(sampler, manifest, cache)),
+            "cache, warm": lambda: _read(manifest, cached, sampler),
+        }
+        for name, way in ways.items():
             requests(address)
-            start = time.perf_counter()
-            _read(manifest, reader, sampler, ahead)
-            seconds = time.perf_counter() - start
-            found[name] = {"samples_per_second": rounded(pairs / seconds), "requests": requests(address) / pairs}
+            start, used = time.perf_counter(), time.process_time()
+            way()
+            seconds, used = time.perf_counter() - start, time.process_time() - used
+            found[name] = {
+                "samples_per_second": rounded(pairs / seconds),
+                "requests": requests(address) / pairs,
+                "processor": rounded(used / seconds),  # share of the time that this process computed
+            }
+        cold, alone = (found[name]["samples_per_second"] for name in ("cache, cold", "the server alone"))
+        found["cache, cold"]["of_the_server"] = rounded(cold / alone)
         tars = [str(work / "copy" / shard.path) for shard in own]
         variants = {
             "local": lambda: _read(manifest, local, sampler),
@@ -85,6 +100,14 @@ def _read(manifest: Manifest, shards: ShardReader, sampler: Sampler, ahead: Shar
     if ahead:
         ahead.close()
     shards.close()
+
+
+def _fetch(shards: Sequence[ShardInfo]) -> None:
+    """Fetch all shards as the cache does, to nowhere."""
+    source = S3Shards(ROOT, _CONNECTIONS)
+    with open(os.devnull, "wb") as nowhere:
+        for shard in shards:
+            source.fetch(shard, nowhere.fileno())
 
 
 def _stream(tars: list[str]) -> None:

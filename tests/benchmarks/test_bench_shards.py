@@ -16,6 +16,11 @@ def test_it_runs_and_the_cache_spares_requests(tmp_path: Path, clean_aws: None) 
     reading = found["reading"]
     assert reading["a request each"]["requests"] == 1
     assert reading["cache, cold"]["requests"] == pytest.approx(5 / 40)  # one for each small shard
+    assert reading["the server alone"]["requests"] == pytest.approx(5 / 40)
+    assert reading["cache, cold"]["of_the_server"] == pytest.approx(
+        reading["cache, cold"]["samples_per_second"] / reading["the server alone"]["samples_per_second"], rel=0.01
+    )
+    assert reading["cache, cold"]["processor"] > 0
     assert reading["cache, warm"]["requests"] == 0
     assert reading["cache, warm"]["ratio"] > 0
     assert found["mixing"]["global"]["distance"] == pytest.approx(1 / 3, abs=0.1)
