@@ -18,6 +18,7 @@ STATS, INDEX = "00000_stats.json", "00000.idx"
     [
         ({}, None),
         ({STATS: b'{"count": 25, "successes": 20}'}, 20),
+        ({STATS: b'{"successes": 20, "status_dict": {"HTTP Error": "%s"}}' % (b"x" * 100_000)}, 20),
         ({INDEX: b"v1.2 21\njpg 0 512 0.jpg\n"}, 21),
         ({STATS: b'{"successes": 20}', INDEX: b"v1.2 21\n"}, 20),
         ({STATS: b"{", INDEX: b"v1.2 21\n"}, 21),

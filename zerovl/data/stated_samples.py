@@ -9,7 +9,8 @@ from typing import Any
 from zerovl import s3
 
 _TAR = ".tar"
-_HEAD = 1 << 16  # bytes of such a file that are read
+_MOST_STATS = 16 << 20  # bytes of img2dataset's file that are read: it has an entry for each kind of error
+_MOST_LINE = 1 << 10  # bytes of DALI's that are read: its first line says it
 _INDEX_VERSION = "v1."  # an index of DALI begins with "v1.2 1000"
 
 
@@ -25,8 +26,8 @@ def samples_stated_beside(tar: str) -> int | None:
     if not tar.endswith(_TAR):
         return None
     stem = tar.removesuffix(_TAR)
-    count = _successes(_head(f"{stem}_stats.json"))
-    return _indexed(_head(f"{stem}.idx")) if count is None else count
+    count = _successes(_head(f"{stem}_stats.json", _MOST_STATS))
+    return _indexed(_head(f"{stem}.idx", _MOST_LINE)) if count is None else count
 
 
 def _successes(content: bytes) -> int | None:
@@ -44,17 +45,17 @@ def _indexed(content: bytes) -> int | None:
     return int(count) if is_count else None
 
 
-def _head(place: str) -> bytes:
+def _head(place: str, size: int) -> bytes:
     """Return the first bytes of a file; none where there is no such file."""
     if not place.startswith(s3.PREFIX):
         try:
             with open(place, "rb") as file:
-                return file.read(_HEAD)
+                return file.read(size)
         except OSError:
             return b""
     its = s3.parse(place)
     try:
-        return b"".join(_bucket(its.bucket).blocks(its.path, f"{place}: cannot be read", 0, _HEAD))
+        return b"".join(_bucket(its.bucket).blocks(its.path, f"{place}: cannot be read", 0, size))
     except s3.AnswerError as error:
         if error.is_missing_key or error.is_past_the_end:
             return b""

@@ -16,7 +16,7 @@ class StreamParams(Section):
     urls: list[str] = Field(
         min_length=1, description="tars: paths and s3:// with braces or *, pipe:COMMAND, http://, in WebDataset's form"
     )
-    pairs: int = Field(0, ge=0, description="pairs in all of them; 0: counted from the _stats.json beside each tar")
+    pairs: int = Field(0, ge=0, description="pairs in all of them; 0: counted by _stats.json or .idx beside each tar")
     json_caption: str = Field("", description="key of the .json that has the caption; empty: `.txt`, `caption`")
     txt_captions: Literal["one", "lines"] = Field("one", description="a .txt: one caption, or one a line")
 
