@@ -9,6 +9,7 @@ import pytest
 from tests.support import s3
 from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.errors import ZeroVLError
+from zerovl.s3 import AnswerError, Bucket
 
 STATS, INDEX = "00000_stats.json", "00000.idx"
 
@@ -45,7 +46,15 @@ def test_what_lies_beside_a_tar(
     assert samples_stated_beside(f"{tmp_path}/00000.tar.gz") is None
 
 
-def test_a_store_that_refuses_is_named(moto_url: str, clean_aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_list_a_bucket_is_refused_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise AnswerError("access refused", 403, "AccessDenied")
+
+    monkeypatch.setattr(Bucket, "blocks", refuse)
+    assert samples_stated_beside("s3://read-only/00000.tar") is None
+
+
+def test_a_store_without_the_bucket_is_named(moto_url: str, clean_aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     with pytest.raises(ZeroVLError, match=r"s3://nowhere/0_stats\.json: cannot be read: there is no bucket 'nowhere'"):
         samples_stated_beside("s3://nowhere/0.tar")

@@ -18,7 +18,7 @@ def samples_stated_beside(tar: str) -> int | None:
     """Return how many samples a tar has by a file beside it; None where there is none that says so.
 
     Asked are img2dataset's `00000_stats.json` beside `00000.tar`, then DALI's index `00000.idx`. `tar` is a path or
-    `s3://bucket/key`. Raises `ZeroVLError` where S3 does not answer, or refuses.
+    `s3://bucket/key`. Raises `ZeroVLError` where S3 does not answer, or there is no such bucket.
 
     Sources: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset, where `successes` are written;
     `IndexCreator` in tools/wds2idx.py of github.com/NVIDIA/DALI.
@@ -57,7 +57,8 @@ def _head(place: str, size: int) -> bytes:
     try:
         return b"".join(_bucket(its.bucket).blocks(its.path, f"{place}: cannot be read", 0, size))
     except s3.AnswerError as error:
-        if error.is_missing_key or error.is_past_the_end:
+        # So who may read objects, and not list them, is told of one that is not there (GetObject in S3's API reference).
+        if error.is_missing_key or error.is_past_the_end or error.code == "AccessDenied":
             return b""
         raise
 
