@@ -66,6 +66,7 @@ class Source:
     table: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     pictures: str = ""
+    sources_inside: tuple[str, ...] = ()  # paths of other sources that lie in its folder
 
 
 def is_remote(path: str) -> bool:

@@ -23,7 +23,8 @@ def resolve(data: DataParams, root: Path) -> list[Source]:
     Raises `ZeroVLError` where there is none, or one has no recognised layout or no wanted split.
     """
     wanted = data.sources or _folders(root / data.raw, data.raw)
-    return [_resolve(settings, root) for settings in sorted(wanted, key=lambda settings: settings.name)]
+    places = [_place(settings, root) for settings in wanted]
+    return [_resolve(settings, root, places) for settings in sorted(wanted, key=lambda settings: settings.name)]
 
 
 def why_without(source: Source, split: str) -> str:
@@ -50,7 +51,11 @@ def _folders(raw: Path, setting: str) -> list[SourceParams]:
     return [SourceParams(name=name, path=f"{setting}/{name}") for name in names]
 
 
-def _resolve(settings: SourceParams, root: Path) -> Source:
+def _place(settings: SourceParams, root: Path) -> str:
+    return settings.path.rstrip("/") if is_remote(settings.path) else str(root / settings.path)
+
+
+def _resolve(settings: SourceParams, root: Path, places: list[str]) -> Source:
     if settings.name in _TAKEN:
         raise ZeroVLError(
             f"source {settings.name!r}: scores of {_TAKEN[settings.name]} have that name, so those of the source would "
@@ -58,14 +63,14 @@ def _resolve(settings: SourceParams, root: Path) -> Source:
         )
     if len(settings.name) > _MAX_NAME:
         raise ZeroVLError(f"source {settings.name!r}: name longer than {_MAX_NAME} characters; shorten it")
-    remote = is_remote(settings.path)
-    path = settings.path.rstrip("/") if remote else str(root / settings.path)
+    remote, path = is_remote(settings.path), _place(settings, root)
     if not remote and not Path(path).is_dir():
         raise ZeroVLError(f"source {settings.name!r}: {settings.path}: no such folder; correct its path")
     layout = _remote_layout(settings) if remote else _local_layout(settings, Path(path))
     _check_settings(settings, layout)
     options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
-    source = Source(settings.name, path, layout, (), **options)
+    inside = tuple(place for place in places if place.startswith(f"{path}/"))
+    source = Source(settings.name, path, layout, (), **options, sources_inside=inside)
     present = layout.splits(source)
     splits = tuple(split for split in present if split in settings.splits)
     if not splits:

@@ -44,7 +44,7 @@ class WebDataset:
     def splits(self, source: Source) -> list[str]:
         """Return the splits that have tars; warns of tars that lie where none has them."""
         tars = _tars(source.path, source.evaluation_split)
-        if names := _tars_elsewhere(source.path, tars):
+        if names := _tars_elsewhere(source, tars):
             logger().warning(
                 f"source {source.name!r}: {plural(len(names), 'tar')} in other folders than train/ and valid/ "
                 f"{'is' if len(names) == 1 else 'are'} not read: {', '.join(names[:_SHOWN])}"
@@ -92,13 +92,18 @@ def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
     return found
 
 
-def _tars_elsewhere(path: str, tars: dict[str, list[str]]) -> list[str]:
-    """Return the names of tars below a source's folder that no split has; those of a set for retrieval are its own."""
+def _tars_elsewhere(source: Source, tars: dict[str, list[str]]) -> list[str]:
+    """Return the names of tars below a source's folder that no split has, and no source in there.
+
+    Those of a set for retrieval are its own.
+    """
+    path = source.path
     if not is_remote(path) and _says_retrieval(path):
         return []
     below = s3_source.list_tars(path) if is_remote(path) else [str(file) for file in sorted(Path(path).rglob("*.tar"))]
     read = {tar for of_split in tars.values() for tar in of_split}
-    names = (tar[len(path) + 1 :] for tar in below if tar not in read)
+    of_others = tuple(f"{place}/" for place in source.sources_inside)
+    names = (tar[len(path) + 1 :] for tar in below if tar not in read and not tar.startswith(of_others))
     return [name for name in names if not any(is_debris(part) for part in name.split("/"))]
 
 
