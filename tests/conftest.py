@@ -41,6 +41,8 @@ os.environ["ZEROVL_DEVICE"] = "cpu"
 # The tests' modules import a million objects that stay. Collected among every 700 new ones, as Python does it, they
 # took half of the CPU of collecting the tests, and each collection in a test went through all of them.
 gc.set_threshold(50_000)
+_frozen_modules = 0  # how many there were when they were frozen
+_MANY_MODULES = 200
 
 
 def pytest_configure() -> None:
@@ -84,6 +86,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Freeze what the tests' modules have imported: no collection looks at it again."""
+    freeze_imports()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Freeze what a test has imported too, where it is much: each training in a test collects four times."""
+    if len(sys.modules) > _frozen_modules + _MANY_MODULES:
+        freeze_imports()
+
+
+def freeze_imports() -> None:
+    """Freeze all that is there, so that no collection looks at it again."""
+    global _frozen_modules
+    _frozen_modules = len(sys.modules)
     gc.collect()
     gc.freeze()
 
