@@ -123,9 +123,10 @@ def unfinished(paths: Paths, version: Version, moves: list[Move] | None) -> str:
 def _trained(sections: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters that a model depends on.
 
-    What a release of before did not know yet takes its default, and `train` had then what is now in `machine`.
+    What a release of before did not know yet is what a file without it means, and `train` had then what is now in
+    `machine`.
     """
-    known = params_file.merge(params.as_dict(Params()), sections)
+    known = params_file.merge(params.as_dict(Params()), params_file.with_older_meaning(sections))
     kept = {name: section for name, section in known.items() if name not in ("register", "machine")}
     kept["train"] = {name: value for name, value in known["train"].items() if name not in _NOT_COMPARED}
     return kept

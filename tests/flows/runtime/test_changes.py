@@ -44,6 +44,14 @@ def test_the_same_is_nothing_new(root: Path) -> None:
     )
 
 
+def test_a_release_of_before_there_were_filters_left_nothing_out(root: Path) -> None:
+    without = settings_of(root, "prepare.filters.min_side=0", "prepare.filters.leaks=keep")
+    made = release(without, git(root, "rev-parse", "HEAD"))
+    del made.provenance["params"]["prepare"]["filters"]
+    assert changes.made_before(root, without, [made]) == made
+    assert changes.made_before(root, settings_of(root), [made]) is None
+
+
 @pytest.mark.parametrize("path", ["data/raw.dvc", "raw.dvc", "zerovl/data/raw/pack.py", "dvc.yaml"])
 def test_other_data_or_code_is_new(root: Path, path: str) -> None:
     settings = settings_of(root)
