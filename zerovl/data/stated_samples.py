@@ -57,7 +57,7 @@ def _head(place: str, size: int) -> bytes:
     try:
         return b"".join(_bucket(its.bucket).blocks(its.path, f"{place}: cannot be read", 0, size))
     except s3.AnswerError as error:
-        # So who may read objects, and not list them, is told of one that is not there (GetObject in S3's API reference).
+        # So who may read and not list is told of an object that is not there (GetObject in S3's API reference).
         if error.is_missing_key or error.is_past_the_end or error.code == "AccessDenied":
             return b""
         raise
