@@ -117,6 +117,9 @@ def test_a_file_from_before_there_were_filters_leaves_nothing_out() -> None:
     del written["prepare"]["filters"]
     older = params_file.parse(written, "p.yaml")
     assert older.prepare.filters == FilterParams(min_side=0, leaks="keep")
+    assert params_file.from_recipe(written, ["train.lr=0.1"], "p.yaml").prepare == older.prepare
+    few_keys = {"prepare": {"shard_samples": 100}}
+    assert params_file.from_recipe(few_keys, [], "r.yaml").prepare.filters == FilterParams(min_side=16, leaks="exact")
     assert by_key(written, "p.yaml")["prepare.filters.min_side"] == 0
     again = params.as_dict(older)
     assert params_file.parse(again, "p.yaml") == older

@@ -23,6 +23,7 @@ _MOVED = frozenset(MachineParams.model_fields) - {
     *("threads", "cache_features", "shards", "shard_cache", "keep_streams", "tracking", "gpu_wait_minutes"),
     *("checkpoint_copy", "shard_gathers", "shard_within"),
 }
+_FREE_FORM = ("options", "config")  # mappings whose keys are a library's
 # Settings that came later than the file's form: a file without them means their defaults, or `WITHOUT_SECTION`.
 _LATER = frozenset(
     {
@@ -178,9 +179,6 @@ def move_to_machine(values: dict[str, Any], origin: str) -> dict[str, Any]:
     return values | {"train": rest, "machine": before | {name: train[name] for name in moved}}
 
 
-_FREE_FORM = ("options", "config")  # mappings whose keys are a library's
-
-
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it; free-form mappings (`options`, `config`) are replaced whole."""
     merged = dict(base)
@@ -192,7 +190,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
     """Return the demo's values with a recipe and then `key.path=value` overrides laid over them."""
-    values = merge(as_dict(Params()), _changes(recipe, origin))
+    values = merge(as_dict(Params()), _changes(_with_older_meaning_where_whole(recipe), origin))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -200,6 +198,19 @@ def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Pa
         change = _nested(values, key.split("."), _yaml_value(text))
         values = merge(values, _changes(change, f"override {override}"))
     return parse(values, origin)
+
+
+def _with_older_meaning_where_whole(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe in which sections with all of their keys, as a params.yaml has them, mean what they do there."""
+    whole = {
+        key: recipe[key]
+        for name, field in Params.model_fields.items()
+        if (key := field.alias or name) in recipe
+        and isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and not _missing(field.annotation, recipe[key], f"{key}.")
+    }
+    return recipe | with_older_meaning(whole)
 
 
 def _nested(values: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
