@@ -13,6 +13,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
@@ -38,17 +39,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="scratch folder")
     work = parser.parse_args().work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    _write(work, 0)
-    for command in ("demo-data", "prepare", "validate"):
-        zerovl_to_log(work, command, os.environ)
-    data = read_json(work / "data" / "manifest" / "manifest.json")["digest"]
+    data = draw(work)
     runs = read_json(FILE)["runs"] if FILE.is_file() else {}
     wanted = [(AS_IS, seed) for seed in SEEDS] + [(name, 0) for name in MACHINES]
     for name, seed in wanted:
         key = sha256_json([name, seed, data, _shaping(seed)])[:16]
         if key not in runs:
-            runs[key] = {"machine": name, "seed": seed, **_measure(work, seed, MACHINES.get(name, {}))}
+            runs[key] = {"machine": name, "seed": seed, **measure(work, settings(seed), MACHINES.get(name, {}))}
             write_json(FILE, {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": runs})
             print(f"{name}, seed {seed}: RSUM {runs[key]['rsum']:.1f}", flush=True)
     keys = [sha256_json([name, seed, data, _shaping(seed)])[:16] for name, seed in wanted]
@@ -77,29 +74,36 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _shaping(seed: int) -> dict[str, Any]:
-    settings = _settings(seed)
-    return {"model": params.as_dict(settings.model), "train": params.as_dict(settings.train)}
+def settings(seed: int, *changes: str) -> params.Params:
+    """Return the demo's parameters with another seed and with changes."""
+    return params_file.from_recipe({}, [f"train.seed={seed}", *changes], "demo")
 
 
-def _settings(seed: int) -> params.Params:
-    return params_file.from_recipe({}, [f"train.seed={seed}"], "demo")
+def draw(work: Path) -> str:
+    """Draw, pack and validate the demo's pairs, and return the digest of the packed data."""
+    work.mkdir(parents=True, exist_ok=True)
+    params_file.write(settings(0), work / "params.yaml")
+    for command in ("demo-data", "prepare", "validate"):
+        zerovl_to_log(work, command, os.environ)
+    return str(read_json(work / "data" / "manifest" / "manifest.json")["digest"])
 
 
-def _write(work: Path, seed: int) -> None:
-    params_file.write(_settings(seed), work / "params.yaml")
-
-
-def _measure(work: Path, seed: int, environment: dict[str, str]) -> dict[str, Any]:
+def measure(work: Path, settings: params.Params, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Train on what `draw` made, and return RSUM, the mean of the sources and each source's."""
     shutil.rmtree(work / "runs", ignore_errors=True)  # the same run on another machine would be found finished
-    _write(work, seed)
+    params_file.write(settings, work / "params.yaml")
     for command in ("train", "evaluate"):
-        zerovl_to_log(work, command, os.environ | environment)
+        zerovl_to_log(work, command, {**os.environ, **environment})
     metrics = read_json(work / "reports" / "evaluation" / "metrics.json")
     return {
         "rsum": metrics["mean"]["rsum"],
         "sources": {name: block["rsum"] for name, block in metrics["sources"].items()},
     }
+
+
+def _shaping(seed: int) -> dict[str, Any]:
+    chosen = settings(seed)
+    return {"model": params.as_dict(chosen.model), "train": params.as_dict(chosen.train)}
 
 
 if __name__ == "__main__":
