@@ -63,5 +63,5 @@ def tell(registered: Registered, section: RegisterParams, before: Collection[int
         if not reason.passed or reason.note or reason.low is not None:
             print(f"  {reason}")
     label = section.alias if move else str(version.number)
-    lines = usage_lines(section, label, registered.caption).splitlines()
+    lines = usage_lines(section, label, registered.caption).split("\n")
     print("load it with:\n" + "\n".join(f"    {line}" for line in lines))
