@@ -39,6 +39,7 @@ class TarSample:
     text: bytes | None = None
     description: bytes | None = None
     problem: str | None = None
+    goes_along: bool = False  # with a whole sample, and is none itself while it lacks something
 
     @property
     def complete(self) -> bool:
@@ -168,7 +169,7 @@ class _Grouping:
         return sample
 
     def _leave_root(self) -> Iterator[TarSample]:
-        """Let the root go and what goes along with it: pairs are given, the rest is dropped where the root is whole."""
+        """Let the root go and the pairs that go along with it; half a pair waits, as its other half may come later."""
         root, last = self.root, self.taking
         if root is None:
             return
@@ -180,9 +181,9 @@ class _Grouping:
             yield root
         along = [] if self.scattered else list(self._came_last(root.key))
         for sample in reversed(along):
-            if sample.complete or root.complete:
-                self._forget(sample)
+            sample.goes_along = root.complete
             if sample.complete:
+                self._forget(sample)
                 yield sample
 
     def _came_last(self, root: str) -> Iterator[TarSample]:
@@ -200,10 +201,10 @@ class _Grouping:
     def _all_that_wait(self) -> Iterator[TarSample]:
         """Give the samples that wait, but for those that lack something and go along with another one."""
         for sample in self._waiting.values():
-            if sample.complete or not self._goes_along(sample.key):
+            if sample.complete or not (sample.goes_along or self._is_behind_another(sample.key)):
                 yield sample
 
-    def _goes_along(self, key: str) -> bool:
+    def _is_behind_another(self, key: str) -> bool:
         folder, slash, base = key.rpartition("/")
         parts = base.split(".")
         stems = (f"{folder}{slash}{'.'.join(parts[:end])}" for end in range(1, len(parts)))
