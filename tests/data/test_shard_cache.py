@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,8 @@ import pytest
 from tests.support import s3
 from tests.support.flaky_proxy import CUT, DROP, UNAVAILABLE, FlakyProxy
 from tests.support.paths import ROOT
-from tests.support.shard_fixture import Written, write
+from tests.support.shard_copies import Copies
+from tests.support.shard_fixture import Written
 from zerovl.data import s3_shards
 from zerovl.data.cached_shards import CachedRanges
 from zerovl.data.manifest import ShardInfo
@@ -27,37 +28,6 @@ from zerovl.data.shards import FileRanges, Sample, ShardReader, locate
 from zerovl.errors import ZeroVLError
 from zerovl.files import locked_if_free, sha256_file
 from zerovl.s3 import Patience
-
-
-@dataclass
-class Copies:
-    """Whole shards from a folder; counts in a file, so that other processes count too."""
-
-    root: Path
-    log: Path
-
-    def name(self, shard: ShardInfo) -> str:
-        return f"{self.root}/{shard.path}"
-
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
-        with open(self.log, "a", encoding="utf-8") as log:
-            log.write(f"{shard.path}\n")
-        os.pwrite(descriptor, (self.root / shard.path).read_bytes(), 0)
-
-    @property
-    def fetched(self) -> list[str]:
-        return self.log.read_text().splitlines() if self.log.is_file() else []
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Written:
-    """Six shards of about equal size."""
-    return write(tmp_path, {"web": 42})
-
-
-@pytest.fixture
-def copies(written: Written, tmp_path: Path) -> Copies:
-    return Copies(written.shards, tmp_path / "fetched")
 
 
 def shards_of(written: Written) -> tuple[ShardInfo, ...]:
@@ -157,7 +127,9 @@ def test_a_full_disk_makes_room_and_then_goes_on_without(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.data.test_shard_cache import Copies, ShardCache, ShardInfo
+from tests.support.shard_copies import Copies
+from zerovl.data.manifest import ShardInfo
+from zerovl.data.shard_cache import ShardCache
 
 class Halves(Copies):
     def fetch(self, shard, descriptor):
@@ -208,7 +180,9 @@ def test_what_was_left_goes_while_its_lock_is_held(
 FETCHER = """
 import sys
 from pathlib import Path
-from tests.data.test_shard_cache import Copies, ShardCache, ShardInfo
+from tests.support.shard_copies import Copies
+from zerovl.data.manifest import ShardInfo
+from zerovl.data.shard_cache import ShardCache
 
 root, folder, log, path, size, digest = sys.argv[1:]
 assert ShardCache(Path(folder), 1 << 30, Copies(Path(root), Path(log))).fetch(ShardInfo(path, 7, int(size), digest))

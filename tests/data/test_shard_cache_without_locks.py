@@ -11,9 +11,10 @@ from typing import NoReturn
 
 import pytest
 
-from tests.data.test_shard_cache import Copies, cache_of, names, read_all, shards_of, through
+from tests.data.test_shard_cache import cache_of, names, read_all, shards_of, through
 from tests.support.paths import ROOT
-from tests.support.shard_fixture import Written, write
+from tests.support.shard_copies import Copies
+from tests.support.shard_fixture import Written
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import NoRoomError, ShardCache
 from zerovl.data.shard_parts import LEFT_AFTER, LockedParts, OwnParts, parts_of
@@ -29,7 +30,8 @@ def flock(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 fcntl.flock = flock
-from tests.data.test_shard_cache import Copies, cache_of, read_all, through
+from tests.data.test_shard_cache import cache_of, read_all, through
+from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
@@ -41,16 +43,6 @@ expected = read_all(written, ShardReader(shards))
 for _ in range(5):
     assert read_all(written, through(cache_of(Copies(shards, log), root, shards=2.5), written)) == expected
 """
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Written:
-    return write(tmp_path, {"web": 42})
-
-
-@pytest.fixture
-def copies(written: Written, tmp_path: Path) -> Copies:
-    return Copies(written.shards, tmp_path / "fetched")
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.data.batches.test_loader import all_rows
-from tests.data.test_shard_cache import Copies
 from tests.support.loader_batches import BATCH, SIZES, batches_of
+from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written, write
 from zerovl.data.batches.ahead import ShardsAhead, Window
 from zerovl.data.batches.sampling import Sampler, training_sampler
