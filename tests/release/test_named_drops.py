@@ -120,6 +120,7 @@ def test_what_was_asked_otherwise_is_not_compared(pair: tuple[Measured, Measured
         (Score(-2.1), False, "FAILED   max_drops pets.top1: 2.10, bound 2.00"),
         (Score(-9.0, -12.0, -6.0), False, "FAILED   max_drops pets.top1: 9.00 [6.00, 12.00], bound 2.00"),
         (Score(-9.0, -12.0, 0.5), True, "it may be chance"),
+        (Score(0.0, 0.0, 0.0), True, "passed   max_drops pets.top1: 0.00 [0.00, 0.00], bound 2.00"),
         (Score(5.0), True, "passed   max_drops pets.top1: a gain of 5.00, bound 2.00"),
         (Score(None), False, "FAILED"),
         ("the set pets has other pictures", True, "skipped  max_drops pets.top1 (the set pets has other pictures)"),

@@ -107,8 +107,9 @@ class Reason:
         if self.is_gain:
             interval = "" if self.low is None or self.high is None else f" [{-self.high:.2f}, {-self.low:.2f}]"
             return f": a gain of {-self.value:.2f}{interval}, bound {self.bound:.2f}"
-        interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f": {self.value:.2f}{interval}, bound {self.bound:.2f}"
+        # A drop is a difference with its sign turned: that of equal models is -0.0, and adding 0 takes the sign away.
+        interval = "" if self.low is None or self.high is None else f" [{self.low + 0:.2f}, {self.high + 0:.2f}]"
+        return f": {self.value + 0:.2f}{interval}, bound {self.bound:.2f}"
 
 
 @dataclass(frozen=True)
