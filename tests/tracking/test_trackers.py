@@ -275,18 +275,18 @@ def test_a_training_that_goes_on_is_told_by_a_process_of_its_own(
 
 
 def test_a_run_in_wandb_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process leaves a folder for `wandb sync`, all of one id."""
+    """Each process leaves a folder for `wandb sync`, all of one id, also where several begin within a second."""
     pytest.importorskip("wandb", reason="wandb is not installed: pip install 'zerovl[tracking-wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "3f2a90c14be7d105"
     write_facts(run, Facts.of(recipe(), 2, {"data": "abc"}))
-    states: tuple[State, State] = ("interrupted", "finished")
+    states: tuple[State, ...] = ("interrupted", "interrupted", "interrupted", "finished")
     for step, state in enumerate(states):
         with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "loss": 1.0}) + "\n")
         change_facts(run, scores={"evaluation/RSUM": 500.0 + step})
         Delivery("wandb", WandbRuns("birds"), run).finish(state)
     kept = [path.read_bytes() for path in sorted((run / "wandb").glob("offline-run-*/run-3f2a90c14be7d105.wandb"))]
-    assert len(kept) == 2
-    assert [b"train.batch_size" in its for its in kept] == [True, False]
+    assert len(kept) == len(states)
+    assert [b"train.batch_size" in its for its in kept] == [True, False, False, False]
     assert all(b"loss" in its and b"evaluation/RSUM" in its for its in kept)

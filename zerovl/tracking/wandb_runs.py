@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zerovl.tracking.base import Point, Results, State, TrackedRun
 
 _CONNECTING_SECONDS = 20  # its client would wait for 90
+_POLL_SECONDS = 0.05
 
 
 class WandbRuns:
@@ -26,6 +28,7 @@ class WandbRuns:
         """Begin the run, or go on with it."""
         import wandb
 
+        _wait_for_a_folder_of_its_own(run)
         self._run = wandb.init(
             project=self._project,
             id=run.name,
@@ -54,3 +57,12 @@ class WandbRuns:
     def close(self, state: State) -> None:
         """End the run, as one that failed unless it finished."""
         self._run.finish(exit_code=0 if state == "finished" else 1)
+
+
+def _wait_for_a_folder_of_its_own(run: TrackedRun) -> None:
+    """Wait while a folder of this run bears the present second: the client would write over what is in it.
+
+    It names the folder of a process `[offline-]run-<second>-<id>`, so two of one run within a second have one name.
+    """
+    while any((run.folder / "wandb").glob(f"*run-{time.strftime('%Y%m%d_%H%M%S')}-{run.name}")):
+        time.sleep(_POLL_SECONDS)
