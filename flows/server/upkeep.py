@@ -45,6 +45,7 @@ from prefect.states import Cancelled, Crashed
 from flows.command import TAG
 from flows.endings import SKIPPED
 from flows.runtime.liveness import HEARTBEAT, LOST
+from flows.server import containers
 
 EVERY = 60.0  # seconds between two looks
 _NOTHING = (
@@ -52,8 +53,8 @@ _NOTHING = (
     f"silent runs and slots that none holds are found by several looks: --every {EVERY:.0f}"
 )
 _WORKED_ON = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_WORKER_GONE = "its worker is gone"
 _NEVER_BEGAN = "nobody began it for {minutes:.0f} minutes: {why}"
-_PROCESS = "process"  # the type of a work pool whose runs are children of the worker
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Patience:
     """How long each may last before it counts as lost."""
 
     pending: timedelta = timedelta(minutes=3)  # from a worker's promise to the beginning: Prefect is imported in it
-    container: timedelta = timedelta(minutes=40)  # the same in a container: a node, and an image of several gigabytes
+    # The same while a worker that lives watches over its container: a node, and an image of several gigabytes.
+    container: timedelta = timedelta(minutes=40)
     silent: timedelta = timedelta(minutes=4)  # since the last of the heartbeats, which come every 30 s
     late: timedelta = timedelta(minutes=1)  # a worker takes what is due within seconds
     away: timedelta = timedelta(minutes=2)  # that a server was back for before silence means something
@@ -120,17 +122,20 @@ class Upkeep:
 
     def _end_lost(self, runs: list[FlowRun], now: datetime) -> list[str]:
         alive, lines = local_runs(), []
-        in_containers = self._pools_of_containers()
+        in_containers = containers.pools_of_containers(self._client)
         for run in runs:
             state = run.state
             if state is None or str(run.id) in alive:
                 continue
             quiet = now - state.timestamp
             if state.is_pending():
-                container = run.work_pool_name in in_containers
-                if quiet <= (self._patience.container if container else self._patience.pending):
+                if quiet <= self._patience.pending:
                     continue
-                cause = "its container never started" if container else "its worker is gone"
+                cause = _WORKER_GONE
+                if run.work_pool_name in in_containers and self._watched(run, now):
+                    if quiet <= self._patience.container:
+                        continue
+                    cause = "its container never started"
                 why = _NEVER_BEGAN.format(minutes=quiet.total_seconds() / 60, why=cause)
                 self._send_again(state)
                 self._client.set_flow_run_state(run.id, Crashed(message=why))
@@ -157,9 +162,12 @@ class Upkeep:
             first = event.model_copy(update={"follows": None})  # it would wait for the one before it
             self._client.request("POST", "/events", json=[first.model_dump(mode="json", exclude={"received"})])
 
-    def _pools_of_containers(self) -> set[str]:
-        """Return the work pools whose runs are pending until a container has been started for them."""
-        return {pool.name for pool in self._client.read_work_pools() if pool.type != _PROCESS}
+    def _watched(self, run: FlowRun, now: datetime) -> bool:
+        """Return whether a worker may still watch over the container of a run."""
+        assert self._reached_since is not None
+        if now - self._reached_since < self._patience.silent:
+            return True  # while the server was away no worker could send its heartbeat
+        return containers.is_watched(self._client, run, now - self._patience.silent)
 
     def _silent(self, run: UUID, quiet: timedelta, now: datetime) -> bool:
         """Return whether a run has sent no heartbeat for long, and the server was there to hear it."""

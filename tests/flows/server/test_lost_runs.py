@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events import Event
 
 from flows.runtime import notice_setting
 from flows.server import notices
+from flows.server.containers import is_watched, pools_of_containers
 from flows.server.upkeep import Patience, Upkeep
 from tests.support.factory import Factory, kill
 from tests.support.prefect_api import wait_for
@@ -113,3 +115,45 @@ def test_people_are_told_a_slot_is_free_again_and_of_the_late_runs_the_newest_be
             factory.api("DELETE", f"/flow_runs/{run}")
         factory.start_worker()
     assert slots(factory) == 0
+
+
+def test_of_a_run_in_a_container_the_server_knows_whether_its_worker_lives(factory: Factory) -> None:
+    worker = {"name": "node-1", "type": "kubernetes"}
+    flow = factory.api("GET", f"/deployments/name/{RETRAIN}")["flow_id"]
+    factory.api("POST", "/work_pools/", {"name": "cluster", "type": worker["type"]})
+    in_pods = {"name": "in-pods", "flow_id": flow, "work_pool_name": "cluster"}
+    deployment = factory.api("POST", "/deployments/", in_pods)["id"]
+    before = datetime.now(UTC) - timedelta(minutes=4)
+    run = factory.run("retrain/in-pods")
+    try:
+        assert begin(factory, run)["type"] == "PENDING"
+        with SyncPrefectClient(f"{factory.url}/api") as client:
+
+            def watched(heard_since: datetime = before) -> bool:
+                return is_watched(client, client.read_flow_run(run), heard_since)
+
+            assert pools_of_containers(client) == {"cluster"}
+            factory.api("POST", "/work_pools/cluster/workers/heartbeat", {"name": worker["name"]})
+            assert not watched()  # the worker has not said that it took the run
+            labels = {f"prefect.worker.{key}": value for key, value in worker.items()}
+            factory.api("PATCH", f"/flow_runs/{run}/labels", labels)
+            assert watched()
+            assert not watched(datetime.now(UTC) + timedelta(minutes=1))
+            for name in ("node-2", worker["name"]):
+                resource = {
+                    "prefect.resource.id": f"prefect.worker.kubernetes.{name}",
+                    "prefect.resource.name": name,
+                    "prefect.worker-type": worker["type"],
+                }
+                event = Event(event="prefect.worker.started", resource=resource)
+                factory.api("POST", "/events", [event.model_dump(mode="json")])
+                wait_for("the worker's event", lambda event=event: has_event(factory, {"id": str(event.id)}))
+                assert watched() == (name == "node-2")
+        # A pod that comes up after all begins its run.
+        for kind in ("CRASHED", "RUNNING"):
+            asked = {"state": {"type": kind, "name": kind.capitalize()}}
+            assert factory.api("POST", f"/flow_runs/{run}/set_state", asked)["state"]["type"] == kind
+    finally:
+        factory.api("DELETE", f"/flow_runs/{run}")
+        factory.api("DELETE", f"/deployments/{deployment}")
+        factory.api("DELETE", "/work_pools/cluster")

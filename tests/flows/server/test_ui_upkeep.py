@@ -68,7 +68,7 @@ def test_upkeep_looks_before_the_worker_begins_and_goes_on(
     assert ui.serve(Paths(tmp_path, tmp_path / "state"), port, free_port()) == 1
     assert began == ["server", "healthy", "deploy", f"look at http://127.0.0.1:{port}/api", "worker"]
     assert goes_on.wait(timeout=60.0)
-    # What is lost is ended within five minutes of the server's return, but for containers, which wait for a node.
+    # What is lost is ended within five minutes of the server's return; only containers that a worker watches over wait.
     patience, (every,) = upkeep.Patience(), intervals
     assert max(patience.pending, patience.silent, patience.late, patience.away) + timedelta(seconds=every) <= FIVE
     said = capsys.readouterr().out

@@ -36,6 +36,8 @@ class Server:
         self.runs, self.slots, self.away = runs, slots, False
         self.beats: set[uuid.UUID] = set()
         self.events: list[Event] = []
+        self.workers: dict[str, float] = {}  # of the pool of containers: minutes since the last heartbeat
+        self.began: list[tuple[str, float]] = []  # workers that began, so many minutes ago
         self.got: list[tuple[str, Any]] = []  # states that were set and events that came, in order
 
     def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[SimpleNamespace]:
@@ -57,12 +59,26 @@ class Server:
     def read_events(self, wanted: Any, limit: int) -> SimpleNamespace:
         if wanted.id.id:
             return SimpleNamespace(events=[event for event in self.events if event.id in wanted.id.id])
+        if wanted.event.name == ["prefect.worker.started"]:
+            resource = {"prefect.resource.name": "w", "prefect.worker-type": "kubernetes"}
+            assert dict(wanted.resource.labels.items()) == {key: [value] for key, value in resource.items()}
+            since = wanted.occurred.since
+            return SimpleNamespace(
+                events=[name for name, ago in self.began if name == "w" and NOW - timedelta(minutes=ago) >= since]
+            )
         (resource,) = wanted.resource.id
         assert wanted.event.name == ["prefect.flow-run.heartbeat"]
         return SimpleNamespace(events=[each for each in self.beats if resource == f"prefect.flow-run.{each}"])
 
     def read_work_pools(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="zerovl", type="process"), SimpleNamespace(name="cluster", type="kubernetes")]
+
+    def read_workers_for_work_pool(self, pool: str) -> list[SimpleNamespace]:
+        assert pool == "cluster"
+        return [
+            SimpleNamespace(name=name, last_heartbeat_time=NOW - timedelta(minutes=ago))
+            for name, ago in self.workers.items()
+        ]
 
     def read_deployments(self) -> list[SimpleNamespace]:
         limit = SimpleNamespace(name="deployment:retrain", active_slots=self.slots)
@@ -79,7 +95,7 @@ def run(name: str, state: State[Any], minutes: float, **more: Any) -> SimpleName
     """A run that was due, and has been in its state, for so many minutes."""
     state.timestamp = NOW - timedelta(minutes=minutes)
     values = {"auto_scheduled": False, "run_count": 0, "deployment_id": RETRAIN, "id": uuid.uuid4(), **more}
-    values = {"created_by": None, "work_pool_name": "zerovl", **values}
+    values = {"created_by": None, "work_pool_name": "zerovl", "labels": {}, **values}
     return SimpleNamespace(name=name, state=state, expected_start_time=state.timestamp, **values)
 
 
@@ -150,16 +166,46 @@ async def passes_at_once(sent: dict[str, Any]) -> None:
     assert passed == ["prefect.flow-run.Pending", "prefect.flow-run.Crashed"]
 
 
+def in_pod(name: str, minutes: float, worker: str | None = "w") -> SimpleNamespace:
+    """A run that is pending until its pod has been started, which its worker waits for."""
+    labels = {"prefect.worker.name": worker, "prefect.worker.type": "kubernetes"} if worker else {}
+    return run(name, Pending(), minutes, work_pool_name="cluster", labels=labels)
+
+
 def test_a_pod_has_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its run is pending while the pod waits for a node and its image is pulled."""
-    pulled, lost = (run(name, Pending(), minutes, work_pool_name="cluster") for name, minutes in (("p", 35), ("l", 41)))
-    by_hand = run("h", Pending(), 4, work_pool_name=None)
-    lines = look(Upkeep(Server([pulled, lost, by_hand])), monkeypatch)  # type: ignore[arg-type]
-    assert lines == [
+    """Its run is pending while the pod waits for a node and its image is pulled; its worker waits for both."""
+    pulled, lost, by_hand = in_pod("p", 25), in_pod("l", 36), run("h", Pending(), 4, work_pool_name=None)
+    server = Server([pulled, lost, by_hand])
+    server.workers, server.began = {"w": -5, "x": 60}, [("w", 37), ("x", 1)]
+    keeper = Upkeep(server)  # type: ignore[arg-type]
+    assert look(keeper, monkeypatch) == ["run h is lost: nobody began it for 4 minutes: its worker is gone"]
+    assert look(keeper, monkeypatch, 5) == [
         "run l is lost: nobody began it for 41 minutes: its container never started",
-        "run h is lost: nobody began it for 4 minutes: its worker is gone",
     ]
     assert [each.state.type for each in (pulled, lost, by_hand)] == ["PENDING", "CRASHED", "CRASHED"]
+
+
+@pytest.mark.parametrize(
+    ("worker", "beats", "began"),
+    [
+        ("w", {"w": 1, "other": -4}, []),
+        ("w", {"other": -4}, []),
+        ("w", {"w": -4}, [("w", 1)]),  # under its name, but without the containers of before
+        (None, {"w": -4}, []),  # it was killed before it asked for a container
+    ],
+    ids=["silent", "deleted", "began again", "asked for none"],
+)
+def test_a_pod_that_no_worker_watches_over_is_lost_in_five_minutes_too(
+    worker: str | None, beats: dict[str, float], began: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = in_pod("waits", 2, worker)
+    server = Server([waits])
+    server.workers, server.began = beats, began
+    keeper = Upkeep(server)  # type: ignore[arg-type]
+    # A server that has just come back has not heard of the workers that live.
+    assert [look(keeper, monkeypatch, minutes) for minutes in (0, 2, 3)] == [[], [], []]
+    lines = look(keeper, monkeypatch, 4)
+    assert lines == ["run waits is lost: nobody began it for 6 minutes: its worker is gone"]
 
 
 def test_what_has_a_process_here_is_left_alone(monkeypatch: pytest.MonkeyPatch, nothing_runs_here: set[str]) -> None:
