@@ -45,11 +45,14 @@ class Silent:
 
 
 def check(recipe: Recipe, overrides: Sequence[str], revision: str, **_others: object) -> None:
-    """Raise `ZeroVLError` where the parameters of a run of what is checked out here cannot be right.
+    """Raise where the parameters of a run cannot be right: `ZeroVLError`, or `CheckoutError` for its revision.
 
-    A run of another revision looks for itself, once it has asked the remote what that is.
+    The run looks again: its remote may have gone on, and it does not come from a command line alone.
     """
-    if revision == "HEAD" and (problem := problem_of(recipe, overrides, find_commit(revision))):
+    commit, warning = _fetched(revision)
+    if warning:
+        print(warning, file=sys.stderr)
+    if problem := problem_of(recipe, overrides, commit):
         raise ZeroVLError(problem)
 
 
@@ -59,9 +62,16 @@ def find_commit(revision: str) -> str:
     Raises:
         CheckoutError: git knows no such revision.
     """
-    if revision != "HEAD" and (warning := checkouts.fetch(Paths.here())):
+    commit, warning = _fetched(revision)
+    if warning:
         get_run_logger().warning(warning)
-    return checkouts.resolve(Paths.here(), revision)
+    return commit
+
+
+def _fetched(revision: str) -> tuple[str, str]:
+    """Return the commit of a revision, and why the remote could not be asked for it, "" where it was."""
+    warning = checkouts.fetch(Paths.here()) if revision != "HEAD" else ""
+    return checkouts.resolve(Paths.here(), revision), warning
 
 
 def problem_of(recipe: Recipe, overrides: Sequence[str], commit: str) -> str:

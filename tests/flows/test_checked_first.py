@@ -62,7 +62,7 @@ def test_a_misspelt_key_and_a_recipe_that_is_not_there(
     root = tmp_path / "project"
     root.mkdir()
     monkeypatch.setenv("ZEROVL_ROOT", str(root))
-    git(root, "init", "--quiet")
+    git(root, "init", "--quiet", "--initial-branch", "main")
     params_file.write(Params(), root / "params.yaml")
     commit(root, "first")
 
@@ -78,8 +78,9 @@ def test_a_misspelt_key_and_a_recipe_that_is_not_there(
     assert misspelt.startswith(f"flows.{name}: ")
     assert "train.lrr: unknown key" in misspelt
     assert "recipes/mine.yaml: no such file" in said("--recipe", "recipes/mine.yaml")
-    # What another revision has is known once the remote was asked, in the run.
-    for words in (("--overrides", "train.lr=1e-3"), ("--overrides", "train.lrr=1", "--revision", "main")):
+    assert "git knows no revision 'nowhere'" in said("--revision", "nowhere")
+    right = ("--overrides", "train.lr=1e-3")
+    for words in (right, (*right, "--revision", "main")):
         assert said(*words) == f"flows.{name}: the flow begins"
     assert not (root / ".flows").exists()
 

@@ -23,6 +23,7 @@ from flows.train import train
 from tests.support.paths import ROOT
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
+from zerovl.errors import ZeroVLError
 
 FLOWS = (train, retrain, promote, rollback, reproduce, retention, notify)
 
@@ -84,7 +85,9 @@ def test_a_mistake_ends_a_run_before_its_checkout(
     assert not (tmp_path / ".flows").exists()
 
 
-def test_a_mistake_for_another_commit_is_found_by_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_for_another_commit_is_found_by_its_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = copy_project(tmp_path / "project")
     monkeypatch.setenv("ZEROVL_ROOT", str(root))
     schema = root / "zerovl" / "params" / "train.py"
@@ -106,6 +109,16 @@ def test_a_mistake_for_another_commit_is_found_by_its_own_code(tmp_path: Path, m
         assert "train.weight_decay: unknown key" in ended.message
     assert not (root / ".flows").exists()
     assert git(root, "branch", "--list", "runs/*") == ""
+    # A command says it before it starts a server, of what the remote has by then too.
+    git(root, "clone", "--quiet", "--bare", ".", str(tmp_path / "remote.git"))
+    git(root, "branch", "--quiet", "-D", "theirs")
+    git(root, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    pipeline.check("params.yaml", ["train.decay_of_weights=0.1"], "theirs")
+    with pytest.raises(ZeroVLError, match=rf"(?s)^commit {theirs[:12]}: .*train\.weight_decay: unknown key"):
+        pipeline.check("params.yaml", ["train.weight_decay=0.1"], "theirs")
+    git(root, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
+    pipeline.check("params.yaml", ["train.decay_of_weights=0.1"], "theirs")
+    assert "going on with the commits that are here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
