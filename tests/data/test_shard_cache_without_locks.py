@@ -15,6 +15,7 @@ from tests.data.test_shard_cache import cache_of, names, read_all, shards_of, th
 from tests.support.paths import ROOT
 from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written
+from zerovl.data import shard_cache
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import NoRoomError, ShardCache
 from zerovl.data.shard_parts import LEFT_AFTER, LockedParts, OwnParts, parts_of
@@ -112,6 +113,43 @@ def test_a_fetch_that_was_taken_for_killed_goes_on_without_the_cache(
     assert read_all(written, through(cache, written)) == read_all(written, ShardReader(written.shards))
     assert names(cache) == set()
     assert caplog.text.count("took its fetch for a killed one") == 1
+
+
+@pytest.mark.parametrize("when", ["before it is read", "before it is renamed"])
+def test_a_fetch_whose_file_was_removed_is_tried_again(
+    when: str, written: Written, copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+
+    def hash_of(path: Path) -> str:
+        def remove() -> None:
+            if not removed:
+                removed.append(path.name)
+                path.unlink()
+
+        if when == "before it is read":
+            remove()
+        digest = sha256_file(path)
+        remove()
+        return digest
+
+    monkeypatch.setattr(shard_cache, "sha256_file", hash_of)
+    cache, shard = cache_of(copies, tmp_path), shards_of(written)[0]
+    assert cache.fetch(shard)
+    assert len(removed) == 1
+    assert copies.fetched == [shard.path] * 2
+    assert names(cache) == {cache.file_name(shard)}
+
+
+def test_locks_are_looked_for_once(
+    written: Written, copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(shard_cache, "parts_of", lambda folder: asked.append(folder) or parts_of(folder))
+    cache = cache_of(copies, tmp_path)
+    assert all(cache.fetch(shard) for shard in shards_of(written))
+    assert len(names(cache)) == len(shards_of(written)) > 1
+    assert asked == [cache.folder]
 
 
 def test_what_differs_is_said_where_there_are_no_locks_alone(

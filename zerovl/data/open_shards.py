@@ -5,6 +5,7 @@ What lies on S3 has its whole address here: shards under `machine.shards`, and t
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -141,8 +142,14 @@ def open_shards(
     root, shards = shard_root(machine, workspace), split_shards(manifest, split)
     files, cache = ShardFiles.of_split(manifest, split, root, project), node_cache(machine)
     if any(files.on_s3(shards)) and (different := cache.missing_locks()):
-        logger().warning(different)
+        _warn_once(different)
     return files.reader(shards, cache, project)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Once a process: each evaluator opens shards of its own."""
+    logger().warning(text)
 
 
 def _remote(path: str) -> bool:

@@ -29,6 +29,7 @@ from zerovl.text_format import size
 _WHOLE = ".tar"
 _SPARE = 1 << 30  # bytes of the disk that stay free, for checkpoints and whatever else is written there
 _AT_ONCE = 4  # shards that a node fetches ahead of their use; each comes over several connections
+_TRIES = 2  # of a fetch whose file is removed meanwhile; a disk where that goes on is read without the cache
 
 
 class WholeShards(Protocol):
@@ -47,6 +48,10 @@ class NoRoomError(Exception):
     """Neither the cache's bound nor the disk has room for a shard, with all removed that may be."""
 
 
+class _PartRemovedError(Exception):
+    """The file of a fetch was removed by another process, which took the fetch for a killed one."""
+
+
 class ShardCache:
     """Keeps at most `limit` bytes of shards in `folder`; can be pickled, and used by any number of processes."""
 
@@ -54,6 +59,7 @@ class ShardCache:
         self.folder = folder
         self.limit = limit
         self._source = source
+        self._parts: Parts | None = None  # once the file system was asked for locks
 
     def file_name(self, shard: ShardInfo) -> str:
         """Return the name of a shard's file in the folder."""
@@ -83,11 +89,17 @@ class ShardCache:
             return True
         self._make_folder()
         with self._rights_explained():
-            parts = parts_of(self.folder)
-            with parts.held(shard.sha256, wait) as part:
-                if part is None:
-                    return False
-                return self._fetch_into(part, shard, parts, wanted, wait)
+            parts = self._parts = self._parts or parts_of(self.folder)
+            for _ in range(_TRIES):
+                with parts.held(shard.sha256, wait) as part:
+                    if part is None:
+                        return False
+                    with suppress(_PartRemovedError):
+                        return self._fetch_into(part, shard, parts, wanted, wait)
+        raise NoRoomError(
+            f"{self.folder}: the file of {self._source.name(shard)} was removed {_TRIES} times by another process, "
+            "which took its fetch for a killed one"
+        )
 
     def missing_locks(self) -> str:
         """Return what is different where the cache's disk has no locks, with the fix; "" where it has them."""
@@ -155,15 +167,18 @@ class ShardCache:
         self._source.fetch(shard, part.descriptor)
         os.fsync(part.descriptor)
         if not part.has_its_name:  # without locks: this process was stopped for so long
-            raise NoRoomError(f"{part.path}: removed by another process, which took its fetch for a killed one")
-        found = sha256_file(part.path)
-        if found != shard.sha256:
-            raise ZeroVLError(
-                f"{self._source.name(shard)}: its bytes have sha256 {found[:12]}..., in the manifest it is "
-                f"{shard.sha256[:12]}...; put the shards of this manifest there, or make the manifest again with "
-                "`dvc repro -f prepare`"
-            )
-        os.rename(part.path, self.folder / self.file_name(shard))
+            raise _PartRemovedError
+        try:
+            found = sha256_file(part.path)
+            if found != shard.sha256:
+                raise ZeroVLError(
+                    f"{self._source.name(shard)}: its bytes have sha256 {found[:12]}..., in the manifest it is "
+                    f"{shard.sha256[:12]}...; put the shards of this manifest there, or make the manifest again with "
+                    "`dvc repro -f prepare`"
+                )
+            os.rename(part.path, self.folder / self.file_name(shard))
+        except FileNotFoundError:  # removed since
+            raise _PartRemovedError from None
         sync_folder(self.folder)
 
     def _reserve(self, shard: ShardInfo, part: Part, parts: Parts, wanted: Collection[str]) -> None:
