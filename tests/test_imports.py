@@ -21,6 +21,7 @@ BASE = {
         "interpreter",
         "kept_syntax",
         "params_file",
+        "parquet_files",
         "picture_looks",
         "processes",
         "s3",

@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from zerovl.data.manifest import Manifest
+from zerovl.parquet_files import open_parquet
 from zerovl.text_format import names, plural
 
 BROKEN_CSV = "broken.csv"  # of the validation's report: every quarantined input with its reason
@@ -23,7 +22,7 @@ _BATCH = 65_536  # rows
 def broken_reasons(manifest: Manifest, source: str, split: str) -> Counter[str]:
     """Count the quarantined inputs of a split by the kind of their reason."""
     found: Counter[str] = Counter()
-    with pq.ParquetFile(manifest.table_path(source, split)) as file:
+    with open_parquet(manifest.table_path(source, split)) as file:
         for batch in file.iter_batches(_BATCH, columns=["error"]):
             for error in batch.column("error").drop_null().to_pylist():
                 found[kind_of(error, found)] += 1

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from zerovl.data.manifest import Manifest
@@ -20,6 +19,7 @@ from zerovl.data.raw.records import Picture
 from zerovl.data.raw.sources import resolve, why_without
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
+from zerovl.parquet_files import open_parquet
 from zerovl.workspace import Workspace
 
 _SIZED = 100  # raw pictures a split that are opened, and each so many-th after them
@@ -94,7 +94,7 @@ def _quantile(counts: Counter[int], share: float) -> int:
 def _of_manifest(manifest: Manifest) -> Survey:
     tally = _Tally()
     for source in manifest.sources("train"):
-        with pq.ParquetFile(manifest.table_path(source, "train")) as file:
+        with open_parquet(manifest.table_path(source, "train")) as file:
             for batch in file.iter_batches(columns=["captions", "width", "height", "error"]):
                 for row in batch.to_pylist():
                     if row["error"] is None:

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tqdm import tqdm
 
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, write_json
+from zerovl.parquet_files import open_parquet
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 _MAX_LENGTH = 512  # what BERT's position table takes
@@ -41,7 +41,7 @@ def learn(manifest: Manifest, folder: Path, vocab_size: int) -> int:
 def training_captions(manifest: Manifest) -> Iterator[str]:
     """Give all captions of the usable training samples, in the manifest's order, a batch of rows in memory."""
     for source in manifest.sources("train"):
-        with pq.ParquetFile(manifest.table_path(source, "train")) as file:
+        with open_parquet(manifest.table_path(source, "train")) as file:
             for batch in file.iter_batches(columns=["captions", "error"]):
                 for captions, error in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     if error is None:

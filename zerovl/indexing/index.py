@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from zerovl.data.raw.records import Picture
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
+from zerovl.parquet_files import open_parquet
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
@@ -211,7 +212,7 @@ def _opened(folder: Path, described: Description) -> tuple[npt.NDArray[np.floati
     """The embeddings (N, D), mapped, and the places of the pictures."""
     # "c": torch warns of an array that it could not write to; what is written would not reach the file.
     embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="c")
-    return embeddings, pq.ParquetFile(described.file(folder, "pictures"))
+    return embeddings, open_parquet(described.file(folder, "pictures"))
 
 
 def is_own_file(name: str) -> bool:

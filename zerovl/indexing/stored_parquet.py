@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zerovl.errors import ZeroVLError
 from zerovl.indexing.listing import Listed
 from zerovl.indexing.stored import StoredPart, normalised, place
+from zerovl.parquet_files import open_parquet
 
 _EMBEDDING, _ID = "image_embedding", "image_id"
 _PICTURES, _PAIRS = ("key", "path", "offset", "size"), ("image", _ID)
@@ -31,7 +31,7 @@ class ParquetEmbeddings:
         """Open a table with embeddings of `width`; raises `ZeroVLError` where it is no such table."""
         self._file, self._width = file, width
         try:
-            self._table = pq.ParquetFile(file)
+            self._table = open_parquet(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise ZeroVLError(
                 f"{file}: not a Parquet file that can be read ({error}); make it with `zerovl embed`"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from zerovl.data.batches.sides import CaptionTokenizer
 from zerovl.data.manifest import Manifest
+from zerovl.parquet_files import open_parquet
 
 LOOKED_AT = 10_000  # captions of a source: the share is known to a percent, in a second
 _ROW_GROUPS = 5  # of a table that are read
@@ -40,7 +40,7 @@ def share_cut(captions: list[str], tokenize: CaptionTokenizer) -> float:
 
 def sampled_captions(manifest: Manifest, source: str) -> list[str]:
     """Return all training captions of a source, or about `LOOKED_AT` from all over it."""
-    with pq.ParquetFile(manifest.table_path(source, "train")) as table:
+    with open_parquet(manifest.table_path(source, "train")) as table:
         groups = np.unique(np.linspace(0, table.num_row_groups - 1, _ROW_GROUPS).round().astype(int))
         rows = table.read_row_groups(groups.tolist(), columns=["error", "captions"])
     captions = pc.list_flatten(rows.filter(pc.is_null(rows.column("error"))).column("captions"))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from zerovl.data.batches.randomness import keys64, splitmix64
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
+from zerovl.parquet_files import open_parquet
 
 Rows = npt.NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def caption_rows(manifest: Manifest, source: str) -> CaptionRows | OneEach:
     if info.captions == info.pairs:
         return OneEach(info.pairs)
     path, counts = manifest.table_path(source, "train"), [np.empty(0, dtype=np.int64)]
-    with pq.ParquetFile(path) as table:
+    with open_parquet(path) as table:
         for part in table.iter_batches(columns=["error", "captions"]):
             usable = part.filter(pc.is_null(part.column("error")))
             counts.append(pc.list_value_length(usable.column("captions")).to_numpy(zero_copy_only=False))

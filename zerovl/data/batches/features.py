@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from zerovl.data.manifest import Manifest
+from zerovl.parquet_files import open_parquet
 
 COMPLETE = "features.json"
 _SUFFIXES = {"rows": ".npy", "first": ".first.npy", "keys": ".keys.npy"}
@@ -89,7 +89,7 @@ def write_rows(folder: Path, source: str, start: int, rows: npt.NDArray[np.float
 
 def _usable(manifest: Manifest, source: str, column: str) -> Iterator[tuple[str, Any]]:
     """Keys and one column of the table's rows that the index has too."""
-    with pq.ParquetFile(manifest.table_path(source, "train")) as table:
+    with open_parquet(manifest.table_path(source, "train")) as table:
         for part in table.iter_batches(columns=["key", "error", column]):
             rows: Sequence[dict[str, Any]] = part.to_pylist()
             yield from ((row["key"], row[column]) for row in rows if row["error"] is None)

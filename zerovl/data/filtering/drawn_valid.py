@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from zerovl.data.filtering.near_pairs import Places, Words, near_pairs
 from zerovl.data.filtering.rewriting import Row, by_shard, copied, stored_sample
@@ -30,6 +29,7 @@ from zerovl.data.shard_writing import ShardWriter
 from zerovl.data.shards import Sample, ShardReader
 from zerovl.errors import ZeroVLError
 from zerovl.params import DrawValidParams
+from zerovl.parquet_files import open_parquet
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,7 +41,7 @@ def draw_valid(
 
     Raises `ZeroVLError` where none of the pictures, or all of them, would be drawn.
     """
-    with pq.ParquetFile(manifest.table_path(source, "train")) as table:
+    with open_parquet(manifest.table_path(source, "train")) as table:
         column = table.read(["phash", "error"])
     usable = column.filter(column.column("error").is_null()).column("phash")
     drawn = drawn_pictures(usable.to_numpy(), settings)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from zerovl.data.filtering.left_out import FirstExamples, LeftOut
 from zerovl.files import atomic_write, read_json, write_json
+from zerovl.parquet_files import open_parquet
 
 FILE = "left_out.json"
 _ROWS = 10_000  # of a row group
@@ -97,7 +98,7 @@ def entries(folder: Path, source: str, split: str) -> Iterator[LeftOut]:
     """Give all entries of a source's split."""
     path = table_path(folder, source, split)
     if path.is_file():
-        with pq.ParquetFile(path) as table:
+        with open_parquet(path) as table:
             for batch in table.iter_batches(_ROWS):
                 yield from map(_entry, batch.to_pylist())
 
@@ -140,7 +141,7 @@ def first_examples(folder: Path, source: str, split: str) -> dict[str, list[Left
     path = table_path(folder, source, split)
     if not path.is_file():
         return found
-    with pq.ParquetFile(path) as table:
+    with open_parquet(path) as table:
         examples = FirstExamples()
         for batch in table.iter_batches(_ROWS):
             for row, reason in enumerate(batch.column("reason").to_pylist()):

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from zerovl.data.filtering.fates import Fates
 from zerovl.data.filtering.left_out import LeftOut, small_picture
 from zerovl.data.filtering.left_out_tables import LeftOutWriter, entries
@@ -22,6 +20,7 @@ from zerovl.data.manifest import Manifest, ShardInfo, SplitInfo
 from zerovl.data.manifest_writing import SplitWriter
 from zerovl.data.shard_writing import ShardWriter, sample_members
 from zerovl.data.shards import Sample, ShardReader
+from zerovl.parquet_files import open_parquet
 
 Row = dict[str, Any]  # of the manifest's table
 
@@ -137,7 +136,7 @@ def by_shard(path: Path) -> Iterator[tuple[str | None, list[Row]]]:
     """Give the rows of a table shard by shard; broken ones go with the shard before them, or with none."""
     shard: str | None = None
     rows: list[Row] = []
-    with pq.ParquetFile(path) as table:
+    with open_parquet(path) as table:
         for batch in table.iter_batches(_BATCH):
             for row in batch.to_pylist():
                 if row["shard"] not in (None, shard):

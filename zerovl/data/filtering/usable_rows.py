@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from zerovl.data.manifest import Manifest
+from zerovl.parquet_files import open_parquet
 
 Numbers = npt.NDArray[np.int64]
 
@@ -78,7 +78,7 @@ class UsableRows:
     def table_batches(self, table: TableRows, columns: Sequence[str]) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
         """As `batches`, of one table."""
         first = table.samples.start
-        with pq.ParquetFile(self.manifest.table_path(table.source, table.split)) as file:
+        with open_parquet(self.manifest.table_path(table.source, table.split)) as file:
             for batch in file.iter_batches(_BATCH, columns=[*columns, "error"]):
                 usable = batch.filter(pc.is_null(batch.column("error")))
                 yield np.arange(first, first + len(usable), dtype=np.int64), usable

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from zerovl.data.csv_rows import MAX_FIELD, csv_rows
 from zerovl.errors import ZeroVLError
+from zerovl.parquet_files import open_parquet
 
 _FIRST_LINES = 100  # of JSON lines, whose keys are the columns
 _ROWS, _ROWS_OF_PICTURES = 4096, 32  # of Parquet that are in memory at once
@@ -123,7 +124,7 @@ class ParquetTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _explained(path), pq.ParquetFile(path) as file:
+        with _explained(path), open_parquet(path) as file:
             self._schema = file.schema_arrow
 
     def columns(self) -> list[str]:
@@ -138,7 +139,7 @@ class ParquetTable:
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
         """Give the values; of a row group that is broken, each row that it should still have had is a problem."""
         at_once = _ROWS_OF_PICTURES if any(self.holds_pictures(name) for name in columns) else _ROWS
-        with _explained(self.path), pq.ParquetFile(self.path) as file:
+        with _explained(self.path), open_parquet(self.path) as file:
             first = 1
             for group in range(file.num_row_groups):
                 total = file.metadata.row_group(group).num_rows

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from zerovl.data.manifest import SCHEMA, Manifest
 from zerovl.data.validation.statistics import Integers
 from zerovl.errors import ZeroVLError
+from zerovl.parquet_files import open_parquet
 
 BATCH_ROWS = 16_384
 _PLACE_BITS = 40  # place = table number << 40 | row
@@ -34,7 +35,7 @@ def open_tables(manifest: Manifest) -> list[pq.ParquetFile]:
     for source, split in sorted(manifest.splits):
         path = manifest.table_path(source, split)
         try:
-            file = pq.ParquetFile(path)
+            file = open_parquet(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise ZeroVLError(f"{path}: cannot be read ({error}); run `dvc repro -f prepare`") from None
         missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
