@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +27,29 @@ from zerovl.data.manifest import Manifest
 def _in_bounded_memory() -> Iterator[None]:
     with bounded_memory():
         yield
+
+
+def test_the_bound_holds_after_a_higher_peak_too() -> None:
+    """In a process of its own: a peak of half a gigabyte would be over the bound of this test."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this kernel forgets no peak")
+    code = """
+from tests.support.odd_inputs.prepared import bounded_memory
+
+def take(megabytes):
+    memory = bytearray(megabytes << 20)
+    memory[::4096] = bytes([1]) * len(memory[::4096])
+
+take(640)
+with bounded_memory():
+    take(64)
+with bounded_memory():
+    take(512)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("AssertionError"), done.stderr
+    assert any("line 14" in line for line in lines), done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.of}-{kind.what}".replace(" ", "_"))
