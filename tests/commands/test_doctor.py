@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import fcntl
 import http.server
+import os
 import re
 import shutil
 import sys
@@ -131,7 +134,7 @@ def test_what_the_parameters_name_is_looked_at_once_they_are_right(
     printed = capsys.readouterr().out
     found = levels(printed)
     assert {subject for subject, level in found.items() if level == "FAIL"} == {"params"}
-    left = ("inputs", "gate", "store", "copies", "torch")
+    left = ("inputs", "gate", "store", "copies", "shards", "torch")
     assert set(found) == {"python", "params", "disk", "git", "dvc", "prefect", *left}
     for subject in left:
         assert f"note  {subject:<12} not looked at: fix {path} first, then run it again" in printed
@@ -234,6 +237,63 @@ def test_copies_that_nobody_may_delete_are_a_note_and_a_server_that_is_away_is_n
     away.close()
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     assert s3.client().list_objects_v2(Bucket=moto_bucket)["KeyCount"] == 1
+
+
+def shard_cache(project: Path, *overrides: str) -> tuple[str, str] | None:
+    """Level and text of what is said of the cache of shards, whose folder is in the project; None: nothing."""
+    folder = f"machine.shard_cache.folder={project}/home/cache"
+    params_file.write(params_file.from_recipe({}, [folder, *overrides], "test"), project / "params.yaml")
+    found = [(finding.level, finding.text) for finding in doctor.check_shard_cache(project / "params.yaml")]
+    return found[0] if found else None
+
+
+def test_the_cache_of_shards_is_looked_at_where_something_is_read_through_it(project: Path) -> None:
+    assert shard_cache(project) is None
+    away = '[{"name": "web", "path": "s3://bucket/web", "tars": "in_place"}]'
+    for used in ("machine.shards=s3://bucket/copy", f"data.sources={away}"):
+        said = shard_cache(project, used, "machine.shard_cache.size=1KiB")
+        folder = project / "home/cache"
+        assert said == ("ok", f"{folder} can be written and locked, and has room for 1.0 KiB of shards")
+        assert not folder.parent.exists()
+
+
+def test_a_cache_of_shards_that_cannot_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = "machine.shards=s3://bucket/copy"
+    folder = project / "home" / "cache"
+    usage = shutil.disk_usage(project)
+    monkeypatch.setattr("zerovl.commands.node_cache.shutil.disk_usage", lambda _: usage._replace(free=3 << 30))
+    folder.mkdir(parents=True)
+    (folder / "0.tar").write_bytes(bytes(1 << 20))
+    # A GiB of the disk stays free; what the cache has already does not need room again.
+    fits, larger = f"machine.shard_cache.size={2 * 1024 + 1}MiB", f"machine.shard_cache.size={2 * 1024 + 2}MiB"
+    assert (shard_cache(project, used, fits) or "")[0] == "ok"
+    level, text = shard_cache(project, used, larger) or ("", "")
+    assert level == "note"
+    assert text.startswith(f"machine.shard_cache.size 2050MiB: the disk of {folder} has room for 2.0 GiB, and")
+
+    def flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as without:
+        without.setattr(fcntl, "flock", flock)
+        level, text = shard_cache(project, used, fits) or ("", "")
+    assert level == "note"
+    assert text.startswith(f"machine.shard_cache.folder {folder}: its file system has no locks (No locks available)")
+
+    def closed(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / "tmp0"))
+
+    with monkeypatch.context() as refused:
+        refused.setattr("zerovl.commands.node_cache.missing_locks", closed)
+        level, text = shard_cache(project, used, fits) or ("", "")
+    assert level == "FAIL"
+    assert f"{folder} is d" in text
+    assert text.endswith("open it to you, or name a folder of your own")
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("a file")
+    level, text = shard_cache(project, used, fits) or ("", "")
+    assert level == "FAIL"
+    assert text.endswith("name a folder on a disk of this node")
 
 
 def test_a_gate_that_names_a_source_which_the_data_lack(project: Path) -> None:

@@ -61,6 +61,7 @@ def run(params_path: Path) -> int:
         ("gate", lambda: check_gate(params_path, Workspace())),
         ("store", lambda: check_store(store_of(params_path))),
         ("copies", lambda: check_copies(params_path)),
+        ("shards", lambda: check_shard_cache(params_path)),
         ("torch", check_torch),
     ]
     failed = [finding.subject for subject, check in cheap for finding in _told(subject, check)]
@@ -263,6 +264,14 @@ def check_copies(params_path: Path) -> Iterator[Finding]:
         yield Finding("note", "copies", f"{place} can be written; old copies of checkpoints will stay there: {problem}")
         return
     yield Finding("ok", "copies", f"{place} can be written and cleared: checkpoints are copied there")
+
+
+def check_shard_cache(params_path: Path) -> Iterator[Finding]:
+    """Look at the node's cache of shards; nothing to say where nothing is read through it."""
+    from zerovl import params_file
+    from zerovl.commands import node_cache
+
+    yield from (Finding(level, "shards", text) for level, text in node_cache.findings(params_file.load(params_path)))
 
 
 def check_prefect(url: str) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from zerovl.shared_folder import denied_explained, make_folder, mend
 from zerovl.text_format import size
 
 _WHOLE = ".tar"
-_SPARE = 1 << 30  # bytes of the disk that stay free, for checkpoints and whatever else is written there
+SPARE = 1 << 30  # bytes of the disk that stay free, for checkpoints and whatever else is written there
 _AT_ONCE = 4  # shards that a node fetches ahead of their use; each comes over several connections
 _TRIES = 2  # of a fetch whose file is removed meanwhile; a disk where that goes on is read without the cache
 
@@ -106,13 +106,7 @@ class ShardCache:
         self._make_folder()
         with self._rights_explained():
             reason = missing_locks(self.folder)
-        if not reason:
-            return ""
-        return (
-            f"machine.shard_cache.folder {self.folder}: its file system has no locks ({reason}), so that processes "
-            "that want a shard at the same time each fetch it, and may pass machine.shard_cache.size by the shards "
-            "that are on their way; name a folder on a disk of this node, or mount it with locks (Lustre: -o flock)"
-        )
+        return without_locks(self.folder, reason) if reason else ""
 
     def discard_if_damaged(self, shard: ShardInfo) -> bool:
         """Remove a shard whose file no longer has the bytes that it came with; returns whether it was so."""
@@ -200,8 +194,8 @@ class ShardCache:
         """Take the bytes of a shard for an open file; returns what is full where that cannot be."""
         if used + shard.bytes > self.limit:
             return f"{size(used)} of {size(self.limit)} are in use"
-        if shutil.disk_usage(self.folder).free < shard.bytes + _SPARE:
-            return f"less than {size(_SPARE)} of the disk would stay free"
+        if shutil.disk_usage(self.folder).free < shard.bytes + SPARE:
+            return f"less than {size(SPARE)} of the disk would stay free"
         try:
             os.posix_fallocate(descriptor, 0, shard.bytes)
         except OSError as error:
@@ -228,6 +222,15 @@ class ShardCache:
             if path.suffix == _WHOLE and path.stem not in wanted:
                 removable.append((status.st_mtime_ns, path, status.st_size))
         return used, [(path, its) for _, path, its in sorted(removable, reverse=True)]
+
+
+def without_locks(folder: Path, reason: str) -> str:
+    """Return what is different for a cache on a disk without locks, with the fix; `reason` is that of flock(2)."""
+    return (
+        f"machine.shard_cache.folder {folder}: its file system has no locks ({reason}), so that processes that want a "
+        "shard at the same time each fetch it, and may pass machine.shard_cache.size by the shards that are on their "
+        "way; name a folder on a disk of this node, or mount it with locks (Lustre: -o flock)"
+    )
 
 
 def _is_anothers(descriptor: int, folder: Path) -> bool:
