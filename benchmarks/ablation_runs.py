@@ -27,6 +27,7 @@ from zerovl.model.dual_encoder import l2_normalise
 from zerovl.model.encoder import Encoder
 from zerovl.params import Params
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 _BATCH, _CHUNK = 128, 1024
 
@@ -94,7 +95,7 @@ def share_features(fold: Fold, donors: Sequence[Fold]) -> None:
 
 
 def _settings(recipe: Path, changes: Sequence[str]) -> Params:
-    return params_file.from_recipe(params_file.read_yaml(recipe), list(changes), str(recipe))
+    return params_file.from_recipe(read_yaml(recipe), list(changes), str(recipe))
 
 
 def measure(fold: Fold, settings: Params) -> dict[str, Any]:

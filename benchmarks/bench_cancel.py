@@ -28,7 +28,7 @@ from benchmarks.common import RESULTS, Record, Results
 from tests.support.factory import Factory
 from tests.support.prefect_api import DONE, PATIENCE, wait_for
 from tests.support.project_copy import commit, git
-from zerovl.params_file import read_yaml
+from zerovl.yaml_file import read_yaml
 
 # Of the tests, which wait for less than people do.
 _HURRIED = (

@@ -32,6 +32,7 @@ from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml, yaml_mapping
 
 
 class Silent:
@@ -118,9 +119,9 @@ def _recipe_command(file: str, overrides: Sequence[str], folder: Path) -> list[s
 def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
     """Read a recipe as the commit has it, as the run will; else the file itself."""
     try:
-        return params_file.yaml_mapping(git(paths.root, "show", f"HEAD:./{file}"), file)
+        return yaml_mapping(git(paths.root, "show", f"HEAD:./{file}"), file)
     except CheckoutError:
-        return params_file.read_yaml(paths.root / file)
+        return read_yaml(paths.root / file)
 
 
 def open_checkout(commit: str) -> Checkout:

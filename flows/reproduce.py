@@ -24,6 +24,7 @@ from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.release.provenance import why_not_again
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 
 class CannotReproduceError(Exception):
@@ -100,7 +101,7 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
     if runs.is_symlink():
         runs.unlink()
         runs.mkdir()
-    if params_file.read_yaml(checkout.path / "params.yaml") != version.provenance["params"]:
+    if read_yaml(checkout.path / "params.yaml") != version.provenance["params"]:
         raise CannotReproduceError(
             f"{version.reference}: params.yaml of its commit differs from the parameters that the release names"
         )

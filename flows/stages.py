@@ -19,10 +19,11 @@ from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.process import Patience
 from flows.runtime.turn import devices_to_hold, hold_turn
-from zerovl import params_file, s3
+from zerovl import s3
 from zerovl.commands import dvc_locks
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 RETRY_VARIABLE = "ZEROVL_RETRY_SECONDS"
 RETRY_SECONDS = "5 20 60"  # before another attempt where input or output failed
@@ -156,7 +157,7 @@ def write_code_digests(checkout: Checkout, listener: process.Listener) -> None:
 
 def _has_stage(checkout: Checkout, stage: str) -> bool:
     """Return whether the checkout's dvc.yaml has a stage: a commit of before has no `code`."""
-    return stage in params_file.read_yaml(checkout.path / "dvc.yaml").get("stages", {})
+    return stage in read_yaml(checkout.path / "dvc.yaml").get("stages", {})
 
 
 def run_dvc(

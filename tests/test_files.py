@@ -15,7 +15,7 @@ from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.files import atomic_write, missing_locks, try_lock, usual_mode
 from zerovl.shared_folder import is_shared
-from zerovl.training.run import _locked
+from zerovl.training.run_lock import locked
 
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
 
@@ -37,7 +37,7 @@ def test_without_locks_a_run_goes_on_and_says_so_once(
     trained = []
     with caplog.at_level(logging.WARNING, "zerovl"):
         for _ in range(2):
-            with _locked(tmp_path / "run", ONE):
+            with locked(tmp_path / "run", ONE):
                 trained.append(True)
     assert len(trained) == 2
     (record,) = caplog.records

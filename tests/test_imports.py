@@ -30,6 +30,7 @@ BASE = {
         "text_format",
         "version",
         "workspace",
+        "yaml_file",
     ),
 }
 _ENGINE = {"engine", "objective", "distributed", "model"}

@@ -22,7 +22,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.registry import cache
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
-from zerovl.training import run
+from zerovl.training.run_lock import locked
 
 pytestmark = as_root
 BYTES = 1000  # of a shard
@@ -200,7 +200,7 @@ def test_a_run_of_another_user_is_left_to_them(place: Path) -> None:
     place.chmod(0o755)
 
     def train() -> None:
-        with run._locked(place / "run", ranks):
+        with locked(place / "run", ranks):
             pass
 
     as_user(ANNA, 0o022, train)

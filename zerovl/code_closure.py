@@ -64,6 +64,7 @@ NOT_COUNTED = {
     "zerovl.shared_folder": "it says who may read what is written, and shapes no byte of it",
     "zerovl.version": _WORDS,
     "zerovl.workspace": "where a stage reads and writes stands in its dependencies and outputs",
+    "zerovl.yaml_file": _PARAMETERS,
     "zerovl.distributed.activity": _SUPERVISION,
     "zerovl.distributed.exits": _SUPERVISION,
     "zerovl.distributed.heartbeats": _SUPERVISION,

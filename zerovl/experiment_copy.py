@@ -41,10 +41,10 @@ def enter(arguments: Sequence[str], folder: Path = Path(".")) -> None:
     main = main_checkout(folder)
     if main is None:
         return
-    from zerovl import params_file  # pydantic, which `zerovl --help` does without
+    from zerovl.yaml_file import read_yaml  # PyYAML, which `zerovl --help` does without
 
     with suppress(ZeroVLError):  # the command says what is wrong with params.yaml
-        link_named_files(params_file.read_yaml(folder / "params.yaml"), main, folder)
+        link_named_files(read_yaml(folder / "params.yaml"), main, folder)
     package = folder.resolve() / _PACKAGE.name
     if (package / "cli.py").is_file() and package != _PACKAGE:
         places = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]

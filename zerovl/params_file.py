@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -17,6 +17,7 @@ from zerovl.log import logger
 from zerovl.params import MachineParams, Params, Section, as_dict
 from zerovl.params.later import WITHOUT_SECTION
 from zerovl.text_format import plural
+from zerovl.yaml_file import read_yaml, yaml_value
 
 # Settings of `train` that moved to `machine`: they shape no weight, and no stage depends on them.
 _MOVED = frozenset(MachineParams.model_fields) - {
@@ -79,24 +80,6 @@ _LATER = frozenset(
 )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key comes once a mapping; PyYAML would take the last one without a word."""
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    lines: dict[Any, int] = {}
-    for key_node, _ in node.value:
-        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-        if isinstance(key, Hashable) and key in lines:
-            raise yaml.YAMLError(f"line {line}: key {key!r} stands in line {lines[key]} already; keep one of them")
-        if isinstance(key, Hashable):
-            lines[key] = line
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
 def load(path: Path | str = "params.yaml") -> Params:
     """Return the checked parameters of a complete file; raises `ZeroVLError` with every error in it."""
     return parse(read_yaml(path), str(path))
@@ -106,32 +89,6 @@ def came_later(key: str) -> bool:
     """Tell whether a setting came later than the file's form, so that a file without it means the default."""
     parts = key.split(".")
     return any(".".join(parts[:end]) in _LATER for end in range(1, len(parts) + 1))
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Return a YAML mapping; a missing file, broken YAML, a key twice or anything else is a `ZeroVLError`."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ZeroVLError(f"{path}: no such file; run in the project's folder, or name a file that exists") from None
-    except UnicodeDecodeError as error:
-        raise ZeroVLError(f"{path}: not valid YAML: {error}") from None
-    return yaml_mapping(text, str(path))
-
-
-def yaml_mapping(text: str, origin: str) -> dict[str, Any]:
-    """As `read_yaml`, of a text that `origin` names in messages."""
-    try:
-        values = _parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise ZeroVLError(f"{origin}: not valid YAML: {_where(error)}") from None
-    if not isinstance(values, dict):
-        raise ZeroVLError(f"{origin}: holds {type(values).__name__}, expected a mapping of sections")
-    return values
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def parse(values: dict[str, Any], origin: str) -> Params:
@@ -195,7 +152,7 @@ def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Pa
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
-        change = _nested(values, key.split("."), _yaml_value(text))
+        change = _nested(values, key.split("."), yaml_value(text))
         values = merge(values, _changes(change, f"override {override}"))
     return parse(values, origin)
 
@@ -284,20 +241,6 @@ def _flow_yaml(value: Any) -> str:
     return text.removesuffix("...").strip()
 
 
-def _yaml_value(text: str) -> Any:
-    """A value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number."""
-    try:
-        value = _parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise ZeroVLError(f"value {text!r}: not valid YAML ({_where(error)})") from None
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(values, dict):
         return []  # pydantic reports the wrong type
@@ -312,14 +255,6 @@ def _missing(model: type[BaseModel], values: Any, prefix: str = "") -> list[tupl
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found += _missing(field.annotation, values[key], f"{prefix}{key}.")
     return found
-
-
-def _where(error: yaml.YAMLError) -> str:
-    """Return what PyYAML says in one line, with line and column."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return str(error)
-    mark = error.problem_mark
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def close_to(loc: Sequence[Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import batch_norm, demo_scores
 from zerovl import params_file
+from zerovl.yaml_file import read_yaml
 
 
 def _imitate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
@@ -50,7 +51,7 @@ def test_what_is_there_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize(("beginning", "recipe"), [("random weights", "demo"), ("published weights", "photos")])
 def test_every_change_is_a_setting_of_its_recipe(beginning: str, recipe: str) -> None:
-    values: dict[str, Any] = {} if recipe == "demo" else params_file.read_yaml(batch_norm.RECIPE)
+    values: dict[str, Any] = {} if recipe == "demo" else read_yaml(batch_norm.RECIPE)
     for change in batch_norm.FROM[beginning].values():
         settings = params_file.from_recipe(values, [change], recipe)
         tower = settings.model.image_tower

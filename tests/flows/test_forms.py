@@ -24,6 +24,7 @@ from tests.support.paths import ROOT
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
 from zerovl.errors import ZeroVLError
+from zerovl.yaml_file import read_yaml
 
 FLOWS = (train, retrain, promote, rollback, reproduce, retention, notify)
 
@@ -159,7 +160,7 @@ def test_the_parameters_of_a_deployment_are_those_of_its_flow() -> None:
 
 def test_params_yaml_is_a_recipe_of_itself(tmp_path: Path) -> None:
     """What the form's first choice rests on."""
-    changes = params_file.read_yaml(ROOT / "params.yaml")
+    changes = read_yaml(ROOT / "params.yaml")
     again = params_file.from_recipe(changes, ["register.alias=''"], "params.yaml")
     assert again.register_.alias == ""
     assert params.as_dict(params_file.from_recipe(changes, [], "params.yaml")) == params.as_dict(

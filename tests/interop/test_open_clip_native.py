@@ -14,7 +14,7 @@ from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.import_folder import import_folder
 from zerovl.interop.open_clip_import import _embed
 from zerovl.model.encoder import Encoder
-from zerovl.params_file import read_yaml
+from zerovl.yaml_file import read_yaml
 
 SAMPLE = synthetic_sample()
 

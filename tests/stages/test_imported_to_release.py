@@ -26,6 +26,7 @@ from zerovl.release.model_card import _resized
 from zerovl.tracking import following
 from zerovl.training import run as training
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 MLFLOW = find_spec("mlflow") is not None
 
@@ -66,7 +67,7 @@ def release(folder: Path, make: Callable[[Path], Path], patch: pytest.MonkeyPatc
     project, imported = folder / "project", folder / "imported"
     assert cli.main(["import", str(make(folder / "theirs")), "--out", str(imported)]) == 0
     workspace = make_project(project)
-    theirs = params_file.read_yaml(imported / "train.yaml")
+    theirs = read_yaml(imported / "train.yaml")
     values = {
         **RECIPE,
         **theirs,

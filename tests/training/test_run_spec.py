@@ -20,8 +20,8 @@ from zerovl.files import read_json, sha256_file
 from zerovl.params import ImageTowerParams, ModelParams
 from zerovl.release import model_card
 from zerovl.training import fingerprint
-from zerovl.training.run import _check_ranks_agree
 from zerovl.training.run_spec import Run, make_spec
+from zerovl.training.run_state import check_ranks_agree
 from zerovl.training.weight_digests import file_digests, model_digest
 from zerovl.workspace import Workspace
 
@@ -97,7 +97,7 @@ def test_a_rank_with_other_weights_is_named(workspace: Workspace) -> None:
     def check(mine: ThreadRank, digests: list[str], newest: list[int]) -> str:
         run = Run(recipe(), workspace, Ranks(mine.rank, 3, torch.device("cpu"), mine), spec)
         try:
-            _check_ranks_agree(run, newest[mine.rank], digests[mine.rank])
+            check_ranks_agree(run, newest[mine.rank], digests[mine.rank])
         except ZeroVLError as error:
             return str(error)
         return ""

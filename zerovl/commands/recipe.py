@@ -11,6 +11,7 @@ from zerovl.commands.missing_inputs import missing_inputs
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 AUTO, DEMO = "auto", "demo"
 FOLDER = "recipes"
@@ -35,7 +36,7 @@ def _read(recipe: str) -> dict[str, Any]:
     if not Path(recipe).exists():
         files = [path.as_posix() for path in sorted(Path(FOLDER).glob("*.yaml"))]
         raise ZeroVLError(f"{recipe}: no such recipe; name {', '.join([AUTO, DEMO, *files])} or a file of your own")
-    return params_file.read_yaml(recipe)
+    return read_yaml(recipe)
 
 
 def _apply_chosen(overrides: list[str], out: Path) -> None:

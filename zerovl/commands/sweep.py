@@ -34,6 +34,7 @@ from zerovl.release.provenance import report
 from zerovl.text_format import plural, table
 from zerovl.trials import Command, DvcProcess, Start, run_all, side_by_side
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 COMPARED = 6  # by one `zerovl compare`
 
@@ -132,7 +133,7 @@ def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
 
 def check(trials: Sequence[Trial], path: Path) -> None:
     """Raise `ZeroVLError` where the parameters of a trial would be refused; DVC changes keys of the file alone."""
-    written = params_file.read_yaml(path)
+    written = read_yaml(path)
     for trial in trials:
         values = copy.deepcopy(written)
         for key, value in trial.settings.items():

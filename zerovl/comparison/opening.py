@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zerovl import params_file
 from zerovl.comparison import revision
 from zerovl.comparison.parameters import by_key
 from zerovl.comparison.subject import Subject, in_order
@@ -30,6 +29,7 @@ from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 from zerovl.release.provenance import classification_sets, report
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 FINGERPRINT, LOG = "fingerprint.json", "metrics.jsonl"  # of a run's folder
 _RELEASE = re.compile(r"(?:.*/)?[A-Za-z0-9_-]+@[A-Za-z0-9_-]+")
@@ -80,7 +80,7 @@ def _of_bundle(label: str, folder: Path) -> Subject:
 
 def _of_checkout(label: str, origin: str, checkout: Workspace) -> Subject:
     fingerprint = report(checkout.training_run).get("fingerprint")
-    params = params_file.read_yaml(checkout.root / "params.yaml") if (checkout.root / "params.yaml").is_file() else {}
+    params = read_yaml(checkout.root / "params.yaml") if (checkout.root / "params.yaml").is_file() else {}
     # params.yaml may have been edited since; the run says what the model was trained with, and what "auto" came to.
     run = report(checkout.runs / str(fingerprint) / FINGERPRINT)
     said = by_key(params, label)

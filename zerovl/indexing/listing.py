@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from zerovl.data.csv_rows import csv_rows
 from zerovl.data.raw.records import Picture, is_debris, name_error, printable
-from zerovl.data.raw.tar_samples import DamagedTarError, whole_members
+from zerovl.data.raw.tar_members import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.sets import SUFFIXES
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-
-import torch
 
 from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.features import StoredFeatures
@@ -18,7 +13,6 @@ from zerovl.data.streams.places import Places
 from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.distributed import exits
 from zerovl.distributed.ranks import Ranks
-from zerovl.engine.average import make_average
 from zerovl.engine.checkpoints import Checkpoints
 from zerovl.engine.determinism import set_determinism
 from zerovl.engine.forward import FeatureDropout
@@ -26,40 +20,36 @@ from zerovl.engine.frozen_features import Side
 from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.engine.metrics_log import MetricsLog
-from zerovl.engine.model_options import freeze_first_blocks, prepare_model, set_float32_arithmetic
-from zerovl.engine.optimiser import make_optimiser, make_schedule
+from zerovl.engine.optimiser import make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.progress import Progress
-from zerovl.engine.residual_stream import lower_streams
-from zerovl.engine.sharding import ShardedGradientSum, ShardedGradScaler, gathered_as, is_sharded
+from zerovl.engine.sharding import ShardedGradientSum, gathered_as, is_sharded
 from zerovl.engine.state import TrainingState, full_weights
 from zerovl.engine.steps import DecoupledStep, PlainStep, Step, StepContext
 from zerovl.engine.trainer import Cadence, Outcome, StopRequest, Trainer
 from zerovl.engine.transfer import transfer_to
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json_lines, try_lock, write_json
+from zerovl.files import read_json_lines, write_json
 from zerovl.log import logger
 from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model import bundle
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.model.towers import build
-from zerovl.objective.loss import LOSSES, Loss, start_bias
+from zerovl.objective.loss import LOSSES, Loss
 from zerovl.objective.mixup import Mixup
 from zerovl.params import Params, batch_problem
-from zerovl.shared_folder import denied_explained
 from zerovl.sizing.batch_layout import Sizing, choose
-from zerovl.text_format import plural
 from zerovl.tracking.following import Senders, tracked
-from zerovl.training import data_wait, fingerprint, learning, streaming
+from zerovl.training import data_wait, learning, streaming
 from zerovl.training.checkpoint_copy import checkpoint_copy
 from zerovl.training.features import FeatureFolder, feature_folders, stored_features, training_transform
 from zerovl.training.periodic_evaluation import make_periodic_evaluation
 from zerovl.training.picture_route import PictureRoute, picture_route
 from zerovl.training.report import add_to_report, write_report
+from zerovl.training.run_lock import locked
 from zerovl.training.run_spec import Run, make_spec
+from zerovl.training.run_state import make_state, resume
 from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
 from zerovl.training.start_block import resume_sentence, start_block
-from zerovl.training.weight_digests import model_digest
 from zerovl.workspace import Workspace
 
 
@@ -71,10 +61,10 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
     run = Run(params, workspace, ranks, make_spec(params, workspace))
     _ = run.shards  # raises before anything is computed
     copy = checkpoint_copy(run)
-    with _locked(run.folder, ranks):
+    with locked(run.folder, ranks):
         copy.fetch_newer()
         loss = LOSSES[params.train.loss]
-        state, precision, weights = _make_state(run)
+        state, precision, weights = make_state(run)
         sizing = choose(params, state.model, loss, precision, ranks, run.folder)
         machine = params.machine
         checkpoints = Checkpoints(
@@ -85,7 +75,7 @@ def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest)
             copy.offer,
             gathered_as(machine, params.train.precision, ranks),
         )
-        start_step = _resume(run, checkpoints, state, weights)
+        start_step = resume(run, checkpoints, state, weights)
         places = streaming.places_of(run, checkpoints, start_step)
         folders = feature_folders(run, state.model)
         if ranks.is_first:
@@ -156,42 +146,6 @@ def _train(
     finally:
         if log:
             log.close()
-
-
-def _make_state(run: Run) -> tuple[TrainingState, Precision, str]:
-    """The model on its device with its options, its optimiser, the scale of its loss; a digest of its weights."""
-    train, ranks = run.params.train, run.ranks
-    bias = start_bias(LOSSES[train.loss])
-    model = build(run.params.model, run.spec.tokenizer.vocab_size, train.seed, bias)
-    if run.spec.start:
-        run.spec.start.load_into(model)
-    weights = model_digest(model)
-    freeze_first_blocks(model, train.fine_tuning)
-    if run.params.model.image_tower.batch_norm == "frozen":
-        model.freeze_batch_norm()
-    if train.residual_stream == "low":
-        lower_streams(model)
-    prepare_model(model, train.freeze, run.params.machine, ranks, train.precision)
-    set_float32_arithmetic(train)
-    precision = Precision(train.precision, ranks.device)
-    if is_sharded(model):
-        precision.scaler = ShardedGradScaler(ranks, enabled=precision.scaler.is_enabled())
-    average = make_average(model, train.ema_decay)
-    return TrainingState(model, make_optimiser(model, train), precision.scaler, average), precision, weights
-
-
-def _resume(run: Run, checkpoints: Checkpoints, state: TrainingState, weights: str) -> int:
-    """Load the newest whole checkpoint on all ranks, else the parent's; returns its step, 0 where there is none."""
-    if run.ranks.is_first:
-        checkpoints.clear_leftovers()
-    _check_ranks_agree(run, max(checkpoints.steps(), default=0), weights)
-    step = checkpoints.restore_newest(state, logger().info)
-    parent = run.spec.parent
-    if not step and parent:
-        parent.require("continue_from")
-        checkpoints.restore_other(state, parent.path, parent.step)
-        return parent.step
-    return step
 
 
 def _describe(run: Run) -> None:
@@ -296,29 +250,6 @@ def _guarded(trainer: Trainer, batches: TrainBatches, start_step: int, progress:
         ) from None
 
 
-def _check_ranks_agree(run: Run, newest: int, weights: str) -> None:
-    """All ranks must see the same checkpoints of the same run; nodes that share no disk would not notice.
-
-    Nor would they notice other `weights` (a digest): each rank builds the model itself.
-    """
-    asked = fingerprint.digest(fingerprint.without_weights(run.spec.description))
-    mine = torch.tensor([[newest, *(int(text[:12], 16) for text in (asked, weights))]], device=run.ranks.device)
-    everyone = run.ranks.collectives.gather(mine).cpu()  # (W, 3)
-    if bool((everyone[:, :2] != everyone[0, :2]).any()):
-        raise ZeroVLError(
-            f"{run.folder}: ranks found different checkpoints, data or settings (steps {everyone[:, 0].tolist()}); "
-            "let all nodes share runs/, data/ and params.yaml"
-        )
-    found = everyone[:, 2].tolist()
-    common, _ = Counter(found).most_common(1)[0]
-    if odd := [rank for rank, digest in enumerate(found) if digest != common]:
-        raise ZeroVLError(
-            f"{run.folder}: {plural(len(odd), 'rank')} ({', '.join(map(str, odd))}) of {len(found)} would start from "
-            "other weights than the rest: give all nodes the same files of model.image_tower and model.text_tower, and "
-            "the same versions of torch, timm and transformers"
-        )
-
-
 def _exit_status(run: Run, outcome: Outcome, stop: StopRequest) -> int:
     if outcome.state == "finished":
         return 0
@@ -342,25 +273,3 @@ def check_ranks(params: Params, world: int) -> None:
     """Raises `ZeroVLError` where the global batch does not divide over `world` ranks and their micro-batches."""
     if problem := batch_problem(params, world):
         raise ZeroVLError(problem)
-
-
-@contextmanager
-def _locked(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Only one group of ranks trains a run: a second one is told so instead of mixing its checkpoints in."""
-    path = folder / "lock"
-    fix = "where the run is another user's, let them go on with it, or train in a checkout of your own"
-    with denied_explained(folder, f"run {folder}", fix):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # closed below
-    with file:
-        refused = ranks.is_first and not try_lock(file.fileno(), path)
-        if ranks.any(refused)[0]:
-            if not ranks.is_first:
-                raise SystemExit(exits.FAILED)  # rank 0 says why
-            file.seek(0)
-            raise ZeroVLError(f"{folder}: process {file.read().strip() or '?'} trains this run already; wait or end it")
-        if ranks.is_first:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        yield

@@ -12,6 +12,7 @@ from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
 from zerovl.params import Params
 from zerovl.registry.records import Move, Version
+from zerovl.yaml_file import read_yaml
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def settings_of(root: Path, *overrides: str) -> Params:
-    return params_file.from_recipe(params_file.read_yaml(root / "params.yaml"), list(overrides), "test")
+    return params_file.from_recipe(read_yaml(root / "params.yaml"), list(overrides), "test")
 
 
 def release(settings: Params, commit_id: str | None, *, dirty: bool = False) -> Version:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO
 
 from zerovl.data.raw.records import PICTURES, Picture, name_error
+from zerovl.data.raw.tar_members import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
-_MAX_HEADER = 16 << 20  # bytes of an extended header, which `tarfile` reads whole
 _HELD = 512 << 20  # bytes of samples that wait for their other members
 _MOST_SAMPLES = 1_000_000  # of a tar: of more, whoever says so is not believed
 _HELD_EACH = 500  # bytes of one beside its texts, about
@@ -50,10 +50,6 @@ class TarSample:
     def held_bytes(self) -> int:
         """Memory that it takes, about."""
         return _HELD_EACH + len(self.text or b"") + len(self.description or b"")
-
-
-class DamagedTarError(Exception):
-    """The rest of a tar cannot be read."""
 
 
 class UnfitTarError(Exception):
@@ -235,48 +231,6 @@ def _lost(expected: Expected, name: str, reason: str, given: int) -> Iterator[Ta
     lost = f"{count - given} of {count} samples are lost"
     for _ in range(count - given):
         yield TarSample("", name, problem=f"{reason}; what comes before it is used, {lost}")
-
-
-def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Members whose bytes are all there; raises `DamagedTarError` where the tar ends before its end mark.
-
-    `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    position = -1
-    try:
-        with tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.size < 0 or member.offset <= position:
-                    raise DamagedTarError(f"damaged tar at byte {tar.offset}")
-                if member.isreg() and member.offset_data + member.size > size:
-                    raise DamagedTarError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
-                position = member.offset
-                yield member
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
-            end = tar.offset
-    except (tarfile.TarError, OverflowError, ValueError, EOFError, RecursionError) as error:
-        raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
-    file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
-    if block.strip(b"\0"):
-        raise DamagedTarError(f"damaged tar at byte {end}")
-
-
-class _Headers:
-    """A tar as `tarfile` reads headers from it; one that says it is larger than any is not taken into memory."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if size > _MAX_HEADER:
-            raise tarfile.ReadError(f"extended header of {size} bytes")
-        return self._file.read(size)
 
 
 def _member_problem(member: tarfile.TarInfo) -> str | None:

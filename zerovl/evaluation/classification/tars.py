@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from zerovl.data.raw.records import PICTURES, Picture
-from zerovl.data.raw.tar_samples import DamagedTarError, whole_members
+from zerovl.data.raw.tar_members import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 
 _LABEL = "cls"

@@ -1,0 +1,58 @@
+"""The members of a tar that is read from front to back, and where it is not whole.
+
+Only headers are read here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import IO, cast
+
+_MAX_HEADER = 16 << 20  # bytes of an extended header, which `tarfile` reads whole
+
+
+class DamagedTarError(Exception):
+    """The rest of a tar cannot be read."""
+
+
+def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """Give the members whose bytes are all there; raises `DamagedTarError` where the tar ends before its end mark.
+
+    `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    position = -1
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.size < 0 or member.offset <= position:
+                    raise DamagedTarError(f"damaged tar at byte {tar.offset}")
+                if member.isreg() and member.offset_data + member.size > size:
+                    raise DamagedTarError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
+                position = member.offset
+                yield member
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+            end = tar.offset
+    except (tarfile.TarError, OverflowError, ValueError, EOFError, RecursionError) as error:
+        raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
+    if block.strip(b"\0"):
+        raise DamagedTarError(f"damaged tar at byte {end}")
+
+
+class _Headers:
+    """A tar as `tarfile` reads headers from it; one that says it is larger than any is not taken into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_HEADER:
+            raise tarfile.ReadError(f"extended header of {size} bytes")
+        return self._file.read(size)
