@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference, rsum_interval
+from zerovl.evaluation.paired import difference
 from zerovl.evaluation.retrieval import retrieval_metrics
 
 
@@ -66,11 +69,19 @@ def test_paired_difference_cancels_what_both_find_hard() -> None:
     better = holder.image_hits.copy()
     better[:20] = 3
     candidate = Clusters(better, holder.caption_hits, holder.captions)
-    difference = paired_difference(candidate, holder, 500, seed=0)
+    found = paired_difference(candidate, holder, 500, seed=0)
     single = rsum_interval(holder, 500, seed=0)
-    assert difference.value == pytest.approx(candidate.rsum() - holder.rsum())
-    assert difference.low > 0
-    assert difference.high - difference.low < (single.high - single.low) / 3
+    assert found.value == pytest.approx(candidate.rsum() - holder.rsum())
+    assert found.low > 0
+    assert found.high - found.low < (single.high - single.low) / 3
+
+
+def test_the_difference_of_one_source_is_that_of_the_mean_to_the_bit() -> None:
+    """The gate takes the two for one rule where they are equal."""
+    candidate, holder = (drawn(np.random.default_rng(seed), images=50) for seed in (1, 2))
+    candidate = replace(candidate, captions=holder.captions)
+    found = difference({"web": candidate}, {"web": holder}, 100, seed=3)
+    assert found.sources == {"web": found.mean}
 
 
 def test_paired_difference_of_different_queries_is_refused() -> None:

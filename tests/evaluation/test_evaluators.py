@@ -22,6 +22,7 @@ from zerovl.evaluation.metrics import (
     cell,
     find,
     headline_block,
+    headline_part,
     headline_title,
     known_names,
     metric_names,
@@ -199,3 +200,7 @@ def test_the_headline_is_the_mean_and_the_pool_for_releases_without_one() -> Non
     assert [name for name, _ in retrieval_blocks({**alone, "unseen": ["pool"]})] == ["pool (unseen)"]
     assert find(alone, "retrieval.rsum@pool") == 7.0
     assert (headline_title(alone), headline_block({})) == ("RSUM", ("pool", {}))
+    assert [headline_part(its) for its in (before, now, {})] == [headline_block(its) for its in (before, now, {})]
+    only = {**now, "sources": {"b": {"rsum": 9.0}}}
+    assert headline_part(only) == ("b", {"rsum": 8.0})
+    assert headline_part({**before, "sources": {"b": {}}})[0] == "pool"  # of before there was a mean

@@ -168,6 +168,20 @@ def test_a_release_without_a_mean_is_judged_by_its_pool() -> None:
     assert (reason.value, reason.passed) == (90.0, True)
 
 
+def test_one_source_and_its_mean_are_one_rule() -> None:
+    def rules(comparison: Comparison) -> list[tuple[str, bool, str]]:
+        told = judge(metrics(300.0), comparison, GateParams(difference="none")).reasons[1:]
+        return [(reason.rule, reason.passed, reason.note) for reason in told]
+
+    assert rules(against(around(-9.0), "re-scored", web=around(-9.0))) == [("max_drop web", False, "re-scored")]
+    assert rules(against(around(1.0), "re-scored", web=around(1.0), shapes=around(1.0))) == [
+        ("max_drop mean", True, "re-scored"),
+        ("max_drop shapes", True, ""),
+        ("max_drop web", True, ""),
+    ]
+    assert [rule for rule, _, _ in rules(against(around(-9.0)))] == ["max_drop mean"]
+
+
 def test_numbers_are_kept() -> None:
     holder = against(Interval(-10.0, -12.5, -7.0), a=Interval(-1.0, -2.0, 0.5))
     verdict = judge(metrics(300.0, a=200.0), holder, GateParams(min_rsum=10.0, max_drop=5.0))

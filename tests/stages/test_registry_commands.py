@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.register_stage import Write, checked, run_stage, settings
+from tests.support.registries import publish
 from zerovl import cli
 from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
 from zerovl.release import promote as promoting
 from zerovl.workspace import Workspace
 
@@ -116,6 +118,17 @@ def test_the_commands_as_json(
     (move,) = run("history", "zerovl@production")
     assert (move["number"], move["action"], move["version"], move["by"]) == (1, "promote", 1, "test-run")
     assert cli.main(["registry", "--store", store, "history", "zerovl@staging", "--json"]) == 2
+
+
+def test_one_source_stands_for_a_release_by_its_name(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(workspace.root / "registry")
+    block = {"rsum": 300.0}
+    one = {"mean": block, "overall": block, "sources": {"web": block}, "unseen": ["web"]}
+    publish(Registry(open_store(store)), {"model.safetensors": b"weights"}, metrics=one)
+    assert cli.main(["registry", "--store", store, "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["300.0", "web"]
+    assert cli.main(["registry", "--store", store, "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["of"] == "web"
 
 
 def test_commands_that_fail_say_why(

@@ -10,7 +10,7 @@ from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder, holder_from
-from zerovl.evaluation.metrics import HEADLINE, headline_block, value_of
+from zerovl.evaluation.metrics import HEADLINE, headline_part, value_of
 from zerovl.registry import cache, fetch, notes, transfer
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
@@ -79,7 +79,7 @@ def _wanted(arguments: argparse.Namespace) -> VersionFilter:
 
 
 def _row(version: Version, aliases: list[str], state: notes.State) -> tuple[str, ...]:
-    of, block = headline_block(version.metrics)
+    of, block = headline_part(version.metrics)
     return (
         version.name,
         str(version.number),

@@ -147,6 +147,13 @@ def headline_block(metrics: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return name, block if isinstance(block, Mapping) else {}
 
 
+def headline_part(metrics: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return as `headline_block`, by the name of the source where there is one alone, which is its own mean."""
+    name, block = headline_block(metrics)
+    sources = list(metrics.get("sources", {}))
+    return (sources[0] if name == MEAN and len(sources) == 1 else name), block
+
+
 def headline_title(metrics: Mapping[str, Any]) -> str:
     """Return what the headline is of, for titles: "RSUM, mean over 3 sources", or "RSUM, pool of all sources"."""
     sources = len(metrics.get("sources", {}))

@@ -16,6 +16,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import (
     HEADLINE,
+    MEAN,
     Interval,
     Score,
     Unpaired,
@@ -167,8 +168,11 @@ def _against(holder: Comparison | LostHolder | NoHolder, gate: GateParams) -> It
     if not isinstance(holder, Comparison):
         yield Reason("max_drop", None, gate.max_drop, isinstance(holder, NoHolder), holder.why)
         return
-    yield _drop("max_drop mean", holder.mean, gate.max_drop, holder.note)
-    for source, difference in sorted(holder.sources.items()):
+    sources = sorted(holder.sources.items())
+    alone = list(holder.sources.values()) == [holder.mean]  # one source is its own mean: one rule, by its name
+    (first, difference), *others = sources if alone else [(MEAN, holder.mean), *sources]
+    yield _drop(f"max_drop {first}", difference, gate.max_drop, holder.note)
+    for source, difference in others:
         yield _drop(f"max_drop {source}", difference, gate.max_drop)
     if gate.difference != "none":
         mean = holder.mean

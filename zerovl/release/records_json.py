@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from zerovl.evaluation.metrics import HEADLINE, headline_block, value_of
+from zerovl.evaluation.metrics import HEADLINE, headline_part, value_of
 from zerovl.registry import notes
 from zerovl.registry.records import Move, Version
 from zerovl.registry.registry import Registry, split_reference
@@ -66,7 +66,7 @@ def moved(before: Move | None, move: Move) -> dict[str, Any]:
 
 def _row(version: Version, aliases: list[str], state: notes.State) -> dict[str, Any]:
     """The headline is None where a version has none, and `passed` where no gate judged it."""
-    of, block = headline_block(version.metrics)
+    of, block = headline_part(version.metrics)
     return {
         "name": version.name,
         "version": version.number,
