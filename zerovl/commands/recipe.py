@@ -15,6 +15,7 @@ from zerovl.yaml_file import read_yaml
 
 AUTO, DEMO = "auto", "demo"
 FOLDER = "recipes"
+_DRAWING = {"prepare", "prepare.draw_valid", "prepare.draw_valid.fraction"}
 OWN_RAW = "data/raw"  # where README.md says that one's own sources go
 
 
@@ -43,13 +44,18 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
     """Write settings for the data that there are; each choice is printed and stands with its reason in the head."""
     from zerovl.data.survey import survey
     from zerovl.planning import first_try
+    from zerovl.planning.set_aside import set_aside
 
     workspace = Workspace()
     keys = {override.partition("=")[0] for override in overrides}
     own = {"data": {"raw": OWN_RAW}} if Path(OWN_RAW).is_dir() and not keys & {"data.raw", "data.sources"} else {}
-    found = survey(params_file.from_recipe(own, overrides, AUTO), workspace)
+    params = params_file.from_recipe(own, overrides, AUTO)
+    found = survey(params, workspace)
     towers = first_try.find_towers(workspace.root)
-    chosen = [choice for choice in first_try.choose(found, towers) if choice.key not in keys]
+    refused = {source.name for source in params.data.sources if "valid" not in source.splits}
+    drawn = [] if keys & _DRAWING else first_try.drawing(found, refused)
+    left = set_aside(found, drawn[0].value if drawn else params.prepare.draw_valid.fraction, refused)
+    chosen = [*drawn, *(choice for choice in first_try.choose(left, towers) if choice.key not in keys)]
     changes: dict[str, Any] = own
     for choice in chosen:
         changes = params_file.merge(changes, _nested(choice.key, choice.value))
@@ -58,7 +64,7 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
     _write(changes, AUTO, overrides, out, ["", f"Chosen for {origin}:", *reasons])
     print(f"chosen for {origin}:")
     print(table([(f"  {choice.key}", _text(choice.value), choice.reason) for choice in chosen]))
-    for note in first_try.notes(found, towers):
+    for note in first_try.notes(left, towers):
         print(f"note: {note}")
 
 

@@ -12,6 +12,7 @@ from statistics import median
 
 from PIL import Image, UnidentifiedImageError
 
+from zerovl.data.filtering.drawn_sources import drawn_sources
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source, is_remote
@@ -102,8 +103,10 @@ def _of_manifest(manifest: Manifest) -> Survey:
                         tally.sides.append(min(row["width"], row["height"]))
                 if tally.lengths.total() >= _CAPTIONS:
                     break
-    valid = {source: manifest.pairs(source, "valid") for source in manifest.sources("valid")}
-    return tally.survey(str(manifest.folder), manifest.training_sizes(), valid)
+    drawn = drawn_sources(manifest.folder)  # of train, so that raw sources and their manifest say the same
+    valid = {source: manifest.pairs(source, "valid") for source in manifest.sources("valid") if source not in drawn}
+    train = {source: pairs + drawn.get(source, 0) for source, pairs in manifest.training_sizes().items()}
+    return tally.survey(str(manifest.folder), train, valid)
 
 
 def _of_raw(sources: list[Source], max_caption_bytes: int) -> Survey:

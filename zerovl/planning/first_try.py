@@ -8,12 +8,13 @@ pretrained; the rules for less of both are ours, and start from what the demo an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zerovl.data.survey import Survey
+from zerovl.planning.set_aside import set_aside, share_to_draw
 
 FOLDER, IMAGE_WEIGHTS, TEXT_TOWER = "towers", "tf_efficientnet_lite0.safetensors", "all-MiniLM-L6-v2"
 SMALL, MEDIUM = 20_000, 500_000  # training pairs: below, towers from scratch have the demo's size, or a medium one
@@ -67,6 +68,16 @@ def find_towers(root: Path) -> Towers | None:
     return Towers(image, text) if image.is_file() and (text / "config.json").is_file() else None
 
 
+def drawing(data: Survey, refused: Collection[str]) -> list[Choice]:
+    """Return the choice to draw validation pairs where no source has any, or nothing where none can be drawn."""
+    share = share_to_draw(data, refused)
+    if not share:
+        return []
+    many = sum(set_aside(data, share, refused).valid.values())
+    why = f"no source has validation pairs: about {many:,} of {data.pairs:,} are set aside for evaluation"
+    return [Choice("prepare.draw_valid.fraction", share, why)]
+
+
 def choose(data: Survey, towers: Towers | None) -> list[Choice]:
     """Return the settings; both towers start from `towers`, else from random weights at the size of the data."""
     return [*_towers(data, towers), *_captions(data, towers), *_pictures(data, towers), *_training(data, towers)]
@@ -81,7 +92,10 @@ def notes(data: Survey, towers: Towers | None) -> list[str]:
             f"{IMAGE_WEIGHTS} and {TEXT_TOWER}/ into {FOLDER}/ (`make towers`) and run this command again"
         )
     if not data.valid:
-        told.append("no source has validation pairs: nothing can be evaluated; add a valid split (data/README.md)")
+        told.append(
+            "no source has validation pairs: nothing can be evaluated; add a valid split, or let "
+            "prepare.draw_valid draw one (data/README.md)"
+        )
     elif small := [f"{name} {pairs}" for name, pairs in data.valid.items() if pairs < 100]:
         told.append(
             f"few validation pairs ({', '.join(small)}): their scores have wide intervals; 200 a source tell more"
