@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.support.paths import ROOT
 from tests.support.shard_fixture import write as shards_of_pairs
@@ -34,7 +33,6 @@ from zerovl.text_format import size as show_size
 from zerovl.workspace import Workspace
 
 GIB = 1 << 30
-CPU = torch.device("cpu")
 EXAMPLE = re.compile(r"^  zerovl (plan.*?)(?:  .*)?$", re.MULTILINE)  # a line of the help, without its explanation
 PAPER = ROOT / "recipes" / "sbu-cc3m.yaml"
 
