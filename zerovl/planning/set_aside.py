@@ -11,6 +11,9 @@ from zerovl.data.survey import Survey
 _WANTED, _LEAST_WANTED = 1000, 20  # pictures of a source: as many as Flickr30K is evaluated on, if its size allows
 _MOST, _MOST_DRAWN = 0.2, 20_000  # of a source: a share, and pairs
 _LEAST_PAIRS = 100  # of a source: a draw from fewer may come out empty, which `prepare` refuses
+_MOST_PAIRS = (
+    1_000_000  # of a source: `prepare` writes its shards once more for a draw, which large ones are not put to
+)
 
 
 def share_to_draw(data: Survey, refused: Collection[str]) -> float:
@@ -21,7 +24,7 @@ def share_to_draw(data: Survey, refused: Collection[str]) -> float:
         refused: those that say themselves that they have no valid split, so that none is drawn for them.
     """
     sizes = [pairs for name, pairs in data.train.items() if name not in refused]
-    if data.valid or not sizes or min(sizes) < _LEAST_PAIRS:
+    if data.valid or not sizes or min(sizes) < _LEAST_PAIRS or max(sizes) > _MOST_PAIRS:
         return 0.0
     share = float(f"{min(_MOST, max(_WANTED / fmean(sizes), _LEAST_WANTED / min(sizes))):.2g}")
     return share if share * max(sizes) <= _MOST_DRAWN else 0.0  # what the smallest source wants is too much of others
