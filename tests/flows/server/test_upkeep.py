@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
@@ -20,6 +21,8 @@ from prefect.server.events.ordering.memory import CausalOrdering
 from prefect.server.events.schemas.events import Event as ServerEvent
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.states import Cancelling, Pending, Running, Scheduled, State
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessWorker
 
 from flows.runtime.liveness import LOST
 from flows.server import upkeep
@@ -206,6 +209,22 @@ def test_a_pod_that_no_worker_watches_over_is_lost_in_five_minutes_too(
     assert [look(keeper, monkeypatch, minutes) for minutes in (0, 2, 3)] == [[], [], []]
     lines = look(keeper, monkeypatch, 4)
     assert lines == ["run waits is lost: nobody began it for 6 minutes: its worker is gone"]
+
+
+def test_what_tells_a_worker_is_what_prefects_workers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Server` above imitates it: the labels that a worker gives a run, and the resource of its events."""
+    given: dict[str, Any] = {}
+
+    async def update_flow_run_labels(_: uuid.UUID, labels: dict[str, Any]) -> None:
+        given.update(labels)
+
+    worker = ProcessWorker(work_pool_name="cluster", name="w")
+    monkeypatch.setattr(worker, "_client", SimpleNamespace(update_flow_run_labels=update_flow_run_labels))
+    asyncio.run(worker._give_worker_labels_to_flow_run(uuid.uuid4()))
+    assert given == in_pod("p", 1).labels | {"prefect.worker.type": "process"}
+    said = worker._event_resource()
+    assert (said["prefect.resource.name"], said["prefect.worker-type"]) == ("w", "process")
+    assert '"prefect.worker.started"' in inspect.getsource(BaseWorker._emit_worker_started_event)
 
 
 def test_what_has_a_process_here_is_left_alone(monkeypatch: pytest.MonkeyPatch, nothing_runs_here: set[str]) -> None:
