@@ -166,6 +166,15 @@ def digests(stage: str) -> dict[str, str]:
 
 
 @cache
+def files() -> frozenset[Path]:
+    """Return all files that a stage runs, those that no digest holds included."""
+    names = set().union(*(modules(stage) for stage in STAGES))
+    found = frozenset(path for name in names for path in _counted(name))
+    _modules().keep()
+    return found
+
+
+@cache
 def digest_of(names: tuple[str, ...]) -> str:
     """Return one digest of some modules alone, without what they import."""
     found = hashlib.sha256("".join(_digest(_file(name)) for name in names).encode()).hexdigest()

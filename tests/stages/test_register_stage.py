@@ -168,7 +168,9 @@ def test_a_release_of_uncommitted_files_is_warned_of(
     monkeypatch.setattr(logging.getLogger("zerovl"), "propagate", True)
     commit = "3f2a" * 10
     for dirty in (False, True):
-        monkeypatch.setattr(provenance, "git_state", lambda root, dirty=dirty: {"commit": commit, "dirty": dirty})
+        monkeypatch.setattr(
+            provenance, "git_state", lambda root, params, dirty=dirty: {"commit": commit, "dirty": dirty}
+        )
         write(b"dirty" if dirty else b"clean")
         run_stage(settings(), workspace)
     said = "can be made again: commit before `dvc repro`"

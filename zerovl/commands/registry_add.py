@@ -97,7 +97,7 @@ def _find(reference: str, here: Workspace, aside: Path) -> _Found:
         params = params_file.load(here.root / "params.yaml")
         changed = next(run_params.changed(report(run / run_params.FILE), as_dict(params)), "")
         if not changed:
-            return _Found(params, here, Source.of_checkout(here.root), Holders.of(params, here))
+            return _Found(params, here, Source.of_checkout(here.root, as_dict(params)), Holders.of(params, here))
     if name := revision.experiment_of_run(fingerprint, here.root):
         return _of_revision(name, here, aside)
     if changed:

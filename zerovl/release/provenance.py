@@ -5,14 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from zerovl import code_closure
 from zerovl.files import read_json, sha256_file
 from zerovl.release.record import experiment_name
 
@@ -30,9 +32,9 @@ class Source:
     experiment: str = ""
 
     @classmethod
-    def of_checkout(cls, root: Path) -> Source:
-        """Return the source of a checkout as it is."""
-        return cls(git_state(root), experiment_name())
+    def of_checkout(cls, root: Path, params: Mapping[str, Any]) -> Source:
+        """Return the source of a checkout as it is; `params` are all sections, by the names of `params.yaml`."""
+        return cls(git_state(root, params), experiment_name())
 
 
 def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any], source: Source) -> dict[str, Any]:
@@ -55,13 +57,70 @@ def gather(root: Path, params: dict[str, Any], manifest: dict[str, Any], source:
     }
 
 
-def git_state(root: Path) -> dict[str, Any] | None:
-    """Return the commit, and whether files differ from it (not `dvc.lock`, which a run writes); None without git."""
+def git_state(root: Path, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the commit, and whether something that a stage reads differs from it; None without git.
+
+    That is the modules that the stages import, params.yaml, dvc.yaml, DVC's `.dvc` files, and what params.yaml names.
+    A note, a page of docs/ or an editor's file is in no release, and `dvc.lock` is written by a run.
+
+    Args:
+        params: all sections, by the names of `params.yaml`.
+    """
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if not commit:
         return None
-    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", ":(exclude,glob)**/dvc.lock"])
-    return {"commit": commit, "dirty": bool(changes)}
+    named = (f":(literal){path}" for path in _named(root, params))
+    told = _differing(root, ["params.yaml", "dvc.yaml", "*.dvc", *named])
+    code = _differing(root, [code_closure.PACKAGE.name])
+    return {"commit": commit, "dirty": bool(told) or any(_is_run(root, path) for path in code)}
+
+
+def _differing(root: Path, paths: Sequence[str]) -> list[str]:
+    """Return files, relative to `root`, that differ from the commit or that it lacks; what git ignores is left out.
+
+    Where git does not answer, `root` itself: nobody knows then.
+    """
+    found: list[str] = []
+    for words in (
+        ("diff", "--name-only", "--no-renames", "--no-ext-diff", "--relative", "-z", "HEAD"),
+        ("ls-files", "--others", "--exclude-standard", "-z"),
+    ):
+        answer = _answer(["git", "-C", str(root), *words, "--", *paths])
+        found += ["."] if answer is None else answer.split("\0")[:-1]
+    return found
+
+
+def _is_run(root: Path, path: str) -> bool:
+    """Return whether a stage runs a file of the package; yes where nobody can say.
+
+    That is so for a file that is gone, and for a package that is not the one in use.
+    """
+    file = root / path
+    if root.resolve() != code_closure.PACKAGE.parent or not file.is_file():
+        return True
+    return file.resolve() in code_closure.files()
+
+
+def _named(root: Path, params: Mapping[str, Any]) -> Iterator[str]:
+    """Give the files and folders below `root` that the parameters name, for a pattern the folder that it begins with.
+
+    Not those of `register` and `machine`: where a release goes, and where the work is done, shapes none.
+    """
+    top = root.resolve()
+    for text in _texts([value for name, value in params.items() if name not in ("register", "machine")]):
+        fixed = re.split(r"[*?{\[]", text)[0]
+        path = (top / (fixed if fixed == text else os.path.dirname(fixed))).resolve()
+        if top in path.parents and os.path.exists(path):
+            yield path.relative_to(top).as_posix()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give all texts in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for its in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(its)
 
 
 def why_not_again(origin: Mapping[str, Any]) -> str:
@@ -150,10 +209,17 @@ def _cpu_name() -> str:
 
 def _output(command: list[str]) -> str:
     """What a program prints; empty where it is missing, fails or hangs."""
+    return (_answer(command) or "").strip()
+
+
+def _answer(command: list[str]) -> str | None:
+    """What a program prints, to the byte; None where it is missing, fails or hangs."""
     if not shutil.which(command[0]):
-        return ""
+        return None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None

@@ -68,8 +68,9 @@ def assemble(params: Params, workspace: Workspace, source: provenance.Source | N
     if not isinstance(metrics, dict) or not isinstance(metrics.get(OVERALL), dict):
         raise ZeroVLError(f"{metrics_path}: no overall scores in it; run `dvc repro -f evaluate`")
     _require_of_model(metrics_path, metrics, workspace.model / release_files.WEIGHTS)
-    source = source or provenance.Source.of_checkout(workspace.root)
-    origin = provenance.gather(workspace.root, as_dict(params), manifest, source)
+    values = as_dict(params)
+    source = source or provenance.Source.of_checkout(workspace.root, values)
+    origin = provenance.gather(workspace.root, values, manifest, source)
     origin["training"] = provenance.report(workspace.training_metrics)
     if run := provenance.report(workspace.training_run):
         origin["run"] = run
