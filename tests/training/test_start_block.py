@@ -28,7 +28,9 @@ from zerovl.training.start_block import (
 
 def test_settings_without_effect_are_said() -> None:
     assert without_effect(Params()) == []
-    notes = without_effect(from_recipe({}, ["train.step=plain", "train.mixup=none", "train.valid_checks=0"], "x"))
+    off = ["train.step=plain", "train.mixup=none", "train.valid_checks=0"]
+    assert [note.split()[0] for note in without_effect(from_recipe({}, off, "x"))] == ["train.micro_batch"]
+    notes = without_effect(from_recipe({}, [*off, "train.mixup_alpha=0.4", "train.valid_pairs=7"], "x"))
     assert [note.split()[0] for note in notes] == ["train.micro_batch", "train.mixup_alpha", "train.valid_pairs"]
     gathers = ["machine.shard_model=true", "machine.shard_gathers=low"]
     assert len(without_effect(from_recipe({}, [*gathers, "train.precision=float32"], "x"))) == 1

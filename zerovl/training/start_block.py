@@ -19,7 +19,7 @@ from zerovl.engine.sharding import gathered_as
 from zerovl.files import read_json
 from zerovl.memory import memory_in_use
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.params import FineTuningParams, Params, TrainParams
+from zerovl.params import FineTuningParams, Params, Section, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.sizing.footprint import Footprint
 from zerovl.text_format import plural, size
@@ -206,7 +206,7 @@ def without_effect(params: Params) -> list[str]:
             notes.append(f"machine.activation_budget {machine.activation_budget} has no effect with train.step plain")
     if train.shuffle == "blocks" and train.sampling == "sequential":
         notes.append("train.shuffle blocks has no effect with train.sampling sequential, which shuffles nothing")
-    if train.mixup == "none":
+    if train.mixup == "none" and _is_chosen(train, "mixup_alpha"):
         notes.append(f"train.mixup_alpha {train.mixup_alpha:g} has no effect with train.mixup none")
     if train.init_from and params.prepare.tokenizer_vocab:
         notes.append(f"the tokenizer of prepare has no effect: that of train.init_from {train.init_from} is used")
@@ -219,14 +219,14 @@ def without_effect(params: Params) -> list[str]:
         )
     for side in train.freeze:
         for name in (f"{side}_lr_scale", f"freeze_{side}_blocks"):
-            value, default = getattr(train.fine_tuning, name), FineTuningParams.model_fields[name].default
-            if value != default:
+            if _is_chosen(train.fine_tuning, name):
+                value = getattr(train.fine_tuning, name)
                 notes.append(f"train.fine_tuning.{name} {value:g} has no effect: train.freeze names that tower")
     if train.reading == "indexed" and train.streaming.sources:
         notes.append("train.streaming has no effect with train.reading indexed")
     if train.reading == "streaming" and machine.shards:
         notes.append(f"machine.shards {machine.shards}: validation pairs alone are read there")
-    if train.valid_checks == 0:
+    if train.valid_checks == 0 and _is_chosen(train, "valid_pairs"):
         notes.append(f"train.valid_pairs {train.valid_pairs} has no effect with train.valid_checks 0")
     if train.valid_set_pictures and not (train.valid_checks and params.evaluate.classification):
         notes.append(
@@ -234,6 +234,11 @@ def without_effect(params: Params) -> list[str]:
             "set in evaluate.classification"
         )
     return notes
+
+
+def _is_chosen(section: Section, name: str) -> bool:
+    """Whether a value is another than every file begins with, so that somebody expects something of it."""
+    return bool(getattr(section, name) != type(section).model_fields[name].default)
 
 
 def batch_normalisation(params: Params, model: nn.Module) -> list[str]:
