@@ -14,6 +14,7 @@ from tests.support.paths import ROOT
 from zerovl.objective.dense import dense_contrastive_loss
 from zerovl.objective.targets import Targets
 
+BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
 HEAVY = ("torch", "numpy", "pydantic", "timm", "transformers", "pyarrow", "yaml", "boto3")
 
 
@@ -46,6 +47,28 @@ def test_names_that_come_when_asked_for_can_be_imported() -> None:
 
     assert Encoder is encoder.Encoder
     assert contrastive_loss is tiled.contrastive_loss
+
+
+@pytest.mark.parametrize("found", [700, 0, 90_000])
+@pytest.mark.parametrize(
+    "asked", ["zerovl.Encoder", "zerovl.contrastive_loss", f"zerovl.load({str(BUNDLE)!r}, device='cpu')"]
+)
+def test_collections_are_rare_while_torch_is_imported_and_as_before_after_it(found: int, asked: str) -> None:
+    code = f"""
+import gc, sys, zerovl
+
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(gc.get_threshold())
+
+sys.meta_path.insert(0, Watch())
+gc.set_threshold({found}, 9, 8)
+{asked}
+print(gc.get_threshold())
+"""
+    rare = {700: 50_000, 0: 0, 90_000: 90_000}[found]
+    assert run_python(code).splitlines() == [f"({rare}, 9, 8)", f"({found}, 9, 8)"]
 
 
 def test_loss_without_targets_and_ranks_is_that_of_matching_rows() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zerovl.errors import ZeroVLError
+from zerovl.interpreter import few_collections
 from zerovl.version import __version__
 
 __all__ = ["Encoder", "ZeroVLError", "__version__", "contrastive_loss", "load"]
@@ -23,11 +24,13 @@ else:
     def __getattr__(name: str) -> object:
         """Import what is heavy when it is first asked for."""
         if name == "Encoder":
-            from zerovl.model.encoder import Encoder
+            with few_collections():
+                from zerovl.model.encoder import Encoder
 
             return Encoder
         if name == "contrastive_loss":
-            from zerovl.objective.tiled import contrastive_loss
+            with few_collections():
+                from zerovl.objective.tiled import contrastive_loss
 
             return contrastive_loss
         raise AttributeError(f"module 'zerovl' has no attribute {name!r}")
@@ -52,10 +55,12 @@ def load(reference: str, *, device: str = "auto") -> Encoder:
     """
     from zerovl.registry.fetch import opened
 
-    def import_encoder() -> None:
-        import zerovl.model.encoder  # noqa: F401 - and torch, while the store is asked
+    def import_encoder() -> None:  # and torch
+        with few_collections():
+            import zerovl.model.encoder  # noqa: F401
 
-    with opened(reference, meanwhile=import_encoder) as folder:
-        from zerovl.model.encoder import Encoder  # and torch: after the model is known to be there
+    with opened(reference, meanwhile=import_encoder) as folder:  # it imports while the store is asked
+        import_encoder()  # where nobody was waited for: after the model is known to be there
+        from zerovl.model.encoder import Encoder
 
         return Encoder.load(folder, device=device)
