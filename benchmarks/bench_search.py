@@ -1,6 +1,6 @@
 """Approximate search against the exact one, by what the embeddings are like: see "Many millions" in docs/use.md.
 
-python -m benchmarks.bench_search            # a minute; needs the extra search-faiss
+OPENBLAS_NUM_THREADS=1 python -m benchmarks.bench_search            # a minute; needs the extra search-faiss
 python -m benchmarks.bench_search --smoke --out /dev/shm/search.json
 
 CPU time of one thread. In random embeddings nothing is like anything else, which is the worst case; in clustered ones
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from benchmarks.common import MIB, RESULTS, Record, Results, interleaved, measured, rounded, summary
 from zerovl.indexing.approximate import Approximate, check_installed, write_lists
@@ -51,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_installed()
     import faiss
 
-    torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     settings = SMOKE if options.smoke else Settings()
     results = Results(options.out, {**asdict(settings), "faiss": faiss.__version__})
@@ -79,11 +77,11 @@ def compared(draw: Callable[[Settings], Floats], settings: Settings) -> Record:
     """Seconds to make the file, seconds a query of both searches, and the share of the nearest that is found."""
     together = draw(settings)
     together /= np.linalg.norm(together, axis=1, keepdims=True)
-    queries = torch.from_numpy(together[settings.pictures :])
+    queries = together[settings.pictures :]
     with tempfile.TemporaryDirectory() as folder:
         file, path = Path(folder) / "embeddings.npy", Path(folder) / "lists.faiss"
         np.save(file, together[: settings.pictures])
-        embeddings = np.load(file, mmap_mode="c")
+        embeddings = np.load(file, mmap_mode="r")
         start = time.process_time()
         write_lists(embeddings, path)
         seconds = time.process_time() - start
@@ -97,7 +95,7 @@ def compared(draw: Callable[[Settings], Floats], settings: Settings) -> Record:
         }
 
 
-def _timed(embeddings: Floats, queries: torch.Tensor, approximate: Nearest) -> Record:
+def _timed(embeddings: Floats, queries: Floats, approximate: Nearest) -> Record:
     """One query a round, the same for both."""
     found = {}
     for name, search in (("exact", nearest), ("approximate", approximate)):
@@ -106,11 +104,11 @@ def _timed(embeddings: Floats, queries: torch.Tensor, approximate: Nearest) -> R
     return {f"{name}_seconds": summary(seconds)["seconds"] for name, seconds in timed.items()}
 
 
-def _next(search: Nearest, embeddings: Floats, queries: cycle[torch.Tensor]) -> None:
+def _next(search: Nearest, embeddings: Floats, queries: cycle[Floats]) -> None:
     search(embeddings, next(queries), TOP)
 
 
-def _recall(embeddings: Floats, queries: torch.Tensor, approximate: Nearest) -> float:
+def _recall(embeddings: Floats, queries: Floats, approximate: Nearest) -> float:
     shares = [
         len({*approximate(embeddings, query, TOP)[0].tolist()} & {*nearest(embeddings, query, TOP)[0].tolist()})
         for query in queries

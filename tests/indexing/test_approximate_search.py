@@ -47,12 +47,12 @@ def without_digest(index: Index) -> Index:
     return Index(index.folder)
 
 
-def recall(search: Approximate, index: Index, queries: torch.Tensor) -> float:
+def recall(search: Approximate, index: Index, queries: npt.NDArray[np.float32]) -> float:
     found = 0
     for query in queries:
         rows, scores = search(index.embeddings, query, TOP)
         expected_rows, _ = nearest(index.embeddings, query, TOP)
-        own = torch.from_numpy(index.embeddings[rows]).float() @ query
+        own = index.embeddings[rows].astype(np.float32) @ query
         assert np.allclose(scores, own, atol=1e-6)  # exact, whatever the lists hold
         assert np.all(np.diff(scores) <= 0)
         assert len(set(rows.tolist())) == TOP
@@ -73,7 +73,7 @@ def test_most_of_what_is_nearest_is_found(drawn: object, least: float, dtype: st
     assert isinstance(search, Approximate)
     looked_into, lists = search.lists
     assert looked_into < lists / 2
-    queries = embeddings[PICTURES:]
+    queries = embeddings[PICTURES:].numpy()
     assert recall(search, index, queries) >= least
     assert make(index.folder)[1]  # it is there and fits
 
@@ -89,7 +89,7 @@ def test_an_index_of_few_pictures_is_searched_as_the_exact_search_does(tmp_path:
     embeddings = random_embeddings(np.random.default_rng(0))[:3]
     index = make_index(tmp_path / "index", embeddings)
     make(index.folder)
-    query = torch.from_numpy(embeddings[1])
+    query = embeddings[1]
     exact = find(index, query, 5)
     assert find(index, query, 5, search=open_nearest(index)) == exact
     assert len(exact.pictures) == 3

@@ -13,7 +13,7 @@ from zerovl.evaluation.retrieval import top_items
 from zerovl.indexing import search
 from zerovl.indexing.index import Index
 from zerovl.indexing.listing import in_parts, listing_of
-from zerovl.indexing.search import find, nearest
+from zerovl.indexing.search import find, nearest, widened
 from zerovl.indexing.update import update
 
 
@@ -24,9 +24,20 @@ def test_in_pieces_as_at_once(k: int, chunk: int) -> None:
     items = torch.randint(-2, 3, (40, 3), generator=generator).float()  # small integers: exact, and full of ties
     query = torch.tensor([1.0, -1.0, 2.0])
     expected_rows, expected_scores = top_items(query, items, k)
-    rows, scores = nearest(items.numpy(), query, k, chunk)
+    rows, scores = nearest(items.numpy(), query.numpy(), k, chunk)
     assert rows.tolist() == expected_rows.tolist()
     assert np.array_equal(scores, expected_scores)
+
+
+def test_all_finite_numbers_of_16_bits_are_widened_as_numpy_does() -> None:
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)].reshape(-1, 1)
+    assert len(numbers) == 63488
+    found = widened(numbers)
+    assert found.dtype == np.float32
+    assert np.array_equal(found.view(np.uint32), numbers.astype(np.float32).view(np.uint32))  # -0.0 is not 0.0
+    assert np.array_equal(widened(numbers[::-3]), numbers[::-3].astype(np.float32))  # one that lies in steps
+    assert widened(found) is found
 
 
 def test_pictures_that_are_gone_are_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +47,7 @@ def test_pictures_that_are_gone_are_skipped_and_named(tmp_path: Path, monkeypatc
         (folder / f"{number:02d}.png").write_bytes(png((20 * number, 100, 100)))
     update(tmp_path / "index", listing_of(folder, None), encoder, "demo")  # type: ignore[arg-type]
     index = Index(tmp_path / "index")
-    (query,) = encoder.encode_text(["colour 100 100 100"])
+    (query,) = encoder.encode_text(["colour 100 100 100"]).numpy()
     order = [one.key for one in find(index, query, 12).pictures]
     assert order[0] == "05.png"
     for key in order[:3]:

@@ -12,7 +12,7 @@ from tests.support.tiny_project import make_project, recipe
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
-from zerovl.model import bundle
+from zerovl.model.architecture import load_architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.training import run as training
 
@@ -36,7 +36,7 @@ def test_the_tower_learns_on_one_size_and_the_bundle_is_for_the_other(
     own = params.model.image_size
     training.train(params, workspace, ONE, StopRequest())
     assert seen == {True: {24}, False: {own}}
-    assert bundle.load_architecture(workspace.model).image_size == own
+    assert load_architecture(workspace.model).image_size == own
     assert f"learns on pictures of 24 pixels, is used on {own}" in capsys.readouterr().out
 
 

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.classification.sets import SUFFIXES
 from zerovl.log import logger
 from zerovl.registry import fetch
 from zerovl.text_format import names
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
     from zerovl.evaluation.pool import Model
     from zerovl.indexing.index import Index
     from zerovl.indexing.search import Found
+    from zerovl.model.query_encoder import NumpyQueryEncoder
     from zerovl.model.text_encoder import QueryEncoder
 
 BATCH = 128
@@ -29,6 +27,8 @@ NAMED = 5  # skipped files that a message lists
 def run(model: str, query: str, images: Path, top: int, out: Path | None) -> None:
     """Print rank, cosine and path of the `top` pictures of a folder, its sub-folders included."""
     _check(query, top)
+    from zerovl.evaluation.classification.sets import SUFFIXES
+
     if not images.is_dir():
         raise ZeroVLError(f"{images}: no such folder; give the one with the pictures with --images")
     files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -67,16 +67,18 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None, 
     if not folder.is_dir():
         raise ZeroVLError(f"{folder}: no such folder; make an index with `zerovl index`")
     fetch.check_reference(model)
+    import numpy as np
+
     from zerovl.indexing.approximate import open_nearest
-    from zerovl.indexing.index import Index, Maker
+    from zerovl.indexing.index import Index
     from zerovl.indexing.search import find, nearest
 
     index = Index(folder)
     index.check_images()
     encoder = load_query_encoder(model)
-    index.check_model(Maker.of(encoder, model))
+    index.check_model(model, encoder.digest)
     search = nearest if exact else open_nearest(index)
-    found = find(index, encoder.encode_text([query])[0], top, search=search)
+    found = find(index, np.asarray(encoder.encode_text([query])[0]), top, search=search)
     if found.gone:
         logger().warning(
             f"skipped {len(found.gone)} that are gone since: {names(found.gone, NAMED)}; run `zerovl index` again"
@@ -87,14 +89,14 @@ def run_index(model: str, query: str, folder: Path, top: int, out: Path | None, 
         _draw_found(query, index, found, out)
 
 
-def load_query_encoder(model: str) -> QueryEncoder:
+def load_query_encoder(model: str) -> NumpyQueryEncoder | QueryEncoder:
     """Load the half of a model that reads words, as `zerovl.load` loads the whole; raises `ZeroVLError` as it does."""
+    with fetch.opened(model) as folder:
+        from zerovl.model.query_encoder import NumpyQueryEncoder
 
-    def import_encoder() -> None:
-        import zerovl.model.text_encoder  # noqa: F401 - and torch, while the store is asked
-
-    with fetch.opened(model, meanwhile=import_encoder) as folder:
-        from zerovl.model.text_encoder import QueryEncoder
+        if (found := NumpyQueryEncoder.load(folder)) is not None:
+            return found
+        from zerovl.model.text_encoder import QueryEncoder  # and torch: for other towers, and for what is wrong
 
         return QueryEncoder.load(folder)
 
@@ -129,6 +131,7 @@ def _check(query: str, top: int) -> None:
 def _embed_files(model: Model, files: Sequence[Path]) -> tuple[list[Path], torch.Tensor, list[str]]:
     """Return readable files, their embeddings (n, D), and what was skipped with its reason."""
     import torch
+    from tqdm import tqdm
 
     from zerovl.images import BrokenImageError, decode_rgb
 

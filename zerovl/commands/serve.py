@@ -53,7 +53,7 @@ def run(model: str, images: Path | None, index: Path | None, where: Address, exa
 
     taken = open_port(where.host, where.port)  # before minutes of indexing
     from zerovl.indexing.approximate import open_nearest
-    from zerovl.indexing.index import Index, Maker
+    from zerovl.indexing.index import Index
     from zerovl.indexing.listing import listing_of
     from zerovl.indexing.search import nearest
 
@@ -71,7 +71,7 @@ def run(model: str, images: Path | None, index: Path | None, where: Address, exa
         opened = Index(index)
     else:
         raise ZeroVLError("nothing to serve; give --images or --index")
-    opened.check_model(Maker.of(encoder, model))
+    opened.check_model(model, encoder.digest)
     opened.check_images()
     names = [where.host, socket.gethostname(), socket.getfqdn()] if not is_loopback(where.host) else []
     search = nearest if exact else open_nearest(opened)

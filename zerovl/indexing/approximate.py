@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
+from zerovl.indexing.alone import alone
 from zerovl.indexing.index import Description, Index, approximate_files
-from zerovl.indexing.search import Nearest, nearest
-from zerovl.indexing.update import alone
+from zerovl.indexing.search import Nearest, Query, nearest, widened
 from zerovl.log import logger
 
 INSTALL = "pip install 'zerovl[search-faiss]'"
@@ -113,18 +112,18 @@ class Approximate:
         return self._lists.nprobe, self._lists.nlist
 
     def __call__(
-        self, embeddings: npt.NDArray[np.floating], query: torch.Tensor, k: int
+        self, embeddings: npt.NDArray[np.floating], query: Query, k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return rows and exact scores of k near ones of (N, D) for one query (D,), best first, ties in order of rows.
 
         Where the lists that are looked into have fewer than k, all embeddings are looked at.
         """
         candidates = min(_MORE * k + _AT_LEAST, len(embeddings))
-        _, found = self._lists.search(query.float().numpy()[None], candidates)  # (1, candidates), -1: no more
+        _, found = self._lists.search(query[None], candidates)  # (1, candidates), -1: no more
         rows = np.sort(found[0][found[0] >= 0])
         if len(rows) < min(k, len(embeddings)):
             return nearest(embeddings, query, k)
-        scores = (torch.from_numpy(embeddings[rows]).float() @ query).numpy()  # (candidates,)
+        scores = widened(embeddings[rows]) @ query  # (candidates,)
         best = np.argsort(-scores, kind="stable")[:k]
         return rows[best], scores[best]
 

@@ -23,11 +23,12 @@ import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.npz_files import read_npz
+from zerovl.indexing.alone import alone
 from zerovl.indexing.index import Description, Maker
 from zerovl.indexing.listing import Listed
 from zerovl.indexing.stored import StoredEmbeddings, StoredPart, normalised, place
 from zerovl.indexing.stored_parquet import ParquetEmbeddings
-from zerovl.indexing.update import PART, alone, prepared, put_in_place
+from zerovl.indexing.update import PART, prepared, put_in_place
 from zerovl.indexing.writing import IndexWriter
 from zerovl.log import logger
 

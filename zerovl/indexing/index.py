@@ -34,7 +34,6 @@ from zerovl.parquet_files import open_parquet
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
-    from zerovl.model.text_encoder import QueryEncoder
 
 FILE = "index.json"
 BROKEN = "broken.csv"
@@ -66,12 +65,12 @@ class Maker:
     preprocessing: dict[str, Any]
 
     @classmethod
-    def of(cls, encoder: Encoder | QueryEncoder, reference: str) -> Maker:
+    def of(cls, encoder: Encoder, reference: str) -> Maker:
         """Describe a loaded model."""
         return cls(reference, encoder.digest, asdict(encoder.transform))
 
     def __str__(self) -> str:
-        return f"{self.reference} ({self.digest[:12]})"
+        return _called(self.reference, self.digest)
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,9 @@ class Index:
     def __len__(self) -> int:
         return self.description.pictures
 
-    def check_model(self, model: Maker) -> None:
-        """Raise `ZeroVLError` naming both where the embeddings are of another model."""
-        check_same_model(self.folder, self.description.model, model)
+    def check_model(self, reference: str, digest: str) -> None:
+        """Raise `ZeroVLError` naming both where the embeddings are of another model than that with `digest`."""
+        check_same_model(self.folder, self.description.model, reference, digest)
 
     def check_images(self) -> None:
         """Raise `ZeroVLError` where the folder of the pictures is no longer there."""
@@ -210,8 +209,7 @@ class Index:
 
 def _opened(folder: Path, described: Description) -> tuple[npt.NDArray[np.floating], pq.ParquetFile]:
     """The embeddings (N, D), mapped, and the places of the pictures."""
-    # "c": torch warns of an array that it could not write to; what is written would not reach the file.
-    embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="c")
+    embeddings: npt.NDArray[np.floating] = np.load(described.file(folder, "embeddings"), mmap_mode="r")
     return embeddings, open_parquet(described.file(folder, "pictures"))
 
 
@@ -225,13 +223,17 @@ def approximate_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("approximate-*") if re.fullmatch(_APPROXIMATE, path.name))
 
 
-def check_same_model(folder: Path, made_with: Maker, model: Maker) -> None:
-    """Raise `ZeroVLError` naming both where two models are not the same."""
-    if made_with.digest != model.digest:
+def check_same_model(folder: Path, made_with: Maker, reference: str, digest: str) -> None:
+    """Raise `ZeroVLError` naming both where an index was made with another model than that with `digest`."""
+    if made_with.digest != digest:
         raise ZeroVLError(
-            f"{folder}: made with {made_with}, and the model is {model}; give the model that it was made with, or make "
-            "an index of this one in another folder"
+            f"{folder}: made with {made_with}, and the model is {_called(reference, digest)}; give the model that it "
+            "was made with, or make an index of this one in another folder"
         )
+
+
+def _called(reference: str, digest: str) -> str:
+    return f"{reference} ({digest[:12]})"
 
 
 def read_bytes(picture: Picture) -> bytes:

@@ -9,7 +9,6 @@ With several ranks each first makes its share of the parts (`zerovl.indexing.ran
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +23,8 @@ from tqdm import tqdm
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
-from zerovl.files import read_json, try_lock, write_json
+from zerovl.files import read_json, write_json
+from zerovl.indexing.alone import alone
 from zerovl.indexing.index import (
     BROKEN,
     DTYPES,
@@ -178,22 +178,6 @@ def _nothing_left_of_nothing(folder: Path, is_new: bool) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where it is not there, so that no other process updates it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise ZeroVLError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
-    try:
-        if not try_lock(descriptor, folder):
-            raise ZeroVLError(f"{folder}: another process is working on it; wait for its end")
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def prepared(folder: Path, images: Path | None, model: Maker, dtype: str | None, width: int) -> Description:
     """Return what a folder has already, with number 0 where it has nothing; only parts that fit are kept.
 
@@ -203,7 +187,7 @@ def prepared(folder: Path, images: Path | None, model: Maker, dtype: str | None,
     if before is None:
         _check_not_in_the_way(folder)
         before = Description(model, width, dtype or DTYPES[0], 0, 0, "", 0)
-    check_same_model(folder, before.model, model)
+    check_same_model(folder, before.model, model.reference, model.digest)
     if dtype not in (None, before.dtype):
         raise ZeroVLError(f"{folder}: holds {before.dtype}, not {dtype}; name another folder, or remove it")
     moved = not before.images or not Path(before.images).exists()

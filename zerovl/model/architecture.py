@@ -8,13 +8,16 @@ that older code would misread has a newer format, and says which zerovl reads it
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
 from zerovl.errors import ZeroVLError
+from zerovl.files import read_json
 from zerovl.version import __version__
 
+CONFIG = "config.json"  # of a bundle
 FORMAT = "zerovl-1"
 _FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
 
@@ -79,6 +82,13 @@ class Architecture:
                 f"{origin}: {key}: {first['input']!r} is not accepted ({first['msg']}); fetch the bundle again"
             ) from None
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def load_architecture(folder: Path) -> Architecture:
+    """Return what a bundle's model is made of; raises `ZeroVLError` where the folder is not a bundle."""
+    if not (folder / CONFIG).is_file():
+        raise ZeroVLError(f"{folder}: no {CONFIG} in it, so it is not a model; name a bundle's folder or train one")
+    return Architecture.from_json(read_json(folder / CONFIG), str(folder / CONFIG))
 
 
 def _is_later(field: Field[Any]) -> bool:

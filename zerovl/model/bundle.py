@@ -11,14 +11,13 @@ from torch import Tensor
 
 from zerovl import bundle_digests
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, usual_mode, write_json
-from zerovl.model.architecture import Architecture
+from zerovl.files import usual_mode, write_json
+from zerovl.model.architecture import CONFIG, load_architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import FILES, CaptionTokenizer
 from zerovl.shared_folder import make_folder
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
 
 def save(
@@ -43,13 +42,6 @@ def save(
     write_json(aside, model.architecture.to_json())
     bundle_digests.write(folder, {CONFIG: aside, **its_files})
     aside.replace(folder / CONFIG)
-
-
-def load_architecture(folder: Path) -> Architecture:
-    """Return what a bundle's model is made of; raises `ZeroVLError` where the folder is not a bundle."""
-    if not (folder / CONFIG).is_file():
-        raise ZeroVLError(f"{folder}: no {CONFIG} in it, so it is not a model; name a bundle's folder or train one")
-    return Architecture.from_json(read_json(folder / CONFIG), str(folder / CONFIG))
 
 
 def load_model(folder: Path) -> DualEncoder:

@@ -12,9 +12,10 @@ from torch import Tensor
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.model import bundle
+from zerovl.model.architecture import load_architecture
 from zerovl.model.dual_encoder import l2_normalise
-from zerovl.model.text import CaptionTokenizer
-from zerovl.model.text_encoder import TextEncoder, digest_of, load_tokenizer
+from zerovl.model.text import CaptionTokenizer, load_tokenizer
+from zerovl.model.text_encoder import TextEncoder, digest_of
 from zerovl.model.towers import from_architecture
 from zerovl.picture_looks import to_rgb
 
@@ -37,7 +38,7 @@ class Encoder(TextEncoder):
     @classmethod
     def untrained(cls, folder: Path | str, seed: int, device: str = "auto") -> Encoder:
         """Build the architecture of a bundle with random weights: the baseline of an evaluation."""
-        architecture = bundle.load_architecture(Path(folder))
+        architecture = load_architecture(Path(folder))
         return cls(from_architecture(architecture, seed), CaptionTokenizer(folder, architecture.max_tokens), device)
 
     @property

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
+from zerovl.model.architecture import Architecture
 from zerovl.shared_folder import make_folder, open_files, open_tree
 
 Ids = npt.NDArray[np.int64]
@@ -104,6 +104,18 @@ class CaptionTokenizer:
         aside.rename(folder)
 
 
+def load_tokenizer(folder: Path, architecture: Architecture) -> CaptionTokenizer:
+    """Return the tokenizer of a bundle; raises `ZeroVLError` where it is not the text tower's."""
+    tokenizer = CaptionTokenizer(folder, architecture.max_tokens)
+    embedded = int(architecture.text_config["vocab_size"])
+    if tokenizer.vocab_size > embedded:
+        raise ZeroVLError(
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {embedded}, so they do not "
+            "belong together; fetch the model again"
+        )
+    return tokenizer
+
+
 def _encode(tokenizer: Tokenizer, captions: list[str]) -> tuple[Ids, Ids]:
     encodings = tokenizer.encode_batch_fast(captions)  # without the places of tokens in the text, which nobody asks for
     input_ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
@@ -117,6 +129,8 @@ def _load(folder: Path) -> Tokenizer:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         else:
+            from transformers import AutoTokenizer  # and most of transformers, which a `tokenizer.json` does without
+
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
     except Exception as error:  # the tokenizers library raises bare Exception
         place = folder / FILES[0] if (folder / FILES[0]).is_file() else folder

@@ -1,7 +1,7 @@
 """Use the text half of a trained model: captions in, embeddings out.
 
 A query by words needs no more. Without an image tower nothing of timm is imported, whose list of models is a tenth of
-what the import of `zerovl.model.encoder` takes.
+what the import of `zerovl.model.encoder` takes. `zerovl.model.query_encoder` does the same for BERT without torch.
 
 Shapes: `N` captions, `D` embedding width, `w` width of the image tower.
 """
@@ -9,7 +9,6 @@ Shapes: `N` captions, `D` embedding width, `w` width of the image tower.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,12 +17,12 @@ from torch import Tensor, nn
 
 from zerovl.device import own_device
 from zerovl.errors import ZeroVLError
-from zerovl.files import sha256_json
 from zerovl.model import bundle
-from zerovl.model.architecture import Architecture
+from zerovl.model.architecture import Architecture, load_architecture
+from zerovl.model.digest import model_digest
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
-from zerovl.model.text import CaptionTokenizer
+from zerovl.model.text import CaptionTokenizer, load_tokenizer
 from zerovl.model.text_towers import create_text_tower, text_config_from
 
 _IMAGE_TOWER = "image_tower."  # how names of its weights begin
@@ -75,7 +74,7 @@ class QueryEncoder(TextEncoder):
         The weights of the image tower are read for the digest alone.
         """
         folder = Path(folder)
-        architecture = bundle.load_architecture(folder)
+        architecture = load_architecture(folder)
         tokenizer = load_tokenizer(folder, architecture)
         weights = bundle.read_weights(folder / bundle.WEIGHTS)
         projection = weights.get("image_projection.weight", torch.empty(0, 1))  # (D, w)
@@ -94,31 +93,16 @@ class _NoImageTower(nn.Module):
         self.num_features = num_features
 
 
-def load_tokenizer(folder: Path, architecture: Architecture) -> CaptionTokenizer:
-    """Return the tokenizer of a bundle; raises `ZeroVLError` where it is not the text tower's."""
-    tokenizer = CaptionTokenizer(folder, architecture.max_tokens)
-    embedded = int(architecture.text_config["vocab_size"])
-    if tokenizer.vocab_size > embedded:
-        raise ZeroVLError(
-            f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its text tower {embedded}, so they do not "
-            "belong together; fetch the model again"
-        )
-    return tokenizer
-
-
 def digest_of(architecture: Architecture, tokenizer: CaptionTokenizer, weights: Mapping[str, Tensor]) -> str:
-    """Return a digest of architecture, tokenizer and weights: equal where two models give the same embeddings.
+    """Return `model_digest` of weights in tensors."""
+    return model_digest(architecture, tokenizer, weights, _in_bytes)
 
-    Weights may be those of a model or of its file, which may keep them in 16 bits: a model that is loaded has float32.
-    """
-    digest = sha256(sha256_json([architecture.to_json(), tokenizer.digest]).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        values = tensor.detach().cpu()
-        if values.dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
-        digest.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+
+def _in_bytes(tensor: Tensor) -> memoryview:
+    values = tensor.detach().cpu()
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    return values.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def pick_device(name: str) -> torch.device:

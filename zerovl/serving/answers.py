@@ -9,13 +9,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from zerovl.data.raw.records import Picture
 from zerovl.images import BrokenImageError, decode_rgb
 from zerovl.indexing.index import Index, IndexedPicture, read_bytes
-from zerovl.indexing.search import Nearest, find, nearest
+from zerovl.indexing.search import Nearest, Query, find, nearest
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
@@ -54,7 +53,7 @@ class Answers:
             )
         start = time.perf_counter()
         with self._one_query:
-            query = self._encoder.encode_text([words])[0]
+            query = self._encoder.encode_text([words])[0].numpy()
         return self._answer(query, start)
 
     def by_picture(self, data: bytes) -> dict[str, Any]:
@@ -66,14 +65,14 @@ class Answers:
         except BrokenImageError as error:
             raise BadQueryError(f"This cannot be used as a picture: {error}.") from None
         with self._one_query:
-            query = self._encoder.encode_pixels(pixels[None])[0]
+            query = self._encoder.encode_pixels(pixels[None])[0].numpy()
         return self._answer(query, start)
 
     def like(self, row: int) -> dict[str, Any]:
         """Return what is nearest to a picture of the index, without itself; raises `BadQueryError`."""
         self._check(row)
         start = time.perf_counter()
-        return self._answer(torch.from_numpy(np.array(self.index.embeddings[row], np.float32)), start, row)
+        return self._answer(self.index.embeddings[row].astype(np.float32), start, row)
 
     def some(self) -> dict[str, Any]:
         """Return pictures from the whole index, for a look at what is in it."""
@@ -104,7 +103,7 @@ class Answers:
         if not 0 <= row < len(self.index):
             raise BadQueryError(f"There is no picture {row}; the index has {len(self.index):,}.")
 
-    def _answer(self, query: torch.Tensor, start: float, skip: int | None = None) -> dict[str, Any]:
+    def _answer(self, query: Query, start: float, skip: int | None = None) -> dict[str, Any]:
         found = find(self.index, query, TOP, skip, self._search)
         results = [_result(one, score) for one, score in zip(found.pictures, found.scores, strict=True)]
         return {"results": results, "gone": len(found.gone), "seconds": round(time.perf_counter() - start, 3)}

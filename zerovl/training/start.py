@@ -19,6 +19,7 @@ from zerovl.engine.checkpoint_folder import checkpoint_path, saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_file, sha256_json
 from zerovl.model import bundle
+from zerovl.model.architecture import CONFIG, load_architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
 from zerovl.workspace import Workspace
@@ -62,7 +63,7 @@ class BundleStart:
 
     def load_into(self, model: DualEncoder) -> None:
         """Fill the model with the bundle's weights."""
-        _check_pooling(bundle.load_architecture(self.folder).pooling, model, str(self.folder))
+        _check_pooling(load_architecture(self.folder).pooling, model, str(self.folder))
         weights = bundle.read_weights(self.folder / bundle.WEIGHTS)
         bundle.load_weights(model, _for_its_loss(weights, model), str(self.folder))
 
@@ -151,7 +152,7 @@ def find_start(params: Params, workspace: Workspace) -> Start | None:
     if not reference:
         return None
     folder = Path(reference)
-    if (folder / bundle.CONFIG).is_file():
+    if (folder / CONFIG).is_file():
         return BundleStart(folder)
     if folder.name.startswith("step-") and folder.parent.name == "checkpoints":  # as a path of runs/
         reference = f"{folder.parent.parent.name}@{folder.name.removeprefix('step-')}"
