@@ -45,7 +45,8 @@ def release(workspace: Workspace, seed: int, lr: float) -> None:
     params = settings(workspace.root, *LOOSE, *FURTHER, f"train.lr={lr}")
     make_model(workspace, seed)
     name = f"run{seed}"
-    rows = [{"step": step, "loss": 5.0 - seed - step / 10, "valid_rsum": 100.0 + step} for step in range(9)]
+    scores = {"valid_chance_rsum": 16.0}
+    rows = [{"step": step, "loss": 5.0 - seed - step / 10, "valid_rsum": 100.0 + step, **scores} for step in range(9)]
     for folder in (workspace.training_report, workspace.runs / name):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -207,6 +208,8 @@ def test_the_page_has_it_all_and_needs_nothing_else(project: Workspace, compare:
     assert page.count('class="query pair"') > 0
     assert page.count("data:image/") == page.count("<img ")
     assert page.count('<path class="s0"') == page.count('<path class="s1"') == 2  # a curve each in both charts
+    assert page.count('<path class="chance"') == 1  # both trainings were scored on the same sample
+    assert "of a sample; dashed: chance" in page
     assert not re.search(r"(?:src|href)=\"(?!data:)|url\(|<script|@import", page)
     assert "default-src 'none'" in page
 

@@ -66,7 +66,7 @@ def test_bytes_do_not_depend_on_workers_or_earlier_runs(
     raw_sources.run_prepare(tmp_path, tokenizer_vocab=120)
     first = raw_sources.all_bytes(tmp_path / "data")
     out = capsys.readouterr().out
-    assert re.search(r"^a/train +10 pairs +20 captions +1 broken +3 shards +\d+ kB$", out, re.MULTILINE)
+    assert re.search(r"^a/train +10 pairs +20 captions +1 broken +3 shards +\d+ kB of tars$", out, re.MULTILINE)
     listed = f"`zerovl validate` lists each in {tmp_path / 'reports/validation/broken.csv'}"
     assert f"a/train: 1 broken input (1 not a picture); {listed}" in out
     assert out.splitlines()[-1] == f"manifest: {tmp_path / 'data/manifest'}"

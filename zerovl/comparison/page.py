@@ -176,12 +176,13 @@ def _curves_section(subjects: Sequence[Subject], plots: str) -> str:
     known = [place for place, subject in enumerate(subjects) if subject.curves.loss or subject.curves.score]
     if not known:
         return ""
+    chance = _chance_lines(subjects)
     panels = [
         ("Loss", "smoothed", _chart(subjects, "loss", lambda its: charts.smooth(its.loss, len(its.loss) // 30), 0)),
         (
             f"{HEADLINE.label} during training",
-            "of a sample",
-            _chart(subjects, "score", lambda its: its.score, MAX_DOTS),
+            "of a sample; dashed: chance" if chance else "of a sample",
+            _chart(subjects, "score", lambda its: its.score, MAX_DOTS, chance),
         ),
     ]
     figures = "".join(
@@ -204,7 +205,19 @@ def _curves_section(subjects: Sequence[Subject], plots: str) -> str:
     )
 
 
-def _chart(subjects: Sequence[Subject], what: str, points: Callable[[Curves], charts.Points], most_dots: int) -> str:
+def _chance_lines(subjects: Sequence[Subject]) -> list[charts.Line]:
+    """What a random order gets on the sample of each training; one line where that is the same for several."""
+    distinct = dict.fromkeys(tuple(subject.curves.chance) for subject in subjects)
+    return [charts.Line(points, "chance") for points in distinct if points]
+
+
+def _chart(
+    subjects: Sequence[Subject],
+    what: str,
+    points: Callable[[Curves], charts.Points],
+    most_dots: int,
+    below: Sequence[charts.Line] = (),
+) -> str:
     lines = [
         charts.Line(its, f"s{place}", dots=len(its) <= most_dots)
         for place, its in enumerate(points(subject.curves) for subject in subjects)
@@ -213,7 +226,7 @@ def _chart(subjects: Sequence[Subject], what: str, points: Callable[[Curves], ch
         subject.label: line.points[-1][1] for subject, line in zip(subjects, lines, strict=True) if line.points
     }
     summary = f"{what} at the end: " + ", ".join(f"{label} {value:.3g}" for label, value in ends.items())
-    return charts.line_chart(lines, "step", summary, from_zero=what == "score")
+    return charts.line_chart([*below, *lines], "step", summary, from_zero=what == "score")
 
 
 def _change(change: Change) -> str:

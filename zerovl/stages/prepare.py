@@ -166,7 +166,7 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
             plural(info.captions, "caption"),
             f"{info.broken:,} broken",
             plural(len(info.shards), "shard"),
-            file_size(sum(shard.bytes for shard in info.shards)),
+            f"{file_size(sum(shard.bytes for shard in info.shards))} of tars",
         )
         for (name, split), info in sorted(manifest.splits.items())
     ]
