@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support import raw_sources, tiny_project
+from tests.support.registries import publish
 from zerovl import cli, params_file
 from zerovl.data import survey as looking
 from zerovl.data.batches.sampling import make_sampler
@@ -19,6 +20,8 @@ from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, Params, SourceParams
 from zerovl.planning import first_try
 from zerovl.planning.first_try import Choice, Towers, choose, find_towers, notes
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store
 from zerovl.training.learning import STEPS_FROM_SCRATCH, STEPS_FROM_WEIGHTS
 from zerovl.workspace import Workspace
 
@@ -236,3 +239,20 @@ def test_own_sources_in_their_usual_place_are_found(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recipe", "auto"]) == 0
     assert params_file.load().data.raw == "data/raw"
+
+
+def test_a_name_that_has_releases_is_told_unless_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_project.make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    auto, told = ["recipe", "auto", "data.raw=raw"], "register.name is zerovl, which has releases in registry"
+    assert cli.main(auto) == 0
+    assert told not in capsys.readouterr().out
+    assert not Path("registry").exists()  # looking for releases makes no store
+    publish(Registry(open_store("registry")), {"model.safetensors": b"weights"})
+    assert cli.main(auto) == 0
+    assert told in capsys.readouterr().out
+    for asked in ("register.name=zerovl", "register.name=mine", "register.store=s3://models/team"):
+        assert cli.main([*auto, asked]) == 0
+        assert told not in capsys.readouterr().out

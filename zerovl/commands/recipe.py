@@ -9,6 +9,9 @@ from typing import Any
 from zerovl import params_file
 from zerovl.commands.missing_inputs import missing_inputs
 from zerovl.errors import ZeroVLError
+from zerovl.params import Params
+from zerovl.registry.registry import Registry
+from zerovl.registry.stores import open_store, store_uri
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
 from zerovl.yaml_file import read_yaml
@@ -61,14 +64,28 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
         changes = params_file.merge(changes, _nested(choice.key, choice.value))
     origin = f"{found.pairs:,} training pairs of {plural(len(found.train), 'source')} ({found.origin})"
     reasons = [f"{choice.key}: {_text(choice.value)}: {choice.reason}" for choice in chosen]
-    _write(changes, AUTO, overrides, out, ["", f"Chosen for {origin}:", *reasons])
+    settings = _write(changes, AUTO, overrides, out, ["", f"Chosen for {origin}:", *reasons])
     print(f"chosen for {origin}:")
     print(table([(f"  {choice.key}", _text(choice.value), choice.reason) for choice in chosen]))
     for note in first_try.notes(left, towers):
         print(f"note: {note}")
+    if "register.name" not in keys and _has_releases(settings, workspace):
+        name = settings.register_.name
+        print(
+            f"note: register.name is {name}, which has releases in {settings.register_.store}; a model of these data "
+            f"may take {name}@production from them; give another register.name where it is not their successor"
+        )
 
 
-def _write(changes: dict[str, Any], recipe: str, overrides: list[str], out: Path, reasons: list[str]) -> None:
+def _has_releases(settings: Params, workspace: Workspace) -> bool:
+    """Whether there are releases of the model's name; a store on the network is not asked."""
+    store = settings.register_.store
+    return "://" not in store and bool(
+        Registry(open_store(store_uri(store, workspace.shared))).numbers(settings.register_.name)
+    )
+
+
+def _write(changes: dict[str, Any], recipe: str, overrides: list[str], out: Path, reasons: list[str]) -> Params:
     settings = params_file.from_recipe(changes, overrides, recipe)
     origin = " ".join([recipe, *overrides])
     head = [f"Written by: zerovl recipe {origin}", "Every key is needed; its sentence says what it does.", *reasons]
@@ -77,6 +94,7 @@ def _write(changes: dict[str, Any], recipe: str, overrides: list[str], out: Path
     print(f"{out}: written from {origin}; {'before `dvc repro`:' if lacking else 'next: dvc repro'}")
     for problem in lacking:
         print(f"  {problem}")
+    return settings
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
