@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import WorkerFilter, WorkerFilterLastHeartbeatTime
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.events.schemas.events import ResourceSpecification
@@ -32,9 +33,8 @@ def is_watched(client: SyncPrefectClient, run: FlowRun, heard_since: datetime) -
     name, kind = run.labels.get(_NAME), run.labels.get(_TYPE)
     if name is None or run.work_pool_name is None or run.state is None:
         return False  # its worker was gone before it asked for a container
-    workers = client.read_workers_for_work_pool(run.work_pool_name)
-    beats = [worker.last_heartbeat_time for worker in workers if worker.name == name]
-    if not any(beat and beat >= heard_since for beat in beats):
+    lately = WorkerFilter(last_heartbeat_time=WorkerFilterLastHeartbeatTime(after_=heard_since))
+    if all(worker.name != name for worker in client.read_workers_for_work_pool(run.work_pool_name, lately)):
         return False
     began_again = EventFilter(
         occurred=EventOccurredFilter.model_validate({"since": run.state.timestamp}),

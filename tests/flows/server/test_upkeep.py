@@ -76,11 +76,11 @@ class Server:
     def read_work_pools(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="zerovl", type="process"), SimpleNamespace(name="cluster", type="kubernetes")]
 
-    def read_workers_for_work_pool(self, pool: str) -> list[SimpleNamespace]:
+    def read_workers_for_work_pool(self, pool: str, wanted: Any) -> list[SimpleNamespace]:
         assert pool == "cluster"
+        since = wanted.last_heartbeat_time.after_
         return [
-            SimpleNamespace(name=name, last_heartbeat_time=NOW - timedelta(minutes=ago))
-            for name, ago in self.workers.items()
+            SimpleNamespace(name=name) for name, ago in self.workers.items() if NOW - timedelta(minutes=ago) >= since
         ]
 
     def read_deployments(self) -> list[SimpleNamespace]:
