@@ -1,6 +1,6 @@
 """Time and memory of `zerovl validate` by the number of pairs: see "A hundred million pairs" in docs/streaming.md.
 
-    python -m benchmarks.bench_validation            # some ten minutes of one core, and 3 GB of disk
+    python -m benchmarks.bench_validation            # some ten minutes of one core, and 4 GB of disk
     python -m benchmarks.bench_validation --smoke --out /dev/shm/validation.json
     python -m benchmarks.bench_validation --pairs 100000000    # an hour and more, and 30 GB of disk
 
