@@ -153,6 +153,16 @@ class Tick:
         return later.at - self.at
 
 
+@pytest.mark.parametrize(
+    ("times", "steps", "expected"),
+    [(2, 6, [3, 6]), (5, 221, [45, 89, 133, 177, 221]), (10, 225, [23, 45, 68, 90, 113, 135, 158, 180, 203, 225]),
+     (8, 3, [1, 2, 3]), (1, 7, [7])],
+)  # fmt: skip
+def test_scores_are_evenly_spread_and_the_last_is_of_the_end(times: int, steps: int, expected: list[int]) -> None:
+    evaluation = PeriodicEvaluation(times, dict)
+    assert [done for done in range(1, steps + 1) if evaluation.due(done, steps)] == expected
+
+
 @pytest.mark.parametrize("ranks", [RANKS, Ahead(0, 1, CPU, OneRank())], ids=["at once", "late"])
 def test_each_step_has_its_own_time(ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are told together took as long as those that are not, and saves and scores are none of it."""
@@ -160,7 +170,7 @@ def test_each_step_has_its_own_time(ranks: Ranks, tmp_path: Path, monkeypatch: p
     seconds: list[float] = []
     progress = SimpleNamespace(step=lambda _loss, _lr, took, _waited: seconds.append(took) or 1.0, say=lambda _: None)
     monkeypatch.setitem(globals(), "SILENT", progress)
-    train(tmp_path, ranks, evaluation=PeriodicEvaluation(3, dict))
+    train(tmp_path, ranks, evaluation=PeriodicEvaluation(2, dict))
     assert seconds == [2] * 6  # from the end of one to when the batch of the next is there, and on to its end
 
 
@@ -168,7 +178,7 @@ def test_read_late_the_log_is_the_same(tmp_path: Path) -> None:
     found = []
     for ranks in (RANKS, Ahead(0, 1, CPU, OneRank())):
         scores = iter(range(9))
-        evaluation = PeriodicEvaluation(3, lambda scores=scores: {"valid_rsum": float(next(scores))})  # type: ignore[misc]
+        evaluation = PeriodicEvaluation(2, lambda scores=scores: {"valid_rsum": float(next(scores))})  # type: ignore[misc]
         found.append(train(tmp_path / str(ranks.lag), ranks, evaluation=evaluation))
     assert found[0] == found[1]
     assert [row["step"] for row in found[0]] == list(range(6))

@@ -58,14 +58,14 @@ class Cadence:
 
 @dataclass(frozen=True)
 class PeriodicEvaluation:
-    """Scores a sample of the validation pairs every so many steps and after the last one, all ranks together."""
+    """Scores a sample of the validation pairs `times` times, evenly spread and last at the end, all ranks together."""
 
-    every: int
+    times: int  # 1 or more; where there are fewer steps, after each of them
     score: Callable[[], dict[str, float]]  # by column of the log, the same on all ranks
 
     def due(self, done: int, steps: int) -> bool:
         """Whether the sample is to be scored after `done` of `steps` steps."""
-        return done % self.every == 0 or done == steps
+        return done * self.times // steps > (done - 1) * self.times // steps
 
 
 @dataclass(frozen=True)

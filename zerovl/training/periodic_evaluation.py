@@ -73,7 +73,7 @@ def make_periodic_evaluation(run: Run, model: DualEncoder) -> PeriodicEvaluation
                 found |= check.score(towers)
         return found
 
-    return PeriodicEvaluation(max(1, run.spec.steps // params.train.valid_checks), score)
+    return PeriodicEvaluation(params.train.valid_checks, score)
 
 
 @dataclass(frozen=True)
