@@ -25,6 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     overrides = () if SCREENSHOTS else SMALL  # pictures for the README are of the demo as it is
     made = Factory(tmp_path_factory.mktemp("factory"), overrides)
     _started.append(made)
+    made.start_warm()
     yield made
     made.stop()
 

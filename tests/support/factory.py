@@ -15,12 +15,13 @@ from typing import Any
 import httpx
 import psutil
 
-from flows import SERVER_SETTINGS
+from flows import PREFECT_SETTINGS, SERVER_SETTINGS
 from flows.runtime.paths import Paths
 from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
 from tests.support.s3 import moto_command
+from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm
 
 # Laid over the trainer of the project's copy: from the step that a file names on, each takes a while. So a training
 # has steps left for whoever interrupts it, however slow or fast the machine is.
@@ -85,8 +86,11 @@ class Factory(PrefectApi):
             "AWS_SECRET_ACCESS_KEY": "tester-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+        self.warm: Warm | None = None
         with open(self.root / "zerovl" / "engine" / "trainer.py", "a", encoding="utf-8") as trainer:
             trainer.write(SLOW_STEPS)
+        with open(self.root / "zerovl" / "cli.py", "a", encoding="utf-8") as command_line:
+            command_line.write(HAND_OVER)
         with open(self.root / ".git" / "info" / "exclude", "a", encoding="utf-8") as exclude:
             exclude.write("/slow-from-step\n")
         self.command("-m", "zerovl.cli", "recipe", "demo", *overrides)
@@ -99,6 +103,8 @@ class Factory(PrefectApi):
 
     def command(self, *words: str, **variables: str) -> str:
         """Run a Python command to its end, with more variables; returns what it printed."""
+        if self.warm and words[0] == "-m" and words[1].partition(".")[0] in ("flows", "prefect"):
+            words = ("-m", "tests.support.warm_commands", *words)
         done = subprocess.run(
             [sys.executable, *words],
             cwd=self.root,
@@ -121,6 +127,13 @@ class Factory(PrefectApi):
                 stderr=log,
                 start_new_session=True,
             )
+
+    def start_warm(self) -> None:
+        """Start what stages and commands are handed over to from now on; none of `processes`: it outlives runs."""
+        place = self.folder / "warm"
+        env = {name: value for name, value in self.environment.items() if name != "ZEROVL_ROOT"}
+        self.warm = Warm(place, {**PREFECT_SETTINGS, **env})
+        self.environment[VARIABLE] = str(place)
 
     def start_server(self) -> None:
         port = self.url.rpartition(":")[2]
@@ -158,6 +171,10 @@ class Factory(PrefectApi):
         for process in self.processes():
             with suppress(psutil.Error):
                 process.kill()
+        if self.warm:
+            self.warm.stop()
+            self.warm = None
+            del self.environment[VARIABLE]
 
     def processes(self, **variables: str) -> list[psutil.Process]:
         """What was started here, or what has these variables too, whatever its parent is by now; not the zombies."""

@@ -9,7 +9,6 @@ Ranks are forked too: by the launcher, which stays their parent, each in a sessi
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import json
 import os
@@ -25,9 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.support.forked_process import be_fresh, call_it, close_others, exit_status, leave
 from tests.support.paths import ROOT
 
-_PR_SET_NAME = 15  # from <sys/prctl.h>
 _MODULE = "tests.support.fork_server"
 _WORKER = "zerovl.training.worker"
 
@@ -219,38 +218,18 @@ def _become(request: dict[str, Any], out: int, err: int, keep: Sequence[int]) ->
         die_with_parent()  # what a killed session started ends with it; ranks say so once more for themselves
         os.dup2(out, 1)
         os.dup2(err, 2)
-        _fresh(request["env"])
+        be_fresh(request["env"])
         os.chdir(request["cwd"])
-        _close_others(keep)
+        close_others(keep)
         sys.argv = [request["target"], *request["arguments"]]
         if request["prepare"]:
             _find(request["prepare"])()
         status = _find(request["target"])() or 0
     except SystemExit as error:
-        status = _exit_status(error)
+        status = exit_status(error)
     except BaseException:
         traceback.print_exc()
-    _end(status)
-
-
-def _fresh(env: Mapping[str, str]) -> None:
-    """Streams, signals and environment as an interpreter has them when it starts."""
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    os.environ.clear()
-    os.environ.update(env)
-
-
-def _close_others(keep: Sequence[int]) -> None:
-    """No descriptor of the parent stays open: a pipe or a lock would live on with this process."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in keep:
-            with suppress(OSError):
-                os.close(int(name))
+    leave(status)
 
 
 def _find(place: str) -> Callable[[], Any]:
@@ -258,25 +237,6 @@ def _find(place: str) -> Callable[[], Any]:
     __import__(module)
     found: Callable[[], Any] = getattr(sys.modules[module], name)
     return found
-
-
-def _exit_status(error: SystemExit) -> int:
-    if error.code is None or isinstance(error.code, int):
-        return error.code or 0
-    print(error.code, file=sys.stderr)
-    return 1
-
-
-def _end(status: int) -> NoReturn:
-    """As an interpreter ends, without the tear-down of modules that the server shares."""
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-    finally:
-        os._exit(status)
 
 
 class _ForkedRank:
@@ -290,7 +250,7 @@ class _ForkedRank:
         self.returncode: int | None = None
         if self.pid == 0:
             os.setsid()
-            _call_it(f"rank {env['RANK']}")
+            call_it(f"rank {env['RANK']}")
             os.close(begins)
             request = {"target": f"{_WORKER}:main", "arguments": arguments[4:], "env": env, "cwd": ".", "prepare": None}
             _become(request, 1, 2, keep=())
@@ -316,11 +276,6 @@ class _ForkedRank:
         if status is None:
             raise subprocess.TimeoutExpired(f"rank {self.pid}", timeout)
         return status
-
-
-def _call_it(name: str) -> None:
-    """The name of this process, as `psutil.Process.name` gives it: its command line is that of the server."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def _import_everything() -> None:
