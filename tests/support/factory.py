@@ -47,7 +47,7 @@ Trainer._update = _slow(Trainer._update)
 # Prefect's own pauses, of which a run has a dozen.
 _PREFECT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_WORKER_QUERY_SECONDS": "3",  # a question costs the server 50 ms of a CPU
     "PREFECT_RUNNER_POLL_FREQUENCY": "2",
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
