@@ -182,7 +182,7 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
     assert child.returncode == 1
     _, alive = psutil.wait_procs(first + second, timeout=30)
     assert not alive
-    said = [line for line in err.splitlines() if "zerovl train: " in line]
+    said = [line for line in err.splitlines() if "died by" in line]  # the other rank may speak before, of its SIGTERM
     assert f"rank {victim} (pid {first[victim].pid}) died by SIGKILL" in said[0]
     assert said[0].endswith("all ranks start again from the last checkpoint (restart 1 of 1)")
     assert f"rank 0 (pid {second[0].pid}) died by SIGKILL" in said[1]
