@@ -113,6 +113,7 @@ def test_channels_last_reaches_the_convolutions() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # ten C++ kernels: 84 s of CPU, and ten minutes on a busy machine
 def test_compiled_towers_draw_the_masks_of_eager_ones_for_all_lengths() -> None:
     """Both steps, so a graph without backward and one with; text not compiled for each length."""
     parts = batch(3)
