@@ -24,7 +24,8 @@ def main(arguments=None):
     what = sys.argv[2]
     if what == "show":
         handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-        shown = {"folder": os.getcwd(), "words": sys.argv, "path": sys.path, "env": dict(os.environ), "file": __file__}
+        path = [os.path.realpath(place) for place in sys.path]  # .venv may be a link
+        shown = {"folder": os.getcwd(), "words": sys.argv, "path": path, "env": dict(os.environ), "file": __file__}
         print(json.dumps({**shown, "handlers": handlers, "asked": sys.stdin.read()}))
         print("said aside", file=sys.stderr)
     if what == "status":
@@ -47,6 +48,14 @@ def main(arguments=None):
 if __name__ == "__main__":
     sys.exit(main())
 """
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Tests that a script started in its background have SIGINT ignored, and so would have what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
