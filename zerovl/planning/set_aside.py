@@ -11,9 +11,7 @@ from zerovl.data.survey import Survey
 _WANTED, _LEAST_WANTED = 1000, 20  # pictures of a source: as many as Flickr30K is evaluated on, if its size allows
 _MOST, _MOST_DRAWN = 0.2, 20_000  # of a source: a share, and pairs
 _LEAST_PAIRS = 100  # of a source: a draw from fewer may come out empty, which `prepare` refuses
-_MOST_PAIRS = (
-    1_000_000  # of a source: `prepare` writes its shards once more for a draw, which large ones are not put to
-)
+_MOST_PAIRS = 1_000_000  # of a source: `prepare` writes all of its shards once more for a draw
 
 
 def share_to_draw(data: Survey, refused: Collection[str]) -> float:
