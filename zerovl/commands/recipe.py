@@ -10,8 +10,6 @@ from zerovl import params_file
 from zerovl.commands.missing_inputs import missing_inputs
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
-from zerovl.registry.registry import Registry
-from zerovl.registry.stores import open_store, store_uri
 from zerovl.text_format import plural, table
 from zerovl.workspace import Workspace
 from zerovl.yaml_file import read_yaml
@@ -79,6 +77,9 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
 
 def _has_releases(settings: Params, workspace: Workspace) -> bool:
     """Whether there are releases of the model's name; a store on the network is not asked."""
+    from zerovl.registry.registry import Registry
+    from zerovl.registry.stores import open_store, store_uri
+
     store = settings.register_.store
     return "://" not in store and bool(
         Registry(open_store(store_uri(store, workspace.shared))).numbers(settings.register_.name)
