@@ -106,6 +106,23 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     )
 
 
+def test_what_webdataset_passes_over_is_read_or_counted(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("2.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "1.jpg"
+    marked = sample("__a__/0", 0)
+    lettered = [member for number, key in enumerate(("1", "1.A", "1.a")) for member in sample(key, number)]
+    twice = [*sample("3", 3), *sample("3.1", 3), ("3.1.txt", b"twice")]
+    write_tar(tmp_path / "0.tar", [*marked, *lettered, (link, b""), *twice, ("../4.jpg", jpeg(4))])
+    assert read(tmp_path / "0.tar") == (
+        ["__a__/0", "1", "1.A", "1.a", "3"],
+        {
+            "a link in a tar (to '1.jpg')": 1,
+            "two members of one name": 1,
+            "file name '../4.jpg' leaves its folder": 1,
+        },
+    )
+
+
 def test_captions_of_another_key_and_of_lines(tmp_path: Path) -> None:
     title = json.dumps({"title": "from the JSON"}).encode()
     write_tar(tmp_path / "0.tar", [("0.jpg", jpeg(0)), ("0.json", title), ("0.txt", b"one\ntwo")])

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")  # endings in a tar
 _SHOWN = 200  # characters of a refused caption that are kept
+_LEADS_OUT = ("..", ":", "\\")  # of a name that does not begin with "/" and leaves its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ def name_error(name: str) -> str | None:
         return "no file name"
     if "\0" in name:
         return "file name with a zero byte"
+    if not name.startswith("/") and not any(mark in name for mark in _LEADS_OUT):
+        return None  # as `pathlib` says too, in a twentieth of the time: it is asked of each member of a tar
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith("\\"):
         return f"absolute file name {name[:_SHOWN]!r}"
     if ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts:

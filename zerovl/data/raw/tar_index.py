@@ -41,7 +41,10 @@ from zerovl.images import BrokenImageError, decode
 
 _PROGRAM = (
     *("zerovl.images", "zerovl.picture_looks"),
-    *(f"zerovl.data.raw.{name}" for name in ("picture_hash", "records", "tar_index", "tar_samples")),
+    *(
+        f"zerovl.data.raw.{name}"
+        for name in ("picture_hash", "records", "tar_index", "tar_keys", "tar_members", "tar_samples")
+    ),
 )
 _SCHEMA = pa.schema(
     [

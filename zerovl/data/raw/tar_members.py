@@ -1,4 +1,4 @@
-"""The members of a tar that is read from front to back, and where it is not whole.
+"""The members of a tar that is read from front to back: where it is not whole, and which are no file of a sample.
 
 Only headers are read here.
 """
@@ -8,6 +8,11 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from typing import IO, cast
+
+from zerovl.data.raw.records import name_error
+
+TWO_PICTURES = "two pictures with the same key"
+TWICE = "two members of one name"
 
 _MAX_HEADER = 16 << 20  # bytes of an extended header, which `tarfile` reads whole
 
@@ -43,6 +48,17 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
     if block.strip(b"\0"):
         raise DamagedTarError(f"damaged tar at byte {end}")
+
+
+def member_problem(member: tarfile.TarInfo) -> str | None:
+    """Return why a member is refused, whatever it belongs to; None for folders and plain files."""
+    if member.isdir():
+        return None
+    if member.issym() or member.islnk():
+        return f"a link in a tar (to {member.linkname[:200]!r})"
+    if not member.isreg() or member.issparse():
+        return "neither a plain file nor a folder in a tar"
+    return name_error(member.name)
 
 
 class _Headers:

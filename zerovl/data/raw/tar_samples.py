@@ -1,12 +1,7 @@
 """Samples of a WebDataset tar: members that share a key, grouped, with pictures as byte ranges.
 
 Only headers, captions and JSON are read here; pictures are left where they are, so that memory does not grow with
-the number of pairs and the packing processes read them themselves.
-
-A key is a member's name up to its last dot, so that `2021.05.0001.jpg` keeps its place. WebDataset itself cuts at the
-first dot, for `0001.seg.png` beside `0001.jpg`: a key that is another one's with more behind a dot goes along with it,
-and is no sample, unless it has a picture and what may be its caption: `0001.1.jpg` and `0001.1.txt` are a pair.
-Source: `base_plus_ext` of webdataset/tariterators.py, github.com/webdataset.
+the number of pairs and the packing processes read them themselves. `zerovl.data.raw.tar_keys` says what a key is.
 """
 
 from __future__ import annotations
@@ -16,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from zerovl.data.raw.records import PICTURES, Picture, name_error
-from zerovl.data.raw.tar_members import DamagedTarError, whole_members
+from zerovl.data.raw.records import PICTURES, Picture
+from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
+from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, DamagedTarError, member_problem, whole_members
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
@@ -39,12 +35,19 @@ class TarSample:
     text: bytes | None = None
     description: bytes | None = None
     problem: str | None = None
-    goes_along: bool = False  # with a whole sample, and is none itself while it lacks something
+    goes_along: bool = False  # with another sample, and is none itself while it lacks something
+    came_before: bool = False  # and was given: these are members that lay elsewhere
 
     @property
     def complete(self) -> bool:
         """Whether there is a picture, and something that may hold its caption."""
         return self.picture is not None and (self.text is not None or self.description is not None)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it lacks something for good, and is neither along with another sample nor already given."""
+        nothing = self.picture is None and self.text is None and self.description is None
+        return not (self.complete or self.goes_along or (self.came_before and nothing))
 
     @property
     def held_bytes(self) -> int:
@@ -103,17 +106,17 @@ def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample
 
 def _add(grouping: _Grouping, member: tarfile.TarInfo, file: IO[bytes], path: str, name: str) -> Iterator[TarSample]:
     """Put a member where it belongs; gives what became whole, or has a problem of its own."""
-    problem = _member_problem(member)
+    problem = member_problem(member)
     if problem:
         yield TarSample("", f"{name}:{member.name[:200]}", problem=problem)
         return
-    folder, _, base = member.name.rpartition("/")
-    stem, _, extension = base.rpartition(".")
-    if member.isdir() or not extension or not stem or stem.startswith("."):  # "._0.jpg": what macOS puts beside 0.jpg
+    parts = None if member.isdir() else split_name(member.name)
+    if parts is None:
         return
-    yield from grouping.move_to(f"{folder}/{stem}" if folder else stem)
+    key, extension = parts
+    yield from grouping.move_to(key)
     if grouping.taking is not None:
-        _take(grouping.taking, member, extension.lower(), file, path)
+        _take(grouping.taking, member, extension, file, path)
 
 
 class _Grouping:
@@ -129,6 +132,7 @@ class _Grouping:
         self.root: TarSample | None = None  # of `taking`, or that one itself
         self.scattered = 0  # samples whose members did not lie together
         self._name = name
+        self._came = RecentKeys()
         self._waiting: dict[str, TarSample] = {}
         self._held = 0
 
@@ -160,7 +164,9 @@ class _Grouping:
     def _waiting_or_new(self, key: str) -> TarSample:
         sample = self._waiting.get(key)
         if sample is None:
-            return TarSample(key, f"{self._name}:{key}")
+            sample = TarSample(key, f"{self._name}:{key}", came_before=key in self._came)
+            self._came.add(key)
+            return sample
         self._forget(sample)
         return sample
 
@@ -197,14 +203,9 @@ class _Grouping:
     def _all_that_wait(self) -> Iterator[TarSample]:
         """Give the samples that wait, but for those that lack something and go along with another one."""
         for sample in self._waiting.values():
-            if sample.complete or not (sample.goes_along or self._is_behind_another(sample.key)):
+            sample.goes_along |= any(root in self._came or root in self._waiting for root in roots(sample.key))
+            if sample.complete or sample.is_lost:
                 yield sample
-
-    def _is_behind_another(self, key: str) -> bool:
-        folder, slash, base = key.rpartition("/")
-        parts = base.split(".")
-        stems = (f"{folder}{slash}{'.'.join(parts[:end])}" for end in range(1, len(parts)))
-        return any(stem in self._waiting or (self.root is not None and stem == self.root.key) for stem in stems)
 
     def _wait(self, sample: TarSample) -> Iterator[TarSample]:
         """Let a sample wait for more members; gives what waits where it is too much."""
@@ -233,22 +234,14 @@ def _lost(expected: Expected, name: str, reason: str, given: int) -> Iterator[Ta
         yield TarSample("", name, problem=f"{reason}; what comes before it is used, {lost}")
 
 
-def _member_problem(member: tarfile.TarInfo) -> str | None:
-    if member.isdir():
-        return None
-    if member.issym() or member.islnk():
-        return f"a link in a tar (to {member.linkname[:200]!r})"
-    if not member.isreg() or member.issparse():
-        return "neither a plain file nor a folder in a tar"
-    return name_error(member.name)
-
-
 def _take(sample: TarSample, member: tarfile.TarInfo, extension: str, file: IO[bytes], path: str) -> None:
     if extension in PICTURES:
         if sample.picture is not None:
-            sample.problem = "two pictures with the same key"
+            sample.problem = TWO_PICTURES
         sample.picture = Picture(path, member.offset_data, member.size)
     elif extension in ("txt", "json"):
+        if (sample.text if extension == "txt" else sample.description) is not None:
+            sample.problem = TWICE
         content = b""  # of one that is too large: there is a caption, whatever it says
         if member.size > _MAX_TEXT:
             sample.problem = f".{extension} of {member.size} bytes, more than {_MAX_TEXT}"

@@ -1,9 +1,11 @@
-"""Samples of one tar that is read from front to back, by webdataset's own stages; nothing is dropped without a count.
+"""Samples of one tar that is read from front to back, those that webdataset gives; nothing is dropped without a count.
 
-What webdataset passes over in silence is looked at here: a tar that ends before its end mark, or goes on behind what
-`tarfile` takes for the end (it takes a cut between two members for it, and a broken header), and samples that lack a
-member. Keys end at the last dot, as in `zerovl.data.raw.tar_samples`; webdataset's own end at the first one, and would
-lay `2021.05.0001.jpg` and its neighbours into one sample.
+webdataset's own stages for this, `tar_file_expander` and `group_by_keys`, pass over in silence what is looked at here:
+a tar that ends before its end mark, or goes on behind what `tarfile` takes for the end (it takes a cut between two
+members for it, and a broken header), links, folders whose names begin and end in `__`, samples that lack a member. Keys
+are those of `zerovl.data.raw.tar_keys`; webdataset's end at the first dot, and would lay `2021.05.0001.jpg` and its
+neighbours into one sample. What lies together in one of them is read in any order; of what does not, a stream keeps the
+names alone, and says at its end which samples it has lost so.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 from zerovl.data.raw.records import PICTURES, caption_error, stable_id
 from zerovl.data.raw.tar_captions import ReadCaptions
+from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
+from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, member_problem
 from zerovl.data.shards import Sample
 from zerovl.data.streams.addresses import Stream, cannot_read, stated_samples
 from zerovl.data.streams.lost import Lost
@@ -24,9 +28,12 @@ from zerovl.errors import ZeroVLError
 _END = bytes(2 * tarfile.BLOCKSIZE)  # every whole tar ends in two empty blocks
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # begin of gzip, bzip2 and xz
 _REST = 1 << 20  # bytes behind the last member that are read at once
-_MOST_ALONG = 100  # members before a sample that are held to see whether they go along with it
+_MOST_HELD = 100  # samples of one key of webdataset's that wait for further members
+_MOST_HALVES = 1 << 18  # samples that lack a member, of a tar; of more, the first are counted at once
+_SHOWN = 200  # characters of a name in a message
+_APART = "its members do not lie together; `tar --sort=name` writes a tar in which they do"
 
-Raw = dict[str, Any]  # a sample as webdataset gives it: "__key__", and the content of each member by its extension
+Raw = dict[str, Any]  # a sample as webdataset gives it: "__key__", and the content of each member by its ending
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,14 @@ class SampleRules:
     read_captions: ReadCaptions
     max_caption_bytes: int
 
+    def problem(self, raw: Raw) -> str | None:
+        """Return why there is no sample in this; None where there is one."""
+        return self._captions(raw)[1]
+
     def sample(self, raw: Raw, address: str, lost: Lost) -> Sample | None:
         """Return the sample; None where it cannot be used, which is counted, as is each of its captions that cannot."""
         example = f"{address}:{raw['__key__']}"
         captions, problem = self._captions(raw)
-        pictures = [extension for extension in raw if extension in PICTURES]
-        if problem is None and len(pictures) != 1:
-            problem = "two pictures with the same key" if pictures else "no picture with this key"
         good = []
         for caption in captions if problem is None else ():
             if error := caption_error(caption, self.max_caption_bytes):
@@ -55,7 +63,8 @@ class SampleRules:
         if not good:
             return None
         key = f"{self.source}-{address.rpartition('/')[2]}-{raw['__key__']}"
-        return Sample(key, raw[pictures[0]], good, list(range(len(good))), stable_id(example), self.source)
+        (picture,) = _pictures(raw)
+        return Sample(key, raw[picture], good, list(range(len(good))), stable_id(example), self.source)
 
     def _captions(self, raw: Raw) -> tuple[list[str], str | None]:
         if raw.get("__problem__"):
@@ -68,7 +77,10 @@ class SampleRules:
                 return [], f"its .json is not valid JSON ({type(error).__name__})"
         if not isinstance(values, dict):
             return [], "its .json is not a mapping"
-        return self.read_captions(values, raw.get("txt"))
+        captions, problem = self.read_captions(values, raw.get("txt"))
+        if problem is None and len(pictures := _pictures(raw)) != 1:
+            return [], TWO_PICTURES if pictures else "no picture with this key"
+        return captions, problem
 
 
 def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> Iterator[Sample]:
@@ -79,12 +91,16 @@ def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> It
     """
     damage: list[str] = []
     watched = _Watched(address, stream)
+    halves = _Halves(address, rules, lost)
     whole = 0
     try:
-        for raw in _pairs_apart(_gathered(_grouped(address, watched, damage))):
-            if damage and not _is_complete(raw):
-                continue  # what the cut has left of a sample is among those that the tar should have had
+        for raw in _gathered(_members(address, watched, damage, lost)):
+            if not _is_complete(raw):
+                if not damage:  # what a cut has left of a sample is among those that the tar should have had
+                    halves.add(raw)
+                continue
             whole += 1
+            halves.given.add(raw["__key__"])
             sample = rules.sample(raw, address, lost)
             if sample is not None:
                 yield sample
@@ -92,8 +108,9 @@ def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> It
             damage.append(problem)
     finally:
         stream.close()
+    halves.count_all()
     if damage:
-        _count_damage(address, damage[0], whole, lost)
+        _count_damage(address, damage[0], whole + halves.counted, lost)
 
 
 def _count_damage(address: str, reason: str, whole: int, lost: Lost) -> None:
@@ -104,101 +121,113 @@ def _count_damage(address: str, reason: str, whole: int, lost: Lost) -> None:
         lost.add(f"{reason}; what it should still have had is lost", address, stated - whole)
 
 
-def _grouped(address: str, stream: _Watched, damage: list[str]) -> Iterator[Raw]:
-    """Give the members of each key, by webdataset; the first damage ends the tar and is kept."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    def ends(error: Exception) -> bool:
+def _members(address: str, stream: _Watched, damage: list[str], lost: Lost) -> Iterator[tuple[str, str, bytes]]:
+    """Give key, ending and content of each member; the first damage ends the tar and is kept."""
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|*") as tar:
+            while (member := tar.next()) is not None:
+                if problem := member_problem(member):
+                    lost.add(problem, f"{address}:{member.name[:_SHOWN]}")
+                elif not member.isdir() and (parts := split_name(member.name)):
+                    content = tar.extractfile(member)
+                    assert content is not None  # it is a plain file
+                    yield *parts, content.read()
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
         if stream.failure:
-            raise ZeroVLError(stream.failure)
-        if not isinstance(error, (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError)):
-            raise error
-        if not damage:
-            damage.append(f"damaged tar ({str(error.args[0]).partition(' @ ')[0] if error.args else 'no reason'})")
-        return False
-
-    twice: list[Exception] = []
-
-    def notes(error: Exception) -> bool:
-        if not isinstance(error, ValueError):
-            raise error
-        twice.append(error)
-        return True
-
-    files = tar_file_expander([{"url": address, "stream": stream}], handler=ends)
-    for raw in group_by_keys(files, keys=_Keys(), handler=notes):
-        if twice:
-            raw["__problem__"] = "two members of one name"
-            twice.clear()
-        yield raw
+            raise ZeroVLError(stream.failure) from None
+        damage.append(f"damaged tar ({error or 'no reason'})")
 
 
-class _Keys:
-    """Splits a member's name at its last dot; one whose key is the last one's with more behind a dot lies with it."""
-
-    def __init__(self) -> None:
-        self._current = "/"
-
-    def __call__(self, name: str) -> tuple[str | None, str | None]:
-        """Return key and extension; (None, None) for what is no sample's: hidden files, and names without extension."""
-        folder, _, base = name.rpartition("/")
-        stem, _, extension = base.rpartition(".")
-        if not stem or not extension or stem.startswith("."):
-            return None, None
-        key = f"{folder}/{stem}" if folder else stem
-        if key.startswith(f"{self._current}."):
-            return self._current, f"{key[len(self._current) + 1 :]}.{extension}"
-        self._current = key
-        return key, extension
+def _pictures(raw: Raw) -> list[str]:
+    return [ending for ending in raw if ending in PICTURES]
 
 
 def _is_complete(raw: Raw) -> bool:
-    return any(extension in PICTURES for extension in raw) and ("txt" in raw or "json" in raw)
+    return bool(_pictures(raw)) and ("txt" in raw or "json" in raw)
 
 
-def _gathered(samples: Iterator[Raw]) -> Iterator[Raw]:
-    """Lay what goes along with a sample behind it into that one: `1.a.json` and `1.b.npy`, sorted before `1.jpg`."""
-    held: list[Raw] = []
-    for raw in samples:
+def _gathered(members: Iterator[tuple[str, str, bytes]]) -> Iterator[Raw]:
+    """Give what lies together of each key, in the order in which keys come.
+
+    What has the same key as webdataset cuts it lies together: `1.jpg`, `1.2.jpg`, `1.txt`, `1.2.txt` are two pairs.
+    """
+    held: dict[str, Raw] = {}
+    together = ""
+    for key, ending, content in members:
+        if (stem := next(roots(key), key)) != together:
+            yield from held.values()
+            held, together = {}, stem
+        if key not in held:
+            if len(held) == _MOST_HELD:  # `2021.05.0001` and all others of their year
+                yield held.pop(next(iter(held)))
+            held[key] = {"__key__": key}
+        raw = held[key]
+        if ending in raw:
+            raw["__problem__"] = TWO_PICTURES if ending in PICTURES else TWICE
+        raw[ending] = content
+    yield from held.values()
+
+
+@dataclass
+class _Half:
+    """What is known of a sample that lacks a member where its others lie."""
+
+    problem: str | None
+    picture: bool = False
+    caption: bool = False
+
+    @property
+    def is_a_pair(self) -> bool:
+        """Whether both halves came, each by itself."""
+        return self.picture and self.caption
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether neither came, but for a mask or a class."""
+        return not self.picture and not self.caption
+
+
+class _Halves:
+    """Samples that lack a member where it was looked for; whether one is lost or goes along shows at the tar's end."""
+
+    def __init__(self, address: str, rules: SampleRules, lost: Lost) -> None:
+        self.given = RecentKeys()  # of complete samples
+        self.counted = 0
+        self._address, self._rules, self._lost = address, rules, lost
+        self._halves: dict[str, _Half] = {}
+
+    def add(self, raw: Raw) -> None:
+        """Keep a sample that is not complete, by name alone."""
         key = raw["__key__"]
-        for one in held:
-            if one["__key__"].startswith(f"{key}."):
-                stem = one["__key__"][len(key) + 1 :]
-                raw = {f"{stem}.{name}": one[name] for name in one if not name.startswith("__")} | raw
-        held = [one for one in held if not one["__key__"].startswith(f"{key}.")]
-        if len(held) == _MOST_ALONG or (held and _stem(held[-1]["__key__"]) != _stem(key)):
-            yield from held
-            held = []
-        if _is_complete(raw):
-            yield raw
-        else:
-            held.append(raw)
-    yield from held
+        half = self._halves.get(key)
+        if half is None:
+            if len(self._halves) == _MOST_HALVES:
+                first = next(iter(self._halves))
+                self._count(first, self._halves.pop(first))
+            half = self._halves[key] = _Half(self._rules.problem(raw))
+        half.picture |= bool(_pictures(raw))
+        half.caption |= "txt" in raw or "json" in raw
 
+    def count_all(self) -> None:
+        """Count those that are lost."""
+        for key, half in self._halves.items():
+            self._count(key, half)
 
-def _pairs_apart(samples: Iterator[Raw]) -> Iterator[Raw]:
-    """Give each sample, and behind it the pairs among what goes along with it: `1.2.jpg` and `1.2.txt` of `1`."""
-    for raw in samples:
-        yield raw
-        along: dict[str, Raw] = {}
-        for name, content in raw.items():
-            stem, dot, extension = name.rpartition(".")
-            if dot:
-                along.setdefault(stem, {"__key__": f"{raw['__key__']}.{stem}"})[extension] = content
-        yield from filter(_is_complete, along.values())
-
-
-def _stem(key: str) -> str:
-    """Return a key up to the first dot of its last part, where webdataset itself would end it."""
-    folder, slash, base = key.rpartition("/")
-    return f"{folder}{slash}{base.partition('.')[0]}"
+    def _count(self, key: str, half: _Half) -> None:
+        goes_along = any(root in self.given or root in self._halves for root in roots(key))
+        if not half.is_a_pair and (goes_along or (half.is_nothing and key in self.given)):
+            return
+        self.counted += 1
+        reason = _APART if half.is_a_pair or half.problem is None else half.problem
+        self._lost.add(reason, f"{self._address}:{key}")
 
 
 class _Watched:
     """A stream whose own failures are told from damage of the tar in it, and whose last bytes are known."""
 
     def __init__(self, address: str, stream: Stream) -> None:
-        self.failure = ""  # why bytes did not come; webdataset writes into the errors that pass through it
+        self.failure = ""  # why bytes did not come
         self._address = address
         self._stream = stream
         self._head = self._tail = b""
