@@ -87,6 +87,19 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def file_system_time(folder: Path) -> float:
+    """Return the time that files of a folder are stamped with now, in seconds as `st_mtime` has it.
+
+    On a network file system that is its server's, from which the clocks of the nodes that share it may differ.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.utime(file.fileno())
+        return os.fstat(file.fileno()).st_mtime
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Hold an existing folder's lock alone; waits for it. The lock ends with its process and leaves no file.

@@ -86,13 +86,19 @@ def test_processes_that_share_a_cache_read_what_is_there(written: Written, copie
     assert {sha256_file(cache.folder / name) for name in names(cache)} <= {its.sha256 for its in shards_of(written)}
 
 
-def test_what_was_left_is_known_by_its_age(written: Written, copies: Copies, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0])
+def test_what_was_left_is_known_by_its_age(
+    ahead: float, written: Written, copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock of this machine says, of which that of the file system's server may differ."""
+    clock = time.time
     cache, shards = cache_of(copies, tmp_path), shards_of(written)
     cache.folder.mkdir()
     on_its_way, left = cache.folder / f"{shards[1].sha256}.0a.part", cache.folder / f"{shards[2].sha256}.0b.part"
     for path in (on_its_way, left):
         path.write_bytes(bytes(512))
-    os.utime(left, (time.time() - 2 * LEFT_AFTER,) * 2)
+    os.utime(left, (clock() - 2 * LEFT_AFTER,) * 2)
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
     assert not cache.fetch(shards[1], wait=False)
     assert cache.fetch(shards[0])
     assert names(cache) == {cache.file_name(shards[0]), on_its_way.name}

@@ -11,14 +11,13 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zerovl.files import locked, missing_locks
+from zerovl.files import file_system_time, locked, missing_locks
 from zerovl.shared_folder import open_file
 
 SUFFIX = ".part"
@@ -150,7 +149,7 @@ def _lock(descriptor: int, wait: bool) -> bool:
 
 def _is_old(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime > LEFT_AFTER
+        return file_system_time(path.parent) - path.stat().st_mtime > LEFT_AFTER
     except FileNotFoundError:  # its fetch has just ended
         return True
 

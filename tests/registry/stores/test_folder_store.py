@@ -59,13 +59,19 @@ def test_a_file_system_without_links_is_named(tmp_path: Path, monkeypatch: pytes
         FolderStore(tmp_path).create("key", b"value")
 
 
-def test_what_killed_publishers_left_is_removed_after_a_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("days_ahead", [-3, 0, 3])
+def test_what_killed_publishers_left_is_removed_after_a_day(
+    days_ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time of the file system, whatever the clock of this machine says."""
+    clock = time.time
     store = FolderStore(tmp_path)
     store.create("a", b"")
     old, young = tmp_path / ".aside" / "old", tmp_path / ".aside" / "young"
     for path in (old, young):
         path.write_bytes(b"part")
-    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    os.utime(old, (clock() - 2 * 24 * 3600,) * 2)
+    monkeypatch.setattr(time, "time", lambda: clock() + days_ahead * 24 * 3600)
     store.create("b", b"")
     assert young.exists()
     assert not old.exists()

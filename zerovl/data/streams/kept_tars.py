@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from zerovl import s3
 from zerovl.data.streams.addresses import Stream, cannot_read, is_local, open_object, open_stream
 from zerovl.errors import ZeroVLError
+from zerovl.files import file_system_time
 from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
 
 _ATTEMPTS = 5  # to open what is there, in a cache that is far too small for its users
@@ -68,7 +68,7 @@ def _remove_halves(folder: Path) -> None:
     """Remove what killed processes were fetching; once a process."""
     for half in folder.glob("*.temp*"):
         with suppress(OSError):  # another process removes it too, or it is another user's
-            if time.time() - half.stat().st_mtime > _SECONDS_TO_GROW:
+            if file_system_time(folder) - half.stat().st_mtime > _SECONDS_TO_GROW:
                 half.unlink()
 
 

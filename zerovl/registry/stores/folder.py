@@ -9,14 +9,13 @@ import errno
 import os
 import shutil
 import stat
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import disk_is_full, sync_folder
+from zerovl.files import disk_is_full, file_system_time, sync_folder
 from zerovl.registry.stores.base import BLOCK, MissingKeyError, StoreAwayError, check_key
 from zerovl.shared_folder import is_shared, make_folder, mend, unshared
 
@@ -178,9 +177,10 @@ class FolderStore:
 
     def _remove_stale(self, folder: Path) -> None:
         """A killed publisher leaves its aside file; no upload to a folder takes a day."""
+        now = file_system_time(folder)
         for path in folder.iterdir():
             try:
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                if now - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
             except FileNotFoundError:
                 continue  # its owner was faster
