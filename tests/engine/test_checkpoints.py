@@ -7,7 +7,10 @@ import resource
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,16 +20,19 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.engine.test_host_reads import StepBatch, trainer_of
 from tests.support.checkpoint_states import equal, of, save, small_files, trained, under
 from tests.support.rank_groups import run_group
-from tests.support.towers import RANKS, model
+from tests.support.towers import CPU, RANKS, decoupled_step, model
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine import checkpoint_folder
 from zerovl.engine import checkpoints as module
 from zerovl.engine.checkpoint_files import shard_name
 from zerovl.engine.checkpoint_folder import SavedOn
 from zerovl.engine.checkpoints import Checkpoints
+from zerovl.engine.precision import Precision
 from zerovl.engine.state import TrainingState, full_weights
+from zerovl.engine.trainer import Cadence
 
 
 def test_round_trip_and_keep(tmp_path: Path) -> None:
@@ -98,6 +104,35 @@ def test_training_goes_on_while_the_disk_is_slow(tmp_path: Path, monkeypatch: py
     shutil.rmtree(kept.path(2)), shutil.rmtree(kept.path(3))
     kept.restore_newest(state, print)
     assert equal(state, trained(1))
+
+
+def test_a_save_that_holds_up_the_last_step_is_no_reason_for_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`machine.checkpoint_steps` would have to fit the end of the run."""
+    disk, waited = threading.Event(), []
+    write = module.write_shard
+
+    def slow(path: Path, pieces: object) -> None:
+        assert disk.wait(60)
+        write(path, pieces)  # type: ignore[arg-type]
+
+    class Waiting(Checkpoints):
+        def _settle(self, wait: bool, report: Callable[[str], None]) -> None:
+            if wait and not disk.is_set():
+                waited.append(self._save.step if self._save else 0)
+                disk.set()
+            super()._settle(wait, report)
+
+    monkeypatch.setattr(module, "write_shard", slow)
+    dual, precision, said = model().train(), Precision("float32", CPU), list[str]()
+    kept = Waiting(tmp_path / "c", 9, 0, RANKS)
+    trainer = trainer_of(
+        decoupled_step(dual, RANKS, precision), dual, RANKS, precision, cadence=Cadence(5, 60.0), checkpoints=kept
+    )
+    progress: Any = SimpleNamespace(step=lambda *_: 1.0, say=said.append)
+    assert trainer.train((StepBatch(number) for number in range(6)), 0, progress).saved
+    assert (waited, kept.steps(), said) == ([5], [5, 6], [])
 
 
 def test_failed_write_is_reported_and_harms_nothing(tmp_path: Path) -> None:

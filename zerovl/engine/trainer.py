@@ -200,6 +200,8 @@ class Trainer:
                 if leaving or wishes.save or wishes.overdue or self.cadence.due(done):
                     self._tell(unread, 0, progress, watch)
                     with self.ranks.activity.during(SAVING):
+                        if leaving:  # before it begins: how often one is due concerns no further step
+                            self.checkpoints.finish(progress.say)
                         self.checkpoints.begin(self.state, done, progress.say)
                         saved = leaving and self.checkpoints.finish(progress.say)
                     agreement.saved()

@@ -136,7 +136,8 @@ def test_one_tiny_and_one_leaked_picture_do_not_stop_the_pipeline(tmp_path: Path
     shutil.copy(folder / "photos/train/2.jpg", folder / "web/valid/1.jpg")
     broken = broken_rules(prepared(tmp_path), workspace)
     assert sorted(name for name, rule in broken.items() if rule.level == "hard") == ["image_side", "leaked"]
-    assert "leave them out by prepare.filters.min_side and run `dvc repro`" in broken["image_side"].fix
+    assert "set prepare.filters.min_side: 16 in params.yaml and run `dvc repro`" in broken["image_side"].fix
+    assert "set prepare.filters.leaks: exact in params.yaml" in broken["leaked"].fix
     manifest = run_prepare(tmp_path, filters=FilterParams())
     assert [row["image_id"] for row in rows(manifest, "photos")] == [0]
     assert [row["image_id"] for row in rows(manifest, "web", "valid")] == [1]

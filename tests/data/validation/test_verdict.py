@@ -27,7 +27,7 @@ def test_the_error_names_rule_value_bound_example_and_fix(tmp_path: Path) -> Non
     text = str(caught.value)
     assert "leaked (hard) is 1, must be <= 0: 1 of 60 valid pictures are in train too" in text
     assert "alpha-38 (alpha/valid_anno.csv:9): same bytes as train's beta-64 of beta/train_anno.csv:5" in text
-    assert "fix: set prepare.filters.leaks to exact, so that train loses them, remove" in text
+    assert "fix: set prepare.filters.leaks: exact in params.yaml, so that train loses them, and run" in text
 
 
 @pytest.mark.usefixtures("no_data_docs")

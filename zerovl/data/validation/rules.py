@@ -179,8 +179,8 @@ def _rows(scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
     ) -> Rule:
         findings: RuleFindings = scan.note(name)
         fix = (
-            f"fix them at their origin, leave them out by prepare.filters.{key} and run `dvc repro`, or change "
-            f"validate.{key}"
+            f"leave them out: set prepare.filters.{key}: {high if low is None else low:g} in params.yaml and run `dvc "
+            f"repro`; or fix them at their origin, or change validate.{key}"
         )
         return Rule(name, level, findings.extreme, f"{findings.count} {text}", fix, low, high, findings.examples)
 
@@ -258,8 +258,8 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "hard",
         found.leaks.count,
         f"{found.leaks.count} of {valid} valid pictures are in train too",
-        "set prepare.filters.leaks to exact, so that train loses them, remove them from one of the two splits, or "
-        "raise validate.max_leaked",
+        "set prepare.filters.leaks: exact in params.yaml, so that train loses them, and run `dvc repro`; or remove "
+        "them from one of the two splits, or raise validate.max_leaked",
         maximum=settings.max_leaked,
         examples=examples(found.leaks, "same bytes as train's"),
     )
