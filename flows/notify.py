@@ -13,12 +13,13 @@ from contextlib import suppress
 from prefect import flow
 
 from flows import command, stages
-from flows.runtime import notice_setting
+from flows.runtime import failure_log, notice_setting
+from flows.runtime.errors import FlowError
 
 _SECONDS = 60.0  # for a mail server that does not answer
 
 
-class NoticeError(Exception):
+class NoticeError(FlowError):
     """A notice did not reach anybody; the text says why."""
 
 
@@ -30,6 +31,7 @@ def notify(subject: str, text: str) -> None:
         subject: a line, in the command's environment as ZEROVL_SUBJECT
         text: what happened, at the command's standard input and in its environment as ZEROVL_TEXT
     """
+    failure_log.install()
     run_command(subject, text)
 
 

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows import command, registry_command
 from flows.forms import Alias, Release, Why
+from flows.runtime import failure_log
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 
@@ -20,6 +21,7 @@ def promote(release: Release, why: Why, alias: Alias = "production", over_the_ga
         alias: the name that moves
         over_the_gate: also where the gate refused the release
     """
+    failure_log.install()
     name = release.partition("@")[0]
     words = ["--over-the-gate"] if over_the_gate else []
     return registry_command.run(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from flows import command, forms, pipeline, stages
 from flows.outbox import Page, outbox
+from flows.runtime import failure_log
 from flows.runtime.checkout import Checkout
+from flows.runtime.errors import FlowError
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 from zerovl import params_file
@@ -27,7 +29,7 @@ from zerovl.workspace import Workspace
 from zerovl.yaml_file import read_yaml
 
 
-class CannotReproduceError(Exception):
+class CannotReproduceError(FlowError):
     """A release cannot be made again: it does not say enough of its origin, or this machine lacks it."""
 
 
@@ -61,6 +63,7 @@ def reproduce(
         release: NAME@VERSION or NAME@ALIAS
         tolerance: difference of RSUM that still counts as the same model
     """
+    failure_log.install()
     registry = user_registry(Paths.here())
     version = registry.resolve(release)
     try:

@@ -8,6 +8,7 @@ from prefect import State, flow, runtime
 
 from flows import command, endings, registry_command
 from flows.outbox import Page, outbox, send
+from flows.runtime import failure_log
 from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
@@ -27,6 +28,7 @@ def retention(apply: bool = False) -> State[Any] | str:
     Args:
         apply: do it; without, only say what would go, what stays and why
     """
+    failure_log.install()
     follow_worker(runtime.flow_run.id)
     settings = params_file.load(Paths.here().root / "params.yaml").register_
     before = versions_in_use(settings.name)

@@ -12,7 +12,7 @@ from prefect.states import Failed
 from flows import command, endings, pipeline, stages
 from flows.forms import After, Overrides, Recipe
 from flows.progress import ProgressReporter
-from flows.runtime import changes, process
+from flows.runtime import changes, failure_log, process
 from flows.runtime.checkout import STARTS, Checkout
 from flows.settings import Settings, as_overrides
 from flows.stores import open_registry
@@ -45,6 +45,7 @@ def retrain(
         force: train even where nothing is new
         reason: who or what asked for it, for the log
     """
+    failure_log.install()
     if reason:
         get_run_logger().info("asked for by: %s", reason)
     overrides = [*as_overrides(settings), *overrides]

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows import command, registry_command
 from flows.forms import Release, Why
+from flows.runtime import failure_log
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 
@@ -21,6 +22,7 @@ def rollback(
         why: the reason, kept in the history
         alias: NAME@ALIAS
     """
+    failure_log.install()
     return registry_command.run(["rollback", f"--why={why}", alias], alias)
 
 

@@ -10,7 +10,7 @@ from prefect.states import Failed
 
 from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
-from flows.runtime import changes
+from flows.runtime import changes, failure_log
 from flows.settings import Settings, as_overrides
 
 
@@ -33,6 +33,7 @@ def train(
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
     """
+    failure_log.install()
     overrides = [*as_overrides(settings), *overrides]
     commit = pipeline.find_commit(revision)
     if problem := pipeline.problem_of(recipe, overrides, commit):

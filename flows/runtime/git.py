@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flows.runtime.errors import FlowError
+
 NETWORK_SECONDS = 120.0  # for a command that asks a remote
 _LOCKS_SECONDS = 2.0  # in which git takes its lock files away
 _NO_QUESTIONS = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 _NOBODY = ("zerovl flows", "flows@localhost")
 
 
-class CheckoutError(Exception):
+class CheckoutError(FlowError):
     """A checkout cannot be made or used; the text says what git refused and why."""
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flows.runtime.errors import FlowError
 from flows.runtime.guard import marked, signal_all, wait_for_all
 
 GRACE_VARIABLE = "ZEROVL_GRACE_SECONDS"
@@ -28,7 +29,7 @@ _BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d+)%\|.*\|\s*(?P<cou
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-class CommandError(Exception):
+class CommandError(FlowError):
     """A command ended with a status other than 0; the text has its last lines."""
 
 

@@ -5,9 +5,11 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 
 from flows import command, pipeline
@@ -18,6 +20,7 @@ from flows.reproduce import reproduce
 from flows.retention import retention
 from flows.retrain import retrain
 from flows.rollback import rollback
+from flows.runtime import failure_log
 from flows.settings import Setting
 from flows.train import train
 from tests.support.paths import ROOT
@@ -27,6 +30,18 @@ from zerovl.errors import ZeroVLError
 from zerovl.yaml_file import read_yaml
 
 FLOWS = (train, retrain, promote, rollback, reproduce, retention, notify)
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: str(flow.name))
+def test_a_flow_that_fails_says_why_and_no_more(flow: Flow[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first line on: before it there is nothing that could fail."""
+
+    class Installed(BaseException):
+        pass
+
+    monkeypatch.setattr(failure_log, "install", Mock(side_effect=Installed))
+    with pytest.raises(Installed):
+        flow.fn(**dict.fromkeys(flow.parameters.required, "none"))
 
 
 def test_every_recipe_can_be_chosen() -> None:

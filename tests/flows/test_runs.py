@@ -172,6 +172,7 @@ def test_nothing_new_and_an_event(factory: Factory) -> None:
     assert state["type"] == "FAILED"
     factory.said(of_event, "asked for by: a crate of pictures")
     assert "git knows no revision 'no-such-branch'" in state["message"]
+    assert "Traceback" not in factory.logs(of_event)
     # An automation heard of it, and the worker ran the command that tells people.
     name, why = factory.name(of_event), "git knows no revision 'no-such-branch'"
 
