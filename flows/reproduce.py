@@ -19,7 +19,7 @@ from flows.runtime.errors import FlowError
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 from zerovl import params_file
-from zerovl.evaluation.metrics import HEADLINE, MEAN, OVERALL, POOL, headline_block
+from zerovl.evaluation.metrics import HEADLINE, MEAN, OVERALL, POOL, headline_block, headline_title
 from zerovl.files import read_json
 from zerovl.registry import cache, release_files
 from zerovl.registry.records import Version
@@ -40,7 +40,6 @@ class Comparison:
     data_equal: bool
     largest_difference: float | None  # over all weights; None where names or shapes differ
     score: tuple[float, float]  # the headline metric: released, made again
-    of: str  # "mean", or "pool" for a release without a mean
     tolerance: float
 
     @property
@@ -122,7 +121,6 @@ def compare(registry: Registry, version: Version, workspace: Workspace, toleranc
         data_equal=manifest["digest"] == version.provenance.get("data_manifest"),
         largest_difference=difference,
         score=(released_block[HEADLINE.name], made_again[HEADLINE.name]),
-        of=of,
         tolerance=tolerance,
     )
 
@@ -139,7 +137,7 @@ def render(version: Version, compared: Comparison) -> str:
             "|---|---|---|",
             f"| data | {version.provenance.get('data_manifest')} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
             f"| weights | {version.files[release_files.WEIGHTS].sha256[:12]} | {weights} |",
-            f"| {HEADLINE.label}, {compared.of} | {compared.score[0]:.2f} | {compared.score[1]:.2f} |",
+            f"| {headline_title(version.metrics)} | {compared.score[0]:.2f} | {compared.score[1]:.2f} |",
             "",
             f"Tolerance: {compared.tolerance:g} {HEADLINE.label}. Bit-equal weights need CPUs, the same kind of "
             "machine and the same number of ranks.",

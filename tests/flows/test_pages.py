@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.artifacts import curves, render_summary, validation
+from flows.reproduce import Comparison, render
 from zerovl.files import write_json
+from zerovl.registry.records import Version
+from zerovl.registry.release_files import WEIGHTS, FileInfo
 from zerovl.workspace import Workspace
 
 BLOCK = {"rsum": 93.0, "rsum_low": 84.3, "rsum_high": 103.2, "untrained_rsum": 6.0}
@@ -87,6 +90,16 @@ def test_one_source_is_one_row() -> None:
     text = render_summary(alone, None, {**alone, "mean": {**BLOCK, "rsum": 90.5}, "sources": {"web": {"rsum": 90.5}}})
     assert "| web | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
     assert text.count("| 93.0 |") == 1
+
+
+def test_a_release_made_again_is_titled_as_everywhere() -> None:
+    def page(metrics: dict[str, Any]) -> str:
+        files = {WEIGHTS: FileInfo("a" * 64, 1)}
+        release = Version("zerovl", 4, "0" * 64, "2026-01-01T00:00:00Z", "test", files, metrics, {}, None)
+        return render(release, Comparison(True, 0.0, (93.0, 93.0), tolerance=1.0))
+
+    assert "| RSUM, mean over 2 sources | 93.00 | 93.00 |" in page(METRICS)
+    assert "| RSUM | 93.00 | 93.00 |" in page({**METRICS, "sources": {"web": BLOCK}})
 
 
 def test_curves_are_pictures_of_their_own() -> None:
