@@ -35,6 +35,9 @@ Deployment: {{{{ flow.name }}}}/{{{{ deployment.name }}}}
 Run: {{{{ flow_run.name }}}}, {ui}/runs/flow-run/{{{{ flow_run.id }}}}
 What to do: {advice}"""
 _STATE = "prefect.flow-run."
+# Where the server finds SQLite locked, it takes an event again, for the automations that it has fired already too. One
+# of another run, or of a state that the run comes to later, is told all the same.
+_ONCE_WITHIN = timedelta(minutes=5)
 _BETWEEN = re.compile(r"[\s,]+(?=[a-z0-9]+://)", re.I)  # two addresses, as Apprise takes them apart
 
 
@@ -49,7 +52,7 @@ class Notice:
     advice: str
     states: tuple[str, ...]
     after: str = ""  # for those that do not come: the state that they are waited for after
-    within: timedelta = timedelta(0)
+    within: timedelta = _ONCE_WITHIN
 
     def body(self, ui: str) -> str:
         """Return the template of the text: what happened, of which deployment and run, and what to do.
