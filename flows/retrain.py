@@ -100,8 +100,7 @@ def compare_with_releases(checkout: Checkout, settings: Params) -> str | None:
     versions = registry.versions(section.name)
     known = changes.made_before(checkout.path, settings, versions)
     if known is None:
-        if unknown := changes.of_uncommitted_files(settings, versions):
-            get_run_logger().info("going on: %s", unknown)
+        get_run_logger().info("going on: %s", changes.why_new(checkout.path, settings, versions))
         return None
     away = moved_away.find(registry, known, section.alias) if section.alias else None
     moves = registry.history(section.name, section.alias) if section.alias and not away else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from zerovl.params import MachineParams, Params
 from zerovl.registry.records import Move, Version
 
 LOOKED_AT = 20  # newest releases
+_NAMED = 3  # files, where more have changed
 # What a release is made from, and git knows; dvc.lock is made by a run.
 _MADE_FROM = (
     *("data", "dvc.yaml", "zerovl", ":(glob)**/*.dvc"),
@@ -82,22 +82,29 @@ def made_before(checkout: Path, settings: Params, versions: list[Version]) -> Ve
     """
     for version in _of_same_parameters(settings, versions):
         state = version.provenance.get("git") or {}
-        if not state.get("dirty") and _same_files(checkout, state.get("commit")):
+        if not state.get("dirty") and _other_files(checkout, str(state.get("commit"))) == []:
             return version
     return None
 
 
-def of_uncommitted_files(settings: Params, versions: list[Version]) -> str:
-    """Return which release of the same parameters `made_before` could not hold against the checkout; "" where none."""
-    for version in _of_same_parameters(settings, versions):
-        state = version.provenance.get("git") or {}
-        if state.get("dirty"):
-            return (
-                f"{version.reference} has the same parameters, but was made with files that differ from commit "
-                f"{str(state.get('commit'))[:12]}, so nobody knows whether its data and code are those of now; commit "
-                "before `dvc repro`, and a release can be compared"
-            )
-    return ""
+def why_new(checkout: Path, settings: Params, versions: list[Version]) -> str:
+    """Return what `made_before` found new, against the newest release of the same parameters where there is one."""
+    newest = next(_of_same_parameters(settings, versions), None)
+    if newest is None:
+        return f"none of the newest {LOOKED_AT} releases has the same parameters"
+    state = newest.provenance.get("git") or {}
+    commit = str(state.get("commit"))
+    if state.get("dirty"):
+        return (
+            f"{newest.reference} has the same parameters, but was made with files that differ from commit "
+            f"{commit[:12]}, so nobody knows whether its data and code are those of now; commit before `dvc repro`, "
+            "and a release can be compared"
+        )
+    files = _other_files(checkout, commit)
+    if files is None:
+        return f"{newest.reference} has the same parameters, but this checkout does not have its commit {commit[:12]}"
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return f"{newest.reference} has the same parameters, but {', '.join(files[:_NAMED])}{more} changed since"
 
 
 def _of_same_parameters(settings: Params, versions: list[Version]) -> Iterator[Version]:
@@ -132,15 +139,13 @@ def _trained(sections: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _same_files(checkout: Path, commit: str | None) -> bool:
-    if not commit:
-        return False
+def _other_files(checkout: Path, commit: str) -> list[str] | None:
+    """Return the files that differ from a commit, of those that a release is made from; None where git lacks it."""
     try:
         git(checkout, "cat-file", "-e", f"{commit}^{{commit}}")
     except CheckoutError:
-        return False  # made elsewhere, from a history that this machine does not have
-    done = subprocess.run(["git", "diff", "--quiet", commit, "--", *_MADE_FROM], cwd=checkout, check=False)
-    return done.returncode == 0
+        return None  # made elsewhere, from a history that this machine does not have
+    return git(checkout, "diff", "--name-only", commit, "--", *_MADE_FROM).splitlines()
 
 
 def _inside(checkout: Path, raw: str, place: str) -> bool:

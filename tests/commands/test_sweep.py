@@ -229,8 +229,10 @@ def test_names_tell_settings_and_commits_apart() -> None:
 
 
 def test_a_sweep_is_of_a_commit(here: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(ZeroVLError, match="--trials 0"):
+    with pytest.raises(ZeroVLError, match=r"^--trials 0: give 1 or more$"):
         sweep.run([LR], Budget(0, 1.0), here)
+    with pytest.raises(ZeroVLError, match=r"^--hours -1: give 0 or more$"):
+        sweep.run([LR], Budget(1, -1.0), here)
     (here.root / "params.yaml").write_text("edited")
     with pytest.raises(ZeroVLError, match=r"params.yaml: differ from the commit"):
         sweep.run([LR], Budget(9, 1.0), here)

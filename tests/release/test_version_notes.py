@@ -112,7 +112,7 @@ def test_the_commands(local: Registry, make_bundle: Bundle, capsys: pytest.Captu
     )
     assert [row["version"] for row in told("list", "--where", "rsum>=300", "--tag", "paper")] == [2]
     assert told("list", "--tag", "paper")[0]["description"] == "of the paper"
-    assert "is like that" in run("list", "--where", "rsum>600")
+    assert "has all that --where and --tag ask for" in run("list", "--where", "rsum>600")
     assert told("list", "--where", "rsum>600") == []
     assert "no version has such a metric; they have retrieval.rsum" in run("list", "--where", "rsun>3", status=2)
     shown = run("show", "zerovl@2")

@@ -62,7 +62,7 @@ def _list(registry: Registry, _: str, arguments: argparse.Namespace) -> None:
     if not found:
         names = registry.names()
         print(
-            f"no version of {', '.join(names)} in {registry.store.describe()} is like that"
+            f"no version of {', '.join(names)} in {registry.store.describe()} has all that --where and --tag ask for"
             if names
             else f"no models in {registry.store.describe()}; `dvc repro register` publishes one"
         )

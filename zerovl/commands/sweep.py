@@ -89,10 +89,10 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
         ZeroVLError: a key or a value is wrong, before anything runs; or files differ from the commit, whose name the
             trials have.
     """
-    if budget.trials < 1 or budget.hours < 0.0:
-        raise ZeroVLError(
-            f"--trials {budget.trials} --hours {budget.hours}: give at least one trial, and no less than 0"
-        )
+    if budget.trials < 1:
+        raise ZeroVLError(f"--trials {budget.trials}: give 1 or more")
+    if budget.hours < 0.0:
+        raise ZeroVLError(f"--hours {budget.hours:g}: give 0 or more")
     commit = _clean_head(here.root)
     dvc_locks.require(here.root)
     possible = combinations(changes, commit)

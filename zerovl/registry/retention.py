@@ -124,4 +124,4 @@ def reasons(
 
 def _require_unprotected(registry: Registry, version: Version) -> None:
     if reason := protected(registry, version.name).get(version.number):
-        raise ZeroVLError(f"{version.reference} is not retired: {reason}; move the alias, or take the tag, first")
+        raise ZeroVLError(f"{version.reference} is not retired: {reason}; move the alias or remove the tag first")

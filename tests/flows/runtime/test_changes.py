@@ -61,6 +61,7 @@ def test_other_data_or_code_is_new(root: Path, path: str) -> None:
         file.write("# changed\n")
     git(root, "add", path)
     assert changes.made_before(root, settings, [made]) is None
+    assert changes.why_new(root, settings, [made]) == f"zerovl@1 has the same parameters, but {path} changed since"
     commit(root, "changed")
     assert changes.made_before(root, settings, [made]) is None
     again = release(settings, git(root, "rev-parse", "HEAD"))
@@ -72,15 +73,28 @@ def test_other_parameters_are_new_and_so_is_what_cannot_be_compared(root: Path) 
     assert changes.made_before(root, settings_of(root, "train.lr=0.5"), [release(settings, head)]) is None
     dirty = release(settings, head, dirty=True)
     assert changes.made_before(root, settings, [dirty]) is None
-    said = changes.of_uncommitted_files(settings, [dirty])
+    said = changes.why_new(root, settings, [dirty])
     assert said.startswith(
         f"zerovl@1 has the same parameters, but was made with files that differ from commit {head[:12]}"
     )
-    assert changes.of_uncommitted_files(settings_of(root, "train.lr=0.5"), [dirty]) == ""
-    assert changes.of_uncommitted_files(settings, [release(settings, head)]) == ""
+    none = "none of the newest 20 releases has the same parameters"
+    assert changes.why_new(root, settings_of(root, "train.lr=0.5"), [dirty]) == none
     assert changes.made_before(root, settings, [release(settings, "0" * 40)]) is None
+    lost = changes.why_new(root, settings, [release(settings, "0" * 40)])
+    assert lost == "zerovl@1 has the same parameters, but this checkout does not have its commit 000000000000"
     assert changes.made_before(root, settings, [release(settings, None)]) is None
     assert changes.made_before(root, settings, []) is None
+
+
+def test_of_many_changed_files_the_first_are_named(root: Path) -> None:
+    settings = settings_of(root)
+    made = release(settings, git(root, "rev-parse", "HEAD"))
+    for name in "abcde":
+        (root / "zerovl" / f"{name}_new.py").touch()
+    commit(root, "five modules")
+    assert changes.why_new(root, settings, [made]).endswith(
+        "but zerovl/a_new.py, zerovl/b_new.py, zerovl/c_new.py and 2 more changed since"
+    )
 
 
 def test_settings_of_the_machine_are_nothing_new(root: Path) -> None:
