@@ -8,7 +8,18 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.browser import CHROMIUM, keep, open_artifact, open_deployment, open_tab, shows, submit
+from tests.support.browser import (
+    CHROMIUM,
+    choose_setting,
+    keep,
+    open_artifact,
+    open_deployment,
+    open_form,
+    open_tab,
+    progress_of_training,
+    shows,
+    submit,
+)
 from tests.support.factory import Factory
 from tests.support.prefect_api import wait_for
 
@@ -35,31 +46,21 @@ def test_deployments_with_their_schedule(factory: Factory, page: Page) -> None:
 
 
 def test_custom_run_is_a_form_with_descriptions(factory: Factory, page: Page) -> None:
-    open_deployment(factory, page, "train")
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("Custom run", exact=True).click()
+    open_form(factory, page)
     for text in (
         "params.yaml: as it stands at the revision; demo: the defaults; else a file of recipes/",
         "what becomes of the model: nothing, a version, or also the alias if the gate passes it",
         "branch, tag or commit of code, parameters and data",
     ):
         shows(page, text)
-    offered = page.locator(".schema-form-property-array-list").first
-    offered.get_by_role("button", name="Add item").click()
-    offered.locator(".p-select-button__control").click()
-    page.keyboard.type("learning rate")  # a word of its sentence finds the key
-    page.get_by_text("train.lr: peak learning rate (demo: 0.001)").locator("visible=true").click()
+    field = choose_setting(page, "learning rate", "train.lr: peak learning rate (demo: 0.001)")
     for value in ("much", "3e-4"):
-        offered.locator("textarea").fill(value)
+        field.fill(value)
         if value == "much":
             submit(page, "'much' does not match")  # beside its field, and no run is made
     page.mouse.wheel(0, -20_000)
     keep(page, "custom-run")
     assert not factory.runs_of("train")
-
-
-def progress_of_training(factory: Factory, run: str) -> str:
-    return str(factory.artifacts(run).get("progress-train", {}).get("description"))
 
 
 def test_quick_run_to_the_end_with_its_artifacts(factory: Factory, page: Page, first_run: str) -> None:

@@ -1,9 +1,6 @@
 """Prefect's UI in a real browser. `SCREENSHOTS=folder` keeps pictures of what the tests look at.
 
-Those of docs/ are made again by
-
-    SCREENSHOTS=docs pytest -n 0 --basetemp=/tmp/zerovl tests/flows/test_browser.py tests/flows/test_killed_runs.py \\
-        -k "deployments or custom_run or quick_run or cancelled_run_and"
+Those of docs/ are made by `python -m benchmarks.ui_pictures`.
 """
 
 from __future__ import annotations
@@ -16,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from tests.support.factory import Factory
-from tests.support.prefect_api import wait_for
+from tests.support.prefect_api import PrefectApi, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+WIDTH, HEIGHT = 1280, 860  # pixels
 _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -34,7 +31,7 @@ def open_browser() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
-            page = browser.new_page(viewport={"width": 1280, "height": 860})
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.set_default_timeout(120_000)
             expect.set_options(timeout=120_000)
             yield page
@@ -42,18 +39,40 @@ def open_browser() -> Iterator[Page]:
             browser.close()
 
 
-def keep(page: Page, name: str) -> None:
-    if SCREENSHOTS:
+def keep(page: Page, name: str, folder: str = SCREENSHOTS) -> None:
+    """Keep a picture of the page as FOLDER/ui-NAME.png; none where no folder is named."""
+    if folder:
         page.wait_for_timeout(1500)  # animations
-        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.NONE).save(Path(SCREENSHOTS, f"ui-{name}.png"), optimize=True)
+        picture.quantize(256, dither=Image.Dither.NONE).save(Path(folder, f"ui-{name}.png"), optimize=True)
 
 
-def open_deployment(factory: Factory, page: Page, name: str) -> None:
+def open_deployment(factory: PrefectApi, page: Page, name: str) -> None:
     page.goto(f"{factory.url}/deployments")
     page.get_by_role("link", name=name, exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).wait_for()
+
+
+def open_form(factory: PrefectApi, page: Page) -> None:
+    """Open the form of a custom run of the deployment `train`."""
+    open_deployment(factory, page, "train")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run", exact=True).click()
+
+
+def choose_setting(page: Page, word: str, line: str) -> Locator:
+    """Add a setting to the form, found by a word of its sentence; returns the field of its value."""
+    offered = page.locator(".schema-form-property-array-list").first
+    offered.get_by_role("button", name="Add item").click()
+    offered.locator(".p-select-button__control").click()
+    page.keyboard.type(word)
+    page.get_by_text(line).locator("visible=true").click()
+    return offered.locator("textarea")
+
+
+def progress_of_training(factory: PrefectApi, run: str) -> str:
+    return str(factory.artifacts(run).get("progress-train", {}).get("description"))
 
 
 def press(page: Page, request: str, *clicks: Callable[[], None]) -> None:
@@ -67,7 +86,7 @@ def press(page: Page, request: str, *clicks: Callable[[], None]) -> None:
     raise AssertionError(f"the server refused {request}: {answer.value.status} {answer.value.text()}")
 
 
-def press_quick_run(factory: Factory, page: Page) -> str:
+def press_quick_run(factory: PrefectApi, page: Page) -> str:
     """Start the deployment `train` by its button; returns the run."""
     known = {row["id"] for row in factory.api("POST", "/flow_runs/filter", {})}
     open_deployment(factory, page, "train")
@@ -84,7 +103,7 @@ def press_quick_run(factory: Factory, page: Page) -> str:
     return run
 
 
-def press_cancel(factory: Factory, page: Page, run: str) -> None:
+def press_cancel(factory: PrefectApi, page: Page, run: str) -> None:
     page.goto(f"{factory.url}/runs/flow-run/{run}")
     confirm = page.get_by_role("dialog").get_by_role("button", name="Confirm", exact=True)
     press(page, "set_state", page.get_by_role("button", name="Cancel", exact=True).first.click, confirm.click)
@@ -107,7 +126,7 @@ def shows(page: Page, text: str, exact: bool = False) -> None:
     expect(page.get_by_text(text, exact=exact).locator("visible=true").first).to_be_visible()
 
 
-def open_artifact(factory: Factory, page: Page, run: str, key: str) -> None:
+def open_artifact(factory: PrefectApi, page: Page, run: str, key: str) -> None:
     """Open the page of a run's newest artifact of this name; the tab of a run shows more cards only as one scrolls."""
     artifact = wait_for(f"the artifact {key}", lambda: factory.artifacts(run).get(key))
     for last in (False, False, True):
