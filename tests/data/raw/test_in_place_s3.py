@@ -115,15 +115,15 @@ def test_batches_of_tars_on_s3_on_the_disk_and_packed(tmp_path: Path, moto_bucke
     assert {path.stem for path in cache.iterdir()} == {shard.tar for shard in remote.splits["web", "train"].shards}
 
 
-def test_an_object_that_goes_between_two_listings(
+def test_an_object_that_goes_once_it_was_listed(
     tmp_path: Path, moto_bucket: str, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_good(tmp_path / "objects/0.tar", 0)
     write_good(tmp_path / "objects/1.tar", 10)
     source = upload(tmp_path / "objects", moto_bucket)
-    listed = s3_source.list_tars(source["path"])
+    listed = s3_source.tar_states(source["path"])
     s3.client().delete_object(Bucket=moto_bucket, Key="web/1.tar")
-    monkeypatch.setattr(s3_source, "list_tars", lambda uri: listed)
+    monkeypatch.setattr(s3_source, "tar_states", lambda uri: listed)
     with pytest.raises(ZeroVLError, match=rf"s3://{moto_bucket}/web/1\.tar: cannot fetch it"):
         raw_sources.run_sources(tmp_path, source)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import raw_sources, s3
 from tests.support.raw_sources import run_sources
-from zerovl.data.raw import s3_source
+from zerovl.data.raw import s3_source, webdataset
 from zerovl.errors import ZeroVLError
 
 
@@ -47,6 +48,32 @@ def test_source_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_buck
         run_sources(tmp_path, {"name": "w", "path": f"s3://{moto_bucket}/void"})
 
 
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+def test_a_prefix_is_listed_once_a_prepare(
+    tars: str, tmp_path: Path, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With both splits, and a tar in another folder; a request lists 1,000 objects."""
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")
+    client = s3.client()
+    for number, folder in enumerate(("train", "valid", "other")):
+        path = tmp_path / f"{folder}.tar"
+        raw_sources.write_tar(path, raw_sources.sample(str(number), number))
+        client.upload_file(str(path), moto_bucket, f"web/{folder}/0.tar")
+    listed, asked = list[str](), list[str]()
+    monkeypatch.setattr(webdataset, "samples_stated_beside", asked.append)
+
+    def note(params: dict[str, Any], **_: object) -> None:
+        listed.append(params["query_string"]["prefix"])
+
+    s3_source._bucket(moto_bucket).client.meta.events.register("before-call.s3.ListObjectsV2", note)
+    manifest = run_sources(tmp_path, {"name": "w", "path": f"s3://{moto_bucket}/web", "tars": tars})
+    assert [manifest.pairs("w", split) for split in ("train", "valid")] == [1, 1]
+    assert listed == ["web/"]
+    run_sources(tmp_path, {"name": "w", "path": f"s3://{moto_bucket}/web", "tars": tars})
+    assert listed == ["web/"] * 2  # what is there by then
+    assert not asked  # what lies beside a tar is of interest where it is damaged
+
+
 def test_fetched_tars_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in range(6):
         raw_sources.write_tar(
@@ -60,7 +87,7 @@ def test_fetched_tars_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path.write_bytes((tmp_path / "store" / Path(uri).name).read_bytes())
         most = max(most, len(list(folder.iterdir())))
 
-    monkeypatch.setattr(s3_source, "list_tars", lambda uri: [f"{uri}/{shard}.tar" for shard in range(6)])
+    monkeypatch.setattr(s3_source, "tar_states", lambda uri: {f"{uri}/{shard}.tar": "" for shard in range(6)})
     monkeypatch.setattr(s3_source, "fetch", fetch)
     manifest = run_sources(tmp_path, {"name": "w", "path": "s3://store/x"}, shard_samples=4)
     assert (manifest.pairs("w", "train"), raw_sources.errors(manifest, "w")) == (18, {})
@@ -73,4 +100,4 @@ def test_s3_source_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3.exceptions", None)
     s3_source._bucket.cache_clear()
     with pytest.raises(ZeroVLError, match="need boto3"):
-        s3_source.list_tars("s3://bucket/cc3m")
+        s3_source.tar_states("s3://bucket/cc3m")

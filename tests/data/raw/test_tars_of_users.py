@@ -156,18 +156,30 @@ def test_what_a_cut_tar_has_lost_is_counted(
     )
 
 
-def test_a_tar_in_place_that_was_whole_has_lost_what_its_index_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["here", "on S3"])
+def test_a_tar_in_place_that_was_whole_has_lost_what_its_index_had(
+    place: str, tmp_path: Path, moto_bucket: str
+) -> None:
     """Nothing lies beside it; `prepare` has read it when it was whole."""
     path, source = tmp_path / "raw/w/0.tar", {"name": "w", "path": "raw/w", "tars": "in_place"}
     raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(20)]))
-    assert raw_sources.run_sources(tmp_path, source).pairs("w", "train") == 20
     whole = path.read_bytes()
+
+    def write(data: bytes) -> None:
+        path.write_bytes(data)
+        if place == "on S3":
+            s3.client().put_object(Bucket=moto_bucket, Key="w/0.tar", Body=data)
+
+    if place == "on S3":
+        source["path"] = f"s3://{moto_bucket}/w"
+    write(whole)
+    assert raw_sources.run_sources(tmp_path, source).pairs("w", "train") == 20
     for share in (0.6, 0.4):  # twice: what was known of the whole tar stays known
-        path.write_bytes(whole[: int(share * len(whole))])
+        write(whole[: int(share * len(whole))])
         info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
         assert 0 < info.pairs < 15
         assert info.broken == 20 - info.pairs
-    path.write_bytes(whole)
+    write(whole)
     info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
     assert (info.pairs, info.broken) == (20, 0)
 

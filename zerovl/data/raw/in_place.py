@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from zerovl.data.placed_tars import PlacedPicture, TarPlace
-from zerovl.data.raw import s3_source, webdataset
+from zerovl.data.raw import webdataset
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source, is_remote
 from zerovl.data.raw.pack import PackAll, Packed, Stored, Unit, pack_with, read_picture
@@ -116,11 +116,9 @@ class TarsInPlace:
 
     def _tasks(self, source: Source, split: str) -> list[TarTask]:
         tars = webdataset.split_tars(source, split)
-        # Listed after the names: a tar that is uploaded meanwhile is left out, and one that is removed has no state.
-        states = s3_source.tar_states(source.path) if is_remote(source.path) else None
         tasks = []
         for name, path in tars:
-            state = states.get(path, "gone") if states is not None else _state(path)
+            state = _state(path) if source.listed is None else source.listed.states[path]
             folder = str(self.workspace.tar_indexes)
             place = self._place(path)
             tasks.append(TarTask(name, path, place, state, folder, str(self.scratch), self.max_pixels))

@@ -14,6 +14,7 @@ from typing import Protocol
 from zerovl import s3
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.records import Reading
+from zerovl.data.raw.s3_source import ListedTars
 
 SPLITS = ("train", "valid")
 
@@ -67,6 +68,7 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
     pictures: str = ""
     sources_inside: tuple[str, ...] = ()  # paths of other sources that lie in its folder
+    listed: ListedTars | None = None  # of one on S3: a prefix of many tars takes many requests, so once for all who ask
 
 
 def is_remote(path: str) -> bool:

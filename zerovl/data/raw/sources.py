@@ -9,6 +9,7 @@ from pathlib import Path
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.records import is_debris
+from zerovl.data.raw.s3_source import ListedTars
 from zerovl.data.raw.table_files import is_table
 from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, SourceParams
@@ -70,7 +71,8 @@ def _resolve(settings: SourceParams, root: Path, places: list[str]) -> Source:
     _check_settings(settings, layout)
     options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
     inside = tuple(place for place in places if place.startswith(f"{path}/"))
-    source = Source(settings.name, path, layout, (), **options, sources_inside=inside)
+    listed = ListedTars(path) if remote else None
+    source = Source(settings.name, path, layout, (), **options, sources_inside=inside, listed=listed)
     present = layout.splits(source)
     splits = tuple(split for split in present if split in settings.splits)
     if not splits:

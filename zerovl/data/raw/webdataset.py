@@ -25,6 +25,7 @@ from zerovl.text_format import plural
 
 _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
+_SPLIT_OF_FOLDER = {"": "train", "train": "train", "valid": "valid"}
 _EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 _SHOWN = 3  # names of tars in a line
 
@@ -39,11 +40,11 @@ class WebDataset:
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a tar where one of the splits would have it."""
-        return any(any(_tars(str(folder), split).values()) for split in _EVALUATED)
+        return any(any(_local_tars(str(folder), split).values()) for split in _EVALUATED)
 
     def splits(self, source: Source) -> list[str]:
         """Return the splits that have tars; warns of tars that lie where none has them."""
-        tars = _tars(source.path, source.evaluation_split)
+        tars = _tars(source)
         if names := _tars_elsewhere(source, tars):
             logger().warning(
                 f"source {source.name!r}: {plural(len(names), 'tar')} in other folders than train/ and valid/ "
@@ -63,29 +64,35 @@ class WebDataset:
 
 def split_tars(source: Source, split: str) -> list[tuple[str, str]]:
     """Return (name for messages, path or address) of each tar of a split, in their order."""
-    tars = _tars(source.path, source.evaluation_split)[split]
+    tars = _tars(source)[split]
     return [(tar if is_remote(tar) else str(Path(tar).relative_to(source.path)), tar) for tar in tars]
 
 
 def tar_records(source: Source, split: str, max_caption_bytes: int) -> TarRecords:
     """Return what makes records of the samples of a split's tars."""
-    first_id = SECOND_RUN if split == "valid" and _tars(source.path, source.evaluation_split)["train"] else 0
+    first_id = SECOND_RUN if split == "valid" and _tars(source)["train"] else 0
     return TarRecords(first_id, max_caption_bytes, _caption_reader(source))
 
 
-def _tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
+def _tars(source: Source) -> dict[str, list[str]]:
     """Return split -> its tars: those in `train/` and `valid/`; tars of the folder itself are train.
 
-    Of a set for retrieval those of its `evaluation_split` are valid.
+    Of a set for retrieval on this machine those of its `evaluation_split` are valid.
     """
-    remote = is_remote(path)
-    splits = {"": "train", "train": "train", "valid": "valid"}
-    if not remote and _says_retrieval(path):
-        splits[evaluation_split] = "valid"
-    local = [] if remote else [file for folder in splits for file in Path(path, folder).glob("*.tar")]
-    everything = s3_source.list_tars(path) if remote else [str(file) for file in sorted(local)]
+    if source.listed is None:
+        return _local_tars(source.path, source.evaluation_split)
+    return _by_split(source.path, source.listed.states, _SPLIT_OF_FOLDER)
+
+
+def _local_tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
+    splits = _SPLIT_OF_FOLDER | ({evaluation_split: "valid"} if _says_retrieval(path) else {})
+    tars = sorted(file for folder in splits for file in Path(path, folder).glob("*.tar"))
+    return _by_split(path, map(str, tars), splits)
+
+
+def _by_split(path: str, tars: Iterable[str], splits: dict[str, str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for tar in everything:
+    for tar in tars:
         folder, _, rest = tar[len(path) + 1 :].rpartition("/")
         if rest and folder in splits and not is_debris(rest):
             found[splits[folder]].append(tar)
@@ -100,7 +107,7 @@ def _tars_elsewhere(source: Source, tars: dict[str, list[str]]) -> list[str]:
     path = source.path
     if not is_remote(path) and _says_retrieval(path):
         return []
-    below = s3_source.list_tars(path) if is_remote(path) else [str(file) for file in sorted(Path(path).rglob("*.tar"))]
+    below = map(str, sorted(Path(path).rglob("*.tar"))) if source.listed is None else source.listed.states
     read = {tar for of_split in tars.values() for tar in of_split}
     of_others = tuple(f"{place}/" for place in source.sources_inside)
     names = (tar[len(path) + 1 :] for tar in below if tar not in read and not tar.startswith(of_others))
