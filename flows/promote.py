@@ -9,6 +9,7 @@ from flows.forms import Alias, Release, Why
 from flows.runtime import failure_log
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
+from zerovl.release.refusal import require_passed
 
 
 @flow(name="promote")
@@ -27,9 +28,10 @@ def promote(release: Release, why: Why, alias: Alias = "production", over_the_ga
     return registry_command.run(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")
 
 
-def check(release: str, **_others: object) -> None:
-    """Raise `ZeroVLError` where there is no such release."""
-    user_registry(Paths.here()).resolve(release)
+def check(release: str, alias: str, over_the_gate: bool, **_others: object) -> None:
+    """Raise `ZeroVLError` where there is no such release, or the gate refused it and nobody says that it is known."""
+    registry = user_registry(Paths.here())
+    require_passed(registry, registry.resolve(release), alias, over_the_gate)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,17 @@ def test_a_release_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         command.main(promote.promote, promote.check)
 
 
+def test_a_release_that_the_gate_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(registry, {"model.safetensors": b"worse"}, verdict={"passed": False, "reasons": []})
+    given = ["promote", "--release", "zerovl@2", "--why", "a test"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit, match=r"^flows\.promote: zerovl@2 was refused by the gate: .*--over-the-gate"):
+        command.main(promote.promote, promote.check)
+    monkeypatch.setattr(sys, "argv", [*given, "--over-the-gate"])
+    with pytest.raises(SystemExit, match="the flow begins"):
+        command.main(promote.promote, promote.check)
+
+
 @pytest.mark.parametrize(
     ("git", "why"),
     [(None, "was made outside git"), ({"commit": "3f2a" * 10, "dirty": True}, "commit before `dvc repro`")],

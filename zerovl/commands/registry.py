@@ -18,6 +18,7 @@ from zerovl.registry.stores import open_store
 from zerovl.release import hooks, provenance, records_json, score_tables, version_filter
 from zerovl.release.gate import Reason, in_one_line
 from zerovl.release.promote import promote, rollback
+from zerovl.release.refusal import refused, require_passed
 from zerovl.release.version_filter import VersionFilter
 from zerovl.text_format import answer, file_size, plural, table
 
@@ -200,8 +201,7 @@ def _checked(version: Version) -> dict[str, Any]:
 def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
     version = registry.resolve(reference)
     before = registry.current(version.name, arguments.alias)
-    if before is None or before.version != version.number:
-        _check_gate(version, arguments)
+    require_passed(registry, version, arguments.alias, arguments.over_the_gate and bool(arguments.why.strip()))
     move = promote(
         registry,
         version,
@@ -218,22 +218,9 @@ def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) 
             f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
         )
     lines = _move_lines(before, move)
-    if _refused(version.verdict):
+    if refused(version.verdict):
         lines.append(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
     print(answer(arguments.json, records_json.moved(before, move), *lines))
-
-
-def _check_gate(version: Version, arguments: argparse.Namespace) -> None:
-    """Raise `ZeroVLError` where the gate refused a version and nobody takes it on themselves, with a reason."""
-    if _refused(version.verdict) and not (arguments.over_the_gate and arguments.why.strip()):
-        raise ZeroVLError(
-            f"{version.reference} was refused by the gate: {in_one_line(version.verdict)}. To promote it all the same, "
-            "say so and why, for the history: --over-the-gate --why TEXT"
-        )
-
-
-def _refused(verdict: Mapping[str, Any] | None) -> bool:
-    return verdict is not None and not verdict.get("passed", True)
 
 
 def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
@@ -262,7 +249,7 @@ def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     for index, (move, label, origin) in enumerate(zip(moves, labels, origins, strict=True)):
         print(f"move {move.number}" + (f" ({alias} now)" if index == 0 else ""))
         what = _WHAT.get(move.action, move.action)
-        if move.action == "promote" and _refused(move.verdict):
+        if move.action == "promote" and refused(move.verdict):
             what += " over the gate"
         lines = [
             ("Date", f"{move.when[:19].replace('T', ' ')} UTC"),
