@@ -9,7 +9,9 @@ import pytest
 import webdataset
 
 from tests.support.raw_sources import jpeg, sample, write_tar
+from zerovl.data.raw import tar_keys
 from zerovl.data.raw.tar_captions import caption_a_line, caption_reader, one_caption
+from zerovl.data.streams import tar_stream
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
 from zerovl.errors import ZeroVLError
@@ -121,6 +123,22 @@ def test_what_webdataset_passes_over_is_read_or_counted(tmp_path: Path) -> None:
             "file name '../4.jpg' leaves its folder": 1,
         },
     )
+
+
+def test_what_is_held_and_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More keys of one beginning than are held; with more halves than are remembered some count twice, none never."""
+    keys, path = [f"2021.{number:03d}" for number in range(250)], tmp_path / "0.tar"
+    pictures, texts = [(f"{key}.jpg", b"picture") for key in keys], [(f"{key}.txt", b"text") for key in keys]
+    write_tar(path, [member for pair in zip(pictures, texts, strict=True) for member in pair])
+    assert read(path) == (keys, {})
+    write_tar(path, [*pictures, *texts])
+    found, lost = read(path)
+    assert (found, lost) == ([], {next(iter(lost)): 250})
+    assert next(iter(lost)).startswith("its members do not lie together; `tar --sort=name`")
+    monkeypatch.setattr(tar_stream, "_MOST_HALVES", 20)
+    monkeypatch.setattr(tar_keys, "_REMEMBERED", 20)
+    found, lost = read(path)
+    assert (found, sum(lost.values())) == ([], 500)
 
 
 def test_captions_of_another_key_and_of_lines(tmp_path: Path) -> None:
