@@ -70,6 +70,7 @@ NOT_COUNTED = {
     "zerovl.distributed.heartbeats": _SUPERVISION,
     "zerovl.distributed.helpers": _SUPERVISION,
     "zerovl.distributed.helper_processes": _SUPERVISION,
+    "zerovl.distributed.siblings": _SUPERVISION,
     "zerovl.distributed.watchdog": _SUPERVISION,
     "zerovl.engine.progress": _WORDS,
     "zerovl.evaluation.gate_sources": "it refuses parameters, and shapes nothing of what is accepted",

@@ -21,7 +21,8 @@ from zerovl.distributed import exits
 from zerovl.distributed.activity import SAVING, Activity
 from zerovl.distributed.heartbeats import Heartbeat, Heartbeats, blamed_ranks, stuck_message
 from zerovl.distributed.ranks import Ranks
-from zerovl.distributed.watchdog import Watchdog, _end_siblings
+from zerovl.distributed.siblings import end_siblings
+from zerovl.distributed.watchdog import Watchdog
 from zerovl.errors import ZeroVLError
 
 LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
@@ -214,7 +215,7 @@ def test_a_sibling_that_ends_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPat
         raise ProcessLookupError
 
     monkeypatch.setattr(os, "kill", gone)
-    _end_siblings([Heartbeat(0, socket.gethostname(), os.getpid(), 1, 0, 0, "computing", False, 0.0)])
+    end_siblings([Heartbeat(0, socket.gethostname(), os.getpid(), 1, 0, 0, "computing", False, 0.0)])
     assert tried == [signal.SIGUSR2, signal.SIGKILL]
 
 

@@ -20,10 +20,12 @@ from zerovl.objective.loss import LOSSES, SoftmaxLoss
 from zerovl.params import Params
 from zerovl.params_file import from_recipe
 from zerovl.planning import gpus, plan, show
-from zerovl.planning.calibrate import Calibration, _costs
+from zerovl.planning.calibrate import Calibration
 from zerovl.planning.make import Options, make_plan
-from zerovl.planning.plan import Model, Plan, Target
+from zerovl.planning.plan import Model, Plan
 from zerovl.planning.planned_model import planned_architecture
+from zerovl.planning.target import Target
+from zerovl.planning.timed_steps import costs
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.activations import Activations, Line
 from zerovl.sizing.footprint import BatchLayout, ModelSize, Workload, footprint
@@ -256,9 +258,9 @@ def test_measured_speed_waits_for_the_slower_of_steps_and_loader(monkeypatch: py
 
 
 def test_costs_are_solved_for_and_bounded() -> None:
-    assert _costs([5.0, 14.0, 12.0], micro_batches=4, kept=2) == pytest.approx((3.0, 2.0, 2.0))
-    assert _costs([6.0, 6.0, 5.0], micro_batches=1, kept=1) == pytest.approx((6.0, 5.0, 0.0))  # nothing to solve for
-    twice, once, rest = _costs([9.0, 8.0, 1.0], micro_batches=4, kept=1)  # timed beside a noisy neighbour
+    assert costs([5.0, 14.0, 12.0], micro_batches=4, kept=2) == pytest.approx((3.0, 2.0, 2.0))
+    assert costs([6.0, 6.0, 5.0], micro_batches=1, kept=1) == pytest.approx((6.0, 5.0, 0.0))  # nothing to solve for
+    twice, once, rest = costs([9.0, 8.0, 1.0], micro_batches=4, kept=1)  # timed beside a noisy neighbour
     assert (twice, once, rest) == pytest.approx((1.0, 0.5, 4.0))
 
 

@@ -9,7 +9,7 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.objective.mixup import Mix
 from zerovl.planning import plan
-from zerovl.planning.calibrate import _Repeated
+from zerovl.planning.timed_steps import Repeated
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.footprint import BatchLayout
 from zerovl.sizing.shape_only_model import Parameters
@@ -17,7 +17,7 @@ from zerovl.sizing.shape_only_model import Parameters
 CPU = torch.device("cpu")
 
 
-class Counting(_Repeated):
+class Counting(Repeated):
     """Counts what a rank of W receives."""
 
     def __init__(self, world_size: int) -> None:

@@ -11,9 +11,10 @@ def add_to(commands: Subparsers) -> None:
     """Add the command."""
 
     def run(arguments: argparse.Namespace) -> None:
-        from zerovl.commands import registry, registry_notes, registry_retention
+        from zerovl.commands import registry, registry_moves, registry_notes, registry_retention
 
-        registry.run(arguments, {**registry_notes.ACTIONS, **registry_retention.ACTIONS})
+        further = {**registry_moves.ACTIONS, **registry_notes.ACTIONS, **registry_retention.ACTIONS}
+        registry.run(arguments, further)
 
     def run_add(arguments: argparse.Namespace) -> None:
         from zerovl.commands import registry_add

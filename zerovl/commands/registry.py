@@ -1,4 +1,4 @@
-"""`zerovl registry ACTION`: look at releases, fetch them, move aliases."""
+"""`zerovl registry ACTION`: look at releases and fetch them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder, holder_from
 from zerovl.evaluation.metrics import HEADLINE, headline_part, value_of
 from zerovl.registry import cache, fetch, notes, transfer
-from zerovl.registry.records import Move, Version
+from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry, split_reference
 from zerovl.registry.stores import open_store
-from zerovl.release import hooks, provenance, records_json, score_tables, version_filter
+from zerovl.release import hooks, records_json, score_tables, version_filter
 from zerovl.release.gate import Reason, in_one_line
-from zerovl.release.promote import promote, rollback
-from zerovl.release.refusal import refused, require_passed
+from zerovl.release.refusal import refused
 from zerovl.release.version_filter import VersionFilter
 from zerovl.text_format import answer, file_size, plural, table
 
@@ -38,8 +37,6 @@ def run(arguments: argparse.Namespace, further: Mapping[str, Action]) -> None:
         "show": _show,
         "pull": _pull,
         "verify": _verify,
-        "promote": _promote,
-        "rollback": _rollback,
         "history": _history,
         **further,
     }
@@ -84,7 +81,7 @@ def _row(version: Version, aliases: list[str], state: notes.State) -> tuple[str,
     return (
         version.name,
         str(version.number),
-        _minute(version.created),
+        minute(version.created),
         _headline(block),
         of if block else "-",
         f"{version.size / 1e6:.1f}",
@@ -106,7 +103,7 @@ def _show(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     print(
         _pairs(
             [
-                ("Registered", f"{_minute(version.created)} UTC by {version.by}"),
+                ("Registered", f"{minute(version.created)} UTC by {version.by}"),
                 ("Store", registry.store.describe()),
                 ("Identity", version.identity),
                 ("Code", code),
@@ -132,7 +129,7 @@ def _said(registry: Registry, version: Version) -> list[tuple[str, str]]:
     if state.retired:
         lines.append(("State", notes.sentence(version.reference, state)))
     return lines + [
-        ("Withdrawn", f"{path}, sha256 {each.withdrawn}, {_minute(note.when)} UTC by {note.by}: {note.text}")
+        ("Withdrawn", f"{path}, sha256 {each.withdrawn}, {minute(note.when)} UTC by {note.by}: {note.text}")
         for note in state.withdrawals
         for path, each in note.replaced.items()
     ]
@@ -198,46 +195,6 @@ def _checked(version: Version) -> dict[str, Any]:
     return {"reference": version.reference, "files": len(version.files), "bytes": version.size, "digests": "right"}
 
 
-def _promote(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
-    version = registry.resolve(reference)
-    before = registry.current(version.name, arguments.alias)
-    require_passed(registry, version, arguments.alias, arguments.over_the_gate and bool(arguments.why.strip()))
-    move = promote(
-        registry,
-        version,
-        arguments.alias,
-        why=arguments.why,
-        by=provenance.who_and_where(),
-        verdict=version.verdict,
-        after=before.number if before else 0,
-        hooks=hooks.of_folder(),
-    )
-    if move is None:
-        raise ZeroVLError(
-            f"{version.name}@{arguments.alias} was moved by someone else just now; look at "
-            f"`zerovl registry history {version.name}@{arguments.alias}` and run it again"
-        )
-    lines = _move_lines(before, move)
-    if refused(version.verdict):
-        lines.append(f"note: the gate refused {version.reference}; `zerovl registry show {version.reference}` says why")
-    print(answer(arguments.json, records_json.moved(before, move), *lines))
-
-
-def _rollback(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
-    name, alias = split_reference(reference)
-    before = registry.current(name, alias)
-    move = rollback(registry, name, alias, why=arguments.why, by=provenance.who_and_where(), hooks=hooks.of_folder())
-    print(answer(arguments.json, records_json.moved(before, move), *_move_lines(before, move)))
-
-
-def _move_lines(before: Move | None, move: Move) -> list[str]:
-    if before == move:
-        return [f"{move.name}@{move.alias} is version {move.version} already, since {_minute(move.when)} UTC"]
-    origin = f"version {before.version}" if before else "none"
-    told = f"{move.name}@{move.alias}: {origin} -> version {move.version} (every byte in the store compared)"
-    return [told, move.check] if move.check else [told]
-
-
 def _history(registry: Registry, reference: str, _: argparse.Namespace) -> None:
     name, alias = split_reference(reference)
     moves = registry.history(name, alias)
@@ -286,7 +243,8 @@ def _headline(block: Any) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _minute(when: str) -> str:
+def minute(when: str) -> str:
+    """Return date and minute of an ISO time, for people."""
     return when[:16].replace("T", " ")
 
 

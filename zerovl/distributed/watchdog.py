@@ -21,12 +21,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from zerovl.distributed import exits
 from zerovl.distributed.activity import SAVING, Activity
 from zerovl.distributed.heartbeats import STORE_SECONDS, Heartbeat, Heartbeats, blamed_ranks, stuck_message
+from zerovl.distributed.siblings import end_siblings
 
 BEAT_SECONDS = 2.0
 MISSED_BEATS = 4  # as many without a new one, and a rank counts as silent
@@ -217,7 +217,7 @@ class Watchdog:
         if silent:
             gone = ", ".join(beats[rank].where() if rank in beats else f"rank {rank}" for rank in sorted(silent))
             self._let_save()
-            _end_siblings([beats[rank] for rank in silent if rank in beats])
+            end_siblings([beats[rank] for rank in silent if rank in beats])
             text = f"rank {self._rank} leaves: {gone} does not answer"
             _say(text)
             exits.write_error_file(text, consequence=True)
@@ -244,7 +244,7 @@ class Watchdog:
             with suppress(RuntimeError):
                 beats = heartbeats.beats()
             time.sleep(2 * self._beat_seconds)  # blamed ranks that answer show their stacks first
-            _end_siblings([beats[rank] for rank in end["blamed_ranks"] if rank in beats])
+            end_siblings([beats[rank] for rank in end["blamed_ranks"] if rank in beats])
         exits.write_error_file(end["text"])
         exits.leave(exits.STUCK)
 
@@ -268,36 +268,6 @@ class Watchdog:
         exits.say(f"stacks of rank {self._rank}, pid {os.getpid()}:")
         with suppress(OSError, ValueError, RuntimeError):  # stderr is closed, or was never there
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
-
-
-def _end_siblings(beats: list[Heartbeat]) -> None:
-    """Kill ranks that do not answer, where they are children of the same launcher as this process.
-
-    The launcher would do it too, but a torchrun that is told to end waits as long for a stopped rank as
-    for one that saves. SIGUSR2 first: a rank that lives but cannot run Python code shows its stacks.
-    """
-    alive = [beat for beat in beats if beat.host == socket.gethostname() and _parent(beat.pid) == os.getppid()]
-    for beat in alive:
-        _send(beat.pid, signal.SIGUSR2)
-    if alive:
-        time.sleep(1)
-    for beat in alive:
-        if _parent(beat.pid) == os.getppid():
-            _send(beat.pid, signal.SIGKILL)
-
-
-def _send(pid: int, number: int) -> None:
-    with suppress(OSError):  # it may have ended since it was looked for
-        os.kill(pid, number)
-
-
-def _parent(pid: int) -> int | None:
-    """The parent of a process, on Linux."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return int(status.rpartition(")")[2].split()[1])
 
 
 def _say(text: str) -> None:

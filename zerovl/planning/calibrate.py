@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zerovl import heap, params_file
 from zerovl.data.batches.arrangement import arrange_by
@@ -34,26 +31,23 @@ from zerovl.data.batches.sides import ImageSide, Pictures, PicturesAsStored
 from zerovl.data.manifest import Manifest
 from zerovl.data.open_shards import ShardFiles, shard_root
 from zerovl.device import own_device
-from zerovl.distributed.ranks import Ranks
 from zerovl.engine.frozen_features import training_image_size
-from zerovl.engine.gradients import gradient_sum
 from zerovl.engine.optimiser import make_optimiser
 from zerovl.engine.precision import Precision
-from zerovl.engine.steps import DecoupledStep, PlainStep, StepContext
 from zerovl.errors import ZeroVLError
 from zerovl.memory import memory_in_use, peak_memory
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import from_architecture
-from zerovl.objective.loss import LOSSES, Loss
-from zerovl.objective.targets import Targets
+from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning.planned_model import planned_architecture
+from zerovl.planning.timed_steps import Steps, costs, interleaved, loss_seconds
 from zerovl.sizing.activations import Activations, measure, release
 from zerovl.sizing.batch_layout import size_of
 from zerovl.sizing.footprint import BatchLayout, Workload, footprint
 from zerovl.sizing.shape_only_model import apply_train_options
-from zerovl.sizing.synthetic import make_inputs, make_mix, tower_pass
+from zerovl.sizing.synthetic import make_mix, tower_pass
 from zerovl.text_format import plural
 from zerovl.training.features import training_transform
 from zerovl.training.inputs import tokenizer_folder
@@ -61,10 +55,8 @@ from zerovl.training.picture_route import gpu_problem
 from zerovl.training.start import find_start
 from zerovl.workspace import Workspace
 
-_REPEATS = 5
 _MICRO_BATCHES = 4  # pushed through in the longest step that is timed
 _LOADER_SECONDS = 5.0
-_LOSS_FLOPS = 5e12  # a larger loss is not run whole on the CPU
 
 
 @dataclass(frozen=True)
@@ -114,11 +106,11 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     activations = measure(model, run_towers, device)
     micro_batches = min(layout.micro_batches, _MICRO_BATCHES)
     kept = min(max(1, layout.kept_graphs), micro_batches)
-    steps = _Steps(params, model, precision, optimiser, layout, tokens)
-    times = _interleaved(
+    steps = Steps(params, model, precision, optimiser, layout, tokens)
+    times = interleaved(
         lambda: steps(1, 0), lambda: steps(micro_batches, 0), lambda: steps(micro_batches, kept), device=device
     )
-    forward_twice, once, rest = _costs(times, micro_batches, kept)
+    forward_twice, once, rest = costs(times, micro_batches, kept)
     unseen = peak_memory(device) - before - _tensors(params, model, activations, layout, micro_batches, kept)
     release(device)
     timed = BatchLayout(
@@ -126,7 +118,7 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
     )
     loss, larger_loss = LOSSES[params.train.loss], 0.0
     if timed.batch < layout.batch:
-        larger_loss = _loss_seconds(loss, model, layout) - _loss_seconds(loss, model, timed)
+        larger_loss = loss_seconds(loss, model, layout) - loss_seconds(loss, model, timed)
     return Calibration(
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -139,21 +131,6 @@ def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibratio
         unseen_bytes=max(0, unseen),
         loader_pairs_per_second=loader_rate,
     )
-
-
-def _costs(times: list[float], micro_batches: int, kept: int) -> tuple[float, float, float]:
-    """Seconds of a micro-batch that goes forward twice, of one with a kept graph, and of the rest of a step.
-
-    From steps with one micro-batch, with several, and with graphs kept. On a busy machine differences
-    of times are rough: they stay within what can be (a forward pass is at most half of a micro-batch).
-    """
-    one, several, with_kept = times
-    whole = several / micro_batches
-    forward_twice = whole
-    if micro_batches > 1:
-        forward_twice = min(max((several - one) / (micro_batches - 1), 0.5 * whole), whole)
-    forward = min(max(0.0, (several - with_kept) / kept), 0.5 * forward_twice)
-    return forward_twice, forward_twice - forward, several - micro_batches * forward_twice
 
 
 def _tensors(
@@ -169,87 +146,6 @@ def _tensors(
         ).total
         for graphs in {0, 0 if params.train.step == "plain" else kept}
     )
-
-
-class _Steps:
-    """Whole training steps of a chosen number of micro-batches."""
-
-    def __init__(
-        self,
-        params: Params,
-        model: DualEncoder,
-        precision: Precision,
-        optimiser: torch.optim.Optimizer,
-        layout: BatchLayout,
-        tokens: int,
-    ) -> None:
-        self._plain, self._precision, self._optimiser = params.train.step == "plain", precision, optimiser
-        ranks = Ranks(0, layout.world_size, precision.device, _Repeated(layout.world_size))
-        gradients = gradient_sum(model, ranks.collectives)
-        loss = LOSSES[params.train.loss]
-        self._context = StepContext(model, ranks, precision, loss, params.train.seed, gradients)
-        self._mix = make_mix(params.train.mixup)
-        self._inputs = make_inputs(model, layout.micro_batch, tokens, training_image_size(params))
-
-    def __call__(self, micro_batches: int, kept: int) -> None:
-        step = PlainStep(self._context) if self._plain else DecoupledStep(self._context, kept)
-        self._optimiser.zero_grad(set_to_none=True)
-        step([self._inputs] * micro_batches, self._mix, 0)
-        self._precision.scaler.step(self._optimiser)
-        self._precision.scaler.update()
-
-
-class _Repeated:
-    """W ranks that all hold what this one holds: right shapes, nothing sent."""
-
-    rank = 0
-
-    def __init__(self, world_size: int) -> None:
-        self.world_size = world_size
-
-    def gather(self, local: Tensor) -> Tensor:
-        return local.repeat(self.world_size, *[1] * (local.dim() - 1))
-
-    def reduce_scatter(self, partial: Tensor) -> Tensor:
-        return partial[: len(partial) // self.world_size].clone()
-
-    def sum(self, local: Tensor) -> Tensor:
-        return local
-
-    def start_sum(self, local: Tensor) -> Callable[[], object]:
-        return lambda: None
-
-
-def _interleaved(*runs: Callable[[], None], device: torch.device) -> list[float]:
-    """Median seconds of each, taken in turns after one round to warm up."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for round_ in range(1 + _REPEATS):
-        for run_, found in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
-            run_()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if round_:
-                found.append(time.perf_counter() - start)
-    return [statistics.median(found) for found in seconds]
-
-
-def _loss_seconds(loss: Loss, model: DualEncoder, layout: BatchLayout) -> float:
-    """Of forward and backward of the loss of a whole local batch; scaled up where that would take too long."""
-    device = model.temperature.device
-    width, local = model.architecture.embed_dim, layout.local
-    while device.type == "cpu" and local * loss.operations(local * layout.world_size, width) > _LOSS_FLOPS:
-        local //= 2
-    image, text = (torch.nn.functional.normalize(torch.randn(local, width, device=device)) for _ in range(2))
-
-    def once() -> None:
-        leaves = image.clone().requires_grad_(), text.clone().requires_grad_()
-        ranks = _Repeated(layout.world_size)
-        scalars = {name: getattr(model, name).detach() for name in loss.parameters}
-        loss(*leaves, scalars, Targets(), ranks).backward()
-
-    (seconds,) = _interleaved(once, device=device)
-    return seconds * (layout.local / local) ** 2
 
 
 def _loader(

@@ -14,6 +14,7 @@ from zerovl.params import Params, batch_problem
 from zerovl.planning import plan as planning
 from zerovl.planning.calibrate import calibrate
 from zerovl.planning.plan import Plan
+from zerovl.planning.target import find_target
 from zerovl.sizing.footprint import footprint
 from zerovl.text_format import plural
 from zerovl.training.run import check_ranks
@@ -35,7 +36,7 @@ class Options:
 
 def make_plan(params: Params, params_path: str, options: Options, workspace: Workspace) -> Plan:
     """Raises `ZeroVLError` where the parameters or options contradict each other or this machine."""
-    target = planning.find_target(params, options.ranks, options.gpu, options.gpu_memory, options.nodes)
+    target = find_target(params, options.ranks, options.gpu, options.gpu_memory, options.nodes)
     params, smaller = _smaller_micro_batch(params, target.world_size)
     check_ranks(params, target.world_size)
     if options.measure and target.kind == "cuda" and not uses_gpu():

@@ -6,53 +6,33 @@ Shapes: B global batch, b local pairs, n micro-batches of m, k of them with kept
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 from zerovl.data.batches.sampling import count_steps
 from zerovl.data.batches.visits import epoch_sizes
 from zerovl.data.manifest import Manifest
-from zerovl.device import gpu_count, uses_gpu
 from zerovl.engine.frozen_features import cached_sides, training_image_size
 from zerovl.errors import ZeroVLError
-from zerovl.memory import MARGIN, free_host_memory
+from zerovl.memory import MARGIN
 from zerovl.objective.loss import LOSSES
 from zerovl.params import Params
 from zerovl.planning import gpus
 from zerovl.planning.calibrate import Calibration
 from zerovl.planning.planned_model import planned_architecture
+from zerovl.planning.target import Target
 from zerovl.sizing import shape_only_model
 from zerovl.sizing.activations import Activations
 from zerovl.sizing.batch_layout import kept_graphs
 from zerovl.sizing.footprint import BatchLayout, Footprint, ModelSize, Workload, footprint
 from zerovl.sizing.micro_batch_search import candidates
 from zerovl.sizing.shape_only_model import Parameters, TowerFlops
-from zerovl.text_format import parse_size
 from zerovl.training.streamed_sources import streamed_sources
 from zerovl.workspace import Workspace
 
 _FLOAT = 4  # bytes
 # A larger micro-batch brings no speed, memory is better spent on kept graphs. Assumed, measured by micro_batch: auto.
 _LARGEST_MICRO_BATCH = {"cuda": 256, "cpu": 64}
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the run is to happen."""
-
-    kind: str  # cpu or cuda
-    name: str
-    world_size: int
-    memory: int  # bytes a rank
-    flops: float | None  # a second and rank, of large matrix products; None where nobody knows
-    nodes: int = 1
-
-    @property
-    def node_size(self) -> int:
-        """Ranks of a node."""
-        return self.world_size // self.nodes
 
 
 @dataclass(frozen=True)
@@ -132,43 +112,6 @@ class Plan:
             values[name]["total"] = getattr(self, name).total
         values["peak_memory"] = self.peak_memory
         return values
-
-
-def find_target(
-    params: Params, ranks: int | None, gpu: str | None, memory: str | None, nodes: int | None = None
-) -> Target:
-    """What the options of `zerovl plan` name, else this machine; raises `ZeroVLError` for what is not known."""
-    target = _find_target(params, ranks, gpu, memory)
-    if nodes is None:
-        return target
-    if nodes < 1 or target.world_size % nodes:
-        raise ZeroVLError(
-            f"--nodes {nodes}: {target.world_size} ranks are not a multiple of it; name nodes of as many ranks each, "
-            "and all their ranks with --gpus"
-        )
-    return replace(target, nodes=nodes)
-
-
-def _find_target(params: Params, ranks: int | None, gpu: str | None, memory: str | None) -> Target:
-    here = uses_gpu()
-    given = parse_size(memory, "--gpu-memory") if memory else None
-    if ranks is not None and ranks < 1:
-        raise ZeroVLError(f"--gpus {ranks}: give 1 or more")
-    if not (here or ranks or gpu or memory):
-        world = max(1, params.machine.ranks)
-        name = f"{world} CPU ranks of this machine" if world > 1 else "the CPU of this machine"
-        return Target("cpu", name, world, free_host_memory() // world, None)
-    properties = torch.cuda.get_device_properties(0) if here else None
-    row = gpus.named(gpu) if gpu else gpus.known(properties.name) if properties else None
-    world = ranks or params.machine.ranks or max(1, gpu_count())
-    total = given or (row.memory_gib << 30 if gpu and row else properties.total_memory if properties else None)
-    if total is None:
-        raise ZeroVLError("--gpus without a GPU on this machine: name one with --gpu, or its memory with --gpu-memory")
-    name = gpu or (properties.name if properties else "GPU")
-    rate = None
-    if row:
-        rate = 1e12 * (row.single if params.train.precision == "float32" else row.half)
-    return Target("cuda", f"{world} x {name}", world, total, rate)
 
 
 @dataclass(frozen=True)
