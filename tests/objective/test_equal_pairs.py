@@ -124,6 +124,24 @@ def test_softmax_is_at_rest_where_equal_captions_are_equally_near() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_softmax_asks_nothing_more_of_equal_captions_with_one_embedding(name: str) -> None:
+    """Their columns are one column: targets that are shared among them add up to the same. Sigmoid asks for more."""
+    index = torch.tensor([0, 0, 1, 2, 2, 2])
+    identities = torch.stack([index, torch.arange(6)], dim=1)
+    images, texts, temperature, bias = leaves(6)
+    captions = texts.detach()[:3].clone().requires_grad_()
+    found, expected = (
+        gradients(
+            tiled(name, torch.float64, 4)([images, captions[index], temperature, bias], targets, OneRank()),
+            *(images, captions, temperature),
+        )
+        for targets in (targets_of(6, "none", identities), Targets())
+    )
+    alike = [torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(found, expected, strict=True)]
+    assert alike == [name == "softmax"] * 4
+
+
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("side", ["none", "image", "text"])
 def test_equal_pairs_of_other_ranks_are_seen(
