@@ -1,14 +1,19 @@
-"""`zerovl search` of words in an index imports what reading words by BERT needs, which is neither torch nor a tower."""
+"""`zerovl search` of words in an index imports what reading words needs, which is neither torch nor a tower."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tests.support.clip_folders import make_clip, make_siglip
 from tests.support.fake_world import make_picture_folder
 from tests.support.paths import ROOT
 from zerovl import cli
+from zerovl.interop.import_folder import import_folder
 
 BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
 NOT_NEEDED = {
@@ -25,10 +30,22 @@ sys.exit(status)
 """
 
 
-def test_nothing_is_imported_that_words_do_not_need(tmp_path: Path) -> None:
+def imported_clip(folder: Path) -> Path:
+    import_folder(make_clip(folder / "theirs"), folder / "ours")
+    return folder / "ours"
+
+
+def imported_siglip(folder: Path) -> Path:
+    import_folder(make_siglip(folder / "theirs"), folder / "ours")
+    return folder / "ours"
+
+
+@pytest.mark.parametrize("make_model", [lambda folder: BUNDLE, imported_clip, imported_siglip])
+def test_nothing_is_imported_that_words_do_not_need(make_model: Callable[[Path], Path], tmp_path: Path) -> None:
+    model = str(make_model(tmp_path))
     pictures, index = make_picture_folder(tmp_path / "pictures"), tmp_path / "index"
-    assert cli.main(["index", str(BUNDLE), "--images", str(pictures), "--out", str(index)]) == 0
-    words = [str(BUNDLE), "a red box", "--index", str(index)]
+    assert cli.main(["index", model, "--images", str(pictures), "--out", str(index)]) == 0
+    words = [model, "a red box", "--index", str(index)]
     done = subprocess.run(
         [sys.executable, "-c", _SEARCH, *words], cwd=ROOT, capture_output=True, text=True, check=False
     )

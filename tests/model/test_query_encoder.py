@@ -1,4 +1,4 @@
-"""BERT's text tower by NumPy alone, against the one of transformers, and what is left to that one."""
+"""A bundle's text half by NumPy alone, with BERT, against the one of transformers, and what is left to that one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def in_bfloat16(weights: Weights) -> None:
         ({}, {"hidden_act": "relu"}, lambda weights: None),
         ({}, {"is_decoder": True}, lambda weights: None),
         ({}, {"position_embedding_type": "relative_key"}, lambda weights: None),
-        ({}, {"model_type": "roberta"}, lambda weights: None),
+        ({}, {"model_type": "albert"}, lambda weights: None),
         ({"pooling": "end"}, {}, lambda weights: None),
         ({"max_tokens": 33}, {}, lambda weights: None),
         ({"logit_bias": -10.0}, {}, lambda weights: None),

@@ -1,7 +1,8 @@
 """Use the text half of a trained model: captions in, embeddings out.
 
 A query by words needs no more. Without an image tower nothing of timm is imported, whose list of models is a tenth of
-what the import of `zerovl.model.encoder` takes. `zerovl.model.query_encoder` does the same for BERT without torch.
+what the import of `zerovl.model.encoder` takes. `zerovl.model.query_encoder` does the same without torch for
+the usual families.
 
 Shapes: `N` captions, `D` embedding width, `w` width of the image tower.
 """
