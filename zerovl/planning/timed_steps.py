@@ -61,6 +61,7 @@ class Steps:
         self._inputs = make_inputs(model, layout.micro_batch, tokens, training_image_size(params))
 
     def __call__(self, micro_batches: int, kept: int) -> None:
+        """Make one step of so many micro-batches, some of them with kept graphs."""
         step = PlainStep(self._context) if self._plain else DecoupledStep(self._context, kept)
         self._optimiser.zero_grad(set_to_none=True)
         step([self._inputs] * micro_batches, self._mix, 0)
@@ -77,15 +78,19 @@ class Repeated:
         self.world_size = world_size
 
     def gather(self, local: Tensor) -> Tensor:
+        """(b, ...) -> (W b, ...)."""
         return local.repeat(self.world_size, *[1] * (local.dim() - 1))
 
     def reduce_scatter(self, partial: Tensor) -> Tensor:
+        """(W b, ...) -> (b, ...)."""
         return partial[: len(partial) // self.world_size].clone()
 
     def sum(self, local: Tensor) -> Tensor:
+        """Return what is given."""
         return local
 
     def start_sum(self, local: Tensor) -> Callable[[], object]:
+        """Return what waits for nothing."""
         return lambda: None
 
 
