@@ -55,7 +55,7 @@ def beside(runs: Sequence[Run], peer: str, tuning_seed: int) -> str:
         for score in (seen, unseen):
             values = [score(found[seed]) for seed in seeds]
             before = [] if variant == peer else [score(theirs[seed]) for seed in seeds]
-            cells += [f"{fmean(values):.1f}", _difference(values, before)]
+            cells += [f"{fmean(values):.1f}", difference(values, before)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n" + "\n".join(lines) + "\n"
 
@@ -79,7 +79,7 @@ def _setting(name: str, variants: Sequence[str], runs: list[Run]) -> str:
         cells = [variant, f"{chosen[0]['lr']:g}", _range(chosen, "steps"), _range(chosen, "pairs_seen")]
         for score in (seen, unseen):
             values = [score(run) for run in chosen]
-            cells += [f"{fmean(values):.1f}", _difference(values, [score(run) for run in before])]
+            cells += [f"{fmean(values):.1f}", difference(values, [score(run) for run in before])]
         for source in sources:
             values = [run["sources"][source] for run in chosen if run["held_out"] != source]
             cells.append(f"{fmean(values):.1f}" if values else "")
@@ -101,8 +101,8 @@ def _range(runs: Sequence[Run], key: str) -> str:
     return f"{lowest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"
 
 
-def _difference(values: list[float], before: list[float]) -> str:
-    """Return the mean difference of pairs of runs of one seed, with half of its interval."""
+def difference(values: Sequence[float], before: Sequence[float]) -> str:
+    """Return the mean difference of pairs of runs of one seed, with half of its 95% t-interval; empty without any."""
     if not before:
         return ""
     differences = [after - value for after, value in zip(values, before, strict=True)]

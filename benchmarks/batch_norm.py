@@ -65,9 +65,9 @@ def made(work: Path, shared: Path, towers: Path, known: set[tuple[Any, ...]]) ->
     """Make each run that is not known."""
     missing = [
         (beginning, norm, sampling, seed)
-        for beginning, norms in FROM.items()
-        for seed in SEEDS
         for sampling in SAMPLINGS
+        for seed in SEEDS
+        for beginning, norms in FROM.items()
         for norm in norms
         if (beginning, norm, sampling, seed) not in known
     ]
