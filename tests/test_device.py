@@ -7,7 +7,7 @@ import torch
 
 from tests.support.paths import ROOT
 from zerovl import memory
-from zerovl.commands import doctor
+from zerovl.commands import machine_checks
 from zerovl.device import VARIABLE, gpu_count, own_device, uses_gpu
 from zerovl.distributed.join import join
 from zerovl.errors import ZeroVLError
@@ -60,7 +60,7 @@ def test_cuda_where_there_is_none_is_refused(
         pass
     with pytest.raises(ZeroVLError, match=words):
         launch.run(from_recipe({}, [], "x"), "params.yaml")
-    (finding,) = [finding for finding in doctor.check_torch() if finding.subject == "gpu"]
+    (finding,) = [finding for finding in machine_checks.check_torch() if finding.subject == "gpu"]
     assert finding.level == "FAIL"
     monkeypatch.setenv(VARIABLE, "auto")
     assert own_device() == CPU

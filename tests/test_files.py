@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from zerovl import gpu_leases
+from zerovl import gpu_leases, lease_files
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.files import atomic_write, missing_locks, try_lock, usual_mode
@@ -48,7 +48,7 @@ def test_without_locks_a_run_goes_on_and_says_so_once(
 def test_without_locks_a_job_gets_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(gpu_leases.VARIABLE, str(tmp_path / "leases"))
+    monkeypatch.setenv(lease_files.VARIABLE, str(tmp_path / "leases"))
     refuse(monkeypatch, errno.ENOLCK)
     said: list[str] = []
     with caplog.at_level(logging.WARNING, "zerovl"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zerovl import gpu_leases
+from zerovl import gpu_leases, lease_files
 from zerovl.errors import ZeroVLError
 from zerovl.gpu_leases import look
 
@@ -181,7 +181,7 @@ def test_who_waits_long_hears_of_it_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_lock_of_a_version_before_is_left_where_it_is(place: Path) -> None:
     place.write_text("run old, since 2026-01-01 00:00:00 UTC")
-    assert gpu_leases.folder() == place.with_name("leases.d")
+    assert lease_files.folder() == place.with_name("leases.d")
 
 
 def test_a_folder_that_cannot_be_made_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "zerovl"
 BASE = {
     *("descriptors", "picture_reader"),
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
-    *("gpu_leases", "gpu_names", "own_gpus", "shared_folder", "trials", "descriptors", "picture_reader"),
+    *("gpu_leases", "gpu_names", "lease_files", "own_gpus", "shared_folder", "trials"),
     *(
         "heap",
         "interpreter",

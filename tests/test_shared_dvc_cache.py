@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group, in_a_child
-from zerovl.commands import doctor, dvc_cache
+from zerovl.commands import dvc_cache, params_checks
 
 pytestmark = as_root
 SHARED = "shared = group"
@@ -130,7 +130,7 @@ def test_doctor_names_what_is_closed_and_the_command_that_opens_it(cache: Path) 
         [(level, text)] = dvc_cache.findings(project)
         assert (level, "usermod -aG GROUP USER" in text) == ("FAIL", True), text
 
-        [store] = doctor.check_store(str(inner))
+        [store] = params_checks.check_store(str(inner))
         assert store.level == "FAIL"
         assert f"{cache} is drwxrws---, of user {ANNA}" in store.text
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support.two_users import ANNA, BERT, GROUP, OTHER_GROUP, as_root, as_user, folder_of_the_group
-from zerovl import gpu_leases, gpu_names
+from zerovl import gpu_leases, gpu_names, lease_files
 from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_cache import ShardCache
 from zerovl.data.shard_parts import LockedParts
@@ -151,7 +151,7 @@ def test_a_release_that_one_fetched_is_used_and_removed_by_the_other(
 def test_leases_are_everybody_s_whatever_the_umask(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.chmod(0o777)
     leases = place / "leases"
-    monkeypatch.setenv(gpu_leases.VARIABLE, str(leases))
+    monkeypatch.setenv(lease_files.VARIABLE, str(leases))
 
     def take(name: str) -> gpu_leases.Held:
         return gpu_leases.take(1, ["GPU-a", "GPU-b"], name, say=print, seconds=0)
@@ -159,7 +159,7 @@ def test_leases_are_everybody_s_whatever_the_umask(place: Path, monkeypatch: pyt
     before = os.umask(0o077)
     try:
         held = take("root")
-        os.close(gpu_leases._open(leases / "7.ticket"))  # as a run that was killed leaves it
+        os.close(lease_files.open_file(leases / "7.ticket"))  # as a run that was killed leaves it
     finally:
         os.umask(before)
 
@@ -175,7 +175,7 @@ def test_leases_are_everybody_s_whatever_the_umask(place: Path, monkeypatch: pyt
         "GPU-b.lease": 0o666,
     }
     leases.chmod(0o1777)  # sticky: a ticket that another left stays, and is used again
-    os.close(gpu_leases._open(leases / "1.ticket"))
+    os.close(lease_files.open_file(leases / "1.ticket"))
     as_user(BERT, 0o022, lambda: take("bert"))
     (leases / "1.ticket").unlink()
     (leases / "GPU-a.lease").chmod(0o644)

@@ -13,51 +13,23 @@ that wants eight is not kept waiting by a stream of runs that want one. systemd-
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import locked, try_lock
-from zerovl.log import logger
-from zerovl.shared_folder import denied_explained, mode_and_owner
+from zerovl.files import locked
+from zerovl.lease_files import Entry, folder, has_locks, held_by, locked_file, rights_explained
 
-VARIABLE = "ZEROVL_LEASE"
 _LEASE, _TICKET = ".lease", ".ticket"
 CPU = ("cpu",)  # the devices of a machine without GPUs, where one training at a time is enough
 _POLL = 1.0  # seconds
 _REMIND = 600.0  # seconds after which those who wait are told again
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What stands in a lease or a ticket."""
-
-    holder: str  # a name for people
-    since: str  # UTC
-    wants: int = 1  # devices
-    of: tuple[str, ...] = ()  # those that would do
-
-    @classmethod
-    def read(cls, descriptor: int) -> Entry:
-        """Return what the file says; an empty one is of somebody who has just come."""
-        text = os.pread(descriptor, 1 << 16, 0).decode(errors="replace")
-        with suppress(ValueError, TypeError, KeyError):
-            values = json.loads(text)
-            return cls(str(values["holder"]), str(values["since"]), int(values["wants"]), tuple(values["of"]))
-        return cls("someone", "a moment ago")
-
-    def write(self, descriptor: int) -> None:
-        """Put it into an open file in place of what is there."""
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(self)).encode(), 0)
 
 
 @dataclass(frozen=True)
@@ -95,15 +67,6 @@ class Occupancy:
         return "; ".join([*busy, *ahead]) or "nobody has any"
 
 
-def folder() -> Path:
-    """Return the folder, the same for all users and checkouts of a machine unless `ZEROVL_LEASE` names another."""
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return Path(tempfile.gettempdir(), "zerovl-gpus")
-    path = Path(named)
-    return path.with_name(f"{path.name}.d") if path.is_file() else path  # the one lock of versions before
-
-
 def take(
     count: int, devices: Sequence[str], holder: str, say: Callable[[str], None], seconds: float = float("inf")
 ) -> Held:
@@ -121,9 +84,9 @@ def take(
     assert 0 < count <= len(devices)
     place, entry, began = folder(), Entry(holder, _now(), count, tuple(devices)), time.monotonic()
     told, at = "", began
-    if not _has_locks(place):
+    if not has_locks(place):
         return Held(tuple(devices[:count]), ())
-    with _rights_explained(place), _ticket(place, entry) as number:
+    with rights_explained(place), _ticket(place, entry) as number:
         while True:
             with locked(place):
                 ahead = [it for other, it in _tickets(place).items() if other < number and _competes(it, entry)]
@@ -148,7 +111,7 @@ def look(devices: Sequence[str]) -> Occupancy:
     place = folder()
     if not place.is_dir():
         return Occupancy(dict.fromkeys(devices), [])
-    with _rights_explained(place), locked(place):
+    with rights_explained(place), locked(place):
         waiting = [entry for entry in _tickets(place).values() if not set(entry.of).isdisjoint(devices)]
         return Occupancy(_holders(place, devices), waiting)
 
@@ -162,7 +125,7 @@ def _leased(place: Path, entry: Entry) -> Held | None:
     """Lease as many devices as the entry wants, or none; the folder is locked."""
     got: dict[str, int] = {}
     for device in entry.of:
-        if len(got) < entry.wants and (descriptor := _locked(_file(place, device))) is not None:
+        if len(got) < entry.wants and (descriptor := locked_file(_file(place, device))) is not None:
             got[device] = descriptor
     if len(got) < entry.wants:
         for descriptor in got.values():
@@ -181,7 +144,7 @@ def _ticket(place: Path, entry: Entry) -> Iterator[int]:
         _clear(place)
         number = max(_tickets(place), default=0) + 1
         path = place / f"{number}{_TICKET}"
-        descriptor = _locked(path)
+        descriptor = locked_file(path)
         assert descriptor is not None  # nobody else makes one now
         entry.write(descriptor)
     try:
@@ -194,14 +157,14 @@ def _ticket(place: Path, entry: Entry) -> Iterator[int]:
 def _tickets(place: Path) -> dict[int, Entry]:
     """Return who waits by number, the first first; the folder is locked."""
     tickets = place.glob(f"*{_TICKET}")
-    found = {int(path.stem): entry for path in tickets if (entry := _holder(path)) is not None}
+    found = {int(path.stem): entry for path in tickets if (entry := held_by(path)) is not None}
     return dict(sorted(found.items()))
 
 
 def _clear(place: Path) -> None:
     """Remove the tickets that killed processes left; the folder is locked."""
     for path in place.glob(f"*{_TICKET}"):
-        if _holder(path) is None:
+        if held_by(path) is None:
             _remove(path)
 
 
@@ -216,77 +179,7 @@ def _competes(other: Entry, entry: Entry) -> bool:
 
 
 def _holders(place: Path, devices: Sequence[str]) -> dict[str, Entry | None]:
-    return {device: _holder(_file(place, device)) for device in devices}
-
-
-def _holder(path: Path) -> Entry | None:
-    """Return what a file says that some process has locked; None for a file that nobody holds."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        return None if try_lock(descriptor, path) else Entry.read(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of the file that has the name now; None where another process does."""
-    while True:
-        descriptor = _open(path)
-        if not try_lock(descriptor, path):
-            os.close(descriptor)
-            return None
-        # Temporary files are cleaned away by their age: then the lock is that of a file which nobody else finds.
-        with suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags)
-    except FileNotFoundError:
-        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
-        os.fchmod(descriptor, 0o666)  # whatever the umask says: it is for all users
-        return descriptor
-
-
-def _rights_explained(place: Path) -> AbstractContextManager[None]:
-    """All users write the files in the folder too."""
-    fix = f"let their owner run `chmod 777 {place}; chmod 666 {place}/*`, or name another folder with {VARIABLE}"
-    return denied_explained(place, f"leases of GPUs in {place}", fix)
-
-
-def _has_locks(place: Path) -> bool:
-    """Make the folder; False, with a warning, where its file system has no locks: a run there is better than none."""
-    _make(place)
-    with locked(place) as sure:
-        if not sure:
-            logger().warning(
-                f"{place}: cannot be locked, its file system has no locks; goes on without. Start one run at a time, "
-                f"or name a folder on another disk with {VARIABLE}"
-            )
-    return sure
-
-
-def _make(place: Path) -> None:
-    try:
-        place.mkdir(parents=True)
-        place.chmod(0o777)  # not sticky: each user removes the tickets that another's killed process left
-    except FileExistsError:
-        if not place.is_dir():
-            raise ZeroVLError(f"{place}: is not a folder; name another with {VARIABLE}") from None
-    except OSError as error:
-        raise ZeroVLError(f"{place}: {error.strerror}; name a folder that can be made with {VARIABLE}") from None
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        raise ZeroVLError(
-            f"{place}: no right to write there ({mode_and_owner(place)}), and leases are files there; let its owner "
-            f"run `chmod 777 {place}`, or name another folder, the same for all users, with {VARIABLE}"
-        )
+    return {device: held_by(_file(place, device)) for device in devices}
 
 
 def _file(place: Path, device: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zerovl import gpu_leases, gpu_names
+from zerovl import gpu_names, lease_files
 
 pytestmark = pytest.mark.gpu
 
@@ -28,7 +28,7 @@ ALL = 0
 def holder(folder: Path, count: int, wait_minutes: float = 0.0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(count), str(wait_minutes)],
-        env={**os.environ, gpu_leases.VARIABLE: str(folder)},
+        env={**os.environ, lease_files.VARIABLE: str(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,7 +19,8 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.validation import drift, page
 from zerovl.data.validation.compared_columns import open_compared
 from zerovl.data.validation.expectations import check_expectations
-from zerovl.data.validation.rules import Repetition, Rule, judge
+from zerovl.data.validation.repetition import Repetition
+from zerovl.data.validation.rules import Rule, judge
 from zerovl.data.validation.scan import scan
 from zerovl.data.validation.statistics import Scan
 from zerovl.data.validation.verdict import NOT_LOOKED_AT, describe_rule, make_verdict

@@ -9,7 +9,7 @@ import pytest
 
 from flows.runtime.turn import devices_to_hold, hold_turn
 from tests.support.paths import ROOT
-from zerovl import gpu_leases
+from zerovl import gpu_leases, lease_files
 
 HOLDER = """
 import subprocess, sys, time
@@ -23,7 +23,7 @@ with hold_turn("run first", ("cpu",), print) as descriptors:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(gpu_leases.VARIABLE, str(tmp_path / "leases"))
+    monkeypatch.setenv(lease_files.VARIABLE, str(tmp_path / "leases"))
     monkeypatch.setattr(gpu_leases, "_POLL", 0.02)
     return tmp_path / "leases"
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ResponseSt
 
 from tests.support.s3 import client
 from zerovl import s3
-from zerovl.commands.doctor import check_store
+from zerovl.commands.params_checks import check_store
 from zerovl.errors import ZeroVLError
 from zerovl.registry.stores import open_store
 from zerovl.registry.stores.base import MissingKeyError
