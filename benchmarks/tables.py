@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import Record
-from zerovl.files import read_json
+from benchmarks.table_cells import (
+    NOT_MEASURED,
+    at_most,
+    error,
+    gib,
+    met,
+    mib,
+    ratio,
+    read,
+    seconds,
+    table,
+    under,
+    value,
+)
 
-NOT_MEASURED = "not measured"
 # Names as the result files have them; kept apart from `kinds` and `losses`, which import torch.
 TILED, DENSE, CLIP_LOSS, UNSHIFTED = "tiled", "dense", "open_clip ClipLoss", "without the shift by the maximum"
 FLASH, INF = "inf_cl cal_flash_loss", "inf_cl cal_inf_loss"
 PLAIN, DGA, KEPT, ACCUM = "plain", "DGA", "DGA with kept graphs", "open_clip accum_freq"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
-
-
-def read(file: Path) -> Record:
-    return read_json(file) if file.is_file() else {}
-
-
-def under(result: Record) -> str:
-    """The line below a table: when, and on what."""
-    if not result:
-        return f"{NOT_MEASURED.capitalize()} yet."
-    machine = result["machine"]
-    what = f"{machine['processor']}, {machine['cores']} cores"
-    if machine.get("gpu"):
-        what = f"{machine['gpu']}, {machine['gpu_memory_gib']} GiB"
-    versions = [f"{name} {machine[name]}" for name in ("torch", "open-clip-torch", "inf-cl") if machine.get(name)]
-    return f"Measured {result['date']} on {what}; {', '.join(versions)}."
 
 
 def loss_time(results: Path) -> str:
@@ -42,7 +33,7 @@ def loss_time(results: Path) -> str:
     rows = []
     for on, pairs in sorted({(record["on"], record["pairs"]) for record in records if "on" in record}):
         own = {record["loss"]: record for record in records if record["pairs"] == pairs and record.get("on", on) == on}
-        cells = [value(own.get(name), "seconds", _seconds) for name in (CLIP_LOSS, DENSE, TILED)]
+        cells = [value(own.get(name), "seconds", seconds) for name in (CLIP_LOSS, DENSE, TILED)]
         goal = 0.55 if pairs == 8192 else None
         rows.append([f"{pairs:,}", on, *cells, ratio(own.get(TILED), goal)])
     head = ["pairs", "on", CLIP_LOSS, DENSE, TILED, f"{TILED} / open_clip"]
@@ -56,8 +47,8 @@ def loss_memory(results: Path) -> str:
     for pairs in sorted({record["pairs"] for record in records}):
         own = {record["loss"]: record for record in records if record["pairs"] == pairs}
         goal = 200 if pairs == 16384 else None
-        cells = [value(own.get(name), "extra_mib", _mib) for name in (CLIP_LOSS, DENSE)]
-        rows.append([f"{pairs:,}", *cells, at_most(own.get(TILED), "extra_mib", _mib, goal)])
+        cells = [value(own.get(name), "extra_mib", mib) for name in (CLIP_LOSS, DENSE)]
+        rows.append([f"{pairs:,}", *cells, at_most(own.get(TILED), "extra_mib", mib, goal)])
     return f"{table(['pairs', CLIP_LOSS, DENSE, TILED], rows)}\n\n{under(result)}" if rows else under({})
 
 
@@ -67,7 +58,7 @@ def loss_stability(results: Path) -> str:
     rows = []
     for temperature in sorted({record["temperature"] for record in records}, reverse=True):
         own = {record["loss"]: record for record in records if record["temperature"] == temperature}
-        rows.append([str(temperature), *(_error(own[name]) for name in (TILED, DENSE, UNSHIFTED))])
+        rows.append([str(temperature), *(error(own[name]) for name in (TILED, DENSE, UNSHIFTED))])
     return table(["temperature", TILED, DENSE, UNSHIFTED], rows) if rows else under({})
 
 
@@ -77,10 +68,10 @@ def gpu_loss(results: Path) -> str:
     rows = []
     for pairs in sorted({record["pairs"] for record in records}) or [65536, 262144]:
         own = {record["loss"]: record for record in records if record["pairs"] == pairs}
-        cells = [value(own.get(name), "seconds", _seconds) for name in (CLIP_LOSS, INF, FLASH, TILED)]
+        cells = [value(own.get(name), "seconds", seconds) for name in (CLIP_LOSS, INF, FLASH, TILED)]
         half, whole = (0.5, 1.0) if pairs == 65536 else (None, None)
         rows.append(
-            [f"{pairs:,}", *cells, ratio(own.get(TILED), half), at_most(own.get(TILED), "extra_gib", _gib, whole)]
+            [f"{pairs:,}", *cells, ratio(own.get(TILED), half), at_most(own.get(TILED), "extra_gib", gib, whole)]
         )
     head = ["pairs", CLIP_LOSS, INF, FLASH, TILED, f"{TILED} / {FLASH}", f"{TILED}: memory"]
     return f"{table(head, rows)}\n\n{under(result)}"
@@ -89,7 +80,7 @@ def gpu_loss(results: Path) -> str:
 def gpu_parity(results: Path) -> str:
     result = _with_gpu(results, "loss parity")
     records = list(result.get("loss parity", {}).values())
-    rows = [[record["dtype"], f"{record['pairs']:,}", _error(record)] for record in records]
+    rows = [[record["dtype"], f"{record['pairs']:,}", error(record)] for record in records]
     return table(["dtype", "pairs", "gradient error"], rows or [["bfloat16", "1,024", NOT_MEASURED]])
 
 
@@ -106,7 +97,7 @@ def step_time(results: Path) -> str:
         own = {record["towers"]: record for record in records if record["kind"] == kind}
         row = [f"{kind}, k = n/2" if kind == KEPT else kind]
         for name in towers:
-            row += [value(own.get(name), "seconds", _seconds), ratio(own.get(name), goals.get(kind))]
+            row += [value(own.get(name), "seconds", seconds), ratio(own.get(name), goals.get(kind))]
         rows.append(row)
     head = ["step", *(text for name in towers for text in (f"{name}: CPU time", "of plain"))]
     words = [f"`{name}`: {text}." for name, text in result["settings"]["words"].items()]
@@ -121,7 +112,7 @@ def step_memory(results: Path) -> str:
     for kind in dict.fromkeys(record["kind"] for record in records):
         own = {record["batch"]: record for record in records if record["kind"] == kind}
         row = [f"{kind}, k = {result['settings']['kept']}" if kind == KEPT else kind]
-        row += [value(own.get(batch), "extra_mib", _mib) for batch in batches]
+        row += [value(own.get(batch), "extra_mib", mib) for batch in batches]
         row.append(_growth(own, batches, "extra_mib", None))
         row.append(_growth(own, batches, "peak_mib", 1.2 if kind in (DGA, KEPT) else None))
         rows.append(row)
@@ -137,13 +128,11 @@ def options(results: Path) -> str:
     result = read(results / "step.json")
     rows = []
     for name, record in result.get("options", {}).items():
-        rows.append(
-            [name, value(record, "seconds_without", _seconds), value(record, "seconds", _seconds), ratio(record)]
-        )
+        rows.append([name, value(record, "seconds_without", seconds), value(record, "seconds", seconds), ratio(record)])
     if not rows:
         return under({})
     text = table(["option", "without", "with", "with / without"], rows)
-    memory = [[name, value(record, "extra_mib", _mib)] for name, record in result.get("option memory", {}).items()]
+    memory = [[name, value(record, "extra_mib", mib)] for name, record in result.get("option memory", {}).items()]
     return f"{text}\n\n{table(['memory', 'extra'], memory)}\n\n{under(result)}"
 
 
@@ -201,11 +190,11 @@ def gpu_goals(result: Record) -> str:
                 rates[record["kind"]] = max(rates.get(record["kind"], 0.0), record["pairs_per_second"])
     lines = []
     for kind, goal in ((PLAIN, 3384), (DGA, 2538)):
-        found = f"{rates[kind]:,.0f} ({_met(rates[kind] >= goal)})" if kind in rates else NOT_MEASURED
+        found = f"{rates[kind]:,.0f} ({met(rates[kind] >= goal)})" if kind in rates else NOT_MEASURED
         lines.append([f"{kind}: pairs/s", f"{goal:,}", found])
     both = DGA in rates and ACCUM in rates
     times = rates[DGA] / rates[ACCUM] if both else 0.0
-    found = f"{times:.2f} ({_met(times >= 1.3)})" if both else NOT_MEASURED
+    found = f"{times:.2f} ({met(times >= 1.3)})" if both else NOT_MEASURED
     return table(["goal", "at least", "best found"], [*lines, [f"{DGA} / {ACCUM}", "1.30", found]])
 
 
@@ -216,7 +205,7 @@ def gpu_memory(results: Path) -> str:
     rows = []
     for kind in (DGA, ACCUM):
         own = {record["pairs"]: record for record in records if record["kind"] == kind}
-        rows.append([kind, *(value(own.get(batch), "peak_gib", _gib) for batch in batches)])
+        rows.append([kind, *(value(own.get(batch), "peak_gib", gib) for batch in batches)])
     return f"{table(['step', *(f'batch {batch:,}' for batch in batches)], rows)}\n\n{under(result)}"
 
 
@@ -242,41 +231,19 @@ def ablation(results: Path) -> str:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else under({})
 
 
-def value(record: Record | None, field: str, form: Callable[[float], str]) -> str:
-    """One cell; an absent figure says why."""
-    if record and "not_measured" in record:
-        return f"{NOT_MEASURED}: {record['not_measured']}"
-    return form(record[field]) if record and field in record else NOT_MEASURED
-
-
-def ratio(record: Record | None, goal: float | None = None) -> str:
-    """The ratio with the range of its rounds, and a goal at most."""
-    if not record or "ratio" not in record:
-        return NOT_MEASURED
-    text = f"{record['ratio']:.2f} ({record['lowest_ratio']:.2f} to {record['highest_ratio']:.2f})"
-    return text if goal is None else f"{text}, goal {goal:.2f}: {_met(record['ratio'] <= goal)}"
-
-
-def at_most(record: Record | None, field: str, form: Callable[[float], str], goal: float | None) -> str:
-    text = value(record, field, form)
-    if goal is None or not record or field not in record:
-        return text
-    return f"{text}, goal {form(goal)}: {_met(record[field] <= goal)}"
-
-
 def _growth(own: dict[int, Record], batches: Sequence[int], field: str, goal: float | None) -> str:
     first, last = own.get(batches[0], {}), own.get(batches[-1], {})
     if field not in first or field not in last or not first[field]:
         return NOT_MEASURED
     growth = last[field] / first[field]
-    return f"{growth:.2f}" if goal is None else f"{growth:.2f}, goal {goal:.2f}: {_met(growth <= goal)}"
+    return f"{growth:.2f}" if goal is None else f"{growth:.2f}, goal {goal:.2f}: {met(growth <= goal)}"
 
 
 def _speed(record: Record) -> list[str]:
     if "not_measured" in record:
         return [record["not_measured"], "", ""]
     speed, share = f"{record['pairs_per_second']:,.0f}", f"{record['matrix_share']:.0%}"
-    return [speed, share, value(record, "peak_gib", _gib)]
+    return [speed, share, value(record, "peak_gib", gib)]
 
 
 def _with_gpu(results: Path, section: str) -> Record:
@@ -285,25 +252,3 @@ def _with_gpu(results: Path, section: str) -> Record:
         if section in (result := read(results / name)):
             return result
     return {}
-
-
-def _error(record: Record) -> str:
-    if "not_measured" in record:
-        return f"{NOT_MEASURED}: {record['not_measured']}"
-    return "overflows" if record["gradient_error"] is None else f"{record['gradient_error']:.1e}"
-
-
-def _met(good: bool) -> str:
-    return "met" if good else "missed"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def _mib(mib: float) -> str:
-    return f"{mib:,.0f} MiB"
-
-
-def _gib(gib: float) -> str:
-    return f"{gib:.2f} GiB"
