@@ -21,7 +21,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,9 +28,10 @@ from typing import Any
 from benchmarks import open_clip_run
 from benchmarks.ablation_runs import Fold, measure, prepare, share_features
 from benchmarks.ablation_table import STUDENT_T, beside, seen, table
-from benchmarks.common import HERE, RESULTS, NotMeasured, machine
+from benchmarks.common import HERE, RESULTS, NotMeasured
+from benchmarks.kept_runs import options_of, write_runs, write_table
 from zerovl import params
-from zerovl.files import atomic_write, read_json, sha256_json, write_json
+from zerovl.files import read_json, sha256_json
 
 FILE, TABLE = RESULTS / "ablation.json", RESULTS / "ablation.md"
 RECIPE = HERE.parent / "recipes" / "photos.yaml"
@@ -124,8 +124,8 @@ SETTINGS = {
 def main() -> int:
     """Run what is missing, then write the table."""
     arguments = _arguments()
-    raw = {name: arguments.shared.resolve() / path for name, path in SOURCES.items()}
-    work, towers = arguments.work.resolve(), arguments.towers.resolve()
+    raw = {name: arguments.shared / path for name, path in SOURCES.items()}
+    work, towers = arguments.work, arguments.towers
     frozen = {"frozen", "temperature"} & set(arguments.settings)
     folds = [prepare(work / f"without-{name}", RECIPE, raw, towers, name) for name in HELD_OUT]
     donors = [folds[0], _alone(work / f"only-{HELD_OUT[0]}", raw, towers)] if frozen else []
@@ -148,9 +148,7 @@ def main() -> int:
     names = {name: list(setting.variants) for name, setting in SETTINGS.items()}
     runs = list(results.runs.values())
     text = table(runs, names, TUNING_SEED) + beside(runs, OPEN_CLIP, TUNING_SEED)
-    with atomic_write(TABLE, "w") as file:
-        file.write(text)
-    print(text)
+    write_table(TABLE, text)
     return 0
 
 
@@ -163,10 +161,7 @@ def _alone(folder: Path, raw: Mapping[str, Path], towers: Path) -> Fold:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
-    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared", help="has data/ and photos/")
-    parser.add_argument("--towers", type=Path, default=HERE.parent / "towers", help="what `make towers` wrote")
+    parser = options_of(__doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, default=len(HELD_OUT), choices=range(1, max(STUDENT_T) + 1))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each")
@@ -201,8 +196,7 @@ class Results:
     def _keep(self, key: str, run: dict[str, Any]) -> None:
         with self._lock:
             self.runs[key] = run
-            today = datetime.now(UTC).date().isoformat()
-            write_json(FILE, {"date": today, "machine": machine(), "runs": self.runs})
+            write_runs(FILE, self.runs)
         told = f"{run['setting']}, {run['variant']}, seed {run['seed']}, lr {run['lr']:g}: RSUM {seen(run):.1f}"
         print(told, flush=True)
 

@@ -10,10 +10,8 @@ as released models are, in evaluation mode. A run that `results/batch_norm.json`
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,8 +20,8 @@ from benchmarks import demo_scores
 from benchmarks.ablation import HELD_OUT, RECIPE, SETTINGS, SOURCES
 from benchmarks.ablation_runs import measure, prepare
 from benchmarks.ablation_table import seen
-from benchmarks.common import HERE, RESULTS, machine
-from zerovl.files import atomic_write, read_json, write_json
+from benchmarks.common import RESULTS
+from benchmarks.kept_runs import Run, known_runs, options_of, write_runs, write_table
 
 FILE, TABLE = RESULTS / "batch_norm.json", RESULTS / "batch_norm.md"
 SEEDS = range(len(HELD_OUT))
@@ -39,25 +37,17 @@ PUBLISHED = {
 FROM = {"random weights": SCRATCH, "published weights": PUBLISHED}
 RATE = 2e-3  # what `learning` chose for debiased batches
 
-Run = dict[str, Any]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the runs that are missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
-    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared", help="has data/ and photos/")
-    parser.add_argument("--towers", type=Path, default=HERE.parent / "towers", help="what `make towers` wrote")
-    options = parser.parse_args(arguments)
-    runs: list[Run] = read_json(FILE)["runs"] if FILE.is_file() else []
+    options = options_of(__doc__).parse_args(arguments)
+    runs = known_runs(FILE)
     known = {tuple(run[name] for name in ("from", "norm", "sampling", "seed")) for run in runs}
-    for run in made(options.work.resolve(), options.shared.resolve(), options.towers.resolve(), known):
+    for run in made(options.work, options.shared, options.towers, known):
         runs.append(run)
-        write_json(FILE, {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": runs})
+        write_runs(FILE, runs)
         print(f"{run['from']}, {run['norm']}, {run['sampling']}, seed {run['seed']}: {run['rsum']:.1f}", flush=True)
-    with atomic_write(TABLE, "w") as file:
-        file.write(table(runs))
-    print(TABLE.read_text(encoding="utf-8"))
+    write_table(TABLE, table(runs))
     return 0
 
 

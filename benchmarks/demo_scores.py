@@ -14,14 +14,14 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.common import RESULTS, machine, zerovl_to_log
+from benchmarks.common import RESULTS, zerovl_to_log
+from benchmarks.kept_runs import write_runs, write_table
 from zerovl import params, params_file
-from zerovl.files import atomic_write, read_json, sha256_json, write_json
+from zerovl.files import read_json, sha256_json
 
 FILE, TABLE = RESULTS / "demo.json", RESULTS / "demo.md"
 SEEDS = range(5)
@@ -46,12 +46,10 @@ def main() -> int:
         key = sha256_json([name, seed, data, _shaping(seed)])[:16]
         if key not in runs:
             runs[key] = {"machine": name, "seed": seed, **measure(work, settings(seed), MACHINES.get(name, {}))}
-            write_json(FILE, {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": runs})
+            write_runs(FILE, runs)
             print(f"{name}, seed {seed}: RSUM {runs[key]['rsum']:.1f}", flush=True)
     keys = [sha256_json([name, seed, data, _shaping(seed)])[:16] for name, seed in wanted]
-    with atomic_write(TABLE, "w") as file:
-        file.write(table([runs[key] for key in keys]))
-    print(TABLE.read_text(encoding="utf-8"))
+    write_table(TABLE, table([runs[key] for key in keys]))
     return 0
 
 

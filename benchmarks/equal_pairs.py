@@ -13,19 +13,15 @@ Softmax without mixup is there as a check: captions that are equal have one and 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from benchmarks.ablation import RECIPE, SETTINGS, SOURCES, TUNING_SEED
 from benchmarks.ablation_runs import Fold, measure, prepare
 from benchmarks.ablation_table import difference
-from benchmarks.common import HERE, RESULTS, machine
-from zerovl.files import atomic_write, read_json, write_json
+from benchmarks.common import RESULTS
+from benchmarks.kept_runs import Run, known_runs, options_of, write_runs, write_table
 
 FILE, TABLE = RESULTS / "equal_pairs.json", RESULTS / "equal_pairs.md"
 SOURCE = "ikea"
@@ -43,27 +39,19 @@ KINDS = {  # a loss, and the epochs that make some 250 steps of its batch
     "sigmoid, 512 pairs": ["train.batch_size=512", "train.epochs=80.0", "train.loss=sigmoid"],
 }
 
-Run = dict[str, Any]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the runs that are missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
-    parser.add_argument("--shared", type=Path, default=HERE.parent.parent / "shared", help="has photos/")
-    parser.add_argument("--towers", type=Path, default=HERE.parent / "towers", help="what `make towers` wrote")
-    options = parser.parse_args(arguments)
-    raw = {SOURCE: options.shared.resolve() / SOURCES[SOURCE]}
-    fold = prepare(options.work.resolve(), RECIPE, raw, options.towers.resolve())
-    runs: list[Run] = read_json(FILE)["runs"] if FILE.is_file() else []
+    options = options_of(__doc__).parse_args(arguments)
+    raw = {SOURCE: options.shared / SOURCES[SOURCE]}
+    fold = prepare(options.work, RECIPE, raw, options.towers)
+    runs = known_runs(FILE)
     for run in made(fold, runs):
         runs.append(run)
-        write_json(FILE, {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "runs": runs})
+        write_runs(FILE, runs)
         told = f"{run['kind']}, {run['equal_pairs']}, seed {run['seed']}, lr {run['lr']:g}"
         print(f"{told}: {run['rsum']:.1f}", flush=True)
-    with atomic_write(TABLE, "w") as file:
-        file.write(table(runs))
-    print(TABLE.read_text(encoding="utf-8"))
+    write_table(TABLE, table(runs))
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import batch_norm, demo_scores
+from tests.support.imitated_comparison import compare, keep_results_in, runs_made_again
 from zerovl import params_file
 from zerovl.yaml_file import read_yaml
 
@@ -25,28 +26,23 @@ def _imitate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
     monkeypatch.setattr(batch_norm, "_demo", score)
     monkeypatch.setattr(batch_norm, "_photographs", score)
     monkeypatch.setattr(demo_scores, "draw", lambda _work: "digest")
-    monkeypatch.setattr(batch_norm, "FILE", tmp_path / "batch_norm.json")
-    monkeypatch.setattr(batch_norm, "TABLE", tmp_path / "batch_norm.md")
+    keep_results_in(tmp_path, batch_norm, monkeypatch)
     return made
 
 
 def test_norms_are_compared_by_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = _imitate(monkeypatch, tmp_path)
-    assert batch_norm.main(["--work", str(tmp_path)]) == 0
+    rows = compare(batch_norm, tmp_path)
     assert len(made) == len({tuple(changes) for changes in made}) * len(batch_norm.SEEDS)
-    lines = (tmp_path / "batch_norm.md").read_text().splitlines()[2:]
-    assert len(lines) == 8
-    assert "| random weights | GroupNorm | debiased | 3 | 101.0 |  |" in lines
-    assert "| random weights | BatchNorm | debiased | 3 | 81.0 | -20.0 (SD 10.0) |" in lines
-    assert "| published weights | BatchNorm | shuffled | 3 | 81.0 | -20.0 (SD 10.0) |" in lines
+    assert len(rows) == 8
+    assert "| random weights | GroupNorm | debiased | 3 | 101.0 |  |" in rows
+    assert "| random weights | BatchNorm | debiased | 3 | 81.0 | -20.0 (SD 10.0) |" in rows
+    assert "| published weights | BatchNorm | shuffled | 3 | 81.0 | -20.0 (SD 10.0) |" in rows
 
 
 def test_what_is_there_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = _imitate(monkeypatch, tmp_path)
-    batch_norm.main(["--work", str(tmp_path)])
-    made.clear()
-    batch_norm.main(["--work", str(tmp_path)])
-    assert made == []
+    assert runs_made_again(batch_norm, tmp_path, made) == []
 
 
 @pytest.mark.parametrize(("beginning", "recipe"), [("random weights", "demo"), ("published weights", "photos")])

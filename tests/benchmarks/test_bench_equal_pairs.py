@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import equal_pairs
 from benchmarks.ablation import RECIPE, TUNING_SEED
+from tests.support.imitated_comparison import compare, keep_results_in, runs_made_again
 from zerovl import params_file
 from zerovl.yaml_file import read_yaml
 
@@ -25,19 +26,17 @@ def _imitate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
 
     monkeypatch.setattr(equal_pairs, "_measured", measured)
     monkeypatch.setattr(equal_pairs, "prepare", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(equal_pairs, "FILE", tmp_path / "equal_pairs.json")
-    monkeypatch.setattr(equal_pairs, "TABLE", tmp_path / "equal_pairs.md")
+    keep_results_in(tmp_path, equal_pairs, monkeypatch)
     return made
 
 
 def test_both_are_tuned_alike_and_compared_by_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = _imitate(monkeypatch, tmp_path)
-    assert equal_pairs.main(["--work", str(tmp_path)]) == 0
+    rows = compare(equal_pairs, tmp_path)
     variants = len(equal_pairs.KINDS) * len(equal_pairs.EQUAL_PAIRS)
     assert len(made) == variants * (len(equal_pairs.RATES) + len(equal_pairs.SEEDS))
     assert {run["lr"] for run in made if run["seed"] != TUNING_SEED} == {0.002}
-    lines = (tmp_path / "equal_pairs.md").read_text().splitlines()[2:]
-    assert lines[:2] == [
+    assert rows[:2] == [
         "| softmax, 128 pairs | negatives | 0.002 | 270 | 6 | 102.5 |  |",
         "| softmax, 128 pairs | positives | 0.002 | 270 | 6 | 106.5 | +4.0 ± 0.0 |",
     ]
@@ -45,10 +44,7 @@ def test_both_are_tuned_alike_and_compared_by_seed(monkeypatch: pytest.MonkeyPat
 
 def test_what_is_there_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = _imitate(monkeypatch, tmp_path)
-    equal_pairs.main(["--work", str(tmp_path)])
-    made.clear()
-    equal_pairs.main(["--work", str(tmp_path)])
-    assert made == []
+    assert runs_made_again(equal_pairs, tmp_path, made) == []
 
 
 def test_every_change_is_a_setting_of_the_recipe() -> None:
