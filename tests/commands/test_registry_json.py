@@ -40,7 +40,7 @@ FORMS: dict[str, tuple[list[str], set[str], dict[str, Any]]] = {
     "retire": (["zerovl@3", "--why", "old"], NOTE, {"version": 3, "action": "retire", "text": "old"}),
     "restore": (["zerovl@3"], NOTE, {"version": 3, "action": "restore"}),
     "expire": (["zerovl", "--dry-run"], {"keep", "dry_run", "versions"}, {"dry_run": True, "versions": []}),
-    "gc": (["zerovl", "--grace", "0"], {"dry_run", "bytes", "files"}, {"dry_run": False}),
+    "gc": (["zerovl", "--grace", "0"], {"dry_run", "bytes", "files", "waiting"}, {"dry_run": False, "waiting": []}),
     "forget": (
         ["zerovl", "--sha256", "0" * 64, "--why", "asked"],
         {"pictures", "versions", "removed"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,11 @@ def test_the_commands(
 
     assert "it is production; move the alias" in run("retire", "zerovl@3", "--why", "old", status=2)
     assert "zerovl@1 was retired 20" in run("retire", "zerovl@1", "--why", "too old")
-    assert "0 files, 0 B would be removed" in run("gc", "zerovl", "--dry-run")
+    said = run("gc", "zerovl", "--dry-run").splitlines()
+    assert re.fullmatch(r"zerovl@1: retired 20\S+, its files stay until 20\S+ \d\d:\d\d UTC", said[0])
+    assert said[1:] == ["0 files, 0 B would be removed"]
+    day, until = re.findall(r"20\d\d-\d\d-\d\d", said[0])
+    assert datetime.fromisoformat(until) - datetime.fromisoformat(day) == timedelta(days=7)
     told = json.loads(run("gc", "zerovl", "--dry-run", "--grace", "0", "--json"))
     assert (told["bytes"], [each["path"] for each in told["files"]]) == (5000, ["model.safetensors"])
     assert "zerovl@1 is in use again" in run("restore", "zerovl@1")
@@ -209,6 +214,7 @@ def test_the_commands(
     dry, real = run("gc", "zerovl", "--dry-run", "--grace", "0"), run("gc", "zerovl", "--grace", "0")
     assert dry.replace("would be removed", "removed") == real
     assert "1 file, 5 kB removed" in real
+    assert run("gc", "zerovl") == "0 files, 0 B removed\n"  # of what is gone nothing waits
     assert [line.split()[-1] for line in run("list").splitlines()] == ["STATE", "-", "-", "removed"]
     assert "nothing -> version 1 (removed since)" in run("history", "zerovl@production")
     assert json.loads(run("show", "zerovl@1", "--json"))["state"] == "removed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from zerovl import params_file
@@ -13,7 +14,7 @@ from zerovl.log import logger
 from zerovl.params import KeepParams
 from zerovl.registry import collection, notes, retention
 from zerovl.registry.collection import Garbage
-from zerovl.registry.records import check_name
+from zerovl.registry.records import Note, check_name
 from zerovl.registry.registry import Registry
 from zerovl.release import forget, provenance
 from zerovl.text_format import answer, file_size, plural, table
@@ -70,8 +71,26 @@ def _gc(registry: Registry, _: str, arguments: argparse.Namespace) -> None:
         found = collection.collect(registry, name, before, provenance.who_and_where())
     total = sum(each.size for each in found)
     word = "would be removed" if arguments.dry_run else "removed"
-    value = {"dry_run": arguments.dry_run, "bytes": total, "files": [asdict(each) for each in found]}
-    print(answer(arguments.json, value, *_table(found), f"{plural(len(found), 'file')}, {file_size(total)} {word}"))
+    waiting = collection.waiting(registry, name, before)
+    until = {number: _until(note, arguments.grace) for number, note in waiting.items()}
+    told = [
+        f"{name}@{number}: retired {waiting[number].when[:10]}, its files stay until {until[number]}"
+        for number in until
+    ]
+    value = {
+        "dry_run": arguments.dry_run,
+        "bytes": total,
+        "files": [asdict(each) for each in found],
+        "waiting": [{"version": number, "until": time} for number, time in until.items()],
+    }
+    summed = f"{plural(len(found), 'file')}, {file_size(total)} {word}"
+    print(answer(arguments.json, value, *_table(found), *told, summed))
+
+
+def _until(note: Note, days: float) -> str:
+    """Return until when the files of a version stay that was retired by a note: UTC, to the minute."""
+    end = datetime.fromisoformat(note.when) + timedelta(days=days)
+    return f"{end:%Y-%m-%d %H:%M} UTC"
 
 
 def _forget(registry: Registry, _: str, arguments: argparse.Namespace) -> None:

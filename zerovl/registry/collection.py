@@ -66,6 +66,13 @@ def garbage(registry: Registry, name: str, before: str) -> list[Garbage]:
     ]
 
 
+def waiting(registry: Registry, name: str, before: str) -> dict[int, Note]:
+    """Return the retirement of each version, by number, whose files are there yet, as it was not before a time."""
+    states = {number: notes.state(said) for number, said in sorted(registry.notes(name).items())}
+    retired = {number: its.retired for number, its in states.items() if not its.collected}
+    return {number: note for number, note in retired.items() if note is not None and note.when >= before}
+
+
 def collect(registry: Registry, name: str, before: str, by: str) -> list[Garbage]:
     """Remove what `garbage` finds, safe against whoever publishes or restores meanwhile; returns what was removed."""
     store = registry.store
