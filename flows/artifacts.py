@@ -16,6 +16,7 @@ from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_
 from zerovl.evaluation.report.charts import HEIGHT, WIDTH
 from zerovl.evaluation.report.curves import OF_A_SAMPLE, curves_of, draw
 from zerovl.files import read_json, read_json_lines
+from zerovl.registry.records import Version
 from zerovl.release.gate import Reason
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
@@ -89,16 +90,16 @@ def _picture(data: bytes, kind: str, title: str) -> str:
     return f"{title}\n\n![{title}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
-def summary(workspace: Workspace, run: str, before: dict[str, Any] | None) -> Page:
-    """Return scores beside `before` (metrics of production), the gate's verdict, and how to load the model."""
+def summary(workspace: Workspace, run: str, before: Version | None) -> Page:
+    """Return scores beside `before` (that was in production), the gate's verdict, and how to load the model."""
     metrics = read_json(workspace.evaluation_report / "metrics.json")
     release = read_release(workspace.release)
     return Page("summary", f"What run {run} came to", render_summary(metrics, release, before))
 
 
-def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
+def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, before: Version | None) -> str:
     """Return the markdown of `summary`."""
-    comparable = before is not None and before.get("evaluation_digest") == metrics.get("evaluation_digest")
+    comparable = before is not None and before.metrics.get("evaluation_digest") == metrics.get("evaluation_digest")
     lines = [
         "## Scores",
         "",
@@ -107,7 +108,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
     ]
     # By the same titles, so a mean is held against a mean, and a pool against a pool.
     unseen = {UNSEEN: metrics.get(UNSEEN, ())}
-    held = dict(retrieval_blocks({**before, **unseen})) if before is not None and comparable else {}
+    held = dict(retrieval_blocks({**before.metrics, **unseen})) if before is not None and comparable else {}
     for name, block in retrieval_blocks(metrics):
         value, low, high, untrained = (
             block[key] for key in (HEADLINE.name, HEADLINE.low, HEADLINE.high, HEADLINE.untrained)
@@ -126,7 +127,7 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
         "",
         "## Release",
         "",
-        f"`{release['name']}@{release['version']}` in `{release['store']}`: {_fate(release)}.",
+        f"`{release['name']}@{release['version']}` in `{release['store']}`: {_fate(release, before)}.",
         "",
     ]
     lines += ["| rule | state | value | bound | note |", "|---|---|---|---|---|"]
@@ -153,9 +154,11 @@ def links(folder: Path) -> Iterator[Page]:
             yield Page(key, f"A page of its own, in {folder}", f"[{text}]({base.rstrip('/')}/{folder.name}/{page})")
 
 
-def _fate(release: dict[str, Any]) -> str:
+def _fate(release: dict[str, Any], before: Version | None) -> str:
     if not release["alias"]:
         return "registered, no alias was asked for"
+    if release["promoted"] and before is not None and before.number == release["version"]:
+        return f"`{release['alias']}` had it before this run, and keeps it"
     if release["promoted"]:
         return f"promoted to `{release['alias']}`"
     if why := release.get("moved_away"):  # a run at a commit of before has no such key

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from flows import artifacts, stages
 from flows.forms import After, Recipe, recipe_file
 from flows.outbox import outbox
 from flows.runtime import checkout as checkouts
-from flows.runtime import process, pushing
+from flows.runtime import code_digests, process, pushing
 from flows.runtime.checkout import Checkout
 from flows.runtime.git import CheckoutError, git
 from flows.runtime.liveness import follow_worker
@@ -30,6 +26,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.metrics import HEADLINE, headline_block
 from zerovl.files import read_json
 from zerovl.params import Params
+from zerovl.registry.records import Version
 from zerovl.release.record import read_release
 from zerovl.workspace import Workspace
 from zerovl.yaml_file import read_yaml, yaml_mapping
@@ -93,27 +90,16 @@ def problem_of(recipe: Recipe, overrides: Sequence[str], commit: str) -> str:
 
 def _problem_elsewhere(file: str, overrides: Sequence[str], commit: str) -> str:
     """As `problem_of`, by the code of the commit, in a copy of its files that leaves no worktree and no branch."""
-    with tempfile.TemporaryDirectory() as folder:
-        there, archive = Path(folder) / "commit", Path(folder) / "commit.tar"
-        git(Paths.here().root, "archive", "--output", str(archive), commit)
-        with tarfile.open(archive) as tar:
-            tar.extractall(there, filter="data")
-        done = subprocess.run(
-            _recipe_command(file, overrides, there),
-            cwd=there,
-            env={**os.environ, "PYTHONPATH": str(there)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    with code_digests.exported(Paths.here().root, commit) as there:
+        done = code_digests.run_there(there, _recipe_words(file, overrides, there))
     return f"commit {commit[:12]}: {done.stderr.strip()}" if done.returncode else ""
 
 
-def _recipe_command(file: str, overrides: Sequence[str], folder: Path) -> list[str]:
-    """Return the command that writes params.yaml in `folder`, by the code there."""
+def _recipe_words(file: str, overrides: Sequence[str], folder: Path) -> list[str]:
+    """Return what Python is to run to write params.yaml in `folder`, by the code there."""
     if file != "demo" and not (folder / file).is_file():
         file = str(Paths.here().root / file)  # one's own, which git does not know
-    return [sys.executable, "-m", "zerovl.cli", "recipe", "--", file, *overrides]
+    return ["-m", "zerovl.cli", "recipe", "--", file, *overrides]
 
 
 def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
@@ -143,13 +129,14 @@ def lock_checkout(checkout: Checkout) -> None:
 def write_params(checkout: Checkout, recipe: Recipe, overrides: Sequence[str], after: After) -> Params:
     """Write and commit the run's params.yaml, so that a release names a commit that has its parameters."""
     alias = [] if after == "promote if better" else ["register.alias=''"]
-    command = _recipe_command(recipe_file(recipe), [*overrides, *alias], checkout.path)
+    command = [sys.executable, *_recipe_words(recipe_file(recipe), [*overrides, *alias], checkout.path)]
     process.run(command, checkout.path, checkout.environment, Silent())
     if after != "nothing" and params_file.load(checkout.path / "params.yaml").register_.when == "asked":
         # The form asks. Not by the first command: the code of an older revision does not know the key.
         process.run([*command, "register.when=always"], checkout.path, checkout.environment, Silent())
     checkout.commit(f"Parameters of run {checkout.name}")
     settings = params_file.load(checkout.path / "params.yaml")
+    checkout.require_raw(settings.data)
     checkout.share_store(settings.register_.store)
     return settings
 
@@ -180,12 +167,12 @@ def _run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str,
 
 
 @stages.stage_task("look up production", "Reads the scores of the model that has the alias", retries=3)
-def in_production(checkout: Checkout, settings: Params) -> dict[str, Any] | None:
-    """Return the metrics of the alias's holder before this run; None where there is no alias or no holder."""
+def in_production(checkout: Checkout, settings: Params) -> Version | None:
+    """Return what holds the alias before this run, production's where the run is to move none; None without one."""
     section = settings.register_
     registry = open_registry(checkout.path, section.store)
-    move = registry.current(section.name, section.alias) if section.alias else None
-    return registry.version(section.name, move.version).metrics if move else None
+    move = registry.current(section.name, section.alias or "production")
+    return registry.version(section.name, move.version) if move else None
 
 
 def _push_branch(checkout: Checkout) -> None:

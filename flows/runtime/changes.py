@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from flows.runtime import code_digests
 from flows.runtime.checkout import STARTS
 from flows.runtime.git import CheckoutError, git
 from flows.runtime.paths import Paths
@@ -140,12 +141,23 @@ def _trained(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _other_files(checkout: Path, commit: str) -> list[str] | None:
-    """Return the files that differ from a commit, of those that a release is made from; None where git lacks it."""
+    """Return the files that differ from a commit, of those that a release is made from; None where git lacks it.
+
+    Code counts as `dvc repro` takes it: what a stage runs, without comments.
+    """
     try:
         git(checkout, "cat-file", "-e", f"{commit}^{{commit}}")
     except CheckoutError:
         return None  # made elsewhere, from a history that this machine does not have
-    return git(checkout, "diff", "--name-only", commit, "--", *_MADE_FROM).splitlines()
+    files = git(checkout, "diff", "--name-only", commit, "--", *_MADE_FROM).splitlines()
+    if not any(_is_code(file) for file in files):
+        return files
+    run_otherwise = code_digests.unlike(checkout, commit)
+    return [file for file in files if not _is_code(file) or run_otherwise is None or file in run_otherwise]
+
+
+def _is_code(file: str) -> bool:
+    return file.startswith("zerovl/")
 
 
 def _inside(checkout: Path, raw: str, place: str) -> bool:

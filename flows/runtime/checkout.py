@@ -14,7 +14,9 @@ from pathlib import Path
 
 from flows.runtime.git import NETWORK_SECONDS, CheckoutError, git, identity
 from flows.runtime.paths import Paths
+from zerovl.data.raw.layout import is_remote
 from zerovl.files import locked
+from zerovl.params import DataParams
 
 BRANCHES = "runs"
 STARTS = "data/start"  # models that runs start from, by identity; DVC has them
@@ -77,6 +79,33 @@ class Checkout:
 
         with Repo(str(self.path)) as repo:
             return bool(repo.config["core"].get("remote"))
+
+    def require_raw(self, data: DataParams) -> None:
+        """Make sure that the run's raw data are here or DVC brings them; what lies elsewhere is not looked at.
+
+        Raises:
+            CheckoutError: they are in the user's checkout at most, and not in the run's.
+        """
+        named = {f"data.sources {source.name}": source.path for source in data.sources if not is_remote(source.path)}
+        missing = {
+            key: place
+            for key, place in (named or {"data.raw": data.raw}).items()
+            if (self.path / place).is_relative_to(self.path) and not (self.path / place).exists()
+        }
+        known = self._places_of_dvc() if missing else []
+        for key, place in missing.items():
+            path = self.path / place
+            if not any(path.is_relative_to(out) or out.is_relative_to(path) for out in known):
+                raise CheckoutError(
+                    f"{key}: {place} is not in commit {self.head()[:12]}, and a run sees what git and DVC know alone; "
+                    f"`dvc add {place}` and commit {place.rstrip('/')}.dvc, or name a folder by its whole path"
+                )
+
+    def _places_of_dvc(self) -> list[Path]:
+        from dvc.repo import Repo
+
+        with Repo(str(self.path)) as repo:
+            return [Path(out.fs_path) for out in repo.index.outs]
 
     def start_file(self, init_from: str) -> str | None:
         """Return the `.dvc` file of the model that the run starts from; None where DVC does not have it.

@@ -33,21 +33,26 @@ RELEASE: dict[str, Any] = {
 }
 
 
+def released(number: int, metrics: dict[str, Any]) -> Version:
+    files = {WEIGHTS: FileInfo("a" * 64, 1)}
+    return Version("zerovl", number, "0" * 64, "2026-01-01T00:00:00Z", "test", files, metrics, {}, None)
+
+
 def test_the_difference_to_production_is_that_of_the_same_evaluation() -> None:
     before = {**METRICS, "mean": {**BLOCK, "rsum": 90.5}, "unseen": []}
-    text = render_summary(METRICS, RELEASE, before)
+    text = render_summary(METRICS, RELEASE, released(3, before))
     assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
     assert "| pool | 50.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
     assert "| new (unseen) | 96.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
     assert "| web | 90.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
-    text = render_summary(METRICS, RELEASE, {**before, "evaluation_digest": "b"})
+    text = render_summary(METRICS, RELEASE, released(3, {**before, "evaluation_digest": "b"}))
     assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
     assert "was evaluated on other data" in text
 
 
 def test_a_mean_is_never_held_against_the_pool_of_an_older_release() -> None:
     before = {name: value for name, value in METRICS.items() if name not in ("mean", "unseen")}
-    text = render_summary(METRICS, RELEASE, before)
+    text = render_summary(METRICS, RELEASE, released(3, before))
     assert "| mean | 93.0 | 84.3 to 103.2 | 6.0 | - |" in text
     assert "| pool | 50.0 | 84.3 to 103.2 | 6.0 | +0.0 |" in text
 
@@ -72,6 +77,13 @@ def test_what_became_of_the_model() -> None:
     assert "Not registered" in render_summary(METRICS, None, None)
 
 
+def test_a_model_that_is_in_production_is_not_promoted_again() -> None:
+    text = render_summary(METRICS, RELEASE, released(4, METRICS))
+    assert "`zerovl@4` in `s3://models`: `production` had it before this run, and keeps it." in text
+    assert "promoted" not in text
+    assert "promoted to `production`" in render_summary(METRICS, RELEASE, released(3, METRICS))
+
+
 def test_a_rule_with_nothing_to_check_is_not_shown_as_passed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     states = (("drift", "soft", None, True), ("size", "hard", 3.0, True), ("blur", "soft", 1.0, False))
@@ -87,16 +99,15 @@ def test_a_rule_with_nothing_to_check_is_not_shown_as_passed(tmp_path: Path) -> 
 
 def test_one_source_is_one_row() -> None:
     alone = {**METRICS, "overall": BLOCK, "sources": {"web": BLOCK}, "unseen": []}
-    text = render_summary(alone, None, {**alone, "mean": {**BLOCK, "rsum": 90.5}, "sources": {"web": {"rsum": 90.5}}})
+    before = {**alone, "mean": {**BLOCK, "rsum": 90.5}, "sources": {"web": {"rsum": 90.5}}}
+    text = render_summary(alone, None, released(3, before))
     assert "| web | 93.0 | 84.3 to 103.2 | 6.0 | +2.5 |" in text
     assert text.count("| 93.0 |") == 1
 
 
 def test_a_release_made_again_is_titled_as_everywhere() -> None:
     def page(metrics: dict[str, Any]) -> str:
-        files = {WEIGHTS: FileInfo("a" * 64, 1)}
-        release = Version("zerovl", 4, "0" * 64, "2026-01-01T00:00:00Z", "test", files, metrics, {}, None)
-        return render(release, Comparison(True, 0.0, (93.0, 93.0), tolerance=1.0))
+        return render(released(4, metrics), Comparison(True, 0.0, (93.0, 93.0), tolerance=1.0))
 
     assert "| RSUM, mean over 2 sources | 93.00 | 93.00 |" in page(METRICS)
     assert "| RSUM | 93.00 | 93.00 |" in page({**METRICS, "sources": {"web": BLOCK}})

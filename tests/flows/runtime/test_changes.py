@@ -58,7 +58,7 @@ def test_other_data_or_code_is_new(root: Path, path: str) -> None:
     settings = settings_of(root)
     made = release(settings, git(root, "rev-parse", "HEAD"))
     with open(root / path, "a", encoding="utf-8") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = 1\n" if path.endswith(".py") else "# changed\n")
     git(root, "add", path)
     assert changes.made_before(root, settings, [made]) is None
     assert changes.why_new(root, settings, [made]) == f"zerovl@1 has the same parameters, but {path} changed since"
@@ -86,14 +86,34 @@ def test_other_parameters_are_new_and_so_is_what_cannot_be_compared(root: Path) 
     assert changes.made_before(root, settings, []) is None
 
 
+def test_code_that_no_stage_runs_is_nothing_new(root: Path) -> None:
+    settings = settings_of(root)
+    made = release(settings, git(root, "rev-parse", "HEAD"))
+    # A comment in what a stage runs, and a change of a command, of how processes are watched, and of a new module.
+    for path in ("engine/steps.py", "commands/compare.py", "distributed/watchdog.py", "unused.py"):
+        with open(root / "zerovl" / path, "a", encoding="utf-8") as file:
+            file.write("# no more than that\n" if path == "engine/steps.py" else "CHANGED = 1\n")
+    commit(root, "no other model")
+    assert changes.made_before(root, settings, [made]) == made
+
+
+def test_code_of_before_there_were_digests_counts_by_its_files(root: Path) -> None:
+    git(root, "rm", "--quiet", "zerovl/code_closure.py")
+    settings, old = settings_of(root), commit(root, "before there was the module")
+    git(root, "checkout", "--quiet", "HEAD~", "--", "zerovl/code_closure.py")
+    commit(root, "the module")
+    said = changes.why_new(root, settings, [release(settings, old)])
+    assert said.endswith("but zerovl/code_closure.py changed since")
+
+
 def test_of_many_changed_files_the_first_are_named(root: Path) -> None:
     settings = settings_of(root)
     made = release(settings, git(root, "rev-parse", "HEAD"))
     for name in "abcde":
-        (root / "zerovl" / f"{name}_new.py").touch()
-    commit(root, "five modules")
+        (root / "data" / f"{name}.dvc").touch()
+    commit(root, "five imports")
     assert changes.why_new(root, settings, [made]).endswith(
-        "but zerovl/a_new.py, zerovl/b_new.py, zerovl/c_new.py and 2 more changed since"
+        "but data/a.dvc, data/b.dvc, data/c.dvc and 2 more changed since"
     )
 
 

@@ -12,6 +12,7 @@ from flows.runtime.checkout import fetch, make, resolve, safe_name
 from flows.runtime.git import CheckoutError
 from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
+from zerovl import params_file
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,27 @@ def test_a_model_to_start_from_must_be_in_the_commit(paths: Paths) -> None:
     assert checkout.start_file("start") == checkout.start_file("start/") == "start.dvc"
     assert checkout.start_file("") is None
     assert checkout.start_file(str(paths.root / "zerovl")) is None  # by its whole path
+
+
+def test_raw_data_must_be_in_the_commit_or_known_to_dvc(paths: Paths) -> None:
+    def require(*settings: str) -> None:
+        checkout.require_raw(params_file.from_recipe({}, list(settings), "test").data)
+
+    checkout = make(paths, "raw", "id", "HEAD")
+    (paths.root / "photos" / "web").mkdir(parents=True)  # the user's, whom git and DVC do not know
+    why = r"photos is not in commit \w{12}, .*; `dvc add photos` and commit photos\.dvc, or name a folder by its whole"
+    with pytest.raises(CheckoutError, match=f"^data.raw: {why}"):
+        require("data.raw=photos")
+    with pytest.raises(CheckoutError, match=r"^data.sources web: photos/web is not in commit"):
+        require("data.sources=[{name: web, path: photos/web}]")
+    require("data.sources=[{name: web, path: s3://bucket/web}]")
+    require(f"data.raw={paths.root}/photos")
+    require("data.raw=data/demo/raw")  # which the first stage draws
+    (checkout.path / "photos.dvc").write_text("outs:\n- path: photos\n")
+    require("data.raw=photos")
+    require("data.sources=[{name: web, path: photos/web}]")
+    (checkout.path / "others" / "web").mkdir(parents=True)
+    require("data.raw=others")
 
 
 def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not(paths: Paths) -> None:
