@@ -121,7 +121,7 @@ NOT_COUNTED_FOR = {
                 f"zerovl.model.{name}"
                 for name in (
                     *("architecture", "attention_masks", "blocks", "bundle", "dual_encoder", "encoder", "pooling"),
-                    *("preprocess", "text", "text_towers", "towers", "weight_files"),
+                    *("preprocess", "text", "text_towers", "towers", "undrawn", "weight_files"),
                 )
             ),
             *(

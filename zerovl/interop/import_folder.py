@@ -18,7 +18,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import check_padding, text_config_from
-from zerovl.model.towers import from_architecture
+from zerovl.model.towers import to_be_filled
 
 TOLERANCE = 1e-5  # of a component of an embedding
 
@@ -32,7 +32,7 @@ def import_folder(folder: Path, out: Path) -> None:
     """
     imported_bundle.check_out(out)
     found = _reader(folder)(folder)
-    model = from_architecture(found.architecture)
+    model = to_be_filled(found.architecture)
     bundle.load_weights(model, found.weights, str(folder))
     with TemporaryDirectory() as work:
         tokenizer = _tokenizer(found, Path(work))

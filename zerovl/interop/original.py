@@ -14,7 +14,7 @@ from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
-from zerovl.model.towers import from_architecture
+from zerovl.model.towers import to_be_filled
 from zerovl.model.weight_files import read_pickle
 
 IMAGE_SIZE, RESIZE_SIZE, MAX_TOKENS = 224, 256, 25
@@ -72,7 +72,7 @@ def rename(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
 
 
 def build(weights: dict[str, Tensor], image_tower: str, text_tower: str, image_size: int = IMAGE_SIZE) -> DualEncoder:
-    """Build the dual encoder that such weights (already renamed) were trained in, with random ones."""
+    """Build the dual encoder that such weights (already renamed) were trained in, with no values in its own."""
     if (projection := weights.get("image_projection.weight")) is None:
         raise ZeroVLError("checkpoint: missing image_projection.linear.weight; is it of the original ZeroVL code?")
     try:
@@ -95,4 +95,4 @@ def build(weights: dict[str, Tensor], image_tower: str, text_tower: str, image_s
         std=IMAGENET_STD,
         max_tokens=MAX_TOKENS,
     )
-    return from_architecture(architecture)
+    return to_be_filled(architecture)

@@ -46,9 +46,9 @@ def save(
 
 def load_model(folder: Path) -> DualEncoder:
     """Return the model of a bundle on the CPU; raises `ZeroVLError` for anything missing, left over or damaged."""
-    from zerovl.model.towers import from_architecture  # and timm, which a text half does without
+    from zerovl.model.towers import to_be_filled  # and timm, which a text half does without
 
-    model = from_architecture(load_architecture(folder))
+    model = to_be_filled(load_architecture(folder))
     load_weights(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return model
 

@@ -25,6 +25,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer, load_tokenizer
 from zerovl.model.text_towers import create_text_tower, text_config_from
+from zerovl.model.undrawn import undrawn
 
 _IMAGE_TOWER = "image_tower."  # how names of its weights begin
 _Item = TypeVar("_Item")
@@ -79,7 +80,7 @@ class QueryEncoder(TextEncoder):
         tokenizer = load_tokenizer(folder, architecture)
         weights = bundle.read_weights(folder / bundle.WEIGHTS)
         projection = weights.get("image_projection.weight", torch.empty(0, 1))  # (D, w)
-        text_tower = create_text_tower(text_config_from(architecture.text_config))
+        text_tower = undrawn(lambda: create_text_tower(text_config_from(architecture.text_config)))
         model = DualEncoder(architecture, _NoImageTower(projection.shape[-1]), text_tower)
         own = {name: tensor for name, tensor in weights.items() if not name.startswith(_IMAGE_TOWER)}
         bundle.load_weights(model, own, str(folder / bundle.WEIGHTS))

@@ -26,6 +26,7 @@ from zerovl.model.text_towers import (
     resolve_text_config,
     text_config_from,
 )
+from zerovl.model.undrawn import undrawn
 from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
 
@@ -83,6 +84,11 @@ def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
         torch.manual_seed(seed)
         image_tower = create_image_tower(architecture, pretrained=False)
         return DualEncoder(architecture, image_tower, create_text_tower(text_config_from(architecture.text_config)))
+
+
+def to_be_filled(architecture: Architecture) -> DualEncoder:
+    """Return the described model with no values in its weights: for those of a file, all of which are to be read."""
+    return undrawn(lambda: from_architecture(architecture))
 
 
 Builder = Callable[[str, dict[str, Any], bool], nn.Module]
