@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zerovl.commands.picture_files import picture_files
 from zerovl.data.raw.records import Picture
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.classification.sets import FEWEST, SUFFIXES, read_lines
+from zerovl.evaluation.classification.sets import FEWEST, read_lines
 from zerovl.evaluation.classification.templates import place_error, templates_of
 from zerovl.log import logger
 from zerovl.params import TEMPLATE_SETS
@@ -52,11 +53,7 @@ def run(model: str, classes: str, images: Path, templates: str, top: int, as_jso
     if top < 1:
         raise ZeroVLError(f"--top {top}: must be 1 or more")
     wanted, prompts = read_classes(classes), read_templates(templates)
-    if not images.is_dir():
-        raise ZeroVLError(f"{images}: no such folder; give the one with the pictures with --images")
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise ZeroVLError(f"{images}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
+    files = picture_files(images)
     fetch.check_reference(model)
     answers, broken = _classified(model, wanted, prompts, files, min(top, len(wanted)))
     if broken:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zerovl.commands.picture_files import picture_files
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.registry import fetch
@@ -27,13 +28,7 @@ NAMED = 5  # skipped files that a message lists
 def run(model: str, query: str, images: Path, top: int, out: Path | None) -> None:
     """Print rank, cosine and path of the `top` pictures of a folder, its sub-folders included."""
     _check(query, top)
-    from zerovl.evaluation.classification.sets import SUFFIXES
-
-    if not images.is_dir():
-        raise ZeroVLError(f"{images}: no such folder; give the one with the pictures with --images")
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise ZeroVLError(f"{images}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
+    files = picture_files(images)
     fetch.check_reference(model)
     import zerovl  # and torch: after what was asked for is known to be there
     from zerovl.evaluation.report.drawing import Row, Tile, draw

@@ -10,15 +10,14 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder, sync_tree
 from zerovl.interop import hub_card
 from zerovl.interop.base import Format, Sample, largest_difference, require
 from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
+from zerovl.interop.whole_folder import check_absent, whole_folder
 from zerovl.model.encoder import Encoder
-from zerovl.shared_folder import open_tree
 from zerovl.version import __version__
 
 FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
@@ -40,26 +39,16 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
             embeddings differ by more than the form allows; then there is no `out`.
     """
     found = FORMATS[form]
-    if out.exists():
-        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+    check_absent(out)
     require(found.library, f"--to {form}")
     found.check(encoder)
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of an export that was ended
-    aside.mkdir(parents=True)
-    try:
+    with whole_folder(out) as aside:
         found.write(encoder, aside)
         checked = _compare(found, encoder, aside, sample)
         if card:
             shutil.copy(card, aside / "MODEL_CARD.md")
         text = hub_card.render(facts, found.library, found.usage, checked)
         (aside / hub_card.FILE).write_text(text, encoding="utf-8")
-        open_tree(aside)
-        sync_tree(aside)
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(out.parent)
     print(f"{out}: {facts.name} for {found.library}. {checked}")
 
 

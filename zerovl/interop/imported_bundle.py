@@ -6,19 +6,18 @@ Beside the model there is `text_tower/` (config and tokenizer) and `train.yaml`,
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import sync_folder, sync_tree, write_json
+from zerovl.files import write_json
+from zerovl.interop.whole_folder import check_absent, whole_folder
 from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
-from zerovl.shared_folder import open_tree
 from zerovl.workspace import Workspace
 
 TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
@@ -26,27 +25,18 @@ TEXT_TOWER, RECIPE = "text_tower", "train.yaml"
 
 def check_out(out: Path) -> None:
     """Raise `ZeroVLError` where `out` is there already, or is the model that `dvc repro` writes."""
-    if out.exists():
-        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+    check_absent(out)
     if Path("dvc.yaml").is_file() and out.resolve() == Workspace().model.resolve():
         raise ZeroVLError(f"--out {out}: that is what `dvc repro` writes, and empties first; name another folder")
 
 
 def write(model: DualEncoder, tokenizer: CaptionTokenizer, out: Path) -> None:
     """Write the bundle `out` with its recipe, whole or not at all."""
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of an import that was ended
-    try:
+    with whole_folder(out) as aside:
         tokenizer.save(aside / TEXT_TOWER)
         write_json(aside / TEXT_TOWER / "config.json", model.architecture.text_config)
         (aside / RECIPE).write_text(yaml.safe_dump(_recipe(model.architecture, out), sort_keys=False), encoding="utf-8")
         bundle.save(model, tokenizer, aside)
-        open_tree(aside)
-        sync_tree(aside)
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(out.parent)
 
 
 def next_command(out: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from zerovl.params.filters import DrawValidParams, FilterParams
-from zerovl.params.section import Section
+from zerovl.params.section import Section, require_different
 
 
 class DemoParams(Section):
@@ -80,9 +80,7 @@ class DataParams(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [source.name for source in self.sources]
-        if len(set(names)) != len(names):
-            raise ValueError(f"source names must differ, found {names}; rename one of them")
+        require_different((source.name for source in self.sources), "source names")
         return self
 
 

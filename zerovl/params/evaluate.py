@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from zerovl.params.section import Section
+from zerovl.params.section import Section, require_different
 
 TEMPLATE_SETS = ("auto", "name", "photo", "openai-imagenet-7", "openai-imagenet-80")
 
@@ -78,7 +78,5 @@ class EvaluateParams(Section):
 
     @model_validator(mode="after")
     def _sets_differ(self) -> Self:
-        names = [its.name for its in self.classification]
-        if len(set(names)) != len(names):
-            raise ValueError(f"names of classification must differ, found {names}; rename one of them")
+        require_different((its.name for its in self.classification), "names of classification")
         return self

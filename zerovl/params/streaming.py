@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from zerovl.params.section import Section
+from zerovl.params.section import Section, require_different
 
 
 class StreamParams(Section):
@@ -39,7 +39,5 @@ class StreamingParams(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [source.name for source in self.sources]
-        if len(set(names)) != len(names):
-            raise ValueError(f"source names must differ, found {names}; rename one of them")
+        require_different((source.name for source in self.sources), "source names")
         return self

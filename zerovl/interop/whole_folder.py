@@ -1,0 +1,34 @@
+"""A folder that is there whole or not at all, for what other libraries read and for what comes from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zerovl.errors import ZeroVLError
+from zerovl.files import sync_folder, sync_tree
+from zerovl.shared_folder import open_tree
+
+
+def check_absent(out: Path) -> None:
+    """Raise `ZeroVLError` where `out` is there already."""
+    if out.exists():
+        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out` to write into, which becomes `out` on disk at the end, or is gone after an error."""
+    aside = out.with_name(f".{out.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        open_tree(aside)
+        sync_tree(aside)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(out.parent)
