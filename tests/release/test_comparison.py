@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 
 from tests.support import forked_helpers
 from tests.support.fork_server import Forked
-from tests.support.real_world import make_model, make_project, settings
+from tests.support.judged_releases import compare, evaluate, registry_of, released, rsum
+from tests.support.real_world import make_project, settings
 from zerovl import cli, own_gpus, params_file
 from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
@@ -24,14 +25,11 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import Interval
 from zerovl.registry.records import Move, now
-from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
 from zerovl.release import holder
-from zerovl.release.gate import Comparison, LostHolder, Reason
+from zerovl.release.gate import Comparison, LostHolder
 from zerovl.release.holder import Holders
 from zerovl.release.kept_ranks import released_difference
-from zerovl.stages import evaluate as evaluate_stage
-from zerovl.stages import register
 from zerovl.workspace import Workspace
 
 SOURCES = ("alpha", "beta")
@@ -51,31 +49,6 @@ def workspace(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     space = Workspace(tmp_path / "project")
     evaluate(space, seed=0)
     return space
-
-
-def evaluate(workspace: Workspace, seed: int) -> None:
-    make_model(workspace, seed)
-    evaluate_stage.run(settings(workspace.root), workspace)
-
-
-def released(workspace: Workspace) -> dict[str, Any]:
-    """Register what is evaluated, with the loosest bounds that still compare."""
-    params = settings(workspace.root, "register.gate.max_drop=600", "register.gate.min_rsum=0")
-    register.run(params, workspace)
-    return dict(json.loads(workspace.release.read_text()))
-
-
-def compare(workspace: Workspace, holder: int = 1) -> Comparison | LostHolder:
-    registry = registry_of(workspace)
-    return Holders.of(settings(workspace.root), workspace)(registry, registry.version("zerovl", holder))
-
-
-def registry_of(workspace: Workspace) -> Registry:
-    return Registry(FolderStore(workspace.root / "registry"))
-
-
-def rsum(workspace: Workspace) -> float:
-    return float(json.loads((workspace.evaluation_report / "metrics.json").read_text())["mean"]["rsum"])
 
 
 def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,14 +262,6 @@ def test_show_tells_the_difference_to_a_holder_that_the_gate_did_not_see_or_why_
     blob = workspace.root / "registry" / "zerovl" / "blobs" / "sha256" / first.files["queries.parquet"].sha256
     blob.write_bytes(b"flipped")
     assert "queries.parquet of zerovl@1 is damaged" in str(released_difference(registry, second, first))
-
-
-def test_show_says_that_an_older_verdict_names_no_holder() -> None:
-    old = {"passed": True, "reasons": [asdict(Reason("max_drop mean", -3.5, 1.0, True, low=-7.0, high=-1.0))]}
-    line = "a holder that this older release does not name; max_drop mean: a gain of 3.50 [1.00, 7.00], bound 1.00"
-    assert registry_commands._unnamed_holder(old) == [("Against", line)]
-    first = {"passed": True, "reasons": [asdict(Reason("max_drop", None, 1.0, True, "zerovl@production is new"))]}
-    assert registry_commands._unnamed_holder(first) == registry_commands._unnamed_holder(None) == []
 
 
 def test_a_report_is_written_where_the_store_cannot_be_read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from tests.support.register_stage import Write, checked, run_stage, settings
 from tests.support.registries import publish
 from zerovl import cli
+from zerovl.commands import registry as registry_commands
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 from zerovl.release import promote as promoting
+from zerovl.release.gate import Reason
 from zerovl.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("registry_environment")
@@ -150,3 +153,11 @@ def test_commands_that_fail_say_why(
     assert f"expected sha256 {blob.name}, found" in run("verify", f"{store}/zerovl@1")
     assert f"expected sha256 {blob.name}, found" in run("pull", f"{store}/zerovl@1", "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_show_says_that_an_older_verdict_names_no_holder() -> None:
+    old = {"passed": True, "reasons": [asdict(Reason("max_drop mean", -3.5, 1.0, True, low=-7.0, high=-1.0))]}
+    line = "a holder that this older release does not name; max_drop mean: a gain of 3.50 [1.00, 7.00], bound 1.00"
+    assert registry_commands._unnamed_holder(old) == [("Against", line)]
+    first = {"passed": True, "reasons": [asdict(Reason("max_drop", None, 1.0, True, "zerovl@production is new"))]}
+    assert registry_commands._unnamed_holder(first) == registry_commands._unnamed_holder(None) == []
