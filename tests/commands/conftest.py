@@ -11,6 +11,15 @@ from zerovl.commands import search
 from zerovl.params import Params
 from zerovl.registry import fetch
 
+_PAIRS = """\
+image,image_id,caption,caption_id
+more/green.PNG,7,"colour 0 250 0, says a ""quote""\",71
+red.png,0,colour 250 0 0,1
+more/green.PNG,7,colour 0 240 0,72
+"blue.png",3,"colour 0
+0 250",31
+"""
+
 
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
@@ -25,6 +34,14 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
 @pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     return make_picture_folder(tmp_path / "pictures")
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Four captions of three pictures of `picture_folder`, as CSV allows to write them."""
+    path = tmp_path / "pairs.csv"
+    path.write_text(_PAIRS, encoding="utf-8")
+    return path
 
 
 @pytest.fixture

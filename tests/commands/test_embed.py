@@ -1,4 +1,4 @@
-"""`zerovl embed` with a fake model, with every broken input, and interrupted."""
+"""`zerovl embed` with a fake model, with every broken input, from a table or a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-import zerovl
 from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, png
 from tests.support.raw_sources import write_tar
@@ -21,23 +20,8 @@ from zerovl import cli
 from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
 from zerovl.indexing import pairs_table
-from zerovl.model import embedding_parts
-from zerovl.registry import fetch
 
 HEAD = "image,image_id,caption,caption_id\n"
-GOOD = HEAD + (
-    'more/green.PNG,7,"colour 0 250 0, says a ""quote""",71\n'
-    "red.png,0,colour 250 0 0,1\n"
-    "more/green.PNG,7,colour 0 240 0,72\n"
-    '"blue.png",3,"colour 0\n0 250",31\n'
-)
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    path = tmp_path / "pairs.csv"
-    path.write_text(GOOD, encoding="utf-8")
-    return path
 
 
 def test_embed_one_row_a_caption_row_and_a_picture_once(
@@ -142,72 +126,6 @@ def test_embed_reads_all_kinds_of_pictures(encoder: FakeEncoder, tmp_path: Path,
     (tmp_path / "pairs.csv").write_text(HEAD + "a.tif,0,red,1\n", encoding="utf-8")
     embed.run("model", tmp_path / "pairs.csv", tmp_path, tmp_path / "out.npz")
     assert np.load(tmp_path / "out.npz")["image_embeddings"].shape == (1, 32)
-
-
-class Interrupted(FakeEncoder):
-    """Is stopped when it has embedded some pictures."""
-
-    left = 2
-
-    def encode_pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed pixels, for a while."""
-        if self.left < len(images):
-            raise KeyboardInterrupt
-        self.left -= len(images)
-        return super().encode_pixels(images)
-
-
-def test_embed_goes_on_where_it_was_interrupted(
-    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, out = tmp_path / "whole.npz", tmp_path / "out.npz"
-    embed.run("model", pairs, picture_folder, whole)
-    monkeypatch.setattr(embedding_parts, "PART", 1)
-    monkeypatch.setattr(zerovl, "load", lambda reference: Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        embed.run("model", pairs, picture_folder, out)
-    assert not out.exists()
-    monkeypatch.setattr(zerovl, "load", lambda reference: encoder)
-    encoder.encoded_pictures = 0
-    embed.run("model", pairs, picture_folder, out)
-    assert encoder.encoded_pictures == 1  # of three
-    assert not (tmp_path / "out.npz.parts").exists()
-    for name, array in np.load(whole).items():
-        assert np.array_equal(np.load(out)[name], array)
-
-
-@pytest.mark.parametrize("change", ["model", "picture", "caption", "cut part", "cut description"])
-def test_parts_of_anything_else_are_made_again(
-    pairs: Path, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    out, parts = tmp_path / "out.npz", tmp_path / "out.npz.parts"
-    monkeypatch.setattr(fetch, "check_reference", lambda reference: None)
-    monkeypatch.setattr(embedding_parts, "PART", 1)
-    monkeypatch.setattr(zerovl, "load", lambda reference: Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        embed.run("model", pairs, picture_folder, out)
-    encoder = FakeEncoder(seed=int(change == "model"))
-    if change == "picture":
-        (picture_folder / "red.png").write_bytes(png((1, 2, 3)) + b"more")
-    elif change == "caption":
-        pairs.write_text(GOOD.replace("250 0 0", "9 9 9"), encoding="utf-8")
-    elif change == "cut part":
-        next(parts.glob("pictures-*.npz")).write_bytes(b"PK")
-    elif change == "cut description":
-        (parts / "description.json").write_text("{")
-    monkeypatch.setattr(zerovl, "load", lambda reference: encoder)
-    embed.run("model", pairs, picture_folder, out)
-    assert encoder.encoded_pictures == (2 if change == "cut part" else 3)
-
-
-def test_a_folder_in_the_way_is_left_alone(
-    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "out.npz.parts").mkdir()
-    (tmp_path / "out.npz.parts" / "mine.txt").write_text("mine")
-    with pytest.raises(ZeroVLError, match=r"out\.npz\.parts: in the way"):
-        embed.run("model", pairs, picture_folder, tmp_path / "out.npz")
-    assert (tmp_path / "out.npz.parts" / "mine.txt").exists()
 
 
 def test_embed_refuses_other_encodings_and_missing_files(picture_folder: Path, tmp_path: Path) -> None:

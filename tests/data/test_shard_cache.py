@@ -7,50 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.support import s3
-from tests.support.flaky_proxy import CUT, DROP, UNAVAILABLE, FlakyProxy
+from tests.support.cached_shards import cache_of, names, read_all, shards_of, through
 from tests.support.paths import ROOT
 from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written
-from zerovl.data import s3_shards
-from zerovl.data.cached_shards import CachedRanges
 from zerovl.data.manifest import ShardInfo
-from zerovl.data.s3_shards import Outages, S3Ranges, S3Shards
 from zerovl.data.shard_cache import NoRoomError, ShardCache
-from zerovl.data.shards import FileRanges, Sample, ShardReader, locate
+from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
 from zerovl.files import locked_if_free, sha256_file
-from zerovl.s3 import Patience
-
-
-def shards_of(written: Written) -> tuple[ShardInfo, ...]:
-    return written.manifest.splits["web", "train"].shards
-
-
-def cache_of(copies: Copies, tmp_path: Path, shards: float = 100) -> ShardCache:
-    """A cache with room for so many shards of the largest size."""
-    largest = max(path.stat().st_size for path in copies.root.rglob("*.tar"))
-    return ShardCache(tmp_path / "cache", int(shards * largest), copies)
-
-
-def names(cache: ShardCache) -> set[str]:
-    return {path.name for path in cache.folder.iterdir()}
-
-
-def read_all(written: Written, reader: ShardReader) -> list[Sample]:
-    index = written.manifest.index("web", "train")
-    return [reader.read(*locate(written.manifest, record, "web", "train")) for record in index]
-
-
-def through(cache: ShardCache, written: Written) -> ShardReader:
-    return ShardReader(written.shards, CachedRanges(cache, shards_of(written), FileRanges(str(written.shards))))
 
 
 def test_each_shard_is_fetched_once_and_read_as_where_it_lies(written: Written, copies: Copies, tmp_path: Path) -> None:
@@ -233,90 +204,3 @@ def test_a_copy_that_was_damaged_later_is_fetched_again(written: Written, copies
     reader.close()
     with pytest.raises(ZeroVLError, match="its bytes have sha256"):
         read_all(written, reader)
-
-
-def uploaded(written: Written, bucket: str) -> str:
-    for shard in shards_of(written):
-        s3.client().upload_file(str(written.shards / shard.path), bucket, f"some/prefix/{shard.path}")
-    return f"s3://{bucket}/some/prefix"
-
-
-@pytest.mark.parametrize(
-    "faults", [[], ["", "", CUT] * 12, [UNAVAILABLE, DROP] * 6], ids=["well", "one in three is cut", "away"]
-)
-def test_whole_shards_from_s3_over_several_connections(
-    faults: list[str],
-    written: Written,
-    moto_bucket: str,
-    moto_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    root, shards = uploaded(written, moto_bucket), shards_of(written)
-    monkeypatch.setattr(s3_shards, "PART", 4096)
-    proxy = FlakyProxy(moto_url, "GET", faults)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    try:
-        ranges = S3Ranges(root, 3, Outages(60, pause=0.01), Patience(1, 5, 5))
-        cache = ShardCache(tmp_path / "cache", 1 << 30, S3Shards(root, 3, ranges))
-        reader = ShardReader(root, CachedRanges(cache, shards, ranges))
-        assert read_all(written, reader) == read_all(written, ShardReader(written.shards))
-        if not faults:
-            assert proxy.passed == sum(-(-shard.bytes // 4096) for shard in shards)
-        with pytest.raises(ZeroVLError, match="its bytes have sha256"):  # longer than the object: it was cut off there
-            cache.fetch(replace(shards[0], bytes=shards[0].bytes + 512, sha256="0" * 64))
-        with pytest.raises(FileNotFoundError):
-            cache.fetch(replace(shards[0], path="web/train/000099.tar", sha256="1" * 64))
-        reader.close()
-    finally:
-        proxy.close()
-
-
-class Stuck(S3Ranges):
-    """A server whose answers come once they are let go."""
-
-    def __init__(self) -> None:
-        super().__init__("s3://bucket")
-        self.asked, self.go, self.given = threading.Barrier(3), threading.Event(), list[int]()
-
-    def open(self) -> None:
-        pass
-
-    def read(self, path: str, offset: int, size: int) -> bytes:
-        self.asked.wait(60)
-        self.go.wait(60)
-        self.given.append(offset)
-        return b"x" * size
-
-
-def test_an_interrupted_fetch_writes_nothing_into_what_is_opened_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ranges, join = Stuck(), threading.Thread.join
-
-    def interrupted(_thread: threading.Thread) -> None:
-        ranges.asked.wait(60)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(s3_shards, "PART", 512)
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
-    cache, before = ShardCache(tmp_path / "cache", 1 << 30, S3Shards("s3://bucket", 2, ranges)), threading.enumerate()
-    with pytest.raises(KeyboardInterrupt):
-        cache.fetch(ShardInfo("web/train/000000.tar", 1, 2048, "0" * 64))
-    others = [open(tmp_path / f"{number}", "w+b") for number in range(8)]  # noqa: SIM115 - they get the free numbers
-    ranges.go.set()
-    for thread in set(threading.enumerate()) - set(before):
-        join(thread, 60)
-    assert [os.fstat(file.fileno()).st_size for file in others] == [0] * 8
-    assert (sorted(ranges.given), names(cache)) == ([0, 512], set())  # the parts that they were at, and no other
-    for file in others:
-        file.close()
-
-
-def test_a_server_that_stays_away_is_named(clean_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    ranges = S3Ranges("s3://bucket/prefix", 1, Outages(0.0, pause=0.01), Patience(1, 5, 5))
-    cache = ShardCache(tmp_path / "cache", 1 << 30, S3Shards("s3://bucket/prefix", 1, ranges))
-    with pytest.raises(OSError, match=r"no answer from http://127\.0\.0\.1:9"):
-        cache.fetch(ShardInfo("web/train/000000.tar", 1, 1024, "0" * 64))
-    assert names(cache) == set()

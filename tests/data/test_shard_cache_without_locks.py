@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.data.test_shard_cache import cache_of, names, read_all, shards_of, through
+from tests.support.cached_shards import cache_of, names, read_all, shards_of, through
 from tests.support.paths import ROOT
 from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written
@@ -31,7 +31,7 @@ def flock(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 fcntl.flock = flock
-from tests.data.test_shard_cache import cache_of, read_all, through
+from tests.support.cached_shards import cache_of, read_all, through
 from tests.support.shard_copies import Copies
 from tests.support.shard_fixture import Written
 from zerovl.data.manifest import Manifest

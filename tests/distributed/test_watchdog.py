@@ -6,7 +6,6 @@ A main thread that sleeps stands for one that is blocked in an NCCL collective, 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +17,8 @@ import torch
 
 from tests.support.rank_groups import Group, run_groups
 from zerovl.distributed import exits
-from zerovl.distributed.activity import SAVING, Activity
-from zerovl.distributed.heartbeats import Heartbeat, Heartbeats, blamed_ranks, stuck_message
+from zerovl.distributed.activity import SAVING
 from zerovl.distributed.ranks import Ranks
-from zerovl.distributed.siblings import end_siblings
-from zerovl.distributed.watchdog import Watchdog
 from zerovl.errors import ZeroVLError
 
 LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
@@ -207,18 +203,6 @@ def test_a_stuck_process_ends_where_nobody_can_read_it(open_output: Callable[[],
         child.wait()
 
 
-def test_a_sibling_that_ends_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-
-    def gone(_pid: int, number: int) -> None:
-        tried.append(number)
-        raise ProcessLookupError
-
-    monkeypatch.setattr(os, "kill", gone)
-    end_siblings([Heartbeat(0, socket.gethostname(), os.getpid(), 1, 0, 0, "computing", False, 0.0)])
-    assert tried == [signal.SIGUSR2, signal.SIGKILL]
-
-
 def test_a_process_without_an_output_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
@@ -270,32 +254,6 @@ def test_a_rank_whose_store_is_gone_ends_by_its_own_limit(groups: dict[str, Grou
     assert "network" not in group.said
 
 
-class GoneStore:
-    def clone(self) -> "GoneStore":
-        return self
-
-    def set_timeout(self, _: Any) -> None:
-        pass
-
-    def add(self, *_: Any) -> int:
-        raise torch.distributed.DistNetworkError("Connection reset by peer")
-
-    check = add
-
-
-def test_a_verdict_holds_where_the_store_goes_at_that_moment(capfd: pytest.CaptureFixture[str]) -> None:
-    """The store of a group that ends goes with its rank 0: the others leave by the verdict they have heard."""
-    left: list[int] = []
-    heartbeats = Heartbeats(GoneStore(), 1, 2)  # type: ignore[arg-type]
-    watchdog = Watchdog(Activity(), LIMIT, 1, heartbeats)
-    end = {"kind": "stuck", "text": "rank 0 is stuck", "rank": 0, "status": exits.STUCK, "blamed_ranks": [0]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exits, "leave", left.append)
-        watchdog._obey(heartbeats, end)
-    assert left == [exits.STUCK]
-    assert "network" not in capfd.readouterr().err
-
-
 def test_sigterm_waits_for_living_ranks_that_save(groups: dict[str, Group]) -> None:
     group = groups["end_slowly_after_sigterm"]
     assert (group.statuses, group.results) == ([0, 0], [0, 1]), group.said
@@ -304,39 +262,6 @@ def test_sigterm_waits_for_living_ranks_that_save(groups: dict[str, Group]) -> N
 def test_ranks_that_wait_for_a_moving_one_are_left_in_peace(groups: dict[str, Group]) -> None:
     group = groups["wait_for_one_that_moves"]
     assert (group.statuses, group.results) == ([0, 0], [1, 1]), group.said
-
-
-def beat(rank: int, step: int, calls: int, waiting: bool = False) -> Heartbeat:
-    return Heartbeat(rank, "node", 100 + rank, 1, step, calls, "computing", waiting, 900.0)
-
-
-def test_blamed_ranks() -> None:
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 8), beat(2, 5, 9, True)], set()) == [1]
-    assert blamed_ranks([beat(0, 5, 9), beat(1, 4, 8), beat(2, 5, 8)], set()) == [1]
-    assert blamed_ranks([beat(0, 5, 8, True), beat(1, 5, 9)], set()) == [1]  # who waits is not to blame
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 8)], {2}) == [2]
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 9, True)], set()) == [0, 1]
-
-
-def test_verdict_names_a_rank_that_was_never_heard_of_and_the_network() -> None:
-    assert "rank 2 (never heard of) does not answer" in stuck_message([beat(0, 1, 1), beat(1, 1, 1)], {2}, {2}, 15)
-    assert "network between the hosts" in stuck_message([beat(0, 1, 1, True), beat(1, 1, 1, True)], set(), set(), 15)
-
-
-def test_activity_marks() -> None:
-    activity = Activity()
-    seen = [(activity.phase, activity.step) for _ in activity.loading(range(2), start_step=3)]
-    assert seen == [("computing", 3), ("computing", 4)]
-    assert (activity.phase, activity.step) == ("loading data", 5)
-    with activity.during(SAVING):
-        assert activity.phase == SAVING
-    assert activity.phase == "loading data"
-    before = activity.marks
-    with activity.collective():
-        assert activity.waiting
-        assert activity.calls == 1
-    assert not activity.waiting
-    assert activity.marks == before + 2
 
 
 def test_the_first_word_in_the_error_file_counts(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A finished pipeline before its stage `register`, and the registry that the stage registers in."""
+"""A finished pipeline before its stage `register`, the registry that the stage registers in, and one worker."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def write(workspace: Workspace) -> Write:
 @pytest.fixture
 def registry(workspace: Workspace) -> Registry:
     return Registry(FolderStore(workspace.root / "registry"))
+
+
+@pytest.fixture
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")

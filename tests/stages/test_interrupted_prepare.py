@@ -14,26 +14,22 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.support import held_units, raw_sources
 from tests.support.paths import ROOT
 from tests.support.prefect_api import wait_for
-from zerovl.data.filtering.sample_filters import SampleFilters
+from tests.support.two_sources import SETTINGS, write_raw
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import kept_units, pack, pack_sources
-from zerovl.data.raw.records import Picture, Record
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file
 
+pytestmark = pytest.mark.usefixtures("one_worker")
 KILLS = 10
 PATIENCE = 60_000  # milliseconds: who waits for so long has found a fault
-SETTINGS = {"shard_samples": 3, "tokenizer_vocab": 60}
 # Counts what it does with files, and kills itself at a drawn one: each fork is a start of `prepare`.
 SCRIPT = """
 import json, os, signal, sys
@@ -76,19 +72,6 @@ for line in sys.stdin:  # the share of the run at which it is killed
     status, _ = start(kill_at=max(1, int(float(line) * int(count))))
     print("status", status, flush=True)
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZEROVL_WORKERS", "1")
-
-
-def write_raw(root: Path) -> None:
-    raw_sources.write_zerovl(root / "raw/a", "train", 5)
-    raw_sources.write_zerovl(root / "raw/a", "valid", 2, first=50)
-    rows = [{"image": raw_sources.jpeg(number), "caption": f"number {number}"} for number in range(4)]
-    (root / "raw/b").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), root / "raw/b/train.parquet")
 
 
 def assert_whole_or_absent(root: Path) -> None:
@@ -170,96 +153,6 @@ def test_a_disk_that_is_full_where_pictures_of_a_table_are_put(tmp_path: Path, m
         raw_sources.run_prepare(tmp_path)
     assert not list((tmp_path / "data").rglob("*.pictures"))
     assert not (tmp_path / "data/manifest/manifest.json").exists()
-
-
-class Interrupted(BaseException):
-    """What ends a run in the middle."""
-
-
-def interrupted_after(units: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ends once so many units are packed."""
-    packed = 0
-
-    def pack_some(unit: pack.Unit) -> pack.Packed:
-        nonlocal packed
-        packed += 1
-        if packed > units:
-            raise Interrupted
-        return pack.pack(unit)
-
-    monkeypatch.setattr(kept_units, "pack", pack_some)
-    with pytest.raises(Interrupted):
-        raw_sources.run_prepare(root, **SETTINGS)
-    shutil.rmtree(root / "data/shards")  # as DVC does
-    shutil.rmtree(root / "data/manifest")
-
-
-def packed_again(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: int) -> list[str]:
-    """Names of the units that the next run packs itself."""
-    names = []
-
-    def pack_and_note(unit: pack.Unit) -> pack.Packed:
-        names.append(unit.name)
-        return pack.pack(unit)
-
-    monkeypatch.setattr(kept_units, "pack", pack_and_note)
-    raw_sources.run_prepare(root, **SETTINGS | settings)
-    assert not (root / "data/.prepare").exists()
-    return names
-
-
-def test_shards_that_were_whole_are_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    write_raw(tmp_path)
-    (tmp_path / "raw/a/train/1.jpg").unlink()  # a quarantined row goes along
-    fresh = packed_again(tmp_path, monkeypatch)
-    whole = raw_sources.all_bytes(tmp_path / "data")
-    assert fresh == [f"a/train/{0:06}.tar", f"a/train/{1:06}.tar", f"a/valid/{0:06}.tar", *fresh[3:]]
-    assert len(fresh) == 5
-    interrupted_after(2, tmp_path, monkeypatch)
-    assert packed_again(tmp_path, monkeypatch) == fresh[2:]
-    assert "a/train: 2 shards taken over from a run that was interrupted" in caplog.text
-    assert raw_sources.all_bytes(tmp_path / "data") == whole
-
-
-def test_what_changed_in_between_is_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_raw(tmp_path)
-    fresh = packed_again(tmp_path, monkeypatch)
-    interrupted_after(3, tmp_path, monkeypatch)
-    (tmp_path / "raw/a/train/0.jpg").write_bytes(raw_sources.jpeg(99))
-    assert packed_again(tmp_path, monkeypatch) == [fresh[0], *fresh[3:]]
-    interrupted_after(3, tmp_path, monkeypatch)
-    assert packed_again(tmp_path, monkeypatch, max_side=20) == fresh
-    interrupted_after(3, tmp_path, monkeypatch)
-    first = tmp_path / "raw/a/train/0.jpg"
-    before = first.stat()
-    first.write_bytes(first.read_bytes()[:-1] + b"x")  # by a tool that puts size and time back
-    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert packed_again(tmp_path, monkeypatch) == [fresh[0], *fresh[3:]]
-    interrupted_after(3, tmp_path, monkeypatch)
-    for kept in (tmp_path / "data/.prepare").glob("*.tar"):
-        kept.write_bytes(kept.read_bytes()[:-1] + b"x")
-    assert packed_again(tmp_path, monkeypatch) == fresh
-
-
-def test_what_filters_left_out_is_taken_over_too(tmp_path: Path) -> None:
-    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
-    wide = raw_sources.encoded(raw_sources.picture(1, (300, 30)))
-    (tmp_path / "raw/a/train/1.jpg").write_bytes(wide)
-    records = tuple(
-        Record("here", number, ("a caption",), (number,), Picture(str(tmp_path / f"raw/a/train/{number}.jpg")))
-        for number in range(2)
-    )
-    filters = SampleFilters(max_aspect=3)
-    unit = pack.Unit(str(tmp_path / "shards"), "a", "train", 0, records, 0, 10**6, filters)
-    kept = kept_units.KeptUnits(str(tmp_path / "kept"), "code", str(tmp_path / "passing"))
-    first = kept.pack(unit)
-    (tmp_path / "shards" / unit.name).unlink()
-    again = kept.pack(unit)
-    assert (first.taken_over, again.taken_over, len(first.left_out)) == (False, True, 1)
-    assert replace(again, taken_over=False) == first
 
 
 def test_ctrl_c_ends_workers_in_the_middle_of_a_shard(
