@@ -76,6 +76,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     except ZeroVLError as error:
         print(f"zerovl {parsed.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        from zerovl import disk_errors
+
+        said = disk_errors.sentence(error, getattr(parsed, "out", None) or "")
+        if not said:
+            raise
+        print(f"zerovl {parsed.command}: {said}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

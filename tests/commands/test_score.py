@@ -59,3 +59,14 @@ def test_score_of_files_that_are_none(tmp_path: Path) -> None:
     np.save(tmp_path / "single.npy", np.eye(2))
     with pytest.raises(ZeroVLError, match="a single array"):
         score.run(tmp_path / "single.npy")
+
+
+def test_what_embed_writes_and_score_does_not_take_is_told_how_to_make_it_again(tmp_path: Path) -> None:
+    """A table of `zerovl embed`, and embeddings of pictures alone: "make it with `zerovl embed`" would lead back."""
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 and more")
+    np.savez(tmp_path / "pictures.npz", image_embeddings=np.eye(2), key=np.array(["a", "b"]))
+    fix = r"make it with `zerovl embed --pairs CSV --out FILE\.npz`"
+    with pytest.raises(ZeroVLError, match=rf"table\.parquet: a table \(Parquet\), expected an \.npz; {fix}"):
+        score.run(tmp_path / "table.parquet")
+    with pytest.raises(ZeroVLError, match=rf"no array text_embeddings, image_id; .*{fix}"):
+        score.run(tmp_path / "pictures.npz")

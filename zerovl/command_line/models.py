@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zerovl.command_line.parts import Subparsers, command
+from zerovl.command_line.parts import Subparsers, command, file_to_write
 from zerovl.errors import ZeroVLError
 
 _RANKS = "processes, one a GPU; default: one a GPU that is free, on a machine without any one"
@@ -42,11 +42,13 @@ def _embed(commands: Subparsers) -> None:
             embed.run_pictures(model, images, out, arguments.ranks)
 
     embed = command(commands, "embed", "embed the pairs of a CSV, or all pictures of a folder, into a file", run)
-    embed.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    embed.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     what = "columns image, image_id, caption, caption_id; without it all pictures of DIR are embedded"
     embed.add_argument("--pairs", metavar="CSV", help=what)
     embed.add_argument("--images", required=True, metavar="DIR", help="pictures; without --pairs WebDataset tars too")
-    embed.add_argument("--out", required=True, metavar="FILE", help="an .npz, or for millions a .parquet")
+    embed.add_argument(
+        "--out", type=file_to_write, required=True, metavar="FILE", help="an .npz, or for millions a .parquet"
+    )
     embed.add_argument("--ranks", type=int, metavar="N", help=f"{_RANKS}; an .npz of --pairs is made by one")
 
 
@@ -60,7 +62,7 @@ def _index(commands: Subparsers) -> None:
 
     text = "embed pictures once, to search them in a second; run it again for what is new, changed or gone"
     index = command(commands, "index", text, run)
-    index.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    index.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     what = "pictures and WebDataset tars below a folder (data/shards too), one tar, or a file of `zerovl embed`"
     index.add_argument("--images", required=True, metavar="DIR|FILE", help=what)
     index.add_argument("--pairs", metavar="CSV", help="only the pictures of DIR that its column image names")
@@ -83,7 +85,7 @@ def _serve(commands: Subparsers) -> None:
 
     text = "a page on this machine where pictures are searched by words or by a picture"
     serve = command(commands, "serve", text, run)
-    serve.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    serve.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     where = serve.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--images", metavar="DIR", help="pictures and tars, indexed first; the index is kept in the cache"
@@ -101,7 +103,7 @@ def _score(commands: Subparsers) -> None:
         score.run(Path(arguments.file))
 
     score = command(commands, "score", "print the retrieval metrics of embeddings as JSON", run)
-    score.add_argument("file", metavar="FILE.npz")
+    score.add_argument("file", metavar="FILE.npz", help="of `zerovl embed --pairs`")
 
 
 def _search(commands: Subparsers) -> None:
@@ -116,13 +118,13 @@ def _search(commands: Subparsers) -> None:
             search.run(*given, Path(arguments.images), arguments.top, out)
 
     search = command(commands, "search", "rank the pictures of a folder or an index by a query", run)
-    search.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    search.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     search.add_argument("query")
     where = search.add_mutually_exclusive_group(required=True)
     where.add_argument("--images", metavar="DIR", help="embedded each time")
     where.add_argument("--index", metavar="INDEX", help="of `zerovl index`: nothing is embedded")
     search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
-    search.add_argument("--out", metavar="FILE.png", help="also draw what was found")
+    search.add_argument("--out", type=file_to_write, metavar="FILE.png", help="also draw what was found")
     search.add_argument("--exact", action="store_true", help=_EXACT)
 
 
@@ -135,7 +137,7 @@ def _classify(commands: Subparsers) -> None:
 
     examples = "example: zerovl classify zerovl@production --classes cat,dog --images photos --templates 'a {} asleep'"
     classify = command(commands, "classify", "say which of some classes the pictures of a folder show", run, examples)
-    classify.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    classify.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     classify.add_argument("--classes", required=True, metavar="FILE.txt|A,B,C", help="a file has one name a line")
     classify.add_argument("--images", required=True, metavar="DIR")
     what = "name, photo, openai-imagenet-7, openai-imagenet-80; a file of templates; or one with {}; default: photo"
@@ -178,7 +180,7 @@ def _export(commands: Subparsers) -> None:
         export.run(arguments.model, arguments.to, Path(arguments.out), arguments.license)
 
     export = command(commands, "export", "write a model for another library, and compare the embeddings of both", run)
-    export.add_argument("model", help="bundle folder, NAME@ALIAS or s3://...")
+    export.add_argument("model", help="bundle folder, NAME@ALIAS, NAME@VERSION or s3://...")
     export.add_argument("--to", required=True, choices=("open-clip", "hugging-face", "onnx"))
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
     what = "for the card, by the hub's short name: apache-2.0, cc-by-nc-4.0, other; default: none is named"

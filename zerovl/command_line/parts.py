@@ -51,6 +51,13 @@ def with_params(commands: Subparsers, name: str, text: str, run: Run, examples: 
     return parser
 
 
+def file_to_write(text: str) -> str:
+    """Return the name of a file that a command writes at its end; one that cannot be a file is told at its start."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file in it")
+    return text
+
+
 def load(arguments: argparse.Namespace) -> Params:
     """Return the checked parameters of the file that a command was given; raises `ZeroVLError`."""
     from zerovl import params_file

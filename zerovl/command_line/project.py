@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zerovl.command_line.parts import Subparsers, command, load, with_params
+from zerovl.command_line.parts import Subparsers, command, file_to_write, load, with_params
 
 _PLAN_EXAMPLES = """\
 examples:
@@ -56,7 +56,8 @@ def _plan(commands: Subparsers) -> None:
         from zerovl.workspace import Workspace
 
         given = (arguments.gpus, arguments.gpu, arguments.gpu_memory, arguments.pairs, arguments.measure)
-        plan.run(params, arguments.params, Options(*given, arguments.json, arguments.nodes), Workspace())
+        json = Path(arguments.json) if arguments.json else None
+        plan.run(params, arguments.params, Options(*given, json, arguments.nodes), Workspace())
 
     text = "say what training will take: memory, steps, bytes, speed, hours"
     plan = with_params(commands, "plan", text, run, _PLAN_EXAMPLES)
@@ -71,7 +72,7 @@ def _plan(commands: Subparsers) -> None:
         help="training pairs (train.epoch_of captions: captions); default: what the manifest has",
     )
     plan.add_argument("--measure", action="store_true", help="calibrate with a few real steps on this machine")
-    plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan there")
+    plan.add_argument("--json", type=file_to_write, metavar="FILE", help="also write the plan there")
 
 
 def _fetch_weights(commands: Subparsers) -> None:
@@ -104,7 +105,7 @@ def _recipe(commands: Subparsers) -> None:
     what = "a recipe; 'demo' for the defaults; 'auto' for settings chosen for the data of data.raw, with reasons"
     recipe.add_argument("recipe", metavar="FILE", help=what)
     recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="laid over the recipe, as in train.lr=1e-3")
-    recipe.add_argument("--out", default="params.yaml", metavar="FILE", help="default: params.yaml")
+    recipe.add_argument("--out", type=file_to_write, default="params.yaml", metavar="FILE", help="default: params.yaml")
 
 
 def _summary(commands: Subparsers) -> None:
@@ -135,9 +136,13 @@ def _compare(commands: Subparsers) -> None:
         "the first is what the others are held against",
     )
     compare.add_argument(
-        "--out", default="reports/comparison.html", metavar="FILE.html", help="default: reports/comparison.html"
+        "--out",
+        type=file_to_write,
+        default="reports/comparison.html",
+        metavar="FILE.html",
+        help="default: reports/comparison.html",
     )
-    compare.add_argument("--json", metavar="FILE", help="also write the numbers there")
+    compare.add_argument("--json", type=file_to_write, metavar="FILE", help="also write the numbers there")
 
 
 def _sweep(commands: Subparsers) -> None:
@@ -161,5 +166,9 @@ def _sweep(commands: Subparsers) -> None:
     sweep.add_argument("--hours", type=float, default=24.0, help="then what runs saves and ends; default: 24")
     sweep.add_argument("--seed", type=int, default=0, help="of the draw; default: 0")
     sweep.add_argument(
-        "--out", default="reports/comparison.html", metavar="FILE.html", help="the page of the comparison"
+        "--out",
+        type=file_to_write,
+        default="reports/comparison.html",
+        metavar="FILE.html",
+        help="the page of the comparison",
     )

@@ -20,7 +20,7 @@ def run(file: Path) -> None:
 
     A file is one source, so its score is the mean over sources; the headline has its 95% interval and chance.
     """
-    arrays = read_npz(file, ARRAYS)
+    arrays = read_npz(file, ARRAYS, "zerovl embed --pairs CSV --out FILE.npz")
     ids = arrays["image_id"]
     try:
         result = retrieval_metrics(arrays["image_embeddings"], arrays["text_embeddings"], ids, ids)
