@@ -121,6 +121,7 @@ NOT_COUNTED_FOR = {
                 f"zerovl.model.{name}"
                 for name in (
                     *("architecture", "attention_masks", "blocks", "bundle", "dual_encoder", "encoder", "pooling"),
+                    *("inference_layers", "inference_towers", "numpy_families", "numpy_layers", "numpy_towers"),
                     *("preprocess", "text", "text_towers", "towers", "undrawn", "weight_files"),
                 )
             ),

@@ -55,7 +55,7 @@ def test_transformers_embeds_as_the_model(family: str, changes: dict[str, Any], 
 def test_a_pooler_that_is_nearly_linear_keeps_large_features(tmp_path: Path) -> None:
     """Trained towers have single features far from the others; tanh would bend them first."""
     encoder = make_bundle(tmp_path, "bert", "first")
-    norm = encoder.model.text_tower.encoder.layer[-1].output.LayerNorm
+    norm = encoder.model.get_submodule("text_tower.encoder.layer.1.output.LayerNorm")
     with torch.no_grad():
         norm.weight[3] *= 15
     export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")  # raises beyond 1e-5

@@ -32,6 +32,7 @@ SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "i
 CONFIGS: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 24, "n_layers": 3, "n_heads": 3, "hidden_dim": 20, "max_position_embeddings": TOKENS},
     "roberta": {**SIZES, "max_position_embeddings": TOKENS + 2, "type_vocab_size": 1},
+    "camembert": {**SIZES, "max_position_embeddings": TOKENS + 2, "type_vocab_size": 1},
     "xlm-roberta": {**SIZES, "max_position_embeddings": TOKENS + 2, "layer_norm_eps": 1e-5},
     "mpnet": {**SIZES, "max_position_embeddings": TOKENS + 2},
     "clip_text_model": {**SIZES, "max_position_embeddings": TOKENS},
@@ -64,6 +65,7 @@ def make_bundle(folder: Path, architecture: Architecture) -> Path:
     ("family", "pooling", "text_config"),
     [
         *((family, pooling, {}) for family in ("distilbert", "roberta", "mpnet") for pooling in ("first", "mean")),
+        ("camembert", "mean", {}),
         ("xlm-roberta", "last", {}),
         ("xlm-roberta", "mean", {"hidden_act": "gelu_new"}),
         ("clip_text_model", "last", {}),  # quick_gelu

@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     with pytest.raises(ZeroVLError, match=r"the tokenizer pads with token 0, .* siglip_text_model knows padding by 1;"):
         check_padding(config_of("siglip_text_model"), 0)
     for family in FAMILIES:
-        check_padding(config_of(family), 1 if family.startswith(("mp", "ro", "xl", "si")) else 0)
+        check_padding(config_of(family), 1 if family.startswith(("ca", "mp", "ro", "xl", "si")) else 0)
     (tmp_path / "t5").mkdir()
     AutoConfig.for_model("t5").save_pretrained(tmp_path / "t5")
     with pytest.raises(ZeroVLError, match="t5 is of the family t5, which is not an encoder of text; name one"):

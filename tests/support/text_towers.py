@@ -91,6 +91,7 @@ FAMILIES: dict[str, tuple[Train, dict[str, Any]]] = {
     ),
     "mpnet": (byte_bpe, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
     "roberta": (byte_bpe, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
+    "camembert": (sentence_piece, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
     "xlm-roberta": (sentence_piece, {**SIZES, **QUIET, "max_position_embeddings": 14, "pad_token_id": 1}),
     "clip_text_model": (clip_bpe, {**SIZES, "max_position_embeddings": 12}),
     "siglip_text_model": (

@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zerovl.model import attention_masks, pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.blocks import first_modules, layers
-from zerovl.model.text_towers import text_width
 
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 0.5
@@ -132,3 +131,13 @@ def is_frozen(tower: nn.Module) -> bool:
 def image_width(tower: Any) -> int:
     """Return the width of what a timm model without classifier gives."""
     return int(getattr(tower, "head_hidden_size", tower.num_features))
+
+
+def text_width(config: dict[str, Any]) -> int:
+    """Return the width w of a text tower's hidden states from its config, whatever its family calls it."""
+    name = "dim" if config.get("model_type") == "distilbert" else "hidden_size"
+    if name in config:
+        return int(config[name])
+    from zerovl.model.text_towers import text_config_from  # and transformers, which knows all families' names
+
+    return int(text_config_from(config).hidden_size)

@@ -39,21 +39,23 @@ class Family:
     looks_at: tuple[str, ...] = ()  # keys of ids of tokens
 
 
-def _as_it_is(ids: Ids, config: Config) -> Ids:
+def as_it_is(ids: Ids, config: Config) -> Ids:
+    """Return a row as it came; (L,)."""
     return ids
 
 
-def _filled(ids: Ids, config: Config) -> Ids:
+def filled(ids: Ids, config: Config) -> Ids:
     """Fill a row with padding, which SigLIP reads, up to the last place."""
     left = config["max_position_embeddings"] - len(ids)
     return np.concatenate([ids, np.full(left, config["pad_token_id"], ids.dtype)])
 
 
-def _from_zero(ids: Ids, config: Config) -> Ids:
+def from_zero(ids: Ids, config: Config) -> Ids:
+    """Return places that are counted from 0 on; (L,)."""
     return np.arange(len(ids))
 
 
-def _behind_padding(ids: Ids, config: Config) -> Ids:
+def behind_padding(ids: Ids, config: Config) -> Ids:
     """Return places that are counted from the id of padding on: that place itself for a token of that id; (L,)."""
     padding: int = config["pad_token_id"]
     counted = ids != padding
@@ -61,19 +63,20 @@ def _behind_padding(ids: Ids, config: Config) -> Ids:
     return places
 
 
-def _nothing(weights: Weights, length: int) -> Floats:
+def nothing(weights: Weights, length: int) -> Floats:
+    """Hide nothing and prefer nothing; (L, L)."""
     return np.zeros((length, length), np.float32)
 
 
-def _causal(weights: Weights, length: int) -> Floats:
+def causal(weights: Weights, length: int) -> Floats:
     """Hide from each token those behind it; (L, L)."""
     return np.triu(np.full((length, length), -np.inf, np.float32), 1)
 
 
-_RELATIVE = "encoder.relative_attention_bias"
+RELATIVE = "encoder.relative_attention_bias"
 
 
-def _relative(weights: Weights, length: int) -> Floats:
+def relative(weights: Weights, length: int) -> Floats:
     """Return MPNet's learned value of each distance between tokens; (h, L, L).
 
     Distances below 8 have one each, those above share: behind the k-th of them from 8 * 2 ** (k / 2) on, the last from
@@ -83,7 +86,7 @@ def _relative(weights: Weights, length: int) -> Floats:
     far = np.abs(right)
     shared = 8 + sum((far**2 >= 64 * 2**k).astype(np.int64) for k in range(1, 8))
     bucket = np.where(far < 8, far, shared) + 16 * (right > 0)
-    values: Floats = weights[f"{_RELATIVE}.weight"][bucket].transpose(2, 0, 1)
+    values: Floats = weights[f"{RELATIVE}.weight"][bucket].transpose(2, 0, 1)
     return values
 
 
@@ -118,15 +121,15 @@ _BERT = Family(
         feed_forward_norm="output.LayerNorm",
     ),
     run=Layers.norms_behind,
-    bias=_nothing,
-    place=_from_zero,
-    row=_as_it_is,
+    bias=nothing,
+    place=from_zero,
+    row=as_it_is,
     usual=dict,
     poolings=("first", "mean", "last"),
     tables={"embeddings.token_type_embeddings": ("type_vocab_size", "hidden_size")},
     kind="embeddings.token_type_embeddings",
 )
-_ROBERTA = replace(_BERT, place=_behind_padding, looks_at=("pad_token_id",))
+_ROBERTA = replace(_BERT, place=behind_padding, looks_at=("pad_token_id",))
 _CLIP = replace(
     _BERT,
     words="embeddings.token_embedding",
@@ -144,12 +147,13 @@ _CLIP = replace(
         feed_forward_norm="layer_norm2",
     ),
     run=Layers.norms_before,
-    bias=_causal,
+    bias=causal,
     tables={},
     kind=None,
 )
 FAMILIES = {  # by `model_type`
     "bert": _BERT,
+    "camembert": _ROBERTA,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "distilbert": replace(
@@ -180,11 +184,11 @@ FAMILIES = {  # by `model_type`
             attended="attention.attn.o",
             attention_norm="attention.LayerNorm",
         ),
-        bias=_relative,
-        tables={_RELATIVE: ("relative_attention_num_buckets", "num_attention_heads")},
+        bias=relative,
+        tables={RELATIVE: ("relative_attention_num_buckets", "num_attention_heads")},
         kind=None,
         fixed={"relative_attention_num_buckets": 32, "pad_token_id": 1},  # its code has these, whatever a config says
     ),
     "clip_text_model": _CLIP,
-    "siglip_text_model": replace(_CLIP, bias=_nothing, row=_filled, poolings=("end",), looks_at=("pad_token_id",)),
+    "siglip_text_model": replace(_CLIP, bias=nothing, row=filled, poolings=("end",), looks_at=("pad_token_id",)),
 }

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
-from transformers import PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.params import TextTowerParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 

@@ -24,7 +24,6 @@ from zerovl.model.digest import model_digest
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.model.text import CaptionTokenizer, load_tokenizer
-from zerovl.model.text_towers import create_text_tower, text_config_from
 from zerovl.model.undrawn import undrawn
 
 _IMAGE_TOWER = "image_tower."  # how names of its weights begin
@@ -75,6 +74,8 @@ class QueryEncoder(TextEncoder):
 
         The weights of the image tower are read for the digest alone.
         """
+        from zerovl.model.text_towers import create_text_tower, text_config_from  # and transformers
+
         folder = Path(folder)
         architecture = load_architecture(folder)
         tokenizer = load_tokenizer(folder, architecture)

@@ -211,8 +211,3 @@ def text_config_from(values: dict[str, Any]) -> PreTrainedConfig:
     """Return the config that an architecture holds as plain values."""
     values = dict(values)
     return AutoConfig.for_model(values.pop("model_type"), **values)
-
-
-def text_width(config: dict[str, Any]) -> int:
-    """Return the width w of a text tower's hidden states from its config, whatever its family calls it."""
-    return int(config["hidden_size"] if "hidden_size" in config else text_config_from(config).hidden_size)

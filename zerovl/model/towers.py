@@ -1,4 +1,8 @@
-"""Build the dual encoder from parameters, or from a bundle's architecture. Never reaches for the network."""
+"""Build the dual encoder from parameters, or from a bundle's architecture. Never reaches for the network.
+
+`zerovl.model.text_towers`, and transformers with it, is imported where it is needed: most models that are only used
+need neither.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,23 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 from zerovl.errors import ZeroVLError
 from zerovl.model import pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.model.text_towers import (
-    FETCH_HINT,
-    check_positions,
-    create_text_tower,
-    pretrained_text_tower,
-    resolve_text_config,
-    text_config_from,
-)
+from zerovl.model.inference_towers import inference_text_tower
 from zerovl.model.undrawn import undrawn
 from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def build(params: ModelParams, vocab_size: int, seed: int, logit_bias: float | None = None) -> DualEncoder:
@@ -36,6 +35,8 @@ def build(params: ModelParams, vocab_size: int, seed: int, logit_bias: float | N
 
     `logit_bias` is the start value of the bias that some losses learn; None: the model has none.
     """
+    from zerovl.model.text_towers import create_text_tower, pretrained_text_tower, resolve_text_config
+
     text_config = resolve_text_config(params, vocab_size)
     architecture = make_architecture(params, text_config, logit_bias)
     with torch.random.fork_rng(devices=[]):
@@ -58,6 +59,8 @@ def make_architecture(
     `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling
     that it cannot have.
     """
+    from zerovl.model.text_towers import check_positions
+
     check_positions(params, text_config)
     return Architecture(
         image_tower=params.image_tower.name,
@@ -80,6 +83,8 @@ def make_architecture(
 
 def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
     """Return the described model with random weights from `seed`."""
+    from zerovl.model.text_towers import create_text_tower, text_config_from
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image_tower = create_image_tower(architecture, pretrained=False)
@@ -87,8 +92,20 @@ def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
 
 
 def to_be_filled(architecture: Architecture) -> DualEncoder:
-    """Return the described model with no values in its weights: for those of a file, all of which are to be read."""
-    return undrawn(lambda: from_architecture(architecture))
+    """Return the described model with no values in its weights, all of which are to be read, and which do not learn.
+
+    Its text tower is computed without transformers where that is possible, and then has no dropout.
+    """
+    return undrawn(lambda: _without_values(architecture))
+
+
+def _without_values(architecture: Architecture) -> DualEncoder:
+    text_tower: nn.Module | None = inference_text_tower(architecture)
+    if text_tower is None:
+        from zerovl.model.text_towers import create_text_tower, text_config_from
+
+        text_tower = create_text_tower(text_config_from(architecture.text_config))
+    return DualEncoder(architecture, create_image_tower(architecture, pretrained=False), text_tower)
 
 
 Builder = Callable[[str, dict[str, Any], bool], nn.Module]
@@ -124,6 +141,8 @@ def timm_tower(name: str, options: dict[str, Any], pretrained: bool) -> nn.Modul
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
+        from zerovl.model.text_towers import FETCH_HINT
+
         raise ZeroVLError(
             f"model.image_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
         ) from None
