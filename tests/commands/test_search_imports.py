@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,20 @@ NOT_NEEDED = {
     *("zerovl.params", "zerovl.model.text_encoder", "zerovl.model.encoder"),
     *("boto3", "dvc", "prefect", "matplotlib"),
 }
+_THREADS = """
+import os, sys
+from zerovl import cli
+
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "numpy":
+            print("numpy sees", os.environ.get("OPENBLAS_NUM_THREADS"))
+
+sys.meta_path.insert(0, Watch())
+status = cli.main(["search", *sys.argv[1:]])
+print("others see", os.environ.get("OPENBLAS_NUM_THREADS"))
+sys.exit(status)
+"""
 _SEARCH = """
 import sys
 from zerovl import cli
@@ -55,3 +70,18 @@ def test_nothing_is_imported_that_words_do_not_need(make_model: Callable[[Path],
     imported = set(modules.split())
     assert "zerovl.model.query_encoder" in imported
     assert imported & NOT_NEEDED == set()
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, ["1", "None"]), ("3", ["3", "3"])])
+def test_words_are_embedded_by_one_thread(asked: str | None, found: list[str], tmp_path: Path) -> None:
+    """Of NumPy alone, which looks once; several would wait for each other."""
+    pictures, index = make_picture_folder(tmp_path / "pictures"), tmp_path / "index"
+    assert cli.main(["index", str(BUNDLE), "--images", str(pictures), "--out", str(index)]) == 0
+    variable = "OPENBLAS_NUM_THREADS"
+    environment = {name: value for name, value in os.environ.items() if name != variable}
+    environment |= {} if asked is None else {variable: asked}
+    command = [sys.executable, "-c", _THREADS, str(BUNDLE), "a red box", "--index", str(index)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [lines[0], lines[-1]] == [f"numpy sees {found[0]}", f"others see {found[1]}"]

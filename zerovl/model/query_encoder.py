@@ -51,10 +51,11 @@ class NumpyQueryEncoder:
         self._projection = weights[_PROJECTION]  # (D, w)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self | None:
+    def load(cls, folder: Path | str, digest: str | None = None) -> Self | None:
         """Load a bundle's text half; None where its tower is not one that is computed here, or anything is unusual.
 
-        Raises `ZeroVLError` where the folder is not a bundle, or its tokenizer is damaged.
+        `digest` is that of the whole model where it is known; otherwise the image tower is read for it, too. Raises
+        `ZeroVLError` where the folder is not a bundle, or its tokenizer is damaged.
         """
         folder = Path(folder)
         architecture = load_architecture(folder)
@@ -62,11 +63,12 @@ class NumpyQueryEncoder:
         if tower is None:
             return None
         tokenizer = load_tokenizer(folder, architecture)
-        weights = _read(folder / _WEIGHTS)
-        own = {name: array for name, array in weights.items() if not name.startswith(_OTHER_HALF)}
+        weights = _read(folder / _WEIGHTS, _is_own if digest is not None else _is_any)
+        own = {name: array for name, array in weights.items() if _is_own(name)}
         if {name: array.shape for name, array in own.items()} != _shapes(architecture, tower, own):
             return None
-        digest = model_digest(architecture, tokenizer, weights, _in_bytes)
+        if digest is None:
+            digest = model_digest(architecture, tokenizer, weights, _in_bytes)
         widened = {name: _widened(array) for name, array in own.items()}
         return cls(tower, architecture.pooling, tokenizer, widened, digest)
 
@@ -91,13 +93,22 @@ _POOLS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors of a safetensors file by name; none where it cannot be read with NumPy."""
+def _is_own(name: str) -> bool:
+    return not name.startswith(_OTHER_HALF)
+
+
+def _is_any(name: str) -> bool:
+    return True
+
+
+def _read(path: Path, is_wanted: Callable[[str], bool]) -> dict[str, npt.NDArray[Any]]:
+    """Return the wanted tensors of a safetensors file by name; none where one cannot be read with NumPy."""
     try:
         with safe_open(path, framework="np") as file:
-            if any(file.get_slice(name).get_dtype() not in _READABLE for name in file.keys()):  # noqa: SIM118
+            wanted = [name for name in file.keys() if is_wanted(name)]  # noqa: SIM118
+            if any(file.get_slice(name).get_dtype() not in _READABLE for name in wanted):
                 return {}
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in wanted}
     except (OSError, SafetensorError):
         return {}
 

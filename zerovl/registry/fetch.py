@@ -26,11 +26,16 @@ from zerovl.workspace import Workspace
 
 
 @contextmanager
-def opened(reference: str, meanwhile: Callable[[], object] = last_seen.nothing) -> Iterator[Path]:
+def opened(
+    reference: str,
+    meanwhile: Callable[[], object] = last_seen.nothing,
+    check: Callable[[Path], None] = bundle_digests.check,
+) -> Iterator[Path]:
     """Give the folder of a bundle; a release is fetched first, and stays in the cache until the block ends.
 
     The digests of a plain folder's files are compared with those that were written with the model; those of a release
-    were on arrival. `meanwhile` is called while a store is waited for that a release in the cache may do without.
+    were on arrival. `meanwhile` is called while a store is waited for that a release in the cache may do without;
+    `check` is what compares those of a plain folder.
 
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
@@ -39,7 +44,7 @@ def opened(reference: str, meanwhile: Callable[[], object] = last_seen.nothing) 
     if folder.is_dir():
         if not release_files.is_bundle(folder):
             raise _not_a_bundle(reference)
-        bundle_digests.check(folder)
+        check(folder)
         yield folder
         return
     if "@" not in reference:
