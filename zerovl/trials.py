@@ -113,8 +113,8 @@ def run_all(commands: Sequence[Command], deadline: float, start: Start, jobs: in
                     time.sleep(_POLL)
         except KeyboardInterrupt:
             _interrupt(running)
-            for trial in running.values():
-                trial.wait()
+            left = len(waiting) + sum(trial.wait() != 0 for trial in running.values())
+            print(f"interrupted, {plural(left, 'trial')} not at an end; the same command goes on", flush=True)
             raise
     if waiting:
         print(f"the time is over, {plural(len(waiting), 'trial')} not begun; the same command goes on")

@@ -167,7 +167,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_children_end_with_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+def test_children_end_with_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
     """A signal that would end the sweep alone comes while two trials run; each gets one SIGINT, and is waited for."""
     started: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
@@ -191,6 +193,7 @@ def test_children_end_with_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyP
             child.kill()
             child.communicate()
     assert [child.returncode for child in started] == [3, 3]
+    assert capsys.readouterr().out.splitlines()[-1] == "interrupted, 3 trials not at an end; the same command goes on"
     assert (tmp_path / "logs" / "trial-0.log").is_file()
 
 
