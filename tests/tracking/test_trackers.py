@@ -290,3 +290,11 @@ def test_a_run_in_wandb_without_network(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(kept) == len(states)
     assert [b"train.batch_size" in its for its in kept] == [True, False, False, False]
     assert all(b"loss" in its and b"evaluation/RSUM" in its for its in kept)
+
+
+def test_several_trackers_know_all_of_it(
+    evaluated: Workspace, told: list[Facts], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert (track.track(recipe(TRACKED), evaluated), len(told)) == (0, 1)
+    assert capsys.readouterr().out.endswith("know all of it\n")

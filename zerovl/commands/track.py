@@ -44,7 +44,7 @@ def track(params: Params, workspace: Workspace) -> int:
         )
     if not bring_up_to_date(names, run, _facts(workspace, _known(params, workspace, run)), _PATIENCE_SECONDS):
         return 1
-    print(f"{run}: {', '.join(names)} knows all of it")
+    print(f"{run}: {' and '.join(names)} {'knows' if len(names) == 1 else 'know'} all of it")
     return 0
 
 
