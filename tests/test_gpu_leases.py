@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -196,6 +197,13 @@ def test_a_folder_that_cannot_be_written_is_named(place: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root, who may write anywhere
     with pytest.raises(ZeroVLError, match=r"leases: no right to write there.* `chmod 777 .*leases`, or name another"):
         gpu_leases.take(1, DEVICES, "run a", print)
+
+
+def test_the_folder_is_the_same_whatever_each_has_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZEROVL_LEASE")
+    monkeypatch.setenv("TMPDIR", "/of/a/job")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert lease_files.folder() == Path("/tmp/zerovl-gpus")
 
 
 def test_looking_changes_nothing(place: Path) -> None:

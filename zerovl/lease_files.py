@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from zerovl.log import logger
 from zerovl.shared_folder import denied_explained, mode_and_owner
 
 VARIABLE = "ZEROVL_LEASE"
+_FOLDER = Path("/tmp/zerovl-gpus")  # not below $TMPDIR, which is another for each job of a scheduler
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def folder() -> Path:
     """Return the folder, the same for all users and checkouts of a machine unless `ZEROVL_LEASE` names another."""
     named = os.environ.get(VARIABLE)
     if not named:
-        return Path(tempfile.gettempdir(), "zerovl-gpus")
+        return _FOLDER
     path = Path(named)
     return path.with_name(f"{path.name}.d") if path.is_file() else path  # the one lock of versions before
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.support.project_copy import git
 from zerovl import cli, gpu_leases, params_file, trials
@@ -88,7 +89,7 @@ def test_all_combinations_then_the_best_first(
     found = sweep.run(changes, Budget(20, 1.0), here, dvc.start)
     assert len(dvc.commands) == 6
     name = dvc.commands[0][5]
-    assert re.fullmatch(r"lr-0.0005-crop-scale-0.5-1.0-[0-9a-f]{8}", name)
+    assert re.fullmatch(r"crop-scale-0.5-1.0-lr-0.0005-[0-9a-f]{8}", name)
     assert dvc.commands[0] == [
         *("--wait-for-lock", "exp", "run", "--temp", "--name", name),
         *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
@@ -207,6 +208,7 @@ def test_children_end_with_the_sweep(
         (["trian.lr=1e-3"], "params.yaml: trian.lr: no such key; correct its spelling (train.lr?)"),
         (["model.text_tower.config.width=8"], "width: no such key; correct its spelling, or write it into the file"),
         (["model.text_tower.config={hidden_size: 8}"], "is a mapping; name the key inside it"),
+        (["data.raw='${train.lr}'"], "data.raw: ${train.lr}: DVC takes ${...} for another key's value"),
         (["train.lr=1e-3,-1"], "params.yaml with train.lr=-1: 1 error"),
     ],
 )
@@ -229,6 +231,22 @@ def test_names_tell_settings_and_commits_apart() -> None:
     assert len(set(names)) == 3
     assert all(name.startswith("image-size-32-") for name in names)
     assert Trial({"train.loss": "sigmoid"}, "a").name.startswith("loss-sigmoid-")
+
+
+def test_equal_values_are_one_and_the_order_of_keys_is_none_of_the_name() -> None:
+    assert [trial.settings["a.b"] for trial in sweep.combinations(["a.b=0.001,2,1e-3,2.0,true,1,x,x"], "c")] == [
+        *(0.001, 2, True, 1, "x")
+    ]
+    assert Trial({"a": 1, "b": "x"}, "c").name == Trial({"b": "x", "a": 1}, "c").name
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["données", "a\\b", 'a"b', 'a\\"b', "ends\\", "", "[a], b=c", "null", ["é", "a\\", 1, True, None], 1e-3, None],
+)
+def test_dvc_reads_each_value_as_it_was_given(value: Any) -> None:
+    override = OverridesParser.create().parse_override(Trial({"data.raw": value}, "c").overrides[0])
+    assert (override.key_or_group, override.value()) == ("data.raw", value)
 
 
 def test_a_sweep_is_of_a_commit(here: Workspace, tmp_path: Path) -> None:

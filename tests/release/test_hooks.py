@@ -9,11 +9,13 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.registries import Bundle, promote, publish
@@ -144,6 +146,33 @@ def after_absent(registry: Registry, command: str) -> str:
     with pytest.raises(hooks.HookError) as error:
         hooks.Command(command).tell("id", b"{}")
     return str(error.value)
+
+
+def test_a_command_is_over_when_its_own_process_is_whatever_it_leaves_running(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hooks, "_COMMAND_SECONDS", 30.0)
+    script, left = tmp_path / "hook", tmp_path / "left"
+    script.write_text(f"#!/bin/sh\ncat > {tmp_path}/told\nsleep 300 & echo $! > {left}\n")
+    script.chmod(0o755)
+    hooks.Command(str(script)).tell("1", b"moved")
+    assert (tmp_path / "told").read_bytes() == b"moved"
+    assert psutil.pid_exists(int(left.read_text()))  # of its own will: it goes on
+    psutil.Process(int(left.read_text())).kill()
+
+
+def test_a_command_that_does_not_end_is_killed_with_what_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hooks, "_COMMAND_SECONDS", 1.0)
+    script, started = tmp_path / "hook", tmp_path / "started"
+    script.write_text(f"#!/bin/sh\nsleep 300 & echo $! > {started}\nwait\n")
+    script.chmod(0o755)
+    with pytest.raises(hooks.HookError, match="no end after 1 s"):
+        hooks.Command(str(script)).tell("1", b"moved")
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(started.read_text())).wait(30)
+    assert not psutil.pid_exists(int(started.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,15 @@ def test_an_exception_that_comes_again_in_the_same_step_is_not_tried_again(
     assert text in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_addresses_and_ids_of_processes_are_others_each_time() -> None:
+    first, second, later = (
+        Cause(rank, exits.CRASHED, f"rank {rank}: OSError: <file at {address}> of pid {pid} (step {step}, computing)")
+        for rank, address, pid, step in ((0, "0x7f1a", 11, 3), (1, "0x7f2b", 12, 3), (0, "0x7f1a", 11, 4))
+    )
+    assert second.repeats(first)
+    assert not later.repeats(first)
+
+
 def test_a_rank_that_crashes_says_in_which_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_params: object, _workspace: object, ranks: Ranks, _stop: object) -> int:
         ranks.activity.mark("computing", 12)

@@ -58,13 +58,13 @@ class Trial:
     @property
     def overrides(self) -> list[str]:
         """Return KEY=VALUE each, as `dvc exp run -S` reads them."""
-        return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
+        return [f"{key}={_for_dvc(value)}" for key, value in self.settings.items()]
 
     @property
     def name(self) -> str:
         """Return the experiment's name: what a branch of git may be called, and a digest of settings and commit."""
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.settings.items()}
-        said = "_".join(f"{key.rpartition('.')[2]}-{text}" for key, text in texts.items())
+        said = "_".join(f"{key.rpartition('.')[2]}-{text}" for key, text in sorted(texts.items()))
         plain = re.sub(r"[^A-Za-z0-9.]+", "-", said).replace("..", ".").strip("-.")[:60]
         return f"{plain}-{sha256_json({**texts, 'commit': self.commit})[:8]}"
 
@@ -127,8 +127,31 @@ def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
             raise ZeroVLError(f"{change!r}: {key} is a mapping; name the key inside it, as {key}.KEY=VALUE,VALUE")
         if not separator or not key or not found or key in values:
             raise ZeroVLError(f"{change!r}: expected KEY=VALUE,VALUE with each key once, as in train.lr=1e-3,3e-3")
-        values[key] = [_number(value) for value in found]
+        values[key] = _different([_number(value) for value in found])
     return [Trial(dict(zip(values, chosen, strict=True)), commit) for chosen in itertools.product(*values.values())]
+
+
+def _different(values: Sequence[Any]) -> list[Any]:
+    """Return values without those that are there already; 1 and true are two, 2 and 2.0 are one."""
+    found: list[Any] = []
+    for value in values:
+        if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in found):
+            found.append(value)
+    return found
+
+
+def _for_dvc(value: Any) -> str:
+    """Return a value as the grammar of Hydra has it, by which DVC reads overrides.
+
+    A text stands in quotes, in which a backslash is one unless a quote follows
+    (https://hydra.cc/docs/advanced/override_grammar/basic/#quoted-values).
+    """
+    if isinstance(value, str):
+        escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and '\\"'), value)
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return f"[{','.join(map(_for_dvc, value))}]"
+    return json.dumps(value)
 
 
 def check(trials: Sequence[Trial], path: Path) -> None:
@@ -137,6 +160,8 @@ def check(trials: Sequence[Trial], path: Path) -> None:
     for trial in trials:
         values = copy.deepcopy(written)
         for key, value in trial.settings.items():
+            if "${" in json.dumps(value):
+                raise ZeroVLError(f"{key}: {value}: DVC takes ${{...}} for another key's value; give the value itself")
             *sections, last = key.split(".")
             place: Any = values
             for section in sections:

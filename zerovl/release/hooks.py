@@ -18,17 +18,19 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from zerovl import params_file
 from zerovl.errors import ZeroVLError
@@ -118,22 +120,42 @@ class Command:
         return self.command.split()[0]
 
     def tell(self, delivery: str, body: bytes) -> None:
-        """Run the command to its end; any status but 0 is a failure."""
-        try:
-            done = subprocess.run(
-                shlex.split(self.command),
-                input=body,
-                env={**os.environ, "ZEROVL_HOOK_DELIVERY": delivery},
-                capture_output=True,
-                timeout=_COMMAND_SECONDS,
-                check=False,
-            )
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            reason = f"no end after {_COMMAND_SECONDS:g} s" if isinstance(error, subprocess.TimeoutExpired) else error
-            raise HookError(str(reason)) from None
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise HookError(f"exit status {done.returncode}" + "".join(f", {line}" for line in said))
+        """Run the command to its end; any status but 0 is a failure.
+
+        What it leaves in the background goes on after it. One that does not end is killed with all that it started.
+        """
+        # Files, not pipes: those would be read until the last process in the background had closed them.
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+            given.write(body)
+            given.seek(0)
+            try:
+                status = _run(shlex.split(self.command), {"ZEROVL_HOOK_DELIVERY": delivery}, given, said)
+            except (OSError, ValueError) as error:
+                raise HookError(str(error)) from None
+            said.seek(0)
+            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+        if status:
+            raise HookError(f"exit status {status}" + "".join(f", {line}" for line in last))
+
+
+def _run(words: Sequence[str], variables: Mapping[str, str], given: IO[bytes], said: IO[bytes]) -> int:
+    """Return a command's exit status; `said` gets what it says of errors. Raises `HookError` where it does not end."""
+    child = subprocess.Popen(
+        words,
+        env={**os.environ, **variables},
+        stdin=given,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        start_new_session=True,
+    )
+    try:
+        return child.wait(_COMMAND_SECONDS)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise HookError(f"no end after {_COMMAND_SECONDS:g} s") from None
+        raise
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -65,6 +66,9 @@ def run(params: Params, path: str) -> int:
         return exits.INTERRUPTED
 
 
+_EACH_TIME_ANOTHER = re.compile(r"\b0x[0-9a-f]+\b|\bpid \d+")
+
+
 @dataclass(frozen=True)
 class Cause:
     """The rank that ended the group, and how."""
@@ -79,8 +83,11 @@ class Cause:
 
     @property
     def _what(self) -> str:
-        """Without the rank; where a rank left no word its process id stands here, which is another each time."""
-        return self.text.removeprefix(f"rank {self.rank}: ")
+        """Without the rank, and without addresses and ids of processes in a message, which are others each time.
+
+        Where a rank left no word, its own id stands here alone: that a signal ended it is no reason to end all.
+        """
+        return _EACH_TIME_ANOTHER.sub("...", self.text.removeprefix(f"rank {self.rank}: "))
 
 
 def find_cause(failures: Iterable[tuple[int, ProcessFailure]]) -> Cause:
