@@ -49,6 +49,7 @@ def main() -> int:
             write_runs(FILE, runs)
             print(f"{name}, seed {seed}: RSUM {runs[key]['rsum']:.1f}", flush=True)
     keys = [sha256_json([name, seed, data, _shaping(seed)])[:16] for name, seed in wanted]
+    write_runs(FILE, {key: runs[key] for key in keys})  # without those of other parameters or data
     write_table(TABLE, table([runs[key] for key in keys]))
     return 0
 

@@ -92,7 +92,7 @@ def test_all_combinations_then_the_best_first(
     assert re.fullmatch(r"crop-scale-0.5-1.0-lr-0.0005-[0-9a-f]{8}", name)
     assert dvc.commands[0] == [
         *("--wait-for-lock", "exp", "run", "--temp", "--name", name),
-        *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5, 1.0]"),
+        *("-S", "train.lr=0.0005", "-S", "train.augment.crop_scale=[0.5,1.0]"),
     ]
     assert (dvc.at_once, set(dvc.outputs)) == (1, {None})  # there is one CPU
     commit = git(here.root, "rev-parse", "HEAD")[:12]
