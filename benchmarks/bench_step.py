@@ -34,7 +34,7 @@ class Settings:
     towers: tuple[str, ...] = ("vit", "demo")
     batch: int = 256
     micro_batch: int = 32
-    rounds: int = 5
+    rounds: int = 15
 
 
 SMOKE = Settings(towers=("tiny",), batch=8, micro_batch=2, rounds=1)
