@@ -58,3 +58,22 @@ def test_ctrl_c_does_not_end_a_helper_that_still_imports(tmp_path: Path, monkeyp
     (tmp_path / "importing.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     assert start("importing", tmp_path, 1, 2).wait(60) == 0
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_helper_imports_and_ends_as_rank_0_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few collections, and without taking apart what it imported: rank 0 would wait for both."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "helping_here.py").write_text(
+        "import gc, sys\n"
+        "from pathlib import Path\n"
+        "folder = Path(sys.argv[1])\n"
+        "class Kept:\n"
+        "    def __del__(self):\n"
+        "        (folder / 'taken apart').touch()\n"
+        "sys.kept = Kept()\n"
+        "(folder / 'said').write_text(f'{gc.get_threshold()[0]} {sys.argv[2:4]} {__name__}')\n"
+        "sys.exit(7)\n"
+    )
+    assert start("helping_here", tmp_path, 1, 2).wait(60) == 7
+    assert (tmp_path / "said").read_text() == "50000 ['1', '2'] __main__"
+    assert not (tmp_path / "taken apart").exists()

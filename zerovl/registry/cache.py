@@ -4,6 +4,7 @@ Users share one where its folder is a group's (`zerovl.shared_folder`).
 
     STORE/IDENTITY/NAME/...      a release; STORE is a digest of the store's description
     STORE/NAME@LABEL.json        what the store last said of a label (`zerovl.registry.last_seen`)
+    models/FOLDER.json           digests of models that were read whole (`zerovl.registry.known_models`)
 
 Digests are checked on arrival. A stamp keeps size and time of each file, so that later uses are
 cheap; where it differs, all digests are checked again. The stamp's own time says when the release
