@@ -8,7 +8,9 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from zerovl.data.raw.sources import resolve
 from zerovl.errors import ZeroVLError
+from zerovl.params import DataParams
 
 
 @pytest.mark.parametrize("place", ["", "train", "train/deep"])
@@ -24,6 +26,24 @@ def test_a_link_to_a_folder_is_refused_with_the_fix(tmp_path: Path, place: str) 
     assert text.startswith(f"source 'a': {link}: a link to a folder, behind which DVC does not look")
     assert f"rm {link} && cp -rs {target} {link}; or" in text
     assert not (tmp_path / "data").exists()
+
+
+def test_a_link_to_nothing_is_refused_beside_a_good_source(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 1)
+    gone, nowhere = tmp_path / "raw/gone", tmp_path / "nowhere"
+    gone.symlink_to(nowhere)
+    with pytest.raises(ZeroVLError) as error:
+        raw_sources.run_prepare(tmp_path)
+    assert str(error.value) == (
+        f"data.raw: raw: {gone} (a link to '{nowhere}'): nothing can be reached there, and it may be a whole source; "
+        "mount its disk, correct the link, or delete it"
+    )
+    with pytest.raises(ZeroVLError, match=r"source 'b': raw/gone: no such folder \(a link to '.*/nowhere'\); correct"):
+        run_sources(tmp_path, {"name": "b", "path": "raw/gone"})
+    with pytest.raises(ZeroVLError, match=r"data\.raw: raw/gone: no such folder \(a link to '.*/nowhere'\); put"):
+        resolve(DataParams(raw="raw/gone"), tmp_path)
+    gone.rename(tmp_path / "raw/.gone")  # as editors keep locks
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
 
 
 def test_links_to_files_and_links_outside_are_followed(tmp_path: Path) -> None:

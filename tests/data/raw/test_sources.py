@@ -82,3 +82,20 @@ def test_home_is_written_out_in_paths(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [source.path for source in resolve(DataParams(raw="~/pictures"), tmp_path / "project")] == [
         str(tmp_path / "home/pictures/a")
     ]
+
+
+def test_tars_and_tables_beside_the_folders_of_sources_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw_sources.write_tar(tmp_path / "raw/0.tar", raw_sources.sample("0", 0))
+    with pytest.raises(
+        ZeroVLError, match=r"has no sub-folder; .*; 0\.tar lies beside .* put it into a folder of its own"
+    ):
+        raw_sources.run_prepare(tmp_path)
+    raw_sources.write_csv(tmp_path / "raw/pairs.csv", [])
+    for other in ("a.dvc", ".gitignore", "._0.tar"):
+        (tmp_path / "raw" / other).touch()
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 1)
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
+    said = "data.raw: raw: 0.tar and 1 more lie beside the sources' folders, which is not read: put it into a folder"
+    assert [record.message.startswith(said) for record in caplog.records] == [True]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
+from zerovl.data.raw.links import refuse_dangling_links, target
 from zerovl.data.raw.records import is_debris
 from zerovl.data.raw.s3_source import ListedTars
 from zerovl.data.raw.table_files import is_table
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.params import DataParams, SourceParams
 
 _TAKEN = {"mean": "the mean over sources", "pool": "all sources searched as one"}  # in metrics, tables and the gate
@@ -39,10 +41,19 @@ def why_without(source: Source, split: str) -> str:
 
 def _folders(raw: Path, setting: str) -> list[SourceParams]:
     if not raw.is_dir():
-        raise ZeroVLError(f"data.raw: {setting}: no such folder; put sources there (data/README.md) or change data.raw")
+        raise ZeroVLError(
+            f"data.raw: {setting}: no such folder{target(raw)}; put sources there (data/README.md) or change data.raw"
+        )
+    refuse_dangling_links(raw, setting)
     names = sorted(path.name for path in raw.iterdir() if path.is_dir() and not is_debris(path.name))
+    loose = _loose(raw)
     if not names:
-        raise ZeroVLError(f"data.raw: {setting} has no sub-folder; each source is one (layouts: data/README.md)")
+        raise ZeroVLError(
+            f"data.raw: {setting} has no sub-folder; each source is one (layouts: data/README.md)"
+            f"{f'; {loose}' if loose else ''}"
+        )
+    if loose:
+        logger().warning(f"data.raw: {setting}: {loose}")
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ZeroVLError(
@@ -50,6 +61,20 @@ def _folders(raw: Path, setting: str) -> list[SourceParams]:
                 "rename it, or name the source in data.sources"
             )
     return [SourceParams(name=name, path=f"{setting}/{name}") for name in names]
+
+
+def _loose(raw: Path) -> str:
+    """Return which tars and tables lie in `data.raw` itself, and what to do; "" where there are none."""
+    files = sorted(
+        path.name
+        for path in raw.iterdir()
+        if path.is_file() and not is_debris(path.name) and (path.suffix.lower() == ".tar" or is_table(path))
+    )
+    if not files:
+        return ""
+    rest = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    verb = "lie" if rest else "lies"
+    return f"{files[0]}{rest} {verb} beside the sources' folders, which is not read: put it into a folder of its own"
 
 
 def _place(settings: SourceParams, root: Path) -> str:
@@ -66,7 +91,9 @@ def _resolve(settings: SourceParams, root: Path, places: list[str]) -> Source:
         raise ZeroVLError(f"source {settings.name!r}: name longer than {_MAX_NAME} characters; shorten it")
     remote, path = is_remote(settings.path), _place(settings, root)
     if not remote and not Path(path).is_dir():
-        raise ZeroVLError(f"source {settings.name!r}: {settings.path}: no such folder; correct its path")
+        raise ZeroVLError(
+            f"source {settings.name!r}: {settings.path}: no such folder{target(Path(path))}; correct its path"
+        )
     layout = _remote_layout(settings) if remote else _local_layout(settings, Path(path))
     _check_settings(settings, layout)
     options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
