@@ -10,7 +10,9 @@ from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
 from zerovl.data.raw.sources import resolve
 from zerovl.errors import ZeroVLError
-from zerovl.params import DataParams
+from zerovl.params import DataParams, Params, SourceParams
+from zerovl.stages import prepare
+from zerovl.workspace import Workspace
 
 
 @pytest.mark.parametrize("place", ["", "train", "train/deep"])
@@ -44,6 +46,26 @@ def test_a_link_to_nothing_is_refused_beside_a_good_source(tmp_path: Path) -> No
         resolve(DataParams(raw="raw/gone"), tmp_path)
     gone.rename(tmp_path / "raw/.gone")  # as editors keep locks
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
+
+
+@pytest.mark.parametrize(("path", "link"), [("raw/a/b/c", "raw/a"), ("raw/a/b/c", "raw/a/b"), ("raw", "raw/a")])
+def test_a_link_in_the_middle_of_a_path_is_refused(tmp_path: Path, path: str, link: str) -> None:
+    raw_sources.write_zerovl(tmp_path / path, "train", 1)
+    (tmp_path / "raw/a").mkdir(exist_ok=True)
+    (tmp_path / link).rename(tmp_path / "elsewhere")
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    source = SourceParams(name="x", path=path)
+    with pytest.raises(ZeroVLError) as error:
+        prepare.run(Params(data=DataParams(raw="raw", sources=[source])), Workspace(tmp_path))
+    text = str(error.value)
+    assert text.startswith(f"source 'x': {tmp_path / link}: a link to a folder, behind which DVC does not look")
+    assert f"rm {tmp_path / link} && cp -rs {tmp_path / 'elsewhere'} {tmp_path / link}; or" in text
+
+
+def test_a_link_above_data_raw_is_followed(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "disk/raw/a", "train", 2)
+    (tmp_path / "raw").symlink_to(tmp_path / "disk/raw")
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 2
 
 
 def test_links_to_files_and_links_outside_are_followed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from zerovl.data.raw.layout import Source, is_remote
@@ -38,22 +39,25 @@ def target(path: Path) -> str:
 
 
 def refuse_linked_folders(sources: list[Source], raw: Path) -> None:
-    """Raise `ZeroVLError` where a source in the folder `raw` is a link, or has a link to a folder.
+    """Raise `ZeroVLError` where a source in the folder `raw` is a link, lies behind one, or has a link to a folder.
 
     Sources elsewhere are not DVC's to watch, and may be links.
     """
     watched = os.path.abspath(raw)
     for source in sources:
-        if not is_remote(source.path) and os.path.abspath(source.path).startswith(f"{watched}{os.sep}"):
-            links = list(_linked_folders(source.path))
+        if not is_remote(source.path) and f"{os.path.abspath(source.path)}{os.sep}".startswith(f"{watched}{os.sep}"):
+            links = list(_linked_folders(source.path, str(raw)))
             if links:
                 raise ZeroVLError(_message(source, links))
 
 
-def _linked_folders(folder: str) -> Iterator[str]:
-    if os.path.islink(folder):
-        yield folder
-        return
+def _linked_folders(folder: str, raw: str) -> Iterator[str]:
+    """Give the first link between `raw` and a folder in it, or that folder; where there is none, all links below it."""
+    between = Path(os.path.relpath(folder, raw)).parts
+    for place in accumulate(between, os.path.join, initial=raw):
+        if place != raw and os.path.islink(place):
+            yield place
+            return
     for place, folders, _ in os.walk(folder):
         yield from (path for name in sorted(folders) if os.path.islink(path := os.path.join(place, name)))
 
