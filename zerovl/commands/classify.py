@@ -12,7 +12,8 @@ from typing import Any
 from zerovl.commands.picture_files import picture_files
 from zerovl.data.raw.records import Picture
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.classification.sets import FEWEST, read_lines
+from zerovl.evaluation.classification.sets import FEWEST, read_names
+from zerovl.evaluation.classification.sets import read_templates as templates_in
 from zerovl.evaluation.classification.templates import place_error, templates_of
 from zerovl.log import logger
 from zerovl.params import TEMPLATE_SETS
@@ -67,7 +68,7 @@ def run(model: str, classes: str, images: Path, templates: str, top: int, as_jso
 def read_classes(given: str) -> tuple[str, ...]:
     """Return the names of classes, from a file or from a list; raises `ZeroVLError` naming what is wrong with them."""
     if os.path.isfile(given) or given.endswith(".txt"):
-        found = read_lines(Path(given))
+        found = read_names(Path(given))
     else:
         found = tuple(name.strip() for name in given.split(","))
     if len(found) < FEWEST or not all(found):
@@ -81,7 +82,7 @@ def read_templates(given: str) -> tuple[str, ...]:
     """Return templates by the name of a list, from a file, or the one given; raises `ZeroVLError`."""
     if given in TEMPLATE_SETS:
         return templates_of(given, ())
-    found = read_lines(Path(given)) if os.path.isfile(given) or given.endswith(".txt") else (given,)
+    found = templates_in(Path(given)) if os.path.isfile(given) or given.endswith(".txt") else (given,)
     for template in found:
         if problem := place_error(template):
             known = ", ".join(TEMPLATE_SETS)

@@ -13,7 +13,7 @@ from tests.support.fake_world import FakeEncoder, caption, png
 from tests.support.labelled_sets import COLOURS, folder_name, shade, write_folder, write_shards, write_tar
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.encoding import encode_pictures
-from zerovl.evaluation.classification.sets import LabelledSet, read_set
+from zerovl.evaluation.classification.sets import LabelledSet, read_set, read_templates
 from zerovl.params import ClassificationParams
 from zerovl.params_file import from_recipe
 
@@ -71,6 +71,21 @@ def test_names_of_classes_come_from_a_file_where_there_is_one(tmp_path: Path) ->
     (tmp_path / "other.txt").write_text("\n".join("ABCDEFG"))
     assert read("folder", tmp_path / "set").classes == ("a", "b", "c", "d", "e", "f", "the seventh one")
     assert read("folder", tmp_path / "set", classnames=str(tmp_path / "other.txt")).classes == tuple("ABCDEFG")
+
+
+def test_a_header_in_capitals_is_that_header(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text("Class,IMAGE\nx,a.png\ny,b.png\n")
+    found = read("csv", tmp_path / "set.csv")
+    assert [(each.name, found.classes[each.label]) for each in found.pictures] == [("a.png", "x"), ("b.png", "y")]
+
+
+def test_empty_lines_between_templates_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "templates.txt"
+    path.write_text("a photo of a {}.\r\n\r\n a drawing of a {}.\n\n")
+    assert read_templates(path) == ("a photo of a {}.", "a drawing of a {}.")
+    path.write_text("\n\n")
+    with pytest.raises(ZeroVLError, match=r"templates\.txt: has no template; write one a line"):
+        read_templates(path)
 
 
 def empty_class(folder: Path) -> None:

@@ -50,7 +50,7 @@ def read_set(its: ClassificationParams) -> LabelledSet:
         ZeroVLError: a file or folder is missing or cannot be read, a class is unknown or has no picture, or names and
             classes are not equally many.
     """
-    given = read_lines(Path(its.classnames)) if its.classnames else ()
+    given = read_names(Path(its.classnames)) if its.classnames else ()
     if its.folder:
         return _of_folder(Path(its.folder), given)
     return _of_csv(Path(its.csv), given) if its.csv else _of_shards(Path(its.shards), given)
@@ -61,18 +61,30 @@ def place_of(its: ClassificationParams) -> str:
     return its.folder or its.csv or its.shards
 
 
-def read_lines(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file of names or templates, stripped; raises `ZeroVLError` naming a line without text."""
+def read_names(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file of names, stripped; raises `ZeroVLError` naming a line without text."""
+    lines = _lines(path, "name")
+    empty = [number for number, line in enumerate(lines, 1) if not line]
+    if empty or not lines:
+        raise ZeroVLError(f"{path}: line {(empty or [1])[0]} is empty; write one name a line, in the order of classes")
+    return tuple(lines)
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Return the templates of a file, a line each, without empty lines; raises `ZeroVLError` where there is none."""
+    templates = tuple(filter(None, _lines(path, "template")))
+    if not templates:
+        raise ZeroVLError(f"{path}: has no template; write one a line, as: a photo of a {{}}.")
+    return templates
+
+
+def _lines(path: Path, what: str) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except UnicodeDecodeError as error:
         raise ZeroVLError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
-        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); give a file with one name a line") from None
-    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-    if empty or not lines:
-        raise ZeroVLError(f"{path}: line {(empty or [1])[0]} is empty; write one name a line, in the order of classes")
-    return tuple(line.strip() for line in lines)
+        raise ZeroVLError(f"{path}: cannot be read ({error.strerror}); give a file with one {what} a line") from None
 
 
 def _of_folder(folder: Path, given: Sequence[str]) -> LabelledSet:
@@ -80,7 +92,8 @@ def _of_folder(folder: Path, given: Sequence[str]) -> LabelledSet:
     if not folder.is_dir():
         raise ZeroVLError(f"{folder}: no such folder; give one whose sub-folders are the classes")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not is_debris(path.name))
-    names = tuple(given) or _lines_if_there(folder / CLASS_NAMES)
+    in_file = folder / CLASS_NAMES
+    names = tuple(given) or (read_names(in_file) if in_file.is_file() else ())
     if names and len(names) != len(folders):
         raise ZeroVLError(
             f"{folder}: {len(folders)} folders and {len(names)} names of classes; give one name a folder, in the order "
@@ -120,7 +133,7 @@ def _read_csv(path: Path) -> list[tuple[int, str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [name.strip().lower() for name in next(reader, [])]
             if missing := [name for name in CSV_COLUMNS if name not in header]:
                 raise ZeroVLError(
                     f"{path}: no column {' and '.join(missing)} in its first line; expected {', '.join(CSV_COLUMNS)}"
@@ -146,10 +159,11 @@ def _of_shards(folder: Path, given: Sequence[str]) -> LabelledSet:
     """CLIP_benchmark's layout: `test/N.tar`, perhaps `train/N.tar`, `classnames.txt`, perhaps templates."""
     if not folder.is_dir():
         raise ZeroVLError(f"{folder}: no such folder; give one with test/*.tar and {CLASS_NAMES}, on this machine")
-    classes = tuple(given) or read_lines(folder / CLASS_NAMES)
-    templates = _lines_if_there(folder / TEMPLATES)
+    classes = tuple(given) or read_names(folder / CLASS_NAMES)
+    in_file = folder / TEMPLATES
+    templates = read_templates(in_file) if in_file.is_file() else ()
     if problem := next(filter(None, map(place_error, templates)), None):
-        raise ZeroVLError(f"{folder / TEMPLATES}: {problem}")
+        raise ZeroVLError(f"{in_file}: {problem}")
     test, training = (_pictures_of(folder, split, len(classes)) for split in ("test", "train"))
     if not test:
         raise ZeroVLError(f"{folder}: no pictures in test/*.tar; give a folder in CLIP_benchmark's layout")
@@ -163,10 +177,6 @@ def _pictures_of(folder: Path, split: str, classes: int) -> tuple[LabelledPictur
             raise ZeroVLError(f"{folder}: {sample.name} is of class {sample.label}, but there are {classes} names")
         pictures.append(LabelledPicture(sample.name, sample.picture, sample.label))
     return tuple(pictures)
-
-
-def _lines_if_there(path: Path) -> tuple[str, ...]:
-    return read_lines(path) if path.is_file() else ()
 
 
 def _checked(origin: str, found: LabelledSet) -> LabelledSet:
