@@ -15,8 +15,9 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)  # how it begins; Apprise t
 
 
 def value() -> str:
-    """Return the setting, "" where it is not set."""
-    return os.environ.get(VARIABLE, "").strip()
+    """Return the setting, "" where it is not set; `OFF` however its letters are written."""
+    said = os.environ.get(VARIABLE, "").strip()
+    return OFF if said.lower() == OFF else said
 
 
 def address() -> str | None:

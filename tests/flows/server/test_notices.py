@@ -59,7 +59,8 @@ def apply(client: Client) -> dict[str, dict[str, Any]]:
     return client.automations
 
 
-def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("off", ["off", " OFF "])
+def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch: pytest.MonkeyPatch, off: str) -> None:
     assert apply(client) == {}
     monkeypatch.setenv(notice_setting.VARIABLE, "mailto://user:secret@example.com")
     made = apply(client)
@@ -77,7 +78,7 @@ def test_one_setting_makes_changes_and_removes_them(client: Client, monkeypatch:
     assert {name for name, each in made.items() if not each["enabled"]} == {PREFIX + "refused"}
     monkeypatch.delenv(notice_setting.VARIABLE)
     assert apply(client) == made  # a shell without the setting changes nothing
-    monkeypatch.setenv(notice_setting.VARIABLE, "off")
+    monkeypatch.setenv(notice_setting.VARIABLE, off)
     assert apply(client) == {}
 
 
@@ -135,6 +136,9 @@ def test_an_address_that_nobody_understands(monkeypatch: pytest.MonkeyPatch, set
     [
         ("", None, None),
         ("off", None, None),
+        (" OFF\n", None, None),
+        ("Off", None, None),
+        ("off-call --team", None, "off-call --team"),
         ("slack://a/b/c", "slack://a/b/c", None),
         ("json://one, MAILTO://a:b@c.org", "json://one, MAILTO://a:b@c.org", None),
         ("Json://one?-name=The team", "Json://one?-name=The team", None),
