@@ -21,8 +21,14 @@ _COMMAND = [sys.executable, "-m", "zerovl.cli", "registry"]
 
 
 def run(words: Sequence[str], alias: str) -> str:
-    """Carry out one action on an alias NAME@ALIAS; returns what it said."""
+    """Carry out one action on an alias NAME@ALIAS; returns what it said.
+
+    Raises:
+        CheckoutError: whether to tag, or to push, is set to what nobody understands; nothing was done.
+    """
     follow_worker(runtime.flow_run.id)
+    for setting in (pushing, tags):
+        setting.wanted()
     said = str(run_registry_command(list(words)))
     if tags.wanted():
         tag(alias)

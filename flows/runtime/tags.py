@@ -1,6 +1,6 @@
 """Releases as git tags in GTO's form, for those who fetch models with `dvc artifacts get`.
 
-Off unless `ZEROVL_GIT_TAGS` is set: `zerovl@v3.0.0` says of which commit version 3 is,
+Off unless `ZEROVL_GIT_TAGS` says on: `zerovl@v3.0.0` says of which commit version 3 is,
 `zerovl#production#2` that it is in production. The registry stays what decides; the tags follow it.
 """
 
@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.runtime.git import NETWORK_SECONDS, git, identity
+from flows.runtime.git import NETWORK_SECONDS, CheckoutError, git, identity
 
 VARIABLE = "ZEROVL_GIT_TAGS"
 
 
 def wanted() -> bool:
-    """Return whether releases are to be tagged."""
-    return os.environ.get(VARIABLE, "") not in ("", "0")
+    """Return whether releases are to be tagged.
+
+    Raises:
+        CheckoutError: the setting is neither 1 nor 0.
+    """
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise CheckoutError(f"{VARIABLE}={value}: 1 tags releases and promotions in git, 0 makes no tags")
+    return value == "1"
 
 
 def tag_version(root: Path, name: str, version: int, commit: str) -> None:

@@ -1,8 +1,15 @@
 """Releases as git tags that GTO and `dvc artifacts` read."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from flows import pipeline, registry_command
 from flows.runtime import tags
+from flows.runtime.git import CheckoutError
+from flows.server import ui
 from tests.support.project_copy import commit, copy_project, git
 
 
@@ -38,4 +45,34 @@ def test_tags_go_to_the_remote_also_those_of_an_earlier_attempt(tmp_path: Path) 
     tags.tag_alias(root, "zerovl", 1, "production")
     tags.push(root, "origin", head)
     assert listed(tmp_path / "remote.git") == ["zerovl#production#1", "zerovl@v1.0.0"]
+
+
+def test_the_setting_is_on_or_off_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tags.VARIABLE, raising=False)
     assert not tags.wanted()
+    for value, on in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv(tags.VARIABLE, value)
+        assert tags.wanted() == on
+    for value in ("off", "false", "no", "yes", "2"):
+        monkeypatch.setenv(tags.VARIABLE, value)
+        with pytest.raises(CheckoutError, match=f"^ZEROVL_GIT_TAGS={value}: 1 tags releases .*, 0 makes no tags$"):
+            tags.wanted()
+
+
+def test_a_setting_that_nobody_understands_ends_a_flow_before_it_does_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(tags.VARIABLE, "off")
+    done: list[str] = []
+    monkeypatch.setattr(registry_command, "run_registry_command", lambda words: done.extend(words))
+    with pytest.raises(CheckoutError, match="ZEROVL_GIT_TAGS=off"):
+        registry_command.run(["rollback"], "zerovl@production")
+    monkeypatch.setattr(pipeline.checkouts, "make", lambda *_: done.append("checkout"))
+    with pytest.raises(CheckoutError, match="ZEROVL_GIT_TAGS=off"):
+        pipeline.open_checkout("HEAD")
+    monkeypatch.setattr(ui, "signal", SimpleNamespace(signal=lambda *_: None))
+    monkeypatch.setattr(ui, "serve", lambda *_: done.append("server"))
+    monkeypatch.setattr(sys, "argv", ["ui"])
+    with pytest.raises(SystemExit, match="ZEROVL_GIT_TAGS=off"):
+        ui.main()
+    assert done == []
