@@ -34,7 +34,9 @@ class SourceParams(Section):
     )
     layout: Literal["auto", "zerovl", "karpathy", "webdataset", "table", "imagefolder"] = "auto"
     splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
-    evaluation_split: Literal["test", "val"] = "test"
+    evaluation_split: Literal["auto", "test", "val"] = Field(
+        "auto", description="which split of its files is evaluated on; auto: test, of tars where nothing else is there"
+    )
     txt_captions: Literal["auto", "one", "lines"] = Field(
         "auto",
         description="a .txt in tars: one caption, or one a line; auto: lines where dataset_type.txt says retrieval",

@@ -197,14 +197,17 @@ def test_tars_in_other_folders_are_said(
             s3.client().upload_file(str(file), moto_bucket, f"w/{file.relative_to(folder)}")
     assert raw_sources.run_sources(tmp_path, {"name": "w", "path": path}).pairs("w", "train") == 2
     said = "source 'w': 3 tars in other folders than train/ and valid/ are not read: part-2/4.tar, test/2.tar, "
-    assert said + "train/part-1/3.tar; move them there" in caplog.text
+    advice = "move them there, or name their folders in data.sources, or set its evaluation_split to test"
+    assert f"{said}train/part-1/3.tar; {advice}" in caplog.text
     caplog.clear()
     further = [{"name": name, "path": f"{path}/{folder}"} for name, folder in (("p", "part-2"), ("t", "test"))]
     manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": path}, *further)
-    assert [manifest.pairs(name, "train") for name in ("w", "p", "t")] == [2, 1, 1]
+    pairs = [manifest.pairs(*of) for of in (("w", "train"), ("p", "train"), ("t", "valid"))]
+    assert (pairs, len(manifest.splits)) == ([2, 1, 1], 3)
     assert "source 'w': 1 tar in other folders than train/ and valid/ is not read: train/part-1/3.tar;" in caplog.text
     (folder / "0.tar").unlink()
-    shutil.rmtree(folder / "train")
+    for read in ("train", "test"):
+        shutil.rmtree(folder / read)
     with pytest.raises(
         ZeroVLError, match=r"has no known layout; .*; it has tars in part-2/, which are read where that"
     ):

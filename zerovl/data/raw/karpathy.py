@@ -39,7 +39,7 @@ class Karpathy:
         annotation = _annotation(Path(source.path))
         images = _images(annotation) if annotation else []
         names = {image.get("split") for image in images if isinstance(image, dict)}
-        return [split for split in SPLITS if names.intersection(_wanted(split, source.evaluation_split))]
+        return [split for split in SPLITS if names.intersection(_wanted(split, source.evaluated))]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the pictures of one split in the file's order; what neither split wants is counted in the notes."""
@@ -48,9 +48,9 @@ class Karpathy:
         if path is None:
             raise ZeroVLError(f"{folder}: no dataset*.json (Karpathy layout); put it there or change the layout")
         images = _images(path)
-        wanted = _wanted(split, source.evaluation_split)
+        wanted = _wanted(split, source.evaluated)
         chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
-        notes = _left_out(images, path, source.evaluation_split) if split == source.splits[-1] else []  # once a source
+        notes = _left_out(images, path, source.evaluated) if split == source.splits[-1] else []  # once a source
         return Reading(_records(folder, path, chosen, max_caption_bytes, notes), len(chosen), notes)
 
 

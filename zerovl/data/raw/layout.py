@@ -39,7 +39,7 @@ class Layout(Protocol):
         ...
 
     def splits(self, source: Source) -> list[str]:
-        """Return which of `SPLITS` a source has; its own `splits` are not known yet."""
+        """Return which of `SPLITS` a source has; its own `splits` are still all that are wanted."""
         ...
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -59,7 +59,7 @@ class Source:
     path: str  # folder, or s3://bucket/prefix
     layout: Layout
     splits: tuple[str, ...]
-    evaluation_split: str
+    evaluation_split: str  # as in `params.SourceParams`
     txt_captions: str = "auto"  # this and what follows as in `params.SourceParams`
     equal_pictures: str = "auto"
     tars: str = "packed"
@@ -69,6 +69,11 @@ class Source:
     pictures: str = ""
     sources_inside: tuple[str, ...] = ()  # paths of other sources that lie in its folder
     listed: ListedTars | None = None  # of one on S3: a prefix of many tars takes many requests, so once for all who ask
+
+    @property
+    def evaluated(self) -> str:
+        """What the source's own files call the split that is evaluated on, `test` where it is not set."""
+        return "test" if self.evaluation_split == "auto" else self.evaluation_split
 
 
 def is_remote(path: str) -> bool:

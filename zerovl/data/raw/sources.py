@@ -12,6 +12,7 @@ from zerovl.data.raw.links import refuse_dangling_links, target
 from zerovl.data.raw.records import is_debris
 from zerovl.data.raw.s3_source import ListedTars
 from zerovl.data.raw.table_files import is_table
+from zerovl.data.raw.tar_splits import has_evaluated_tars
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.params import DataParams, SourceParams
@@ -99,7 +100,9 @@ def _resolve(settings: SourceParams, root: Path, places: list[str]) -> Source:
     options = settings.model_dump(exclude={"name", "path", "layout", "splits"})
     inside = tuple(place for place in places if place.startswith(f"{path}/"))
     listed = ListedTars(path) if remote else None
-    source = Source(settings.name, path, layout, (), **options, sources_inside=inside, listed=listed)
+    source = Source(
+        settings.name, path, layout, tuple(settings.splits), **options, sources_inside=inside, listed=listed
+    )
     present = layout.splits(source)
     splits = tuple(split for split in present if split in settings.splits)
     if not splits:
@@ -148,6 +151,8 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     found = [layout for layout in LAYOUTS.values() if layout.detect(folder)]
     if len(found) == 1:
         return found[0]
+    if not found and has_evaluated_tars(folder):  # not asked of a folder that another layout knows
+        return LAYOUTS["webdataset"]
     if found:
         raise ZeroVLError(
             f"source {settings.name!r}: {settings.path} fits the layouts "

@@ -8,8 +8,8 @@ from zerovl.data.raw.layout import SPLITS
 
 TRAIN = ("train", "restval")
 _OWN = ("valid",)
-_EVALUATED = {"test": ("test",), "val": ("validation", "val", "dev")}  # by `evaluation_split`
-NAMES = frozenset((*TRAIN, *_OWN, *_EVALUATED["test"], *_EVALUATED["val"]))
+EVALUATED = {"test": ("test",), "val": ("validation", "val", "dev")}  # by `evaluation_split`
+NAMES = frozenset((*TRAIN, *_OWN, *EVALUATED["test"], *EVALUATED["val"]))
 
 
 def chosen_names(present: Collection[str], evaluation_split: str) -> dict[str, frozenset[str]]:
@@ -19,7 +19,7 @@ def chosen_names(present: Collection[str], evaluation_split: str) -> dict[str, f
     where there is none of that either, the other. What remains is left out.
     """
     other = "val" if evaluation_split == "test" else "test"
-    ranks = (_OWN, _EVALUATED[evaluation_split], _EVALUATED[other])
+    ranks = (_OWN, EVALUATED[evaluation_split], EVALUATED[other])
     evaluated = next((names for names in ranks if set(names) & set(present)), ())
     wanted = dict(zip(SPLITS, (TRAIN, evaluated), strict=True))
     chosen = {split: frozenset(names) & frozenset(present) for split, names in wanted.items()}

@@ -66,7 +66,7 @@ class Tables:
 
 def present_splits(tables: list[SplitTable], source: Source) -> list[str]:
     """Return which of `SPLITS` the rows of tables belong to."""
-    chosen = chosen_names(_names(tables), source.evaluation_split)
+    chosen = chosen_names(_names(tables), source.evaluated)
     return [split for split in SPLITS if split in chosen]
 
 
@@ -74,7 +74,7 @@ def read_tables(
     tables: list[SplitTable], source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles
 ) -> Reading:
     """Return the pictures of one split; notes say what is taken for what, and which splits are left out."""
-    chosen = chosen_names(_names(tables), source.evaluation_split)
+    chosen = chosen_names(_names(tables), source.evaluated)
     parts = [_part(each, source, split, chosen[split]) for each in tables if each.splits & chosen[split]]
     notes = [f"{part.table.path.name}: {part.columns.said}" for part in parts[:1]]
     if split == source.splits[-1]:  # once a source

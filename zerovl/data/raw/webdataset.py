@@ -1,8 +1,7 @@
 """WebDataset shards as img2dataset writes them: `.jpg`, `.txt` and `.json` members that share a key.
 
-CLIP_benchmark's sets for retrieval lie so too, as `test/N.tar` with a caption a line in each `.txt`; what tells them is
-a file `dataset_type.txt` that says "retrieval". Source: `build_wds_dataset` in clip_benchmark/datasets/builder.py of
-github.com/LAION-AI/CLIP_benchmark.
+CLIP_benchmark's sets for retrieval lie so too, as `test/N.tar` with a caption a line in each `.txt`
+(`zerovl.data.raw.tar_splits`).
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from zerovl.data.raw import s3_source
+from zerovl.data.raw import s3_source, tar_splits
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
-from zerovl.data.raw.records import Reading, Record, caption_error, is_debris, shown, stable_id, whole_number
+from zerovl.data.raw.records import Reading, Record, caption_error, shown, stable_id, whole_number
 from zerovl.data.raw.tar_captions import ReadCaptions, caption_a_line, caption_reader, one_caption
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
@@ -23,10 +22,6 @@ from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.log import logger
 from zerovl.text_format import plural
 
-_TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
-
-_SPLIT_OF_FOLDER = {"": "train", "train": "train", "valid": "valid"}
-_EVALUATED = ("test", "val")  # splits that `evaluation_split` may name
 _SHOWN = 3  # names of tars in a line
 
 
@@ -40,18 +35,21 @@ class WebDataset:
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a tar where one of the splits would have it."""
-        return any(any(_local_tars(str(folder), split).values()) for split in _EVALUATED)
+        return tar_splits.has_own_splits(folder)
 
     def splits(self, source: Source) -> list[str]:
         """Return the splits that have tars; warns of tars that lie where none has them."""
-        tars = _tars(source)
-        if names := _tars_elsewhere(source, tars):
+        found = tar_splits.tars_of(source)
+        if found.said:
+            logger().info(f"source {source.name!r}: {found.said}")
+        if names := tar_splits.tars_elsewhere(source, found):
             logger().warning(
                 f"source {source.name!r}: {plural(len(names), 'tar')} in other folders than train/ and valid/ "
                 f"{'is' if len(names) == 1 else 'are'} not read: {', '.join(names[:_SHOWN])}"
                 f"{', ...' if len(names) > _SHOWN else ''}; move them there, or name their folders in data.sources"
+                f"{tar_splits.evaluation_hint(names)}"
             )
-        return [split for split in SPLITS if tars[split]]
+        return [split for split in SPLITS if found.tars[split]]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the samples of one split's tars, in the order of their names."""
@@ -64,69 +62,21 @@ class WebDataset:
 
 def split_tars(source: Source, split: str) -> list[tuple[str, str]]:
     """Return (name for messages, path or address) of each tar of a split, in their order."""
-    tars = _tars(source)[split]
+    tars = tar_splits.tars_of(source).tars[split]
     return [(tar if is_remote(tar) else str(Path(tar).relative_to(source.path)), tar) for tar in tars]
 
 
 def tar_records(source: Source, split: str, max_caption_bytes: int) -> TarRecords:
     """Return what makes records of the samples of a split's tars."""
-    first_id = SECOND_RUN if split == "valid" and _tars(source)["train"] else 0
+    first_id = SECOND_RUN if split == "valid" and tar_splits.tars_of(source).tars["train"] else 0
     return TarRecords(first_id, max_caption_bytes, _caption_reader(source))
-
-
-def _tars(source: Source) -> dict[str, list[str]]:
-    """Return split -> its tars: those in `train/` and `valid/`; tars of the folder itself are train.
-
-    Of a set for retrieval on this machine those of its `evaluation_split` are valid.
-    """
-    if source.listed is None:
-        return _local_tars(source.path, source.evaluation_split)
-    return _by_split(source.path, source.listed.states, _SPLIT_OF_FOLDER)
-
-
-def _local_tars(path: str, evaluation_split: str) -> dict[str, list[str]]:
-    splits = _SPLIT_OF_FOLDER | ({evaluation_split: "valid"} if _says_retrieval(path) else {})
-    tars = sorted(file for folder in splits for file in Path(path, folder).glob("*.tar"))
-    return _by_split(path, map(str, tars), splits)
-
-
-def _by_split(path: str, tars: Iterable[str], splits: dict[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for tar in tars:
-        folder, _, rest = tar[len(path) + 1 :].rpartition("/")
-        if rest and folder in splits and not is_debris(rest):
-            found[splits[folder]].append(tar)
-    return found
-
-
-def _tars_elsewhere(source: Source, tars: dict[str, list[str]]) -> list[str]:
-    """Return the names of tars below a source's folder that no split has, and no source in there.
-
-    Those of a set for retrieval are its own.
-    """
-    path = source.path
-    if not is_remote(path) and _says_retrieval(path):
-        return []
-    below = map(str, sorted(Path(path).rglob("*.tar"))) if source.listed is None else source.listed.states
-    read = {tar for of_split in tars.values() for tar in of_split}
-    of_others = tuple(f"{place}/" for place in source.sources_inside)
-    names = (tar[len(path) + 1 :] for tar in below if tar not in read and not tar.startswith(of_others))
-    return [name for name in names if not any(is_debris(part) for part in name.split("/"))]
-
-
-def _says_retrieval(path: str) -> bool:
-    """Whether a folder is CLIP_benchmark's, of captions and not of classes."""
-    try:
-        return Path(path, _TYPE_FILE).read_text(encoding="utf-8").strip().lower() == _RETRIEVAL
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _caption_reader(source: Source) -> ReadCaptions:
     """Return what finds a sample's captions: under the key that the source names, else in the usual places."""
     lines = source.txt_captions == "lines"
     if source.txt_captions == "auto":
-        lines = not is_remote(source.path) and _says_retrieval(source.path)
+        lines = tar_splits.says_retrieval(source.path)
     return caption_reader(source.json_caption, caption_a_line if lines else one_caption)
 
 
