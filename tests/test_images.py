@@ -218,6 +218,24 @@ def test_values_are_scaled_by_their_range(stored: npt.NDArray[Any], kind: str, c
     assert seen.changes == changes
 
 
+@pytest.mark.parametrize(
+    ("most", "white"),
+    [(1, 1), (5, 5), (40, 40), (84, 84), (85, 255), (255, 255), (300, 300), (341, 1023), (1024, 4095), (6000, 16383)],
+)
+@pytest.mark.parametrize(("dtype", "kind"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF")])
+def test_small_whole_numbers_are_not_dark_and_larger_ones_keep_the_range_of_their_bits(
+    most: int, white: int, dtype: type[np.generic], kind: str
+) -> None:
+    stored = (RAMP * most).round()
+    seen = decode(encoded(Image.fromarray(stored.astype(dtype)), kind))
+    assert np.abs(values(seen.image)[..., 0] - stored * 255 / white).max() <= 0.51
+    assert seen.changes == [f"values of 0 to {white:g} to 8 bits"]
+
+
+def test_a_black_picture_of_16_bits_stays_black() -> None:
+    assert values(decode_rgb(encoded(Image.fromarray(np.zeros((8, 8), np.uint16)), "PNG"))).max() == 0
+
+
 def test_floats_that_are_not_finite() -> None:
     holes = RAMP.astype(np.float32)
     holes[0, 3], holes[7, 0] = np.nan, np.inf

@@ -28,6 +28,9 @@ _TURNS = {
 }
 _WHOLE = (255, 1023, 4095, 16383, 65535)  # the largest values of 8 to 16 bits, as cameras and scanners have them
 _FLOAT = (1.0, 255.0, 65535.0)
+_SMALL = (
+    1023  # whole numbers up to here, in 16 bits or 32, are counts as often as light: such a picture may be all dark
+)
 _CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile: mode that it is applied to
 _UNSEEN = 2  # of 255: profiles that change no colour by more are sRGB under another name
 _PROFILE_ERRORS = (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError)
@@ -87,11 +90,12 @@ def _eight_bits(image: Image.Image, look: Look) -> Image.Image:
 def _range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[float, float]:
     """Return the values that are black and white: the smallest usual range, unless that would leave all of it dark.
 
-    A scanner of 12 bits writes 0 to 4095 into 16; a picture of floats may have any range.
+    A scanner of 12 bits writes 0 to 4095 into 16; a picture of floats may have any range, and so may small counts.
     """
     low = min(lowest, 0.0)
     high = next((each for each in usual if highest <= each), highest)
-    if usual is _FLOAT and 0 < highest < high / 16:
+    dark = high / 16 if usual is _FLOAT else high / 3 if high <= _SMALL else 0.0
+    if 0 < highest < dark:
         high = highest
     return low, high if high > low else low + 1.0
 
@@ -111,7 +115,7 @@ def see_deep_colours(image: Image.Image) -> Look:
     most = [int(high) for _, high in image.getextrema()]  # type: ignore[misc]  # one pair a band
     bands = len(most)
     brightest = max(most if image.mode == "RGB" else most[:-1])
-    _, white = _range(0, brightest * 257, _WHOLE)
+    white = next(each for each in _WHOLE if brightest * 257 <= each)  # eight bits of small values are too few to spread
     if white == 65535 or not brightest:
         return see(image)
     table = [min(255, round(value * 257 * 255 / white)) for value in range(256)]
