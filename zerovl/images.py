@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from zerovl.picture_looks import Look, has_deep_colours, see, see_deep_colours
 
@@ -20,7 +20,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if find_spec
 # Begin of files of other kinds that people have among their pictures: (offset, bytes, name).
 _OTHERS = (
     (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
     (0, b"%!PS", "EPS"),
     (0, b"%PDF", "PDF"),
     (0, b"8BPS", "PSD"),
@@ -29,6 +31,10 @@ _OTHERS = (
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
 )
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # "+" of files that may be larger than 4 GB
+# Tags of a TIFF; source: TIFF 6.0, sections 8, 15 and 19.
+_WIDTH, _HEIGHT, _BITS, _STRIPS, _CHANNELS, _TILES, _VALUES = 256, 257, 258, 273, 277, 324, 339
+_KINDS_OF_VALUES = {2: "whole numbers with a sign", 3: "floats", 5: "complex whole numbers", 6: "complex floats"}
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are frames of an animation
 _MOST_FRAMES = 64  # that are looked at for one that is not empty
 
@@ -100,8 +106,32 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
 def _unknown(data: bytes) -> str:
     for offset, begin, name in _OTHERS:
         if data.startswith(begin, offset):
-            return f"{name} is not read; make it one of {', '.join(FORMATS)}"
-    return "not a picture"
+            return not_read(name)
+    return _unknown_tiff(data) if data.startswith(_TIFF) else "not a picture"
+
+
+def not_read(kind: str) -> str:
+    """Return why a picture of a kind that is none of `FORMATS` cannot be used."""
+    return f"{kind} is not read; make it one of {', '.join(FORMATS)}"
+
+
+def _unknown_tiff(data: bytes) -> str:
+    """Return which kind of TIFF it is that Pillow does not know, by its tags; they may be hostile."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            file = io.BytesIO(data)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2:3] == b"+" or data[3:4] == b"+" else 8))
+            file.seek(tags.next)
+            tags.load(file)
+            if not all(tags.get(tag) for tag in (_WIDTH, _HEIGHT, _BITS)) or not (_STRIPS in tags or _TILES in tags):
+                return "not a picture"  # cut short in its tags
+            channels, bits = int(tags.get(_CHANNELS, 1)), int(tags[_BITS][0])
+            values = _KINDS_OF_VALUES.get(tags.get(_VALUES, (1,))[0], "whole numbers")
+    except _PIL_ERRORS:
+        return "not a picture"
+    what = f"{channels} channels" if channels > 1 else "1 channel"
+    return f"this kind of TIFF ({what} of {values}, {bits} bits each) is not read; save it with 8 bits a channel"
 
 
 def _first_frame_with_content(image: Image.Image, first: Look) -> Look:
