@@ -5,10 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
 
+PREFIX = "zerovl: "
+LOST_RUNS = PREFIX + "lost runs"
+NOTICE = PREFIX + "notice: "
 _FIELDS = {"name", "description", "enabled", "trigger", "actions"}
+
+
+def read_automations(client: SyncPrefectClient) -> list[dict[str, Any]]:
+    """Return all automations of this project as the server describes them."""
+    answer = client.request("POST", "/automations/filter", json={"limit": 200})
+    return [each for each in answer.json() if each["name"].startswith(PREFIX)]
+
+
+def one_of_each(client: SyncPrefectClient) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return this project's automations by name, and a line for each name of which others were removed.
+
+    The server lets any number have one name, and two deploys that begin together on two machines make two of each. Only
+    those that a deploy makes itself are removed: triggers of prefect.yaml are of their deployment, whatever their name.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    # An enabled one first: who switched one of two off wants the other. Then the one that has waited longest. Two
+    # deploys that heal at once keep the same one.
+    for each in sorted(read_automations(client), key=lambda each: (not each["enabled"], each["created"], each["id"])):
+        found.setdefault(each["name"], []).append(each)
+    said = []
+    for name, (_, *others) in found.items():
+        if others and (name == LOST_RUNS or name.startswith(NOTICE)):
+            for each in others:
+                remove(client, each)
+            said.append(f"automation {name}: was there {len(others) + 1} times, one is kept")
+    return {name: kept for name, (kept, *_) in found.items()}, sorted(said)
+
+
+def remove(client: SyncPrefectClient, automation: Mapping[str, Any]) -> None:
+    """Remove an automation; nothing where another deploy has removed it meanwhile."""
+    try:
+        client.request("DELETE", "/automations/{id}", path_params={"id": automation["id"]})
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
 
 
 def put_automation(client: SyncPrefectClient, wanted: AutomationCore, present: Mapping[str, Any] | None) -> None:

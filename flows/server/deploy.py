@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,18 +20,18 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import get_current_settings
 
 from flows.command import TAG
 from flows.runtime.liveness import HEARTBEAT, LOST
-from flows.runtime.paths import Paths
+from flows.runtime.paths import STATE_VARIABLE, Paths
 from flows.server import due, notices
-from flows.server.automations import put_automation
+from flows.server.automations import LOST_RUNS, one_of_each, put_automation, read_automations
 from flows.server.deployed import Deployed
+from zerovl.files import try_lock
 
 POOL = "zerovl"
-LOST_RUNS = "zerovl: lost runs"
 _SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
 
@@ -36,12 +39,14 @@ _COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables",
 def deploy(paths: Paths) -> list[str]:
     """Apply everything to the server of `PREFECT_API_URL`; returns one line a change.
 
+    One at a time of those whose state lies in one folder; it waits for another.
+
     Raises:
         SystemExit: the server cannot be reached, or refuses the deployments.
     """
     if not get_current_settings().api.url:
         sys.exit("PREFECT_API_URL is not set; `make ui` starts a server and says what to export")
-    with get_client(sync_client=True) as client:
+    with _alone(paths), get_client(sync_client=True) as client:
         try:
             client.hello().raise_for_status()
         except httpx.HTTPError as error:
@@ -50,7 +55,8 @@ def deploy(paths: Paths) -> list[str]:
                 "or set PREFECT_API_URL (and PREFECT_API_AUTH_STRING where it has a password)"
             )
         changes = _pool(client)
-        before, automations = snapshot(client), _automations(client)
+        before, (automations, healed) = snapshot(client), one_of_each(client)
+        changes += healed
         last = Deployed.read(client)
         edited = last.edited(before) if last else {}
         if last and last.covers(paths, before):
@@ -64,7 +70,25 @@ def deploy(paths: Paths) -> list[str]:
             changes += overwritten(edited, before, after) + differences("deployment", before, after)
         _mark_lost_runs(client, automations.get(LOST_RUNS))
         notices.apply(client, automations)
-        return changes + differences("automation", _described(automations), _described(_automations(client)))
+        made, healed = one_of_each(client)  # again: one on another machine may have been at it meanwhile
+        return changes + differences("automation", _described(automations), _described(made)) + healed
+
+
+@contextmanager
+def _alone(paths: Paths) -> Iterator[None]:
+    """Hold the folder of the flows' state, so that two deploys do not each make what neither finds there."""
+    try:
+        paths.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"{paths.state}: {error.strerror}; {STATE_VARIABLE} names another folder for what the flows keep")
+    descriptor = os.open(paths.state, os.O_RDONLY)
+    try:
+        if not try_lock(descriptor, paths.state):
+            print(f"waiting for another `make deploy`, which holds the lock of {paths.state}", flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def snapshot(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
@@ -115,7 +139,10 @@ def _pool(client: SyncPrefectClient) -> list[str]:
     try:
         client.read_work_pool(POOL)
     except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        except ObjectAlreadyExists:  # made meanwhile by another, from another machine
+            return []
         return [f"work pool {POOL}: created"]
     return []
 
@@ -132,12 +159,6 @@ def _apply(paths: Paths) -> None:
     )
     if done.returncode:
         sys.exit(f"{paths.root / 'prefect.yaml'}: Prefect refused it:\n{done.stdout}\n{done.stderr}")
-
-
-def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
-    """Return all automations of this project as the server describes them, by name."""
-    answer = client.request("POST", "/automations/filter", json={"limit": 200})
-    return {each["name"]: each for each in answer.json() if each["name"].startswith("zerovl: ")}
 
 
 def _described(automations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -163,8 +184,8 @@ def _keep_paused(
             known = before.get(name, {}).get("schedules", {}).get(str(schedule.slug), {"active": True})
             if not known["active"] and schedule.active:
                 client.update_deployment_schedule(now.id, schedule.id, active=False)
-    for name, automation in _automations(client).items():
-        if automation["enabled"] and not automations.get(name, {"enabled": True})["enabled"]:
+    for automation in read_automations(client):
+        if automation["enabled"] and not automations.get(automation["name"], {"enabled": True})["enabled"]:
             client.request("PATCH", "/automations/{id}", path_params={"id": automation["id"]}, json={"enabled": False})
 
 

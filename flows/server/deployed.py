@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from prefect import __version__
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.exceptions import ObjectAlreadyExists
 
 from flows.command import TAG
 from flows.runtime.paths import Paths
@@ -55,9 +57,10 @@ class Deployed:
         """Keep it in the server's variable."""
         value = {"source": self.source, "fields": self.fields}
         if client.read_variable_by_name(VARIABLE) is None:
-            client.create_variable(VariableCreate(name=VARIABLE, value=value))
-        else:
-            client.update_variable(VariableUpdate(name=VARIABLE, value=value))
+            with suppress(ObjectAlreadyExists):  # made meanwhile from another machine
+                client.create_variable(VariableCreate(name=VARIABLE, value=value))
+                return
+        client.update_variable(VariableUpdate(name=VARIABLE, value=value))
 
     def covers(self, paths: Paths, snapshot: Snapshot) -> bool:
         """Return whether nothing is to be applied: the same files, and all that was made of them is there.

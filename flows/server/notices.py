@@ -21,9 +21,9 @@ from pydantic import SecretStr
 
 from flows.endings import NOTHING_NEW, REFUSED, RETIRED, SKIPPED, STILL_NOTHING_NEW
 from flows.runtime import notice_setting
-from flows.server.automations import put_automation
+from flows.server.automations import NOTICE as PREFIX
+from flows.server.automations import put_automation, remove
 
-PREFIX = "zerovl: notice: "
 BLOCK = "zerovl-notices"
 _DEPLOYMENT = "notify/notify"
 _STATED = "{{ flow_run.state.name }}{% if flow_run.state.message %}: {{ flow_run.state.message }}{% endif %}"
@@ -133,7 +133,7 @@ def apply(client: SyncPrefectClient, present: Mapping[str, dict[str, Any]]) -> N
     old = {name: each for name, each in present.items() if name.startswith(PREFIX)}
     if notice_setting.value() == notice_setting.OFF:
         for each in old.values():
-            client.request("DELETE", "/automations/{id}", path_params={"id": each["id"]})
+            remove(client, each)
         return
     channel = _Block(client) if notice_setting.address() else _Flow(client)
     for notice in NOTICES:

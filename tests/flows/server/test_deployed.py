@@ -102,7 +102,7 @@ def test_a_run_that_is_due_is_let_pass_before_anything_is_applied(
     client = MagicMock()
     monkeypatch.setattr(deploy, "get_client", lambda **_: client)
     monkeypatch.setattr(deploy, "get_current_settings", lambda: SimpleNamespace(api=SimpleNamespace(url="http://x")))
-    for name, found in (("_pool", []), ("snapshot", {}), ("_automations", {}), ("_mark_lost_runs", None)):
+    for name, found in (("_pool", []), ("snapshot", {}), ("one_of_each", ({}, [])), ("_mark_lost_runs", None)):
         monkeypatch.setattr(deploy, name, lambda *_, found=found: found)
     monkeypatch.setattr(deploy.notices, "apply", lambda *_: None)
     monkeypatch.setattr(deploy.due, "let_pass", lambda _: done.append("let pass"))
