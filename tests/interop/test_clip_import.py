@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoImageProcessor
 
 from tests.support.clip_folders import make_clip, make_siglip
 from tests.support.exchange import check_trains_on
@@ -36,6 +38,29 @@ def test_the_embeddings_are_those_of_transformers(make: Any, family: str, mode: 
     check_trains_on(tmp_path / "ours")
     if family == "clip":  # exported like any other
         export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"do_normalize": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [64.0] * 3},
+        {"image_mean": 0.5, "image_std": 0.25},
+    ],
+    ids=["not-normalised", "another-factor", "not-rescaled", "one-number"],
+)
+def test_pixels_become_the_numbers_that_transformers_makes_of_them(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_clip(tmp_path / "clip")
+    processor = read_json(folder / "preprocessor_config.json")
+    write_json(folder / "preprocessor_config.json", {**processor, **changes})
+    theirs = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    expected = theirs(images=SAMPLE.pictures, return_tensors="pt")["pixel_values"]
+    import_folder(folder, tmp_path / "ours")
+    encoder = Encoder.load(tmp_path / "ours", "cpu")
+    mean, std = (torch.tensor(getattr(encoder.model.architecture, name)).view(3, 1, 1) for name in ("mean", "std"))
+    found = (torch.stack([encoder.transform(picture) for picture in SAMPLE.pictures]) / 255 - mean) / std
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 def test_what_has_no_counterpart_or_is_not_whole_is_named(tmp_path: Path) -> None:

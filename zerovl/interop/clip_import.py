@@ -8,6 +8,7 @@ moves into the last norm before it (`projection_bias`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def _preprocessing(folder: Path, family: str, image_size: int) -> dict[str, Any]
             found = read_json(folder / file)
             values = found.get(section, {}) if section else found
             break
-    if not {"image_mean", "image_std"} <= set(values):
+    if values.get("do_normalize", True) and not {"image_mean", "image_std"} <= set(values):
         raise ZeroVLError(f"{folder}: no preprocessor_config.json with image_mean and image_std in it; fetch it too")
     size = values.get("size", image_size)
     if isinstance(size, int):
@@ -192,9 +193,20 @@ def _preprocessing(folder: Path, family: str, image_size: int) -> dict[str, Any]
         "resize_size": sides.pop(),
         "resize_mode": "shortest" if shortest else "squash",
         "interpolation": _RESAMPLE[resample],
-        "mean": tuple(values["image_mean"]),
-        "std": tuple(values["image_std"]),
+        **_normalisation(values),
     }
+
+
+def _normalisation(values: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return mean and deviation of values from 0 to 1 for an image processor's factor, mean and deviation."""
+    # theirs: (255 x * factor - mean) / std = (x - mean / (255 factor)) / (std / (255 factor))
+    factor = 255.0 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
+    found = {}
+    for name, without in (("mean", 0.0), ("std", 1.0)):
+        given = values[f"image_{name}"] if values.get("do_normalize", True) else without
+        channels = given if isinstance(given, list) else [given] * 3
+        found[name] = tuple(channel / factor for channel in channels)
+    return found
 
 
 def _embed(folder: Path, family: str, sample: Sample) -> tuple[Tensor, Tensor]:
