@@ -156,6 +156,35 @@ def test_what_a_cut_tar_has_lost_is_counted(
     )
 
 
+@pytest.mark.parametrize("stated", [8, None])
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+@pytest.mark.parametrize("between", ["two tars, one behind the other", "an empty block"])
+def test_samples_behind_an_end_mark_are_counted(
+    between: str, tars: str, stated: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "raw/w/0.tar"
+    raw_sources.write_tar(path, samples(list("4567")))
+    second = path.read_bytes()
+    raw_sources.write_tar(path, samples(list("0123")))
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+        end = last.offset_data + (last.size + 511) // 512 * 512
+    first = path.read_bytes()
+    path.write_bytes(first + second if between.startswith("two") else first[:end] + bytes(512) + second)
+    if stated:
+        (path.parent / "0_stats.json").write_text(json.dumps({"successes": stated}))
+    source = {"name": "w", "path": "raw/w", "tars": tars}
+    manifest = raw_sources.run_sources(tmp_path, source, shard_samples=100)
+    info = manifest.splits["w", "train"]
+    assert (info.pairs, info.broken) == (4, 4 if stated else 1)
+    [reason] = set(raw_sources.errors(manifest, "w").values())
+    lost = "4 of 8 samples are lost" if stated else "at least one sample is lost"
+    what = f"damaged tar: it goes on behind its end mark at byte {end}"
+    assert reason == f"{what}; what comes before it is used, {lost}"
+    [line] = [record.getMessage() for record in caplog.records if "--ignore-zeros" in record.getMessage()]
+    assert line.startswith(f"0.tar: {what}; what is behind it is not read")
+
+
 @pytest.mark.parametrize("place", ["here", "on S3"])
 def test_a_tar_in_place_that_was_whole_has_lost_what_its_index_had(
     place: str, tmp_path: Path, moto_bucket: str

@@ -15,16 +15,24 @@ TWO_PICTURES = "two pictures with the same key"
 TWICE = "two members of one name"
 
 _MAX_HEADER = 16 << 20  # bytes of an extended header, which `tarfile` reads whole
+_REST = 1 << 20  # bytes behind the last member that are read at once
 
 
 class DamagedTarError(Exception):
     """The rest of a tar cannot be read."""
 
 
+class GoesOnError(DamagedTarError):
+    """A tar goes on behind its end mark, as two do that were written one behind the other."""
+
+    fix = "mkdir DIR && tar --ignore-zeros -xf OLD.tar -C DIR && tar --sort=name -cf NEW.tar -C DIR ."
+
+
 def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """Give the members whose bytes are all there; raises `DamagedTarError` where the tar ends before its end mark.
 
-    `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive.
+    `tarfile` itself takes a cut in a header, or rubbish between members, for the end of the archive. What lies behind
+    an end mark is no member of this tar: anything but zeros there raises `GoesOnError`.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -48,6 +56,9 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
     if block.strip(b"\0"):
         raise DamagedTarError(f"damaged tar at byte {end}")
+    while rest := file.read(_REST):
+        if rest.strip(b"\0"):
+            raise GoesOnError(f"damaged tar: it goes on behind its end mark at byte {end}")
 
 
 def member_problem(member: tarfile.TarInfo) -> str | None:

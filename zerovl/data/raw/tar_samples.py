@@ -13,7 +13,14 @@ from typing import IO
 
 from zerovl.data.raw.records import PICTURES, Picture
 from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
-from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, DamagedTarError, member_problem, whole_members
+from zerovl.data.raw.tar_members import (
+    TWICE,
+    TWO_PICTURES,
+    DamagedTarError,
+    GoesOnError,
+    member_problem,
+    whole_members,
+)
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 
@@ -94,6 +101,10 @@ def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample
         rest = [sample for sample in grouping.rest() if sample.complete or not grouping.is_open(sample)]
         yield from rest
         reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        if isinstance(error, GoesOnError):
+            logger().warning(
+                f"{name}: {error}; what is behind it is not read. To write one whole tar of it: {error.fix}"
+            )
         yield from _lost(expected, name, reason, given + len(rest))
         return
     yield from grouping.rest()
