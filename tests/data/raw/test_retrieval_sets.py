@@ -60,6 +60,32 @@ def test_a_text_is_one_caption_unless_the_source_says_otherwise(
     assert [len(row["captions"]) for row in raw_sources.rows(manifest, "w", "valid")] == [5 if several else 1] * 3
 
 
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+def test_texts_of_several_lines_are_said_where_nothing_says_what_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tars: str
+) -> None:
+    caplog.set_level("INFO")
+    write_set(tmp_path / "set", "test")
+    source = {"name": "w", "path": "set", "tars": tars}
+    run_sources(tmp_path, source)
+    assert "w/valid: 3 of 3 .txt have several lines, each was read as one caption; txt_captions of" in caplog.text
+    caplog.clear()
+    for setting in ("one", "lines"):
+        run_sources(tmp_path, source | {"txt_captions": setting})
+    (tmp_path / "set/dataset_type.txt").write_text("retrieval")
+    run_sources(tmp_path, source)
+    assert "several lines" not in caplog.text
+
+
+def test_some_texts_of_several_lines_are_nothing_to_speak_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    captions = ["one", "two\nlines", "one\n\n", "two\nlines"]
+    members = [each for n, text in enumerate(captions) for each in raw_sources.sample(str(n), n, text)]
+    raw_sources.write_tar(tmp_path / "set/train/0.tar", members)
+    run_sources(tmp_path, {"name": "w", "path": "set"})
+    assert "several lines" not in caplog.text
+
+
 def test_a_text_without_a_line_is_an_empty_caption(tmp_path: Path) -> None:
     members = [("0.jpg", raw_sources.jpeg(0)), ("0.txt", b" \n\n"), *raw_sources.sample("1", 1, "one")]
     raw_sources.write_tar(tmp_path / "set" / "valid" / "0.tar", members)

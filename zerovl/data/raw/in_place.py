@@ -109,6 +109,8 @@ class TarsInPlace:
                 units.append(make_unit(number, batch))
                 number += 1
             yield from pack_all(iter(units))
+        for note in records.notes():
+            logger().info(f"{source.name}/{split}: {note}")
 
     def _placed(self, unit: Unit, task: TarTask, index: TarIndex) -> Packed:
         self.catalogue.setdefault(index.head.sha256, TarPlace(task.place, index.head.bytes))

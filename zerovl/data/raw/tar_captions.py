@@ -14,6 +14,28 @@ def one_caption(text: str) -> list[str]:
     return [text]
 
 
+class WholeTexts:
+    """Reads a text as `one_caption` does, and knows whether most of them had several lines."""
+
+    def __init__(self) -> None:
+        self._texts = self._of_lines = 0
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the whole text."""
+        self._texts += 1
+        self._of_lines += len(caption_a_line(text)) > 1
+        return one_caption(text)
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the texts read so far: a line, or nothing."""
+        if 2 * self._of_lines <= self._texts:
+            return []
+        return [
+            f"{self._of_lines} of {self._texts} .txt have several lines, each was read as one caption; txt_captions of "
+            "the source in data.sources: lines reads each line as a caption of its own, one takes them as they are"
+        ]
+
+
 def caption_a_line(text: str) -> list[str]:
     """Return the lines that say something; a text without any is an empty caption."""
     return [line for line in text.splitlines() if line.strip()] or [""]

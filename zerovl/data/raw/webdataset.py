@@ -15,7 +15,14 @@ from zerovl.data.raw import s3_source, tar_splits
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
 from zerovl.data.raw.records import Reading, Record, caption_error, shown, stable_id, whole_number
-from zerovl.data.raw.tar_captions import ReadCaptions, caption_a_line, caption_reader, one_caption
+from zerovl.data.raw.tar_captions import (
+    ReadCaptions,
+    ReadText,
+    WholeTexts,
+    caption_a_line,
+    caption_reader,
+    one_caption,
+)
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
 from zerovl.data.stated_samples import samples_stated_beside
@@ -57,7 +64,8 @@ class WebDataset:
         tars = enumerate(split_tars(source, split))
         names = ((tar, f"{source.name}-{split}-{number}.tar") for number, tar in tars)
         opened = (record for tar, name in names for record in opened_records(records, *tar, fetched, name))
-        return Reading(opened, without_ids=True)
+        notes: list[str] = []
+        return Reading(_noting(opened, records, notes), notes=notes, without_ids=True)
 
 
 def split_tars(source: Source, split: str) -> list[tuple[str, str]]:
@@ -69,15 +77,20 @@ def split_tars(source: Source, split: str) -> list[tuple[str, str]]:
 def tar_records(source: Source, split: str, max_caption_bytes: int) -> TarRecords:
     """Return what makes records of the samples of a split's tars."""
     first_id = SECOND_RUN if split == "valid" and tar_splits.tars_of(source).tars["train"] else 0
-    return TarRecords(first_id, max_caption_bytes, _caption_reader(source))
+    return TarRecords(first_id, max_caption_bytes, source.json_caption, _text_reader(source))
 
 
-def _caption_reader(source: Source) -> ReadCaptions:
-    """Return what finds a sample's captions: under the key that the source names, else in the usual places."""
-    lines = source.txt_captions == "lines"
+def _noting(given: Iterator[Record], records: TarRecords, notes: list[str]) -> Iterator[Record]:
+    """Give the records, then add to `notes` what is to be said of all of them."""
+    yield from given
+    notes += records.notes()
+
+
+def _text_reader(source: Source) -> ReadText:
+    """Return what makes captions of a `.txt`; where nothing says what its lines are, one that counts them."""
     if source.txt_captions == "auto":
-        lines = tar_splits.says_retrieval(source.path)
-    return caption_reader(source.json_caption, caption_a_line if lines else one_caption)
+        return caption_a_line if tar_splits.says_retrieval(source.path) else WholeTexts()
+    return caption_a_line if source.txt_captions == "lines" else one_caption
 
 
 def opened_records(
@@ -98,17 +111,22 @@ def opened_records(
 class TarRecords:
     """Makes records of the samples of one split's tars, in their order; `ImageIds` says what their ids are."""
 
-    def __init__(self, first_id: int, max_caption_bytes: int, read_captions: ReadCaptions) -> None:
+    def __init__(self, first_id: int, max_caption_bytes: int, json_caption: str, read_text: ReadText) -> None:
         self._image_ids = ImageIds(first_id)
         self._caption_ids = Recent()
         self._max_caption_bytes = max_caption_bytes
-        self._read_captions = read_captions
+        self._read_text = read_text
+        self._read_captions = caption_reader(json_caption, read_text)
 
     def of(self, name: str, samples: Iterable[TarSample]) -> Iterator[Record]:
         """Give the records of the next tar."""
         self._image_ids.next_tar(name)
         for rows in _rows_of_a_picture(samples):
             yield from _records(rows, self._image_ids, self._caption_ids, self._max_caption_bytes, self._read_captions)
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the captions of all records that were given."""
+        return self._read_text.notes() if isinstance(self._read_text, WholeTexts) else []
 
 
 def _rows_of_a_picture(samples: Iterable[TarSample]) -> Iterator[list[TarSample]]:
