@@ -58,3 +58,24 @@ def test_quotes_in_odd_places_are_refused_where_it_is_strict(tmp_path: Path) -> 
     assert [row.caption for row in read_rows(path, strict=False)] == ['a tall" tree"']
     with pytest.raises(ZeroVLError, match=r"line 2: not valid CSV \(.*expected after.*\); fix the row there"):
         list(read_rows(path, strict=True))
+
+
+def test_a_caption_with_commas_is_whole_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    rows = [
+        'a.jpg,1, "a dog, asleep",1',
+        "b.jpg,2,a cat, awake,2",
+        ' c.jpg,3,   "a ""tall"" tree", 3',
+        'd.jpg,4, "Stop" he said,4',
+        'e.jpg,5, "open,5',
+        "f.jpg,6,six,6,, ",
+    ]
+    path.write_text(HEAD + "\n".join(rows) + "\n")
+    assert [(row.image, row.caption, row.caption_id, row.problem) for row in read_rows(path, strict=False)] == [
+        ("a.jpg", "a dog, asleep", "1", ""),
+        ("", "", "", "row has 5 cells, the header has 4; put a cell with a separator in it in quotes"),
+        (" c.jpg", 'a "tall" tree', " 3", ""),
+        ("d.jpg", ' "Stop" he said', "4", ""),
+        ("e.jpg", ' "open', "5", ""),
+        ("f.jpg", "six", "6", ""),
+    ]

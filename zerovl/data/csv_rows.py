@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,10 @@ class CsvRow:
 def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]:
     """Give the rows of a CSV, the header as the first of them; empty lines are left out.
 
-    A row with fewer cells than the header is a problem; where a quote that is not closed has swallowed further rows,
-    each of their lines is one. Where it is not `strict`, quotes in odd places are taken as they stand.
+    A row with fewer cells than the header is a problem, and one with more, but for empty ones at its end: a comma
+    within a caption that is not quoted cuts it, and whether the rest belongs to it the row does not say. Where a quote
+    that is not closed has swallowed further rows, each of their lines is a problem. Blanks before a quote are left
+    out where the cell is then quoted well. Where it is not `strict`, quotes in odd places are taken as they stand.
     Raises `ZeroVLError` where the file as a whole cannot be read: encoding, a line without end, quoting if `strict`.
     """
     csv.field_size_limit(MAX_FIELD)
@@ -61,6 +64,7 @@ def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]
                     return
                 if not cells:
                     continue
+                cells = _fitting(_without_blanks(cells, lines.taken, width, delimiter), width)
                 width = width or len(cells)
                 unclosed = lines.ended and _ends_in_a_quote(lines.taken, delimiter)
                 yield from _rows(first, number, cells, width, unclosed)
@@ -113,10 +117,35 @@ def _rows(first: int, last: int, cells: list[str], width: int, unclosed: bool) -
     """Give the row if it is whole, else what is lost."""
     if unclosed or last - first >= _MOST_LINES:
         yield from _lost(first, last, f"a quote that opens in line {first} or after is not closed")
-    elif len(cells) < width:
-        yield from _lost(first, last, f"row has {len(cells)} cells, the header has {width}")
+    elif len(cells) != width:
+        fix = "; put a cell with a separator in it in quotes" if len(cells) > width else ""
+        yield from _lost(first, last, f"row has {len(cells)} cells, the header has {width}{fix}")
     else:
         yield CsvRow(first, last, tuple(cells))
+
+
+def _fitting(cells: list[str], width: int) -> list[str]:
+    """Return the cells without the empty ones beyond the header's, as spreadsheets add them."""
+    return cells[:width] if width and not "".join(cells[width:]).strip() else cells
+
+
+def _without_blanks(cells: list[str], lines: list[str], width: int, delimiter: str) -> list[str]:
+    """Return the cells of a row with those as quoted that have blanks before their quote: `0.jpg, "a dog, asleep"`.
+
+    Python's `skipinitialspace` for the whole file would also strip cells without quotes, and take a quote that only
+    begins a caption for one that opens a cell, so a row is read again where it has such a place, and only if it fits.
+    """
+    if not any(' "' in line and re.search(f'(?:^|{delimiter}) +"', line) for line in lines):
+        return cells
+    try:
+        rows = list(csv.reader(lines, strict=True, skipinitialspace=True, delimiter=delimiter))
+    except csv.Error:
+        return cells
+    if len(rows) != 1 or width not in (0, len(_fitting(rows[0], width))):
+        return cells
+    if len(rows[0]) != len(cells):
+        return rows[0]
+    return [old if old.lstrip(" ") == new else new for old, new in zip(cells, rows[0], strict=True)]
 
 
 def _lost(first: int, last: int, problem: str) -> Iterator[CsvRow]:

@@ -70,7 +70,9 @@ KINDS = [
     csv("line ends of old Macs", row("2.jpg,2,two,2\n").replace(b"\n", b"\r"), Outcome(3, 0)),
     csv("empty lines", row("\n\n\n2.jpg,2,two,2"), Outcome(3, 0)),
     csv("too few cells", row("2.jpg,2\n"), Outcome(2, 1, "row has 2 cells, the header has 4")),
-    csv("too many cells", row("2.jpg,2,two,2,,,,\n"), Outcome(3, 0)),
+    csv("too many cells", row("2.jpg,2,two, and more,2\n"), Outcome(2, 1, "row has 5 cells, the header has 4")),
+    csv("empty cells beyond the header", row("2.jpg,2,two,2,,,,\n"), Outcome(3, 0)),
+    csv("blanks before a quote", row('2.jpg,2, "two, and more",2\n'), Outcome(3, 0)),
     csv(
         "quote that is not closed",
         row('2.jpg,2,"two,2\n3.jpg,3,three,3\n'),
