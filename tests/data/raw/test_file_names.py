@@ -70,3 +70,22 @@ def test_names_of_which_it_is_not_known_which_is_meant(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["é.jpg", "é/x.jpg", "x/é.jpg", "\udcff.jpg", "é" * 300])
 def test_a_missing_file_keeps_its_name(tmp_path: Path, name: str) -> None:
     assert FileNames(tmp_path).find(name) == Found(f"{tmp_path}/{name}")
+
+
+def test_backslashes_and_blanks_where_the_name_as_it_is_is_not_there(tmp_path: Path) -> None:
+    for seed, name in enumerate(("p/0.jpg", "p/1.jpg", "p/2.jpg", "p\\2.jpg", "p/Café.jpg")):
+        put(tmp_path / "raw/a", name, seed)
+    put(tmp_path / "raw", "outside.jpg")
+    names = ["p\\0.jpg", '" .\\p\\1.jpg "', "p\\2.jpg", normalize("NFD", "p\\Café.jpg"), "..\\outside.jpg", "p\\9.jpg"]
+    table = "".join(f"{name},caption {row}\n" for row, name in enumerate(names))
+    (tmp_path / "raw/a/train.csv").write_text(f"image,caption\n{table}", encoding="utf-8")
+    manifest = raw_sources.run_prepare(tmp_path)
+    usable = [row for row in raw_sources.rows(manifest, "a") if row["error"] is None]
+    assert [row["captions"] for row in usable] == [[f"caption {row}"] for row in range(4)]
+    assert sorted(raw_sources.errors(manifest, "a").values()) == [
+        "file name '..\\\\outside.jpg' leaves its folder",
+        "missing file",
+    ]
+    files = FileNames(tmp_path / "raw/a")
+    assert files.find("p\\2.jpg") == Found(str(tmp_path / "raw/a/p\\2.jpg"))
+    assert files.find(f" {tmp_path}/raw/outside.jpg") == Found(f"{tmp_path}/raw/a/ {tmp_path}/raw/outside.jpg")

@@ -64,3 +64,12 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "raw/a/train.csv", rows)
     with pytest.raises(ZeroVLError, match=r"fits the layouts table and imagefolder; name it in data\.sources"):
         raw_sources.run_prepare(tmp_path)
+
+
+def test_folders_of_splits_between_backslashes(tmp_path: Path) -> None:
+    folder = tmp_path / "raw/a"
+    write_pictures(folder, "train/0.jpg", "valid/1.jpg")
+    rows = [{"file_name": "train\\0.jpg", "text": "zero"}, {"file_name": ".\\valid\\1.jpg", "text": "one"}]
+    write(folder / "metadata.csv", rows)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert [manifest.pairs("a", split) for split in ("train", "valid")] == [1, 1]

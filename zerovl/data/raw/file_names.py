@@ -2,6 +2,7 @@
 
 One letter can be one character or a letter with a mark behind it (é as U+00E9, or as e and U+0301). macOS and some
 archives write the second form into file names, tables mostly have the first, and Linux takes them for two files.
+Tables of Windows have `\\` between folders, and some have blanks around a name; both may also be part of a name.
 Source: Unicode Standard Annex 15, https://unicode.org/reports/tr15/.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
+from zerovl.data.raw.records import name_error
 from zerovl.text_format import plural
 
 
@@ -29,6 +31,11 @@ def renamed_note(count: int) -> str:
     return f"{plural(count, 'picture')} found by a file name in another Unicode normal form"
 
 
+def plain_name(name: str) -> str:
+    """Return a name without blanks around it, and with `/` between folders where Windows has `\\`."""
+    return name.strip().replace("\\", "/")
+
+
 class FileNames:
     """Finds files below one folder; folders are listed where a name is not there as it is written, and then kept."""
 
@@ -37,7 +44,20 @@ class FileNames:
         self._listed: dict[str, dict[str, list[str]]] = {}  # folder -> NFC of a name -> names there
 
     def find(self, name: str) -> Found:
-        """Return the file of a name; a missing one as it is written, whoever opens it says so."""
+        """Return the file of a name; a missing one as it is written, whoever opens it says so.
+
+        Where no file has the name as it is written, the one that has it with `/` for `\\` and without blanks around
+        it is taken, if that name stays in the folder.
+        """
+        found = self._find(name)
+        plain = plain_name(name)
+        if plain == name or found.problem or os.path.lexists(found.path) or name_error(plain):
+            return found
+        other = self._find(plain)
+        return other if other.problem or os.path.lexists(other.path) else found
+
+    def _find(self, name: str) -> Found:
+        """Return the file of a name whose parts stand between `/`."""
         path = os.path.join(self._folder, name)
         if name.isascii() or os.path.lexists(path):
             return Found(path)

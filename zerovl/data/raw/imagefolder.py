@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.raw.fetched_files import FetchedFiles
+from zerovl.data.raw.file_names import plain_name
 from zerovl.data.raw.layout import Source
 from zerovl.data.raw.records import Reading
 from zerovl.data.raw.split_names import NAMES, TRAIN, split_named
@@ -90,5 +91,5 @@ def _table(path: Path, source: Source) -> SplitTable:
 
 def _first_folder(name: Any) -> str:
     """Return the split that a picture's folder says: `train/0.jpg`; train where it says none."""
-    first, separator, _ = str(name).removeprefix("./").partition("/")
+    first, separator, _ = plain_name(str(name)).removeprefix("./").partition("/")
     return first.lower() if separator and first.lower() in NAMES else TRAIN[0]
