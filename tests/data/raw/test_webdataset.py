@@ -226,3 +226,28 @@ def test_captions_under_another_key_of_the_json(tmp_path: Path) -> None:
         "0.tar:2": "'recaption' of its .json is neither a text nor a list of texts",
         "0.tar:3": "no 'recaption' in its .json (it has caption, key); json_caption of the source names it",
     }
+
+
+def test_several_captions_in_a_json_and_a_text_that_says_nothing(tmp_path: Path) -> None:
+    samples: list[tuple[object, bytes | None]] = [
+        (["one", "two"], None),
+        ("by its json", b" \n"),
+        (["one", 7], None),
+        ("not this", b"by its text"),
+        ("", b""),
+    ]
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = []
+    for key, (caption, text) in enumerate(samples):
+        members += [(f"{key}.jpg", raw_sources.jpeg(key)), (f"{key}.json", json.dumps({"caption": caption}).encode())]
+        members += [] if text is None else [(f"{key}.txt", text)]
+    raw_sources.write_tar(tmp_path / "raw/w/0.tar", members)
+    rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
+    assert sorted(row["captions"] for row in rows if row["error"] is None) == [
+        ["by its json"],
+        ["by its text"],
+        ["one", "two"],
+    ]
+    assert sorted(row["error"] for row in rows if row["error"]) == [
+        "empty caption",
+        "no caption: neither .txt nor a caption in .json",
+    ]

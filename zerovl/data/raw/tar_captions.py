@@ -61,14 +61,19 @@ def _captions_at(key: str, values: dict[str, object]) -> tuple[list[str], str | 
 
 
 def _captions(values: dict[str, object], text: bytes | None, read_text: ReadText) -> tuple[list[str], str | None]:
-    """`captions` of the JSON (as our own shards have them), else the .txt, else `caption` of the JSON."""
+    """`captions` of the JSON (as our own shards have them), else the .txt, else `caption` of the JSON.
+
+    A .txt that says nothing is as none where the JSON has a caption; one that is not UTF-8 is damage, and is said.
+    """
     several = values.get("captions")
     if isinstance(several, list) and several and all(isinstance(one, str) for one in several):
         return list(several), None
-    if text is not None:
-        try:
-            return read_text(text.decode("utf-8")), None
-        except UnicodeDecodeError as error:
-            return [], f"its .txt is not UTF-8 (byte {error.start})"
-    one = values.get("caption")
-    return ([one], None) if isinstance(one, str) else ([], "no caption: neither .txt nor a caption in .json")
+    found = values.get("caption")
+    others = found if isinstance(found, list) else [found]
+    in_json = [one for one in others if isinstance(one, str)] if all(isinstance(one, str) for one in others) else []
+    if text is None or (not text.strip() and any(one.strip() for one in in_json)):
+        return (in_json, None) if in_json else ([], "no caption: neither .txt nor a caption in .json")
+    try:
+        return read_text(text.decode("utf-8")), None
+    except UnicodeDecodeError as error:
+        return [], f"its .txt is not UTF-8 (byte {error.start})"
