@@ -298,3 +298,14 @@ def test_ranges_are_joined_like_sets() -> None:
             members |= set(range(low, high))
         assert {number for a, b in zip(ends[::2], ends[1::2], strict=True) for number in range(a, b)} == members
         assert ends == sorted(set(ends))
+
+
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+def test_heic_in_a_tar_is_said_and_does_not_stand_in_the_way_of_a_jpeg(tmp_path: Path, tars: str) -> None:
+    members = [("0.heic", b"x"), *raw_sources.sample("0", 0), ("8.heic", b"x"), ("8.txt", b"of a telephone")]
+    members += [*raw_sources.sample("9", 9), ("9.HEIF", b"x")]
+    raw_sources.write_tar(tmp_path / "w/0.tar", members)
+    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": "w", "tars": tars})
+    assert manifest.pairs("w", "train") == 2
+    (reason,) = raw_sources.errors(manifest, "w").values()
+    assert reason.startswith("HEIC is not read; make it one of JPEG, PNG")

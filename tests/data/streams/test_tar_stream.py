@@ -15,6 +15,7 @@ from zerovl.data.streams import tar_stream
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
 from zerovl.errors import ZeroVLError
+from zerovl.images import not_read
 
 RULES = SampleRules("web", caption_reader("", one_caption), 100)
 
@@ -106,6 +107,14 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
             "empty caption (of a picture's captions)": 1,
         },
     )
+
+
+def test_heic_is_said_and_does_not_stand_in_the_way_of_a_jpeg(tmp_path: Path) -> None:
+    alone: list[tuple[str | tarfile.TarInfo, bytes]] = [("8.heic", b"x"), ("8.txt", b"of a telephone")]
+    write_tar(tmp_path / "0.tar", [("0.heic", b"x"), *sample("0", 0), *alone, *sample("9", 9), ("9.HEIF", b"x")])
+    found, lost = read(tmp_path / "0.tar")
+    assert found == ["0", "9"]
+    assert lost == {not_read("HEIC"): 1}
 
 
 def test_what_webdataset_passes_over_is_read_or_counted(tmp_path: Path) -> None:

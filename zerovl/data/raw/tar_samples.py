@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from zerovl.data.raw.records import PICTURES, Picture
+from zerovl.data.raw.records import PICTURES, UNREAD, Picture
 from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
 from zerovl.data.raw.tar_members import (
     TWICE,
@@ -22,6 +22,7 @@ from zerovl.data.raw.tar_members import (
     whole_members,
 )
 from zerovl.errors import ZeroVLError
+from zerovl.images import not_read
 from zerovl.log import logger
 
 _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
@@ -42,18 +43,24 @@ class TarSample:
     text: bytes | None = None
     description: bytes | None = None
     problem: str | None = None
+    unread: bool = False  # whether there is a picture of a kind that is not read, which matters where no other comes
     goes_along: bool = False  # with another sample, and is none itself while it lacks something
     came_before: bool = False  # and was given: these are members that lay elsewhere
 
     @property
     def complete(self) -> bool:
         """Whether there is a picture, and something that may hold its caption."""
-        return self.picture is not None and (self.text is not None or self.description is not None)
+        return self.picture is not None and self.has_caption
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether there is something that may hold its caption."""
+        return self.text is not None or self.description is not None
 
     @property
     def is_lost(self) -> bool:
         """Whether it lacks something for good, and is neither along with another sample nor already given."""
-        nothing = self.picture is None and self.text is None and self.description is None
+        nothing = self.picture is None and not self.has_caption
         return not (self.complete or self.goes_along or (self.came_before and nothing))
 
     @property
@@ -215,6 +222,8 @@ class _Grouping:
         """Give the samples that wait, but for those that lack something and go along with another one."""
         for sample in self._waiting.values():
             sample.goes_along |= any(root in self._came or root in self._waiting for root in roots(sample.key))
+            if sample.unread and sample.picture is None and sample.has_caption:
+                sample.problem = sample.problem or not_read("HEIC")
             if sample.complete or sample.is_lost:
                 yield sample
 
@@ -250,6 +259,8 @@ def _take(sample: TarSample, member: tarfile.TarInfo, extension: str, file: IO[b
         if sample.picture is not None:
             sample.problem = TWO_PICTURES
         sample.picture = Picture(path, member.offset_data, member.size)
+    elif extension in UNREAD:
+        sample.unread = True
     elif extension in ("txt", "json"):
         if (sample.text if extension == "txt" else sample.description) is not None:
             sample.problem = TWICE

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from zerovl.data.raw.records import PICTURES, caption_error, stable_id
+from zerovl.data.raw.records import PICTURES, UNREAD, caption_error, stable_id
 from zerovl.data.raw.tar_captions import ReadCaptions
 from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
 from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, member_problem
@@ -24,6 +24,7 @@ from zerovl.data.shards import Sample
 from zerovl.data.streams.addresses import Stream, cannot_read, stated_samples
 from zerovl.data.streams.lost import Lost
 from zerovl.errors import ZeroVLError
+from zerovl.images import not_read
 
 _END = bytes(2 * tarfile.BLOCKSIZE)  # every whole tar ends in two empty blocks
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # begin of gzip, bzip2 and xz
@@ -79,7 +80,7 @@ class SampleRules:
             return [], "its .json is not a mapping"
         captions, problem = self.read_captions(values, raw.get("txt"))
         if problem is None and len(pictures := _pictures(raw)) != 1:
-            return [], TWO_PICTURES if pictures else "no picture with this key"
+            return [], TWO_PICTURES if pictures else _no_picture(raw)
         return captions, problem
 
 
@@ -141,6 +142,10 @@ def _members(address: str, stream: _Watched, damage: list[str], lost: Lost) -> I
 
 def _pictures(raw: Raw) -> list[str]:
     return [ending for ending in raw if ending in PICTURES]
+
+
+def _no_picture(raw: Raw) -> str:
+    return not_read("HEIC") if any(ending in raw for ending in UNREAD) else "no picture with this key"
 
 
 def _is_complete(raw: Raw) -> bool:
