@@ -173,8 +173,7 @@ def test_samples_behind_an_end_mark_are_counted(
     path.write_bytes(first + second if between.startswith("two") else first[:end] + bytes(512) + second)
     if stated:
         (path.parent / "0_stats.json").write_text(json.dumps({"successes": stated}))
-    source = {"name": "w", "path": "raw/w", "tars": tars}
-    manifest = raw_sources.run_sources(tmp_path, source, shard_samples=100)
+    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": "raw/w", "tars": tars}, shard_samples=100)
     info = manifest.splits["w", "train"]
     assert (info.pairs, info.broken) == (4, 4 if stated else 1)
     [reason] = set(raw_sources.errors(manifest, "w").values())

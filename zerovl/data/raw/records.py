@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -46,13 +47,18 @@ class Reading:
 
 def caption_error(text: str, max_bytes: int) -> str | None:
     """Return why a caption cannot be used; None if it can."""
-    if not text.strip():
+    if not any(map(_is_visible, text)):
         return "empty caption"
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         return "caption is not valid Unicode (a lone surrogate)"
     return f"caption of {size} bytes, more than {max_bytes}" if size > max_bytes else None
+
+
+def _is_visible(character: str) -> bool:
+    """Return whether a character shows: spaces do not, nor do signs of format, as U+FEFF and U+200B."""
+    return not character.isspace() and unicodedata.category(character) != "Cf"
 
 
 def shown(text: str) -> tuple[str, ...]:

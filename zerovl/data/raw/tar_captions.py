@@ -8,6 +8,8 @@ from collections.abc import Callable
 ReadCaptions = Callable[[dict[str, object], bytes | None], tuple[list[str], str | None]]
 ReadText = Callable[[str], list[str]]  # a .txt -> its captions
 
+_BYTE_ORDER_MARK = "\ufeff"  # what Windows' editors begin a text with
+
 
 def one_caption(text: str) -> list[str]:
     """Return the whole text: alt texts have line breaks in them, and halves of one would be taught as two captions."""
@@ -74,6 +76,6 @@ def _captions(values: dict[str, object], text: bytes | None, read_text: ReadText
     if text is None or (not text.strip() and any(one.strip() for one in in_json)):
         return (in_json, None) if in_json else ([], "no caption: neither .txt nor a caption in .json")
     try:
-        return read_text(text.decode("utf-8")), None
+        return read_text(text.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)), None
     except UnicodeDecodeError as error:
         return [], f"its .txt is not UTF-8 (byte {error.start})"

@@ -1,0 +1,39 @@
+"""Captions of tars as editors of Windows write them, and debris in a tar: `prepare` and a stream read both alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support import raw_sources
+from zerovl.data.raw.tar_captions import caption_reader, one_caption
+from zerovl.data.streams.lost import Lost
+from zerovl.data.streams.tar_stream import SampleRules, read_tar
+
+RULES = SampleRules("w", caption_reader("", one_caption), 100)
+
+
+def streamed(path: Path) -> tuple[list[list[str]], dict[str, int]]:
+    """Captions of the samples that arrive, and what is lost."""
+    lost = Lost()
+    with open(path, "rb") as stream:
+        return [each.captions for each in read_tar(str(path), stream, RULES, lost)], lost.counts
+
+
+def prepared(root: Path) -> tuple[list[list[str]], list[str]]:
+    """Captions of the samples that are used, and why others are not."""
+    manifest = raw_sources.run_prepare(root)
+    good = [row["captions"] for row in raw_sources.rows(manifest, "w") if row["error"] is None]
+    return good, list(raw_sources.errors(manifest, "w").values())
+
+
+def test_a_byte_order_mark_is_none_of_the_caption(tmp_path: Path) -> None:
+    path = tmp_path / "raw/w/0.tar"
+    texts = ["\ufeffa dog", "\ufeff", "\u200b \ufeff", "a \u200bcat"]
+    members = [
+        member
+        for number, text in enumerate(texts)
+        for member in ((f"{number}.jpg", raw_sources.jpeg(number)), (f"{number}.txt", text.encode()))
+    ]
+    raw_sources.write_tar(path, members)
+    assert prepared(tmp_path) == ([["a dog"], ["a \u200bcat"]], ["empty caption"] * 2)
+    assert streamed(path) == ([["a dog"], ["a \u200bcat"]], {"empty caption": 2})
