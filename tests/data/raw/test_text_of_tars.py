@@ -37,3 +37,16 @@ def test_a_byte_order_mark_is_none_of_the_caption(tmp_path: Path) -> None:
     raw_sources.write_tar(path, members)
     assert prepared(tmp_path) == ([["a dog"], ["a \u200bcat"]], ["empty caption"] * 2)
     assert streamed(path) == ([["a dog"], ["a \u200bcat"]], {"empty caption": 2})
+
+
+def test_debris_in_a_tar_is_no_sample(tmp_path: Path) -> None:
+    path = tmp_path / "raw/w/0.tar"
+    names = ["./0", "__MACOSX/1", "./a/__MACOSX/2", ".ipynb_checkpoints/3", "./a/.b/4", "a.b/5"]
+    members = [
+        member
+        for number, name in enumerate(names)
+        for member in ((f"{name}.jpg", raw_sources.jpeg(number)), (f"{name}.txt", name.encode()))
+    ]
+    raw_sources.write_tar(path, [*members, ("__MACOSX/0.jpg", b"of macOS"), ("__MACOSX/6.txt", b"of macOS")])
+    assert prepared(tmp_path) == ([["./0"], ["a.b/5"]], [])
+    assert streamed(path) == ([["./0"], ["a.b/5"]], {})

@@ -13,19 +13,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from zerovl.data.raw.records import is_debris
+
 _REMEMBERED = 1 << 18  # keys of a tar; one that is further back is no longer known to go along
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Return key and ending, in lower case; None for hidden files and names without an ending, which are no sample's.
+    """Return key and ending, in lower case; None for debris and names without an ending, which are no sample's.
 
-    `._0.jpg` is what macOS puts beside `0.jpg`.
+    `._0.jpg` and `__MACOSX/0.jpg` are what macOS puts beside `0.jpg`; what lies in a hidden folder is debris as well.
     """
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.rpartition(".")
-    if not stem or not ending or stem.startswith("."):
+    if not stem or not ending or stem.startswith(".") or any(map(_is_debris, folder.split("/"))):
         return None
     return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _is_debris(folder: str) -> bool:
+    return folder != "." and is_debris(folder)  # `tar -c .` writes ./0.jpg
 
 
 def roots(key: str) -> Iterator[str]:
