@@ -99,3 +99,18 @@ def test_tars_and_tables_beside_the_folders_of_sources_are_said(
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
     said = "data.raw: raw: 0.tar and 1 more lie beside the sources' folders, which is not read: put it into a folder"
     assert [record.message.startswith(said) for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [
+        ("train.json", r"; train\.json has JSON lines: rename it to train\.jsonl"),
+        ("data/train/metadata.csv", "; its data/ is an imagefolder: name that folder in data.sources"),
+    ],
+)
+def test_json_lines_and_an_inner_imagefolder_get_a_hint(tmp_path: Path, file: str, hint: str) -> None:
+    path = tmp_path / "raw/a" / file
+    path.parent.mkdir(parents=True)
+    path.write_text('{"image": "0.jpg", "caption": "zero"}\n{"image": "1.jpg", "caption": "one"}\n')
+    with pytest.raises(ZeroVLError, match=hint):
+        raw_sources.run_prepare(tmp_path)

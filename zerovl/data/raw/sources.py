@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +164,7 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     signs = ", ".join(f"{layout.signs} ({layout.name})" for layout in LAYOUTS.values())
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
-        f"{signs}; data/README.md shows each{_table_hint(folder) or _tar_hint(folder)}"
+        f"{signs}; data/README.md shows each{_table_hint(folder) or _inner_hint(folder) or _tar_hint(folder)}"
     )
 
 
@@ -183,3 +185,24 @@ def _table_hint(folder: Path) -> str:
     if not first:
         return ""
     return f"; it has a table, {first}: name the source in data.sources with layout: table and table: {first}"
+
+
+def _inner_hint(folder: Path) -> str:
+    """Return the sub-folder that is an imagefolder, or the JSON lines that are called `.json`; "" for neither."""
+    for path in sorted(folder.iterdir()):
+        if is_debris(path.name):
+            continue
+        if path.is_dir() and os.access(path, os.R_OK | os.X_OK) and LAYOUTS["imagefolder"].detect(path):
+            return f"; its {path.name}/ is an imagefolder: name that folder in data.sources as the path of the source"
+        if path.is_file() and path.suffix.lower() == ".json" and _has_json_lines(path):
+            return f"; {path.name} has JSON lines: rename it to {path.stem}.jsonl"
+    return ""
+
+
+def _has_json_lines(path: Path) -> bool:
+    """Return whether the first line of a file is a mapping by itself, and another one begins behind it."""
+    try:
+        with open(path, "rb") as file:
+            return isinstance(json.loads(file.readline(1 << 20)), dict) and file.read(1) == b"{"
+    except (OSError, ValueError, RecursionError):
+        return False
