@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from packaging.version import Version
 from torch import nn
 
 from tests.support.paths import ROOT
@@ -18,15 +20,17 @@ from zerovl.model.undrawn import UndrawnParameters
 
 BUNDLE = ROOT / "tests" / "assets" / "bundle_zerovl_1"
 IMAGE_TOWERS = ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"]
+OLD_TIMM = Version(timm.__version__) < Version("1.0.31")  # whose ViT draws some aside, which is slower and no error
 
 
-def check_undrawn(build: Callable[[], nn.Module]) -> None:
+def check_undrawn(build: Callable[[], nn.Module], draws_aside: bool = False) -> None:
     """Nothing is drawn, and buffers, which may be in no file, are what they are in a drawn module."""
     torch.manual_seed(3)
     state = torch.get_rng_state()
     with UndrawnParameters():
         undrawn = build()
-    assert torch.equal(torch.get_rng_state(), state)
+    assert draws_aside or torch.equal(torch.get_rng_state(), state)
+    torch.set_rng_state(state)
     drawn = build()
     assert not torch.equal(torch.get_rng_state(), state)
     expected = dict(drawn.named_buffers())
@@ -37,7 +41,8 @@ def check_undrawn(build: Callable[[], nn.Module]) -> None:
 
 @pytest.mark.parametrize("name", IMAGE_TOWERS)
 def test_image_towers(name: str) -> None:
-    check_undrawn(lambda: towers.timm_tower(name, {}, False))
+    draws_aside = OLD_TIMM and name == "vit_tiny_patch16_224"
+    check_undrawn(lambda: towers.timm_tower(name, {}, False), draws_aside)
 
 
 # Of SigLIP's some are drawn aside, by torch's `trunc_normal_`, which tells nobody where they will go.

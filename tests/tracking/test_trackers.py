@@ -295,6 +295,7 @@ def test_a_run_in_wandb_without_network(tmp_path: Path, monkeypatch: pytest.Monk
 def test_several_trackers_know_all_of_it(
     evaluated: Workspace, told: list[Facts], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'zerovl[tracking-mlflow]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert (track.track(recipe(TRACKED), evaluated), len(told)) == (0, 1)
     assert capsys.readouterr().out.endswith("know all of it\n")
