@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.paths import ROOT
 from tests.support.versioned import make_dvc_project, versioned_environment
 from zerovl import cli, params, params_file
 from zerovl.commands import registry_add
+from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores.folder import FolderStore
@@ -63,6 +65,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     run("dvc", "commit", "--quiet", "--force", "all")
     run("dvc", "exp", "save", "--name", "higher-lr")
     run("git", "checkout", "--quiet", "--", ".")
+    run("git", "checkout", "--quiet", "-b", "half")  # what a `dvc repro` leaves that somebody ended
+    half = [out for out in ours["all"]["outs"] if "manifest" not in str(out)]
+    (workspace.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": {**ours["all"], "outs": half}}}))
+    run("dvc", "commit", "--quiet", "--force", "all")
+    run("git", "commit", "--quiet", "--all", "-m", "half")
+    run("git", "checkout", "--quiet", "-")
     write(b"first", "1e-3", "0123456789ab")
     return workspace
 
@@ -126,6 +134,30 @@ def test_shards_are_brought_where_they_are_read(
     assert holders._score_again(None, None, None, "other data") == "compared"
     assert brought == expected
     assert holders.project == here.root  # tars in place are no files of a revision
+
+
+def test_errors_name_what_was_typed_and_no_temporary_folder(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def add(reference: str) -> str:
+        assert cli.main(["registry", "add", reference]) == 2
+        return capsys.readouterr().err
+
+    said = add("half")
+    assert re.match(
+        r"zerovl registry: half: revision [0-9a-f]{10} has no data/manifest/manifest\.json, in git or", said
+    )
+    for nothing in ("", " "):
+        assert f"zerovl registry: {nothing!r}: names nothing; give a run's folder" in add(nothing)
+
+    def broken(_params: object, workspace: Workspace, _source: object) -> None:
+        raise ZeroVLError(f"{workspace.evaluation_metrics}: broken, as {workspace.manifest} is")
+
+    monkeypatch.setattr(registry_add, "assemble", broken)
+    assert add("higher-lr") == (
+        "zerovl registry: higher-lr: reports/evaluation/metrics.json: broken, as data/manifest is\n"
+    )
+    assert not registry.names()
 
 
 def test_what_has_no_model_is_named(registry: Registry, project: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,9 @@ def store(tmp_path: Path, make_bundle: Bundle) -> Path:
     return tmp_path / "store"
 
 
-def test_a_bundle_folder_is_taken_as_it_is(tmp_path: Path, make_bundle: Bundle) -> None:
+def test_a_bundle_folder_is_taken_as_it_is(
+    tmp_path: Path, make_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = make_bundle("a")["model.safetensors"]
     assert isinstance(weights, Path)
     assert fetch.resolve(str(weights.parent)) == weights.parent
@@ -40,6 +42,11 @@ def test_a_bundle_folder_is_taken_as_it_is(tmp_path: Path, make_bundle: Bundle) 
         fetch.resolve(str(tmp_path))
     with pytest.raises(ZeroVLError, match="no such folder; name a bundle's folder, NAME@ALIAS"):
         fetch.resolve("nowhere")
+    monkeypatch.chdir(weights.parent)
+    for nothing in ("", " "):  # is not the folder that one is in
+        for look in (fetch.resolve, fetch.check_reference):
+            with pytest.raises(ZeroVLError, match="no such folder; name a bundle's folder, NAME@ALIAS"):
+                look(nothing)
 
 
 def test_releases_by_alias_and_number(store: Path) -> None:

@@ -20,6 +20,7 @@ from zerovl.params import Params, as_dict
 from zerovl.registry import fetch
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
+from zerovl.registry.release_files import WEIGHTS
 from zerovl.registry.stores import open_store
 from zerovl.release import outcome
 from zerovl.release.gate import Comparison, LostHolder
@@ -28,6 +29,8 @@ from zerovl.release.named_drops import Measured
 from zerovl.release.provenance import Source, report
 from zerovl.release.publish import assemble, publish_and_judge
 from zerovl.workspace import Workspace
+
+NAMES = "a run's folder (runs/FINGERPRINT), an experiment of DVC (`dvc exp list`), or a revision of git"
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
     Raises:
         ZeroVLError: there is nothing of that name, its model was not evaluated to the end, or the store cannot be used.
     """
+    if not reference.strip():
+        raise ZeroVLError(f"{reference!r}: names nothing; give {NAMES}")
     store = store or fetch.default_store()
     registry = Registry(open_store(store))
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as aside, revision.said_of(reference, Path(aside)):
         found = _find(reference, here, Path(aside))
         section = found.params.register_.model_copy(update={"store": store})
         candidate = assemble(found.params, found.workspace, found.source)
@@ -116,6 +121,12 @@ def _of_revision(name: str, here: Workspace, aside: Path) -> _Found:
     reports = (all_.validation_verdict, all_.training_report, all_.evaluation_report)
     wanted = (Path("params.yaml"), Path("dvc.lock"), all_.model, all_.manifest, *reports)
     commit = revision.copy_files(name, here.root, aside, wanted)
+    needed = (all_.manifest_file, all_.validation_verdict, all_.model / WEIGHTS, all_.evaluation_metrics)
+    if missing := [str(path) for path in (Path("params.yaml"), *needed) if not (aside / path).is_file()]:
+        raise ZeroVLError(
+            f"{name}: revision {commit[:10]} has no {', no '.join(missing)}, in git or in DVC, so there is nothing to "
+            "register; name one on which `dvc repro` or `dvc exp run` ran up to evaluate"
+        )
     params = params_file.load(aside / "params.yaml")
     experiment = name if revision.experiments(here.root).get(name) == commit else ""
     source = Source({"commit": commit, "dirty": False}, experiment)

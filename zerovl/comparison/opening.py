@@ -42,12 +42,15 @@ def open_subject(reference: str, aside: Path, here: Workspace) -> Subject:
     Raises:
         ZeroVLError: there is nothing of that name, or what there is cannot be read.
     """
+    if not reference.strip():
+        raise ZeroVLError(f"{reference!r}: names nothing; give a folder, a release (NAME@NUMBER) or a git revision")
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return _of_folder(reference, folder)
-    if _RELEASE.fullmatch(reference):
-        return _of_release(reference, aside, here)
-    return _of_revision(reference, aside, here)
+    with revision.said_of(reference, aside):
+        if _RELEASE.fullmatch(reference):
+            return _of_release(reference, aside, here)
+        return _of_revision(reference, aside, here)
 
 
 def _of_folder(label: str, folder: Path) -> Subject:

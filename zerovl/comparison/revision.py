@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from zerovl import s3
@@ -12,6 +13,17 @@ from zerovl.errors import ZeroVLError
 from zerovl.registry import release_files
 from zerovl.release.provenance import report
 from zerovl.workspace import Workspace
+
+
+@contextmanager
+def said_of(name: str, aside: Path) -> Iterator[None]:
+    """Have errors about files below `aside`, where they were put for a while, name them as what was named has them."""
+    try:
+        yield
+    except ZeroVLError as error:
+        if f"{aside}{os.sep}" not in str(error):
+            raise
+        raise ZeroVLError(f"{name}: {str(error).replace(f'{aside}{os.sep}', '')}") from None
 
 
 def fetch(name: str, root: Path, aside: Path) -> str:

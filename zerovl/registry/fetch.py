@@ -40,7 +40,7 @@ def opened(
     Raises:
         ZeroVLError: there is no such model, or a file of it is damaged.
     """
-    folder = Path(reference).expanduser()
+    folder = _folder(reference)
     if folder.is_dir():
         if not release_files.is_bundle(folder):
             raise _not_a_bundle(reference)
@@ -62,7 +62,7 @@ def check_reference(reference: str) -> None:
 
     Where params.yaml names the store, the whole file is checked.
     """
-    folder = Path(reference).expanduser()
+    folder = _folder(reference)
     if folder.is_dir():
         if not release_files.is_bundle(folder):
             raise _not_a_bundle(reference)
@@ -86,6 +86,13 @@ def split_store(reference: str) -> tuple[str, str]:
     if separator and not store:
         store = "/"
     return (store if separator else default_store()), f"{name}@{label}"
+
+
+def _folder(reference: str) -> Path:
+    """The folder that a reference may be; an empty one is not the folder that the command runs in."""
+    if not reference.strip():
+        raise _no_such_model(reference)
+    return Path(reference).expanduser()
 
 
 def _not_a_bundle(reference: str) -> ZeroVLError:
