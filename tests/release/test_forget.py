@@ -190,6 +190,11 @@ def test_what_cannot_be_forgotten_is_told(local: Registry, capsys: pytest.Captur
     status, told = run("--sha256", PERSON, "--why", "asked")
     assert (status, "zerovl@2: zerovl@2: sample/pairs.tar: no readable sample" in told) == (2, True)
     assert shown(local.store, local.version("zerovl", 1)) == ["photos-cat", "photos-dog"]  # all the same
+    status, told = run("--key", "photos-cat", "--why", "asked")
+    assert (status, "zerovl@2: zerovl@2: sample/pairs.tar: no readable sample" in told) == (2, True)
+    assert shown(local.store, local.version("zerovl", 1)) == ["photos-dog"]  # all the same, and so by its key
+    status, told = run("--key", "photos-horse", "--why", "asked")
+    assert (status, told.count("\n"), "zerovl@2: zerovl@2: sample/pairs.tar" in told) == (2, 2, True)
     with pytest.raises(ZeroVLError, match="for a reason"):
         forget.forget_digest(local, "zerovl", PERSON, " ", "tester")
 
@@ -206,5 +211,7 @@ def test_the_command(local: Registry, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no sample of zerovl has such a picture" in run("forget", "zerovl", "--key", "x", "--why", "y", status=2)
     told = run("forget", "zerovl", "--key", "photos-person", "--why", "she asked for it")
     assert f"picture {PERSON}: must not be in releases of zerovl\nzerovl@1: its sample is smaller now\n2 files" in told
+    again = run("forget", "zerovl", "--key", "photos-person", "--why", "she asked for it")
+    assert again.startswith(f"picture {PERSON}: must not be in releases of zerovl\n0 files, 0 B removed")
     assert "Withdrawn:  sample/pairs.tar, sha256 " in run("show", "zerovl@1")
     assert json.loads(run("forget", "zerovl", "--sha256", PERSON, "--why", "again", "--json"))["versions"] == []

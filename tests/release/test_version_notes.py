@@ -61,6 +61,8 @@ def test_a_broken_note_is_named(local: Registry, make_bundle: Bundle) -> None:
     [
         (["rsum>300"], [], [2]),
         (["rsum >= 300"], [], [2, 1]),
+        ([" RSUM==300 "], [], [1]),
+        (["T2I_R1@photos < 31"], [], [1]),
         (["retrieval.rsum<500", "zeroshot.top1=12.5"], [], [1]),
         (["t2i_r1@photos<=30"], [], [1]),
         ([], ["good"], [2]),
@@ -78,7 +80,7 @@ def test_versions_are_found(
     assert [version.number for version in found] == numbers
 
 
-@pytest.mark.parametrize("text", ["rsum", "rsum>", ">5", "rsum>much", "rsum!5", "a b>3", ""])
+@pytest.mark.parametrize("text", ["rsum", "rsum>", ">5", "rsum>much", "rsum!5", "a b>3", "", "rsum>nan", "rsum<inf"])
 def test_a_condition_that_is_none_is_told(text: str) -> None:
     with pytest.raises(ZeroVLError, match="expected METRIC, one of > >= < <= =, and a number, as in 'rsum>500'"):
         version_filter.parse([text], [])
@@ -102,7 +104,11 @@ def test_the_commands(local: Registry, make_bundle: Bundle, capsys: pytest.Captu
     assert told("untag", "zerovl@2", "good")["added"] is True
     assert told("untag", "zerovl@2", "good") == {"added": False}
     assert "description: of the paper" in run("describe", "zerovl@2", "of the paper")
-    assert "letters, digits" in run("tag", "zerovl@2", "a b", status=2)
+    for tag in ("a b", "a,b", ".2", ""):
+        assert f"tag {tag!r}: use letters, digits" in run("tag", "zerovl@2", tag, status=2)
+    assert told("tag", "zerovl@1", "v1.2-rc_1")["text"] == "v1.2-rc_1"
+    assert [row["version"] for row in told("list", "--tag", "v1.2-rc_1")] == [1]
+    assert told("untag", "zerovl@1", "v1.2-rc_1")["added"] is True
     assert "there is no zerovl@7" in run("tag", "zerovl@7", "paper", status=2)
     head, second, first = run("list").splitlines()
     assert (head.split()[-2:], second.split()[-2:], first.split()[-2:]) == (
@@ -115,6 +121,7 @@ def test_the_commands(local: Registry, make_bundle: Bundle, capsys: pytest.Captu
     assert "has all that --where and --tag ask for" in run("list", "--where", "rsum>600")
     assert told("list", "--where", "rsum>600") == []
     assert "no version has such a metric; they have retrieval.rsum" in run("list", "--where", "rsun>3", status=2)
+    assert "has this metric of web; they have it of photos\n" in run("list", "--where", "t2i_r1@web > 3", status=2)
     shown = run("show", "zerovl@2")
     assert "About:      of the paper\nTags:       paper\n" in shown
     record = told("show", "zerovl@2")

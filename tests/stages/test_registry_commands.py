@@ -134,6 +134,19 @@ def test_one_source_stands_for_a_release_by_its_name(workspace: Workspace, capsy
     assert json.loads(capsys.readouterr().out)[0]["of"] == "web"
 
 
+def test_the_store_is_named_before_the_action_or_behind_it(
+    workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_stage(settings(), workspace)
+    store, empty = str(workspace.root / "registry"), str(tmp_path / "empty")
+    for words in (["list", "--store", store], ["--store", empty, "list", "--store", store], ["--store", store, "list"]):
+        capsys.readouterr()
+        assert cli.main(["registry", *words]) == 0
+        assert capsys.readouterr().out.splitlines()[1].startswith("zerovl  1")
+    assert cli.main(["registry", "show", "zerovl@1", "--store", empty]) == 2
+    assert f"folder {empty}: there is no zerovl@1" in capsys.readouterr().err
+
+
 def test_commands_that_fail_say_why(
     workspace: Workspace, write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from zerovl.registry import notes, retention
-from zerovl.registry.records import Version, check_name
+from zerovl.registry.records import Version, check_tag
 from zerovl.registry.registry import Registry
 from zerovl.release import provenance
 from zerovl.text_format import answer
@@ -21,14 +21,14 @@ def _describe(registry: Registry, reference: str, arguments: argparse.Namespace)
 
 
 def _tag(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
-    version, tag = registry.resolve(reference), check_name(arguments.tag, "tag")
+    version, tag = registry.resolve(reference), check_tag(arguments.tag)
     notes.require_in_use(version, registry.notes_on(version))
     _add(registry, version, "tag", tag, arguments)
     retention.keep_in_use(registry, version, f"the tag {tag}", provenance.who_and_where())
 
 
 def _untag(registry: Registry, reference: str, arguments: argparse.Namespace) -> None:
-    version, tag = registry.resolve(reference), check_name(arguments.tag, "tag")
+    version, tag = registry.resolve(reference), check_tag(arguments.tag)
     _add(registry, version, "untag", tag, arguments)
 
 

@@ -13,9 +13,7 @@ VERSION, ANY, ALIAS = "NAME@VERSION", "NAME@ALIAS|NAME@VERSION", "NAME@ALIAS"
 
 def add_actions(registry: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Give the parser of `zerovl registry` its options and a sub-parser an action; returns that of `add`."""
-    registry.add_argument(
-        "--store", metavar="FOLDER|s3://...", help="default: ZEROVL_STORE, else register.store of params.yaml"
-    )
+    _store(registry, None)
     actions = registry.add_subparsers(dest="action", required=True, metavar="ACTION")
     _looking(actions)
     _moving(actions)
@@ -27,16 +25,26 @@ def add_actions(registry: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _action(actions: Actions, name: str, text: str, reference: str | None) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=text)
+    _store(parser, argparse.SUPPRESS)  # what stands before the action counts where nothing stands behind it
     if reference:
         parser.add_argument("reference", metavar=reference)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
+def _store(parser: argparse.ArgumentParser, default: str | None) -> None:
+    text = "default: ZEROVL_STORE, else register.store of params.yaml"
+    parser.add_argument("--store", metavar="FOLDER|s3://...", default=default, help=text)
+
+
 def _looking(actions: Actions) -> None:
     listed = _action(actions, "list", "all models, their versions and aliases", None)
     listed.add_argument(
-        "--where", action="append", default=[], metavar="'METRIC>NUMBER'", help="as 'rsum>500'; several: all must hold"
+        "--where",
+        action="append",
+        default=[],
+        metavar="'METRIC>NUMBER'",
+        help="as 'rsum>500' or 'retrieval.t2i_r1@SOURCE >= 30', in quotes; by > >= < <= =; several: all must hold",
     )
     listed.add_argument("--tag", dest="tagged", action="append", default=[], metavar="NAME", help="that have the tag")
     _action(actions, "show", "one version: files, metrics, provenance, verdict, notes", ANY)
@@ -59,7 +67,7 @@ def _noting(actions: Actions) -> None:
     describe = _action(actions, "describe", "say what a version is; earlier words are kept", ANY)
     describe.add_argument("text")
     tag = _action(actions, "tag", "give a version a tag, which also keeps it from being retired", ANY)
-    tag.add_argument("tag")
+    tag.add_argument("tag", help="letters, digits, '_', '-' and '.', as v1.2")
     untag = _action(actions, "untag", "take a tag from a version", ANY)
     untag.add_argument("tag")
 
@@ -78,8 +86,16 @@ def _retiring(actions: Actions) -> None:
     forget = _action(actions, "forget", "remove a picture from the sample of every version, now and later", None)
     forget.add_argument("name", metavar="NAME")
     picture = forget.add_mutually_exclusive_group(required=True)
-    picture.add_argument("--sha256", metavar="DIGEST", help="of the picture's bytes as the shards have them")
-    picture.add_argument("--key", metavar="KEY", help="of the picture, as the manifest and sample/pairs.tar have it")
+    picture.add_argument(
+        "--sha256",
+        metavar="DIGEST",
+        help="of the picture's bytes as the shards have them: also of one that no sample has yet",
+    )
+    picture.add_argument(
+        "--key",
+        metavar="KEY",
+        help="of the picture in the sample of some version: `key` of its JSON in sample/pairs.tar, and in the manifest",
+    )
     forget.add_argument("--why", required=True, metavar="TEXT", help="kept with the digest")
     for parser in (expire, gc):
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")

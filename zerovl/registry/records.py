@@ -14,6 +14,7 @@ from zerovl.registry.release_files import FileInfo, check_names
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 T = TypeVar("T")
 
 
@@ -136,6 +137,15 @@ def check_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise ZeroVLError(f"{what} {name!r}: use letters, digits, '_' and '-' only")
     return name
+
+
+def check_tag(tag: str) -> str:
+    """Return a tag of a version; raises `ZeroVLError` where it has more than letters, digits, "_", "-" and "."."""
+    if not _TAG.fullmatch(tag):
+        raise ZeroVLError(
+            f"tag {tag!r}: use letters, digits, '_', '-' and '.' only, and begin with none of the last two, as in v1.2"
+        )
+    return tag
 
 
 def check_alias(alias: str) -> str:

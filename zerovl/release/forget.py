@@ -1,6 +1,6 @@
 """A picture that must go: out of the sample of every version of a model, and of those that are registered later.
 
-    NAME/forgotten/<sha256>.json    who wanted it gone, when and why; the digest is of the picture's bytes
+    NAME/forgotten/<sha256>.json    who wanted it gone, when, why and by which key; the digest is of the picture's bytes
 
 A version's own record stays. A note says which file was withdrawn and what stands in its place, so the version
 verifies, and is scored by what is left. The record of the picture is written before the versions are looked through,
@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
@@ -48,16 +49,24 @@ def forget_digest(registry: Registry, name: str, sha256: str, why: str, by: str)
 
 
 def forget_key(registry: Registry, name: str, key: str, why: str, by: str) -> Forgotten:
-    """Remove the pictures that have this key in the manifest; raises `ZeroVLError` where no sample has one."""
-    found = {
-        picture.sha256
-        for version in registry.versions(name)
-        for picture in _look(registry, version)[1]
-        if picture.key == key
-    }
+    """Remove the pictures that have this key in the manifest, and those that were named by it before.
+
+    Raises:
+        ZeroVLError: no sample has such a picture, or a version cannot be looked through, as in `forget_digest`.
+    """
+    found, failures = _named_before(registry, name, key), []
+    for version in registry.versions(name):
+        try:
+            found |= {picture.sha256 for picture in _look(registry, version)[1] if picture.key == key}
+        except ZeroVLError as error:  # a damaged version must not keep the picture in the others
+            failures.append(f"{version.reference}: {error}")
     if not found:
-        raise ZeroVLError(f"--key {key}: no sample of {name} has such a picture; look at its manifest, or use --sha256")
-    return _forget(registry, name, found, why, by)
+        text = (
+            f"--key {key}: no sample of {name} has such a picture (`key` in the JSON files of sample/pairs.tar); use "
+            "--sha256 for one that the data alone have"
+        )
+        raise ZeroVLError("\n".join([text, *failures]))
+    return _forget(registry, name, found, why, by, key)
 
 
 def without_forgotten(registry: Registry, name: str, files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
@@ -93,20 +102,30 @@ def withdraw(registry: Registry, version: Version, by: str) -> bool:
 
 def digests(registry: Registry, name: str) -> dict[str, str]:
     """Return the sha256 of all pictures that must not be in releases of a model, each with the reason."""
+    return {digest: record["why"] for digest, record in _records(registry, name).items()}
+
+
+def _named_before(registry: Registry, name: str, key: str) -> set[str]:
+    """The sha256 of pictures that were named by a key; so what was cut short is done by the same command again."""
+    return {digest for digest, record in _records(registry, name).items() if record.get("key") == key}
+
+
+def _records(registry: Registry, name: str) -> dict[str, dict[str, Any]]:
     found = {}
     for key in registry.store.keys(keys.forgotten(name)):
         try:
-            found[key.rpartition("/")[2].removesuffix(".json")] = str(json.loads(registry.store.read(key))["why"])
+            record = json.loads(registry.store.read(key))
+            found[key.rpartition("/")[2].removesuffix(".json")] = {**record, "why": str(record["why"])}
         except (ValueError, KeyError, TypeError) as error:
             raise ZeroVLError(f"{registry.store.describe()}: {key}: not a record of this registry ({error})") from None
     return found
 
 
-def _forget(registry: Registry, name: str, wanted: set[str], why: str, by: str) -> Forgotten:
+def _forget(registry: Registry, name: str, wanted: set[str], why: str, by: str, key: str = "") -> Forgotten:
     if not why.strip():
         raise ZeroVLError("a picture is removed for a reason, which is kept: --why TEXT")
     for digest in wanted:
-        record = {"sha256": digest, "when": now(), "by": by, "why": why}
+        record = {"sha256": digest, "when": now(), "by": by, "why": why, **({"key": key} if key else {})}
         registry.store.create(keys.forgotten(name, digest), (json.dumps(record, indent=2) + "\n").encode())
     changed, failures = [], []
     for version in registry.versions(name):

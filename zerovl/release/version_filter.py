@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import RETRIEVAL, find, known_names
+from zerovl.evaluation.metrics import RETRIEVAL, find, further_evaluators, known_names
 from zerovl.registry.notes import State
 from zerovl.registry.records import Version
 
@@ -18,9 +19,10 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     "<": operator.lt,
+    "==": operator.eq,
     "=": operator.eq,
 }
-_CONDITION = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<|=)\s*([^<>=\s]+)\s*")
+_CONDITION = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<|==?)\s*([^<>=\s]+)\s*")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class VersionFilter:
         metrics = [version.metrics for version in versions]
         for condition in self.conditions:
             if metrics and all(condition.value(each) is None for each in metrics):
-                known = ", ".join(dict.fromkeys(name for each in metrics for name in known_names(each))) or "none"
-                raise ZeroVLError(f"--where {condition.metric}: no version has such a metric; they have {known}")
+                raise ZeroVLError(f"--where {condition.metric}: {_no_such_metric(condition.metric, metrics)}")
 
 
 def parse(wheres: Sequence[str], tags: Sequence[str]) -> VersionFilter:
@@ -73,14 +74,33 @@ def parse(wheres: Sequence[str], tags: Sequence[str]) -> VersionFilter:
     return VersionFilter(tuple(_condition(text) for text in wheres), tuple(tags))
 
 
+def _no_such_metric(name: str, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What no version has, and what they have: names of metrics, or of the metric's sources where these differ."""
+    metric, of_source, source = name.partition("@")
+    sources = sorted({source for of_one in metrics for source in _sources_of(of_one, metric)})
+    if of_source and sources:
+        return f"no version has this metric of {source}; they have it of {', '.join(sources)}"
+    known = ", ".join(dict.fromkeys(name for each in metrics for name in known_names(each))) or "none"
+    return f"no version has such a metric; they have {known}"
+
+
 def _condition(text: str) -> Condition:
     found = _CONDITION.fullmatch(text)
     try:
         metric, symbol, bound = found.groups() if found else ("", "", "")
         number = float(bound)
     except ValueError:
-        raise ZeroVLError(
-            f"--where {text!r}: expected METRIC, one of > >= < <= =, and a number, as in 'rsum>500'"
-        ) from None
-    whole = metric if "." in metric.partition("@")[0] else f"{RETRIEVAL}.{metric}"
-    return Condition(whole, symbol, number)
+        number = math.nan
+    if not math.isfinite(number):
+        raise ZeroVLError(f"--where {text!r}: expected METRIC, one of > >= < <= =, and a number, as in 'rsum>500'")
+    name, at, source = metric.partition("@")
+    if "." not in name:  # retrieval's, whose names are small; `list` writes the headline large
+        name = f"{RETRIEVAL}.{name.lower()}"
+    return Condition(f"{name}{at}{source}", symbol, number)
+
+
+def _sources_of(metrics: Mapping[str, Any], name: str) -> list[str]:
+    """The sources that EVALUATOR.METRIC has a value of."""
+    evaluator = name.partition(".")[0]
+    table = metrics if evaluator == RETRIEVAL else further_evaluators(metrics).get(evaluator, {})
+    return [source for source in table.get("sources", {}) if find(metrics, f"{name}@{source}") is not None]
