@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 import signal
 import subprocess
@@ -204,6 +206,7 @@ def test_children_end_with_the_sweep(
         (["train.lr"], "expected KEY=VALUE,VALUE"),
         (["train.lr=1e-3", "train.lr=3e-3"], "each key once"),
         (["train.lr=[1"], "is not a list of values"),
+        (["train.seed=range(1,4,1)"], "range(...) and choice(...) are for `dvc exp run --queue`; give the values"),
         (["train.lrr=1e-3"], "params.yaml: train.lrr: no such key; correct its spelling (train.lr?)"),
         (["trian.lr=1e-3"], "params.yaml: trian.lr: no such key; correct its spelling (train.lr?)"),
         (["model.text_tower.config.width=8"], "width: no such key; correct its spelling, or write it into the file"),
@@ -233,10 +236,30 @@ def test_names_tell_settings_and_commits_apart() -> None:
     assert Trial({"train.loss": "sigmoid"}, "a").name.startswith("loss-sigmoid-")
 
 
+def test_of_more_combinations_than_memory_holds_only_the_drawn_ones_are_made(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hundred = ",".join(map(str, range(1, 101)))
+    keys = ("train.seed", "train.warmup_steps", "train.batch_size", "evaluate.seed", "evaluate.bootstrap")
+    made: list[Trial] = []
+    monkeypatch.setattr(sweep, "Trial", lambda *given: made.append(Trial(*given)) or made[-1])
+    monkeypatch.setattr(sweep, "check", lambda *_: None)
+    dvc = use(Dvc(), monkeypatch)
+    sweep.run([f"{key}={hundred}" for key in keys], Budget(3, 1.0), here, dvc.start)
+    assert "3 trials of 10,000,000,000 combinations" in capsys.readouterr().out
+    assert len(made) == len(dvc.commands) == 3
+    # What the same draw from a list gives: a sweep that was begun goes on by the same names.
+    few = sweep.combinations(["a=1,2,3", "b=x,y", "c=0.1,0.2,0.3"], "c")
+    listed = [dict(zip("abc", values, strict=True)) for values in itertools.product(*few.values.values())]
+    assert [trial.settings for trial in few.drawn(18, 0)] == listed
+    assert [trial.settings for trial in few.drawn(7, 5)] == random.Random(5).sample(listed, 7)
+    many = sweep.combinations([f"k{number}={hundred}" for number in range(20)], "c")
+    assert len({trial.name for trial in many.drawn(50, 0)}) == 50
+
+
 def test_equal_values_are_one_and_the_order_of_keys_is_none_of_the_name() -> None:
-    assert [trial.settings["a.b"] for trial in sweep.combinations(["a.b=0.001,2,1e-3,2.0,true,1,x,x"], "c")] == [
-        *(0.001, 2, True, 1, "x")
-    ]
+    found = sweep.combinations(["a.b=0.001,2,1e-3,2.0,true,1,x,x,[1],[true],[1.0]"], "c")
+    assert found.values["a.b"] == [0.001, 2, True, 1, "x", [1], [True]]
     assert Trial({"a": 1, "b": "x"}, "c").name == Trial({"b": "x", "a": 1}, "c").name
 
 

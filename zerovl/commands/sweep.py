@@ -10,14 +10,15 @@ finished trials are left out, and an interrupted training resumes.
 from __future__ import annotations
 
 import copy
-import itertools
 import json
+import math
 import random
 import re
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,39 @@ class Trial:
         return Command(self.name, words, " ".join(self.overrides))
 
 
+@dataclass(frozen=True)
+class Combinations:
+    """All combinations of values by dotted key, each made when it is asked for: there may be millions."""
+
+    values: Mapping[str, Sequence[Any]]
+    commit: str
+
+    @property
+    def count(self) -> int:
+        """Return how many there are."""
+        return math.prod(map(len, self.values.values()))
+
+    def trial(self, number: int) -> Trial:
+        """Return one of them, counted from 0; the values of the last key change first."""
+        chosen: dict[str, Any] = {}
+        for key, values in reversed(list(self.values.items())):
+            number, place = divmod(number, len(values))
+            chosen[key] = values[place]
+        return Trial({key: chosen[key] for key in self.values}, self.commit)
+
+    def drawn(self, most: int, seed: int) -> list[Trial]:
+        """Return all of them in their order, or as many as `most` by a draw that `seed` repeats."""
+        numbers: Iterable[int] = range(min(self.count, most))
+        if self.count > sys.maxsize:  # more than a range may have
+            draw, found = random.Random(seed), dict[int, None]()
+            while len(found) < most:
+                found[draw.randrange(self.count)] = None
+            numbers = found
+        elif self.count > most:
+            numbers = random.Random(seed).sample(range(self.count), most)
+        return [self.trial(number) for number in numbers]
+
+
 def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = DvcProcess.start) -> list[str]:
     """Run the trials that are not there yet; returns what to compare, the commit first, where it has scores.
 
@@ -96,12 +130,12 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
     commit = _clean_head(here.root)
     dvc_locks.require(here.root)
     possible = combinations(changes, commit)
-    check(possible, here.root / "params.yaml")
-    count = min(budget.trials, len(possible))
-    chosen = random.Random(budget.seed).sample(possible, count) if count < len(possible) else possible
+    chosen = possible.drawn(budget.trials, budget.seed)
+    check(chosen, here.root / "params.yaml")
     known = revision.experiments(here.root)
     open_ = [trial for trial in chosen if trial.name not in known]
-    print(f"{plural(count, 'trial')} of {plural(len(possible), 'combination')}, {count - len(open_)} there already")
+    there = f"{len(chosen) - len(open_)} there already"
+    print(f"{plural(len(chosen), 'trial')} of {plural(possible.count, 'combination')}, {there}")
     baseline = _baseline(commit, here.root)
     if open_:
         jobs = min(len(open_), side_by_side(_ranks(open_, here.root / "params.yaml")))
@@ -114,11 +148,13 @@ def run(changes: Sequence[str], budget: Budget, here: Workspace, start: Start = 
     return [*baseline, *best][:COMPARED]
 
 
-def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
-    """Return a trial for each combination of the values; raises `ZeroVLError` for what is not KEY=VALUE,VALUE."""
+def combinations(changes: Sequence[str], commit: str) -> Combinations:
+    """Return the combinations of the values; raises `ZeroVLError` for what is not KEY=VALUE,VALUE."""
     values: dict[str, list[Any]] = {}
     for change in changes:
         key, separator, text = change.partition("=")
+        if re.match(r"\s*(range|choice)\(", text):
+            raise ZeroVLError(f"{change!r}: range(...) and choice(...) are for `dvc exp run --queue`; give the values")
         try:
             found = yaml.safe_load(f"[{text}]")
         except yaml.YAMLError as error:
@@ -128,16 +164,21 @@ def combinations(changes: Sequence[str], commit: str) -> list[Trial]:
         if not separator or not key or not found or key in values:
             raise ZeroVLError(f"{change!r}: expected KEY=VALUE,VALUE with each key once, as in train.lr=1e-3,3e-3")
         values[key] = _different([_number(value) for value in found])
-    return [Trial(dict(zip(values, chosen, strict=True)), commit) for chosen in itertools.product(*values.values())]
+    return Combinations(values, commit)
 
 
 def _different(values: Sequence[Any]) -> list[Any]:
     """Return values without those that are there already; 1 and true are two, 2 and 2.0 are one."""
-    found: list[Any] = []
+    found: dict[Any, Any] = {}
     for value in values:
-        if not any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in found):
-            found.append(value)
-    return found
+        found.setdefault(_compared(value), value)
+    return list(found.values())
+
+
+def _compared(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_compared, value))
+    return json.dumps(value) if isinstance(value, dict) else (isinstance(value, bool), value)
 
 
 def _for_dvc(value: Any) -> str:
