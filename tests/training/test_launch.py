@@ -1,6 +1,9 @@
 """Which of several failed ranks is the cause, and whether another attempt is worth it."""
 
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.support.tiny_project import recipe
 from zerovl.distributed import exits
+from zerovl.distributed.activity import Activity
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
@@ -63,7 +67,8 @@ BROKEN = Cause(1, exits.CRASHED, "rank 1: ValueError: x (step 12, computing)")
         (BROKEN, 2, "it came in the same step before the restart"),
         (Cause(0, exits.CRASHED, "rank 0: ValueError: x (step 12, computing)"), 2, "it came in the same step"),
         (Cause(1, exits.CRASHED, "rank 1: ValueError: x (step 14, computing)"), 4, "no restart is left"),
-        (Cause(1, -9, "rank 1 (pid 101) died by SIGKILL"), 4, "no restart is left"),
+        (Cause(1, -9, "rank 1 (pid 101) died by SIGKILL", 12), 4, "no restart is left"),
+        (Cause(1, -9, "rank 1 (pid 101) died by SIGKILL", 14), 3, "in step 14, as before the restart"),
     ],
 )
 def test_an_exception_that_comes_again_in_the_same_step_is_not_tried_again(
@@ -77,7 +82,7 @@ def test_an_exception_that_comes_again_in_the_same_step_is_not_tried_again(
         monkeypatch.setenv(name, "")  # what the launcher sets is taken back after the test
     for name in ("_catch_signals", "_silence_torchrun"):
         monkeypatch.setattr(launch, name, lambda: None)
-    causes = [BROKEN, second, Cause(1, -9, "rank 1 (pid 102) died by SIGKILL"), Cause(1, -9, "rank 1 (pid 103) died")]
+    causes = [BROKEN, second, *(Cause(rank, -9, f"rank {rank} (pid 9) died", 14 + rank) for rank in (0, 1))]
     tried = iter(causes)
     monkeypatch.setattr(launch, "_attempt", lambda *_: next(tried))
     assert launch._run_group(2, ["params.yaml"], MachineParams(restarts=3)) == exits.CRASHED
@@ -92,6 +97,36 @@ def test_addresses_and_ids_of_processes_are_others_each_time() -> None:
     )
     assert second.repeats(first)
     assert not later.repeats(first)
+
+
+def killed(step: int | None, status: int = -9, rank: int = 0) -> Cause:
+    return Cause(rank, status, f"rank {rank} (pid {100 + rank}) died", step)
+
+
+def test_a_signal_in_the_same_step_on_whichever_rank_is_a_repeat() -> None:
+    assert killed(3).repeats(killed(3, rank=1))
+    assert killed(None).repeats(killed(None))  # before any step: memory that a start needs will be too little again
+    assert not killed(3).repeats(killed(4))
+    assert not killed(None).repeats(killed(3))
+    assert not killed(3).repeats(killed(3, status=-11))
+    assert not killed(3).repeats(None)
+
+
+def test_a_rank_that_is_killed_leaves_the_step_that_it_was_in(tmp_path: Path) -> None:
+    def rank(step: int) -> None:
+        activity = Activity()
+        activity.keep_step_in(one_rank.step_file(str(tmp_path), 1))
+        activity.mark("loading data", step)
+        activity.mark("computing")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for step in (1200, 7):  # the second attempt writes over the first
+        child = multiprocessing.get_context("fork").Process(target=rank, args=(step,))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert launch._step_of(1, str(tmp_path)) == step
+    assert launch._step_of(0, str(tmp_path)) is None
 
 
 def test_a_rank_that_crashes_says_in_which_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 On one node this module is torchrun: it runs torch's elastic agent in its own process, without restarts
 of the agent's own, and starts it again as `machine.restarts` allows. So the decision lies where a rank's
 exit status and last word are known: a rank that was killed or crashed is worth another attempt, a
-`ZeroVLError`, or an exception that came twice in the same step, would fail the same way again, and an
-interruption was asked for. `torchrun --max-restarts` knows no such difference; on many nodes, where it
-is used, ranks end their agents themselves (`exits.end_agent`). Each attempt has a rendezvous of its own.
+`ZeroVLError`, or an exception or a signal that came twice in the same step, would end it the same way again,
+and an interruption was asked for. A signal that takes one rank and leaves the launcher is the kernel's, for want
+of memory or for a crash, or somebody's by hand; a node that is taken away takes the launcher too.
+`torchrun --max-restarts` knows no such difference; on many nodes, where it is used, ranks end their agents
+themselves (`exits.end_agent`). Each attempt has a rendezvous of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -76,17 +78,24 @@ class Cause:
     rank: int
     status: int  # negative: the signal
     text: str
+    step: int | None = None  # that it was in; None before its first one
 
     def repeats(self, before: Cause | None) -> bool:
-        """Whether the attempt before was ended by the same exception in the same step, on whichever rank."""
-        return before is not None and self.status == before.status == exits.CRASHED and self._what == before._what
+        """Whether the attempt before was ended by the same exception or signal in the same step, on whichever rank."""
+        if before is None or self.status != before.status:
+            return False
+        if self.status < 0:
+            return self.step == before.step
+        return self.status == exits.CRASHED and self._what == before._what
+
+    @property
+    def where(self) -> str:
+        """In which step, for people."""
+        return "before the first step" if self.step is None else f"in step {self.step}"
 
     @property
     def _what(self) -> str:
-        """Without the rank, and without addresses and ids of processes in a message, which are others each time.
-
-        Where a rank left no word, its own id stands here alone: that a signal ended it is no reason to end all.
-        """
+        """Without the rank, and without addresses and ids of processes in a message, which are others each time."""
         return _EACH_TIME_ANOTHER.sub("...", self.text.removeprefix(f"rank {self.rank}: "))
 
 
@@ -140,10 +149,7 @@ def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
                 _say(cause.text)
                 return exits.FAILED
             if cause.repeats(before):
-                _say(
-                    f"{cause.text}; it came in the same step before the restart, so another would end there too: no "
-                    "further restart. Its traceback is above; remove its cause, then run it again to go on"
-                )
+                _say(_told_of_repeat(cause))
                 return exits.CRASHED
             if attempt > restarts:
                 _say(f"{cause.text}; no restart is left (machine.restarts {restarts}), run it again to go on")
@@ -151,6 +157,23 @@ def _run_group(ranks: int, arguments: list[str], machine: MachineParams) -> int:
             _say(f"{cause.text}; all ranks start again from the last checkpoint (restart {attempt} of {restarts})")
             attempt, before = attempt + 1, cause
         return 0
+
+
+def _told_of_repeat(cause: Cause) -> str:
+    if cause.status >= 0:
+        return (
+            f"{cause.text}; it came in the same step before the restart, so another would end there too: no further "
+            "restart. Its traceback is above; remove its cause, then run it again to go on"
+        )
+    memory = (
+        "`dmesg` says whether memory ran out: then lower machine.loader_workers or train.micro_batch. "
+        if cause.status == -signal.SIGKILL
+        else ""
+    )
+    return (
+        f"{cause.text} {cause.where}, as before the restart, so another would end there too: no further restart. "
+        f"{memory}Run it again to go on from the last checkpoint"
+    )
 
 
 def _attempt(ranks: int, arguments: list[str], folder: str) -> Cause | None:
@@ -171,8 +194,17 @@ def _attempt(ranks: int, arguments: list[str], folder: str) -> Cause | None:
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "zerovl.training.worker", *arguments)
     except ChildFailedError as error:
-        return find_cause(error.failures.items())
+        cause = find_cause(error.failures.items())
+        return replace(cause, step=_step_of(cause.rank, folder))
     return None
+
+
+def _step_of(rank: int, folder: str) -> int | None:
+    """Return the step that a rank was in when it ended; None where it had not come to one."""
+    try:
+        return int(one_rank.step_file(folder, rank).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _catch_signals() -> None:

@@ -23,7 +23,7 @@ from zerovl.training.run import train
 from zerovl.workspace import Workspace
 
 LAUNCHER = "ZEROVL_LAUNCHER_PID"  # set by `zerovl train` for its ranks
-PID_FOLDER = "ZEROVL_PID_FOLDER"  # set by `zerovl train`: where its ranks leave their process ids
+PID_FOLDER = "ZEROVL_PID_FOLDER"  # set by `zerovl train`: where its ranks leave process ids and steps
 
 
 def run(params: Params, workspace: Workspace) -> int:
@@ -31,6 +31,8 @@ def run(params: Params, workspace: Workspace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
     with join(params.machine.watchdog_minutes) as ranks:
+        if folder := os.environ.get(PID_FOLDER):
+            ranks.activity.keep_step_in(step_file(folder, ranks.rank))
         # Before, there is nothing to save: signals end this process, and so the gang.
         stop.install(partial(_answer, ranks))
         try:
@@ -38,6 +40,11 @@ def run(params: Params, workspace: Workspace) -> int:
         except Exception as error:
             error.add_note(f"step {ranks.activity.step}, {ranks.activity.phase}")
             raise
+
+
+def step_file(folder: str, rank: int) -> Path:
+    """Return where a rank of `zerovl train` leaves the number of the step that it is in."""
+    return Path(folder, f"rank-{rank}.step")
 
 
 def _answer(ranks: Ranks, name: str) -> None:
