@@ -14,7 +14,7 @@ from flows import artifacts, stages
 from flows.forms import After, Recipe, recipe_file
 from flows.outbox import outbox
 from flows.runtime import checkout as checkouts
-from flows.runtime import code_digests, process, pushing, tags
+from flows.runtime import code_digests, process, pushing, switches
 from flows.runtime.checkout import Checkout
 from flows.runtime.git import CheckoutError, git
 from flows.runtime.liveness import follow_worker
@@ -113,8 +113,7 @@ def _read_recipe(file: str, paths: Paths) -> dict[str, Any]:
 def open_checkout(commit: str) -> Checkout:
     """Return the checkout of the flow run that calls; made, or found where the run is tried again."""
     follow_worker(runtime.flow_run.id)
-    for setting in (pushing, tags):
-        setting.wanted()  # at the end of a training is too late for a value that nobody understands
+    switches.check()  # at the end of a training is too late
     checkout = checkouts.make(Paths.here(), runtime.flow_run.name, str(runtime.flow_run.id), commit)
     lock_checkout(checkout)
     get_run_logger().info("checkout %s, branch %s, at %s", checkout.path, checkout.branch, checkout.head()[:12])

@@ -10,7 +10,7 @@ from prefect import runtime
 from flows.outbox import Page, outbox, send
 from flows.pipeline import Silent
 from flows.progress import ProgressReporter
-from flows.runtime import process, pushing, tags
+from flows.runtime import process, pushing, switches, tags
 from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
@@ -27,10 +27,9 @@ def run(words: Sequence[str], alias: str) -> str:
         CheckoutError: whether to tag, or to push, is set to what nobody understands; nothing was done.
     """
     follow_worker(runtime.flow_run.id)
-    for setting in (pushing, tags):
-        setting.wanted()
+    switches.check()
     said = str(run_registry_command(list(words)))
-    if tags.wanted():
+    if switches.GIT_TAGS.wanted():
         tag(alias)
     with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
         show_history(words[0], alias, said)

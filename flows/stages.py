@@ -18,6 +18,7 @@ from flows.progress import ProgressReporter
 from flows.runtime import process, tags
 from flows.runtime.checkout import Checkout
 from flows.runtime.process import Patience
+from flows.runtime.switches import GIT_TAGS
 from flows.runtime.turn import devices_to_hold, hold_turn
 from zerovl import s3
 from zerovl.commands import dvc_locks
@@ -129,7 +130,7 @@ def commit_run(checkout: Checkout, message: str) -> None:
     checkout.commit(message)
     get_run_logger().info("branch %s is at %s", checkout.branch, checkout.head()[:12])
     values = read_release(Workspace(checkout.path).release)
-    if tags.wanted() and values:
+    if GIT_TAGS.wanted() and values:
         root, name, version = checkout.paths.root, values["name"], values["version"]
         tags.tag_version(root, name, version, checkout.head())
         if values["promoted"]:
@@ -143,7 +144,7 @@ def push_branch(checkout: Checkout, remote: str) -> None:
     values = read_release(Workspace(checkout.path).release)
     # Of the version's own commit: an earlier run may have made the same one.
     commit = values and tags.commit_of(checkout.paths.root, values["name"], values["version"])
-    if tags.wanted() and commit:
+    if GIT_TAGS.wanted() and commit:
         tags.push(checkout.paths.root, remote, commit)
     get_run_logger().info("branch %s is pushed to %s", checkout.branch, remote)
 

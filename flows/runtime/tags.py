@@ -6,24 +6,9 @@ Off unless `ZEROVL_GIT_TAGS` says on: `zerovl@v3.0.0` says of which commit versi
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from flows.runtime.git import NETWORK_SECONDS, CheckoutError, git, identity
-
-VARIABLE = "ZEROVL_GIT_TAGS"
-
-
-def wanted() -> bool:
-    """Return whether releases are to be tagged.
-
-    Raises:
-        CheckoutError: the setting is neither 1 nor 0.
-    """
-    value = os.environ.get(VARIABLE, "")
-    if value not in ("", "0", "1"):
-        raise CheckoutError(f"{VARIABLE}={value}: 1 tags releases and promotions in git, 0 makes no tags")
-    return value == "1"
+from flows.runtime.git import NETWORK_SECONDS, git, identity
 
 
 def tag_version(root: Path, name: str, version: int, commit: str) -> None:

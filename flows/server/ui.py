@@ -22,7 +22,7 @@ from typing import IO, Any
 import httpx
 
 from flows import SERVER_SETTINGS
-from flows.runtime import pushing, tags
+from flows.runtime import pushing, switches
 from flows.runtime.git import CheckoutError
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
 from flows.runtime.paths import REPORTS_VARIABLE, Paths
@@ -46,8 +46,7 @@ def main() -> int:
     for number in _ENDS:
         signal.signal(number, _stop)
     try:
-        for setting in (pushing, tags):
-            setting.wanted()  # before anything starts: a value that is neither 1 nor 0
+        switches.check()  # before anything starts
         return serve(Paths.here(), arguments.port, arguments.reports_port or arguments.port + 1)
     except CheckoutError as error:
         sys.exit(str(error))

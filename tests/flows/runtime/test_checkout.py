@@ -11,6 +11,7 @@ from flows.runtime import pushing
 from flows.runtime.checkout import fetch, make, resolve, safe_name
 from flows.runtime.git import CheckoutError
 from flows.runtime.paths import Paths
+from flows.runtime.switches import PUSH_RUNS
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params_file
 
@@ -157,7 +158,7 @@ def test_the_branch_goes_to_the_remote_where_the_setting_says_so(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout = make(paths, "pushed", "id", "HEAD")
-    monkeypatch.setenv(pushing.VARIABLE, "1")
+    monkeypatch.setenv(PUSH_RUNS.variable, "1")
     assert pushing.remote(paths) is None
     assert pushing.sentence(paths) == "branches runs/* stay here: there is no git remote"
     git(tmp_path, "init", "--quiet", "--bare", "remote.git")
@@ -171,10 +172,10 @@ def test_the_branch_goes_to_the_remote_where_the_setting_says_so(
         checkout.push("origin")
         assert git(tmp_path / "remote.git", "rev-parse", "runs/pushed") == checkout.head()
         for off in ("", "0"):
-            monkeypatch.setenv(pushing.VARIABLE, off)
+            monkeypatch.setenv(PUSH_RUNS.variable, off)
             assert pushing.remote(paths) is None
             assert pushing.sentence(paths) == "branches runs/* stay here; ZEROVL_PUSH_RUNS=1 pushes them to origin"
-        monkeypatch.setenv(pushing.VARIABLE, "yes")
+        monkeypatch.setenv(PUSH_RUNS.variable, "yes")
         with pytest.raises(CheckoutError, match="ZEROVL_PUSH_RUNS=yes: 1 pushes"):
             pushing.remote(paths)
     finally:
@@ -187,7 +188,7 @@ def test_nothing_of_a_run_is_published_unless_asked_for(
     """The setting is looked at where the run's stages end, whatever remote the clone has."""
     said: list[str] = []
     monkeypatch.setattr(pipeline, "get_run_logger", lambda: SimpleNamespace(info=said.append))
-    monkeypatch.delenv(pushing.VARIABLE, raising=False)
+    monkeypatch.delenv(PUSH_RUNS.variable, raising=False)
     checkout = make(paths, "private", "id", "HEAD")
     git(tmp_path, "init", "--quiet", "--bare", "remote.git")
     git(paths.root, "remote", "add", "origin", str(tmp_path / "remote.git"))

@@ -9,6 +9,7 @@ import pytest
 from flows import pipeline, registry_command
 from flows.runtime import tags
 from flows.runtime.git import CheckoutError
+from flows.runtime.switches import GIT_TAGS, PUSH_RUNS, Switch
 from flows.server import ui
 from tests.support.project_copy import commit, copy_project, git
 
@@ -47,22 +48,23 @@ def test_tags_go_to_the_remote_also_those_of_an_earlier_attempt(tmp_path: Path) 
     assert listed(tmp_path / "remote.git") == ["zerovl#production#1", "zerovl@v1.0.0"]
 
 
-def test_the_setting_is_on_or_off_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(tags.VARIABLE, raising=False)
-    assert not tags.wanted()
+@pytest.mark.parametrize("switch", [GIT_TAGS, PUSH_RUNS], ids=lambda switch: switch.variable)
+def test_the_setting_is_on_or_off_and_nothing_else(switch: Switch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(switch.variable, raising=False)
+    assert not switch.wanted()
     for value, on in (("", False), ("0", False), ("1", True)):
-        monkeypatch.setenv(tags.VARIABLE, value)
-        assert tags.wanted() == on
+        monkeypatch.setenv(switch.variable, value)
+        assert switch.wanted() == on
     for value in ("off", "false", "no", "yes", "2"):
-        monkeypatch.setenv(tags.VARIABLE, value)
-        with pytest.raises(CheckoutError, match=f"^ZEROVL_GIT_TAGS={value}: 1 tags releases .*, 0 makes no tags$"):
-            tags.wanted()
+        monkeypatch.setenv(switch.variable, value)
+        with pytest.raises(CheckoutError, match=f"^{switch.variable}={value}: 1 {switch.on}, 0 {switch.off}$"):
+            switch.wanted()
 
 
 def test_a_setting_that_nobody_understands_ends_a_flow_before_it_does_anything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(tags.VARIABLE, "off")
+    monkeypatch.setenv(GIT_TAGS.variable, "off")
     done: list[str] = []
     monkeypatch.setattr(registry_command, "run_registry_command", lambda words: done.extend(words))
     with pytest.raises(CheckoutError, match="ZEROVL_GIT_TAGS=off"):
