@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,21 +25,38 @@ def read_automations(client: SyncPrefectClient) -> list[dict[str, Any]]:
 def one_of_each(client: SyncPrefectClient) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return this project's automations by name, and a line for each name of which others were removed.
 
-    The server lets any number have one name, and two deploys that begin together on two machines make two of each. Only
-    those that a deploy makes itself are removed: triggers of prefect.yaml are of their deployment, whatever their name.
+    The server lets any number have one name, and two deploys that begin together on two machines make two of each. Of
+    those that a deploy makes itself one of a name is kept; of the triggers of prefect.yaml, which may share a name, one
+    of those that wait for the same and do the same.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     # An enabled one first: who switched one of two off wants the other. Then the one that has waited longest. Two
     # deploys that heal at once keep the same one.
     for each in sorted(read_automations(client), key=lambda each: (not each["enabled"], each["created"], each["id"])):
-        found.setdefault(each["name"], []).append(each)
+        name = each["name"]
+        of_deploy = name == LOST_RUNS or name.startswith(NOTICE)
+        found.setdefault((name, "" if of_deploy else _what_it_does(each)), []).append(each)
     said = []
-    for name, (_, *others) in found.items():
-        if others and (name == LOST_RUNS or name.startswith(NOTICE)):
-            for each in others:
-                remove(client, each)
+    for (name, _), (_, *others) in found.items():
+        for each in others:
+            remove(client, each)
+        if others:
             said.append(f"automation {name}: was there {len(others) + 1} times, one is kept")
-    return {name: kept for name, (kept, *_) in found.items()}, sorted(said)
+    kept: dict[str, dict[str, Any]] = {}
+    for (name, _), (first, *_) in found.items():
+        kept.setdefault(name, first)
+    return kept, sorted(said)
+
+
+def _what_it_does(automation: Mapping[str, Any]) -> str:
+    """What an automation waits for and does, as text, without the ids of its parts, and in one order."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(each) for key, each in sorted(value.items()) if key != "id"}
+        return sorted((plain(each) for each in value), key=str) if isinstance(value, list) else value
+
+    return json.dumps([plain(automation[key]) for key in ("description", "trigger", "actions")], sort_keys=True)
 
 
 def remove(client: SyncPrefectClient, automation: Mapping[str, Any]) -> None:

@@ -28,12 +28,21 @@ from flows.runtime.liveness import HEARTBEAT, LOST
 from flows.runtime.paths import STATE_VARIABLE, Paths
 from flows.server import due, notices
 from flows.server.automations import LOST_RUNS, one_of_each, put_automation, read_automations
-from flows.server.deployed import Deployed
+from flows.server.deployed import Deployed, unknown
 from zerovl.files import try_lock
 
 POOL = "zerovl"
 _SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
-_COMPARED = ("description", "entrypoint", "parameters", "tags", "job_variables", "work_pool_name", "pull_steps")
+_COMPARED = (
+    "description",
+    "entrypoint",
+    "parameters",
+    "tags",
+    "job_variables",
+    "pull_steps",
+    "work_pool_name",
+    "work_queue_name",
+)
 
 
 def deploy(paths: Paths) -> list[str]:
@@ -67,7 +76,9 @@ def deploy(paths: Paths) -> list[str]:
             _keep_paused(client, before, automations)
             after = snapshot(client)
             Deployed.now(paths, after).write(client)
-            changes += overwritten(edited, before, after) + differences("deployment", before, after)
+            changes += overwritten("what someone had edited", edited, before, after)
+            changes += overwritten("what someone may have edited", unknown(last, before), before, after)
+            changes += differences("deployment", before, after)
         _mark_lost_runs(client, automations.get(LOST_RUNS))
         notices.apply(client, automations)
         made, healed = one_of_each(client)  # again: one on another machine may have been at it meanwhile
@@ -124,12 +135,16 @@ def differences(kind: str, before: dict[str, dict[str, Any]], after: dict[str, d
 
 
 def overwritten(
-    edited: dict[str, list[str]], before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
+    what: str, fields: dict[str, list[str]], before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]
 ) -> list[str]:
-    """Return one line for each field that someone had edited and prefect.yaml has set again."""
+    """Return one line for each of these fields that prefect.yaml has set to something else, with its value before.
+
+    Args:
+        what: they are, for people.
+    """
     return [
-        f"deployment {name}: overwritten what someone had edited: {key} = {before[name][key]}"
-        for name, keys in edited.items()
+        f"deployment {name}: overwritten {what}: {key} = {before[name][key]}"
+        for name, keys in fields.items()
         for key in keys
         if name in after and before[name][key] != after[name][key]
     ]

@@ -22,8 +22,8 @@ from prefect.exceptions import ObjectAlreadyExists
 from flows.command import TAG
 from flows.runtime.paths import Paths
 
-VARIABLE = "zerovl_deployed"
-_LARGEST = 4800  # characters; a variable of Prefect has 5000
+VARIABLE = "zerovl_deployed"  # and zerovl_deployed_2, ... where one has no room for all deployments
+_LARGEST = 4500  # characters of the fields in one; a variable of Prefect has 5000
 # What a deployment is made of: its entry, and the form, which comes from the flows' code and what they offer.
 _MADE_OF = ("prefect.yaml", "flows/**/*.py", "recipes/*.yaml", "zerovl/params/*.py", "zerovl/params_file.py")
 Snapshot = Mapping[str, Mapping[str, Any]]
@@ -39,28 +39,28 @@ class Deployed:
     @classmethod
     def read(cls, client: SyncPrefectClient) -> Deployed | None:
         """Return what the server's variable says; None where nothing was applied yet, or by an older version."""
-        variable = client.read_variable_by_name(VARIABLE)
-        if variable is None or not isinstance(variable.value, dict):
+        first = _value(client, VARIABLE)
+        if first is None:
             return None
-        return cls(variable.value["source"], variable.value["fields"])
+        fields = dict(first["fields"])
+        for name in _names(first.get("variables", 1))[1:]:
+            # One that is gone, or of a deploy that was cut short: of its deployments nothing is known.
+            further = _value(client, name)
+            fields |= further["fields"] if further and further["source"] == first["source"] else {}
+        return cls(first["source"], fields)
 
     @classmethod
     def now(cls, paths: Paths, snapshot: Snapshot) -> Deployed:
         """Return what is to be kept of a snapshot that was just applied."""
         ours = {name: each for name, each in snapshot.items() if TAG in each["tags"]}
         fields = {name: {key: digest(value) for key, value in each.items()} for name, each in ours.items()}
-        if len(json.dumps(fields)) > _LARGEST:
-            fields = {}  # then what was edited is overwritten without a word
         return cls(source_digest(paths), fields)
 
     def write(self, client: SyncPrefectClient) -> None:
-        """Keep it in the server's variable."""
-        value = {"source": self.source, "fields": self.fields}
-        if client.read_variable_by_name(VARIABLE) is None:
-            with suppress(ObjectAlreadyExists):  # made meanwhile from another machine
-                client.create_variable(VariableCreate(name=VARIABLE, value=value))
-                return
-        client.update_variable(VariableUpdate(name=VARIABLE, value=value))
+        """Keep it in the server's variables, the first one last: it says what was applied, and how many there are."""
+        parts = _parts(self.fields)
+        for name, part in reversed(list(zip(_names(len(parts)), parts, strict=True))):
+            _keep(client, name, {"source": self.source, "variables": len(parts), "fields": part})
 
     def covers(self, paths: Paths, snapshot: Snapshot) -> bool:
         """Return whether nothing is to be applied: the same files, and all that was made of them is there.
@@ -73,7 +73,7 @@ class Deployed:
         return with_pool and self.source == source_digest(paths)
 
     def edited(self, snapshot: Snapshot) -> dict[str, list[str]]:
-        """Return, by deployment, the fields that differ from what was applied."""
+        """Return, by deployment, the fields that differ from what was applied, of those that were."""
         found = {}
         for name in self.fields.keys() & snapshot.keys():
             known = self.fields[name]
@@ -81,6 +81,41 @@ class Deployed:
             if changed:
                 found[name] = changed
         return dict(sorted(found.items()))
+
+
+def unknown(last: Deployed | None, snapshot: Snapshot) -> dict[str, list[str]]:
+    """Return, by deployment of ours, the fields of which nobody knows whether they are as they were applied."""
+    known = last.fields if last else {}
+    ours = {name: each for name, each in snapshot.items() if TAG in each["tags"]}
+    found = {name: [key for key in each if key not in known.get(name, {})] for name, each in ours.items()}
+    return {name: keys for name, keys in sorted(found.items()) if keys}
+
+
+def _names(count: int) -> list[str]:
+    return [VARIABLE, *(f"{VARIABLE}_{number}" for number in range(2, count + 1))]
+
+
+def _parts(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Share deployments out over as many variables as hold them; one at least."""
+    parts: list[dict[str, Any]] = [{}]
+    for name, each in fields.items():
+        if parts[-1] and len(json.dumps({**parts[-1], name: each})) > _LARGEST:
+            parts.append({})
+        parts[-1][name] = each
+    return parts
+
+
+def _value(client: SyncPrefectClient, name: str) -> dict[str, Any] | None:
+    variable = client.read_variable_by_name(name)
+    return variable.value if variable is not None and isinstance(variable.value, dict) else None
+
+
+def _keep(client: SyncPrefectClient, name: str, value: dict[str, Any]) -> None:
+    if client.read_variable_by_name(name) is None:
+        with suppress(ObjectAlreadyExists):  # made meanwhile from another machine
+            client.create_variable(VariableCreate(name=name, value=value))
+            return
+    client.update_variable(VariableUpdate(name=name, value=value))
 
 
 def source_digest(paths: Paths) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,24 +13,25 @@ import pytest
 from flows.runtime.paths import Paths
 from flows.server import deploy
 from flows.server.deploy import overwritten
-from flows.server.deployed import Deployed
+from flows.server.deployed import Deployed, unknown
 
 
 class Client:
     """A server's variables."""
 
     def __init__(self) -> None:
-        self.value: Any = None
+        self.values: dict[str, Any] = {}
 
     def read_variable_by_name(self, name: str) -> SimpleNamespace | None:
-        return None if self.value is None else SimpleNamespace(value=self.value)
+        return SimpleNamespace(value=self.values[name]) if name in self.values else None
 
     def create_variable(self, variable: Any) -> None:
-        assert self.value is None
-        self.value = variable.value
+        assert variable.name not in self.values
+        self.values[variable.name] = variable.value
 
     def update_variable(self, variable: Any) -> None:
-        self.value = variable.value
+        assert variable.name in self.values
+        self.values[variable.name] = variable.value
 
 
 def snapshot(**changed: Any) -> dict[str, dict[str, Any]]:
@@ -78,19 +80,40 @@ def test_edits_are_found_and_a_paused_schedule_is_none(paths: Paths) -> None:
     now = snapshot(schedules=later, parameters={"reason": "daily"})
     edited = made.edited(now)
     assert edited == {"retrain/retrain-weekly": ["parameters", "schedules"]}
-    assert overwritten(edited, now, snapshot(schedules=later)) == [
+    assert overwritten("what someone had edited", edited, now, snapshot(schedules=later)) == [
         "deployment retrain/retrain-weekly: overwritten what someone had edited: parameters = {'reason': 'daily'}"
     ]
 
 
 def test_more_deployments_than_a_variable_can_name(paths: Paths) -> None:
-    many = {f"train/{number}": snapshot()["retrain/retrain-weekly"] for number in range(200)}
+    one = snapshot()["retrain/retrain-weekly"]
+    many = {f"train/{number}": one for number in range(200)}
     client = Client()
-    Deployed.now(paths, many).write(client)  # type: ignore[arg-type]
+    made = Deployed.now(paths, many)
+    made.write(client)  # type: ignore[arg-type]
+    assert len(client.values) > 2
+    assert all(len(json.dumps(value)) <= 5000 for value in client.values.values())  # what Prefect takes
     again = Deployed.read(client)  # type: ignore[arg-type]
-    assert again
+    assert again == made
     assert again.covers(paths, many)
     assert again.edited(many) == {}
+    changed = {"train/0", "train/199"}
+    edited = {name: {**one, **({"parameters": {}} if name in changed else {})} for name in many}
+    assert again.edited(edited) == {name: ["parameters"] for name in changed}
+    # Fewer of them later: what is left of before is not read.
+    made = Deployed.now(paths, snapshot())
+    made.write(client)  # type: ignore[arg-type]
+    assert Deployed.read(client) == made  # type: ignore[arg-type]
+
+
+def test_where_nobody_knows_what_was_applied_all_that_changes_is_said(paths: Paths) -> None:
+    now, later = snapshot(parameters={"reason": "daily"}), snapshot()
+    for last in (None, Deployed("source", {}), Deployed("source", {"retrain/retrain-weekly": {"tags": "0"}})):
+        assert overwritten("what someone may have edited", unknown(last, now), now, later) == [
+            "deployment retrain/retrain-weekly: overwritten what someone may have edited: "
+            "parameters = {'reason': 'daily'}"
+        ]
+    assert unknown(Deployed.now(paths, now), now) == {}
 
 
 @pytest.mark.parametrize("covered", [False, True], ids=["something changed", "nothing changed"])
@@ -108,7 +131,9 @@ def test_a_run_that_is_due_is_let_pass_before_anything_is_applied(
     monkeypatch.setattr(deploy.due, "let_pass", lambda _: done.append("let pass"))
     monkeypatch.setattr(deploy, "_apply", lambda _: done.append("apply"))
     monkeypatch.setattr(deploy, "_keep_paused", lambda *_: done.append("pauses"))
-    monkeypatch.setattr(Deployed, "read", lambda _: SimpleNamespace(edited=lambda _: {}, covers=lambda *_: covered))
+    monkeypatch.setattr(
+        Deployed, "read", lambda _: SimpleNamespace(fields={}, edited=lambda _: {}, covers=lambda *_: covered)
+    )
     monkeypatch.setattr(Deployed, "write", lambda *_: done.append("kept"))
     assert deploy.deploy(paths) == []
     assert done == ([] if covered else ["let pass", "apply", "pauses", "kept"])

@@ -30,8 +30,16 @@ class Client:
         self.automations = {str(number): self.made(number, *each) for number, each in enumerate(automations)}
 
     @staticmethod
-    def made(number: int, name: str, enabled: bool) -> dict[str, Any]:
-        return {"id": str(number), "name": name, "enabled": enabled, "created": f"2026-11-0{9 - number}"}
+    def made(number: int, name: str, enabled: bool, starts: str = "deployment-1") -> dict[str, Any]:
+        return {
+            "id": str(number),
+            "name": name,
+            "enabled": enabled,
+            "created": f"2026-11-0{9 - number}",
+            "description": "",
+            "trigger": {"id": f"trigger-{number}", "expect": ["a", "b"] if number % 2 else ["b", "a"]},
+            "actions": [{"type": "run-deployment", "deployment_id": starts}],
+        }
 
     def request(self, method: str, path: str, path_params: Any = None, json: Any = None) -> SimpleNamespace:
         if method == "DELETE":
@@ -51,15 +59,24 @@ def test_of_several_of_one_name_the_oldest_enabled_one_stays() -> None:
     kept, said = one_of_each(client)  # type: ignore[arg-type]
     assert said == [
         f"automation {LOST_RUNS}: was there 2 times, one is kept",
+        "automation zerovl: new data: was there 2 times, one is kept",
         f"automation {REFUSED}: was there 2 times, one is kept",
     ]
-    # Triggers of prefect.yaml may share a name, and what others made is theirs.
-    assert set(client.automations) == {"1", "2", "4", "5", "6", "7"}
+    assert set(client.automations) == {"1", "2", "5", "6", "7"}  # what others made is theirs
     assert {name: each["id"] for name, each in kept.items() if name in (LOST_RUNS, REFUSED)} == {
         LOST_RUNS: "1",
         REFUSED: "2",
     }
     assert one_of_each(client)[1] == []  # type: ignore[arg-type]
+
+
+def test_triggers_of_two_deployments_may_share_a_name() -> None:
+    client = Client(("zerovl: new data", True))
+    for number, starts in ((1, "deployment-2"), (2, "deployment-2"), (3, "deployment-1")):
+        client.automations[str(number)] = client.made(number, "zerovl: new data", number != 3, starts)
+    said = one_of_each(client)[1]  # type: ignore[arg-type]
+    assert said == ["automation zerovl: new data: was there 2 times, one is kept"] * 2
+    assert set(client.automations) == {"0", "2"}  # the enabled one of the first, the older one of the second
 
 
 def test_off_removes_all_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
