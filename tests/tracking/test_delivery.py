@@ -88,6 +88,12 @@ def test_everything_is_told_once(run: Path) -> None:
     delivery.finish("finished")
     assert tracker.found == Results(10, {"evaluation/RSUM": 500.0}, {"data": "abc"})
     assert tracker.states == ["finished"]
+    # A release is told with the scores, which are known, by a process of its own.
+    change_facts(run, notes={"release": "zerovl@1"}, scores={"evaluation/RSUM": 500.0, "evaluation/R@1": 40.0})
+    Delivery("notebook", tracker, run).finish("finished")
+    assert tracker.found.notes == {"release": "zerovl@1"}
+    assert tracker.found.scores == {"evaluation/RSUM": 500.0, "evaluation/R@1": 40.0}
+    assert tracker.found.new_scores == {"evaluation/R@1": 40.0}
 
 
 def test_a_run_that_goes_on_is_the_same_run_and_repeats_no_step(run: Path) -> None:

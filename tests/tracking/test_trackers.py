@@ -272,6 +272,13 @@ def test_a_training_that_goes_on_is_told_by_a_process_of_its_own(
     facts = read_facts(run)
     assert facts is not None
     assert facts.state == "finished"
+    # After `zerovl evaluate`, and again with the release after `zerovl register`: the scores stand there once.
+    for release in ({}, {"release": "birds@1"}):
+        change_facts(run, scores={"evaluation/RSUM": 300.0}, notes=release)
+        Delivery("tensorboard", TensorBoardFiles("birds"), run).finish("finished")
+    shown = EventAccumulator(str(run / "tensorboard"))
+    shown.Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("evaluation/RSUM")] == [(facts.steps, 300.0)]
 
 
 def test_a_run_in_wandb_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,6 +39,12 @@ class Results:
     step: int
     scores: Mapping[str, float]  # of the evaluation, headline first
     notes: Mapping[str, str]  # as {"release": "zerovl@3"}
+    known: Mapping[str, float] = field(default_factory=dict)  # scores that the tracker was told before
+
+    @property
+    def new_scores(self) -> dict[str, float]:
+        """Return the scores that were not told yet: as points of curves those told twice would stand there twice."""
+        return {name: value for name, value in self.scores.items() if self.known.get(name) != value}
 
 
 class Tracker(Protocol):

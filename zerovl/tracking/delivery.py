@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Told:
     parameters: bool = False
     step: int = -1  # the last one
     results: str = ""  # a digest of them
+    scores: Mapping[str, float] = field(default_factory=dict)  # among the results
     state: str = ""
 
 
@@ -66,8 +67,8 @@ class Delivery:
             self._waiting = self._waiting[_AT_ONCE:]
         digest = sha256_json([facts.scores, facts.notes])
         if digest != self._told.results and (facts.scores or facts.notes):
-            self._tracker.results(facts.results)
-            self._keep(results=digest)
+            self._tracker.results(replace(facts.results, known=self._told.scores))
+            self._keep(results=digest, scores=facts.scores)
 
     def finish(self, state: State) -> None:
         """Tell what is new and how the run stands; raises as `tell` does."""

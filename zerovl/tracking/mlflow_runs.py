@@ -64,10 +64,10 @@ class MlflowRuns:
         self._metrics([(name, value, point.step) for point in points for name, value in point.values.items()])
 
     def results(self, results: Results) -> None:
-        """Take scores as metrics and notes as tags."""
+        """Take scores that are new as metrics, and notes as tags."""
         from mlflow.entities import RunTag
 
-        self._metrics([(name, value, results.step) for name, value in results.scores.items()])
+        self._metrics([(name, value, results.step) for name, value in results.new_scores.items()])
         tags = [RunTag(f"zerovl.{name}", value) for name, value in results.notes.items()]
         if tags:
             self._client.log_batch(self._run, tags=tags)

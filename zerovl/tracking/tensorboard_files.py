@@ -42,8 +42,8 @@ class TensorBoardFiles:
         self._writer.flush()
 
     def results(self, results: Results) -> None:
-        """Write scores as points of one step, notes as a table."""
-        for name, value in results.scores.items():
+        """Write scores that are new as points of one step, notes as a table."""
+        for name, value in results.new_scores.items():
             self._writer.add_scalar(name, value, results.step)
         if results.notes:
             self._writer.add_text("notes", _table(results.notes), results.step)
