@@ -48,6 +48,30 @@ def test_a_folder_in_place_of_a_file_is_told_before_anything_is_done(
     assert f"{words[-1]!r} is a folder; name a file in it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["search", "model", "a star", "--images", "folder", "--out", "found.xyz"],
+            "'found.xyz': give a name that ends in .png",
+        ),
+        (
+            ["search", "model", "a star", "--images", "folder", "--out", "found"],
+            "'found': give a name that ends in .png",
+        ),
+        (["compare", "a", "b", "--out", "page.png"], "'page.png': give a name that ends in .html or .htm"),
+    ],
+    ids=lambda given: given[-1] if isinstance(given, list) else "",
+)
+def test_a_name_that_says_another_kind_of_file_is_told_before_anything_is_done(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_full_disk_names_what_was_to_be_written(tmp_path: Path) -> None:
     """The largest size of a file stands in for the disk: the write of an open file fails, and names none."""
     done = subprocess.run(

@@ -27,6 +27,11 @@ def plural(count: int, singular: str, several: str = "") -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def amount(count: float, singular: str) -> str:
+    """Return a number that may be a part with its noun: "1 epoch", "0.75 epochs", "20 epochs"."""
+    return f"{count:g} {singular if count == 1 else singular + 's'}"
+
+
 def size(count: float) -> str:
     """Return bytes as memory is counted, in powers of 1024: 512 MiB, 3.1 GiB."""
     for unit in ("TiB", "GiB"):

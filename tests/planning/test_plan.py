@@ -120,15 +120,20 @@ def test_bad_options_are_named(tmp_path: Path, options: Options, words: str) -> 
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("epoch_of", "visits", "noun"), [("pictures", 64, "pairs"), ("captions", 127, "captions")])
-def test_steps_are_those_of_what_an_epoch_visits(tmp_path: Path, epoch_of: str, visits: int, noun: str) -> None:
+@pytest.mark.parametrize(
+    ("epoch_of", "visits", "epochs", "told"),
+    [("pictures", 64, 2.0, "2 epochs over 64 pairs"), ("captions", 127, 1.0, "1 epoch over 127 captions")],
+)
+def test_steps_are_those_of_what_an_epoch_visits(
+    tmp_path: Path, epoch_of: str, visits: int, epochs: float, told: str
+) -> None:
     workspace = Workspace(tmp_path)
     Manifest(workspace.manifest, shards_of_pairs(tmp_path, {"web": 40, "art": 24}).manifest.splits).save()
-    changes = [f"train.epoch_of={epoch_of}", "train.batch_size=16", "train.micro_batch=16", "train.epochs=2"]
+    changes = [f"train.epoch_of={epoch_of}", "train.batch_size=16", "train.micro_batch=16", f"train.epochs={epochs}"]
     params = from_recipe(RECIPE, changes, "tiny")
     made = make_plan(params, "params.yaml", Options(), workspace)
-    assert (made.pairs, made.steps) == (visits, round(2 * visits / 16))
-    assert f"{visits / 16:,.1f} an epoch, 2 epochs over {visits} {noun}" in show.show(params, made)
+    assert (made.pairs, made.steps) == (visits, round(epochs * visits / 16))
+    assert f"{visits / 16:,.1f} an epoch, {told}" in show.show(params, made)
 
 
 def test_what_a_machine_without_gpus_cannot_know(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zerovl.command_line.parts import Subparsers, command, file_to_write
+from zerovl.command_line.parts import Subparsers, command, file_of_kind, file_to_write
 from zerovl.errors import ZeroVLError
 
 _RANKS = "processes, one a GPU; default: one a GPU that is free, on a machine without any one"
@@ -124,7 +124,7 @@ def _search(commands: Subparsers) -> None:
     where.add_argument("--images", metavar="DIR", help="embedded each time")
     where.add_argument("--index", metavar="INDEX", help="of `zerovl index`: nothing is embedded")
     search.add_argument("--top", type=int, default=10, metavar="K", help="default: 10")
-    search.add_argument("--out", type=file_to_write, metavar="FILE.png", help="also draw what was found")
+    search.add_argument("--out", type=file_of_kind(".png"), metavar="FILE.png", help="also draw what was found")
     search.add_argument("--exact", action="store_true", help=_EXACT)
 
 

@@ -58,6 +58,20 @@ def file_to_write(text: str) -> str:
     return text
 
 
+def file_of_kind(*suffixes: str) -> Callable[[str], str]:
+    """Return a check as `file_to_write` is, which also refuses a name that says another kind of file."""
+
+    def check(text: str) -> str:
+        file_to_write(text)
+        if Path(text).suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give a name that ends in {' or '.join(suffixes)}, which it will be"
+            )
+        return text
+
+    return check
+
+
 def load(arguments: argparse.Namespace) -> Params:
     """Return the checked parameters of the file that a command was given; raises `ZeroVLError`."""
     from zerovl import params_file

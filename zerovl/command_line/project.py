@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zerovl.command_line.parts import Subparsers, command, file_to_write, load, with_params
+from zerovl.command_line.parts import Subparsers, command, file_of_kind, file_to_write, load, with_params
 
 _PLAN_EXAMPLES = """\
 examples:
@@ -137,7 +137,7 @@ def _compare(commands: Subparsers) -> None:
     )
     compare.add_argument(
         "--out",
-        type=file_to_write,
+        type=file_of_kind(".html", ".htm"),
         default="reports/comparison.html",
         metavar="FILE.html",
         help="default: reports/comparison.html",
@@ -167,7 +167,7 @@ def _sweep(commands: Subparsers) -> None:
     sweep.add_argument("--seed", type=int, default=0, help="of the draw; default: 0")
     sweep.add_argument(
         "--out",
-        type=file_to_write,
+        type=file_of_kind(".html", ".htm"),
         default="reports/comparison.html",
         metavar="FILE.html",
         help="the page of the comparison",

@@ -6,7 +6,7 @@ from zerovl.data.batches.visits import NOUNS
 from zerovl.memory import MARGIN
 from zerovl.params import Params
 from zerovl.planning.plan import Plan, Speed
-from zerovl.text_format import duration, plural, size
+from zerovl.text_format import amount, duration, plural, size
 
 
 def show(params: Params, plan: Plan) -> str:
@@ -23,7 +23,7 @@ def _run_rows(params: Params, plan: Plan) -> list[tuple[str, str]]:
     steps = "not known" if plan.steps is None else f"{plan.steps:,} of {layout.batch:,} pairs"
     if plan.pairs:
         over = f"{plan.pairs:,} {NOUNS[train.epoch_of]}"
-        steps += f", {plan.pairs / layout.batch:,.1f} an epoch, {train.epochs:g} epochs over {over}"
+        steps += f", {plan.pairs / layout.batch:,.1f} an epoch, {amount(train.epochs, 'epoch')} over {over}"
     passes_of = "one pass"
     if train.step == "decoupled":
         passes_of = (

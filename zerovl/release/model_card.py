@@ -11,6 +11,7 @@ from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, further_evaluators, headline_block, metric_names, retrieval_blocks
 from zerovl.model.export_usage import USAGE
 from zerovl.params import ModelParams, Params, TrainParams
+from zerovl.text_format import amount
 
 _HEAD = """\
 ---
@@ -178,8 +179,9 @@ def _sample_line(count: int, metrics: Mapping[str, Any]) -> str:
 
 def _training(params: Params, summary: Mapping[str, Any]) -> str:
     train = params.train
+    epochs = amount(train.epochs, "epoch")
     lines = [
-        f"- {train.epochs:g} epochs of {train.epoch_of}, global batch {train.batch_size}, {train.sampling} sampling, "
+        f"- {epochs} of {train.epoch_of}, global batch {train.batch_size}, {train.sampling} sampling, "
         f"{train.step} step, mixup {train.mixup}, {train.precision}, seed {train.seed}",
         f"- AdamW, peak learning rate {train.lr:g}, weight decay {train.weight_decay:g}",
     ]

@@ -14,7 +14,7 @@ from typing import Any
 from zerovl.data.batches.visits import NOUNS
 from zerovl.evaluation.metrics import HEADLINE, more_than_chance
 from zerovl.params import Params, TrainParams, as_dict
-from zerovl.text_format import plural
+from zerovl.text_format import amount, plural
 from zerovl.training.periodic_evaluation import CHANCE, COLUMN, HIGH, LOW
 from zerovl.training.run_spec import RunSpec
 
@@ -35,7 +35,7 @@ def foreseen(params: Params, spec: RunSpec) -> list[str]:
     epochs = math.ceil(needed * train.batch_size / visits)
     start = "weights that are there" if from_weights else "random weights"
     return [
-        f"{plural(spec.steps, 'step')} ({visits:,} {NOUNS[train.epoch_of]} x {train.epochs:g} epochs / "
+        f"{plural(spec.steps, 'step')} ({visits:,} {NOUNS[train.epoch_of]} x {amount(train.epochs, 'epoch')} / "
         f"train.batch_size {train.batch_size}) from {start} are too few to learn; at least {needed} are needed. "
         f"Set train.epochs to {epochs} or more, or train.batch_size lower; {AUTO}"
     ]

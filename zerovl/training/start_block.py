@@ -22,7 +22,7 @@ from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import FineTuningParams, Params, Section, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.sizing.footprint import Footprint
-from zerovl.text_format import plural, size
+from zerovl.text_format import amount, plural, size
 from zerovl.training import fingerprint, streaming, valid_folds, valid_sets
 from zerovl.training.caption_lengths import describe_cut
 from zerovl.training.features import FeatureFolder
@@ -43,7 +43,7 @@ def start_block(
     else:
         device = f"CPU, {plural(torch.get_num_threads(), 'thread')} each"
     epoch_steps = max(1, sum(visits.values()) // train.batch_size)
-    epochs = f"{train.epochs:g} epochs over {sum(visits.values()):,} {NOUNS[train.epoch_of]}"
+    epochs = f"{amount(train.epochs, 'epoch')} over {sum(visits.values()):,} {NOUNS[train.epoch_of]}"
     text = model.architecture.text_config["model_type"]
     lines = [
         ("run", f"{spec.name}: {decision}"),
