@@ -148,31 +148,44 @@ def after_absent(registry: Registry, command: str) -> str:
     return str(error.value)
 
 
+class Script:
+    """A command of a hook that starts a process of its own, with lines of shell before and after."""
+
+    def __init__(self, folder: Path, before: str = "", after: str = "") -> None:
+        self.path, self._started = folder / "hook", folder / "started"
+        self.path.write_text(f"#!/bin/sh\n{before}\nsleep 300 & echo $! > {self._started}\n{after}\n")
+        self.path.chmod(0o755)
+
+    def tell(self) -> None:
+        hooks.Command(str(self.path)).tell("1", b"moved")
+
+    @property
+    def started(self) -> int:
+        """The number of the process that it started."""
+        return int(self._started.read_text())
+
+
 def test_a_command_is_over_when_its_own_process_is_whatever_it_leaves_running(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(hooks, "_COMMAND_SECONDS", 30.0)
-    script, left = tmp_path / "hook", tmp_path / "left"
-    script.write_text(f"#!/bin/sh\ncat > {tmp_path}/told\nsleep 300 & echo $! > {left}\n")
-    script.chmod(0o755)
-    hooks.Command(str(script)).tell("1", b"moved")
+    script = Script(tmp_path, before=f"cat > {tmp_path}/told")
+    script.tell()
     assert (tmp_path / "told").read_bytes() == b"moved"
-    assert psutil.pid_exists(int(left.read_text()))  # of its own will: it goes on
-    psutil.Process(int(left.read_text())).kill()
+    assert psutil.pid_exists(script.started)  # of its own will: it goes on
+    psutil.Process(script.started).kill()
 
 
 def test_a_command_that_does_not_end_is_killed_with_what_it_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(hooks, "_COMMAND_SECONDS", 1.0)
-    script, started = tmp_path / "hook", tmp_path / "started"
-    script.write_text(f"#!/bin/sh\nsleep 300 & echo $! > {started}\nwait\n")
-    script.chmod(0o755)
+    script = Script(tmp_path, after="wait")
     with pytest.raises(hooks.HookError, match="no end after 1 s"):
-        hooks.Command(str(script)).tell("1", b"moved")
+        script.tell()
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(started.read_text())).wait(30)
-    assert not psutil.pid_exists(int(started.read_text()))
+        psutil.Process(script.started).wait(30)
+    assert not psutil.pid_exists(script.started)
 
 
 @pytest.mark.parametrize(
