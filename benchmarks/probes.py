@@ -61,10 +61,10 @@ class Probes:
 
     def paper_augmented(self) -> Ints:
         its = self.settings.seed, self.views
-        return paper_probe.probe_by_views(self.features, self.labels, None, self.classes, *its).predicted
+        return paper_probe.probe_by_views(self.features, self.labels, None, *its).predicted
 
     def _of_features(self, fit: linear_probe.Fit) -> Ints:
-        return linear_probe.probe(self.features, self.labels, None, self.classes, self.settings.seed, fit).predicted
+        return linear_probe.probe(self.features, self.labels, None, self.settings.seed, fit).predicted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

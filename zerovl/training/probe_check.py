@@ -30,7 +30,6 @@ class LabelledPasses:
 class ProbeCheck:
     """What a probe of a set learns from, and how folds are drawn."""
 
-    classes: int
     training: LabelledPasses | None  # the set's own training split; None: folds of the set
     seed: int
 
@@ -56,5 +55,5 @@ class ProbeCheck:
         towers.alive()
         learned = None if training is None else (training[0].to(device), training[1])
         with torch.enable_grad():  # scores are made without
-            found = probe(features.to(device), labels, learned, self.classes, self.seed)
+            found = probe(features.to(device), labels, learned, self.seed)
         return 100.0 * float((found.predicted == labels).mean())

@@ -20,8 +20,7 @@ from zerovl.evaluation.classification.sets import (
     LabelledSet,
     place_of,
     read_set,
-    require_pictures,
-    require_two,
+    require_learnable,
 )
 from zerovl.evaluation.classification.templates import templates_of
 from zerovl.evaluation.classification.zero_shot import TOP1, accuracies, class_captions, class_means, hits_of
@@ -128,13 +127,9 @@ def _read_probe(
 ) -> ProbeCheck:
     """Read what a probe learns from; raises `ZeroVLError` where that is too little, as `zerovl evaluate` would."""
     training = _read_pictures(found.training, params, ranks) if found.training else None
-    origin, learned = place_of(settings), read.labels.tolist()
-    require_pictures(origin, found.classes, learned)
-    if training is not None:
-        origin, learned = f"{origin}, its train split", training.labels.tolist()
-        require_pictures(origin, found.classes, learned)
-    require_two(origin, found.classes, learned)
-    return ProbeCheck(len(found.classes), training, params.evaluate.seed)
+    learned = None if training is None else training.labels.tolist()
+    require_learnable(place_of(settings), found.classes, read.labels.tolist(), learned)
+    return ProbeCheck(training, params.evaluate.seed)
 
 
 def _is_probed(params: Params, settings: ClassificationParams, found: LabelledSet) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,6 +21,7 @@ from zerovl import log
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification import paper_probe
 from zerovl.evaluation.classification.linear_probe import probe
+from zerovl.evaluation.classification.zero_shot import TOP1
 from zerovl.evaluation.evaluators import EVALUATORS, evaluators_of
 from zerovl.evaluation.items import read_items
 from zerovl.evaluation.metrics import find, known_names
@@ -32,6 +34,7 @@ from zerovl.stages import evaluate
 from zerovl.workspace import Workspace
 
 CLASSES = ("red <b>", "green", "blue")
+UNSEEN = "never <i> seen"  # a class without a picture
 COLOURS = ((230, 10, 20), (20, 220, 10), (10, 30, 240))
 
 
@@ -58,6 +61,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict
     make_model(workspace, seed=1)
     write_drawn(workspace.root / "drawn")
     write_shards(workspace.root / "tars", ("test", "train"))
+    with open(workspace.root / "tars" / "classnames.txt", "a") as file:
+        file.write(f"{UNSEEN}\n")
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log.logger(), "warning", said.append)
@@ -102,6 +107,24 @@ def test_metrics_are_those_of_embedding_one_by_one(
     assert metrics["evaluators"]["tars"]["overall"]["top5_low"] <= metrics["evaluators"]["tars"]["overall"]["top5"]
 
 
+def test_a_class_without_a_picture_is_a_candidate_and_said(
+    evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
+) -> None:
+    workspace, metrics, details, said = evaluated
+    block = metrics["evaluators"]["tars"]["overall"]
+    assert (block["classes"], block["chance_top1"]) == (8, 12.5)
+    shares = {row["class"]: row[TOP1] for row in details["tars"]["classes"]}
+    assert len(shares) == 7
+    assert block["mean_class"] == pytest.approx(fmean(shares.values()), abs=1e-2)
+    assert details["tars"]["without_pictures"] == [UNSEEN]
+    sentence = f"1 class has no picture that can be read ({UNSEEN}): pictures may still be taken for it"
+    assert f"tars: {sentence}" in said
+    assert escape(sentence) in workspace.evaluation_page.read_text()
+    card = model_card.render(with_sets(workspace.root), metrics, {}, {}, usage="", details=details)
+    assert r"(never \<i\> seen): pictures may still be taken for it" in card
+    assert "without_pictures" not in details["drawn"]
+
+
 def test_page_terminal_card_and_provenance_have_it(
     evaluated: tuple[Workspace, dict[str, Any], dict[str, Any], str],
 ) -> None:
@@ -135,7 +158,7 @@ def test_what_is_kept_of_each_picture_gives_the_metrics(
             for row in its:
                 groups.setdefault(row["group"], []).append(row["hits"])
             assert 100 * fmean(map(fmean, groups.values())) == pytest.approx(block[metric], abs=1e-3)
-            assert len(groups) == (block["classes"] if metric == "mean_class" else 1)
+            assert len(groups) == ({"drawn": 3, "tars": 7}[name] if metric == "mean_class" else 1)
     first = hashlib.sha256((workspace.root / "drawn" / "blue" / "0.png").read_bytes()).hexdigest()[:16]
     assert first in {row["item"] for row in rows}
 
@@ -155,7 +178,7 @@ def test_a_linear_probe_learns_from_the_set_s_own_split(
     order = np.concatenate([np.arange(0, 21, 2), np.arange(1, 21, 2)])
     pixels = torch.stack([model.transform(decode_rgb(pictures[row])) for row in order])
     its = torch.cat([model.tower_features(part) for part in pixels.split(8)]), order % 7
-    found = probe(its[0], its[1], its, 7, seed=0)
+    found = probe(its[0], its[1], its, seed=0)
     assert block["probe_top1"] == pytest.approx(100 * (found.predicted == its[1]).mean(), abs=1e-3)
     assert details["tars"]["linear_probe"]["penalties"] == list(found.penalties)
     assert block["probe_top1_low"] <= block["probe_top1"] <= block["probe_top1_high"]
@@ -203,10 +226,12 @@ def test_a_class_of_one_picture_is_refused_where_a_layer_is_to_learn(tmp_path: P
 
 
 def test_a_set_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
-    write_drawn(tmp_path / "drawn")
-    (tmp_path / "drawn" / "yellow").mkdir()
-    with pytest.raises(ZeroVLError, match="class 'yellow' has no picture"):
+    (tmp_path / "drawn" / "yellow").mkdir(parents=True)
+    (tmp_path / "drawn" / "black").mkdir()
+    with pytest.raises(ZeroVLError, match="drawn: no class has a picture that can be read"):
         evaluators_of(with_sets(tmp_path).evaluate)
+    write_drawn(tmp_path / "drawn")
+    write_shards(tmp_path / "tars", ("test", "train"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EVALUATORS, "drawn", EVALUATORS["retrieval"])
         with pytest.raises(ZeroVLError, match="drawn is the name of another evaluator"):

@@ -13,7 +13,13 @@ from tests.support.fake_world import FakeEncoder, caption, png
 from tests.support.labelled_sets import COLOURS, folder_name, shade, write_folder, write_shards, write_tar
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.encoding import encode_pictures
-from zerovl.evaluation.classification.sets import LabelledSet, read_set, read_templates
+from zerovl.evaluation.classification.sets import (
+    LabelledSet,
+    read_set,
+    read_templates,
+    require_learnable,
+    without_pictures,
+)
 from zerovl.params import ClassificationParams
 from zerovl.params_file import from_recipe
 
@@ -79,6 +85,33 @@ def test_a_header_in_capitals_is_that_header(tmp_path: Path) -> None:
     assert [(each.name, found.classes[each.label]) for each in found.pictures] == [("a.png", "x"), ("b.png", "y")]
 
 
+def test_a_class_without_a_picture_is_a_candidate_in_every_layout(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folders")
+    (tmp_path / "folders" / "nothing_here").mkdir()
+    (tmp_path / "set.csv").write_text("image,class\na.png,x\nb.png,y\n")
+    (tmp_path / "names.txt").write_text("x\ny\nz\n")
+    write_shards(tmp_path / "tars")
+    with open(tmp_path / "tars" / "classnames.txt", "a") as file:
+        file.write("another\n")
+    for found, name in (
+        (read("folder", tmp_path / "folders"), "nothing here"),
+        (read("csv", tmp_path / "set.csv", classnames=str(tmp_path / "names.txt")), "z"),
+        (read("shards", tmp_path / "tars"), "another"),
+    ):
+        assert name in found.classes
+        assert without_pictures(found.classes, [its.label for its in found.pictures]) == [name]
+
+
+def test_what_a_layer_cannot_learn_is_named() -> None:
+    classes = ("a", "b", "c", "d")
+    require_learnable("set", classes, [0, 0, 2, 2], None)  # of b and d there is nothing to ask either
+    require_learnable("set", classes, [0, 2], [0, 0, 2, 2, 3, 3])
+    with pytest.raises(ZeroVLError, match=r"class 'b' \(and 1 other classes\) has pictures in test and none .* train"):
+        require_learnable("set", classes, [0, 1, 3], [0, 0])
+    with pytest.raises(ZeroVLError, match="set, its train split: class 'c' has 1 picture"):
+        require_learnable("set", classes, [0, 2], [0, 0, 2])
+
+
 def test_empty_lines_between_templates_are_none(tmp_path: Path) -> None:
     path = tmp_path / "templates.txt"
     path.write_text("a photo of a {}.\r\n\r\n a drawing of a {}.\n\n")
@@ -88,16 +121,17 @@ def test_empty_lines_between_templates_are_none(tmp_path: Path) -> None:
         read_templates(path)
 
 
-def empty_class(folder: Path) -> None:
-    (folder / "nothing_here").mkdir()
-
-
 def too_few_names(folder: Path) -> None:
     (folder / "classnames.txt").write_text("one\ntwo\n")
 
 
 def empty_line(folder: Path) -> None:
     (folder / "classnames.txt").write_text("one\n\ntwo\n")
+
+
+def no_picture(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.unlink()
 
 
 def only_one(folder: Path) -> None:
@@ -110,7 +144,7 @@ def only_one(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (empty_class, "class 'nothing here' has no picture"),
+        (no_picture, "set: no class has a picture that can be read"),
         (too_few_names, "7 folders and 2 names of classes"),
         (empty_line, "classnames.txt: line 2 is empty"),
         (only_one, "1 classes, at least 2"),
@@ -129,7 +163,7 @@ def test_a_folder_that_cannot_be_used_is_named(spoil: Callable[[Path], None], wo
         ("image,class\na.png,x\n../b.png,y\n", "line 3: file name '../b.png' leaves its folder"),
         ("image,class\na.png,\n", "line 2: no class"),
         ("image,class\na.png,x\nb.png,wrong\n", "line 3: class 'wrong' is not one of the 3 names"),
-        ("image,class\na.png,x\nb.png,y\n", "class 'z' has no picture"),
+        ("image,class\n", "no class has a picture that can be read"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_named(text: str, words: str, tmp_path: Path) -> None:

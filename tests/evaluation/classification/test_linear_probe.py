@@ -81,20 +81,32 @@ def test_folds_are_even_in_every_class_and_depend_on_the_seed_alone() -> None:
 def test_every_picture_is_classified_by_a_layer_that_never_saw_it() -> None:
     """Of noise a layer gives back every label that it saw, and guesses those that it did not."""
     clear, labels = drawn(50, 16, classes=5, noise=0.2)
-    found = probe(clear.float(), labels, None, 5, seed=0)
+    found = probe(clear.float(), labels, None, seed=0)
     assert (found.predicted == labels).all()
     assert len(found.penalties) == 5
     noise = torch.randn(50, 200, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     *_, layer = fit_path(noise, torch.from_numpy(labels), 5, PENALTIES[:3])
     assert (layer.logits(noise).argmax(1).numpy() == labels).all()
-    assert (probe(noise.float(), labels, None, 5, seed=0).predicted == labels).mean() < 0.5
+    assert (probe(noise.float(), labels, None, seed=0).predicted == labels).mean() < 0.5
 
 
 def test_with_a_training_split_the_scored_labels_are_not_looked_at() -> None:
     features, labels = drawn(60, 12, classes=3, noise=1.0)
     training = features[:40].float(), labels[:40]
-    found = probe(features[40:].float(), labels[40:], training, 3, seed=0)
-    other = probe(features[40:].float(), (labels[40:] + 1) % 3, training, 3, seed=0)
+    found = probe(features[40:].float(), labels[40:], training, seed=0)
+    other = probe(features[40:].float(), (labels[40:] + 1) % 3, training, seed=0)
     assert np.array_equal(found.predicted, other.predicted)
     assert len(found.penalties) == 1
     assert (found.predicted == labels[40:]).mean() > 0.6
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_classes_without_a_picture_change_nothing(split: bool) -> None:
+    """Numbers of classes with gaps between them are the same three classes."""
+    features, labels = drawn(60, 12, classes=3, noise=1.0)
+    spread = np.array([1, 4, 9])[labels]
+    found, gaps = (
+        probe(features.float(), its, (features.float(), its) if split else None, seed=0) for its in (labels, spread)
+    )
+    assert np.array_equal(gaps.predicted, np.array([1, 4, 9])[found.predicted])
+    assert gaps.penalties == found.penalties

@@ -117,7 +117,7 @@ def test_views_that_never_change_give_the_layers_of_features_that_are_computed_o
     monkeypatch.setattr(paper_probe, "BATCH", 16)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(60, 5, generator=generator)
-    labels = (features[:, 0] + 0.5 * torch.randn(60, generator=generator) > 0).long().numpy()
+    labels = 2 * (features[:, 0] + 0.5 * torch.randn(60, generator=generator) > 0).long().numpy()  # class 1 is empty
     training = (features[:40] + 0.1, labels[:40]) if split else None
     learned = features if training is None else training[0]
     asked: list[int] = []
@@ -126,8 +126,8 @@ def test_views_that_never_change_give_the_layers_of_features_that_are_computed_o
         asked.append(epoch)
         return learned
 
-    shown = paper_probe.probe_by_views(features, labels, training, 2, 3, views)
-    once = linear_probe.probe(features, labels, training, 2, 3, paper_probe.fit)
+    shown = paper_probe.probe_by_views(features, labels, training, 3, views)
+    once = linear_probe.probe(features, labels, training, 3, paper_probe.fit)
     assert shown.predicted.tolist() == once.predicted.tolist()
     assert shown.penalties == once.penalties
     assert 0.6 < (shown.predicted == labels).mean() < 1  # some are hard, so that agreeing says something

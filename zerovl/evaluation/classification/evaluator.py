@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zerovl.evaluation import empty_classes
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
 from zerovl.evaluation.classification.measures import MEASURES, Labelled, Subject
@@ -22,8 +23,9 @@ from zerovl.evaluation.classification.sets import (
     LabelledSet,
     place_of,
     read_set,
-    require_pictures,
-    require_two,
+    require_any,
+    require_learnable,
+    without_pictures,
 )
 from zerovl.evaluation.classification.templates import templates_of
 from zerovl.evaluation.classification.views import AugmentedViews
@@ -50,7 +52,7 @@ class Classification:
         """List the set; raises `ZeroVLError` where it cannot be used."""
         found = read_set(settings)
         if _PROBES & set(settings.measures) and not found.training:
-            require_two(place_of(settings), found.classes, [labelled.label for labelled in found.pictures])
+            require_learnable(place_of(settings), found.classes, [its.label for its in found.pictures], None)
         return cls(settings, found)
 
     @property
@@ -62,11 +64,14 @@ class Classification:
         """Return what `measures` of the set's settings give, chance, and how many pictures and classes there are.
 
         Raises:
-            ZeroVLError: none of the pictures of a class can be read, or too few to learn from.
+            ZeroVLError: none of the pictures can be read, or too few of a class to learn from.
         """
         classes = self.found.classes
         encoded, pictures = self._encoded(evaluation, self.found.pictures)
-        require_pictures(place_of(self.settings), classes, pictures.labels.tolist())
+        require_any(place_of(self.settings), pictures.labels)
+        empty = without_pictures(classes, pictures.labels.tolist())
+        if empty and evaluation.ranks.is_first:
+            logger().warning(f"{self.name}: {empty_classes.sentence(empty)}")
         templates = templates_of(self.settings.templates, self.found.templates)
         models = evaluation.model, evaluation.untrained
         learned, training = self._training(evaluation, pictures)
@@ -83,6 +88,8 @@ class Classification:
         }
         broken = [(self.found.pictures[row].name, reason) for row, reason in encoded.broken[:_KEPT]]
         details: dict[str, Any] = {"digest": self._digest(encoded, learned)}
+        if empty:
+            details[empty_classes.KEY] = empty
         for its in measured:
             details |= its.details
         details["broken"] = [{"picture": name, "reason": reason} for name, reason in broken]
@@ -95,13 +102,12 @@ class Classification:
         """Return the set's own training split where a probe learns from it, else None."""
         if not _PROBES & set(self.settings.measures):
             return None, None
+        asked = place_of(self.settings), self.found.classes, pictures.labels.tolist()
         if not self.found.training:
-            require_two(place_of(self.settings), self.found.classes, pictures.labels.tolist())
+            require_learnable(*asked, None)
             return None, None
         encoded, training = self._encoded(evaluation, self.found.training)
-        origin, labels = f"{place_of(self.settings)}, its train split", training.labels.tolist()
-        require_pictures(origin, self.found.classes, labels)
-        require_two(origin, self.found.classes, labels)
+        require_learnable(*asked, training.labels.tolist())
         return encoded, training
 
     def _encoded(self, evaluation: Evaluation, pictures: Sequence[LabelledPicture]) -> tuple[EncodedPictures, Labelled]:

@@ -86,23 +86,24 @@ class Probed:
     penalties: tuple[float, ...]  # that were chosen, one a layer
 
 
-def probe(
-    features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, classes: int, seed: int, fit: Fit = fit
-) -> Probed:
+def probe(features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, seed: int, fit: Fit = fit) -> Probed:
     """Classify features (n, w) by layers fitted to `training`, or where there is none to the other folds of their own.
+
+    Layers know the classes that they learn from: the bias of one without a picture would have no best value.
 
     Args:
         features: of the pictures that are scored.
         labels: (n,) their classes.
         training: features and labels of a split to train on.
-        classes: how many there are.
         seed: of the folds, and of what `fit` draws.
         fit: how a layer is fitted.
     """
-    features, targets = features.double(), torch.from_numpy(labels).to(features.device)
+    features = features.double()
+    known, numbers = np.unique(labels if training is None else training[1], return_inverse=True)
+    targets, classes = torch.from_numpy(numbers).to(features.device), len(known)
     if training is not None:
-        layer = fit(training[0].double(), torch.from_numpy(training[1]).to(features.device), classes, seed)
-        return Probed(layer.logits(features).argmax(1).cpu().numpy(), (layer.penalty,))
+        layer = fit(training[0].double(), targets, classes, seed)
+        return Probed(known[layer.logits(features).argmax(1).cpu().numpy()], (layer.penalty,))
     guesses, chosen = np.empty(len(labels), np.int64), []
     folds = folds_of(labels, FOLDS, seed)
     for fold in range(FOLDS):
@@ -110,7 +111,7 @@ def probe(
         layer = fit(features[seen], targets[seen], classes, seed + 1)
         guesses[folds == fold] = layer.logits(features[~seen]).argmax(1).cpu().numpy()
         chosen.append(layer.penalty)
-    return Probed(guesses, tuple(chosen))
+    return Probed(known[guesses], tuple(chosen))
 
 
 def folds_of(labels: Ints, folds: int, seed: int) -> Ints:

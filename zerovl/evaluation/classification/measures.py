@@ -130,10 +130,10 @@ def by_papers_recipe_augmented(subject: Subject) -> Measured:
             subject.views(epoch)  # this rank's share of them
         return Measured({}, {})
     pictures, training, seed = subject.pictures, subject.training, subject.settings.seed
-    device, classes = subject.model.device, len(subject.classes)
+    device = subject.model.device
     learned = None if training is None else (training.trained.to(device), training.labels)
     features = pictures.trained.to(device)
-    found = paper_probe.probe_by_views(features, pictures.labels, learned, classes, seed, subject.views)
+    found = paper_probe.probe_by_views(features, pictures.labels, learned, seed, subject.views)
     score, figures = _of_probe("paper_probe_augmented_top1", subject, found)
     details = {"paper_probe_augmented": {"trained_on": _trained_on(subject)}}
     return Measured({"paper_probe_augmented_top1": score}, details, [figures])
@@ -151,8 +151,7 @@ def _probed(subject: Subject, features: torch.Tensor, of_training: torch.Tensor 
     """What layers say of features (n, w), learned from a training split's or from the other folds."""
     device, training = subject.model.device, subject.training
     learned = None if training is None or of_training is None else (of_training.to(device), training.labels)
-    labels, classes = subject.pictures.labels, len(subject.classes)
-    return probe(features.to(device), labels, learned, classes, subject.settings.seed, fit)
+    return probe(features.to(device), subject.pictures.labels, learned, subject.settings.seed, fit)
 
 
 def _figures(pictures: Labelled, hits: Mapping[str, Floats]) -> list[Figures]:
@@ -189,11 +188,12 @@ def _score(interval: Interval) -> Score:
 
 
 def _class_rows(classes: Sequence[str], shares: Floats, labels: Ints) -> list[dict[str, Any]]:
-    """Accuracy of each class, the lowest first."""
+    """Accuracy of each class that has pictures, the lowest first."""
     counts = np.bincount(labels, minlength=len(classes))
     rows = [
         {"class": name, TOP1: round(float(share), 2), "pictures": int(count)}
         for name, share, count in zip(classes, shares, counts, strict=True)
+        if count
     ]
     return sorted(rows, key=lambda row: (row[TOP1], row["class"]))
 

@@ -87,7 +87,7 @@ def fit(features: Tensor, labels: Tensor, classes: int, seed: int) -> Layer:
 
 
 def probe_by_views(
-    features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, classes: int, seed: int, views: Views
+    features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, seed: int, views: Views
 ) -> Probed:
     """Classify features (n, w) as `linear_probe.probe` does, by layers that learn from a new view each epoch.
 
@@ -95,7 +95,6 @@ def probe_by_views(
         features: of the pictures that are scored.
         labels: (n,) their classes.
         training: features and labels of a split to train on; None: the other folds.
-        classes: how many there are.
         seed: of the folds and of the layers.
         views: features of the training pictures in an epoch, asked for once an epoch. Folds share them.
     """
@@ -107,8 +106,9 @@ def probe_by_views(
         learned, of_learned, first = training[0], training[1], seed
         scored = [torch.ones(len(labels), dtype=torch.bool, device=features.device)]
         seen = [torch.ones(len(of_learned), dtype=torch.bool, device=features.device)]
-    targets = torch.from_numpy(of_learned).to(features.device)
-    learning = [LayerInTraining(learned[rows].double(), classes, first) for rows in seen]
+    known, numbers = np.unique(of_learned, return_inverse=True)
+    targets = torch.from_numpy(numbers).to(features.device)
+    learning = [LayerInTraining(learned[rows].double(), len(known), first) for rows in seen]
     for epoch in tqdm(range(EPOCHS), desc="probe by views", unit="epoch", leave=False):
         shown = views(epoch).to(features.device)  # (n, w)
         for its, rows in zip(learning, seen, strict=True):
@@ -116,7 +116,7 @@ def probe_by_views(
     guesses = np.empty(len(labels), np.int64)
     for its, rows in zip(learning, scored, strict=True):
         guesses[rows.cpu().numpy()] = its.layer().logits(features[rows].double()).argmax(1).cpu().numpy()
-    return Probed(guesses, tuple(0.0 for _ in learning))
+    return Probed(known[guesses], tuple(0.0 for _ in learning))
 
 
 def _batches(x: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

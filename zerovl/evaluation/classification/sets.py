@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def read_set(its: ClassificationParams) -> LabelledSet:
     """List a set.
 
     Raises:
-        ZeroVLError: a file or folder is missing or cannot be read, a class is unknown or has no picture, or names and
-            classes are not equally many.
+        ZeroVLError: a file or folder is missing or cannot be read, a class is unknown, none has a picture, or names
+            and classes are not equally many.
     """
     given = read_names(Path(its.classnames)) if its.classnames else ()
     if its.folder:
@@ -182,24 +182,50 @@ def _pictures_of(folder: Path, split: str, classes: int) -> tuple[LabelledPictur
 def _checked(origin: str, found: LabelledSet) -> LabelledSet:
     if len(found.classes) < FEWEST:
         raise ZeroVLError(f"{origin}: {len(found.classes)} classes, at least {FEWEST} are needed to tell them apart")
-    require_pictures(origin, found.classes, [picture.label for picture in found.pictures])
+    require_any(origin, found.pictures)
     return found
 
 
-def require_pictures(origin: str, classes: Sequence[str], labels: Iterable[int]) -> None:
-    """Raise `ZeroVLError` naming the first class that no label (N,) is of."""
-    if empty := sorted(set(range(len(classes))) - set(labels)):
-        more = f" (and {len(empty) - 1} other classes)" if len(empty) > 1 else ""
+def require_any(origin: str, pictures: Sized) -> None:
+    """Raise `ZeroVLError` where there are no pictures, or no labels of some that can be read."""
+    if not len(pictures):
+        raise ZeroVLError(f"{origin}: no class has a picture that can be read; give a set with pictures")
+
+
+def without_pictures(classes: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """Return the classes that no label (N,) is of: candidates all the same, as the literature has them."""
+    having = set(labels)
+    return [name for number, name in enumerate(classes) if number not in having]
+
+
+def require_learnable(
+    origin: str, classes: Sequence[str], scored: Sequence[int], learned: Sequence[int] | None
+) -> None:
+    """Raise `ZeroVLError` naming a class that a layer is asked for and cannot learn.
+
+    Args:
+        origin: the set.
+        classes: their names.
+        scored: (N,) labels of the pictures that are classified.
+        learned: labels of a training split, None where a layer learns from the others of `scored`.
+    """
+    if learned is None:
+        _require_two(origin, classes, scored)
+        return
+    if strange := sorted(set(scored) - set(learned)):
+        more = f" (and {len(strange) - 1} other classes)" if len(strange) > 1 else ""
         raise ZeroVLError(
-            f"{origin}: class {classes[empty[0]]!r}{more} has no picture that can be read; add one or leave it out"
+            f"{origin}: class {classes[strange[0]]!r}{more} has pictures in test and none that can be read in train, "
+            "so a linear probe cannot know it; add some to train, or take the probe out of measures"
         )
+    _require_two(f"{origin}, its train split", classes, learned)
 
 
-def require_two(origin: str, classes: Sequence[str], labels: Sequence[int]) -> None:
+def _require_two(origin: str, classes: Sequence[str], labels: Sequence[int]) -> None:
     """Raise `ZeroVLError` naming a class of one picture, where a layer is to learn from the others of a class."""
     counts = Counter(labels)
     if single := [name for number, name in enumerate(classes) if counts[number] == 1]:
         raise ZeroVLError(
             f"{origin}: class {single[0]!r} has 1 picture, and a linear probe learns from the others of its "
-            "class; give it more, leave it out, or take the probe out of measures"
+            "class; give it more, or take the probe out of measures"
         )
