@@ -107,6 +107,30 @@ def test_only_requests_that_name_this_server_are_answered(client: TestClient, ho
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # a program
+        ({"Origin": "http://127.0.0.1:8000"}, 200),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        (
+            {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+            403,
+        ),  # a form
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),  # a link
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),  # typed
+        ({"Origin": "https://hub.example", "Sec-Fetch-Site": "same-origin"}, 200),  # a proxy that changes Host
+    ],
+)
+def test_pages_of_others_ask_in_vain(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert client.get("/api/some", headers=headers).status_code == status
+    assert client.post("/api/search", content=png((100, 100, 100)), headers=headers).status_code == status
+
+
 def test_names_that_are_given_are_served_too() -> None:
     guard = Guard(lambda scope, receive, send: None, ["Gallery.example"])  # type: ignore[arg-type, return-value]
     assert guard.serves("gallery.example:80")

@@ -1,13 +1,14 @@
-"""What every request passes: it must name this server, and every answer forbids other pages to use it.
+"""What every request passes: it must name this server and come from its own page; answers forbid others to use them.
 
 A page elsewhere can point a name of its own at 127.0.0.1 and then read what is served there (DNS rebinding). So a
-request must ask for `localhost`, for an address, or for a name that this server was given.
+request must ask for `localhost`, for an address, or for a name that this server was given. And a page elsewhere can
+send pictures and questions here, whose answers it cannot read: they are refused before anything is computed.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,13 +50,23 @@ class Guard:
                 ]
             await send(message)
 
-        if scope["type"] == "http" and not self.serves(_host(scope)):
-            text = b"This server is not known by that name; open it as http://127.0.0.1 with its port.\n"
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
-            await send_with_headers({"type": "http.response.start", "status": 421, "headers": headers})
-            await send({"type": "http.response.body", "body": text})
+        refused = self._refusal(scope) if scope["type"] == "http" else None
+        if refused is None:
+            await self._app(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        status, text = refused
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        await send_with_headers({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
+        """Return status and text for a request that is not answered; None for one that is."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if not self.serves(headers.get(b"host", "")):
+            return 421, b"This server is not known by that name; open it as http://127.0.0.1 with its port.\n"
+        if is_of_another_page(headers):
+            return 403, b"This request comes from a page of another site; use the page that this server has.\n"
+        return None
 
     def serves(self, host: str) -> bool:
         """Return whether a Host header names this server."""
@@ -72,5 +83,14 @@ class Guard:
         return True
 
 
-def _host(scope: Scope) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+def is_of_another_page(headers: Mapping[bytes, str]) -> bool:
+    """Return whether a browser sends a request for a page of another site; following a link to here is none.
+
+    No page can set these headers. A proxy may change Host and leave Origin, so what the browser says of both comes
+    first; programs send neither.
+    """
+    if site := headers.get(b"sec-fetch-site"):
+        is_link = headers.get(b"sec-fetch-mode") == "navigate" and b"origin" not in headers
+        return site in ("cross-site", "same-site") and not is_link
+    origin = headers.get(b"origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != headers.get(b"host", "").lower()
