@@ -37,14 +37,16 @@ class InferenceTextTower(nn.Module):
 
     def __init__(self, tower: NumpyTextTower) -> None:
         super().__init__()
-        self._family, self._config = tower.family, tower.config
+        self._tower = tower
+        self._owners: list[tuple[str, nn.Module, str]] = []  # of each weight; itself may be put in anew, as by `to`
         for name, shape in tower.shapes().items():
-            _register(self, name.split("."), nn.Parameter(torch.empty(shape)))
+            module, own_name = _register(self, name.split("."), nn.Parameter(torch.empty(shape)))
+            self._owners.append((name, module, own_name))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Output:
         """Turn token ids and mask (m, L) into last hidden states."""
-        family, config = self._family, self._config
-        weights = dict(self.named_parameters())
+        family, config = self._tower.family, self._tower.config
+        weights = {name: getattr(module, own_name) for name, module, own_name in self._owners}
         if family.row is families.filled:
             input_ids, sight = _filled(input_ids, attention_mask, config), Sight()
         else:
@@ -54,14 +56,7 @@ class InferenceTextTower(nn.Module):
             hidden = hidden + weights[f"{family.kind}.weight"][0]
         places = _PLACES[family.place](input_ids, config)
         hidden = hidden + functional.embedding(places, weights[f"{family.places}.weight"])
-        layers = TorchLayers(
-            weights,
-            family.names,
-            config["num_hidden_layers"],
-            config["num_attention_heads"],
-            config["layer_norm_eps"],
-            ACTIVATIONS[config["hidden_act"]],
-        )
+        layers = self._tower.layers(TorchLayers, weights, ACTIVATIONS)
         return Output(_RUNS[family.run](layers, hidden, sight))
 
 
@@ -71,15 +66,15 @@ def inference_text_tower(architecture: Architecture) -> InferenceTextTower | Non
     return None if tower is None else InferenceTextTower(tower)
 
 
-def _register(module: nn.Module, path: list[str], parameter: nn.Parameter) -> None:
-    """Put a parameter below a module, at a path of names."""
+def _register(module: nn.Module, path: list[str], parameter: nn.Parameter) -> tuple[nn.Module, str]:
+    """Put a parameter below a module, at a path of names; returns the module that has it, and its name there."""
     first, *rest = path
     if not rest:
         module.register_parameter(first, parameter)
-        return
+        return module, first
     if first not in module._modules:
         module.add_module(first, nn.Module())
-    _register(module.get_submodule(first), rest, parameter)
+    return _register(module.get_submodule(first), rest, parameter)
 
 
 def _filled(input_ids: Tensor, attention_mask: Tensor, config: families.Config) -> Tensor:

@@ -7,17 +7,22 @@ Shapes: `L` tokens, `w` width of the tower.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from zerovl.model.architecture import Architecture
 from zerovl.model.numpy_families import FAMILIES, Config, Family, Weights
-from zerovl.model.numpy_layers import ACTIVATIONS, Floats, Layers
+from zerovl.model.numpy_layers import ACTIVATIONS, Floats, Layers, Names
 from zerovl.model.text import Ids
 
 Shapes = dict[str, tuple[int, ...]]
+_Weights = TypeVar("_Weights")
+_Activation = TypeVar("_Activation")
+_Layers = TypeVar("_Layers")
+LayersOf = Callable[[_Weights, Names, int, int, float, _Activation], _Layers]
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,33 @@ class NumpyTextTower:
         }
         return {**own, **self.family.tables}
 
+    def layers(
+        self, kind: LayersOf[_Weights, _Activation, _Layers], weights: _Weights, activations: Mapping[str, _Activation]
+    ) -> _Layers:
+        """Return the layers of the tower, of a kind that computes with NumPy or with torch.
+
+        Args:
+            kind: `numpy_layers.Layers`, or what stands for it.
+            weights: by the names of `shapes`.
+            activations: by `hidden_act`.
+        """
+        config = self.config
+        return kind(
+            weights,
+            self.family.names,
+            config["num_hidden_layers"],
+            config["num_attention_heads"],
+            config["layer_norm_eps"],
+            activations[config["hidden_act"]],
+        )
+
     def hidden(self, weights: Weights, ids: Ids) -> Floats:
         """Turn the token ids of one caption (L,), none of them padding, into last hidden states.
 
         These are (L, w); of a family that fills its rows, one for each place.
         """
         family, config = self.family, self.config
-        layers = Layers(
-            weights,
-            family.names,
-            config["num_hidden_layers"],
-            config["num_attention_heads"],
-            config["layer_norm_eps"],
-            ACTIVATIONS[config["hidden_act"]],
-        )
+        layers = self.layers(Layers, weights, ACTIVATIONS)
         row = family.row(ids, config)
         embedded = weights[f"{family.words}.weight"][row]  # (L, w)
         if family.kind is not None:
