@@ -8,19 +8,19 @@ moves into the last norm before it (`projection_bias`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, PreTrainedConfig, SiglipModel
+from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedConfig, SiglipModel
 
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json
+from zerovl.interop import clip_pictures
 from zerovl.interop.base import Sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.projection_bias import moved_before
+from zerovl.log import logger
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import l2_normalise
 from zerovl.model.text_towers import no_load_report
@@ -32,8 +32,12 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }  # of transformers and of timm
-# timm's ViT that has the norms and the pooling of each, with the epsilon of its norms; the rest are options.
-_TIMM = {"clip": ("vit_base_patch16_clip_224", 1e-5), "siglip": ("vit_base_patch16_siglip_224", 1e-6)}
+# timm's ViTs by the epsilon of their norms, which is no option; each has the parts of one family, the rest are options.
+_TIMM = {1e-5: ("vit_base_patch16_clip_224", "clip"), 1e-6: ("vit_base_patch16_siglip_224", "siglip")}
+_PARTS: dict[str, dict[str, Any]] = {
+    "clip": {"class_token": True, "global_pool": "token", "pre_norm": True},
+    "siglip": {"class_token": False, "global_pool": "map", "pre_norm": False},
+}
 # Parts of a block, and of the pooling head of SigLIP, by the names of transformers and of timm.
 BLOCK = {
     "layer_norm1": "norm1",
@@ -43,15 +47,14 @@ BLOCK = {
     "mlp.fc2": "mlp.fc2",
 }
 HEAD = {"attention.out_proj": "proj", "layernorm": "norm", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def read(folder: Path) -> Imported:
     """Return the model of a folder; raises `ZeroVLError` for what has no counterpart and for weights that miss some."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     family, vision, text = config.model_type, config.vision_config, config.text_config
-    _check(vision, family, str(folder / "config.json"))
-    theirs = _load(folder, family)
+    _check(vision, str(folder / "config.json"))
+    theirs = load(folder, MODELS[family])
     width = vision.hidden_size
     weights = {f"image_tower.{name}": tensor for name, tensor in image_tower(theirs.vision_model).items()}
     hidden = {name: tensor for name, tensor in theirs.text_model.state_dict().items() if not name.startswith("head.")}
@@ -68,8 +71,8 @@ def read(folder: Path) -> Imported:
     weights |= {f"text_tower.{name}": tensor for name, tensor in hidden.items()}
     weights["temperature"] = (-theirs.logit_scale.detach().reshape(())).exp()
     architecture = Architecture(
-        image_tower=_TIMM[family][0],
-        image_options=_options(vision),
+        image_tower=_TIMM[vision.layer_norm_eps][0],
+        image_options=_options(vision, family),
         text_config=text.to_dict(),
         embed_dim=weights["text_projection.weight"].shape[0],
         temperature=float(weights["temperature"]),
@@ -121,24 +124,25 @@ def _pooling_head(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _check(vision: PreTrainedConfig, family: str, origin: str) -> None:
-    epsilon = _TIMM[family][1]
+def _check(vision: PreTrainedConfig, origin: str) -> None:
     sizes = (vision.image_size, vision.patch_size)
     if vision.hidden_act not in _ACTIVATIONS:
         raise ZeroVLError(f"{origin}: hidden_act {vision.hidden_act!r} is not one of {', '.join(_ACTIVATIONS)}")
-    if vision.layer_norm_eps != epsilon:
+    if vision.layer_norm_eps not in _TIMM:
+        known = " or ".join(f"{epsilon:g}" for epsilon in _TIMM)
         raise ZeroVLError(
-            f"{origin}: layer_norm_eps of vision_config is {vision.layer_norm_eps}; timm's tower has {epsilon}"
+            f"{origin}: layer_norm_eps of vision_config is {vision.layer_norm_eps}; timm's towers have {known}, and no "
+            "other is read"
         )
     if not all(isinstance(size, int) for size in sizes) or not getattr(vision, "vision_use_head", True):
         raise ZeroVLError(f"{origin}: vision_config is not of square pictures with a pooling head; {sizes}")
 
 
-def _load(folder: Path, family: str) -> Any:
-    """The model in transformers; a weight that is missing there would be random, and is an error."""
+def load(folder: Path, kind: Any) -> Any:
+    """Return a model of a kind of transformers; a weight that is missing there would be random: a `ZeroVLError`."""
     try:
         with no_load_report():
-            model, report = MODELS[family].from_pretrained(
+            model, report = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, RuntimeError) as error:
@@ -152,7 +156,7 @@ def _load(folder: Path, family: str) -> Any:
     return model.eval()
 
 
-def _options(vision: PreTrainedConfig) -> dict[str, Any]:
+def _options(vision: PreTrainedConfig, family: str) -> dict[str, Any]:
     width, inner = vision.hidden_size, vision.intermediate_size
     ratio = inner / width
     return {
@@ -163,56 +167,28 @@ def _options(vision: PreTrainedConfig) -> dict[str, Any]:
         "num_heads": vision.num_attention_heads,
         "mlp_ratio": ratio if int(width * ratio) == inner else (inner + 0.5) / width,  # timm rounds down
         "act_layer": _ACTIVATIONS[vision.hidden_act],
+        **({} if _TIMM[vision.layer_norm_eps][1] == family else _PARTS[family]),
     }
 
 
 def _preprocessing(folder: Path, family: str, image_size: int) -> dict[str, Any]:
-    """The fields of the transform, as the image processor of the folder has them; raises `ZeroVLError` for others."""
-    values: dict[str, Any] = {}
-    for file, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if (folder / file).is_file():
-            found = read_json(folder / file)
-            values = found.get(section, {}) if section else found
-            break
-    if values.get("do_normalize", True) and not {"image_mean", "image_std"} <= set(values):
-        raise ZeroVLError(f"{folder}: no preprocessor_config.json with image_mean and image_std in it; fetch it too")
-    size = values.get("size", image_size)
-    if isinstance(size, int):
-        size = {"shortest_edge": size} if family == "clip" else {"height": size, "width": size}
-    sides = set(size.values())
-    shortest = set(size) == {"shortest_edge"}
-    resample = values.get("resample", 3)
-    crop = values.get("crop_size", image_size) if values.get("do_center_crop", shortest) else size.get("height")
-    crop = crop if isinstance(crop, int) else (crop or {}).get("height")
-    if len(sides) != 1 or crop != image_size or resample not in _RESAMPLE or not values.get("do_resize", True):
-        raise ZeroVLError(
-            f"{folder}: its image processor (size {size}, crop {crop}, resample {resample}) does not make squares of "
-            f"{image_size} by a bilinear or bicubic resize and a crop of the centre"
+    """The fields of the transform; where the folder says nothing of pictures, that is said."""
+    processor, file = clip_pictures.image_processor(folder, family, image_size), clip_pictures.file_of(folder)
+    found = clip_pictures.fields(processor, image_size, str(file or folder))
+    if file is None:
+        mean, std = (", ".join(f"{value:.4g}" for value in found[name]) for name in ("mean", "std"))
+        logger().warning(
+            f"{folder}: no preprocessor_config.json, so pictures are prepared as transformers does for {family} where "
+            f"nothing is said: resize_mode {found['resize_mode']} to {found['resize_size']}, {found['interpolation']}, "
+            f"mean {mean}, std {std}; if the model was trained otherwise, put the file there and import again"
         )
-    return {
-        "resize_size": sides.pop(),
-        "resize_mode": "shortest" if shortest else "squash",
-        "interpolation": _RESAMPLE[resample],
-        **_normalisation(values),
-    }
-
-
-def _normalisation(values: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    """Return mean and deviation of values from 0 to 1 for an image processor's factor, mean and deviation."""
-    # theirs: (255 x * factor - mean) / std = (x - mean / (255 factor)) / (std / (255 factor))
-    factor = 255.0 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
-    found = {}
-    for name, without in (("mean", 0.0), ("std", 1.0)):
-        given = values[f"image_{name}"] if values.get("do_normalize", True) else without
-        channels = given if isinstance(given, list) else [given] * 3
-        found[name] = tuple(channel / factor for channel in channels)
     return found
 
 
 def _embed(folder: Path, family: str, sample: Sample) -> tuple[Tensor, Tensor]:
     """Embed with transformers; SigLIP reads rows of one length without a mask."""
-    model = _load(folder, family)
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    model = load(folder, MODELS[family])
+    processor = clip_pictures.image_processor(folder, family, model.config.vision_config.image_size)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     longest = model.config.text_config.max_position_embeddings
     padding = True if family == "clip" else "max_length"

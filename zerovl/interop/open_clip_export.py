@@ -135,7 +135,7 @@ def _config(architecture: Architecture) -> dict[str, Any]:
         "size": architecture.image_size,
         "mean": list(architecture.mean),
         "std": list(architecture.std),
-        "interpolation": architecture.interpolation,
+        "interpolation": "bilinear" if architecture.interpolation == "bilinear" else "bicubic",  # it has these two
         "resize_mode": architecture.resize_mode.partition("-")[0],
     }
     return {"model_cfg": model, "preprocess_cfg": preprocess}

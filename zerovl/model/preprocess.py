@@ -19,7 +19,9 @@ from zerovl.params import ModelParams
 RESIZE_MODES = ("squash", "shortest", "shortest-rounded")
 # What of a long picture is resized, in shorter sides. Resized whole, a strip of 20,000x1 pixels would take gigabytes.
 LONGEST = 32
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+INTERPOLATIONS = {
+    name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest", "box", "hamming")
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ Ids = npt.NDArray[np.int64]
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
+# What a tokenizer is made of where there is no tokenizer.json, each with what it needs beside it.
+_VOCABULARIES = {
+    **dict.fromkeys(("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"), ""),
+    "vocab.json": "merges.txt",
+}
 # What a token is called in a tokenizer's own files, and the names that are looked for where they say nothing.
 _ROLES = {
     "pad": (("pad_token",), ("[PAD]", "<pad>")),
@@ -129,15 +134,37 @@ def _load(folder: Path) -> Tokenizer:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         else:
+            _check_there(folder)
             from transformers import AutoTokenizer  # and most of transformers, which a `tokenizer.json` does without
 
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except ZeroVLError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception
         place = folder / FILES[0] if (folder / FILES[0]).is_file() else folder
-        raise ZeroVLError(f"{place}: no usable tokenizer ({error}); run `dvc repro prepare` or name another") from None
+        raise ZeroVLError(
+            f"{place}: no usable tokenizer ({error}); get it again, or run `dvc repro prepare` where it is made here"
+        ) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def _check_there(folder: Path) -> None:
+    """Raise `ZeroVLError` naming the file that a folder lacks: transformers may make a tokenizer without words of it.
+
+    What is no folder may be a name in the local cache of Hugging Face.
+    """
+    if not folder.is_dir():
+        return
+    there = [name for name in _VOCABULARIES if (folder / name).is_file()]
+    if any(not (beside := _VOCABULARIES[name]) or (folder / beside).is_file() for name in there):
+        return
+    lacks = f"{there[0]} without {_VOCABULARIES[there[0]]}" if there else f"neither that nor {', '.join(_VOCABULARIES)}"
+    raise ZeroVLError(
+        f"{folder}: no {FILES[0]}: there is {lacks}, so captions cannot be turned into tokens; put the {FILES[0]} of "
+        "the model there, from where its other files come"
+    )
 
 
 def _special_names(folder: Path, tokenizer: Tokenizer) -> dict[str, str | None]:

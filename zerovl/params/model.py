@@ -68,7 +68,9 @@ class ModelParams(Section):
     resize_mode: Literal["squash", "shortest", "shortest-rounded"] = Field(
         "squash", description="of evaluation: both sides, or the shorter one, as transformers or as open_clip crops it"
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of evaluation's resize")
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"] = Field(
+        "bilinear", description="of evaluation's resize"
+    )
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), strict=False, description="of the input, RGB")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), strict=False, description="of the input, RGB")
     max_tokens: int = Field(25, ge=3, description="longer captions are cut")
