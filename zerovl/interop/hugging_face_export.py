@@ -36,8 +36,8 @@ from zerovl.model.export_usage import USAGE
 from zerovl.model.preprocess import INTERPOLATIONS
 from zerovl.model.text_towers import text_config_from
 
-_SCALE = 2.0**13
-_PREFIXES = {
+SCALE = 2.0**13
+PREFIXES = {
     "image_tower.": "vision_model.timm_model.",
     "image_projection.": "visual_projection.",
     "text_tower.": "text_model.",
@@ -142,12 +142,12 @@ def _weights(model: DualEncoder) -> dict[str, Tensor]:
     renamed = {"logit_scale": -weights.pop("temperature").log()}
     weights.pop("logit_bias", None)  # it moves all logits alike, and a VisionTextDualEncoder has none
     for name, tensor in weights.items():
-        prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
-        renamed[_PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
+        prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+        renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
     if model.architecture.pooling == "first":
         projection = renamed["text_projection.weight"]  # (D, w)
         width = projection.shape[1]
-        renamed["text_model.pooler.dense.weight"] = torch.eye(width) / _SCALE
+        renamed["text_model.pooler.dense.weight"] = torch.eye(width) / SCALE
         renamed["text_model.pooler.dense.bias"] = torch.zeros(width)
-        renamed["text_projection.weight"] = projection * _SCALE
+        renamed["text_projection.weight"] = projection * SCALE
     return renamed

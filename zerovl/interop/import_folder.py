@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
-from zerovl.interop import clip_import, imported_bundle, open_clip_import, tokenizer_files
+from zerovl.interop import clip_import, dual_encoder_import, imported_bundle, open_clip_import, tokenizer_files
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.open_clip_export import CONFIG
@@ -62,12 +62,15 @@ def _reader(folder: Path) -> Callable[[Path], Imported]:
     if (folder / CONFIG).is_file():
         return open_clip_import.read
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if config.get("model_type") in clip_import.MODELS:
-        return clip_import.read
+    readers = dict.fromkeys(clip_import.MODELS, clip_import.read) | {
+        dual_encoder_import.MODEL_TYPE: dual_encoder_import.read
+    }
+    if reader := readers.get(config.get("model_type", "")):
+        return reader
     found = f"config.json of model_type {config.get('model_type')!r}" if config else "no config.json"
     raise ZeroVLError(
         f"{folder}: no {CONFIG} and {found}; read are local folders of open_clip, and those of "
-        f"transformers with model_type {' or '.join(clip_import.MODELS)}"
+        f"transformers with model_type {', '.join(readers)}"
     )
 
 

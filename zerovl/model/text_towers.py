@@ -35,7 +35,7 @@ _NAMED = 5  # missing tensors that a message lists
 _POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
 _TWO_SIDED = ("clip", "siglip")  # configs with a text part
 # Families that number their places from the id of padding on: the first place is pad_token_id + 1.
-_PLACES_AFTER_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+PLACES_AFTER_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 
 
 class FixedLengthSiglip(SiglipTextModel):  # type: ignore[misc]
@@ -187,7 +187,7 @@ def check_positions(params: ModelParams, config: PreTrainedConfig) -> None:
     places = getattr(config, "max_position_embeddings", None)
     if not isinstance(places, int) or places < 1:  # a family without learned places
         return
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in _PLACES_AFTER_PADDING else 0
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in PLACES_AFTER_PADDING else 0
     if places - offset < params.max_tokens:
         counted = f", of which its family leaves {offset} unused" if offset else ""
         raise ZeroVLError(
@@ -199,7 +199,7 @@ def check_positions(params: ModelParams, config: PreTrainedConfig) -> None:
 
 def check_padding(config: PreTrainedConfig, padding: int) -> None:
     """Raise `ZeroVLError` where a tokenizer pads with another id than a family that looks at it was trained with."""
-    looks = config.model_type in _PLACES_AFTER_PADDING or config.model_type == "siglip_text_model"
+    looks = config.model_type in PLACES_AFTER_PADDING or config.model_type == "siglip_text_model"
     if looks and padding != config.pad_token_id:
         raise ZeroVLError(
             f"the tokenizer pads with token {padding}, a text tower of the family {config.model_type} knows padding by "
