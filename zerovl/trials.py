@@ -112,12 +112,24 @@ def run_all(commands: Sequence[Command], deadline: float, start: Start, jobs: in
                 if not _ended(running):
                     time.sleep(_POLL)
         except KeyboardInterrupt:
-            _interrupt(running)
-            left = len(waiting) + sum(trial.wait() != 0 for trial in running.values())
+            left = len(waiting) + _unfinished(running)
             print(f"interrupted, {plural(left, 'trial')} not at an end; the same command goes on", flush=True)
             raise
     if waiting:
         print(f"the time is over, {plural(len(waiting), 'trial')} not begun; the same command goes on")
+
+
+def _unfinished(running: dict[Command, Running]) -> int:
+    """Ask trials to save and end, and wait for them; returns how many did not come to their end.
+
+    A second Ctrl-C is for them too, as a training says: it leaves without saving. A third is for whoever waits.
+    """
+    _interrupt(running)
+    try:
+        return sum(trial.wait() != 0 for trial in running.values())
+    except KeyboardInterrupt:
+        _interrupt(running)
+        return sum(trial.wait() != 0 for trial in running.values())
 
 
 def _interrupt(running: dict[Command, Running]) -> None:

@@ -169,6 +169,40 @@ time.sleep(600)
 """
 
 
+WAITS_FOR_TWO = """
+import os, signal, sys, time
+def once(*_):
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(4))
+    os.kill(os.getppid(), signal.SIGINT)  # as somebody does who presses Ctrl-C again
+signal.signal(signal.SIGINT, once)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_second_interrupt_is_for_the_trials_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(_words: Sequence[str], _output: Path | None) -> trials.DvcProcess:
+        command = [sys.executable, "-c", WAITS_FOR_TWO]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline() == b"ready\n"
+        return trials.DvcProcess(started[-1])
+
+    monkeypatch.setattr(trials.time, "sleep", lambda _seconds: signal.raise_signal(signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trials.run_all(COMMANDS[:1], float("inf"), start, 1, tmp_path)
+        assert started[0].poll() == 4  # waited for
+    finally:
+        started[0].kill()
+        started[0].communicate()
+    assert capsys.readouterr().out.splitlines()[-1] == "interrupted, 1 trial not at an end; the same command goes on"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_children_end_with_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
