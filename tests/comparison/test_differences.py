@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 from zerovl.comparison import opening
 from zerovl.comparison.differences import Row, compare
 from zerovl.comparison.subject import Subject, in_order
+from zerovl.comparison.terminal import numbers
 from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
 from zerovl.evaluation.metrics import Table
@@ -97,3 +98,17 @@ def test_a_source_called_mean_does_not_take_the_row_of_the_mean(old: Subject) ->
     named = replace(old, metrics=metrics)
     for metric in ("rsum", "folds.rsum"):
         assert row_of(named, named, "mean", metric).values == row_of(old, old, "mean", metric).values
+
+
+def test_what_is_measured_comes_before_counts_and_counts_are_whole(old: Subject) -> None:
+    """In a release keys are sorted as text: i2t_r10 before i2t_r5, and broken before top1."""
+    rows = {row.name: row for row in compare([old, replace(old, label="again")], 20, 0).rows}
+    names = [name for name in rows if name.startswith("colours.")]
+    assert names[:4] == ["colours.mean_class", "colours.probe_top1", "colours.top1", "colours.top5"]
+    folds = [name for name in rows if name.startswith("folds.")]
+    assert folds[0] == "folds.rsum"
+    assert folds.index("folds.i2t_r5") < folds.index("folds.i2t_r10")
+    assert numbers(rows["colours.pictures"]) == ["21", "21"]
+    assert numbers(rows["colours.chance_top1"]) == ["14.29", "14.29"]
+    assert numbers(rows["RSUM"]) == [f"{old.metrics['mean']['rsum']:.2f}"] * 2
+    assert numbers(replace(rows["colours.top5"], values=(100.0, None))) == ["100.00", "-"]

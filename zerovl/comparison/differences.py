@@ -7,7 +7,7 @@ two numbers, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -30,6 +30,7 @@ from zerovl.evaluation.paired import difference, mean_difference
 from zerovl.evaluation.paired_items import NotPaired, keeps, paired_items, same_set
 from zerovl.evaluation.retrieval import METRICS
 from zerovl.evaluation.scores import clusters_of, pool_clusters_of
+from zerovl.text_format import natural
 
 Key = tuple[str, str]  # part and metric
 
@@ -74,6 +75,7 @@ class Row:
     metric: str
     values: tuple[float | None, ...]
     changes: tuple[Change | None, ...]  # one fewer than values
+    is_measured: bool = True  # and no count, nor what chance or an untrained model gets
 
     @property
     def name(self) -> str:
@@ -113,12 +115,13 @@ def compare(subjects: Sequence[Subject], resamples: int, seed: int) -> Scores:
         intervals.append({**of_queries, **_of_items(first, other, both, resamples, seed)})
     rows = []
     alone = _only_source(subjects)
+    counted = {name for subject in subjects for name in _counted(subject)}
     for key in _order(found):
         if key == (alone, HEADLINE.name):
             continue
         values = tuple(its.get(key) for its in found)
         changes = (_change(values[0], value, its.get(key)) for value, its in zip(values[1:], intervals, strict=True))
-        rows.append(Row(*key, values, tuple(changes)))
+        rows.append(Row(*key, values, tuple(changes), key[1] not in counted))
     return Scores(tuple(rows), unpaired)
 
 
@@ -147,13 +150,22 @@ def _values(subject: Subject) -> dict[Key, float | None]:
             found[MEAN, metric] = fmean(its.rsum() for its in clusters_of(subject.queries, metric).values())
     for evaluator, table in further_evaluators(subject.metrics).items():
         (_, overall), *sources = blocks(table)
-        for metric in metric_names(table):
+        for metric in sorted(metric_names(table), key=lambda name: (f"{name}_low" not in overall, natural(name))):
             found[MEAN, f"{evaluator}.{metric}"] = value_of(overall, metric)
         for source, block in sources if len(sources) > 1 else ():
             for metric in metric_names(table) if source != MEAN else ():
                 if f"{metric}_low" in block:  # the others of a source would be many, and few look at them
                     found[source, f"{evaluator}.{metric}"] = value_of(block, metric)
     return found
+
+
+def _counted(subject: Subject) -> Iterator[str]:
+    """Give the further evaluators' metrics that are counts, or baselines: no model is measured by them."""
+    for evaluator, table in further_evaluators(subject.metrics).items() if subject.metrics else ():
+        for metric in metric_names(table):
+            whole = all(isinstance(block.get(metric, 0), int) for _, block in blocks(table))
+            if whole or metric.startswith(("chance_", "untrained_")):
+                yield f"{evaluator}.{metric}"
 
 
 def _only_source(subjects: Sequence[Subject]) -> str | None:

@@ -13,10 +13,12 @@ from zerovl.comparison.parameters import Parameter
 from zerovl.comparison.query_section import query_section
 from zerovl.comparison.shown_queries import ShownQueries
 from zerovl.comparison.subject import Subject
-from zerovl.comparison.terminal import number
+from zerovl.comparison.terminal import number, numbers
 from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_title
 from zerovl.evaluation.report import charts
 from zerovl.evaluation.report.curves import MAX_DOTS, OF_A_SAMPLE, Curves
+
+_LONGEST = 26  # characters of a name in tables
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,15 @@ def render(content: Content) -> str:
     report = files("zerovl.evaluation.report").joinpath("report.css").read_text(encoding="utf-8")
     own = files("zerovl.comparison").joinpath("compare.css").read_text(encoding="utf-8")
     labels = [subject.label for subject in content.subjects]
+    short = short_labels(labels)
     body = "".join(
         [
             _head(content),
-            _changes_section(content.scores, labels),
-            _scores_section(content.scores, labels),
-            _parameters_section(content.parameters, labels),
+            _changes_section(content.scores, short),
+            _scores_section(content.scores, short),
+            _parameters_section(content.parameters, short),
             _curves_section(content.subjects, content.plots),
-            query_section(content.queries, labels),
+            query_section(content.queries, short),
             _footer(content.resamples),
         ]
     )
@@ -55,6 +58,12 @@ def render(content: Content) -> str:
         f"<title>{escape(' · '.join(labels))} · ZeroVL comparison</title>"
         f"<style>\n{report}\n{own}</style></head>\n<body><main>{body}</main></body></html>\n"
     )
+
+
+def short_labels(labels: Sequence[str]) -> list[str]:
+    """Cut long names at their begin, for tables and lines; the cards at the head have them whole."""
+    short = [label if len(label) <= _LONGEST else f"…{label[1 - _LONGEST :]}" for label in labels]
+    return short if len(set(short)) == len(labels) else list(labels)
 
 
 def _head(content: Content) -> str:
@@ -106,7 +115,7 @@ def _changes_section(scores: Scores, labels: Sequence[str]) -> str:
             continue
         low, high = at(its.interval.low), at(its.interval.high)
         lanes.append(
-            f'<div class="delta s{place}"><span>{escape(part)}</span><div class="lane"><i></i>'
+            f'<div class="delta s{place}"><span>{escape(part)}{_whose(labels, place)}</span><div class="lane"><i></i>'
             f'<u style="left:{low:.2f}%;width:{high - low:.2f}%"></u><b style="left:{at(its.value):.2f}%"></b></div>'
             f"<span>{_change(its)}</span></div>"
         )
@@ -115,6 +124,11 @@ def _changes_section(scores: Scores, labels: Sequence[str]) -> str:
         "the 95% interval of the paired difference. Where it reaches the line in the middle, it may be chance.</p>"
         f'<div class="panel deltas">{"".join(lanes)}</div></section>'
     )
+
+
+def _whose(labels: Sequence[str], place: int) -> str:
+    """Name the subject of a difference where there are several, for whom colours do not tell apart."""
+    return f"<small>{escape(labels[place])}</small>" if len(labels) > 2 else ""
 
 
 def _scores_section(scores: Scores, labels: Sequence[str]) -> str:
@@ -129,8 +143,8 @@ def _scores_section(scores: Scores, labels: Sequence[str]) -> str:
         f"<section><h2>Scores</h2><p>Recalls in percent{of_the_mean}. Unpaired: the plain difference of two numbers "
         "that were not measured on the same queries or pictures. No interval: nothing is kept by query or "
         f"picture, or it is a count or a baseline.</p>{_lacking(scores, labels)}"
-        f'<div class="scroll"><table><thead><tr><th>Score</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-        "</section>"
+        f'<div class="scroll compared"><table><thead><tr><th>Score</th>{heads}</tr></thead><tbody>{rows}</tbody>'
+        "</table></div></section>"
     )
 
 
@@ -142,16 +156,21 @@ def _lacking(scores: Scores, labels: Sequence[str]) -> str:
         if place
         for why in scores.lacking(place)
     ]
-    return f"<ul>{''.join(said)}</ul>" if said else ""
+    return f'<ul class="lacking">{"".join(said)}</ul>' if said else ""
 
 
 def _score_row(row: Row) -> str:
     overall = " class=overall" * ((row.part, row.metric) == (MEAN, HEADLINE.name))
-    values = "".join(f"<td>{number(value)}</td>" for value in row.values)
+    values = "".join(f"<td>{text}</td>" for text in numbers(row))
     changes = "".join(
         "<td>&ndash;</td>" if its is None else f'<td class="{_kind(its)}">{_change(its)}</td>' for its in row.changes
     )
-    return f'<tr{overall}><th scope="row">{escape(row.name)}</th>{values}{changes}</tr>'
+    return f'<tr{overall}><th scope="row">{_breakable(row.name)}</th>{values}{changes}</tr>'
+
+
+def _breakable(name: str) -> str:
+    """Let a name of a metric break where its words end."""
+    return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _parameters_section(parameters: Sequence[Parameter], labels: Sequence[str]) -> str:
@@ -166,8 +185,8 @@ def _parameters_section(parameters: Sequence[Parameter], labels: Sequence[str]) 
     )
     return (
         "<section><h2>Parameters that differ</h2><p>By their names in params.yaml; a dash where it is not known.</p>"
-        f'<div class="scroll params"><table><thead><tr><th>Parameter</th>{heads}</tr></thead><tbody>{rows}</tbody>'
-        "</table></div></section>"
+        f'<div class="scroll compared params"><table><thead><tr><th>Parameter</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 

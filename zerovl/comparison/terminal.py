@@ -69,9 +69,17 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def numbers(row: Row) -> list[str]:
+    """Write the values of a row: whole where all are and none is measured, as counts are."""
+    known = [value for value in row.values if value is not None]
+    if row.is_measured or any(value != round(value) for value in known):
+        return [number(value) for value in row.values]
+    return ["-" if value is None else f"{value:,.0f}" for value in row.values]
+
+
 def _row(row: Row) -> tuple[str, ...]:
     changes = ("-" if change is None else f"{change}{' *' if change.sure else ''}" for change in row.changes)
-    return (row.name, *(number(value) for value in row.values), *changes)
+    return (row.name, *numbers(row), *changes)
 
 
 def _letter(place: int) -> str:
