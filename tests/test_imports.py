@@ -13,7 +13,7 @@ from zerovl import code_closure, syntax
 
 PACKAGE = ROOT / "zerovl"
 BASE = {
-    *("descriptors", "disk_errors", "picture_reader"),
+    *("deep_colours", "descriptors", "disk_errors", "picture_reader"),
     *("bundle_digests", "code_closure", "device", "errors", "experiment_copy", "files", "images", "log", "memory"),
     *("gpu_leases", "gpu_names", "lease_files", "own_gpus", "shared_folder", "trials"),
     *(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.deep_png import COLOURS, COLOURS_AND_ALPHA, GREY, GREY_AND_ALPHA, deep_png
+from tests.support.deep_png import COLOURS, COLOURS_AND_ALPHA, GREY, GREY_AND_ALPHA, deep_png, deep_tiff
 from tests.support.raw_sources import encoded
 from zerovl.images import decode, decode_rgb
 
@@ -76,7 +76,7 @@ def test_a_grey_of_16_bits_that_is_transparent_lies_on_white_and_is_no_part_of_t
 def test_12_bits_in_16_are_not_black(kind: int, alpha: int | None) -> None:
     planes = [RAMP * 4095] * (1 if kind == GREY_AND_ALPHA else 3) + ([] if alpha is None else [alpha])
     seen = decode(deep_png(channels(*planes), kind))
-    assert np.abs(np.asarray(seen.image)[..., 0] - RAMP * 255).max() <= 16  # Pillow keeps 4 of the 12 bits
+    assert np.abs(np.asarray(seen.image)[..., 0] - RAMP * 255).max() <= 1
     assert seen.changes == ["values of 0 to 4095 to 8 bits"]
 
 
@@ -84,6 +84,25 @@ def test_12_bits_in_16_are_not_black(kind: int, alpha: int | None) -> None:
 def test_alpha_of_16_bits_stays_as_it_is(kind: int) -> None:
     planes = [RAMP * 4095] * (1 if kind == GREY_AND_ALPHA else 3)
     found = np.asarray(decode_rgb(deep_png(channels(*planes, 32896), kind)))[..., 0]
-    assert np.abs(found - (RAMP * 128 + 127)).max() <= 9
+    assert np.abs(found - (RAMP * 128 + 127)).max() <= 1
     whole = np.asarray(decode_rgb(deep_png(channels(*[RAMP * 65535] * len(planes), 65535), kind)))
     assert np.abs(whole[..., 0] - RAMP * 255).max() <= 1
+
+
+@pytest.mark.parametrize("most", [2, 40, 200, 255, 300, 1023, 5000, 16383])
+@pytest.mark.parametrize("kind", [COLOURS, COLOURS_AND_ALPHA, GREY_AND_ALPHA])
+def test_small_values_in_16_bits_are_seen_as_grey_of_16_bits_is(most: int, kind: int) -> None:
+    values = (RAMP * most).astype(int)
+    expected = np.asarray(decode_rgb(deep_png(values[..., None], GREY)))
+    planes = [values] * (1 if kind == GREY_AND_ALPHA else 3) + ([] if kind == COLOURS else [65535])
+    assert np.array_equal(np.asarray(decode_rgb(deep_png(channels(*planes), kind))), expected)
+    assert expected.max() > 70
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_small_values_in_16_bits_of_a_tiff(bands: int, packed: bool, order: str) -> None:
+    values = channels(*[(RAMP * each).astype(int) for each in (200, 150, 100)], *([65535] if bands == 4 else []))
+    found = np.asarray(decode_rgb(deep_tiff(values, order, packed)))
+    assert np.abs(found - values[..., :3]).max() == 0

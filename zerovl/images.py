@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 from PIL import Image, TiffImagePlugin
 
-from zerovl.picture_looks import Look, has_deep_colours, see, see_deep_colours
+from zerovl.deep_colours import has_deep_colours, see_deep_colours
+from zerovl.picture_looks import Look, see
 
 MAX_PIXELS = 50_000_000
 
@@ -90,7 +91,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
                 raise BrokenImageError(f"{width}x{height} pixels, more than {max_pixels}")
             mode, deep = image.mode, has_deep_colours(image)
             image.load()
-            look = see_deep_colours(image) if deep else see(image)
+            look = see_deep_colours(image, data) if deep else see(image)
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 look = _first_frame_with_content(image, look)
             return Decoded(look.image, image.format or "", mode, look.changes, look.faults)

@@ -26,7 +26,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_WHOLE = (255, 1023, 4095, 16383, 65535)  # the largest values of 8 to 16 bits, as cameras and scanners have them
+WHOLE = (255, 1023, 4095, 16383, 65535)  # the largest values of 8 to 16 bits, as cameras and scanners have them
 _FLOAT = (1.0, 255.0, 65535.0)
 _SMALL = (
     1023  # whole numbers up to here, in 16 bits or 32, are counts as often as light: such a picture may be all dark
@@ -77,7 +77,7 @@ def _eight_bits(image: Image.Image, look: Look) -> Image.Image:
         values = np.nan_to_num(values, nan=values[finite].min(), posinf=values[finite].max(), neginf=0)
     opaque = values != image.info.get("transparency", np.nan)
     seen = values[opaque] if opaque.any() else values
-    low, high = _range(float(seen.min()), float(seen.max()), _FLOAT if image.mode == "F" else _WHOLE)
+    low, high = usual_range(float(seen.min()), float(seen.max()), _FLOAT if image.mode == "F" else WHOLE)
     if (low, high) != (0, 65535):
         look.changes.append(f"values of {low:g} to {high:g} to 8 bits")
     scaled: npt.NDArray[np.float32] = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
@@ -87,7 +87,7 @@ def _eight_bits(image: Image.Image, look: Look) -> Image.Image:
     )
 
 
-def _range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[float, float]:
+def usual_range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[float, float]:
     """Return the values that are black and white: the smallest usual range, unless that would leave all of it dark.
 
     A scanner of 12 bits writes 0 to 4095 into 16; a picture of floats may have any range, and so may small counts.
@@ -98,31 +98,6 @@ def _range(lowest: float, highest: float, usual: tuple[float, ...]) -> tuple[flo
     if 0 < highest < dark:
         high = highest
     return low, high if high > low else low + 1.0
-
-
-def has_deep_colours(image: Image.Image) -> bool:
-    """Return whether a picture, opened and not yet loaded, has 16 bits a channel, of which Pillow keeps the upper 8.
-
-    So it does with colours, and with grey beside alpha; grey alone keeps its 16 bits.
-    """
-    if image.mode not in ("RGB", "RGBA", "LA") or image.format not in ("PNG", "TIFF"):
-        return False
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
-
-
-def see_deep_colours(image: Image.Image) -> Look:
-    """Like `see`, of a picture with `has_deep_colours`: 12 bits in 16 would be nearly black."""
-    most = [int(high) for _, high in image.getextrema()]  # type: ignore[misc]  # one pair a band
-    bands = len(most)
-    brightest = max(most if image.mode == "RGB" else most[:-1])
-    white = next(each for each in _WHOLE if brightest * 257 <= each)  # eight bits of small values are too few to spread
-    if white == 65535 or not brightest:
-        return see(image)
-    table = [min(255, round(value * 257 * 255 / white)) for value in range(256)]
-    # Alpha of 16 bits stays as it is; of 12 bits too it would leave the picture nearly transparent.
-    last = table if most[-1] * 257 <= white else list(range(256))
-    look = see(image.point(table * (bands - 1) + last))
-    return Look(look.image, [f"values of 0 to {white:g} to 8 bits", *look.changes], look.faults)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
