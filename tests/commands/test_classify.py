@@ -11,6 +11,7 @@ from PIL import Image
 from tests.support.fake_world import FakeEncoder
 from zerovl import cli, log
 from zerovl.commands import classify
+from zerovl.commands.picture_files import picture_files
 from zerovl.errors import ZeroVLError
 
 CLASSES = "colour 250 0 0, colour 0 250 0,colour 0 0 250"
@@ -51,6 +52,30 @@ def test_the_command_line_reaches_it(
     assert all(len(picture["classes"]) == 1 for picture in json.loads(capsys.readouterr().out)["pictures"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("names.csv", "id,name\n0,cat\n1,dog\n", "is a table of 2 columns; write the names alone, one a line"),
+        ("names.tsv", "0\tcat\n1\tdog\n", "is a table of 2 columns"),
+        ("names.txt", "cat, dog, horse\n", "has one line, with commas between names; write one name a line"),
+    ],
+)
+def test_a_file_that_has_not_one_name_a_line_is_refused(name: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ZeroVLError, match=f"{name}: {said}"):
+        classify.read_classes(str(tmp_path / name))
+    (tmp_path / name).write_text("tench, Tinca tinca\nhen\n")
+    assert classify.read_classes(str(tmp_path / name)) == ("tench, Tinca tinca", "hen")
+
+
+def test_debris_among_the_pictures_is_left_out(encoder: FakeEncoder, picture_folder: Path) -> None:
+    before = picture_files(picture_folder)
+    for name in ("._red.png", "__MACOSX/red.png", "more/.trash/red.png"):
+        (picture_folder / name).parent.mkdir(exist_ok=True)
+        (picture_folder / name).write_bytes(b"of macOS")
+    assert picture_files(picture_folder) == before
+
+
 def test_many_classes_are_not_taken_for_a_file_name() -> None:
     given = [f"class number {number}" for number in range(200)]
     assert classify.read_classes(",".join(given)) == tuple(given)
@@ -64,6 +89,7 @@ def test_many_classes_are_not_taken_for_a_file_name() -> None:
         ("a,,b", "pictures", "photo", 1, "--classes 'a,,b': 2 names or more, none of them empty"),
         ("a,b,a", "pictures", "photo", 1, "'a' stands twice"),
         ("absent.txt", "pictures", "photo", 1, "absent.txt: cannot be read"),
+        ("absent.csv", "pictures", "photo", 1, "absent.csv: cannot be read"),
         ("a,b", "pictures", "imagenet", 1, "template 'imagenet' has no place for the class"),
         ("a,b", "pictures", "absent.txt", 1, "absent.txt: cannot be read"),
         ("a,b", "nowhere", "photo", 1, "nowhere: no such folder"),

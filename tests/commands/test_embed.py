@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +24,18 @@ from zerovl.errors import ZeroVLError
 from zerovl.indexing import pairs_table
 
 HEAD = "image,image_id,caption,caption_id\n"
+
+
+def test_pictures_are_found_as_prepare_finds_them(encoder: FakeEncoder, picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / normalize("NFD", "é.png")).write_bytes(png((250, 0, 0)))
+    pairs = tmp_path / "names.csv"
+    pairs.write_text(f"{HEAD}é.png,0,a,0\nmore\\green.PNG,1,b,1\n", encoding="utf-8")
+    for out in (tmp_path / "a.npz", tmp_path / "a.parquet"):
+        make = embed.run if out.suffix == ".npz" else partial(embed.run_table, ranks=None)
+        make("model", pairs, picture_folder, out)
+        assert not embed.broken_file(out).exists()
+    assert np.load(tmp_path / "a.npz")["image"].tolist() == ["é.png", "more\\green.PNG"]
+    assert pq.read_table(tmp_path / "a.parquet").column("image").to_pylist() == ["é.png", "more\\green.PNG"]
 
 
 def test_embed_one_row_a_caption_row_and_a_picture_once(

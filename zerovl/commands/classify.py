@@ -22,6 +22,7 @@ from zerovl.text_format import names, plural
 
 BATCH = 128
 NAMED = 5  # unreadable pictures that a message lists
+_FILES = (".txt", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def run(model: str, classes: str, images: Path, templates: str, top: int, as_jso
 
 def read_classes(given: str) -> tuple[str, ...]:
     """Return the names of classes, from a file or from a list; raises `ZeroVLError` naming what is wrong with them."""
-    if os.path.isfile(given) or given.endswith(".txt"):
+    if os.path.isfile(given) or given.endswith(_FILES):  # one that is mistyped is no name of a class
         found = read_names(Path(given))
     else:
         found = tuple(name.strip() for name in given.split(","))

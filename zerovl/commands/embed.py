@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zerovl import own_gpus
+from zerovl.data.raw.file_names import FileNames
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, sha256_json
 from zerovl.indexing.pairs import LeftOut, Pair, each_row
@@ -41,7 +42,8 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
     """
     rows, left_out = read_pairs(pairs)
     pictures = list(dict.fromkeys(row.image for row in rows))
-    if not any((images / picture).is_file() for picture in pictures):
+    files = FileNames(images)
+    if not any(os.path.isfile(files.find(picture).path) for picture in pictures):
         wrong = left_out[0] if left_out and not rows else LeftOut(rows[0].lines, rows[0].image, f"not in {images}")
         raise ZeroVLError(
             f"{pairs}: none of its {plural(len(rows) + len(left_out), 'row')} can be embedded; line {wrong.lines}: "
@@ -56,8 +58,8 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
 
     encoder = zerovl.load(model)
     captions = list(dict.fromkeys(row.caption for row in rows))
-    parts = Parts(out, _description(encoder, images, pictures, captions))
-    of_pictures = parts.embed("pictures", pictures, lambda part: _encode_pictures(encoder, images, part))
+    parts = Parts(out, _description(encoder, images, files, pictures, captions))
+    of_pictures = parts.embed("pictures", pictures, lambda part: _encode_pictures(encoder, files, part))
     of_captions = parts.embed("captions", captions, lambda part: _encode_captions(encoder, part))
     reasons = {pictures[place]: reason for place, reason in of_pictures.broken.items()}
     left_out += [LeftOut(row.lines, row.image, reasons[row.image]) for row in rows if row.image in reasons]
@@ -171,25 +173,27 @@ def broken_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.broken.csv")
 
 
-def _description(encoder: Encoder, images: Path, pictures: Sequence[str], captions: Sequence[str]) -> dict[str, str]:
+def _description(
+    encoder: Encoder, images: Path, files: FileNames, pictures: Sequence[str], captions: Sequence[str]
+) -> dict[str, str]:
     """What makes two runs the same: the model, the pictures by name, size and time, the captions."""
     return {
         "model": encoder.digest,
         "images": str(images.absolute()),
-        "pictures": sha256_json([[picture, *_size_and_time(images / picture)] for picture in pictures]),
+        "pictures": sha256_json([[picture, *_size_and_time(files.find(picture).path)] for picture in pictures]),
         "captions": sha256_json(list(captions)),
     }
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except (OSError, ValueError):  # a name with a zero byte is a ValueError
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
-def _encode_pictures(encoder: Encoder, images: Path, part: Sequence[str]) -> Part:
+def _encode_pictures(encoder: Encoder, files: FileNames, part: Sequence[str]) -> Part:
     """Embed the pictures that can be read."""
     import numpy as np
     import torch
@@ -204,7 +208,7 @@ def _encode_pictures(encoder: Encoder, images: Path, part: Sequence[str]) -> Par
         pixels = []
         for row in batch:
             try:
-                pixels.append(encoder.transform(decode_rgb((images / part[row]).read_bytes())))
+                pixels.append(encoder.transform(decode_rgb(Path(files.find(part[row]).path).read_bytes())))
                 rows.append(row)
             except BrokenImageError as error:
                 broken[row] = str(error)

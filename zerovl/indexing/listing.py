@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from zerovl.data.csv_rows import csv_rows
-from zerovl.data.raw.records import Picture, is_debris, name_error, printable
+from zerovl.data.raw.file_names import FileNames, Found
+from zerovl.data.raw.records import PICTURES, Picture, is_debris, is_tar, name_error, printable
+from zerovl.data.raw.tar_keys import split_name
 from zerovl.data.raw.tar_members import DamagedTarError, whole_members
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.sets import SUFFIXES
 
 IDENTITY_BYTES = 16
-_TAR = ".tar"
 _COLUMN = "image"  # of a CSV
 _Item = TypeVar("_Item")
 
@@ -60,7 +62,7 @@ class FolderListing:
             return
         for path in _walk(self.root):
             relative = path.relative_to(self.root).as_posix()
-            if path.suffix.lower() == _TAR:
+            if is_tar(path.name):
                 yield from _of_tar(relative, path)
             else:
                 yield _of_file(relative, path)
@@ -72,6 +74,10 @@ class CsvListing:
 
     root: Path
     table: Path
+
+    @cached_property
+    def _files(self) -> FileNames:
+        return FileNames(self.root)
 
     def __iter__(self) -> Iterator[Listed]:
         rows = csv_rows(self.table, strict=True)
@@ -90,10 +96,14 @@ class CsvListing:
                 yield self.named(name)
 
     def named(self, name: str) -> Listed:
-        """Return the picture that a cell names."""
-        if problem := name_error(name):
-            return Listed(printable(name), name, Picture(name), problem=problem)
-        return _of_file(name, self.root / name)
+        """Return the picture that a cell names, found as `prepare` finds it."""
+        problem = name_error(name)
+        found = Found("", problem=problem) if problem else self._files.find(name)
+        if found.problem:
+            return Listed(printable(name), name, Picture(name), problem=found.problem)
+        written = found.path == os.path.join(self.root, name)
+        place = name if written else os.path.relpath(found.path, self.root)
+        return replace(_of_file(place, Path(found.path)), key=printable(name))
 
 
 def listing_of(images: Path, table: Path | None) -> Listing:
@@ -108,7 +118,7 @@ def listing_of(images: Path, table: Path | None) -> Listing:
         if next(iter(named), None) is None:
             raise ZeroVLError(f"{table}: has no rows; give a CSV that names at least one picture")
         return named
-    if not images.is_dir() and not (images.suffix.lower() == _TAR and images.is_file()):
+    if not images.is_dir() and not (is_tar(images.name) and images.is_file()):
         raise ZeroVLError(f"{images}: no such folder; give the one with the pictures or tars with --images")
     listing = FolderListing(images)
     if next(iter(listing), None) is None:
@@ -136,7 +146,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         path = folder / name
         if is_folder:
             yield from _walk(path)
-        elif path.suffix.lower() in (*SUFFIXES, _TAR) and path.is_file():
+        elif (path.suffix.lower() in SUFFIXES or is_tar(name)) and path.is_file():
             yield path
 
 
@@ -158,8 +168,8 @@ def _of_tar(relative: str, path: Path) -> Iterator[Listed]:
     try:
         with open(path, "rb") as file:
             for member in whole_members(file):
-                name = member.name.rpartition("/")[2]
-                if not member.isreg() or is_debris(name) or Path(name).suffix.lower() not in SUFFIXES:
+                parts = split_name(member.name)  # None for debris, as in `prepare`
+                if not member.isreg() or parts is None or parts[1] not in PICTURES:
                     continue
                 picture = Picture(str(path), member.offset_data, member.size)
                 place = (picture.offset, picture.size, status.st_size, status.st_mtime_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.support.fake_world import FakeEncoder, caption, png
 from tests.support.labelled_sets import COLOURS, folder_name, shade, write_folder, write_shards, write_tar
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.encoding import encode_pictures
+from zerovl.evaluation.classification.listing import listing_digest
 from zerovl.evaluation.classification.sets import (
     LabelledSet,
     read_set,
@@ -77,6 +79,31 @@ def test_names_of_classes_come_from_a_file_where_there_is_one(tmp_path: Path) ->
     (tmp_path / "other.txt").write_text("\n".join("ABCDEFG"))
     assert read("folder", tmp_path / "set").classes == ("a", "b", "c", "d", "e", "f", "the seventh one")
     assert read("folder", tmp_path / "set", classnames=str(tmp_path / "other.txt")).classes == tuple("ABCDEFG")
+
+
+def test_a_csv_of_windows_and_of_macos_names_the_same_pictures(tmp_path: Path) -> None:
+    for name in ("cats/1.png", "dogs/" + normalize("NFD", "é.png")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "set.csv").write_text("image,class\ncats\\1.png,cat\ndogs\\é.png,dog\n", encoding="utf-8")
+    found = read("csv", tmp_path / "set.csv")
+    assert all(Path(each.picture.path).is_file() for each in found.pictures)
+    assert [found.classes[each.label] for each in found.pictures] == ["cat", "dog"]
+
+
+def test_debris_is_no_picture_of_a_class(tmp_path: Path) -> None:
+    write_folder(tmp_path / "set")
+    its, before = ClassificationParams(name="set", folder=str(tmp_path / "set")), read("folder", tmp_path / "set")
+    digest = listing_digest(its)
+    for name in (
+        "__MACOSX/a/0.png",
+        f"{folder_name(COLOURS[0])}/__MACOSX/0.png",
+        f"{folder_name(COLOURS[0])}/.x/0.png",
+    ):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(b"of macOS")
+    assert read("folder", tmp_path / "set") == before
+    assert listing_digest(its) == digest
 
 
 def test_a_header_in_capitals_is_that_header(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from zerovl.data.raw.records import is_debris
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.sets import read_set
 from zerovl.files import sha256_file, sha256_json
@@ -38,7 +39,9 @@ def _of_csv(its: ClassificationParams) -> tuple[Path, Iterator[Path]]:
 def _of_tree(root: Path) -> tuple[Path, Iterator[Path]]:
     if not root.is_dir():
         raise ZeroVLError(f"evaluate.classification: {root}: no such folder; get the set, or take it out of the list")
-    return root, (path for path in root.rglob("*") if not path.name.startswith(".") and path.is_file())
+    return root, (
+        path for path in root.rglob("*") if not any(map(is_debris, path.relative_to(root).parts)) and path.is_file()
+    )
 
 
 def _state(path: Path) -> str | int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from zerovl.data.raw.file_names import FileNames
 from zerovl.data.raw.records import PICTURES, Picture, is_debris, name_error
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.classification.tars import read_tars
@@ -22,6 +23,7 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 SUFFIXES = frozenset(f".{kind}" for kind in PICTURES)
 CSV_COLUMNS = ("image", "class")
 FEWEST = 2  # classes
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,15 @@ def place_of(its: ClassificationParams) -> str:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file of names, stripped; raises `ZeroVLError` naming a line without text."""
+    """Return the lines of a file of names, stripped; raises `ZeroVLError` naming what is not one name a line."""
     lines = _lines(path, "name")
+    columns = {line.count(_SEPARATORS.get(path.suffix.lower(), "\0")) + 1 for line in lines}
+    if len(columns) == 1 and columns != {1}:  # names may have commas, but not in each line as many
+        raise ZeroVLError(
+            f"{path}: is a table of {columns.pop()} columns; write the names alone, one a line and without a header"
+        )
+    if len(lines) == 1 and "," in lines[0]:
+        raise ZeroVLError(f"{path}: has one line, with commas between names; write one name a line")
     empty = [number for number, line in enumerate(lines, 1) if not line]
     if empty or not lines:
         raise ZeroVLError(f"{path}: line {(empty or [1])[0]} is empty; write one name a line, in the order of classes")
@@ -103,7 +112,9 @@ def _of_folder(folder: Path, given: Sequence[str]) -> LabelledSet:
         LabelledPicture(str(path.relative_to(folder)), Picture(str(path)), label)
         for label, its_folder in enumerate(folders)
         for path in sorted(its_folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not any(map(is_debris, path.relative_to(its_folder).parts))
+        and path.is_file()
     ]
     classes = names or tuple(path.name.replace("_", " ").strip() for path in folders)
     return _checked(str(folder), LabelledSet(classes, tuple(pictures)))
@@ -117,13 +128,17 @@ def _of_csv(path: Path, given: Sequence[str]) -> LabelledSet:
         raise ZeroVLError(f"{path}: the names of its classes have {twice!r} twice; keep one of them")
     classes = tuple(given) or tuple(sorted({name for _, _, name in rows}))
     label = {name: number for number, name in enumerate(classes)}
+    files = FileNames(path.parent)
     pictures = []
     for line, image, name in rows:
         if name not in label:
             raise ZeroVLError(
                 f"{path}, line {line}: class {name!r} is not one of the {len(classes)} names; correct it or add it"
             )
-        pictures.append(LabelledPicture(image, Picture(str(path.parent / image)), label[name]))
+        found = files.find(image)
+        if found.problem:
+            raise ZeroVLError(f"{path}, line {line}: {image!r}: {found.problem}; rename the files")
+        pictures.append(LabelledPicture(image, Picture(found.path), label[name]))
     return _checked(str(path), LabelledSet(classes, tuple(pictures)))
 
 
