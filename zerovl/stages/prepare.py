@@ -20,7 +20,7 @@ from zerovl.data.filtering.semantic_duplicates import PictureEmbedder
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
-from zerovl.data.raw.links import refuse_linked_folders
+from zerovl.data.raw.links import refuse_links
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
 from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
@@ -45,7 +45,7 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
     filters = params.prepare.filters
     _check_models(filters)
     chosen = sources.resolve(params.data, workspace.root)
-    refuse_linked_folders(chosen, workspace.root / params.data.raw)
+    refuse_links(chosen, workspace.root / params.data.raw)
     with _disk_full_explained(workspace.shards), _alone(workspace.shards.parent):
         for folder in (workspace.manifest, workspace.shards, workspace.tokenizer):
             _clear(folder)

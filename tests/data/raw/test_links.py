@@ -48,6 +48,35 @@ def test_a_link_to_nothing_is_refused_beside_a_good_source(tmp_path: Path) -> No
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
 
 
+@pytest.mark.parametrize("name", ["valid", "valid_anno.csv", "deep/1.tar", "notes"])
+def test_a_link_to_nothing_inside_a_source_is_refused(tmp_path: Path, name: str) -> None:
+    """It may be a split, which nobody would miss."""
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 1)
+    link, nowhere = tmp_path / "raw/a" / name, tmp_path / "nowhere"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(nowhere)
+    said = f"source 'a': {link} (a link to '{nowhere}'): nothing can be reached there, and it may be a split, a tar or"
+    with pytest.raises(ZeroVLError) as error:
+        raw_sources.run_prepare(tmp_path)
+    assert str(error.value).startswith(said)
+    (tmp_path / "raw/a").rename(tmp_path / "a")
+    if link.parent.name == "a":  # of sources elsewhere their own folder is looked at
+        with pytest.raises(ZeroVLError, match="nothing can be reached there, and it may be a split"):
+            run_sources(tmp_path, {"name": "a", "path": "a"})
+    else:
+        assert run_sources(tmp_path, {"name": "a", "path": "a"}).pairs("a", "train") == 1
+
+
+def test_links_to_nothing_that_are_pictures_or_debris_are_left_to_the_table(tmp_path: Path) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 2)
+    (tmp_path / "raw/a/train/1.jpg").unlink()
+    for name in ("1.jpg", "unnamed.PNG", ".lock"):
+        (tmp_path / "raw/a/train" / name).symlink_to(tmp_path / "nowhere")
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert manifest.pairs("a", "train") == 1
+    assert list(raw_sources.errors(manifest, "a").values()) == ["missing file"]
+
+
 @pytest.mark.parametrize(("path", "link"), [("raw/a/b/c", "raw/a"), ("raw/a/b/c", "raw/a/b"), ("raw", "raw/a")])
 def test_a_link_in_the_middle_of_a_path_is_refused(tmp_path: Path, path: str, link: str) -> None:
     raw_sources.write_zerovl(tmp_path / path, "train", 1)

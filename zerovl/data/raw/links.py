@@ -2,6 +2,8 @@
 
 DVC 3 takes a link to a file for the file, and `data.raw` may be a link itself. A link to a folder below it counts as
 nothing: no file of it is versioned, and no change in it reruns `prepare` (https://github.com/iterative/dvc/issues/10237).
+A link to nothing may have been a split or a table, which nobody would miss. One with the name of a picture is left to
+the table that names it: the picture is counted as missing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from zerovl.data.raw.layout import Source, is_remote
-from zerovl.data.raw.records import is_debris
+from zerovl.data.raw.records import PICTURES, is_debris
 from zerovl.errors import ZeroVLError
 
 _SHOWN = 3
@@ -38,28 +40,63 @@ def target(path: Path) -> str:
     return f" (a link to {os.readlink(path)!r})" if path.is_symlink() else ""
 
 
-def refuse_linked_folders(sources: list[Source], raw: Path) -> None:
-    """Raise `ZeroVLError` where a source in the folder `raw` is a link, lies behind one, or has a link to a folder.
+def refuse_links(sources: list[Source], raw: Path) -> None:
+    """Raise `ZeroVLError` for links of sources on this machine: to nothing, and in the folder `raw` to folders.
 
-    Sources elsewhere are not DVC's to watch, and may be links.
+    In `raw` a source must not be a link either, nor lie behind one, and all below it is looked at. Sources elsewhere
+    are not DVC's to watch, and may be links and have them; of these the source's own folder is looked at alone.
     """
     watched = os.path.abspath(raw)
     for source in sources:
-        if not is_remote(source.path) and f"{os.path.abspath(source.path)}{os.sep}".startswith(f"{watched}{os.sep}"):
-            links = list(_linked_folders(source.path, str(raw)))
-            if links:
-                raise ZeroVLError(_message(source, links))
+        if is_remote(source.path):
+            continue
+        if not f"{os.path.abspath(source.path)}{os.sep}".startswith(f"{watched}{os.sep}"):
+            with os.scandir(source.path) as entries:
+                links = sorted(entry.path for entry in entries if entry.is_symlink())
+            _refuse_gone(source, links)
+            continue
+        if link := _link_above(source.path, str(raw)):
+            raise ZeroVLError(_message(source, [link]))
+        links = sorted(_links_below(source.path))
+        if to_folders := [link for link in links if os.path.isdir(link)]:
+            raise ZeroVLError(_message(source, to_folders))
+        _refuse_gone(source, links)
 
 
-def _linked_folders(folder: str, raw: str) -> Iterator[str]:
-    """Give the first link between `raw` and a folder in it, or that folder; where there is none, all links below it."""
+def _link_above(folder: str, raw: str) -> str:
+    """Return the first link between `raw` and a folder in it, or that folder; "" where there is none."""
     between = Path(os.path.relpath(folder, raw)).parts
-    for place in accumulate(between, os.path.join, initial=raw):
-        if place != raw and os.path.islink(place):
-            yield place
-            return
-    for place, folders, _ in os.walk(folder):
-        yield from (path for name in sorted(folders) if os.path.islink(path := os.path.join(place, name)))
+    places = accumulate(between, os.path.join, initial=raw)
+    return next((place for place in places if place != raw and os.path.islink(place)), "")
+
+
+def _links_below(folder: str) -> Iterator[str]:
+    """Give all links below a folder; those that cannot be looked into have none."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield entry.path
+        elif entry.is_dir():
+            yield from _links_below(entry.path)
+
+
+def _refuse_gone(source: Source, links: list[str]) -> None:
+    """Raise `ZeroVLError` where one of the links of a source leads nowhere and is neither debris nor a picture."""
+    gone = [
+        f"{link}{target(Path(link))}"
+        for link in links
+        if not is_debris(name := os.path.basename(link))
+        and name.rpartition(".")[2].lower() not in PICTURES
+        and not os.path.exists(link)
+    ]
+    if gone:
+        raise ZeroVLError(
+            f"source {source.name!r}: {', '.join(gone[:_SHOWN])}{_rest(gone)}: nothing can be reached there, and it "
+            "may be a split, a tar or a table; mount its disk, correct the link, or delete it"
+        )
 
 
 def _message(source: Source, links: list[str]) -> str:
