@@ -15,6 +15,7 @@ MAX_FIELD = 16 << 20  # characters; Python's own limit is 131,072: a long captio
 _MOST_LOST = 100_000  # lines of one row that are counted one by one
 _MOST_COLUMNS, _NAME = 40, 100  # columns, and characters of a name, in a message
 _MOST_LINES = 200  # of one row; beyond them a quote was not closed
+_OPEN_QUOTE = "unexpected end of data"  # what Python's reader says where a quote does not close
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,18 @@ def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    number = reader.line_num
+                    number = lines.number
                     if strict:
                         raise
                     yield from _lost(first, number, f"not valid CSV ({error})")
                     continue
-                number = reader.line_num
+                if cells is not None:
+                    cells = _fitting(_without_blanks(cells, lines, width, delimiter), width)
+                number = lines.number
                 if cells is None:
                     return
                 if not cells:
                     continue
-                cells = _fitting(_without_blanks(cells, lines.taken, width, delimiter), width)
                 width = width or len(cells)
                 unclosed = lines.ended and _ends_in_a_quote(lines.taken, delimiter)
                 yield from _rows(first, number, cells, width, unclosed)
@@ -92,25 +94,41 @@ class _EndlessLineError(Exception):
 
 
 class _Lines:
-    """Lines of a file, those of the present row kept."""
+    """Lines of a file, those of the present row kept.
+
+    Attributes:
+        taken: of the present row.
+        number: of the last one that was taken, from 1.
+        ended: whether one was asked for behind the last.
+    """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
+        self._returned: list[str] = []  # the next one last
         self.taken: list[str] = []
+        self.number = 0
         self.ended = False
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(MAX_FIELD)
+        line = self._returned.pop() if self._returned else self._file.readline(MAX_FIELD)
         if len(line) >= MAX_FIELD:
             raise _EndlessLineError
         if not line:
             self.ended = True
             raise StopIteration
         self.taken.append(line)
+        self.number += 1
         return line
+
+    def give_back(self, count: int) -> None:
+        """Let the last lines that were taken come again."""
+        for _ in range(count):
+            self._returned.append(self.taken.pop())
+            self.number -= 1
+        self.ended &= not count
 
 
 def _rows(first: int, last: int, cells: list[str], width: int, unclosed: bool) -> Iterator[CsvRow]:
@@ -129,23 +147,45 @@ def _fitting(cells: list[str], width: int) -> list[str]:
     return cells[:width] if width and not "".join(cells[width:]).strip() else cells
 
 
-def _without_blanks(cells: list[str], lines: list[str], width: int, delimiter: str) -> list[str]:
+def _without_blanks(cells: list[str], lines: _Lines, width: int, delimiter: str) -> list[str]:
     """Return the cells of a row with those as quoted that have blanks before their quote: `0.jpg, "a dog, asleep"`.
 
     Python's `skipinitialspace` for the whole file would also strip cells without quotes, and take a quote that only
     begins a caption for one that opens a cell, so a row is read again where it has such a place, and only if it fits.
+    Where the quote does not close in its line the row goes on up to the line in which it does.
     """
-    if not any(' "' in line and re.search(f'(?:^|{delimiter}) +"', line) for line in lines):
+    if not any(' "' in line and re.search(f'(?:^|{delimiter}) +"', line) for line in lines.taken):
         return cells
+    again, more = _read_again(lines.taken, delimiter), 0
+    while again is None and width and more < _MOST_LINES and (line := next(lines, None)) is not None:
+        more += 1
+        if _is_a_row(line, width, delimiter):  # what looks like a row of its own is not taken for a part of another
+            break
+        if '"' in line:
+            again = _read_again(lines.taken, delimiter)
+    if not again or (width and len(_fitting(again, width)) != width):
+        lines.give_back(more)
+        return cells
+    if more or len(again) != len(cells):
+        return again
+    return [old if old.lstrip(" ") == new else new for old, new in zip(cells, again, strict=True)]
+
+
+def _read_again(lines: list[str], delimiter: str) -> list[str] | None:
+    """Return the cells of a row without blanks before quotes; none where it is no row, None where a quote is open."""
     try:
         rows = list(csv.reader(lines, strict=True, skipinitialspace=True, delimiter=delimiter))
-    except csv.Error:
-        return cells
-    if len(rows) != 1 or width not in (0, len(_fitting(rows[0], width))):
-        return cells
-    if len(rows[0]) != len(cells):
-        return rows[0]
-    return [old if old.lstrip(" ") == new else new for old, new in zip(cells, rows[0], strict=True)]
+    except csv.Error as error:
+        return None if _OPEN_QUOTE in str(error) else []
+    return rows[0] if len(rows) == 1 else []
+
+
+def _is_a_row(line: str, width: int, delimiter: str) -> bool:
+    """Return whether a line by itself is a row of this many cells, with all of its quotes closed."""
+    if line.count('"') % 2:
+        return False
+    cells = _read_again([line], delimiter)
+    return bool(cells and len(_fitting(cells, width)) == width)
 
 
 def _lost(first: int, last: int, problem: str) -> Iterator[CsvRow]:
@@ -161,7 +201,7 @@ def _ends_in_a_quote(lines: list[str], delimiter: str) -> bool:
     try:
         list(csv.reader(lines, strict=True, delimiter=delimiter))
     except csv.Error as error:
-        return "unexpected end of data" in str(error)
+        return _OPEN_QUOTE in str(error)
     return False
 
 

@@ -73,6 +73,12 @@ KINDS = [
     csv("too many cells", row("2.jpg,2,two, and more,2\n"), Outcome(2, 1, "row has 5 cells, the header has 4")),
     csv("empty cells beyond the header", row("2.jpg,2,two,2,,,,\n"), Outcome(3, 0)),
     csv("blanks before a quote", row('2.jpg,2, "two, and more",2\n'), Outcome(3, 0)),
+    csv("blanks before a quote, and a line end within", row('2.jpg,2, "two,\n and more",2\n'), Outcome(3, 0)),
+    csv(
+        "blanks before a quote that is not closed",
+        row('2.jpg,2, "two,2\n3.jpg,3,three,3\n'),
+        Outcome(3, 1, "missing file"),
+    ),
     csv(
         "quote that is not closed",
         row('2.jpg,2,"two,2\n3.jpg,3,three,3\n'),
