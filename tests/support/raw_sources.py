@@ -73,6 +73,11 @@ def sample(key: str, seed: int, caption: str = "a caption") -> list[tuple[str | 
     ]
 
 
+def samples(keys: Iterable[str]) -> list[tuple[str | tarfile.TarInfo, bytes]]:
+    """A sample of each key, whose caption names it."""
+    return [member for seed, key in enumerate(keys) for member in sample(key, seed, f"caption of {key}")]
+
+
 def asked_filters(**asked: Any) -> FilterParams:
     """Those filters and no others, not even those that are on by default."""
     return FilterParams(**{"min_side": 0, "leaks": "keep"} | asked)

@@ -8,10 +8,15 @@ from typing import Any
 
 from zerovl import s3
 
-_TAR = ".tar"
+_ENDING = len(".tar")
 _MOST_STATS = 16 << 20  # bytes of img2dataset's file that are read: it has an entry for each kind of error
 _MOST_LINE = 1 << 10  # bytes of DALI's that are read: its first line says it
 _INDEX_VERSION = "v1."  # an index of DALI begins with "v1.2 1000"
+
+
+def files_beside(tar: str) -> tuple[str, str]:
+    """Return where img2dataset's file and DALI's index of a tar lie."""
+    return f"{tar[:-_ENDING]}_stats.json", f"{tar[:-_ENDING]}.idx"
 
 
 def samples_stated_beside(tar: str) -> int | None:
@@ -23,11 +28,11 @@ def samples_stated_beside(tar: str) -> int | None:
     Sources: `write_stats` in img2dataset/logger.py of github.com/rom1504/img2dataset, where `successes` are written;
     `IndexCreator` in tools/wds2idx.py of github.com/NVIDIA/DALI.
     """
-    if not tar.endswith(_TAR):
+    if tar[-_ENDING:].lower() != ".tar":
         return None
-    stem = tar.removesuffix(_TAR)
-    count = _successes(_head(f"{stem}_stats.json", _MOST_STATS))
-    return _indexed(_head(f"{stem}.idx", _MOST_LINE)) if count is None else count
+    stats, index = files_beside(tar)
+    count = _successes(_head(stats, _MOST_STATS))
+    return _indexed(_head(index, _MOST_LINE)) if count is None else count
 
 
 def _successes(content: bytes) -> int | None:

@@ -121,9 +121,9 @@ def test_an_object_that_goes_once_it_was_listed(
     write_good(tmp_path / "objects/0.tar", 0)
     write_good(tmp_path / "objects/1.tar", 10)
     source = upload(tmp_path / "objects", moto_bucket)
-    listed = s3_source.tar_states(source["path"])
+    listed = s3_source.object_states(source["path"])
     s3.client().delete_object(Bucket=moto_bucket, Key="web/1.tar")
-    monkeypatch.setattr(s3_source, "tar_states", lambda uri: listed)
+    monkeypatch.setattr(s3_source, "object_states", lambda uri: listed)
     with pytest.raises(ZeroVLError, match=rf"s3://{moto_bucket}/web/1\.tar: cannot fetch it"):
         raw_sources.run_sources(tmp_path, source)
 

@@ -71,7 +71,7 @@ def test_a_prefix_is_listed_once_a_prepare(
     assert listed == ["web/"]
     run_sources(tmp_path, {"name": "w", "path": f"s3://{moto_bucket}/web", "tars": tars})
     assert listed == ["web/"] * 2  # what is there by then
-    assert not asked  # what lies beside a tar is of interest where it is damaged
+    assert not asked  # nothing lies beside the tars, as the listing says
 
 
 def test_fetched_tars_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_fetched_tars_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path.write_bytes((tmp_path / "store" / Path(uri).name).read_bytes())
         most = max(most, len(list(folder.iterdir())))
 
-    monkeypatch.setattr(s3_source, "tar_states", lambda uri: {f"{uri}/{shard}.tar": "" for shard in range(6)})
+    monkeypatch.setattr(s3_source, "object_states", lambda uri: {f"{uri}/{shard}.tar": "" for shard in range(6)})
     monkeypatch.setattr(s3_source, "fetch", fetch)
     manifest = run_sources(tmp_path, {"name": "w", "path": "s3://store/x"}, shard_samples=4)
     assert (manifest.pairs("w", "train"), raw_sources.errors(manifest, "w")) == (18, {})
@@ -100,4 +100,4 @@ def test_s3_source_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3.exceptions", None)
     s3_source._bucket.cache_clear()
     with pytest.raises(ZeroVLError, match="need boto3"):
-        s3_source.tar_states("s3://bucket/cc3m")
+        s3_source.object_states("s3://bucket/cc3m")

@@ -20,12 +20,16 @@ def place(request: pytest.FixtureRequest) -> str:
 
 def put(root: Path, bucket: str, place: str, **samples: int) -> str:
     """Write a tar of so many samples to each folder ("own": the source's own); returns the path of the source."""
-    for folder, count in samples.items():
-        inside = "" if folder == "own" else f"{folder}/"
-        file = root / "raw/w" / f"{inside}0.tar"
-        raw_sources.write_tar(file, [each for n in range(count) for each in raw_sources.sample(str(n), n, f"no. {n}")])
+    tars = {f"{'' if folder == 'own' else f'{folder}/'}0.tar": count for folder, count in samples.items()}
+    return put_tars(root, bucket, place, tars)
+
+
+def put_tars(root: Path, bucket: str, place: str, tars: dict[str, int]) -> str:
+    """Write tars of so many samples by their names below the source; returns its path."""
+    for name, count in tars.items():
+        raw_sources.write_tar(root / "raw/w" / name, raw_sources.samples(map(str, range(count))))
         if place == "on S3":
-            s3.client().upload_file(str(file), bucket, f"w/{inside}0.tar")
+            s3.client().upload_file(str(root / "raw/w" / name), bucket, f"w/{name}")
     return f"s3://{bucket}/w" if place == "on S3" else "raw/w"
 
 
@@ -98,3 +102,28 @@ def test_a_folder_that_another_layout_knows_stays_so(tmp_path: Path) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/w", "train", 2)
     raw_sources.write_tar(tmp_path / "raw/w/test/0.tar", raw_sources.sample("0", 0))
     assert pairs(tmp_path, "raw/w") == {"train": 2}
+
+
+def test_tars_in_other_folders_are_said(
+    tmp_path: Path, moto_bucket: str, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    names = ("0", "train/1", "test/2", "train/part-1/3", "part-2/4", "__MACOSX/5", "part-2/._4")
+    path = put_tars(tmp_path, moto_bucket, place, {f"{name}.tar": 1 for name in names})
+    assert pairs(tmp_path, path) == {"train": 2}
+    said = "source 'w': 3 tars in other folders than train/ and valid/ are not read: part-2/4.tar, test/2.tar, "
+    advice = "move them there, or name their folders in data.sources, or set its evaluation_split to test"
+    assert f"{said}train/part-1/3.tar; {advice}" in caplog.text
+    caplog.clear()
+    further = [{"name": name, "path": f"{path}/{folder}"} for name, folder in (("p", "part-2"), ("t", "test"))]
+    manifest = run_sources(tmp_path, {"name": "w", "path": path}, *further)
+    found = {key: info.pairs for key, info in manifest.splits.items()}
+    assert found == {("w", "train"): 2, ("p", "train"): 1, ("t", "valid"): 1}
+    assert "source 'w': 1 tar in other folders than train/ and valid/ is not read: train/part-1/3.tar;" in caplog.text
+
+
+def test_a_source_whose_tars_lie_elsewhere_is_refused_with_their_folder(tmp_path: Path) -> None:
+    put_tars(tmp_path, "", "here", {"part-2/4.tar": 1, "__MACOSX/5.tar": 1})
+    with pytest.raises(
+        ZeroVLError, match=r"has no known layout; .*; it has tars in part-2/, which are read where that"
+    ):
+        pairs(tmp_path, "raw/w")

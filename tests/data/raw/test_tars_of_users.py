@@ -1,29 +1,20 @@
-"""Tars as users have them: keys with dots, unsorted, cut short, of two runs; nothing is lost without a count."""
+"""Tars as users have them: keys with dots, unsorted, of two runs; every sample arrives once."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
 import tarfile
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import pytest
 
-from tests.support import raw_sources, s3
+from tests.support import raw_sources
 from zerovl.data.raw import tar_samples
 from zerovl.data.raw.tar_ids import ImageIds, _joined
 from zerovl.errors import ZeroVLError
 
 Members = list[tuple[str | tarfile.TarInfo, bytes]]
-
-
-def samples(keys: list[str]) -> Members:
-    return [member for seed, key in enumerate(keys) for member in raw_sources.sample(key, seed, f"caption of {key}")]
 
 
 def read(path: Path) -> list[tar_samples.TarSample]:
@@ -36,7 +27,7 @@ def captions(found: list[tar_samples.TarSample]) -> dict[str, str]:
 
 def test_keys_with_dots_keep_their_samples(tmp_path: Path) -> None:
     keys = [f"2021.05.{number:04d}" for number in range(6)]
-    raw_sources.write_tar(tmp_path / "raw/w/0.tar", samples(keys))
+    raw_sources.write_tar(tmp_path / "raw/w/0.tar", raw_sources.samples(keys))
     rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
     assert [(row["captions"], row["error"]) for row in rows] == [([f"caption of {key}"], None) for key in keys]
     assert len({row["image_id"] for row in rows}) == 6
@@ -61,7 +52,7 @@ def test_members_that_go_along_with_a_sample(tmp_path: Path) -> None:
 
 def test_pairs_whose_keys_begin_with_anothers_are_pairs(tmp_path: Path) -> None:
     """`photo.1.jpg` and `photo.1.txt` beside `photo.jpg`, in whatever order; a mask and a number are none."""
-    pairs = samples(["photo", "photo.1", "photo.1.2", "zebra"])
+    pairs = raw_sources.samples(["photo", "photo.1", "photo.1.2", "zebra"])
     mask = ("photo.seg.png", raw_sources.encoded(raw_sources.picture(9), "PNG"))
     members: Members = [*pairs, mask, ("photo.cls.json", b"3"), ("photo.emb.npy", b"x")]
     orders = {
@@ -85,7 +76,9 @@ def test_pairs_whose_keys_begin_with_anothers_are_pairs(tmp_path: Path) -> None:
 
 def test_a_pair_behind_another_that_cannot_be_used_is_counted(tmp_path: Path) -> None:
     large = ("photo.1.txt", b"x" * ((16 << 20) + 1))
-    raw_sources.write_tar(tmp_path / "0.tar", [*samples(["photo"]), ("photo.1.jpg", raw_sources.jpeg(1)), large])
+    raw_sources.write_tar(
+        tmp_path / "0.tar", [*raw_sources.samples(["photo"]), ("photo.1.jpg", raw_sources.jpeg(1)), large]
+    )
     assert [(sample.key, bool(sample.problem)) for sample in read(tmp_path / "0.tar")] == [
         ("photo", False),
         ("photo.1", True),
@@ -94,7 +87,7 @@ def test_a_pair_behind_another_that_cannot_be_used_is_counted(tmp_path: Path) ->
 
 @pytest.mark.parametrize("order", ["by extension", "shuffled"])
 def test_unsorted_is_read_like_sorted(tmp_path: Path, caplog: pytest.LogCaptureFixture, order: str) -> None:
-    members = samples([f"{number:03d}" for number in range(20)])
+    members = raw_sources.samples([f"{number:03d}" for number in range(20)])
     if order == "shuffled":  # with a .json too, some pictures would seem complete before their .txt comes
         members = [member for member in members if not str(member[0]).endswith(".json")]
     raw_sources.write_tar(tmp_path / "sorted.tar", members)
@@ -113,7 +106,7 @@ def test_unsorted_is_read_like_sorted(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_unsorted_and_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_samples, "_HELD", 10 * tar_samples._HELD_EACH)
-    members = samples([f"{number:03d}" for number in range(20)])
+    members = raw_sources.samples([f"{number:03d}" for number in range(20)])
     lonely: Members = [(f"a{number:03d}.txt", b"no picture") for number in range(30)]
     raw_sources.write_tar(tmp_path / "sorted.tar", [*lonely, *members])
     found = read(tmp_path / "sorted.tar")  # what waits in vain is let go
@@ -125,146 +118,11 @@ def test_unsorted_and_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.M
         read(tmp_path / "unsorted.tar")
 
 
-STATS = {"00000_stats.json": json.dumps({"count": 25, "successes": 20})}
-CUT = {"statistics": STATS, "index of DALI": {"00000.idx": "v1.2 20\n"}, "nothing": {}}
-
-
-@pytest.mark.parametrize("tars", ["packed", "in_place"])
-@pytest.mark.parametrize("place", ["here", "on S3"])
-@pytest.mark.parametrize("beside", CUT)
-def test_what_a_cut_tar_has_lost_is_counted(
-    tmp_path: Path, moto_bucket: str, beside: str, place: str, tars: str
-) -> None:
-    folder = tmp_path / "raw/w"
-    raw_sources.write_tar(folder / "00000.tar", samples([f"{number:03d}" for number in range(20)]))
-    for name, text in CUT[beside].items():
-        (folder / name).write_text(text)
-    os.truncate(folder / "00000.tar", int((folder / "00000.tar").stat().st_size * 0.6))
-    path = "raw/w"
-    if place == "on S3":
-        path = f"s3://{moto_bucket}/w"
-        for file in list(folder.iterdir()):
-            s3.client().upload_file(str(file), moto_bucket, f"w/{file.name}")
-            file.unlink()
-    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": path, "tars": tars}, shard_samples=100)
-    info = manifest.splits["w", "train"]
-    assert 8 <= info.pairs <= 14
-    assert info.broken == (20 - info.pairs if CUT[beside] else 1)
-    [reason] = set(raw_sources.errors(manifest, "w").values())
-    assert reason.endswith(
-        f"{20 - info.pairs} of 20 samples are lost" if CUT[beside] else "at least one sample is lost"
-    )
-
-
-@pytest.mark.parametrize("stated", [8, None])
-@pytest.mark.parametrize("tars", ["packed", "in_place"])
-@pytest.mark.parametrize("between", ["two tars, one behind the other", "an empty block"])
-def test_samples_behind_an_end_mark_are_counted(
-    between: str, tars: str, stated: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "raw/w/0.tar"
-    raw_sources.write_tar(path, samples(list("4567")))
-    second = path.read_bytes()
-    raw_sources.write_tar(path, samples(list("0123")))
-    with tarfile.open(path) as tar:
-        last = tar.getmembers()[-1]
-        end = last.offset_data + (last.size + 511) // 512 * 512
-    first = path.read_bytes()
-    path.write_bytes(first + second if between.startswith("two") else first[:end] + bytes(512) + second)
-    if stated:
-        (path.parent / "0_stats.json").write_text(json.dumps({"successes": stated}))
-    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": "raw/w", "tars": tars}, shard_samples=100)
-    info = manifest.splits["w", "train"]
-    assert (info.pairs, info.broken) == (4, 4 if stated else 1)
-    [reason] = set(raw_sources.errors(manifest, "w").values())
-    lost = "4 of 8 samples are lost" if stated else "at least one sample is lost"
-    what = f"damaged tar: it goes on behind its end mark at byte {end}"
-    assert reason == f"{what}; what comes before it is used, {lost}"
-    [line] = [record.getMessage() for record in caplog.records if "--ignore-zeros" in record.getMessage()]
-    assert line.startswith(f"0.tar: {what}; what is behind it is not read")
-
-
-@pytest.mark.parametrize("place", ["here", "on S3"])
-def test_a_tar_in_place_that_was_whole_has_lost_what_its_index_had(
-    place: str, tmp_path: Path, moto_bucket: str
-) -> None:
-    """Nothing lies beside it; `prepare` has read it when it was whole."""
-    path, source = tmp_path / "raw/w/0.tar", {"name": "w", "path": "raw/w", "tars": "in_place"}
-    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(20)]))
-    whole = path.read_bytes()
-
-    def write(data: bytes) -> None:
-        path.write_bytes(data)
-        if place == "on S3":
-            s3.client().put_object(Bucket=moto_bucket, Key="w/0.tar", Body=data)
-
-    if place == "on S3":
-        source["path"] = f"s3://{moto_bucket}/w"
-    write(whole)
-    assert raw_sources.run_sources(tmp_path, source).pairs("w", "train") == 20
-    for share in (0.6, 0.4):  # twice: what was known of the whole tar stays known
-        write(whole[: int(share * len(whole))])
-        info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
-        assert 0 < info.pairs < 15
-        assert info.broken == 20 - info.pairs
-    write(whole)
-    info = raw_sources.run_sources(tmp_path, source).splits["w", "train"]
-    assert (info.pairs, info.broken) == (20, 0)
-
-
-@pytest.mark.parametrize("place", ["here", "on S3"])
-def test_tars_in_other_folders_are_said(
-    tmp_path: Path, moto_bucket: str, caplog: pytest.LogCaptureFixture, place: str
-) -> None:
-    folder, path = tmp_path / "raw/w", "raw/w"
-    for name in ("0", "train/1", "test/2", "train/part-1/3", "part-2/4", "__MACOSX/5", "part-2/._4"):
-        raw_sources.write_tar(folder / f"{name}.tar", samples([name[-1]]))
-    if place == "on S3":
-        path = f"s3://{moto_bucket}/w"
-        for file in folder.rglob("*.tar"):
-            s3.client().upload_file(str(file), moto_bucket, f"w/{file.relative_to(folder)}")
-    assert raw_sources.run_sources(tmp_path, {"name": "w", "path": path}).pairs("w", "train") == 2
-    said = "source 'w': 3 tars in other folders than train/ and valid/ are not read: part-2/4.tar, test/2.tar, "
-    advice = "move them there, or name their folders in data.sources, or set its evaluation_split to test"
-    assert f"{said}train/part-1/3.tar; {advice}" in caplog.text
-    caplog.clear()
-    further = [{"name": name, "path": f"{path}/{folder}"} for name, folder in (("p", "part-2"), ("t", "test"))]
-    manifest = raw_sources.run_sources(tmp_path, {"name": "w", "path": path}, *further)
-    pairs = [manifest.pairs(*of) for of in (("w", "train"), ("p", "train"), ("t", "valid"))]
-    assert (pairs, len(manifest.splits)) == ([2, 1, 1], 3)
-    assert "source 'w': 1 tar in other folders than train/ and valid/ is not read: train/part-1/3.tar;" in caplog.text
-    (folder / "0.tar").unlink()
-    for read in ("train", "test"):
-        shutil.rmtree(folder / read)
-    with pytest.raises(
-        ZeroVLError, match=r"has no known layout; .*; it has tars in part-2/, which are read where that"
-    ):
-        raw_sources.run_sources(tmp_path, {"name": "w", "path": "raw/w"})
-
-
-def test_a_disk_that_fails_costs_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "0.tar"
-    raw_sources.write_tar(path, samples([f"{number:03d}" for number in range(6)]))
-
-    def members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-        yield from islice(whole_members(file), 9)  # three samples, the last of them still open
-        raise OSError(5, "Input/output error")
-
-    whole_members = tar_samples.whole_members
-    monkeypatch.setattr(tar_samples, "whole_members", members)
-    found = list(tar_samples.read_samples(str(path), path.name, lambda: 6))
-    assert list(captions(found)) == ["000", "001", "002"]
-    assert {sample.problem for sample in found[3:]} == {
-        "cannot be read: Input/output error; what comes before it is used, 3 of 6 samples are lost"
-    }
-    assert len(found) == 6
-
-
 def test_two_runs_in_one_source_have_distinct_ids(tmp_path: Path) -> None:
     keys = [f"{number:09d}" for number in range(5)]
     words = ["red", "blue"]
-    raw_sources.write_tar(tmp_path / "raw/w/train/00000.tar", samples([*keys, *words]))
-    raw_sources.write_tar(tmp_path / "raw/w/train/00001.tar", samples([*keys, *words, "000000007"]))
+    raw_sources.write_tar(tmp_path / "raw/w/train/00000.tar", raw_sources.samples([*keys, *words]))
+    raw_sources.write_tar(tmp_path / "raw/w/train/00001.tar", raw_sources.samples([*keys, *words, "000000007"]))
     rows = raw_sources.rows(raw_sources.run_prepare(tmp_path), "w")
     assert [row["error"] for row in rows] == [None] * 15
     ids = [row["image_id"] for row in rows]

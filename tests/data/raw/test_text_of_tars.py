@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support import raw_sources
-from zerovl.data.raw.tar_captions import caption_reader, one_caption
+from zerovl.data.raw.tar_captions import caption_a_line, caption_reader, one_caption
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
 
@@ -37,6 +37,23 @@ def test_a_byte_order_mark_is_none_of_the_caption(tmp_path: Path) -> None:
     raw_sources.write_tar(path, members)
     assert prepared(tmp_path) == ([["a dog"], ["a \u200bcat"]], ["empty caption"] * 2)
     assert streamed(path) == ([["a dog"], ["a \u200bcat"]], {"empty caption": 2})
+
+
+def test_a_text_in_which_nothing_is_visible_leaves_it_to_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "raw/w/0.tar"
+    members = [
+        member
+        for number, text in enumerate(("\ufeff", "\ufeff \n", "\u200b", "", " "))
+        for member in (
+            (f"{number}.jpg", raw_sources.jpeg(number)),
+            (f"{number}.json", b'{"caption": "of the JSON"}'),
+            (f"{number}.txt", text.encode()),
+        )
+    ]
+    raw_sources.write_tar(path, members)
+    assert prepared(tmp_path) == ([["of the JSON"]] * 5, [])
+    assert streamed(path) == ([["of the JSON"]] * 5, {})
+    assert caption_a_line("\ufeff\none\n\u200b\ntwo") == ["one", "two"]
 
 
 def test_debris_in_a_tar_is_no_sample(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import webdataset
 from tests.support.raw_sources import jpeg, sample, write_tar
 from zerovl.data.raw import tar_keys
 from zerovl.data.raw.tar_captions import caption_a_line, caption_reader, one_caption
+from zerovl.data.raw.tar_samples import read_samples
 from zerovl.data.streams import tar_stream
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
@@ -201,8 +202,35 @@ def test_a_broken_header_is_not_the_end(tmp_path: Path) -> None:
     (tmp_path / "0_stats.json").write_text(json.dumps({"successes": 40}))
     found, lost = read(path)
     assert found == ["00", "01", "02", "03"]
-    reason = "damaged tar: a broken header, or members behind its end mark"
-    assert lost == {f"{reason}; what it should still have had is lost": 36}
+    assert lost == {"damaged tar; what it should still have had is lost": 36}
+
+
+def ends(path: Path) -> int:
+    """The byte behind the last member."""
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    return last.offset_data + (last.size + 511) // 512 * 512
+
+
+END_OF_TARS = {
+    "one empty block": (bytes(512), None),
+    "many empty blocks": (bytes(100 * 512), None),
+    "half a block": (bytes(256), "truncated tar: no end mark"),
+    "a broken header among the last bytes": (b"\xff" * 512 + bytes(1024), "damaged tar"),
+    "another tar": (bytes(1024) + b"2.jpg", "damaged tar: it goes on behind its end mark"),
+}
+
+
+@pytest.mark.parametrize("kind", END_OF_TARS)
+def test_both_readers_agree_where_a_tar_is_whole(kind: str, tmp_path: Path) -> None:
+    path, (end, reason) = tmp_path / "0.tar", END_OF_TARS[kind]
+    write_tar(path, [*sample("0", 0), *sample("1", 1)])
+    path.write_bytes(path.read_bytes()[: ends(path)] + end)
+    expected = {f"{reason}; at least one sample is lost": 1} if reason else {}
+    assert read(path) == (["0", "1"], expected)
+    problems = [each.problem for each in read_samples(str(path), path.name, lambda: None) if each.problem]
+    assert len(problems) == len(expected)
+    assert all(problem.startswith(str(reason)) for problem in problems)
 
 
 def test_no_tar_and_an_empty_file_are_counted(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ DEEP = b"[" * 100_000
 
 KINDS = [
     in_tar("no end mark", lambda: cut(THREE, 0), Outcome(3, 1, "truncated tar")),
+    in_tar("one empty block at its end", lambda: cut(THREE, 0) + bytes(BLOCK), Outcome(3, 0)),
+    in_tar(
+        "samples behind its end mark",
+        lambda: whole() + THREE,
+        Outcome(2, 1, "damaged tar: it goes on behind its end mark"),
+    ),
     in_tar(
         "cut in a picture",
         lambda: cut(THREE, 2 * BLOCK + 100),

@@ -24,6 +24,7 @@ from zerovl.data.raw.tables import (
     relative_prefix,
     split_by_rows,
 )
+from zerovl.data.raw.unread_files import say_unread, unpacked_name
 from zerovl.errors import ZeroVLError
 
 _STEM = "metadata"
@@ -42,7 +43,8 @@ class ImageFolder:
         return bool(_files(folder))
 
     def splits(self, source: Source) -> list[str]:
-        """Return the splits that have a folder with a table, or a picture in the table of all."""
+        """Return the splits that have a folder with a table, or a picture in the table of all; warns of unread ones."""
+        say_unread(source.name, _unread(Path(source.path)), ", ".join(KINDS))
         return present_splits(_tables(source), source)
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -52,9 +54,19 @@ class ImageFolder:
 
 def _files(folder: Path) -> list[Path]:
     """Return the tables of the splits' folders; where there is none, those of the folder itself."""
-    inner = sorted(place for place in folder.iterdir() if place.name.lower() in NAMES and place.is_dir())
-    found = [file for place in inner for file in _beside(place)]
+    found = [file for place in _split_folders(folder) for file in _beside(place)]
     return found or _beside(folder)
+
+
+def _split_folders(folder: Path) -> list[Path]:
+    return sorted(place for place in folder.iterdir() if place.name.lower() in NAMES and place.is_dir())
+
+
+def _unread(folder: Path) -> list[str]:
+    """Return the names of compressed tables of the splits' folders and of the folder itself."""
+    files = (file for place in (folder, *_split_folders(folder)) for file in place.glob(f"{_STEM}.*.*"))
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    return [name for name in names if Path(unpacked_name(name)).suffix.lower() in KINDS]
 
 
 def _beside(folder: Path) -> list[Path]:

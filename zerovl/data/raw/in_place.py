@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from zerovl.data.raw.pack import PackAll, Packed, Stored, Unit, pack_with, read_
 from zerovl.data.raw.records import Picture, Record
 from zerovl.data.raw.tar_index import (
     IndexAll,
+    IndexHead,
     PictureFacts,
     TarIndex,
     TarTask,
@@ -32,6 +33,7 @@ from zerovl.data.raw.tar_index import (
     local_state,
     read_index,
 )
+from zerovl.data.raw.tar_samples import TarSample, lacking_samples
 from zerovl.data.s3_shards import S3Files
 from zerovl.errors import ZeroVLError
 from zerovl.images import BrokenImageError
@@ -96,13 +98,14 @@ class TarsInPlace:
         for task in self._indexed[source.name, split]:
             index = read_index(task)
             if index.head.unfit is None:
-                unit = make_unit(number, tuple(records.of(task.name, index.samples)))
+                samples = chain(index.samples, _lacking(source, task, index.head))
+                unit = make_unit(number, tuple(records.of(task.name, samples)))
                 yield self._placed(unit, task, index)
                 number += 1
                 continue
             logger().warning(f"{task.name}: is packed, and not used in place: {index.head.unfit}")
             scratch, known = task.entry.name, index.head.samples
-            opened = webdataset.opened_records(records, task.name, task.path, fetched, scratch, known)
+            opened = webdataset.opened_records(records, source, task.name, task.path, fetched, scratch, known)
             batches = _held(opened, fetched)
             units = []
             while batch := tuple(islice(batches, settings.shard_samples)):
@@ -123,7 +126,8 @@ class TarsInPlace:
             state = _state(path) if source.listed is None else source.listed.states[path]
             folder = str(self.workspace.tar_indexes)
             place = self._place(path)
-            tasks.append(TarTask(name, path, place, state, folder, str(self.scratch), self.max_pixels))
+            is_stated = source.listed is None or source.listed.is_stated(path)
+            tasks.append(TarTask(name, path, place, state, folder, str(self.scratch), self.max_pixels, is_stated))
         return tasks
 
     def _place(self, path: str) -> str:
@@ -149,6 +153,15 @@ class PicturesOfTar:
         size = picture.size or 0
         placed = PlacedPicture(self.index.head.sha256, picture.offset, size, facts.crc32)
         return Stored(placed, size, facts.width, facts.height, facts.phash, None, facts.faults, lambda: _bytes(picture))
+
+
+def _lacking(source: Source, task: TarTask, head: IndexHead) -> Iterator[TarSample]:
+    """Give a sample with a problem for each that a whole tar lacks by the file beside it.
+
+    That file is looked at again where it said so: it may have been deleted since, as the problem advises.
+    """
+    if head.samples is not None and head.stated is not None and head.samples < head.stated:
+        yield from lacking_samples(webdataset.stated_samples(source, task.path), task.name, head.samples)
 
 
 def _held(records: Iterator[Record], fetched: FetchedFiles) -> Iterator[Record]:

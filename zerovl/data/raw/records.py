@@ -47,13 +47,18 @@ class Reading:
 
 def caption_error(text: str, max_bytes: int) -> str | None:
     """Return why a caption cannot be used; None if it can."""
-    if not any(map(_is_visible, text)):
+    if is_blank(text):
         return "empty caption"
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         return "caption is not valid Unicode (a lone surrogate)"
     return f"caption of {size} bytes, more than {max_bytes}" if size > max_bytes else None
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing in a text is visible."""
+    return not any(map(_is_visible, text))
 
 
 def _is_visible(character: str) -> bool:
@@ -85,6 +90,11 @@ def name_error(name: str) -> str | None:
     if ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts:
         return f"file name {name[:_SHOWN]!r} leaves its folder"
     return None
+
+
+def is_tar(name: str) -> bool:
+    """Return whether a file has the ending of a tar, in whatever letters."""
+    return name[-4:].lower() == ".tar"
 
 
 def is_debris(name: str) -> bool:

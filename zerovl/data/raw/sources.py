@@ -11,10 +11,11 @@ from pathlib import Path
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.links import refuse_dangling_links, target
-from zerovl.data.raw.records import is_debris
+from zerovl.data.raw.records import is_debris, is_tar
 from zerovl.data.raw.s3_source import ListedTars
-from zerovl.data.raw.table_files import is_table
-from zerovl.data.raw.tar_splits import has_evaluated_tars
+from zerovl.data.raw.table_files import KINDS, is_table
+from zerovl.data.raw.tar_splits import has_evaluated_tars, tars_below
+from zerovl.data.raw.unread_files import unpacked_name, unread_line
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.params import DataParams, SourceParams
@@ -71,7 +72,7 @@ def _loose(raw: Path) -> str:
     files = sorted(
         path.name
         for path in raw.iterdir()
-        if path.is_file() and not is_debris(path.name) and (path.suffix.lower() == ".tar" or is_table(path))
+        if path.is_file() and not is_debris(path.name) and (is_tar(path.name) or is_table(path))
     )
     if not files:
         return ""
@@ -164,13 +165,22 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     signs = ", ".join(f"{layout.signs} ({layout.name})" for layout in LAYOUTS.values())
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
-        f"{signs}; data/README.md shows each{_table_hint(folder) or _inner_hint(folder) or _tar_hint(folder)}"
+        f"{signs}; data/README.md shows each"
+        f"{_table_hint(folder) or _inner_hint(folder) or _tar_hint(folder) or _packed_hint(folder)}"
     )
+
+
+def _packed_hint(folder: Path) -> str:
+    """Return which compressed tars, tables and split files there are; "" where there are none."""
+    endings = (*KINDS, ".tar", ".json")
+    names = sorted(path.name for path in folder.iterdir() if not is_debris(path.name))
+    packed = [name for name in names if unpacked_name(name).lower().endswith(endings)]
+    return f"; {unread_line(packed, ', '.join(endings))}" if packed else ""
 
 
 def _tar_hint(folder: Path) -> str:
     """Return where there are tars that no split has; "" where there are none."""
-    inside = (path.parent.relative_to(folder) for path in folder.rglob("*.tar"))
+    inside = (Path(path).parent.relative_to(folder) for path in tars_below(str(folder)))
     first = min((its for its in inside if not any(map(is_debris, its.parts))), default=None)
     if first is None:
         return ""

@@ -20,6 +20,7 @@ from zerovl.data.raw.split_names import TRAIN, chosen_names, split_named
 from zerovl.data.raw.table_columns import Columns, choose_columns
 from zerovl.data.raw.table_files import KINDS, TableFile, is_table, open_table
 from zerovl.data.raw.table_records import Part, TableRecords
+from zerovl.data.raw.unread_files import is_other_table, say_unread, unpacked_name
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural
 
@@ -56,7 +57,8 @@ class Tables:
         return bool(_usual_files(folder))
 
     def splits(self, source: Source) -> list[str]:
-        """Return the splits that tables, or rows of them, belong to."""
+        """Return the splits that tables, or rows of them, belong to; warns of tables that are not read."""
+        say_unread(source.name, _unread(source), ", ".join(KINDS))
         return present_splits(_tables(source), source)
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -129,12 +131,37 @@ def _pictures_folder(source: Source, beside: Path) -> Path:
 
 def _usual_files(folder: Path) -> list[Path]:
     """Return the tables that are known by their names, in the folder itself or in its `data`."""
-    places = [below for below in (folder, folder / _BELOW) if below.is_dir()]
-    return [path for below in places for path in sorted(filter(_is_usual, below.iterdir()))]
+    return [path for below in _places(folder) for path in sorted(filter(_is_usual, below.iterdir()))]
+
+
+def _places(folder: Path) -> list[Path]:
+    return [below for below in (folder, folder / _BELOW) if below.is_dir()]
 
 
 def _is_usual(path: Path) -> bool:
-    return is_table(path) and (path.stem == _WHOLE or bool(split_named(path.name)))
+    return is_table(path) and _is_usual_name(path.name)
+
+
+def _is_usual_name(name: str) -> bool:
+    return Path(name).stem == _WHOLE or bool(split_named(name))
+
+
+def _unread(source: Source) -> list[str]:
+    """Return the names of files that would be tables of a source if they were unpacked, or of another kind."""
+    folder = Path(source.path)
+    if source.table:
+        found = {*_matching(folder, source.table), *_matching(folder, f"{source.table}.*")}
+    else:
+        found = {path for place in _places(folder) for path in place.iterdir() if _is_usual_name(path.name)}
+    read = {path.with_suffix("") for path in found if is_table(path)}  # a copy of one of these is not missed
+    unread = (path for path in found if not is_table(path) and not _is_debris(path, folder) and not read & _stems(path))
+    names = sorted(path.relative_to(folder).as_posix() for path in unread)
+    return [name for name in names if Path(unpacked_name(name)).suffix.lower() in KINDS or is_other_table(name)]
+
+
+def _stems(path: Path) -> set[Path]:
+    """Return a path without its ending, and without that of what is compressed in it."""
+    return {path.with_suffix(""), path.with_suffix("").with_suffix("")}
 
 
 def _tables(source: Source) -> list[SplitTable]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zerovl.data.raw.records import is_blank
+
 # (the JSON of a sample, its .txt) -> (captions, why there are none or None)
 ReadCaptions = Callable[[dict[str, object], bytes | None], tuple[list[str], str | None]]
 ReadText = Callable[[str], list[str]]  # a .txt -> its captions
@@ -40,7 +42,7 @@ class WholeTexts:
 
 def caption_a_line(text: str) -> list[str]:
     """Return the lines that say something; a text without any is an empty caption."""
-    return [line for line in text.splitlines() if line.strip()] or [""]
+    return [line for line in text.splitlines() if not is_blank(line)] or [""]
 
 
 def caption_reader(json_caption: str, read_text: ReadText) -> ReadCaptions:
@@ -73,9 +75,12 @@ def _captions(values: dict[str, object], text: bytes | None, read_text: ReadText
     found = values.get("caption")
     others = found if isinstance(found, list) else [found]
     in_json = [one for one in others if isinstance(one, str)] if all(isinstance(one, str) for one in others) else []
-    if text is None or (not text.strip() and any(one.strip() for one in in_json)):
+    if text is None:
         return (in_json, None) if in_json else ([], "no caption: neither .txt nor a caption in .json")
     try:
-        return read_text(text.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)), None
+        said = text.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         return [], f"its .txt is not UTF-8 (byte {error.start})"
+    if is_blank(said) and not all(map(is_blank, in_json)):
+        return in_json, None
+    return read_text(said), None

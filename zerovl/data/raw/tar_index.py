@@ -35,6 +35,7 @@ from zerovl.data.raw.pack import picture_bytes
 from zerovl.data.raw.picture_hash import difference_hash
 from zerovl.data.raw.records import Picture
 from zerovl.data.raw.tar_samples import TarSample, UnfitTarError, whole_samples
+from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.images import BrokenImageError, decode
@@ -74,6 +75,7 @@ class TarTask:
     folder: str  # of the indexes
     scratch: str  # folder for what is fetched
     max_pixels: int
+    is_stated: bool = True  # whether a file beside it may state how many samples it has
 
     @property
     def entry(self) -> Path:
@@ -110,6 +112,7 @@ class IndexHead:
     bytes: int
     unfit: str | None  # why the tar cannot stay where it lies
     samples: int | None  # that it has; of one that cannot stay those that it had before, None: not known
+    stated: int | None  # samples by a file beside it when it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +199,17 @@ def _looked_at(task: TarTask, path: str, before: IndexHead | None) -> tuple[Inde
     """Return what is in a tar; no rows where its bytes are those that were read before."""
     try:
         digest, size = sha256_file(path), os.path.getsize(path)
+        stated = samples_stated_beside(task.path) if task.is_stated else None
         if before is not None and before.sha256 == digest:
-            return replace(before, state=task.state), None
+            return replace(before, state=task.state, stated=stated), None
         unfit, rows = None, [_row(sample, task.max_pixels) for sample in whole_samples(path, task.name)]
     except UnfitTarError as error:
         unfit, rows = str(error), []
     except OSError as error:
-        digest, size, unfit, rows = "", 0, f"cannot be read: {error.strerror or error}", []
+        digest, size, stated, unfit, rows = "", 0, None, f"cannot be read: {error.strerror or error}", []
     known = before.samples if before is not None else None
     samples = known if unfit else sum(bool(row["key"]) for row in rows)
-    return IndexHead(task.made_by, task.state, digest, size, unfit, samples), rows
+    return IndexHead(task.made_by, task.state, digest, size, unfit, samples, stated), rows
 
 
 def read_index(task: TarTask) -> TarIndex:

@@ -1,12 +1,12 @@
 """The members of a tar that is read from front to back: where it is not whole, and which are no file of a sample.
 
-Only headers are read here.
+Only headers are read here. Readers by offsets and as a stream agree on where a tar is whole by `end_error`.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 from zerovl.data.raw.records import name_error
@@ -19,7 +19,11 @@ _REST = 1 << 20  # bytes behind the last member that are read at once
 
 
 class DamagedTarError(Exception):
-    """The rest of a tar cannot be read."""
+    """The rest of a tar cannot be read; `reason` says why without the place, the same for all such tars."""
+
+    def __init__(self, reason: str, at: int | None = None) -> None:
+        super().__init__(reason if at is None else f"{reason} at byte {at}")
+        self.reason = reason
 
 
 class GoesOnError(DamagedTarError):
@@ -41,7 +45,7 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=cast(IO[bytes], _Headers(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if member.size < 0 or member.offset <= position:
-                    raise DamagedTarError(f"damaged tar at byte {tar.offset}")
+                    raise DamagedTarError("damaged tar", tar.offset)
                 if member.isreg() and member.offset_data + member.size > size:
                     raise DamagedTarError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
                 position = member.offset
@@ -51,14 +55,28 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     except (tarfile.TarError, OverflowError, ValueError, EOFError, RecursionError) as error:
         raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
     file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        raise DamagedTarError(f"truncated tar: no end mark at byte {end}")
-    if block.strip(b"\0"):
-        raise DamagedTarError(f"damaged tar at byte {end}")
-    while rest := file.read(_REST):
-        if rest.strip(b"\0"):
-            raise GoesOnError(f"damaged tar: it goes on behind its end mark at byte {end}")
+    if problem := end_error(end, iter(lambda: file.read(_REST), b"")):
+        raise problem
+
+
+def end_error(end: int, behind: Iterable[bytes]) -> DamagedTarError | None:
+    """Return what speaks against a tar being over where its members end; None where it is whole.
+
+    Two empty blocks are the mark of the end. One is enough, as for `tar` itself: no member is lost then.
+
+    Args:
+        end: byte behind the last member.
+        behind: all bytes from there on.
+    """
+    block = b""
+    for data in behind:
+        missing = tarfile.BLOCKSIZE - len(block)
+        block += data[:missing]
+        if len(block) == tarfile.BLOCKSIZE and missing and block.strip(b"\0"):
+            return DamagedTarError("damaged tar", end)
+        if data[missing:].strip(b"\0"):
+            return GoesOnError("damaged tar: it goes on behind its end mark", end)
+    return DamagedTarError("truncated tar: no end mark", end) if len(block) < tarfile.BLOCKSIZE else None
 
 
 def member_problem(member: tarfile.TarInfo) -> str | None:

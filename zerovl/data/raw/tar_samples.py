@@ -29,8 +29,10 @@ _MAX_TEXT = 16 << 20  # bytes of a .txt or .json that are read at all
 _HELD = 512 << 20  # bytes of samples that wait for their other members
 _MOST_SAMPLES = 1_000_000  # of a tar: of more, whoever says so is not believed
 _HELD_EACH = 500  # bytes of one beside its texts, about
+LACKING = "a whole tar has fewer samples than the _stats.json or .idx beside it states"
+LACKING_FIX = "get the tar again, or delete that file if they were taken out on purpose"
 
-Expected = Callable[[], int | None]  # asked of a damaged tar: how many samples it should have, None: not known
+Expected = Callable[[], int | None]  # asked at a tar's end: how many samples it should have, None: not known
 
 
 @dataclass(slots=True)
@@ -89,11 +91,12 @@ def whole_samples(path: str, name: str) -> list[TarSample]:
     return [*found, *grouping.rest()]
 
 
-def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample]:
+def read_samples(path: str, name: str, stated: Expected, known: int | None = None) -> Iterator[TarSample]:
     """Give the samples of a tar, those whose members do not lie together last.
 
-    Broken members come as samples with a problem, and so does each sample that a broken end has cost: as many as
-    `expected` says, or one where it is not known. Raises `ZeroVLError` for an unsorted tar that is too large to
+    Broken members come as samples with a problem, and so does each sample that a broken end has cost: as many as are
+    `known` from when the tar was whole, else as `stated` says, or one where it is not known. Of a whole tar each that
+    `stated` says and that is not there comes likewise. Raises `ZeroVLError` for an unsorted tar that is too large to
     be held in memory.
     """
     grouping = _Grouping(name)
@@ -112,9 +115,12 @@ def read_samples(path: str, name: str, expected: Expected) -> Iterator[TarSample
             logger().warning(
                 f"{name}: {error}; what is behind it is not read. To write one whole tar of it: {error.fix}"
             )
-        yield from _lost(expected, name, reason, given + len(rest))
+        yield from _lost(stated() if known is None else known, name, reason, given + len(rest))
         return
-    yield from grouping.rest()
+    for sample in grouping.rest():
+        given += 1
+        yield sample
+    yield from lacking_samples(stated(), name, given)
     if grouping.scattered:
         logger().warning(
             f"{name}: {grouping.scattered} of its samples do not lie together and were gathered in memory; "
@@ -243,9 +249,17 @@ class _Grouping:
         self._held = 0
 
 
-def _lost(expected: Expected, name: str, reason: str, given: int) -> Iterator[TarSample]:
+def lacking_samples(stated: int | None, name: str, given: int) -> Iterator[TarSample]:
+    """Give a sample with a problem for each that a whole tar has not given and that a file beside it states."""
+    if stated is not None and given < stated <= _MOST_SAMPLES:
+        for _ in range(stated - given):
+            yield TarSample(
+                "", name, problem=f"{LACKING}; {stated - given} of {stated} samples are lost; {LACKING_FIX}"
+            )
+
+
+def _lost(count: int | None, name: str, reason: str, given: int) -> Iterator[TarSample]:
     """Give a sample with a problem for each that the tar should have had and has not given."""
-    count = expected()
     if count is None or not given < count <= _MOST_SAMPLES:
         yield TarSample("", name, problem=f"{reason}; what comes before it is used, at least one sample is lost")
         return

@@ -6,14 +6,16 @@ CLIP_benchmark's sets for retrieval have `test/N.tar`; what tells them is a file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from zerovl import s3
 from zerovl.data.raw.layout import SPLITS, Source, is_remote
-from zerovl.data.raw.records import is_debris
+from zerovl.data.raw.records import is_debris, is_tar
 from zerovl.data.raw.split_names import EVALUATED
+from zerovl.data.raw.unread_files import unpacked_name
 
 _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
@@ -89,14 +91,35 @@ def tars_elsewhere(source: Source, found: TarsOfSplits) -> list[str]:
 
     Those of a set for retrieval are its own.
     """
-    path = source.path
-    if says_retrieval(path):
+    if says_retrieval(source.path):
         return []
-    below = map(str, sorted(Path(path).rglob("*.tar"))) if source.listed is None else source.listed.states
     read = {tar for of_split in found.tars.values() for tar in of_split}
+    below = tars_below(source.path) if source.listed is None else source.listed.states
+    return _own_names(source, (tar for tar in below if tar not in read))
+
+
+def compressed_tars(source: Source) -> list[str]:
+    """Return the names of compressed tars below a source's folder, and no source in there."""
+    below = set(_below(source.path)) if source.listed is None else source.listed.objects
+    packed = (path for path in below if is_tar(unpacked_name(path)))
+    return _own_names(source, (path for path in packed if unpacked_name(path) not in below))  # else it is a copy
+
+
+def tars_below(folder: str) -> list[str]:
+    """Return the paths of all tars below a local folder, sorted."""
+    return sorted(filter(is_tar, _below(folder)))
+
+
+def _below(folder: str) -> Iterator[str]:
+    for place, _, names in os.walk(folder):
+        yield from (f"{place}/{name}" for name in names)
+
+
+def _own_names(source: Source, paths: Iterable[str]) -> list[str]:
+    """Return paths relative to a source's folder, without debris and what is of sources in there, sorted."""
     of_others = tuple(f"{place}/" for place in source.sources_inside)
-    names = (tar[len(path) + 1 :] for tar in below if tar not in read and not tar.startswith(of_others))
-    return [name for name in names if not any(is_debris(part) for part in name.split("/"))]
+    names = (path[len(source.path) + 1 :] for path in paths if not path.startswith(of_others))
+    return sorted(name for name in names if not any(is_debris(part) for part in name.split("/")))
 
 
 def evaluation_hint(names: Iterable[str]) -> str:
@@ -117,7 +140,8 @@ def says_retrieval(path: str) -> bool:
 
 
 def _local_tars(path: str, folders: Iterable[str]) -> list[str]:
-    return [str(file) for file in sorted(file for folder in folders for file in Path(path, folder).glob("*.tar"))]
+    found = (file for folder in folders for file in Path(path, folder).glob("*.[tT][aA][rR]"))
+    return [str(file) for file in sorted(found)]
 
 
 def _by_folder(path: str, tars: Iterable[str]) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ from zerovl.data.raw.tar_captions import (
 )
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
 from zerovl.data.raw.tar_samples import TarSample, read_samples
+from zerovl.data.raw.unread_files import say_unread
 from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.log import logger
 from zerovl.text_format import plural
@@ -56,6 +57,7 @@ class WebDataset:
                 f"{', ...' if len(names) > _SHOWN else ''}; move them there, or name their folders in data.sources"
                 f"{tar_splits.evaluation_hint(names)}"
             )
+        say_unread(source.name, tar_splits.compressed_tars(source), ".tar")
         return [split for split in SPLITS if found.tars[split]]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -63,7 +65,7 @@ class WebDataset:
         records = tar_records(source, split, max_caption_bytes)
         tars = enumerate(split_tars(source, split))
         names = ((tar, f"{source.name}-{split}-{number}.tar") for number, tar in tars)
-        opened = (record for tar, name in names for record in opened_records(records, *tar, fetched, name))
+        opened = (record for tar, name in names for record in opened_records(records, source, *tar, fetched, name))
         notes: list[str] = []
         return Reading(_noting(opened, records, notes), notes=notes, without_ids=True)
 
@@ -94,18 +96,32 @@ def _text_reader(source: Source) -> ReadText:
 
 
 def opened_records(
-    records: TarRecords, name: str, path: str, fetched: FetchedFiles, scratch: str, known: int | None = None
+    records: TarRecords,
+    source: Source,
+    name: str,
+    path: str,
+    fetched: FetchedFiles,
+    scratch: str,
+    known: int | None = None,
 ) -> Iterator[Record]:
     """Give the records of a tar; one on S3 is fetched for it, as the file `scratch`.
 
-    A damaged tar is counted for all samples that it should have: `known`, else what a file beside it says.
+    A damaged tar is counted for all samples that it should have: `known`, else what a file beside it says, which a
+    whole tar is compared with too.
     """
     opened: AbstractContextManager[str] = nullcontext(path)
     if is_remote(path):
         opened = fetched.fetched(scratch, lambda place: s3_source.fetch(path, place))
     with opened as local:
-        samples = read_samples(local, name, lambda: samples_stated_beside(path) if known is None else known)
+        samples = read_samples(local, name, lambda: stated_samples(source, path), known)
         yield from records.of(name, samples)
+
+
+def stated_samples(source: Source, tar: str) -> int | None:
+    """Return how many samples a tar of a source has by a file beside it; S3 is not asked where its listing has none."""
+    if source.listed is not None and not source.listed.is_stated(tar):
+        return None
+    return samples_stated_beside(tar)
 
 
 class TarRecords:

@@ -11,6 +11,7 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
+from zerovl.data.raw.unread_files import say_unread, unpacked_name
 
 
 class ZeroVLCsv:
@@ -26,7 +27,9 @@ class ZeroVLCsv:
         return any(_annotation(folder, split).is_file() for split in SPLITS)
 
     def splits(self, source: Source) -> list[str]:
-        """Return the splits that have a CSV."""
+        """Return the splits that have a CSV; warns of one that is compressed."""
+        packed = sorted(path.name for path in Path(source.path).glob("*_anno.csv.*") if unpacked_name(path.name))
+        say_unread(source.name, packed, "train_anno.csv, valid_anno.csv")
         return [split for split in SPLITS if _annotation(Path(source.path), split).is_file()]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:

@@ -17,8 +17,11 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from zerovl import s3
+from zerovl.data.raw.records import is_debris, is_tar
+from zerovl.data.raw.unread_files import unpacked_name, unread_line
 from zerovl.data.stated_samples import samples_stated_beside
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 
 _SECONDS_TO_END = 5.0  # for a command after SIGTERM
 _AT_ONCE = 16  # of them that are asked for at the same time
@@ -75,7 +78,7 @@ def _matches(address: str, root: Path) -> list[str]:
         return [address]
     path = str(root / Path(local_path(address)).expanduser())
     if os.path.isdir(path):
-        return sorted(glob.glob(f"{glob.escape(path)}/*.tar"))
+        return _tars(path, os.listdir(path))
     return [path] if os.path.exists(path) else sorted(glob.glob(path))
 
 
@@ -93,7 +96,18 @@ def _listed(address: str) -> list[str]:
         pages = bucket.client.get_paginator("list_objects_v2")
         listed = pages.paginate(Bucket=bucket.name, Prefix=f"{prefix}/" if prefix else "", Delimiter="/")
         keys = [item["Key"] for page in listed for item in page.get("Contents", [])]
-    return sorted(f"{s3.PREFIX}{bucket.name}/{key}" for key in keys if fnmatch(key.rpartition("/")[2], name or "*.tar"))
+    if not name:
+        return _tars(f"{s3.PREFIX}{bucket.name}", keys)
+    return sorted(f"{s3.PREFIX}{bucket.name}/{key}" for key in keys if fnmatch(key.rpartition("/")[2], name))
+
+
+def _tars(folder: str, names: list[str]) -> list[str]:
+    """Return the addresses of the tars among the names of a folder, sorted; warns of compressed ones."""
+    present = set(names)
+    packed = sorted(name for name in names if is_tar(unpacked_name(name)) and unpacked_name(name) not in present)
+    if packed:
+        logger().warning(f"train.streaming: {folder}: {unread_line(packed, '.tar')}")
+    return sorted(f"{folder}/{name}" for name in names if is_tar(name) and not is_debris(name.rpartition("/")[2]))
 
 
 def is_local(address: str) -> bool:

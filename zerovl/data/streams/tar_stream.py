@@ -12,23 +12,26 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, Any, cast
 
 from zerovl.data.raw.records import PICTURES, UNREAD, caption_error, stable_id
 from zerovl.data.raw.tar_captions import ReadCaptions
 from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
-from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, member_problem
+from zerovl.data.raw.tar_members import TWICE, TWO_PICTURES, end_error, member_problem
+from zerovl.data.raw.tar_samples import LACKING, LACKING_FIX
 from zerovl.data.shards import Sample
 from zerovl.data.streams.addresses import Stream, cannot_read, stated_samples
 from zerovl.data.streams.lost import Lost
 from zerovl.errors import ZeroVLError
 from zerovl.images import not_read
 
-_END = bytes(2 * tarfile.BLOCKSIZE)  # every whole tar ends in two empty blocks
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # begin of gzip, bzip2 and xz
 _REST = 1 << 20  # bytes behind the last member that are read at once
+_AHEAD = 2 * tarfile.RECORDSIZE  # bytes, at most, that `tarfile` has read behind what it has looked at
 _MOST_HELD = 100  # samples of one key of webdataset's that wait for further members
 _MOST_HALVES = 1 << 18  # samples that lack a member, of a tar; of more, the first are counted at once
 _SHOWN = 200  # characters of a name in a message
@@ -87,8 +90,8 @@ class SampleRules:
 def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> Iterator[Sample]:
     """Give the usable samples of a tar in its order, and count the rest; closes the stream.
 
-    Where the tar is damaged all that it should still have had is counted, by a file beside it (`stated_samples`),
-    without one as a single sample. Raises `ZeroVLError` where bytes do not come for another reason than the tar's.
+    All that a tar should still have had is counted, by a file beside it (`stated_samples`); where it is damaged without
+    one, as a single sample. Raises `ZeroVLError` where bytes do not come for another reason than the tar's.
     """
     damage: list[str] = []
     watched = _Watched(address, stream)
@@ -110,16 +113,18 @@ def read_tar(address: str, stream: Stream, rules: SampleRules, lost: Lost) -> It
     finally:
         stream.close()
     halves.count_all()
-    if damage:
-        _count_damage(address, damage[0], whole + halves.counted, lost)
+    _count_missing(address, damage[0] if damage else "", whole + halves.counted, lost)
 
 
-def _count_damage(address: str, reason: str, whole: int, lost: Lost) -> None:
+def _count_missing(address: str, damage: str, there: int, lost: Lost) -> None:
     stated = stated_samples(address)
-    if stated is None or stated <= whole:
-        lost.add(f"{reason}; at least one sample is lost", address)
-    else:
-        lost.add(f"{reason}; what it should still have had is lost", address, stated - whole)
+    missing = 0 if stated is None else stated - there
+    if damage and missing <= 0:
+        lost.add(f"{damage}; at least one sample is lost", address)
+    elif damage:
+        lost.add(f"{damage}; what it should still have had is lost", address, missing)
+    elif missing > 0:
+        lost.add(f"{LACKING}; {LACKING_FIX}", address, missing)
 
 
 def _members(address: str, stream: _Watched, damage: list[str], lost: Lost) -> Iterator[tuple[str, str, bytes]]:
@@ -134,6 +139,7 @@ def _members(address: str, stream: _Watched, damage: list[str], lost: Lost) -> I
                     assert content is not None  # it is a plain file
                     yield *parts, content.read()
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+            stream.members_end = tar.offset
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
         if stream.failure:
             raise ZeroVLError(stream.failure) from None
@@ -233,9 +239,12 @@ class _Watched:
 
     def __init__(self, address: str, stream: Stream) -> None:
         self.failure = ""  # why bytes did not come
+        self.members_end = 0  # byte behind the last member
         self._address = address
         self._stream = stream
-        self._head = self._tail = b""
+        self._head = b""
+        self._kept = deque[bytes]()  # the last bytes that were read, `_AHEAD` of them at least
+        self._kept_from = 0  # where they begin
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -244,7 +253,9 @@ class _Watched:
             self.failure = str(error if isinstance(error, ZeroVLError) else cannot_read(self._address, error))
             raise
         self._head = self._head or data[: len(_COMPRESSED[-1])]
-        self._tail = (self._tail + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
+        self._kept.append(data)
+        while sum(map(len, self._kept)) - len(self._kept[0]) >= _AHEAD:
+            self._kept_from += len(self._kept.popleft())
         return data
 
     def problem_at_the_end(self) -> str | None:
@@ -252,15 +263,12 @@ class _Watched:
 
         The end mark of a compressed tar is inside, and its decompressor has told of a cut.
         """
-        compressed = self._head.startswith(_COMPRESSED)
-        only_zeros = True
-        while data := self._rest():
-            only_zeros &= not data.strip(b"\0")
-        if compressed:
-            return None
-        if not only_zeros:  # `tarfile` takes a broken header for the end
-            return "damaged tar: a broken header, or members behind its end mark"
-        return None if self._tail == _END else "truncated tar: no end mark"
+        ahead = b"".join(self._kept)[max(0, self.members_end - self._kept_from) :]
+        rest = chain([ahead], iter(self._rest, b""))
+        error = None if self._head.startswith(_COMPRESSED) else end_error(self.members_end, rest)
+        for _ in rest:
+            pass  # a command tells at its end whether it has failed
+        return error.reason if error else None
 
     def _rest(self) -> bytes:
         try:
