@@ -20,6 +20,7 @@ BASE = {
         "heap",
         "interpreter",
         "kept_syntax",
+        "lfs_pointers",
         "params_file",
         "parquet_files",
         "picture_looks",

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from PIL import Image, TiffImagePlugin
 
+from zerovl import lfs_pointers
 from zerovl.deep_colours import has_deep_colours, see_deep_colours
 from zerovl.picture_looks import Look, see
 
@@ -105,6 +106,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
 
 
 def _unknown(data: bytes) -> str:
+    if lfs_pointers.is_pointer(data):
+        return lfs_pointers.SAID
     for offset, begin, name in _OTHERS:
         if data.startswith(begin, offset):
             return not_read(name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from zerovl.data.text_heads import refuse_by_head
 from zerovl.errors import ZeroVLError
 
 MAX_FIELD = 16 << 20  # characters; Python's own limit is 131,072: a long caption is a broken row, not the end of a file
@@ -45,6 +46,7 @@ def csv_rows(path: Path, strict: bool, delimiter: str = ",") -> Iterator[CsvRow]
     csv.field_size_limit(MAX_FIELD)
     number = 0  # of the last line
     try:
+        refuse_by_head(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = _Lines(file)
             reader = csv.reader(lines, strict=strict, delimiter=delimiter)

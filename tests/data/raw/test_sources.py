@@ -13,6 +13,22 @@ from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, SourceParams
 
 
+def test_what_lies_deeper_or_beside_its_caption_is_hinted_at(tmp_path: Path) -> None:
+    folder = tmp_path / "raw/a/train"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(raw_sources.jpeg(0))
+    (folder / "0.txt").write_text("a dog")
+    with pytest.raises(
+        ZeroVLError, match=r"pictures in .*/a/train have a \.txt beside them: make a tar of them, tar --s"
+    ):
+        raw_sources.run_prepare(tmp_path)
+    (folder / "pairs.csv").write_text("image,caption\n0.jpg,a dog\n")
+    with pytest.raises(
+        ZeroVLError, match=r"; its train/ is a source in the layout table: name that folder in data\.sou"
+    ):
+        raw_sources.run_prepare(tmp_path)
+
+
 def test_unknown_layout(tmp_path: Path) -> None:
     (tmp_path / "raw/a").mkdir(parents=True)
     with pytest.raises(ZeroVLError, match=r"source 'a': raw/a is empty; looked for train_anno\.csv"):

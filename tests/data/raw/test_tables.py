@@ -117,6 +117,28 @@ def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: p
         run_sources(tmp_path, settings | {"pictures": "../gone"})
 
 
+def test_a_header_with_an_empty_cell_names_no_column(tmp_path: Path) -> None:
+    """As pandas writes an index: its numbers would be the captions."""
+    write_pictures(tmp_path / "raw/a", "0.jpg")
+    (tmp_path / "raw/a/train.csv").write_text(",image,alt\n0,0.jpg,a dog\n")
+    with pytest.raises(ZeroVLError, match=r"no column for the caption \(.*\); it has , image, alt; name yours"):
+        raw_sources.run_prepare(tmp_path)
+    manifest = run_sources(tmp_path, {"name": "a", "path": "raw/a", "columns": {"caption": "alt"}})
+    assert good(manifest) == [("0.jpg (train.csv:2)", ["a dog"])]
+
+
+def test_tables_with_pairs_that_are_not_known_by_their_names_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pictures(tmp_path / "raw/a", "0.jpg", "1.jpg")
+    for name, picture in (("train.csv", "0.jpg"), ("more.csv", "1.jpg")):
+        write(tmp_path / "raw/a" / name, [{"image": picture, "caption": "one"}])
+    write(tmp_path / "raw/a/classes.csv", [{"class": "cat", "number": "1"}])
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
+    said = "source 'a': more.csv has pairs too, and is not read; name what is read in data.sources, as in table: "
+    assert f"{said}'*.csv'" in caplog.text
+
+
 def test_wrong_columns_list_those_that_there_are(tmp_path: Path) -> None:
     write(tmp_path / "raw/a/train.csv", [{"url": "x", "alt": "y"}])
     with pytest.raises(ZeroVLError) as error:

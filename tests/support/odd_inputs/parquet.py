@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from tests.support import raw_sources
 from tests.support.odd_inputs.kind import Kind, Outcome, refused
+from tests.support.odd_inputs.tars import LFS_POINTER
 
 Columns = dict[str, Any]
 
@@ -40,6 +41,12 @@ def parquet(what: str, data: Callable[[], bytes], outcome: Outcome) -> Kind:
     return Kind("Parquet", what, write, outcome)
 
 
+def as_categories() -> Columns:
+    """Pictures as pandas stores equal values."""
+    pictures = pa.array([raw_sources.jpeg(number) for number in range(3)]).dictionary_encode()
+    return {"image": pictures, "caption": ["zero", "one", "two"]}
+
+
 def good() -> bytes:
     return table(named())
 
@@ -64,6 +71,9 @@ KINDS = [
     parquet("mark alone", lambda: b"PAR1", refused("not a Parquet file, or cut short")),
     parquet("cut short", lambda: good()[:-30], refused("not a Parquet file, or cut short")),
     parquet("text", lambda: b"<html>404</html>" * 9, refused("not a Parquet file, or cut short")),
+    parquet("pointer of Git LFS", lambda: LFS_POINTER, refused("a pointer of Git LFS in place of the file")),
+    parquet("pictures as categories", lambda: table(as_categories()), Outcome(3, 0)),
+    parquet("pictures as base64", lambda: table(named("/9j/4AAQSkZJRg==")), Outcome(2, 1, "a picture as base64 text")),
     parquet("encrypted", lambda: b"PARE" + good()[4:-4] + b"PARE", refused("cannot be read")),
     parquet(
         "footer longer than the file",

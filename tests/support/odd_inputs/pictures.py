@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.support import raw_sources
 from tests.support.odd_inputs.kind import Kind, Outcome
+from tests.support.odd_inputs.tars import LFS_POINTER
 
 JPEG = raw_sources.jpeg(1)
 PNG = raw_sources.encoded(raw_sources.picture(1), "PNG")
@@ -58,6 +59,9 @@ def pixels(size: int) -> bytes:
 KINDS = [
     picture("picture", "empty file", lambda: b"", Outcome(2, 1, "empty file")),
     picture("picture", "page of HTML", lambda: b"<html>404</html>", Outcome(2, 1, "not a picture")),
+    picture(
+        "picture", "pointer of Git LFS", lambda: LFS_POINTER, Outcome(2, 1, "a pointer of Git LFS in place of the")
+    ),
     picture("picture", "HEIC", lambda: b"\0\0\0\x18ftypheic" + bytes(99), Outcome(2, 1, "HEIC is not read")),
     picture("picture", "EPS", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", Outcome(2, 1, "EPS is not read")),
     picture("picture", "SVG", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", Outcome(2, 1, "SVG is not read")),

@@ -12,6 +12,7 @@ from tests.support import raw_sources
 from tests.support.odd_inputs.kind import Kind, Outcome, refused
 
 BLOCK = tarfile.BLOCKSIZE
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123\n"
 Member = tuple[str | tarfile.TarInfo, bytes]
 
 
@@ -49,6 +50,20 @@ def with_size(size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
     data[start + 148 : start + 156] = b" " * 8
     data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + BLOCK])
     return bytes(data)
+
+
+def sparse() -> bytes:
+    """A tar with a file of 1 MiB, of which the first bytes alone are stored, between good samples."""
+    data = raw_sources.jpeg(2)
+    stored = f"1\n0\n{len(data)}\n".encode().ljust(BLOCK, b"\0") + data
+    header = tarfile.TarInfo("GNUSparseFile.0/2.jpg")
+    header.size = len(stored)
+    version = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    header.pax_headers = version | {"GNU.sparse.name": "2.jpg", "GNU.sparse.realsize": str(1 << 20)}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(stored))
+    return buffer.getvalue()[: end_of_members(buffer.getvalue())] + whole()
 
 
 def end_of_members(data: bytes) -> int:
@@ -120,6 +135,9 @@ KINDS = [
         lambda: whole(special("2.jpg", tarfile.LNKTYPE, "0.jpg")),
         Outcome(2, 1, "a link in a tar (to '0.jpg')"),
     ),
+    in_tar("sparse file", sparse, Outcome(2, 1, "a sparse file in a tar")),
+    in_tar("pointer of Git LFS", lambda: LFS_POINTER, Outcome(0, 1, "a pointer of Git LFS in place of the file")),
+    in_tar("one number in two folders", lambda: whole(*sample("a/2"), *sample("b/2")), Outcome(4, 0)),
     in_tar(
         "device",
         lambda: whole(special("2.jpg", tarfile.CHRTYPE)),

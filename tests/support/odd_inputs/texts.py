@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.support import raw_sources
 from tests.support.odd_inputs.kind import Kind, Outcome, refused
+from tests.support.odd_inputs.tars import LFS_POINTER
 
 HEAD = b"image,image_id,caption,caption_id\n"
 GOOD = b"0.jpg,0,zero,0\n1.jpg,1,one,1\n"
@@ -60,11 +61,16 @@ def lines(what: str, data: bytes, outcome: Outcome) -> Kind:
     return Kind("JSON lines", what, write, outcome)
 
 
+def whole_lines(what: str, data: bytes, outcome: Outcome) -> Kind:
+    return Kind("JSON lines", what, lambda folder: (folder / "train.jsonl").write_bytes(data), outcome)
+
+
 KINDS = [
     csv("empty file", b"", refused("no column image, image_id, caption, caption_id")),
     csv("header alone", HEAD, refused("has no samples")),
     csv("byte order mark", b"\xef\xbb\xbf" + row("2.jpg,2,two,2\n"), Outcome(3, 0)),
-    csv("UTF-16", row("").decode().encode("utf-16"), refused("not UTF-8")),
+    csv("UTF-16", row("").decode().encode("utf-16"), refused("iconv -f UTF-16 -t UTF-8")),
+    csv("pointer of Git LFS", LFS_POINTER, refused("a pointer of Git LFS in place of the file")),
     csv("Latin-1", HEAD + GOOD + b"2.jpg,2,caf\xe9,2\n", refused("not UTF-8")),
     csv("zero bytes", row("2.j\0pg,2,two,2\n"), Outcome(2, 1, "file name with a zero byte")),
     csv("line ends of old Macs", row("2.jpg,2,two,2\n").replace(b"\n", b"\r"), Outcome(3, 0)),
@@ -147,6 +153,10 @@ KINDS = [
         "id of another sentence",
         third(sentences=[{"raw": "two", "sentid": 1}]),
         Outcome(2, 1, "caption_id 1 was used before"),
+    ),
+    whole_lines("UTF-16", '{"image": "0.jpg"}\n'.encode("utf-16"), refused("UTF-16, not UTF-8; save it as UTF-8")),
+    whole_lines(
+        "JSON of many lines", b'[\n{\n"image": "0.jpg"\n}\n]\n', refused("no mapping of names to values in its")
     ),
     lines("last line cut short", b'{"image": "2.jpg", "capt', Outcome(2, 1, "not valid JSON")),
     lines("line that is a list", b'["2.jpg", "two"]\n', Outcome(2, 1, "not a mapping of names to values")),

@@ -16,6 +16,7 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
+from zerovl.data.text_heads import refuse_by_head
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural
 
@@ -81,6 +82,7 @@ def _left_out(images: list[Any], path: Path, evaluation_split: str) -> list[str]
 
 
 def _images(path: Path) -> list[Any]:
+    refuse_by_head(path)
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8, and numbers of too many digits

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.links import refuse_dangling_links, target
-from zerovl.data.raw.records import is_debris, is_tar
+from zerovl.data.raw.records import PICTURES, is_debris, is_tar
 from zerovl.data.raw.s3_source import ListedTars
 from zerovl.data.raw.table_files import KINDS, is_table
 from zerovl.data.raw.tar_splits import has_evaluated_tars, tars_below
@@ -166,7 +167,7 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
         f"{signs}; data/README.md shows each"
-        f"{_table_hint(folder) or _inner_hint(folder) or _tar_hint(folder) or _packed_hint(folder)}"
+        f"{next(filter(None, (hint(folder) for hint in _HINTS)), '')}"
     )
 
 
@@ -198,14 +199,38 @@ def _table_hint(folder: Path) -> str:
 
 
 def _inner_hint(folder: Path) -> str:
-    """Return the sub-folder that is an imagefolder, or the JSON lines that are called `.json`; "" for neither."""
+    """Return the sub-folder that is a source, or the JSON lines that are called `.json`; "" for neither."""
     for path in sorted(folder.iterdir()):
         if is_debris(path.name):
             continue
-        if path.is_dir() and os.access(path, os.R_OK | os.X_OK) and LAYOUTS["imagefolder"].detect(path):
-            return f"; its {path.name}/ is an imagefolder: name that folder in data.sources as the path of the source"
+        if path.is_dir() and os.access(path, os.R_OK | os.X_OK) and (layout := _inner_layout(path)):
+            article = "an" if layout == "imagefolder" else "a source in the layout"
+            return (
+                f"; its {path.name}/ is {article} {layout}: name that folder in data.sources as the path of the source"
+            )
         if path.is_file() and path.suffix.lower() == ".json" and _has_json_lines(path):
             return f"; {path.name} has JSON lines: rename it to {path.stem}.jsonl"
+    return ""
+
+
+def _inner_layout(folder: Path) -> str:
+    """Return the layout of a sub-folder; "" for none and for tars, of which another hint speaks."""
+    found = (name for name, layout in LAYOUTS.items() if name != "webdataset" and layout.detect(folder))
+    return next(found, "")
+
+
+def _loose_pairs_hint(folder: Path) -> str:
+    """Return how pictures with a `.txt` beside each become a source; "" where there are none."""
+    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if not os.access(place, os.R_OK | os.X_OK) or is_debris(place.name):
+            continue
+        texts = (path for path in place.glob("*.txt") if not is_debris(path.name))
+        if any(text.with_suffix(f".{ending}").is_file() for text in texts for ending in PICTURES):
+            lies = shlex.quote(str(place))
+            return (
+                f"; pictures in {place} have a .txt beside them: make a tar of them, "
+                f"tar --sort=name -cf {shlex.quote(str(folder / 'pairs.tar'))} -C {lies} ."
+            )
     return ""
 
 
@@ -216,3 +241,6 @@ def _has_json_lines(path: Path) -> bool:
             return isinstance(json.loads(file.readline(1 << 20)), dict) and file.read(1) == b"{"
     except (OSError, ValueError, RecursionError):
         return False
+
+
+_HINTS = (_table_hint, _inner_hint, _tar_hint, _packed_hint, _loose_pairs_hint)  # the first that says something

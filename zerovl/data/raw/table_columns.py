@@ -45,7 +45,7 @@ def choose_columns(table: TableFile, named: Mapping[str, str]) -> Columns:
     for role, name in chosen.items():
         if name and present.count(name) > 1:
             raise ZeroVLError(f"{table.path}: column {name!r} stands twice in it; rename one of the two")
-        if name not in present and (name or role in _NEEDED):
+        if (name or role in _NEEDED) and (not name or name not in present):  # a header may have an empty cell
             looked = f"no column {name!r}" if name else f"no column for the {role} ({', '.join(_USUAL[role])})"
             raise ZeroVLError(
                 f"{table.path}: {looked}; it has {shown_columns(present)}; name yours in data.sources, as in "

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zerovl.data.csv_rows import MAX_FIELD, csv_rows
+from zerovl.data.text_heads import refuse_by_head
 from zerovl.errors import ZeroVLError
 from zerovl.parquet_files import open_parquet
 
@@ -91,8 +92,15 @@ class JsonLines:
 
     def columns(self) -> list[str]:
         """Return the keys of the first lines, in their order."""
-        found = (values for _, values, _ in islice(self._lines(), _FIRST_LINES))
-        return list(dict.fromkeys(key for values in found for key in values))
+        lines = list(islice(self._lines(), _FIRST_LINES))
+        names = list(dict.fromkeys(key for _, values, _ in lines for key in values))
+        if lines and not names:
+            number, _, problem = lines[0]
+            raise ZeroVLError(
+                f"{self.path}: no mapping of names to values in its first lines (line {number}: {problem or 'empty'}); "
+                "write one a line"
+            )
+        return names
 
     def holds_pictures(self, column: str) -> bool:
         """Return False: a text has names alone."""
@@ -134,6 +142,8 @@ class ParquetTable:
     def holds_pictures(self, column: str) -> bool:
         """Return whether a column has bytes, or mappings that may have them."""
         kind = self._schema.field(column).type
+        if pa.types.is_dictionary(kind):  # as pandas has categories
+            kind = kind.value_type
         return pa.types.is_struct(kind) or any(is_of(kind) for is_of in _BYTES)
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
@@ -172,7 +182,9 @@ KINDS: dict[str, Callable[[Path], TableFile]] = {
 
 
 def open_table(path: Path) -> TableFile:
-    """Return a table by its ending, one of `KINDS`."""
+    """Return a table by its ending, one of `KINDS`; raises `ZeroVLError` for what is none by its first bytes."""
+    with _explained(path):
+        refuse_by_head(path)
     return KINDS[path.suffix.lower()](path)
 
 

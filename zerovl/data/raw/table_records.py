@@ -23,6 +23,7 @@ from zerovl.data.raw.records import Picture, Record, caption_error, name_error, 
 from zerovl.data.raw.table_columns import Columns
 from zerovl.data.raw.table_files import TableFile, TableRow
 
+_BASE64 = ("/9j/4", "iVBORw0KGgo", "data:image/")  # how JPEGs and PNGs begin as base64, and addresses with data
 _HELD_BYTES, _HELD_ROWS = 64 << 20, 1024  # of a table's own pictures that are put into one file
 
 
@@ -188,6 +189,9 @@ class TableRecords:
             return _Picture("no picture", None, error=problem)
         if value.startswith(("http://", "https://")):
             return _Picture(value, value, error="a web address; fetch the pictures first, for example with img2dataset")
+        if value.startswith(_BASE64):
+            problem = "a picture as base64 text; write its bytes into Parquet, or a file"
+            return _Picture("base64 text", value, error=problem)
         name = part.relative(value)
         error = name_error(name)
         if error and Path(value).is_absolute():

@@ -22,9 +22,11 @@ from zerovl.data.raw.table_files import KINDS, TableFile, is_table, open_table
 from zerovl.data.raw.table_records import Part, TableRecords
 from zerovl.data.raw.unread_files import is_other_table, say_unread, unpacked_name
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 from zerovl.text_format import plural
 
 _WHOLE = "pairs"  # stem of a table with all splits
+_LOOKED_AT = 20  # tables with other names, of which it is asked whether they have pairs
 _BELOW = "data"  # folder in which Hugging Face's repositories have their tables
 
 
@@ -59,6 +61,12 @@ class Tables:
     def splits(self, source: Source) -> list[str]:
         """Return the splits that tables, or rows of them, belong to; warns of tables that are not read."""
         say_unread(source.name, _unread(source), ", ".join(KINDS))
+        if others := _other_tables(source):
+            logger().warning(
+                f"source {source.name!r}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} pairs too, and "
+                f"{'is' if len(others) == 1 else 'are'} not read; name what is read in data.sources, as in table: "
+                f"'*{Path(others[0]).suffix}'"
+            )
         return present_splits(_tables(source), source)
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -144,6 +152,23 @@ def _is_usual(path: Path) -> bool:
 
 def _is_usual_name(name: str) -> bool:
     return Path(name).stem == _WHOLE or bool(split_named(name))
+
+
+def _other_tables(source: Source) -> list[str]:
+    """Return the names of tables beside those of a source that have its columns and names that say nothing."""
+    if source.table:
+        return []
+    folder = Path(source.path)
+    tables = sorted(path for path in folder.iterdir() if is_table(path) and not is_debris(path.name))
+    unknown = [path for path in tables if not _is_usual_name(path.name)][:_LOOKED_AT]
+    return [path.name for path in unknown if _has_pairs(path, source)]
+
+
+def _has_pairs(path: Path, source: Source) -> bool:
+    try:
+        return bool(choose_columns(open_table(path), source.columns))
+    except ZeroVLError:
+        return False
 
 
 def _unread(source: Source) -> list[str]:

@@ -9,6 +9,7 @@ from zerovl.data.raw.records import stable_id, whole_number
 
 # Two runs of img2dataset both count their keys from 0: ids of the second split start here.
 SECOND_RUN = 1 << 62
+Place = tuple[int, str]  # number of a tar, folder in it
 _REMEMBERED = 1 << 18  # ids in which a duplicate is looked for; the validate stage looks at all
 
 
@@ -16,20 +17,20 @@ class Recent:
     """Ids with bounded memory: the oldest ones are forgotten."""
 
     def __init__(self) -> None:
-        self._members: OrderedDict[int, int] = OrderedDict()  # id -> number of the tar
+        self._members: OrderedDict[int, Place] = OrderedDict()
 
     def __contains__(self, member: int) -> bool:
         return member in self._members
 
-    def add(self, member: int, tar: int = 0) -> None:
-        """Remember an id, and the tar that it came with."""
-        self._members[member] = tar
+    def add(self, member: int, place: Place = (0, "")) -> None:
+        """Remember an id, and where it came from."""
+        self._members[member] = place
         if len(self._members) > _REMEMBERED:
             self._members.popitem(last=False)
 
-    def before(self, member: int, tar: int) -> bool:
-        """Return whether an id is known from another tar."""
-        return self._members.get(member, tar) != tar
+    def before(self, member: int, place: Place) -> bool:
+        """Return whether an id is known from another place."""
+        return self._members.get(member, place) != place
 
 
 class ImageIds:
@@ -38,7 +39,7 @@ class ImageIds:
     An id is the JSON's `image_id` (as our own shards have it), else `first_id` plus the number that the key is, else a
     hash of the key. Where tars of two runs lie in one source, keys come twice: numbers within the range of an earlier
     tar's, and keys that an earlier tar had, become a hash of tar and key. Only ranges are kept of all tars, so that
-    this holds for any number of samples.
+    this holds for any number of samples. So does a number that another folder of the tar had, as `cats/1` and `dogs/1`.
     """
 
     def __init__(self, first_id: int) -> None:
@@ -66,10 +67,10 @@ class ImageIds:
         number = self._number(values, key)
         if number is None:
             image_id = stable_id(f"{self._first_id}/{key}" if self._first_id else key)
-            again = self._used.before(image_id, self._tar)
+            again = self._used.before(image_id, self._place(key))
         else:
             image_id = self._first_id + number
-            again = bisect_right(self._ends, number) % 2 == 1
+            again = bisect_right(self._ends, number) % 2 == 1 or self._used.before(image_id, self._place(key))
             low, high = self._range or (number, number + 1)
             self._range = min(low, number), max(high, number + 1)
         return stable_id(f"{self._first_id}/{self._name}/{key}") if again else image_id
@@ -78,9 +79,12 @@ class ImageIds:
         """Return whether a sample before, of those that are remembered, had this id."""
         return image_id in self._used
 
-    def use(self, image_id: int) -> None:
-        """Say that a sample has this id."""
-        self._used.add(image_id, self._tar)
+    def use(self, image_id: int, key: str) -> None:
+        """Say that the sample of a key has this id."""
+        self._used.add(image_id, self._place(key))
+
+    def _place(self, key: str) -> Place:
+        return self._tar, key.rpartition("/")[0]
 
     def _number(self, values: dict[str, object], key: str) -> int | None:
         for candidate in (values.get("key"), key.rpartition("/")[2]):

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
+from zerovl import lfs_pointers
 from zerovl.data.raw.records import name_error
 
 TWO_PICTURES = "two pictures with the same key"
@@ -46,13 +47,17 @@ def whole_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             while (member := tar.next()) is not None:
                 if member.size < 0 or member.offset <= position:
                     raise DamagedTarError("damaged tar", tar.offset)
-                if member.isreg() and member.offset_data + member.size > size:
+                # Of a sparse file less is stored than its size.
+                if member.isreg() and not member.issparse() and member.offset_data + member.size > size:
                     raise DamagedTarError(f"truncated tar: {member.name[:200]!r} ends behind the file's {size} bytes")
                 position = member.offset
                 yield member
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
             end = tar.offset
     except (tarfile.TarError, OverflowError, ValueError, EOFError, RecursionError) as error:
+        file.seek(0)
+        if lfs_pointers.is_pointer(file.read(lfs_pointers.HEAD)):
+            raise DamagedTarError(lfs_pointers.SAID) from None
         raise DamagedTarError(f"not a tar, or truncated ({error or 'empty file'})") from None
     file.seek(end)
     if problem := end_error(end, iter(lambda: file.read(_REST), b"")):
@@ -85,7 +90,9 @@ def member_problem(member: tarfile.TarInfo) -> str | None:
         return None
     if member.issym() or member.islnk():
         return f"a link in a tar (to {member.linkname[:200]!r})"
-    if not member.isreg() or member.issparse():
+    if member.issparse():
+        return "a sparse file in a tar; write the tar without --sparse"
+    if not member.isreg():
         return "neither a plain file nor a folder in a tar"
     return name_error(member.name)
 

@@ -202,7 +202,7 @@ def _records(
         given_ids += ids if isinstance(ids := values.get("caption_ids"), list) else []
     if not captions:
         return
-    image_ids.use(image_id)
+    image_ids.use(image_id, first.key)
     good: list[tuple[int, str]] = []
     broken: list[Record] = []
     for caption_id, (origin, text) in zip(_caption_ids(given_ids, image_id, len(captions)), captions, strict=True):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any, cast
 
+from zerovl import lfs_pointers
 from zerovl.data.raw.records import PICTURES, UNREAD, caption_error, stable_id
 from zerovl.data.raw.tar_captions import ReadCaptions
 from zerovl.data.raw.tar_keys import RecentKeys, roots, split_name
@@ -143,7 +144,7 @@ def _members(address: str, stream: _Watched, damage: list[str], lost: Lost) -> I
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
         if stream.failure:
             raise ZeroVLError(stream.failure) from None
-        damage.append(f"damaged tar ({error or 'no reason'})")
+        damage.append(lfs_pointers.SAID if stream.is_pointer else f"damaged tar ({error or 'no reason'})")
 
 
 def _pictures(raw: Raw) -> list[str]:
@@ -252,11 +253,16 @@ class _Watched:
         except (OSError, ZeroVLError) as error:
             self.failure = str(error if isinstance(error, ZeroVLError) else cannot_read(self._address, error))
             raise
-        self._head = self._head or data[: len(_COMPRESSED[-1])]
+        self._head = self._head or data[: lfs_pointers.HEAD]
         self._kept.append(data)
         while sum(map(len, self._kept)) - len(self._kept[0]) >= _AHEAD:
             self._kept_from += len(self._kept.popleft())
         return data
+
+    @property
+    def is_pointer(self) -> bool:
+        """Whether there is a pointer of Git LFS in place of a tar."""
+        return lfs_pointers.is_pointer(self._head)
 
     def problem_at_the_end(self) -> str | None:
         """Read on behind the last member; what speaks against it being the last, None where nothing does.
