@@ -127,6 +127,16 @@ def test_a_header_with_an_empty_cell_names_no_column(tmp_path: Path) -> None:
     assert good(manifest) == [("0.jpg (train.csv:2)", ["a dog"])]
 
 
+def test_lists_that_were_written_as_text_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    write_pictures(tmp_path / "raw/a", "0.jpg", "1.jpg", "2.jpg")
+    captions = ("['a dog', 'a cat']", '["a dog", "a cat"]', "[applause]")
+    rows = [{"image": f"{number}.jpg", "caption": text} for number, text in enumerate(captions)]
+    write(tmp_path / "raw/a/train.csv", rows)
+    assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 3
+    assert 'a/train: 2 captions in brackets, as ["one", "two"], read as one each: a CSV has no lists' in caplog.text
+
+
 def test_tables_with_pairs_that_are_not_known_by_their_names_are_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,28 @@ def of_an_imagefolder(folder: Path) -> str:
     return "1 file is not read: valid/metadata.csv.gz; unpack first: gunzip valid/metadata.csv.gz"
 
 
+def of_an_imagefolder_of_another_kind(folder: Path) -> str:
+    for split in ("train", "valid"):
+        write_pictures(folder / split, "0.jpg")
+    write(folder / "train/metadata.csv", [{"file_name": "0.jpg", "text": "one"}])
+    (folder / "train/metadata.json").write_text("of Hugging Face's hub")  # beside one that is read
+    (folder / "valid/metadata.pq").write_bytes(b"PAR1")
+    return "1 file is not read: valid/metadata.pq; write it as one of .parquet, .csv, .tsv, .jsonl"
+
+
+def of_an_imagefolder_with_another_folder(folder: Path) -> str:
+    for place in ("train", "more", ".trash"):
+        write_pictures(folder / place, "0.jpg")
+        write(folder / place / "metadata.csv", [{"file_name": "0.jpg", "text": "one"}])
+    return "more/metadata.csv is not read, since the folder is not called as a split; rename it, or name it in data.so"
+
+
+def of_zerovl_with_another_split(folder: Path) -> str:
+    for split in ("train", "val", "test"):
+        raw_sources.write_zerovl(folder, split, 1)
+    return "test_anno.csv, val_anno.csv are not read, which train_anno.csv and valid_anno.csv are; rename one that is"
+
+
 def of_zerovl(folder: Path) -> str:
     for split in ("train", "valid"):
         raw_sources.write_zerovl(folder, split, 1)
@@ -112,7 +134,13 @@ def of_zerovl(folder: Path) -> str:
     return "1 file is not read: valid_anno.csv.bz2; unpack first: bunzip2 valid_anno.csv.bz2"
 
 
-@pytest.mark.parametrize("lay", [of_tables, of_other_tables, of_an_imagefolder, of_zerovl])
+@pytest.mark.parametrize(
+    "lay",
+    [
+        *(of_tables, of_other_tables, of_zerovl, of_zerovl_with_another_split),
+        *(of_an_imagefolder, of_an_imagefolder_of_another_kind, of_an_imagefolder_with_another_folder),
+    ],
+)
 def test_a_split_that_is_compressed_is_said(lay: object, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert callable(lay)
     said = lay(tmp_path / "raw/a")

@@ -12,7 +12,7 @@ from typing import Any
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.file_names import plain_name
 from zerovl.data.raw.layout import Source
-from zerovl.data.raw.records import Reading
+from zerovl.data.raw.records import Reading, is_debris
 from zerovl.data.raw.split_names import NAMES, TRAIN, split_named
 from zerovl.data.raw.table_columns import choose_columns
 from zerovl.data.raw.table_files import KINDS, open_table
@@ -24,8 +24,9 @@ from zerovl.data.raw.tables import (
     relative_prefix,
     split_by_rows,
 )
-from zerovl.data.raw.unread_files import say_unread, unpacked_name
+from zerovl.data.raw.unread_files import is_other_table, say_unread, unpacked_name
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 
 _STEM = "metadata"
 
@@ -45,6 +46,11 @@ class ImageFolder:
     def splits(self, source: Source) -> list[str]:
         """Return the splits that have a folder with a table, or a picture in the table of all; warns of unread ones."""
         say_unread(source.name, _unread(Path(source.path)), ", ".join(KINDS))
+        if others := _other_folders(source):
+            logger().warning(
+                f"source {source.name!r}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} not read, since "
+                "the folder is not called as a split; rename it, or name it in data.sources as the path of a source"
+            )
         return present_splits(_tables(source), source)
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
@@ -63,10 +69,18 @@ def _split_folders(folder: Path) -> list[Path]:
 
 
 def _unread(folder: Path) -> list[str]:
-    """Return the names of compressed tables of the splits' folders and of the folder itself."""
-    files = (file for place in (folder, *_split_folders(folder)) for file in place.glob(f"{_STEM}.*.*"))
-    names = sorted(file.relative_to(folder).as_posix() for file in files)
-    return [name for name in names if Path(unpacked_name(name)).suffix.lower() in KINDS]
+    """Return the names of compressed tables of the splits' folders and of the folder itself, and of other kinds."""
+    places = [place for place in (folder, *_split_folders(folder)) if not _beside(place)]  # else it is a copy
+    names = sorted(file.relative_to(folder).as_posix() for place in places for file in place.glob(f"{_STEM}.*"))
+    return [name for name in names if Path(unpacked_name(name)).suffix.lower() in KINDS or is_other_table(name)]
+
+
+def _other_folders(source: Source) -> list[str]:
+    """Return the tables of folders that are no split's and no other source's."""
+    folder = Path(source.path)
+    others = sorted(place for place in folder.iterdir() if place.name.lower() not in NAMES and place.is_dir())
+    own = (place for place in others if not is_debris(place.name) and str(place) not in source.sources_inside)
+    return [file.relative_to(folder).as_posix() for place in own for file in _beside(place)]
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from zerovl.log import logger
 from zerovl.text_format import plural
 
 _WHOLE = "pairs"  # stem of a table with all splits
+_LISTS = ("['", '["')  # begin of a list that was written as text
 _LOOKED_AT = 20  # tables with other names, of which it is asked whether they have pairs
 _BELOW = "data"  # folder in which Hugging Face's repositories have their tables
 
@@ -105,7 +106,13 @@ def _left_out(tables: list[SplitTable], names: frozenset[str]) -> list[str]:
 
 def _noting(records: TableRecords, notes: list[str]) -> Iterator[Record]:
     """Give the records; what is known only at their end joins the notes then."""
-    yield from records
+    lists = 0
+    for record in records:
+        lists += sum(text.startswith(_LISTS) and text.endswith("]") for text in record.captions)
+        yield record
+    if lists:
+        said = f'{plural(lists, "caption")} in brackets, as ["one", "two"], read as one each'
+        notes.append(f"{said}: a CSV has no lists, so write a row a caption, or lists in Parquet or JSON lines")
     if records.renamed:
         notes.append(renamed_note(records.renamed))
 

@@ -21,7 +21,9 @@ _UNPACK = {
     ".zip": "unzip",
 }
 _SHORT = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}  # of .tar.gz and so on
-_OTHER_TABLES = frozenset({".json", ".xlsx", ".xls", ".ods", ".arrow", ".feather", ".orc", ".avro", ".pkl"})
+_OTHER_TABLES = frozenset(
+    {".json", ".ndjson", ".xlsx", ".xls", ".ods", ".pq", ".parq", ".arrow", ".feather", ".orc", ".avro", ".pkl", ".tab"}
+)
 _SHOWN = 3  # names in a line
 
 

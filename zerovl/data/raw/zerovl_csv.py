@@ -11,7 +11,8 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
-from zerovl.data.raw.unread_files import say_unread, unpacked_name
+from zerovl.data.raw.unread_files import is_other_table, say_unread, unpacked_name
+from zerovl.log import logger
 
 
 class ZeroVLCsv:
@@ -27,9 +28,16 @@ class ZeroVLCsv:
         return any(_annotation(folder, split).is_file() for split in SPLITS)
 
     def splits(self, source: Source) -> list[str]:
-        """Return the splits that have a CSV; warns of one that is compressed."""
-        packed = sorted(path.name for path in Path(source.path).glob("*_anno.csv.*") if unpacked_name(path.name))
-        say_unread(source.name, packed, "train_anno.csv, valid_anno.csv")
+        """Return the splits that have a CSV; warns of others that are not read."""
+        known = [_annotation(Path(source.path), split).name for split in SPLITS]
+        there = sorted(path.name for path in Path(source.path).glob("[!.]*_anno.*"))
+        unread = [name for name in there if unpacked_name(name) or is_other_table(name)]
+        say_unread(source.name, unread, f"CSV: {', '.join(known)}")
+        if others := [name for name in there if name.endswith("_anno.csv") and name not in known]:
+            logger().warning(
+                f"source {source.name!r}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} not read, which "
+                f"{' and '.join(known)} are; rename one that is to be read, and its folder"
+            )
         return [split for split in SPLITS if _annotation(Path(source.path), split).is_file()]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
