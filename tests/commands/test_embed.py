@@ -18,7 +18,7 @@ from PIL import Image
 from tests.support.embeddings import assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, png
 from tests.support.raw_sources import write_tar
-from zerovl import cli
+from zerovl import cli, memory
 from zerovl.commands import embed, score
 from zerovl.errors import ZeroVLError
 from zerovl.indexing import pairs_table
@@ -132,6 +132,18 @@ def test_embed_leaves_out_and_lists_what_is_broken(
     path.write_text(HEAD + "red.png,0,colour 250 0 0,1\n", encoding="utf-8")
     embed.run("model", path, picture_folder, out)
     assert not embed.broken_file(out).exists()
+
+
+def test_pairs_that_do_not_fit_into_memory_are_told_before_anything_is_embedded(
+    encoder: FakeEncoder, pairs: Path, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 rows, 3 pictures and 4 captions of 32 numbers: 4 x 32 x 2 x 11 bytes."""
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 2815)
+    with pytest.raises(ZeroVLError, match=r"out\.npz: an .npz is put together in memory, 4 rows .*name a \.parquet"):
+        embed.run("model", pairs, picture_folder, tmp_path / "out.npz")
+    assert encoder.encoded_pictures == 0
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 2816)
+    embed.run("model", pairs, picture_folder, tmp_path / "out.npz")
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP", "GIF", "BMP"])

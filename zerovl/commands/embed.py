@@ -21,7 +21,7 @@ from zerovl.files import atomic_write, sha256_json
 from zerovl.indexing.pairs import LeftOut, Pair, each_row
 from zerovl.log import logger
 from zerovl.registry import fetch
-from zerovl.text_format import names, plural
+from zerovl.text_format import names, plural, size
 
 if TYPE_CHECKING:
     from zerovl.model.embedding_parts import Part
@@ -58,6 +58,7 @@ def run(model: str, pairs: Path, images: Path, out: Path) -> None:
 
     encoder = zerovl.load(model)
     captions = list(dict.fromkeys(row.caption for row in rows))
+    _check_memory(out, len(rows), len(pictures) + len(captions), encoder.encode_text([""]).shape[1])
     parts = Parts(out, _description(encoder, images, files, pictures, captions))
     of_pictures = parts.embed("pictures", pictures, lambda part: _encode_pictures(encoder, files, part))
     of_captions = parts.embed("captions", captions, lambda part: _encode_captions(encoder, part))
@@ -171,6 +172,21 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[LeftOut]]:
 def broken_file(out: Path) -> Path:
     """Return where the rows that were left out are listed."""
     return out.with_name(f"{out.name}.broken.csv")
+
+
+def _check_memory(out: Path, rows: int, items: int, width: int) -> None:
+    """Raise `ZeroVLError` where the embeddings do not fit into memory: before hours, and not after them.
+
+    Each of the items is there in its part and brought together, then each row has two.
+    """
+    from zerovl.memory import free_host_memory
+
+    needed, free = 4 * width * 2 * (items + rows), free_host_memory()
+    if needed > free:
+        raise ZeroVLError(
+            f"--out {out}: an .npz is put together in memory, {plural(rows, 'row')} of {width} numbers a side in up to "
+            f"{size(needed)}, and {size(free)} is free; name a .parquet, which is written in parts, or split the CSV"
+        )
 
 
 def _description(
