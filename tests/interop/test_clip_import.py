@@ -125,6 +125,18 @@ def test_values_that_a_processor_leaves_out_are_the_library_s(tmp_path: Path) ->
     check_same(folder, by_transformers(folder, "clip"))
 
 
+def test_the_file_of_a_whole_processor_is_read(tmp_path: Path) -> None:
+    """As transformers 5 saves a processor: one file for both sides."""
+    folder = make_clip(tmp_path / "clip")
+    changed(folder / "preprocessor_config.json", resample=int(Image.Resampling.BOX))
+    pictures = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    CLIPProcessor(pictures, AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").unlink()
+    assert (folder / "processor_config.json").is_file()
+    encoder = check_same(folder, by_transformers(folder, "clip"))
+    assert encoder.transform.interpolation == "box"
+
+
 @pytest.mark.parametrize(("family", "epsilon"), [("clip", 1e-6), ("siglip", 1e-5)])
 def test_the_epsilon_of_norms_is_that_of_the_config(family: str, epsilon: float, tmp_path: Path) -> None:
     """Of small values, where it matters: with the family's usual one embeddings would be others."""

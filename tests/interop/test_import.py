@@ -44,6 +44,10 @@ def test_there_and_back_is_the_same_model(exported: Path, tmp_path: Path, capsys
     assert after.transform == before.transform
     assert after.model.architecture.image_options == before.model.architecture.image_options
     check_trains_on(tmp_path / "back")
+    exported.rename(tmp_path / "moved")
+    import_folder(tmp_path / "moved", tmp_path / "again")
+    assert Encoder.load(tmp_path / "again", "cpu").digest == after.digest
+    assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
 
 
 def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ def import_folder(folder: Path, out: Path) -> None:
             otherwise than its library; then there is no `out`. Or `out` is there already.
     """
     imported_bundle.check_out(out)
-    found = _reader(folder)(folder)
+    found = _without_place(_reader(folder)(folder))
     model = to_be_filled(found.architecture)
     bundle.load_weights(model, found.weights, str(folder))
     with TemporaryDirectory() as work:
@@ -46,6 +47,12 @@ def import_folder(folder: Path, out: Path) -> None:
         checked = _compare(found, model, tokenizer, folder)
         imported_bundle.write(model, tokenizer, out)
     print(f"{out}: from {folder}. {checked} To train on: {imported_bundle.next_command(out)}")
+
+
+def _without_place(found: Imported) -> Imported:
+    """Leave out where the text tower's config was read from: the same model from elsewhere is the same."""
+    config = {name: value for name, value in found.architecture.text_config.items() if name != "_name_or_path"}
+    return replace(found, architecture=replace(found.architecture, text_config=config))
 
 
 def _tokenizer(found: Imported, work: Path) -> CaptionTokenizer:
