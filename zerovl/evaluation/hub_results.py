@@ -58,10 +58,11 @@ class HubResult:
 
 def hub_results(metrics: Mapping[str, Any]) -> list[HubResult]:
     """Return the results that `metrics.json` has: retrieval, its headline first, then each further evaluator's."""
-    found = list(_of_retrieval(metrics, metrics.get(UNSEEN, ()), ""))
+    sums = {"mean": metrics.get(MEAN, {}), "pool": metrics.get(OVERALL, {})}
+    found = list(_of_retrieval(sums, metrics.get("sources", {}), metrics.get(UNSEEN, ()), ""))
     for name, table in further_evaluators(metrics).items():
-        if _known(_RETRIEVAL, table.get(OVERALL, {})):  # folds of it, by source
-            found += _of_retrieval(table, (), f", {name}")
+        if _known(_RETRIEVAL, table.get(OVERALL, {})):  # folds of it, whose whole is the mean over sources
+            found += _of_retrieval({"mean": table[OVERALL]}, table.get("sources", {}), (), f", {name}")
         found += [
             HubResult(task, name, name, "test", _known(task, table.get(OVERALL, {})))
             for task in (ZERO_SHOT, _CLASSIFICATION)
@@ -83,15 +84,15 @@ def results_table(results: list[HubResult]) -> str:
     return "\n".join(lines)
 
 
-def _of_retrieval(table: Mapping[str, Any], unseen: Collection[str], addition: str) -> Iterator[HubResult]:
-    """Give mean and pool, which are the source where there is one alone, then each source."""
-    sources = sorted(table.get("sources", {}).items())
-    if len(sources) != 1:
-        mean = f"mean over {len(sources)} sources{addition}"
-        yield HubResult(_RETRIEVAL, "mean-of-sources", mean, "valid", _known(_RETRIEVAL, table.get(MEAN, {})))
-        pool = f"pool of all sources{addition}"
-        yield HubResult(_RETRIEVAL, "pool-of-sources", pool, "valid", _known(_RETRIEVAL, table.get(OVERALL, {})))
-    for source, block in sources:
+def _of_retrieval(
+    sums: Mapping[str, Any], sources: Mapping[str, Any], unseen: Collection[str], addition: str
+) -> Iterator[HubResult]:
+    """Give the sums, "mean" and "pool", which are the source where there is one alone, then each source."""
+    titles = {"mean": f"mean over {len(sources)} sources", "pool": "pool of all sources"}
+    for kind, block in sums.items() if len(sources) != 1 else ():
+        title = f"{titles[kind]}{addition}"
+        yield HubResult(_RETRIEVAL, f"{kind}-of-sources", title, "valid", _known(_RETRIEVAL, block))
+    for source, block in sorted(sources.items()):
         title = f"{source_title(source, unseen)}{addition}"
         yield HubResult(_RETRIEVAL, source, title, "valid", _known(_RETRIEVAL, block))
 
