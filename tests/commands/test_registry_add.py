@@ -164,7 +164,12 @@ def test_what_has_no_model_is_named(registry: Registry, project: Workspace, caps
     write_json(project.runs / "feedfeedfeed" / "fingerprint.json", {})
     for reference, words in (
         ("runs/feedfeedfeed", "neither in this checkout nor in an experiment"),
-        ("no-such-thing", "no such folder, release (NAME@NUMBER), git revision or experiment"),
+        (
+            "no-such-thing",
+            "'no-such-thing': nothing to register by this name; give a run's folder",
+        ),
+        ("model", "by this name (it has no fingerprint.json, so it is not a run); give a run's folder"),
+        ("zerovl@1", "'zerovl@1': nothing to register by this name; give a run's folder"),
     ):
         assert cli.main(["registry", "add", reference]) == 2
         assert words in capsys.readouterr().err

@@ -95,7 +95,11 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
 def _find(reference: str, here: Workspace, aside: Path) -> _Found:
     run = Path(reference)
     if not (run / run_params.FILE).is_file():
-        return _of_revision(reference, here, aside)
+        try:
+            return _of_revision(reference, here, aside)
+        except revision.NoRevisionError:
+            why = f" (it has no {run_params.FILE}, so it is not a run)" if run.is_dir() else ""
+            raise ZeroVLError(f"{reference!r}: nothing to register by this name{why}; give {NAMES}") from None
     fingerprint = run.absolute().name
     changed = ""
     if report(here.training_run).get("fingerprint") == fingerprint:

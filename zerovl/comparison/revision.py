@@ -15,6 +15,10 @@ from zerovl.release.provenance import report
 from zerovl.workspace import Workspace
 
 
+class NoRevisionError(ZeroVLError):
+    """Neither git nor DVC know a revision or an experiment of that name."""
+
+
 @contextmanager
 def said_of(name: str, aside: Path) -> Iterator[None]:
     """Have errors about files below `aside`, where they were put for a while, name them as what was named has them."""
@@ -53,8 +57,8 @@ def copy_files(name: str, root: Path, aside: Path, paths: Iterable[Path]) -> str
         paths: relative to the project's folder.
 
     Raises:
-        ZeroVLError: DVC is not installed, the folder is not a project of DVC and git, there is no such revision, or
-            its files cannot be read.
+        NoRevisionError: there is no such revision.
+        ZeroVLError: DVC is not installed, the folder is not a project of DVC and git, or the files cannot be read.
     """
     _require_dvc(name)
     os.environ.update(s3.checksum_variables())  # DVC's remote may be on S3
@@ -73,7 +77,7 @@ def copy_files(name: str, root: Path, aside: Path, paths: Iterable[Path]) -> str
                 wanted.parent.mkdir(parents=True, exist_ok=True)
                 files.get(path.as_posix(), str(wanted), recursive=files.isdir(path.as_posix()))
     except (RevError, SCMError) as error:
-        raise ZeroVLError(
+        raise NoRevisionError(
             f"{name!r}: no such folder, release (NAME@NUMBER), git revision or experiment here ({error}); "
             "`zerovl registry list` and `dvc exp list --all` show what there is"
         ) from None
