@@ -11,8 +11,11 @@ import pytest
 
 from tests.data.filtering.test_dataset_filters import check_shards, kept_ids
 from tests.support.raw_sources import jpeg, run_prepare, run_sources, write_csv, write_zerovl
+from zerovl.data.filtering import drawn_valid
 from zerovl.data.filtering.drawn_valid import drawn_pictures, smallest_of_group
-from zerovl.data.manifest import Manifest
+from zerovl.data.filtering.rewriting import Row, stored_sample
+from zerovl.data.manifest import Manifest, ShardInfo
+from zerovl.data.shards import Sample, ShardReader
 from zerovl.data.validation.page import _drawn
 from zerovl.errors import ZeroVLError
 from zerovl.params import DrawValidParams
@@ -43,6 +46,38 @@ def test_drawn_pictures_move_with_all_their_captions(tmp_path: Path, capsys: pyt
     more = prepared(tmp_path, fraction=0.3)
     assert [number for number in kept_ids(more, "photos", "valid") if number < 30 and number != 7] == valid
     assert set(train) < set(kept_ids(more, "photos"))
+
+
+def test_shards_that_lose_nothing_are_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_zerovl(tmp_path / "raw" / "photos", "train", 40)
+    (tmp_path / "raw" / "photos" / "train" / "9.jpg").write_bytes(b"no picture")
+    read = set[str]()
+
+    def noting(row: Row, reader: ShardReader) -> Sample:
+        read.add(row["shard"])
+        return stored_sample(row, reader)
+
+    monkeypatch.setattr(drawn_valid, "stored_sample", noting)
+    manifest = prepared(tmp_path, fraction=0.1)
+    check_shards(tmp_path, manifest)
+    drawn = kept_ids(manifest, "photos", "valid")
+    assert read == {f"photos/train/{number // 4:06d}.tar" for number in drawn}  # four records a shard
+    assert 0 < len(read) < 10
+    assert sorted(drawn + kept_ids(manifest, "photos")) == [number for number in range(40) if number != 9]
+    info = manifest.splits["photos", "train"]
+    assert (info.broken, info.captions) == (1, 2 * info.pairs)
+    assert [shard.path for shard in info.shards] == [f"photos/train/{n:06d}.tar" for n in range(len(info.shards))]
+    monkeypatch.setattr(drawn_valid._Part, "keep", rewrite)
+    assert prepared(tmp_path, fraction=0.1).digest == manifest.digest
+
+
+def rewrite(self: Any, add: Any, shard: ShardInfo, good: list[Row], broken: list[Row]) -> None:
+    """The plain way: each sample read, and written again."""
+    reader = ShardReader(self.shards)
+    self.pending = [(row, stored_sample(row, reader)) for row in good]
+    reader.close()
+    (self.shards / shard.path).unlink()
+    self.flush(add, broken, shard.tar)
 
 
 def test_what_looks_alike_goes_together_and_the_share_is_met() -> None:

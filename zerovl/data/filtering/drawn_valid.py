@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,8 @@ def draw_valid(
 ) -> Manifest:
     """Move drawn pictures of `source` from train to valid, in shards, tables and indices.
 
+    Shards from which none is drawn stay as they are, but for their number.
+
     Raises `ZeroVLError` where none of the pictures, or all of them, would be drawn.
     """
     with open_parquet(manifest.table_path(source, "train")) as table:
@@ -53,7 +55,7 @@ def draw_valid(
         )
     train, valid = _Part(source, "train", shards), _Part(source, "valid", shards)
     reader, number = ShardReader(shards), 0
-    tars = {shard.path: shard.tar for shard in manifest.splits[source, "train"].shards}
+    before = {shard.path: shard for shard in manifest.splits[source, "train"].shards}
     with (
         SplitWriter(manifest.folder, source, "train") as train_writer,
         SplitWriter(manifest.folder, source, "valid") as valid_writer,
@@ -61,16 +63,19 @@ def draw_valid(
         for path, rows in by_shard(manifest.table_path(source, "train")):
             broken = [row for row in rows if row["error"] is not None]
             good = [row for row in rows if row["error"] is None]
-            samples = [stored_sample(row, reader) for row in good]
             moved = drawn[number : number + len(good)].tolist()
             number += len(good)
+            train.broken += len(broken)
+            if path is not None and not any(moved):
+                train.keep(train_writer.add, before[path], good, broken)
+                continue
+            samples = [stored_sample(row, reader) for row in good]
             reader.close()
             if path is not None:
                 (shards / path).unlink()
             for row, sample, goes in zip(good, samples, moved, strict=True):
                 (valid if goes else train).pending.append((row, sample))
-            train.broken += len(broken)
-            train.flush(train_writer.add, broken, tars[path] if path is not None else None)
+            train.flush(train_writer.add, broken, before[path].tar if path is not None else None)
             if len(valid.pending) >= shard_samples:
                 valid.flush(valid_writer.add, [])
         valid.flush(valid_writer.add, [])
@@ -120,7 +125,7 @@ class _Part:
 
     def flush(self, add: Callable[[list[Row], int], None], broken: list[Row], tar: str | None = None) -> None:
         """Write what is pending as one shard, and its rows with the broken ones; `tar` as in `ShardInfo`."""
-        number, path = len(self.written), f"{self.source}/{self.split}/{len(self.written):06d}.tar"
+        number, path = self._next()
         rows: list[Row] = []
         with ExitStack() as stack:
             shard = ShardWriter(self.shards / path, stack)
@@ -132,6 +137,18 @@ class _Part:
         self.captions += sum(len(row["captions"]) for row in rows)
         self.pending = []
         add([*rows, *broken], number)
+
+    def keep(self, add: Callable[[list[Row], int], None], shard: ShardInfo, good: list[Row], broken: list[Row]) -> None:
+        """Take a whole shard over under the next number, and its rows."""
+        number, path = self._next()
+        (self.shards / shard.path).rename(self.shards / path)
+        self.written.append(replace(shard, path=path))
+        self.captions += sum(len(row["captions"]) for row in good)
+        add([*(row | {"shard": path} for row in good), *broken], number)
+
+    def _next(self) -> tuple[int, str]:
+        """(number of the next shard, its path)."""
+        return len(self.written), f"{self.source}/{self.split}/{len(self.written):06d}.tar"
 
     def info(self) -> SplitInfo:
         """Return what is in the split."""
