@@ -103,7 +103,7 @@ def _score(commands: Subparsers) -> None:
         score.run(Path(arguments.file))
 
     score = command(commands, "score", "print the retrieval metrics of embeddings as JSON", run)
-    score.add_argument("file", metavar="FILE.npz", help="of `zerovl embed --pairs`")
+    score.add_argument("file", metavar="FILE", help="an .npz or .parquet of `zerovl embed --pairs`")
 
 
 def _search(commands: Subparsers) -> None:

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation import pairs_table
 from zerovl.evaluation.bootstrap import Clusters, rsum_interval
 from zerovl.evaluation.metrics import HEADLINE
 from zerovl.evaluation.npz_files import read_npz
 from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
 
 ARRAYS = ("image_embeddings", "text_embeddings", "image_id")
+_MADE_BY = "zerovl embed --pairs CSV --out FILE.npz"
 _RESAMPLES, _SEED = 1000, 0  # of the interval, as the defaults of `evaluate` have them
 
 
@@ -20,7 +22,8 @@ def run(file: Path) -> None:
 
     A file is one source, so its score is the mean over sources; the headline has its 95% interval and chance.
     """
-    arrays = read_npz(file, ARRAYS, "zerovl embed --pairs CSV --out FILE.npz")
+    is_table, made_by = file.suffix == pairs_table.SUFFIX, f"zerovl embed --pairs CSV --out {file.name}"
+    arrays = pairs_table.read_pairs_table(file, made_by) if is_table else read_npz(file, ARRAYS, _MADE_BY)
     ids = arrays["image_id"]
     try:
         result = retrieval_metrics(arrays["image_embeddings"], arrays["text_embeddings"], ids, ids)
