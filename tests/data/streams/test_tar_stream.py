@@ -233,6 +233,20 @@ def test_both_readers_agree_where_a_tar_is_whole(kind: str, tmp_path: Path) -> N
     assert all(problem.startswith(str(reason)) for problem in problems)
 
 
+def test_a_member_that_is_passed_over_and_says_it_is_huge_ends_the_tar(tmp_path: Path) -> None:
+    """`tarfile` would ask for its bytes, 10 KiB after 10 KiB, for ever."""
+    path, link = tmp_path / "0.tar", tarfile.TarInfo("__MACOSX/1.jpg")
+    write_tar(path, [*sample("0", 0), (link, b"x")])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"__MACOSX/1.jpg")
+    data[at + 124 : at + 136] = b"\x80\x04" + bytes(10)  # 2**82 bytes
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path.write_bytes(data)
+    found, lost = read(path)
+    assert (found, sum(lost.values())) == (["0"], 1)
+
+
 def test_no_tar_and_an_empty_file_are_counted(tmp_path: Path) -> None:
     (tmp_path / "page.tar").write_bytes(b"<html>not found</html>" * 100)
     (tmp_path / "empty.tar").write_bytes(b"")

@@ -33,6 +33,7 @@ from zerovl.images import not_read
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # begin of gzip, bzip2 and xz
 _REST = 1 << 20  # bytes behind the last member that are read at once
 _AHEAD = 2 * tarfile.RECORDSIZE  # bytes, at most, that `tarfile` has read behind what it has looked at
+_IN_VAIN = 16  # reads behind the end; `tarfile` asks once for each 10 KiB of a member that it passes over
 _MOST_HELD = 100  # samples of one key of webdataset's that wait for further members
 _MOST_HALVES = 1 << 18  # samples that lack a member, of a tar; of more, the first are counted at once
 _SHOWN = 200  # characters of a name in a message
@@ -246,6 +247,7 @@ class _Watched:
         self._head = b""
         self._kept = deque[bytes]()  # the last bytes that were read, `_AHEAD` of them at least
         self._kept_from = 0  # where they begin
+        self._asked_in_vain = 0  # how often, behind the end
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -254,6 +256,11 @@ class _Watched:
             self.failure = str(error if isinstance(error, ZeroVLError) else cannot_read(self._address, error))
             raise
         self._head = self._head or data[: lfs_pointers.HEAD]
+        if not data:
+            self._asked_in_vain += 1
+            if self._asked_in_vain > _IN_VAIN:
+                raise EOFError("a member goes on behind its end")
+            return data
         self._kept.append(data)
         while sum(map(len, self._kept)) - len(self._kept[0]) >= _AHEAD:
             self._kept_from += len(self._kept.popleft())
