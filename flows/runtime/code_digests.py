@@ -23,6 +23,10 @@ assert code_closure.PACKAGE == Path("zerovl").resolve()
 print(json.dumps({stage: code_closure.digests(stage) for stage in code_closure.STAGES}))
 """
 
+# What Python 3.14 does by itself. Python 3.11 and 3.12 have it from a bug fix on: 3.11.2 of Debian 12 lacks it, and its
+# `extractall` has no argument for it (https://docs.python.org/3/library/tarfile.html#extraction-filters).
+_PLAIN = getattr(tarfile, "data_filter", None)
+
 
 @contextmanager
 def exported(root: Path, commit: str) -> Iterator[Path]:
@@ -31,7 +35,8 @@ def exported(root: Path, commit: str) -> Iterator[Path]:
         there, archive = Path(folder) / "commit", Path(folder) / "commit.tar"
         git(root, "archive", "--output", str(archive), commit)
         with tarfile.open(archive) as tar:
-            tar.extractall(there, filter="data")
+            tar.extraction_filter = _PLAIN
+            tar.extractall(there)
         yield there
 
 

@@ -88,13 +88,16 @@ def test_a_killed_run_ends_bit_equal_and_says_what_it_reads(project: Workspace, 
     assert reports[0] == reports[1]
     assert reports[0]["pairs"] == {"sea": 48, "sky": 48}
     assert reports[0]["pairs_seen"] == 18 * 16
-    ((reason, lost),) = reports[0]["lost"]["sky"].items()
-    assert reason.startswith("no caption")
+    of_sky = {reason.split(":")[0]: lost for reason, lost in reports[0]["lost"]["sky"].items()}
+    lost = of_sky.pop("no caption")
     assert lost["example"].endswith("sky/00000.tar:001")
+    ((reason, lacking),) = of_sky.items()
+    assert reason.startswith("a whole tar has fewer samples than the _stats.json")
+    assert lacking["count"] == (EACH - 3) * lost["count"]  # at each visit of the tar
     assert reports[0]["lost"]["sea"] == {}
     warnings = json.loads(whole.training_run.read_text())["warnings"]
     assert any(text.startswith("streamed pairs were neither validated") for text in warnings)
-    assert any(text.startswith(f"sky: {lost['count']} sample") for text in warnings)
+    assert any(text.startswith(f"sky: {lost['count'] + lacking['count']} sample") for text in warnings)
 
 
 def test_two_ranks_that_were_killed_share_the_tars_out_and_end_bit_equal(project: Workspace, tmp_path: Path) -> None:
