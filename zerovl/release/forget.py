@@ -59,7 +59,7 @@ def forget_key(registry: Registry, name: str, key: str, why: str, by: str) -> Fo
         try:
             found |= {picture.sha256 for picture in _look(registry, version)[1] if picture.key == key}
         except ZeroVLError as error:  # a damaged version must not keep the picture in the others
-            failures.append(f"{version.reference}: {error}")
+            failures.append(_of(version, error))
     if not found:
         text = (
             f"--key {key}: no sample of {name} has such a picture (`key` in the JSON files of sample/pairs.tar); use "
@@ -67,6 +67,12 @@ def forget_key(registry: Registry, name: str, key: str, why: str, by: str) -> Fo
         )
         raise ZeroVLError("\n".join([text, *failures]))
     return _forget(registry, name, found, why, by, key)
+
+
+def _of(version: Version, error: ZeroVLError) -> str:
+    """Return the message of an error with the version that it is of, which most name themselves."""
+    text, named = str(error), f"{version.reference}: "
+    return text if text.startswith(named) else f"{named}{text}"
 
 
 def without_forgotten(registry: Registry, name: str, files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
@@ -133,7 +139,7 @@ def _forget(registry: Registry, name: str, wanted: set[str], why: str, by: str, 
             if withdraw(registry, version, by):
                 changed.append(version.number)
         except ZeroVLError as error:  # a damaged version must not keep the picture in the others
-            failures.append(f"{version.reference}: {error}")
+            failures.append(_of(version, error))
     removed = collection.collect(registry, name, collection.WITHDRAWN_ALONE, by)
     if failures:
         raise ZeroVLError("\n".join((f"not all versions of {name} could be looked through:", *failures)))
