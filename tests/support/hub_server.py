@@ -1,4 +1,4 @@
-"""The calls of a model hub by which huggingface_hub creates a repository and commits files to it, without Xet.
+"""The calls of a model hub by which huggingface_hub makes a repository, commits to it and fetches, without Xet.
 
 Regular files come with the commit, large ones by LFS before it: `preupload` says which are which.
 """
@@ -6,6 +6,7 @@ Regular files come with the commit, large ones by LFS before it: `preupload` say
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 TOKEN = "hf_of_a_test"
 _LARGE = (".safetensors", ".onnx")
@@ -29,6 +31,8 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)  # of the last commit, by path
     message: str = ""
     refusal: int = 0  # a status that everything is answered with
+    kept: dict[str, bytes] = field(default_factory=dict)  # what can be fetched of team/model, by path
+    revision: str = "main"  # under which it is kept
 
 
 @contextmanager
@@ -68,7 +72,25 @@ def running_hub() -> Iterator[Hub]:
             self._answer(200, {})
 
         def do_GET(self) -> None:
-            self._answer(404, {"error": "nothing is there yet"})
+            self._give(True)
+
+        def do_HEAD(self) -> None:
+            self._give(False)
+
+        def _give(self, whole: bool) -> None:
+            _, known, name = unquote(self.path).partition(f"/team/model/resolve/{hub.revision}/")
+            data = hub.kept.get(name)
+            self.send_response(404 if data is None else 200)
+            if known:
+                self.send_header("X-Repo-Commit", "c" * 40)
+            if data is None:
+                self.send_header("X-Error-Code", "EntryNotFound" if known else "RevisionNotFound")
+            else:
+                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data or b"")))
+            self.end_headers()
+            if whole and data:
+                self.wfile.write(data)
 
         def _commit(self, lines: list[dict[str, Any]]) -> None:
             for line in lines:

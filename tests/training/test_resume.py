@@ -174,8 +174,8 @@ def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_
     psutil.wait_procs(first, timeout=60)
     logged = (run_folder(workspace) / "metrics.jsonl").read_text().count("\n")
     hold_before(workspace.root, logged + 16 + AFTER)
-    # Rows past the logged ones are of the ranks started again. A rank may be two steps past its row, and the same signal
-    # twice in one step is a cause that stays (tests/training/test_launch.py).
+    # Rows past the logged ones are of the ranks started again. A rank may be two steps past its row, and a signal that
+    # comes twice in one step is a cause that stays (tests/training/test_launch.py).
     wait_for_step(workspace, logged + random.randrange(3, 16), child)
     second = ranks_of(child)
     assert not {process.pid for process in first} & {process.pid for process in second}

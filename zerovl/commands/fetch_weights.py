@@ -6,6 +6,7 @@ import timm
 from transformers import AutoModel, AutoTokenizer
 
 from zerovl.errors import ZeroVLError
+from zerovl.model import hub_towers
 from zerovl.model.text_towers import no_load_report
 from zerovl.params import ModelParams
 
@@ -14,8 +15,12 @@ def fetch(params: ModelParams) -> None:
     """Bring the pretrained towers that `params` name into the local Hugging Face cache."""
     image, text = params.image_tower, params.text_tower
     try:
-        if image.pretrained:
-            timm.create_model(image.name, pretrained=True, **{"num_classes": 0, **image.options})
+        if hub_towers.is_hub_name(image.name):
+            hub_towers.fetch(image.name, image.pretrained)
+            print(f"image tower {image.name}: {'fetched' if image.pretrained else 'its config fetched'}")
+        elif image.pretrained:
+            name = image.name.removeprefix("timm:")
+            timm.create_model(name, pretrained=True, **{"num_classes": 0, **image.options})
             print(f"image tower {image.name}: fetched")
         if text.name:
             AutoTokenizer.from_pretrained(text.name)
@@ -24,5 +29,5 @@ def fetch(params: ModelParams) -> None:
             print(f"text tower {text.name}: fetched")
     except (OSError, RuntimeError) as error:
         raise ZeroVLError(f"weights could not be fetched: {error}; check the name and the network") from None
-    if not image.pretrained and not text.name:
+    if not image.pretrained and not hub_towers.is_hub_name(image.name) and not text.name:
         print("nothing to fetch: params.yaml names no published weights")

@@ -26,7 +26,7 @@ _FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
 class Architecture:
     """Towers, projections and preprocessing; `config.json` of a bundle holds just this."""
 
-    image_tower: str  # timm model name
+    image_tower: str  # a name of timm, or KIND:NAME of another library
     image_options: dict[str, Any]  # keyword arguments of timm.create_model
     text_config: dict[str, Any]  # the Hugging Face config of the text tower, whole
     embed_dim: int

@@ -8,8 +8,9 @@ import torch
 
 from zerovl.errors import ZeroVLError
 from zerovl.model.architecture import Architecture
+from zerovl.model.hub_towers import find_weights, is_hub_name
 from zerovl.model.text_towers import resolve_text_config
-from zerovl.model.towers import create_image_tower, make_architecture
+from zerovl.model.towers import described_image_tower, make_architecture
 from zerovl.params import ModelParams
 
 SAFE, PICKLED = ("model.safetensors", "model.safetensors.index.json"), "pytorch_model.bin"
@@ -26,6 +27,8 @@ def check_towers(params: ModelParams, training_image_size: int = 0) -> None:
             f"model.image_tower.weights: {weights}: no such file; name one that exists, or leave it empty"
         )
     architecture = make_architecture(params, resolve_text_config(params, vocab_size=1))  # of the tokenizer: later
+    if params.image_tower.pretrained and is_hub_name(params.image_tower.name):
+        find_weights(params.image_tower.name)
     if text.pretrained:
         _check_safetensors(Path(text.name))
     _check_image_size(architecture, "model.image_size", params.image_size)
@@ -47,7 +50,7 @@ def _check_image_size(architecture: Architecture, key: str, side: int) -> None:
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            create_image_tower(architecture, pretrained=False).eval()(torch.empty(2, 3, side, side))
+            described_image_tower(architecture).eval()(torch.empty(2, 3, side, side))
     except AssertionError as error:
         raise ZeroVLError(
             f"{key} {side} does not fit the image tower {architecture.image_tower} with the options "

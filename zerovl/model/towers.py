@@ -6,22 +6,20 @@ need neither.
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from torch import nn
 
 from zerovl.errors import ZeroVLError
-from zerovl.model import pooling
+from zerovl.model import hub_towers, pooling
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.inference_towers import inference_text_tower
+from zerovl.model.timm_towers import timm_tower
 from zerovl.model.undrawn import undrawn
 from zerovl.model.weight_files import load_image_weights
 from zerovl.params import ModelParams
@@ -37,13 +35,13 @@ def build(params: ModelParams, vocab_size: int, seed: int, logit_bias: float | N
     """
     from zerovl.model.text_towers import create_text_tower, pretrained_text_tower, resolve_text_config
 
-    text_config = resolve_text_config(params, vocab_size)
+    image, text_config = params.image_tower, resolve_text_config(params, vocab_size)
     architecture = make_architecture(params, text_config, logit_bias)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        image_tower = create_image_tower(architecture, params.image_tower.pretrained)
-        if params.image_tower.weights:
-            load_image_weights(image_tower, Path(params.image_tower.weights))
+        image_tower = create_image_tower(image.name, image.options, image.pretrained)
+        if image.weights:
+            load_image_weights(image_tower, Path(image.weights))
         if params.text_tower.pretrained:
             text_tower = pretrained_text_tower(params.text_tower.name)
         else:
@@ -56,15 +54,16 @@ def make_architecture(
 ) -> Architecture:
     """Return the description of the model that `params` ask for, with the whole config of the text tower.
 
-    `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, and for a pooling
-    that it cannot have.
+    `logit_bias` as in `build`. Raises `ZeroVLError` for captions longer than the text tower reads, for a pooling that
+    it cannot have, and for an image tower of a hub that is not on this machine.
     """
     from zerovl.model.text_towers import check_positions
 
     check_positions(params, text_config)
+    image_tower, image_options = hub_towers.resolve(params.image_tower.name, params.image_tower.options)
     return Architecture(
-        image_tower=params.image_tower.name,
-        image_options=params.image_tower.options,
+        image_tower=image_tower,
+        image_options=image_options,
         text_config=text_config.to_dict(),
         embed_dim=params.embed_dim,
         temperature=params.temperature,
@@ -87,8 +86,8 @@ def from_architecture(architecture: Architecture, seed: int = 0) -> DualEncoder:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        image_tower = create_image_tower(architecture, pretrained=False)
-        return DualEncoder(architecture, image_tower, create_text_tower(text_config_from(architecture.text_config)))
+        text_config = text_config_from(architecture.text_config)
+        return DualEncoder(architecture, described_image_tower(architecture), create_text_tower(text_config))
 
 
 def to_be_filled(architecture: Architecture) -> DualEncoder:
@@ -105,66 +104,35 @@ def _without_values(architecture: Architecture) -> DualEncoder:
         from zerovl.model.text_towers import create_text_tower, text_config_from
 
         text_tower = create_text_tower(text_config_from(architecture.text_config))
-    return DualEncoder(architecture, create_image_tower(architecture, pretrained=False), text_tower)
+    return DualEncoder(architecture, described_image_tower(architecture), text_tower)
 
 
 Builder = Callable[[str, dict[str, Any], bool], nn.Module]
 
 
-def create_image_tower(architecture: Architecture, pretrained: bool) -> nn.Module:
+def described_image_tower(architecture: Architecture) -> nn.Module:
+    """Return the image tower of an architecture with random weights; raises as `create_image_tower` does."""
+    return create_image_tower(architecture.image_tower, architecture.image_options, pretrained=False)
+
+
+def create_image_tower(name: str, options: dict[str, Any], pretrained: bool) -> nn.Module:
     """Return the image tower that `KIND:NAME` names, of timm where there is no kind.
 
     A tower takes normalised pixels (m, 3, H, W) and gives (m, w), with w in its attribute `num_features`.
     Raises `ZeroVLError` for a kind or name that is not known, options that do not fit, and weights that are not here.
     """
-    kind, _, name = architecture.image_tower.rpartition(":")
-    builder = IMAGE_BUILDERS.get(kind or "timm")
+    kind, found, rest = name.partition(":")
+    builder = IMAGE_BUILDERS.get(kind if found else "timm")
     if builder is None:
         raise ZeroVLError(
-            f"model.image_tower.name: {architecture.image_tower!r}: there is no kind {kind!r}; use one of "
-            f"{', '.join(IMAGE_BUILDERS)}, as in timm:resnet18"
+            f"model.image_tower.name: {name!r}: there is no kind {kind!r}; use one of {', '.join(IMAGE_BUILDERS)}, as "
+            "in timm:resnet18"
         )
-    return builder(name, dict(architecture.image_options), pretrained)
-
-
-def timm_tower(name: str, options: dict[str, Any], pretrained: bool) -> nn.Module:
-    """Build an image tower of timm, without classifier."""
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
-        raise ZeroVLError(f"model.image_tower.name: timm has no model {name!r}; close names: {close}")
-    options.setdefault("num_classes", 0)
-    try:
-        with offline():
-            tower: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
-    except (TypeError, AssertionError) as error:
-        raise ZeroVLError(f"model.image_tower.options: {options} do not fit {name}: {error}") from None
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        from zerovl.model.text_towers import FETCH_HINT
-
-        raise ZeroVLError(
-            f"model.image_tower: weights of {name} are not on this machine ({error}); {FETCH_HINT}"
-        ) from None
-    return tower
+    return builder(rest if found else name, dict(options), pretrained)
 
 
 # Image towers by kind; one of another library is a function here and a name in params.yaml.
-IMAGE_BUILDERS: dict[str, Builder] = {"timm": timm_tower}
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Weights come from the local cache or not at all: a training run never waits for a hub."""
-    import huggingface_hub.constants as hub
-
-    before = os.environ.get("HF_HUB_OFFLINE"), hub.HF_HUB_OFFLINE
-    os.environ["HF_HUB_OFFLINE"], hub.HF_HUB_OFFLINE = "1", True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before[1]
-        if before[0] is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before[0]
+IMAGE_BUILDERS: dict[str, Builder] = {
+    "timm": timm_tower,
+    **{kind: partial(hub_towers.hub_tower, kind) for kind in hub_towers.KINDS},
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,45 @@ def load_image_weights(tower: nn.Module, file: Path) -> None:
 
     Raises `ZeroVLError` that names some of the keys that are missing, left over or of another shape.
     """
-    expected = tower.state_dict()
-    heads = _classifiers(tower)
-    weights = {name: tensor for name, tensor in read_tensors(file).items() if name in expected or not _in(name, heads)}
-    problems = [
-        *(f"missing {name}" for name in expected if name not in weights),
-        *(f"left over {name}" for name in weights if name not in expected),
-        *(
-            f"{name} has shape {list(weights[name].shape)}, expected {list(expected[name].shape)}"
-            for name in expected
-            if name in weights and weights[name].shape != expected[name].shape
-        ),
-    ]
+    expected, weights = tower.state_dict(), read_tensors(file)
+    fitting = {name: tensor for name, tensor in weights.items() if name in expected}
+    _refuse(
+        "model.image_tower.weights",
+        file,
+        [
+            *_misnamed(tower, weights),
+            *(
+                f"{name} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}"
+                for name, tensor in fitting.items()
+                if tensor.shape != expected[name].shape
+            ),
+        ],
+    )
+    tower.load_state_dict(fitting)
+
+
+def check_names(key: str, tower: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Raise `ZeroVLError` where tensors lack some of a tower's, or have others than its classifier beside them.
+
+    `key` is the setting that named the `file`.
+    """
+    _refuse(key, file, list(_misnamed(tower, weights)))
+
+
+def _misnamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[str]:
+    expected, heads = tower.state_dict(), _classifiers(tower)
+    yield from (f"missing {name}" for name in expected if name not in weights)
+    yield from (f"left over {name}" for name in weights if name not in expected and not _in(name, heads))
+
+
+def _refuse(key: str, file: Path, problems: Sequence[str]) -> None:
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         listed = "\n  ".join([*problems[:_SHOWN], *more])
         raise ZeroVLError(
-            f"model.image_tower.weights: {file}: does not fit the tower:\n  {listed}\n"
+            f"{key}: {file}: does not fit the tower:\n  {listed}\n"
             "name the tower and the options that these weights were trained with, or weights with its library's names"
         )
-    tower.load_state_dict(weights)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

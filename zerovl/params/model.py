@@ -12,7 +12,9 @@ from zerovl.params.section import Section
 class ImageTowerParams(Section):
     """The tower of pictures."""
 
-    name: str = Field("resnet18", description="timm model name")
+    name: str = Field(
+        "resnet18", description="a name of timm, of a hub (hf-hub:OWNER/MODEL), or a copy of one (local-dir:FOLDER)"
+    )
     pretrained: bool = Field(False, description="start from published weights (fetch once: zerovl fetch-weights)")
     weights: str = Field(
         "", description="file of weights to start from instead, by timm's names (.safetensors, .pth, .pt, .bin)"

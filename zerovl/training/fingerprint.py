@@ -41,6 +41,7 @@ def describe(
     """
     model, train = as_dict(params.model), as_dict(params.train)
     model["text_tower"]["pooling"] = architecture.pooling  # what `auto` stands for
+    model["image_tower"] |= {"name": architecture.image_tower, "options": architecture.image_options}  # of a hub's name
     for key in _NOT_SHAPING:
         del train[key]
     if not streams:

@@ -19,6 +19,7 @@ from zerovl.engine.sharding import gathered_as
 from zerovl.files import read_json
 from zerovl.memory import memory_in_use
 from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.hub_towers import published_input
 from zerovl.params import FineTuningParams, Params, Section, TrainParams
 from zerovl.sizing.batch_layout import Sizing
 from zerovl.sizing.footprint import Footprint
@@ -76,6 +77,7 @@ def start_block(
         *without_effect(params),
         *without_cache(params),
         *options_without_effect(params.machine, model, ranks),
+        *normalisation(params),
         *batch_normalisation(params, model),
     ]
     lines += [("note", text) for text in notes]
@@ -239,6 +241,20 @@ def without_effect(params: Params) -> list[str]:
 def _is_chosen(section: Section, name: str) -> bool:
     """Whether a value is another than every file begins with, so that somebody expects something of it."""
     return bool(getattr(section, name) != type(section).model_fields[name].default)
+
+
+def normalisation(params: Params) -> list[str]:
+    """Published weights that were trained with another mean and deviation of the input than the run's."""
+    model, tower = params.model, params.model.image_tower
+    begins_with_them = tower.pretrained and not (params.train.init_from or params.train.continue_from)
+    published = published_input(tower.name.removeprefix("timm:")) if begins_with_them else None
+    if published is None or published == (model.mean, model.std):
+        return []
+    mean, std = map(list, published)
+    return [
+        f"the weights of {tower.name} were trained with model.mean {mean} and model.std {std}, the run has "
+        f"{list(model.mean)} and {list(model.std)}; they know most with their own"
+    ]
 
 
 def batch_normalisation(params: Params, model: nn.Module) -> list[str]:

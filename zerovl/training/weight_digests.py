@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from zerovl.files import read_json, sha256_file
+from zerovl.model import hub_towers
 from zerovl.params import ImageTowerParams, ModelParams
 
 _SAFE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -38,7 +39,11 @@ def model_digest(model: nn.Module) -> str:
 def _image_files(tower: ImageTowerParams) -> list[Path]:
     if tower.weights:
         return [Path(tower.weights)]
-    found = _timm_file(tower.name.removeprefix("timm:"), tower.options) if tower.pretrained else None
+    if not tower.pretrained:
+        return []
+    if hub_towers.is_hub_name(tower.name):
+        return [hub_towers.find_weights(tower.name)]
+    found = _timm_file(tower.name.removeprefix("timm:"), tower.options)
     return [found] if found else []
 
 
