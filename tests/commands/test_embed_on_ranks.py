@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.support.fake_world import FakeEncoder, png
 from zerovl import cli, gpu_leases, own_gpus
-from zerovl.commands import embed
 from zerovl.indexing import pairs_table, ranks, update
+from zerovl.indexing.pairs_target import PairsTarget
 
 PICTURES, PART = 11, 2
 
@@ -57,16 +57,30 @@ def in_this_process(*encoders: FakeEncoder) -> Callable[..., None]:
     return make_shares
 
 
-def table_of(path: Path) -> tuple[pa.Table, str]:
-    """The rows of a file and the list of what was left out."""
-    return pq.read_table(path), embed.broken_file(path).read_text()
+def left_out_of(path: Path) -> str:
+    """The list of what was left out."""
+    return PairsTarget(path).left_out.read_text()
 
 
+def assert_same_file(found: Path, expected: Path) -> None:
+    """Compare all that two files hold, to the last bit."""
+    if found.suffix == ".npz":
+        ours, theirs = np.load(found), np.load(expected)
+        assert list(ours) == list(theirs)
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name], strict=True)
+    else:
+        table, other = pq.read_table(found), pq.read_table(expected)
+        assert table.equals(other)
+        assert table.schema.metadata == other.schema.metadata
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 @pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "pictures"])
 def test_the_same_keys_and_rows_as_on_one_rank(
-    encoder: FakeEncoder, folder: Path, pairs: bool, monkeypatch: pytest.MonkeyPatch
+    encoder: FakeEncoder, folder: Path, pairs: bool, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, together = folder / "alone.parquet", folder / "together.parquet"
+    alone, together = folder / f"alone{suffix}", folder / f"together{suffix}"
     asked = ["--pairs", str(folder / "pairs.csv")] if pairs else []
     words = ["embed", "model", *asked, "--images", str(folder / "pictures"), "--out"]
     assert cli.main([*words, str(alone)]) == 0
@@ -85,17 +99,16 @@ def test_the_same_keys_and_rows_as_on_one_rank(
     assert again[0].encoded_pictures == 0  # its share was there
     assert sum(begun) + again[1].encoded_pictures == PICTURES - 2  # each picture once, on both runs together
     assert encoder.encoded_pictures == PICTURES - 2  # nothing was left for the process that puts them together
-    (found, left_out), (expected, of_one) = table_of(together), table_of(alone)
-    assert found.equals(expected)
-    assert found.schema.metadata == expected.schema.metadata
-    assert left_out == of_one
-    assert left_out.count("not a picture") == (4 if pairs else 2)
-    assert not together.with_name("together.parquet.parts").exists()
+    assert_same_file(together, alone)
+    assert left_out_of(together) == left_out_of(alone)
+    assert left_out_of(alone).count("not a picture") == (4 if pairs else 2)
+    assert not PairsTarget(together).parts.exists()
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 @pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "pictures"])
 def test_without_a_number_each_free_gpu_has_a_rank(
-    encoder: FakeEncoder, folder: Path, pairs: bool, monkeypatch: pytest.MonkeyPatch
+    encoder: FakeEncoder, folder: Path, pairs: bool, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"GPUS": "GPU-a,GPU-b,GPU-c,GPU-d", "DEVICE": "auto", "LEASE": str(folder / "leases")}.items():
         monkeypatch.setenv(f"ZEROVL_{name}", value)
@@ -104,7 +117,7 @@ def test_without_a_number_each_free_gpu_has_a_rank(
     other = gpu_leases.take(1, ["GPU-a"], "run other", print)
     monkeypatch.setattr(ranks, "make_shares", in_this_process(FakeEncoder(), FakeEncoder()))
     asked = ["--pairs", str(folder / "pairs.csv")] if pairs else []
-    words = ["embed", "model", *asked, "--images", str(folder / "pictures"), "--out", str(folder / "out.parquet")]
+    words = ["embed", "model", *asked, "--images", str(folder / "pictures"), "--out", str(folder / f"out{suffix}")]
     assert cli.main(words) == 0
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-c"
     assert encoder.encoded_pictures == 0  # all of them by the ranks

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from zerovl.command_line.parts import Subparsers, command, file_of_kind, file_to_write
-from zerovl.errors import ZeroVLError
 
 _RANKS = "processes, one a GPU; default: one a GPU that is free, on a machine without any one"
 _EXACT = "look at all pictures, also where INDEX was made with --approximate"
@@ -32,12 +31,8 @@ def _embed(commands: Subparsers) -> None:
         from zerovl.commands import embed
 
         model, images, out = arguments.model, Path(arguments.images), Path(arguments.out)
-        if arguments.pairs and out.suffix == ".parquet":
-            embed.run_table(model, Path(arguments.pairs), images, out, arguments.ranks)
-        elif arguments.pairs and arguments.ranks not in (None, 1):
-            raise ZeroVLError(f"--ranks {arguments.ranks}: one process makes an .npz of --pairs; name a .parquet")
-        elif arguments.pairs:
-            embed.run(model, Path(arguments.pairs), images, out)
+        if arguments.pairs:
+            embed.run(model, Path(arguments.pairs), images, out, arguments.ranks)
         else:
             embed.run_pictures(model, images, out, arguments.ranks)
 
@@ -46,10 +41,8 @@ def _embed(commands: Subparsers) -> None:
     what = "columns image, image_id, caption, caption_id; without it all pictures of DIR are embedded"
     embed.add_argument("--pairs", metavar="CSV", help=what)
     embed.add_argument("--images", required=True, metavar="DIR", help="pictures; without --pairs WebDataset tars too")
-    embed.add_argument(
-        "--out", type=file_to_write, required=True, metavar="FILE", help="an .npz, or for millions a .parquet"
-    )
-    embed.add_argument("--ranks", type=int, metavar="N", help=f"{_RANKS}; an .npz of --pairs is made by one")
+    embed.add_argument("--out", type=file_to_write, required=True, metavar="FILE", help="an .npz or a .parquet")
+    embed.add_argument("--ranks", type=int, metavar="N", help=_RANKS)
 
 
 def _index(commands: Subparsers) -> None:

@@ -26,11 +26,13 @@ class Known:
     """Looks embeddings up; of an identity that is there twice either one is right."""
 
     def __init__(self, files: Iterable[tuple[Path, Path]]) -> None:
-        """Read the identities of some files; `files` are (identities, embeddings)."""
+        """Read the identities of some files, which are (identities, embeddings); what is damaged is not known."""
         identities, numbers, rows = [np.empty(0, IDENTITY)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         self._files: list[Path] = []
         for ids_file, embeddings_file in files:
-            found = np.load(ids_file)
+            found = _readable(ids_file, embeddings_file)
+            if found is None:
+                continue
             identities.append(found)
             numbers.append(np.full(len(found), len(self._files), np.int32))
             rows.append(np.arange(len(found)))
@@ -64,6 +66,16 @@ class Known:
             found[here] = mapped[rows[here]]
         assert found is not None
         return found
+
+
+def _readable(ids_file: Path, embeddings_file: Path) -> npt.NDArray[np.bytes_] | None:
+    """The identities (n,) of a file, None where it or its embeddings are cut or gone: they are made again."""
+    try:
+        identities: npt.NDArray[np.bytes_] = np.load(ids_file)
+        rows = len(np.load(embeddings_file, mmap_mode="r"))
+    except (OSError, ValueError, EOFError):
+        return None
+    return identities if len(identities) == rows else None
 
 
 def as_array(identities: Sequence[bytes]) -> npt.NDArray[np.bytes_]:

@@ -1,36 +1,36 @@
-"""The pairs of a CSV as a Parquet table of embeddings, for millions: memory does not grow with their number.
+"""The pairs of a CSV as a file of embeddings, for millions: memory does not grow with the embeddings.
 
 Pictures are an index in `OUT.parts/pictures`, captions are parts beside it; both go on where they were interrupted.
-Then the CSV is read once more, and each row gets its two embeddings. One group of rows is written for each part.
+Then the CSV is read once more, and each row gets its two embeddings (`zerovl.indexing.pairs_files`).
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
-from zerovl.indexing.index import BROKEN, Index
+from zerovl.indexing.index import BROKEN, Description, read_description
 from zerovl.indexing.known import Known, parts_in, write_part
 from zerovl.indexing.listing import CsvListing, digest_of, in_parts
 from zerovl.indexing.pairs import LeftOut, Pair, each_row
-from zerovl.indexing.update import PART, known_in, reasons_of, update
+from zerovl.indexing.pairs_files import PAIRS_FILES
+from zerovl.indexing.pairs_target import CAPTIONS, PICTURES, PairsTarget
+from zerovl.indexing.update import PART, known_in, update
+from zerovl.log import logger
 
 if TYPE_CHECKING:
     from zerovl.model.encoder import Encoder
 
-PICTURES = "pictures"  # folder in that of the parts
 _BATCH = 128
 
 
@@ -40,50 +40,52 @@ class Written:
 
     rows: int
     left_out: Counter[str]  # rows by reason
+    pictures: Description
 
 
 def write_pairs(
-    listing: CsvListing,
-    out: Path,
-    parts: Path,
-    encoder: Encoder,
-    reference: str,
-    left_out: IO[str],
-    prefill: Callable[[], None],
+    listing: CsvListing, target: PairsTarget, encoder: Encoder, reference: str, prefill: Callable[[], None]
 ) -> Written:
-    """Write a row for each usable row of a CSV, in its order.
+    """Write a row for each usable row of a CSV, in its order, and the list of the others.
 
     Args:
         listing: the CSV and the folder of its pictures.
-        out: the .parquet.
-        parts: the folder of what is made on the way.
+        target: the files; where no row is usable the list alone is written.
         encoder: the model.
         reference: what it is called.
-        left_out: becomes a CSV of the rows that are not usable.
-        prefill: makes parts of `parts / PICTURES`, as for `zerovl.indexing.update.update`.
+        prefill: makes parts of `target.parts / PICTURES`, as for `zerovl.indexing.update.update`.
 
     Raises:
-        ZeroVLError: the CSV cannot be read, or no row of it can be embedded.
+        ZeroVLError: the CSV cannot be read, or no picture of it can be embedded.
     """
-    described = update(parts / PICTURES, listing, encoder, reference, prefill=prefill).description
-    index = Index(parts / PICTURES)
-    pictures = _Pictures(listing, known_in(parts / PICTURES, described), _broken(parts / PICTURES / BROKEN))
-    captions = _Captions(parts / f"captions-{encoder.digest[:16]}", encoder)
-    listed = csv.writer(left_out)
-    listed.writerow(["lines", "image", "reason"])
+    folder = target.parts / PICTURES
+    _remove_pictures_of_others(folder, listing, encoder)
+    described = update(folder, listing, encoder, reference, prefill=prefill).description
+    pictures = _Pictures(listing, known_in(folder, described), _broken(folder / BROKEN))
+    captions = _Captions(target.parts / f"{CAPTIONS}{encoder.digest[:16]}", encoder)
     written, reasons = 0, Counter[str]()
-    schema = _schema(index)
-    with atomic_write(out) as file, pq.ParquetWriter(file, schema) as writer:
+    file = PAIRS_FILES[target.out.suffix](target.parts, described)
+    with atomic_write(target.left_out, "w") as left_out, file:
+        listed = csv.writer(left_out)
+        listed.writerow(["lines", "image", "reason"])
         for part in in_parts(tqdm(each_row(listing.table), desc="pairs", unit="", leave=False), PART):
             good, images, wrong = pictures.embed(part)
             listed.writerows([one.lines, one.image, one.reason] for one in wrong)
             reasons.update(one.reason for one in wrong)
             written += len(good)
             if good:
-                writer.write_table(_table(schema, good, images, captions.embed([row.caption for row in good])))
-        if not written:
-            raise ZeroVLError(f"{listing.table}: none of its rows can be embedded ({reasons_of(reasons)})")
-    return Written(written, reasons)
+                file.add(good, images, captions.embed([row.caption for row in good]))
+    if written:
+        file.finish(target.out)
+    return Written(written, reasons, described)
+
+
+def _remove_pictures_of_others(folder: Path, listing: CsvListing, encoder: Encoder) -> None:
+    """Begin again where a run that was interrupted had all pictures of another model, or of another folder."""
+    before = read_description(folder)
+    if before and (before.model.digest != encoder.digest or before.images != str(listing.root.absolute())):
+        logger().info(f"{folder}: of another model or of other pictures, so they are made again")
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -141,30 +143,6 @@ class _Captions:
         for known, embeddings in found.items():
             together[(there >= 0) == known] = embeddings
         return together[[places[caption] for caption in captions]]
-
-
-def _schema(index: Index) -> pa.Schema:
-    embedding = pa.list_(pa.float32(), index.description.width)
-    return pa.schema(
-        [
-            ("image", pa.string()),
-            ("image_id", pa.int64()),
-            ("caption", pa.string()),
-            ("caption_id", pa.int64()),
-            ("image_embedding", embedding),
-            ("text_embedding", embedding),
-        ],
-        metadata={"model": index.description.model.digest, "images": index.description.images},
-    )
-
-
-def _table(schema: pa.Schema, rows: Sequence[Pair], *embeddings: npt.NDArray[np.floating]) -> pa.Table:
-    columns = [[getattr(row, name) for row in rows] for name in schema.names[:4]]
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=False)]
-    for its in embeddings:  # (n, D)
-        flat = pa.array(np.ascontiguousarray(its, np.float32).ravel())
-        arrays.append(pa.FixedSizeListArray.from_arrays(flat, its.shape[1]))
-    return pa.table(arrays, schema=schema)
 
 
 def _broken(path: Path) -> dict[str, str]:
