@@ -134,6 +134,16 @@ def test_a_probe_equals_the_evaluations(workspace: Workspace, tmp_path: Path, sp
     assert said.endswith(f"captions of 2 classes, and fits its linear probe{learned}")
 
 
+def test_a_probe_with_a_class_of_one_picture_equals_the_evaluations(workspace: Workspace, tmp_path: Path) -> None:
+    place = noisy_set(tmp_path, False)
+    for number in range(7):
+        (tmp_path / "set" / "odd" / f"{number}.png").write_bytes(b"")
+    params, encoder = probed(place, "train.valid_set_pictures=16"), Encoder.load(workspace.model)
+    found, expected = checked(params, encoder), evaluated(params, encoder)
+    assert expected["pictures"].value == 9
+    assert found["valid_noise_probe_top1"] == pytest.approx(expected["probe_top1"].value)
+
+
 def test_a_probe_needs_all_pictures(workspace: Workspace, tmp_path: Path) -> None:
     params, encoder = probed(noisy_set(tmp_path, False), "train.valid_set_pictures=15"), Encoder.load(workspace.model)
     assert checked(params, encoder).keys() == {"valid_noise_top1"}
@@ -143,9 +153,10 @@ def test_a_probe_needs_all_pictures(workspace: Workspace, tmp_path: Path) -> Non
 
 def test_what_no_probe_learns_from_is_refused_at_the_start(workspace: Workspace, tmp_path: Path) -> None:
     place = noisy_set(tmp_path, False)
-    for number in range(7):
-        (tmp_path / "set" / "odd" / f"{number}.png").write_bytes(b"")
-    with pytest.raises(ZeroVLError, match="class 'odd' has 1 picture, and a linear probe learns"):
+    for name in ("even", "odd"):
+        for number in range(7):
+            (tmp_path / "set" / name / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ZeroVLError, match="no class has 2 pictures that can be read, and a linear probe is asked"):
         read_checks(probed(place, "train.valid_set_pictures=16"), tokenizer(workspace), ALONE)
     again = f"{{name: noise_probe, folder: {workspace.root / 'set'}}}"
     with pytest.raises(ZeroVLError, match=r"noise and noise_probe: .* one column, valid_noise_probe_top1"):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zerovl.evaluation import empty_classes
+from zerovl.evaluation import class_sentences
 from zerovl.evaluation.metrics import blocks, cell, further_evaluators, metric_names
 
 _CONFUSIONS = 5  # pairs of classes that are named
@@ -28,8 +28,8 @@ def further_tables(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> st
             shown = (f"{value} ({interval})" if interval else value for value, interval in cells)
             lines.append(f"| {source} | " + " | ".join(shown) + " |")
         text += f"\n\n### {evaluator}\n\n95% intervals in brackets.\n\n" + "\n".join(lines)
-        if empty := empty_classes.sentence_of(details.get(evaluator) or {}):
-            text += f"\n\n{_plain(empty)}"
+        for sentence in class_sentences.sentences(details.get(evaluator) or {}):
+            text += f"\n\n{_plain(sentence)}"
         text += _confusions((details.get(evaluator) or {}).get("confusions") or ())
     return text
 

@@ -56,4 +56,4 @@ class ProbeCheck:
         learned = None if training is None else (training[0].to(device), training[1])
         with torch.enable_grad():  # scores are made without
             found = probe(features.to(device), labels, learned, self.seed)
-        return 100.0 * float((found.predicted == labels).mean())
+        return 100.0 * float(found.right(labels).mean())

@@ -216,12 +216,13 @@ def test_the_gate_takes_a_bound_by_the_set_s_name(
     assert find(metrics, "drawn.top1") == metrics["evaluators"]["drawn"]["overall"]["top1"]
 
 
-def test_a_class_of_one_picture_is_refused_where_a_layer_is_to_learn(tmp_path: Path) -> None:
+def test_a_probe_is_refused_where_no_class_has_two_pictures(tmp_path: Path) -> None:
     write_drawn(tmp_path / "drawn")
-    for number in range(3):
-        (tmp_path / "drawn" / "blue" / f"{number}.png").unlink()
+    for name in CLASSES:
+        for number in range(3):
+            (tmp_path / "drawn" / name / f"{number}.png").unlink()
     given = f"{{name: drawn, folder: {tmp_path / 'drawn'}, measures: [linear_probe]}}"
-    with pytest.raises(ZeroVLError, match="class 'blue' has 1 picture, and a linear probe learns from the others"):
+    with pytest.raises(ZeroVLError, match="drawn: no class has 2 pictures that can be read, and a linear probe is"):
         evaluators_of(settings(tmp_path, f"evaluate.classification=[{given}]").evaluate)
 
 

@@ -20,6 +20,7 @@ from zerovl.evaluation.classification.sets import (
     read_set,
     read_templates,
     require_learnable,
+    with_one_picture,
     without_pictures,
 )
 from zerovl.params import ClassificationParams
@@ -135,8 +136,11 @@ def test_what_a_layer_cannot_learn_is_named() -> None:
     require_learnable("set", classes, [0, 2], [0, 0, 2, 2, 3, 3])
     with pytest.raises(ZeroVLError, match=r"class 'b' \(and 1 other classes\) has pictures in test and none .* train"):
         require_learnable("set", classes, [0, 1, 3], [0, 0])
-    with pytest.raises(ZeroVLError, match="set, its train split: class 'c' has 1 picture"):
-        require_learnable("set", classes, [0, 2], [0, 0, 2])
+    require_learnable("set", classes, [0, 2], [0, 0, 2])  # from one picture too
+    require_learnable("set", classes, [0, 0, 2], None)
+    with pytest.raises(ZeroVLError, match="set: no class has 2 pictures that can be read"):
+        require_learnable("set", classes, [0, 2], None)
+    assert with_one_picture(classes, [0, 0, 2, 3, 3]) == ["c"]
 
 
 def test_empty_lines_between_templates_are_none(tmp_path: Path) -> None:

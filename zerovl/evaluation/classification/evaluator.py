@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zerovl.evaluation import empty_classes
+from zerovl.evaluation import class_sentences
 from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.classification.encoding import EncodedPictures, encode_pictures
 from zerovl.evaluation.classification.measures import MEASURES, Labelled, Subject
@@ -25,6 +25,7 @@ from zerovl.evaluation.classification.sets import (
     read_set,
     require_any,
     require_learnable,
+    with_one_picture,
     without_pictures,
 )
 from zerovl.evaluation.classification.templates import templates_of
@@ -64,18 +65,17 @@ class Classification:
         """Return what `measures` of the set's settings give, chance, and how many pictures and classes there are.
 
         Raises:
-            ZeroVLError: none of the pictures can be read, or too few of a class to learn from.
+            ZeroVLError: none of the pictures can be read, or there is nothing that a probe learns from.
         """
         classes = self.found.classes
         encoded, pictures = self._encoded(evaluation, self.found.pictures)
         require_any(place_of(self.settings), pictures.labels)
-        empty = without_pictures(classes, pictures.labels.tolist())
-        if empty and evaluation.ranks.is_first:
-            logger().warning(f"{self.name}: {empty_classes.sentence(empty)}")
         templates = templates_of(self.settings.templates, self.found.templates)
         models = evaluation.model, evaluation.untrained
         learned, training = self._training(evaluation, pictures)
-        ranks = evaluation.ranks
+        ranks, few = evaluation.ranks, self._classes_with_few(pictures, training)
+        for sentence in class_sentences.sentences(few) if ranks.is_first else ():
+            logger().warning(f"{self.name}: {sentence}")
         views = self._views(evaluation, encoded, learned)
         subject = Subject(evaluation.settings, *models, classes, templates, pictures, training, views, ranks)
         measured = [MEASURES[name](subject) for name in dict.fromkeys(self.settings.measures)]
@@ -87,9 +87,7 @@ class Classification:
             "broken": Score(len(encoded.broken)),
         }
         broken = [(self.found.pictures[row].name, reason) for row, reason in encoded.broken[:_KEPT]]
-        details: dict[str, Any] = {"digest": self._digest(encoded, learned)}
-        if empty:
-            details[empty_classes.KEY] = empty
+        details: dict[str, Any] = {"digest": self._digest(encoded, learned)} | few
         for its in measured:
             details |= its.details
         details["broken"] = [{"picture": name, "reason": reason} for name, reason in broken]
@@ -109,6 +107,16 @@ class Classification:
         encoded, training = self._encoded(evaluation, self.found.training)
         require_learnable(*asked, training.labels.tolist())
         return encoded, training
+
+    def _classes_with_few(self, pictures: Labelled, training: Labelled | None) -> dict[str, list[str]]:
+        """Return the classes without a picture, and those that a probe has one of, by key of `class_sentences`."""
+        classes, labels = self.found.classes, pictures.labels.tolist()
+        found = {class_sentences.WITHOUT: without_pictures(classes, labels)}
+        if training is not None:
+            found[class_sentences.SINGLE_IN_TRAIN] = with_one_picture(classes, training.labels.tolist())
+        elif _PROBES & set(self.settings.measures):
+            found[class_sentences.SINGLE] = with_one_picture(classes, labels)
+        return {key: names for key, names in found.items() if names}
 
     def _encoded(self, evaluation: Evaluation, pictures: Sequence[LabelledPicture]) -> tuple[EncodedPictures, Labelled]:
         """Give pictures to both image towers, each read once."""

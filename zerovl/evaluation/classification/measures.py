@@ -106,7 +106,7 @@ def linear_probe(subject: Subject) -> Measured:
     score, figures = _of_probe("probe_top1", subject, found)
     block = {
         "probe_top1": score,
-        "untrained_probe_top1": Score(100.0 * float((untrained.predicted == labels).mean())),
+        "untrained_probe_top1": Score(100.0 * float(untrained.right(labels).mean())),
     }
     details = {"penalties": list(found.penalties), "trained_on": _trained_on(subject)}
     return Measured(block, {"linear_probe": details}, [figures])
@@ -161,11 +161,12 @@ def _figures(pictures: Labelled, hits: Mapping[str, Floats]) -> list[Figures]:
 
 
 def _of_probe(name: str, subject: Subject, found: Probed) -> tuple[Score, Figures]:
-    """The metric of a probe, and whether it is right about each picture."""
+    """The metric of a probe, and whether it is right about each picture that it is scored on."""
     labels, settings = subject.pictures.labels, subject.settings
-    right = (found.predicted == labels).astype(np.float64)
-    intervals = accuracy_intervals({TOP1: right}, labels, len(subject.classes), settings.bootstrap, settings.seed)
-    return _score(intervals[TOP1]), Figures(name, subject.pictures.keys, right)
+    right, asked = found.right(labels).astype(np.float64), labels[found.scored]
+    intervals = accuracy_intervals({TOP1: right}, asked, len(subject.classes), settings.bootstrap, settings.seed)
+    keys = tuple(key for key, scored in zip(subject.pictures.keys, found.scored, strict=True) if scored)
+    return _score(intervals[TOP1]), Figures(name, keys, right)
 
 
 def _trained_on(subject: Subject) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zerovl.evaluation.classification.lars import Lars, warm_up_and_half_cosine
-from zerovl.evaluation.classification.linear_probe import FOLDS, Layer, Probed, folds_of
+from zerovl.evaluation.classification.linear_probe import FOLDS, IN_NO_FOLD, Layer, Probed, folds_of
 from zerovl.evaluation.pool import Ints
 
 BATCH = 16_384
@@ -100,10 +100,12 @@ def probe_by_views(
     """
     if training is None:
         folds, learned, of_learned, first = folds_of(labels, FOLDS, seed), features, labels, seed + 1
+        asked = folds != IN_NO_FOLD
         scored = [torch.from_numpy(folds == fold).to(features.device) for fold in range(FOLDS)]
         seen = [~its for its in scored]
     else:
         learned, of_learned, first = training[0], training[1], seed
+        asked = np.ones(len(labels), np.bool_)
         scored = [torch.ones(len(labels), dtype=torch.bool, device=features.device)]
         seen = [torch.ones(len(of_learned), dtype=torch.bool, device=features.device)]
     known, numbers = np.unique(of_learned, return_inverse=True)
@@ -113,10 +115,10 @@ def probe_by_views(
         shown = views(epoch).to(features.device)  # (n, w)
         for its, rows in zip(learning, seen, strict=True):
             its.epoch(its.normalised(shown[rows]), targets[rows])
-    guesses = np.empty(len(labels), np.int64)
+    guesses = np.zeros(len(labels), np.int64)
     for its, rows in zip(learning, scored, strict=True):
         guesses[rows.cpu().numpy()] = its.layer().logits(features[rows].double()).argmax(1).cpu().numpy()
-    return Probed(known[guesses], tuple(0.0 for _ in learning))
+    return Probed(known[guesses], asked, tuple(0.0 for _ in learning))
 
 
 def _batches(x: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

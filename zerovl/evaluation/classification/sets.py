@@ -213,10 +213,16 @@ def without_pictures(classes: Sequence[str], labels: Iterable[int]) -> list[str]
     return [name for number, name in enumerate(classes) if number not in having]
 
 
+def with_one_picture(classes: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """Return the classes that one label (N,) alone is of."""
+    counts = Counter(labels)
+    return [name for number, name in enumerate(classes) if counts[number] == 1]
+
+
 def require_learnable(
     origin: str, classes: Sequence[str], scored: Sequence[int], learned: Sequence[int] | None
 ) -> None:
-    """Raise `ZeroVLError` naming a class that a layer is asked for and cannot learn.
+    """Raise `ZeroVLError` where a layer is asked for a class that it cannot learn, or for none that it can.
 
     Args:
         origin: the set.
@@ -225,22 +231,15 @@ def require_learnable(
         learned: labels of a training split, None where a layer learns from the others of `scored`.
     """
     if learned is None:
-        _require_two(origin, classes, scored)
+        if max(Counter(scored).values(), default=0) < 2:
+            raise ZeroVLError(
+                f"{origin}: no class has 2 pictures that can be read, and a linear probe is asked about one after it "
+                "learned from others of its class; give the classes more, or take the probe out of measures"
+            )
         return
     if strange := sorted(set(scored) - set(learned)):
         more = f" (and {len(strange) - 1} other classes)" if len(strange) > 1 else ""
         raise ZeroVLError(
             f"{origin}: class {classes[strange[0]]!r}{more} has pictures in test and none that can be read in train, "
             "so a linear probe cannot know it; add some to train, or take the probe out of measures"
-        )
-    _require_two(f"{origin}, its train split", classes, learned)
-
-
-def _require_two(origin: str, classes: Sequence[str], labels: Sequence[int]) -> None:
-    """Raise `ZeroVLError` naming a class of one picture, where a layer is to learn from the others of a class."""
-    counts = Counter(labels)
-    if single := [name for number, name in enumerate(classes) if counts[number] == 1]:
-        raise ZeroVLError(
-            f"{origin}: class {single[0]!r} has 1 picture, and a linear probe learns from the others of its "
-            "class; give it more, or take the probe out of measures"
         )

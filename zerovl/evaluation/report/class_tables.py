@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from zerovl.evaluation import empty_classes
+from zerovl.evaluation import class_sentences
 from zerovl.text_format import plural
 
 _CONFUSIONS = 15  # pairs that the page shows
@@ -27,8 +27,7 @@ def class_note(details: Mapping[str, Any]) -> str:
         said.append(f"Classes are named by {count} each, as “{escape(templates[0])}”; no picture was trained on.")
     if probe := details.get("linear_probe"):
         said.append(f"probe: a linear layer on the image tower, fitted to {escape(probe['trained_on'])}.")
-    if empty := empty_classes.sentence_of(details):
-        said.append(escape(empty))
+    said += map(escape, class_sentences.sentences(details))
     return f"<p>{' '.join(said)}</p>" if said else ""
 
 
