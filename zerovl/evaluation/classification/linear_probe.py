@@ -101,7 +101,8 @@ class Probed:
 def probe(features: Tensor, labels: Ints, training: tuple[Tensor, Ints] | None, seed: int, fit: Fit = fit) -> Probed:
     """Classify features (n, w) by layers fitted to `training`, or where there is none to the other folds of their own.
 
-    Of folds the one picture of a class is in none: all layers learn from it, and it is not scored. Layers know the classes that they learn from: the bias of one without a picture would have no best value.
+    Of folds the one picture of a class is in none: all layers learn from it, and it is not scored. Layers know the
+    classes that they learn from: the bias of one without a picture would have no best value.
 
     Args:
         features: of the pictures that are scored.
