@@ -1,16 +1,19 @@
 """What comes from open_clip is the model that it was there: embeddings, exports, and a training that goes on."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.support.exchange import check_trains_on, make_bundle
 from zerovl import cli
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
+from zerovl.interop import exported_note
 from zerovl.interop.base import synthetic_sample
 from zerovl.interop.export import export
 from zerovl.interop.hub_card import CardFacts
@@ -39,15 +42,46 @@ def test_there_and_back_is_the_same_model(exported: Path, tmp_path: Path, capsys
     before, after = Encoder.load(tmp_path / "bundle", "cpu"), Encoder.load(tmp_path / "back", "cpu")
     ours, theirs = before.model.state_dict(), after.model.state_dict()
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != "temperature")
-    assert float(theirs["temperature"]) == pytest.approx(float(ours["temperature"]), rel=1e-6)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert after.transform == before.transform
-    assert after.model.architecture.image_options == before.model.architecture.image_options
+    assert after.model.architecture == before.model.architecture
+    assert after.digest == before.digest  # so an index of the one is an index of the other
     check_trains_on(tmp_path / "back")
+
+
+def test_a_folder_without_a_note_is_the_same_model_wherever_it_lies(exported: Path, tmp_path: Path) -> None:
+    (exported / exported_note.FILE).unlink()
+    import_folder(exported, tmp_path / "back")
     exported.rename(tmp_path / "moved")
     import_folder(tmp_path / "moved", tmp_path / "again")
-    assert Encoder.load(tmp_path / "again", "cpu").digest == after.digest
+    first, again = Encoder.load(tmp_path / "back", "cpu"), Encoder.load(tmp_path / "again", "cpu")
+    assert again.digest == first.digest
+    assert again.temperature == pytest.approx(Encoder.load(tmp_path / "bundle", "cpu").temperature, rel=1e-6)
     assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("change", ["weight", "temperature", "transform", "note"])
+def test_a_folder_that_was_changed_is_read_as_it_is_now(
+    exported: Path, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(exported / "open_clip_model.safetensors")
+    if change == "weight":
+        weights["visual.head.proj.weight"] += 0.1
+    elif change == "temperature":
+        weights["logit_scale"] += 0.1
+    elif change == "transform":
+        write_json(exported / "preprocess.json", read_json(exported / "preprocess.json") | {"mean": [0.1, 0.2, 0.3]})
+    else:
+        (exported / exported_note.FILE).write_text('{"digest": "12"}')
+    save_file(weights, exported / "open_clip_model.safetensors", {"format": "pt"})
+    assert cli.main(["import", str(exported), "--out", str(tmp_path / "back")]) == 0
+    assert ("zerovl_model.json: not read" in capsys.readouterr().err) == (change == "note")
+    before, after = Encoder.load(tmp_path / "bundle", "cpu"), Encoder.load(tmp_path / "back", "cpu")
+    assert after.digest != before.digest
+    assert after.temperature == pytest.approx(before.temperature * math.exp(-0.1 * (change == "temperature")), rel=1e-6)
+    assert after.model.architecture.temperature == after.temperature  # the start is not known
+    if change == "transform":
+        assert after.model.architecture.mean == (0.1, 0.2, 0.3)
 
 
 def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_path: Path) -> None:
@@ -65,6 +99,20 @@ def test_a_folder_of_others_has_its_own_transform_and_names(exported: Path, tmp_
     assert encoder.model.architecture.image_options["global_pool"] == "avg"
     assert (encoder.transform.resize_mode, encoder.transform.interpolation) == ("shortest-rounded", "bicubic")
     export(encoder, CardFacts("tiny"), "open-clip", SAMPLE, tmp_path / "again")  # and back, with that transform
+
+
+def test_an_interpolation_for_training_is_what_open_clip_evaluates_with(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read_json(exported / "open_clip_config.json")
+    config["preprocess_cfg"] |= {"interpolation": "random", "resize_mode": "shortest"}
+    write_json(exported / "open_clip_config.json", config)
+    (exported / "preprocess.json").unlink()
+    assert cli.main(["import", str(exported), "--out", str(tmp_path / "back")]) == 0  # compares with open_clip
+    said = capsys.readouterr()
+    assert "open_clip_config.json: interpolation is 'random', for training; bicubic is read" in said.err
+    assert "open_clip gave 4 drawn pictures" in said.out
+    assert Encoder.load(tmp_path / "back", "cpu").transform.interpolation == "bicubic"
 
 
 @pytest.mark.parametrize(

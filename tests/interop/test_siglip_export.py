@@ -45,6 +45,12 @@ def test_it_is_the_siglip_model_that_it_was(encoder: Encoder, tmp_path: Path, mo
     assert float(names["scores"]) == pytest.approx(logit, abs=1e-3)
 
 
+def test_back_again_it_has_the_digest_of_what_was_exported(encoder: Encoder, tmp_path: Path) -> None:
+    export(encoder, CardFacts("tiny"), "hugging-face", SAMPLE, tmp_path / "out")
+    import_folder(tmp_path / "out", tmp_path / "back")
+    assert Encoder.load(tmp_path / "back", "cpu").digest == encoder.digest
+
+
 def _learned(encoder: Encoder) -> None:
     with torch.no_grad():
         encoder.model.image_projection.weight[0, 1] += 1e-3

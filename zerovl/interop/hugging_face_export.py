@@ -26,7 +26,7 @@ from transformers import (
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode
-from zerovl.interop import siglip_export, tokenizer_files
+from zerovl.interop import exported_note, siglip_export, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.model import export_forms
 from zerovl.model.architecture import Architecture
@@ -77,6 +77,7 @@ class HuggingFace:
         with usual_mode(folder / "model.safetensors"):
             theirs.save_pretrained(folder)
         _image_processor(architecture).save_pretrained(folder)
+        exported_note.write(encoder, folder)
 
     def embed(self, folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
         """Embed with transformers."""

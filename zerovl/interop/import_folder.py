@@ -10,7 +10,14 @@ from tempfile import TemporaryDirectory
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
-from zerovl.interop import clip_import, dual_encoder_import, imported_bundle, open_clip_import, tokenizer_files
+from zerovl.interop import (
+    clip_import,
+    dual_encoder_import,
+    exported_note,
+    imported_bundle,
+    open_clip_import,
+    tokenizer_files,
+)
 from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.open_clip_export import CONFIG
@@ -33,10 +40,11 @@ def import_folder(folder: Path, out: Path) -> None:
     """
     imported_bundle.check_out(out)
     found = _without_place(_reader(folder)(folder))
-    model = to_be_filled(found.architecture)
-    bundle.load_weights(model, found.weights, str(folder))
     with TemporaryDirectory() as work:
         tokenizer = _tokenizer(found, Path(work))
+        found = exported_note.as_exported(found, tokenizer, folder)
+        model = to_be_filled(found.architecture)
+        bundle.load_weights(model, found.weights, str(folder))
         text_config = text_config_from(found.architecture.text_config)
         check_padding(text_config, tokenizer.special.pad)
         if tokenizer.vocab_size > text_config.vocab_size:

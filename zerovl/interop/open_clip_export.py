@@ -23,7 +23,7 @@ from torch import Tensor
 from zerovl import picture_looks
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode, write_json
-from zerovl.interop import open_clip_text, tokenizer_files
+from zerovl.interop import exported_note, open_clip_text, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.interop.standalone import hand_along, zerovl_transform
 from zerovl.model import export_forms
@@ -76,6 +76,7 @@ class OpenClip:
         tokenizer_files.write(encoder.tokenizer, folder)
         write_transform(architecture, folder)
         hand_along(zerovl_open_clip, folder)
+        exported_note.write(encoder, folder)
 
     def embed(self, folder: Path, sample: Sample) -> tuple[Tensor, Tensor]:
         """Embed with open_clip."""

@@ -21,6 +21,7 @@ from zerovl.interop.base import Sample, require
 from zerovl.interop.imported import Imported, TextSide
 from zerovl.interop.open_clip_export import CONFIG, PREFIXES
 from zerovl.interop.standalone import zerovl_transform
+from zerovl.log import logger
 from zerovl.model.architecture import Architecture
 from zerovl.model.export_forms import OPEN_CLIP_POOLERS
 from zerovl.model.text import CaptionTokenizer
@@ -161,6 +162,9 @@ def _preprocessing(folder: Path, values: dict[str, Any], size: int, origin: str)
         found = {"resize_size": ours["resize"], "resize_mode": ours["mode"], "interpolation": ours["interpolation"]}
         return found | {"mean": tuple(ours["mean"]), "std": tuple(ours["std"])}
     mode, interpolation = values.get("resize_mode", "shortest"), values.get("interpolation", "bicubic")
+    if interpolation == "random":
+        logger().warning(f"{origin}: interpolation is 'random', for training; bicubic is read, as open_clip evaluates")
+        interpolation = "bicubic"
     if mode not in ("shortest", "squash") or interpolation not in ("bilinear", "bicubic"):
         raise ZeroVLError(
             f"{origin}: preprocess_cfg has resize_mode {mode!r} and interpolation {interpolation!r}; known are "
