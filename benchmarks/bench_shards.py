@@ -1,6 +1,6 @@
 """What reading shards from S3 costs, and how well blocks of shards mix: see docs/streaming.md.
 
-python -m benchmarks.bench_shards            # about a minute
+python -m benchmarks.bench_shards            # about three minutes
 python -m benchmarks.bench_shards --smoke --out /dev/shm/shards.json
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.child import Runner, in_child
 from benchmarks.common import RESULTS, Results
 from benchmarks.mixing import mixing
-from benchmarks.shard_reading import reading
+from benchmarks.shard_reading import on_a_line, reading
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Settings:
     picture_bytes: int = 61_000
     read_batch: int = 250
     rounds: int = 7
+    lines: tuple[int, ...] = (25, 50, 100)  # MB/s
     scales: tuple[int, ...] = (1_000_000, 10_000_000, 100_000_000)
     scale_batch: int = 16384
 
@@ -46,6 +47,7 @@ SMOKE = Settings(
     picture_bytes=500,
     read_batch=10,
     rounds=1,
+    lines=(1,),
     scales=(3000,),
     scale_batch=16,
 )
@@ -66,6 +68,9 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
         sizes = (settings.read_shards, settings.read_samples, settings.picture_bytes, settings.read_batch)
         for name, record in reading(Path(work), *sizes, settings.rounds).items():
             results.add("reading", name, record)
+        for rate in settings.lines:
+            name = f"cache, cold, a line of {rate} MB/s"
+            results.add("reading", name, on_a_line(Path(work), rate * 1e6, settings.read_batch, settings.rounds))
     for pairs in settings.scales:
         for shuffle in ("global", "blocks"):
             record = runner("benchmarks.sampler_scale:scale", pairs=pairs, shuffle=shuffle, batch=settings.scale_batch)

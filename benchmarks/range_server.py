@@ -1,6 +1,8 @@
 """A server of files that answers ranged GET as S3 does and counts the requests; a process of its own.
 
-python -m benchmarks.range_server FOLDER    # prints its port; /requests says how many came
+python -m benchmarks.range_server FOLDER [BYTES]    # prints its port; /requests says how many came
+
+It gives at most so many bytes a second to all who ask together, as a line does; 0, the default, is no limit.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +23,23 @@ from pathlib import Path
 from benchmarks.common import HERE
 
 _WAIT_SECONDS = 30
+_PIECE = 64 << 10
+
+
+class Line:
+    """So many bytes a second, whoever asks."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free = 0.0  # when it has given all that was asked for
+
+    def wait(self, size: int) -> None:
+        """Return when the line has room for so many bytes more."""
+        with self._lock:
+            self._free = max(time.monotonic(), self._free) + size / self._rate
+            free = self._free
+        time.sleep(max(0.0, free - time.monotonic()))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,6 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     folder = Path()
     numbers = count()
+    line: Line | None = None
 
     def do_GET(self) -> None:
         if self.path == "/requests":
@@ -47,7 +69,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        for start in range(0, len(body), _PIECE):
+            piece = body[start : start + _PIECE]
+            if self.line:
+                self.line.wait(len(piece))
+            self.wfile.write(piece)
         self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
@@ -55,9 +81,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve the files of a folder until the block ends; gives the address."""
-    command = [sys.executable, "-m", "benchmarks.range_server", str(folder)]
+def serving(folder: Path, rate: float = 0.0) -> Iterator[str]:
+    """Serve the files of a folder until the block ends, so many bytes a second, 0: no limit; gives the address."""
+    command = [sys.executable, "-m", "benchmarks.range_server", str(folder), str(rate)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as server:
         try:
             assert server.stdout is not None
@@ -75,6 +101,8 @@ def requests(address: str) -> int:
 def main() -> None:
     """Serve until killed."""
     Handler.folder = Path(sys.argv[1])
+    rate = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    Handler.line = Line(rate) if rate else None
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         print(server.server_address[1], flush=True)
         server.serve_forever()

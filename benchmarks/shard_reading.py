@@ -26,7 +26,7 @@ from zerovl.data.batches.sampling import Sampler, training_sampler
 from zerovl.data.cached_shards import CachedRanges
 from zerovl.data.manifest import INDEX_DTYPE, Manifest, ShardInfo, SplitInfo
 from zerovl.data.raw.tar_captions import caption_reader, one_caption
-from zerovl.data.s3_shards import S3Ranges, S3Shards
+from zerovl.data.s3_shards import PART, S3Ranges, S3Shards
 from zerovl.data.shard_cache import ShardCache
 from zerovl.data.shards import ShardReader
 from zerovl.data.split_reader import SplitReader
@@ -35,6 +35,7 @@ from zerovl.data.streams.reader import Chapter, TarPipeline
 from zerovl.data.streams.tar_stream import SampleRules
 from zerovl.files import sha256_file
 from zerovl.params import TrainParams
+from zerovl.s3_files import in_threads
 
 ROOT = "s3://bucket/copy"
 _CONNECTIONS = 8  # the default of machine.shard_cache
@@ -46,8 +47,7 @@ def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rou
     `shards` of `samples` pictures of `picture` bytes are made under `work`. Pictures are not decoded.
     """
     manifest = _write(work / "copy", work / "manifest", shards, samples, picture)
-    train = TrainParams(batch_size=batch, micro_batch=1, epochs=1.0, shuffle="blocks", block_shards=4)
-    sampler = training_sampler(train, manifest)
+    sampler = _sampler(manifest, batch)
     with _server(work) as address:
         cache = ShardCache(work / "cache", 1 << 40, S3Shards(ROOT, _CONNECTIONS))
         own = manifest.splits["web", "train"].shards
@@ -90,6 +90,32 @@ def reading(work: Path, shards: int, samples: int, picture: int, batch: int, rou
     return found
 
 
+def on_a_line(work: Path, rate: float, batch: int, rounds: int) -> Record:
+    """Read what `reading` made under `work` through an empty cache, from a server of so many bytes a second.
+
+    In turns with the server alone: what the line allows.
+    """
+    manifest = Manifest.load(work / "manifest")
+    sampler, own = _sampler(manifest, batch), manifest.splits["web", "train"].shards
+    with _server(work, rate):
+
+        def cold() -> None:
+            shutil.rmtree(work / "cache", ignore_errors=True)
+            cache = ShardCache(work / "cache", 1 << 40, S3Shards(ROOT, _CONNECTIONS))
+            shards = ShardReader(ROOT, CachedRanges(cache, own, S3Ranges(ROOT)))
+            _read(manifest, shards, sampler, ShardsAhead(sampler, manifest, cache))
+
+        seconds = interleaved({"alone": lambda: _fetch(own), "cold": cold}, rounds, time.perf_counter)
+    timed = summary(seconds["alone"], seconds["cold"])  # as a ratio of speeds: the empty cache over the server alone
+    return {"mb_a_second": rate / 1e6, **{key: value for key, value in timed.items() if "ratio" in key}}
+
+
+def _sampler(manifest: Manifest, batch: int) -> Sampler:
+    """An epoch in blocks of four shards."""
+    train = TrainParams(batch_size=batch, micro_batch=1, epochs=1.0, shuffle="blocks", block_shards=4)
+    return training_sampler(train, manifest)
+
+
 def _read(manifest: Manifest, shards: ShardReader, sampler: Sampler, ahead: ShardsAhead | None = None) -> None:
     reader = SplitReader(manifest, shards, "train")
     for step in range(sampler.steps):
@@ -103,11 +129,11 @@ def _read(manifest: Manifest, shards: ShardReader, sampler: Sampler, ahead: Shar
 
 
 def _fetch(shards: Sequence[ShardInfo]) -> None:
-    """Fetch all shards as the cache does, to nowhere."""
-    source = S3Shards(ROOT, _CONNECTIONS)
-    with open(os.devnull, "wb") as nowhere:
-        for shard in shards:
-            source.fetch(shard, nowhere.fileno())
+    """Ask for all shards as the cache does, and keep nothing."""
+    ranges = S3Ranges(ROOT, _CONNECTIONS)
+    for shard in shards:
+        starts = range(0, shard.bytes, PART)
+        in_threads(lambda start, path=shard.path: ranges.read(path, start, PART), starts, _CONNECTIONS)  # type: ignore[misc]
 
 
 def _stream(tars: list[str]) -> None:
@@ -118,8 +144,8 @@ def _stream(tars: list[str]) -> None:
 
 
 @contextmanager
-def _server(work: Path) -> Iterator[str]:
-    with serving(work) as address:
+def _server(work: Path, rate: float = 0.0) -> Iterator[str]:
+    with serving(work, rate) as address:
         keys = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
         with mock.patch.dict(os.environ, keys | {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}):
             yield address
@@ -147,4 +173,5 @@ def _write(root: Path, folder: Path, shards: int, samples: int, picture: int) ->
     pairs = shards * samples
     manifest = Manifest(folder, {("web", "train"): SplitInfo(pairs, pairs, 0, tuple(found))})
     np.save(manifest.index_path("web", "train"), np.array(records, dtype=INDEX_DTYPE))
+    manifest.save()
     return manifest

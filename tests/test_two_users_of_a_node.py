@@ -48,9 +48,10 @@ class Source:
     def name(self, shard: ShardInfo) -> str:
         return shard.path
 
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+    def fetch(self, shard: ShardInfo, descriptor: int) -> str:
         self.fetched.append(shard.path)
         os.pwrite(descriptor, shard.path.encode() * BYTES, 0)
+        return shard.sha256
 
 
 def shard(letter: str) -> ShardInfo:

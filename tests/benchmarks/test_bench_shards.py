@@ -21,6 +21,8 @@ def test_it_runs_and_the_cache_spares_requests(tmp_path: Path, clean_aws: None) 
         reading["cache, cold"]["samples_per_second"] / reading["the server alone"]["samples_per_second"], rel=0.01
     )
     assert reading["cache, cold"]["processor"] > 0
+    assert reading["cache, cold, a line of 1 MB/s"]["mb_a_second"] == 1
+    assert reading["cache, cold, a line of 1 MB/s"]["ratio"] > 0
     assert reading["cache, warm"]["requests"] == 0
     assert reading["cache, warm"]["ratio"] > 0
     assert found["mixing"]["global"]["distance"] == pytest.approx(1 / 3, abs=0.1)

@@ -174,9 +174,9 @@ def test_who_does_not_wait_is_told_that_another_fetches(written: Written, copies
     told: list[bool] = []
 
     class Asking(Copies):
-        def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+        def fetch(self, shard: ShardInfo, descriptor: int) -> str:
             told.append(cache.fetch(shard, wait=False))
-            super().fetch(shard, descriptor)
+            return super().fetch(shard, descriptor)
 
     assert ShardCache(cache.folder, cache.limit, Asking(copies.root, copies.log)).fetch(shard)
     assert told == [False]

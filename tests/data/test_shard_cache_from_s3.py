@@ -1,6 +1,8 @@
 """The cache of whole shards that come from S3: over several connections, cut off, interrupted, away."""
 
+import hashlib
 import os
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +58,46 @@ def test_whole_shards_from_s3_over_several_connections(
         reader.close()
     finally:
         proxy.close()
+
+
+class Backwards(S3Ranges):
+    """A server whose later parts come first."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__("s3://bucket")
+        self.content, self.came = content, [threading.Event() for _ in range(-(-len(content) // 512))]
+
+    def open(self) -> None:
+        pass
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        part = offset // 512
+        if part + 1 < len(self.came):
+            assert self.came[part + 1].wait(60)
+        return self.content[offset : offset + size]
+
+
+def test_the_digest_of_parts_that_come_in_any_order_is_that_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(0).randbytes(4 * 512 + 100)
+    ranges, pwrite = Backwards(content), os.pwrite
+
+    def written(descriptor: int, data: bytes, offset: int) -> int:
+        size = pwrite(descriptor, data, offset)
+        ranges.came[offset // 512].set()
+        return size
+
+    monkeypatch.setattr(s3_shards, "PART", 512)
+    monkeypatch.setattr(os, "pwrite", written)
+    shard = ShardInfo("web/train/000000.tar", 1, len(content), hashlib.sha256(content).hexdigest())
+    with open(tmp_path / "shard", "w+b") as file:
+        assert S3Shards("s3://bucket", 5, ranges).fetch(shard, file.fileno()) == shard.sha256
+        assert file.read() == content
+        ranges.content = content[:-1]
+        assert (
+            S3Shards("s3://bucket", 5, ranges).fetch(shard, file.fileno()) == hashlib.sha256(content[:-1]).hexdigest()
+        )
 
 
 class Stuck(S3Ranges):

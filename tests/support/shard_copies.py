@@ -1,5 +1,6 @@
 """A source of whole shards on this machine, for the cache of shards."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ class Copies:
     def name(self, shard: ShardInfo) -> str:
         return f"{self.root}/{shard.path}"
 
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+    def fetch(self, shard: ShardInfo, descriptor: int) -> str:
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(f"{shard.path}\n")
-        os.pwrite(descriptor, (self.root / shard.path).read_bytes(), 0)
+        content = (self.root / shard.path).read_bytes()
+        os.pwrite(descriptor, content, 0)
+        return hashlib.sha256(content).hexdigest()
 
     @property
     def fetched(self) -> list[str]:

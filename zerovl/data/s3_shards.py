@@ -5,7 +5,9 @@ A server that is away is waited for: a training of days should outlive its resta
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -85,10 +87,10 @@ class S3Shards:
         """Return the shard's address."""
         return f"{self._root}/{shard.path}"
 
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
-        """Write a shard to an open file, part by part over several connections; raises `FileNotFoundError`, `OSError`.
+    def fetch(self, shard: ShardInfo, descriptor: int) -> str:
+        """Write a shard to an open file, part by part over several connections; returns the sha256 of what came.
 
-        What is missing at its end stays what the file had there: the digest tells.
+        Raises `FileNotFoundError`, `OSError`. What is missing at its end stays what the file had there.
         """
 
         def fetch(start: int) -> None:
@@ -96,16 +98,42 @@ class S3Shards:
             written = 0
             while written < len(block):
                 written += os.pwrite(own, block[written:], start + written)
+            digest.add(start, block)
 
         self._ranges.open()
         # Threads that an interrupt leaves behind must not write into what is opened next under the caller's number.
         own = os.dup(descriptor)
+        digest = _Digest(own)
         try:
             in_threads(fetch, range(0, shard.bytes, PART), self._connections)
         except Exception:  # after which no thread is left, other than after an interrupt
             os.close(own)
             raise
         os.close(own)
+        return digest.hexdigest()
+
+
+class _Digest:
+    """The sha256 of a file whose parts come in any order, computed while others are still on their way."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._sha256 = hashlib.sha256()
+        self._end = 0  # of what it covers
+        self._behind: dict[int, int] = {}  # bytes of parts behind a gap, by their start
+        self._lock = threading.Lock()
+
+    def add(self, start: int, block: bytes) -> None:
+        """Take a part that the file has now; one that came before its turn is read from there later, to save memory."""
+        with self._lock:
+            self._behind[start] = len(block)
+            while (size := self._behind.pop(self._end, 0)) > 0:
+                self._sha256.update(block if self._end == start else os.pread(self._descriptor, size, self._end))
+                self._end += size
+
+    def hexdigest(self) -> str:
+        """Return it, of all parts up to the first that is missing."""
+        return self._sha256.hexdigest()
 
 
 class S3Files:
@@ -124,11 +152,11 @@ class S3Files:
         place = s3.parse(path)
         return self._ranges(place.bucket).read(place.path, offset, size)
 
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
+    def fetch(self, shard: ShardInfo, descriptor: int) -> str:
         """Write a file to an open one, as `S3Shards.fetch`."""
         place = s3.parse(shard.path)
         bucket = S3Shards(f"{s3.PREFIX}{place.bucket}", self._connections, self._ranges(place.bucket))
-        bucket.fetch(replace(shard, path=place.path), descriptor)
+        return bucket.fetch(replace(shard, path=place.path), descriptor)
 
     def renew(self, _path: str) -> bool:
         """Return False: nothing is kept here."""

@@ -35,8 +35,11 @@ _TRIES = 2  # of a fetch whose file is removed meanwhile; a disk where that goes
 class WholeShards(Protocol):
     """Where whole shards come from; picklable."""
 
-    def fetch(self, shard: ShardInfo, descriptor: int) -> None:
-        """Write all bytes of a shard to an open file; raises `OSError` or `ZeroVLError` where that fails."""
+    def fetch(self, shard: ShardInfo, descriptor: int) -> str:
+        """Write all bytes of a shard to an open file, and return their sha256.
+
+        Raises `OSError` or `ZeroVLError` where that fails.
+        """
         ...
 
     def name(self, shard: ShardInfo) -> str:
@@ -158,18 +161,17 @@ class ShardCache:
 
     def _fill(self, shard: ShardInfo, part: Part, parts: Parts, wanted: Collection[str]) -> None:
         self._reserve(shard, part, parts, wanted)
-        self._source.fetch(shard, part.descriptor)
+        found = self._source.fetch(shard, part.descriptor)
         os.fsync(part.descriptor)
         if not part.has_its_name:  # without locks: this process was stopped for so long
             raise _PartRemovedError
+        if found != shard.sha256:
+            raise ZeroVLError(
+                f"{self._source.name(shard)}: its bytes have sha256 {found[:12]}..., in the manifest it is "
+                f"{shard.sha256[:12]}...; put the shards of this manifest there, or make the manifest again with "
+                "`dvc repro -f prepare`"
+            )
         try:
-            found = sha256_file(part.path)
-            if found != shard.sha256:
-                raise ZeroVLError(
-                    f"{self._source.name(shard)}: its bytes have sha256 {found[:12]}..., in the manifest it is "
-                    f"{shard.sha256[:12]}...; put the shards of this manifest there, or make the manifest again with "
-                    "`dvc repro -f prepare`"
-                )
             os.rename(part.path, self.folder / self.file_name(shard))
         except FileNotFoundError:  # removed since
             raise _PartRemovedError from None
