@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="of the UI, as `make ui` prints it")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="default: docs/ of this checkout")
     arguments = parser.parse_args()
-    with browser.open_browser() as page:
+    with browser.open_browser(more_flags=()) as page:  # with the graph of a run's tasks
         take(PrefectApi(arguments.url.rstrip("/")), page, arguments.out)
 
 

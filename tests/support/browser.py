@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,12 +24,15 @@ _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+# A run's page draws a graph of its tasks by WebGL, again and again: without a GPU that takes more than a core as long
+# as the page is open. No test looks at the graph, pictures have it.
+WITHOUT_GRAPH = ("--disable-3d-apis",)
 
 
 @contextmanager
-def open_browser() -> Iterator[Page]:
+def open_browser(more_flags: Sequence[str] = () if SCREENSHOTS else WITHOUT_GRAPH) -> Iterator[Page]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_FLAGS, *more_flags])
         try:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.set_default_timeout(120_000)
