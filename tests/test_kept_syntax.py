@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from zerovl import kept_syntax, syntax
-from zerovl.kept_syntax import KeptSyntax, kept_file
+from zerovl.kept_syntax import KeptSyntax, hand_on, kept_file
 from zerovl.syntax import Syntax
 
 TEXTS = {"a.py": "import b\nx = 1\n", "below/c.py": "y = 2\n"}
@@ -83,6 +83,24 @@ def test_a_changed_module_alone_is_parsed_again(package: Path, parsed: list[str]
     assert after["a.py"].digest != before["a.py"].digest
     assert look(package) == after
     assert len(parsed) == 3
+
+
+def test_a_copy_begins_with_what_is_kept_of_the_package(package: Path, parsed: list[str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    hand_on(package, copy)  # of nothing, to nowhere
+    first = look(package)
+    hand_on(package, copy)
+    assert not copy.exists()
+    for name in TEXTS:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package / name, copy / name)
+    hand_on(package, copy)
+    assert look(copy) == first
+    assert len(parsed) == 2
+    (copy / "a.py").write_text("x = 3\n")
+    assert look(copy)["a.py"] != first["a.py"]
+    assert parsed[2:] == ["x = 3\n"]
+    assert look(package) == first
 
 
 def cut(file: Path) -> None:

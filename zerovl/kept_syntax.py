@@ -63,6 +63,17 @@ def kept_file(package: Path) -> Path:
     return Path(cache_from_source(str(package / "syntax.py"))).with_suffix(".json")
 
 
+def hand_on(package: Path, copy: Path) -> None:
+    """Let a copy of the package in another folder begin with what is kept of this one: rows count for their texts."""
+    if sys.dont_write_bytecode or not copy.is_dir():
+        return
+    with suppress(OSError):  # nothing is kept, or it is not ours to write
+        rows, target = kept_file(package).read_bytes(), kept_file(copy)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as file:
+            file.write(rows)
+
+
 def _read(file: Path) -> Rows:
     """Return the rows that were kept; none where they are not whole, or of another Python or program."""
     try:

@@ -16,6 +16,7 @@ from flows.runtime.git import NETWORK_SECONDS, CheckoutError, git, identity
 from flows.runtime.paths import Paths
 from zerovl.data.raw.layout import is_remote
 from zerovl.files import locked
+from zerovl.kept_syntax import hand_on
 from zerovl.params import DataParams
 
 BRANCHES = "runs"
@@ -146,6 +147,8 @@ class Checkout:
 
     def remove(self) -> None:
         """Remove the worktree; its branch, the cache and the reports that were kept stay."""
+        # Else the next run would parse all modules again: a second of each.
+        hand_on(self.path / "zerovl", self.paths.root / "zerovl")
         git(self.paths.root, "worktree", "remove", "--force", str(self.path))
 
     def discard(self) -> None:
@@ -181,6 +184,7 @@ def _make(paths: Paths, name: str, run_id: str, revision: str) -> Checkout:
             commit = resolve(paths, revision)
             git(paths.root, "worktree", "add", "--quiet", "-b", checkout.branch, str(checkout.path), commit)
             git(paths.root, "config", _owner_key(checkout.branch), run_id)
+            hand_on(paths.root / "zerovl", checkout.path / "zerovl")
         elif owner != run_id:
             continue
         elif not checkout.path.exists():

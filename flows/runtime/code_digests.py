@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.runtime.git import git
+from zerovl.kept_syntax import hand_on
 
 # A module that the folder lacks would come from where the project is installed.
 _PROGRAM = """
@@ -56,6 +57,7 @@ def unlike(checkout: Path, commit: str) -> set[str] | None:
     """Return the files of `zerovl/` that a stage runs otherwise than at a commit; None where its code cannot say."""
     ours = _digests(checkout)
     with exported(checkout, commit) as there:
+        hand_on(checkout / "zerovl", there / "zerovl")
         theirs = _digests(there)
     if ours is None or theirs is None:
         return None

@@ -1,5 +1,6 @@
 """Checkouts of runs: apart from each other and from the user's, on a branch that keeps what they did."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from flows.runtime.paths import Paths
 from flows.runtime.switches import PUSH_RUNS
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params_file
+from zerovl.kept_syntax import kept_file
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,25 @@ def test_the_same_run_finds_its_checkout_again_another_of_the_same_name_does_not
     assert (again.name, again.path.exists()) == ("tacky-heron", True)
     again.discard()
     assert git(paths.root, "branch", "--list", "runs/tacky-heron") == ""
+
+
+def test_what_a_run_has_parsed_the_next_one_does_not_parse(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def kept(root: Path) -> Path:
+        return kept_file(root / "zerovl")
+
+    changed = git(paths.root, "status", "--porcelain")
+    first = make(paths, "first", "id-1", "HEAD")
+    kept(first.path).parent.mkdir(exist_ok=True)
+    kept(first.path).write_text("what the first has parsed")
+    first.remove()
+    second = make(paths, "second", "id-2", "HEAD")
+    assert kept(second.path).read_text() == "what the first has parsed"
+    kept(second.path).write_text("and the second")
+    assert make(paths, "second", "id-2", "HEAD") == second  # tried again: with its own
+    assert kept(second.path).read_text() == "and the second"
+    assert git(paths.root, "status", "--porcelain") == changed
 
 
 def test_a_run_that_was_killed_while_its_checkout_was_made(paths: Paths) -> None:
