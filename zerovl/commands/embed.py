@@ -26,9 +26,8 @@ def run(model: str, pairs: Path, images: Path, out: Path, ranks: int | None) -> 
     Raises `ZeroVLError` where the CSV as a whole cannot be read, or has no usable row.
     """
     _check_ranks(ranks)
-    from zerovl.indexing.embeddings_file import check_suffix
     from zerovl.indexing.listing import CsvListing
-    from zerovl.indexing.pairs_target import PICTURES, PairsTarget, check_any_picture
+    from zerovl.indexing.pairs_target import PICTURES, PairsTarget, check_any_picture, check_suffix
 
     check_suffix(out)
     listing, target = CsvListing(images, pairs), PairsTarget(out)
@@ -68,9 +67,9 @@ def run_pictures(model: str, images: Path, out: Path, ranks: int | None) -> None
     """
     _check_ranks(ranks)
     fetch.check_reference(model)
-    from zerovl.indexing.embeddings_file import check_suffix, write_embeddings
+    from zerovl.indexing.embeddings_file import write_embeddings
     from zerovl.indexing.listing import listing_of
-    from zerovl.indexing.pairs_target import PairsTarget
+    from zerovl.indexing.pairs_target import PairsTarget, check_suffix
 
     check_suffix(out)
     listing, target = listing_of(images, None), PairsTarget(out)

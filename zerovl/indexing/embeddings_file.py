@@ -17,17 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write
 from zerovl.indexing.index import SCHEMA, Index
-
-SUFFIXES = (".npz", ".parquet")
-
-
-def check_suffix(out: Path) -> None:
-    """Raise `ZeroVLError` where a file is neither kind by its name."""
-    if out.suffix not in SUFFIXES:
-        raise ZeroVLError(f"--out {out}: expected a name that ends in {' or '.join(SUFFIXES)}")
+from zerovl.indexing.pairs_target import check_suffix
 
 
 def write_embeddings(index: Index, out: Path) -> None:

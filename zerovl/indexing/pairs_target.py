@@ -13,6 +13,13 @@ from zerovl.text_format import plural
 
 PICTURES = "pictures"  # folder in that of the parts
 CAPTIONS, ROWS = "captions-", "rows."  # how the names of others in it begin
+SUFFIXES = (".npz", ".parquet")
+
+
+def check_suffix(out: Path) -> None:
+    """Raise `ZeroVLError` where a file of embeddings is neither kind by its name."""
+    if out.suffix not in SUFFIXES:
+        raise ZeroVLError(f"--out {out}: expected a name that ends in {' or '.join(SUFFIXES)}")
 
 
 @dataclass(frozen=True)
