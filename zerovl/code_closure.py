@@ -38,6 +38,7 @@ NOT_COUNTED = {
     "zerovl.heap": _SUPERVISION,
     "zerovl.interpreter": _SUPERVISION,
     "zerovl.kept_syntax": _DIGESTS,
+    "zerovl.foreign_folders": _WORDS,
     "zerovl.lease_files": _SUPERVISION,
     "zerovl.log": _WORDS,
     "zerovl.own_gpus": _SUPERVISION,

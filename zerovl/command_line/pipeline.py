@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zerovl import foreign_folders
 from zerovl.command_line.parts import Subparsers, command, load, need, with_params
 from zerovl.workspace import Workspace
 
@@ -83,6 +84,8 @@ def _train(commands: Subparsers) -> None:
             from zerovl import params_file
 
             params = params_file.continued(params, arguments.continue_from)
+        if start := params.train.init_from:
+            foreign_folders.refuse(Path(start), f"train.init_from: {start}")
         need(Workspace().manifest_file)
         from zerovl.stages import train
 
@@ -97,6 +100,7 @@ def _train(commands: Subparsers) -> None:
 def _evaluate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        foreign_folders.refuse(Workspace().model, str(Workspace().model))
         need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl import own_gpus
         from zerovl.stages import evaluation_helpers, train
@@ -115,6 +119,7 @@ def _evaluate(commands: Subparsers) -> None:
 def _register(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
+        foreign_folders.refuse(Workspace().model, str(Workspace().model))
         need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl.stages import train
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zerovl import foreign_folders
 from zerovl.comparison import revision
 from zerovl.comparison.parameters import by_key
 from zerovl.comparison.subject import Subject, in_order
@@ -56,6 +57,7 @@ def open_subject(reference: str, aside: Path, here: Workspace) -> Subject:
 def _of_folder(label: str, folder: Path) -> Subject:
     if (folder / FINGERPRINT).is_file():
         return _of_run(label, folder)
+    foreign_folders.refuse(folder, label)
     if release_files.is_bundle(folder):
         return _of_bundle(label, folder)
     checkout = Workspace(folder)

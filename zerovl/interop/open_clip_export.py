@@ -23,6 +23,7 @@ from torch import Tensor
 from zerovl import picture_looks
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode, write_json
+from zerovl.foreign_folders import OPEN_CLIP
 from zerovl.interop import exported_note, open_clip_text, tokenizer_files
 from zerovl.interop.base import Sample
 from zerovl.interop.standalone import hand_along, zerovl_transform
@@ -39,7 +40,7 @@ PREFIXES = {
     "text_tower.": "text.transformer.",
     "text_projection.": "text.proj.",
 }
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+CONFIG, WEIGHTS = OPEN_CLIP, "open_clip_model.safetensors"
 IMAGE_TOWER, TEXT_TOWER = "image_tower", "text_tower"
 
 

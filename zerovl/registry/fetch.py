@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zerovl import bundle_digests
+from zerovl import bundle_digests, foreign_folders
 from zerovl.errors import ZeroVLError
 from zerovl.registry import cache, last_seen, release_files
 from zerovl.registry.stores import open_store, store_uri
@@ -42,8 +42,7 @@ def opened(
     """
     folder = _folder(reference)
     if folder.is_dir():
-        if not release_files.is_bundle(folder):
-            raise _not_a_bundle(reference)
+        _check_bundle(reference, folder)
         check(folder)
         yield folder
         return
@@ -64,8 +63,7 @@ def check_reference(reference: str) -> None:
     """
     folder = _folder(reference)
     if folder.is_dir():
-        if not release_files.is_bundle(folder):
-            raise _not_a_bundle(reference)
+        _check_bundle(reference, folder)
         return
     if "@" not in reference:
         raise _no_such_model(reference)
@@ -95,9 +93,11 @@ def _folder(reference: str) -> Path:
     return Path(reference).expanduser()
 
 
-def _not_a_bundle(reference: str) -> ZeroVLError:
-    files = f"{release_files.CONFIG} and {release_files.WEIGHTS}"
-    return ZeroVLError(f"{reference}: the folder has no {files}, so it is not a model")
+def _check_bundle(reference: str, folder: Path) -> None:
+    foreign_folders.refuse(folder, reference)
+    if not release_files.is_bundle(folder):
+        files = f"{release_files.CONFIG} and {release_files.WEIGHTS}"
+        raise ZeroVLError(f"{reference}: the folder has no {files}, so it is not a model")
 
 
 def _no_such_model(reference: str) -> ZeroVLError:
