@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
 from tests.conftest import FACTORY_FILES
+from tests.support import prefect_database
 from tests.support.browser import CHROMIUM, SCREENSHOTS, open_browser, press_quick_run
 from tests.support.factory import Factory
 from tests.support.paths import ROOT
@@ -31,9 +33,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
 
 
 @pytest.fixture(scope="session")
-def factory(project: Factory) -> Factory:
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the database of a new server is kept (`tests.support.prefect_database`)."""
+    return prefect_database.place(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def factory(project: Factory, new_database: Path) -> Factory:
     """Project, server, worker and deployments; each test leaves server and worker running and no run."""
-    project.start_server()
+    with prefect_database.new_database(new_database, project.prefect_home):
+        project.start_server()
     assert "deployment train/train: created" in project.command("-m", "flows.server.deploy")
     project.start_worker()
     return project

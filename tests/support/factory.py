@@ -64,6 +64,7 @@ class Factory(PrefectApi):
         self.paths = Paths(self.root, self.root / ".flows")
         self.s3_endpoint = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "processes.log"
+        self.prefect_home = folder / "prefect"
         self.told = folder / "told"  # what people were told by the command of ZEROVL_NOTIFY
         self.environment = {
             **os.environ,
@@ -72,7 +73,7 @@ class Factory(PrefectApi):
             "PYTHONPATH": str(self.root),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_API_URL": f"{self.url}/api",
-            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_HOME": str(self.prefect_home),
             "ZEROVL_ROOT": str(self.root),
             "ZEROVL_REPORTS_URL": "http://reports.test",
             "ZEROVL_LEASE": str(folder / "lease"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support import prefect_database
 from tests.support.factory import Factory
 from tests.support.ports import free_port
 from tests.support.prefect_api import PATIENCE, wait_for
@@ -18,11 +19,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PASSWORD = "team:a-long-password"
 
 
+def _home(project: Factory) -> Path:
+    return project.folder / "prefect-of-ui"
+
+
 def start(project: Factory, port: int, reports_port: int) -> subprocess.Popen[str]:
     """`make ui` with a password and a database of its own."""
     environment = {
         **project.environment,
-        "PREFECT_HOME": str(project.folder / "prefect-of-ui"),
+        "PREFECT_HOME": str(_home(project)),
         "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
     }
     environment.pop("PREFECT_API_URL")
@@ -37,8 +42,9 @@ def start(project: Factory, port: int, reports_port: int) -> subprocess.Popen[st
     )
 
 
-def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factory) -> None:
+def test_it_starts_with_a_password_runs_and_ends_with_everything(project: Factory, new_database: Path) -> None:
     project.stop()  # of the tests before
+    prefect_database.take(new_database, _home(project))
     before = set(project.logs_of_training())
     page = project.paths.reports / "an-earlier-run" / "page.html"
     page.parent.mkdir(parents=True)
