@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm
+from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm, dvc_handed_over
 
 PATIENCE = 120  # seconds
 # A command line as a project's copy has it; what it does is what its words say.
@@ -147,6 +147,17 @@ def test_what_tests_kill_is_not_handed_over(project: Path, warm: dict[str, str])
         assert child.stdout.readline() == f"waits {child.pid}\n"
         child.kill()
         child.communicate(timeout=PATIENCE)
+
+
+def test_dvc_of_a_flow_is_handed_over_but_for_that_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = dvc_handed_over(lambda command, folder: " ".join([*command, folder]))
+    push, train = ["python", "-m", "dvc", "push"], ["python", "-m", "dvc", "repro", "-s", "train"]
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert run(push, "here") == "python -m dvc push here"
+    monkeypatch.setenv(VARIABLE, "a socket")
+    assert run(push, "here") == "python -m tests.support.warm_commands -m dvc push here"
+    assert run(train, "here") == "python -m dvc repro -s train here"
+    assert run(["python", "-m", "zerovl.cli", "recipe"], "here") == "python -m zerovl.cli recipe here"
 
 
 def test_whoever_waits_is_told_that_nobody_runs_it_any_more(project: Path) -> None:

@@ -21,7 +21,7 @@ from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
 from tests.support.s3 import moto_command
-from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm
+from tests.support.warm_commands import HAND_OVER, HAND_OVER_DVC, VARIABLE, Warm
 
 # Laid over the trainer of the project's copy: from the step that a file names on, each takes a while. So a training
 # has steps left for whoever interrupts it, however slow or fast the machine is.
@@ -92,6 +92,8 @@ class Factory(PrefectApi):
             trainer.write(SLOW_STEPS)
         with open(self.root / "zerovl" / "cli.py", "a", encoding="utf-8") as command_line:
             command_line.write(HAND_OVER)
+        with open(self.root / "flows" / "runtime" / "process.py", "a", encoding="utf-8") as commands:
+            commands.write(HAND_OVER_DVC)
         with open(self.root / ".git" / "info" / "exclude", "a", encoding="utf-8") as exclude:
             exclude.write("/slow-from-step\n")
         self.command("-m", "zerovl.cli", "recipe", "demo", *overrides)

@@ -17,7 +17,8 @@ _PR_SET_NAME = 15  # from <sys/prctl.h>
 
 def be_fresh(env: Mapping[str, str]) -> None:
     """Give this process streams, signals and environment as an interpreter has them when it starts."""
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    lines = 1 if env.get("PYTHONUNBUFFERED") else -1
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=lines, closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

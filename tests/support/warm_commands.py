@@ -5,7 +5,7 @@ Two thirds of the CPU time of `zerovl evaluate` in a test are imports of torch a
 imported by each command, from the checkout that it runs in. Whoever starts a command has a process of its own to wait
 for and to signal, which hands folder, environment, streams and signals over; where it is killed, so is the command.
 
-A training is never handed over: its processes are what tests kill.
+DVC's commands are handed over as well. A training is never, nor its DVC: their processes are what tests kill.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIBRARIES = (
     *("torch", "torchvision", "timm", "safetensors.torch"),
     *("transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
     *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip"),
-    *("dvc.repo", "prefect.flows", "prefect.cli"),
+    *("dvc.repo", "dvc.cli", "dvc.commands.repro", "prefect.flows", "prefect.cli"),
 )
 # Laid over the command line of a project's copy.
 HAND_OVER = """
@@ -46,6 +46,13 @@ HAND_OVER = """
 from tests.support.warm_commands import handed_over
 
 main = handed_over(main)
+"""
+# Laid over what the flows of a project's copy run commands with.
+HAND_OVER_DVC = """
+
+from tests.support.warm_commands import dvc_handed_over
+
+run = dvc_handed_over(run)
 """
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
@@ -85,6 +92,18 @@ def handed_over(main: Callable[..., int]) -> Callable[..., int]:
         if arguments is None and VARIABLE in os.environ and sys.argv[1:2] in STAGES:
             return run(sys.argv)
         return main(arguments)
+
+    return hand_over
+
+
+def dvc_handed_over(run: Callable[..., str]) -> Callable[..., str]:
+    """Return the `run` of a flow's commands, for one that hands DVC over where there is who takes it."""
+
+    @functools.wraps(run)
+    def hand_over(command: Sequence[str], *rest: Any) -> str:
+        if VARIABLE in os.environ and list(command[1:3]) == ["-m", "dvc"] and "train" not in command:
+            command = [command[0], "-m", __name__, *command[1:]]
+        return run(command, *rest)
 
     return hand_over
 
