@@ -17,7 +17,7 @@ from tests.support.factory import Factory, kill
 from tests.support.prefect_api import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-LONG = ["train.epochs=16", "machine.ranks=2"]  # 96 steps, of which each interruption takes a few
+LONG = ["train.epochs=12", "machine.ranks=2"]  # 72 steps, of which the interruptions take some fifty
 WAITING = "waiting for the CPU"
 
 
@@ -107,7 +107,7 @@ def test_a_killed_worker(factory: Factory, chain: Chain, lost: tuple[str, str]) 
     factory.said(again, r"resumes after step \d+")
     assert _resumed_at(factory, again) >= saved - 1  # all that was logged, but for a step in the making
     # The ranks' parent is killed.
-    for process in factory.of_run(again, "bin/zerovl train"):
+    for process in factory.launchers(again):
         kill(process)
     factory.gone(again)
     state = factory.wait(again)
@@ -169,7 +169,7 @@ def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(
     # Undisturbed, in the user's own checkout and without the checkpoints of the others: the same weights.
     made = factory.version(2)
     assert made["by"] == f"run {factory.name(first)}"
-    assert made["provenance"]["params"]["train"]["epochs"] == 16.0
+    assert made["provenance"]["params"]["train"]["epochs"] == 12.0
     apart = {"ZEROVL_FLOWS": str(factory.root / ".apart")}
     made_again = json.loads(factory.command("-m", "flows.reproduce", "--release", "zerovl@2", **apart))
     assert made_again == {"release": "zerovl@2", "verdict": "equal", "largest_difference": 0.0}

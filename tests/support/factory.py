@@ -17,6 +17,7 @@ import psutil
 
 from flows import PREFECT_SETTINGS, SERVER_SETTINGS
 from flows.runtime.paths import Paths
+from tests.support import forked_ranks
 from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
@@ -80,7 +81,7 @@ class Factory(PrefectApi):
             "ZEROVL_CACHE": str(folder / "cache"),
             "ZEROVL_GRACE_SECONDS": "120",
             "ZEROVL_RETRY_SECONDS": "1 1 30",  # the last one: time to mend what made an attempt fail
-            "ZEROVL_LOOK_SECONDS": "3",
+            "ZEROVL_LOOK_SECONDS": "8",  # a cancelled run that takes longer than two looks to end is ended once more
             "ZEROVL_NOTIFY": f'(echo "$ZEROVL_SUBJECT"; cat) >> {self.told}',
             "AWS_ENDPOINT_URL": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": "tester",
@@ -90,6 +91,8 @@ class Factory(PrefectApi):
         self.warm: Warm | None = None
         with open(self.root / "zerovl" / "engine" / "trainer.py", "a", encoding="utf-8") as trainer:
             trainer.write(SLOW_STEPS)
+        with open(self.root / "zerovl" / "training" / "launch.py", "a", encoding="utf-8") as launcher:
+            launcher.write(forked_ranks.FORK_RANKS)
         with open(self.root / "zerovl" / "cli.py", "a", encoding="utf-8") as command_line:
             command_line.write(HAND_OVER)
         with open(self.root / "flows" / "runtime" / "process.py", "a", encoding="utf-8") as commands:
@@ -209,7 +212,13 @@ class Factory(PrefectApi):
         return next(process for name in names for process in self.of_run(run, name))
 
     def ranks(self) -> list[psutil.Process]:
-        return [each for each in self.of_run(None, "zerovl.training.worker") if each.name() != "pt_data_worker"]
+        """The ranks of a training of several, in a factory with warm libraries, where launchers fork them."""
+        return [each for each in self.of_run(None, "bin/zerovl train") if each.name().startswith(forked_ranks.NAME)]
+
+    def launchers(self, run: str) -> list[psutil.Process]:
+        """What runs `zerovl train` for a run, but not its ranks."""
+        found = self.of_run(run, "bin/zerovl train")
+        return [each for each in found if not each.name().startswith(forked_ranks.NAME)]
 
     def gone(self, run: str | None = None) -> None:
         """No process of a run, or of any, is left, and then nobody has the CPU's turn."""

@@ -11,16 +11,10 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
 
-from tests.support.forked_process import be_fresh, call_it, close_others, exit_status, leave
-
-_WORKER = "zerovl.training.worker"
+from tests.support.forked_ranks import become, fork_ranks
 
 
 def _serve(requests: socket.socket) -> None:
@@ -42,81 +36,12 @@ def _serve(requests: socket.socket) -> None:
             told, out, err = descriptors
             pid = os.fork()
             if pid == 0:
-                _become(json.loads(message), out, err)
+                become(json.loads(message), out, err)
             os.close(out)
             if err != out:
                 os.close(err)
             os.write(told, str(pid).encode())
             running[os.pidfd_open(pid)] = pid, told
-
-
-def _become(request: dict[str, Any], out: int, err: int) -> NoReturn:
-    """Be the process that was asked for; called in a forked one, which never comes back from here."""
-    from zerovl.processes import die_with_parent
-
-    status = 1
-    try:
-        die_with_parent()  # what a killed session started ends with it; ranks say so once more for themselves
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        be_fresh(request["env"])
-        os.chdir(request["cwd"])
-        close_others()
-        sys.argv = [request["target"], *request["arguments"]]
-        if request["prepare"]:
-            _find(request["prepare"])()
-        status = _find(request["target"])() or 0
-    except SystemExit as error:
-        status = exit_status(error)
-    except BaseException:
-        traceback.print_exc()
-    leave(status)
-
-
-def _find(place: str) -> Callable[[], Any]:
-    module, _, name = place.partition(":")
-    __import__(module)
-    found: Callable[[], Any] = getattr(sys.modules[module], name)
-    return found
-
-
-class _ForkedRank:
-    """What torch's launcher uses of `subprocess.Popen`, of a rank that it forks."""
-
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        assert arguments[1:4] == ["-u", "-m", _WORKER], arguments
-        begun, begins = os.pipe()
-        gc.collect()  # what is garbage here must not close a descriptor of the rank's own later
-        self.pid = os.fork()
-        self.returncode: int | None = None
-        if self.pid == 0:
-            os.setsid()
-            call_it(f"rank {env['RANK']}")
-            os.close(begins)
-            request = {"target": f"{_WORKER}:main", "arguments": arguments[4:], "env": env, "cwd": ".", "prepare": None}
-            _become(request, 1, 2)
-        os.close(begins)
-        os.read(begun, 1)  # the agent signals the group of a rank, which must be there
-        os.close(begun)
-
-    def poll(self) -> int | None:
-        """The exit status where it has ended."""
-        if self.returncode is None:
-            with suppress(InterruptedError):
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-    def wait(self, timeout: float) -> int:
-        """The exit status, within so many seconds."""
-        descriptor = os.pidfd_open(self.pid) if self.poll() is None else None
-        if descriptor is not None:
-            select.select([descriptor], [], [], timeout)
-            os.close(descriptor)
-        status = self.poll()
-        if status is None:
-            raise subprocess.TimeoutExpired(f"rank {self.pid}", timeout)
-        return status
 
 
 def _import_everything() -> None:
@@ -125,7 +50,6 @@ def _import_everything() -> None:
         import dvclive  # noqa: F401
     import torch.distributed.run  # noqa: F401
     import transformers.models.bert.modeling_bert  # noqa: F401
-    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
     import tests.support.fork_server  # noqa: F401, as what is forked may ask for processes of its own
     import zerovl.cli
@@ -135,7 +59,7 @@ def _import_everything() -> None:
     code_closure.digests("train")  # a second of every start, and kept by the module
     gc.collect()
     gc.freeze()  # a collection in a forked process has only its own objects to look at
-    SubprocessHandler._popen = lambda self, arguments, env: _ForkedRank(list(arguments), env)  # type: ignore[method-assign, assignment]
+    fork_ranks()
 
 
 def _main(descriptor: int) -> None:
