@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from prefect.states import Cancelled, Running
 
 from flows.runtime import cancel_log
+from flows.runtime.process import ending
 
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
 _LIVES, _BY_ITSELF = "its process lives, the server was away", "by the run itself: its worker did not"
@@ -66,8 +67,9 @@ def _say_alive(run: UUID) -> None:
 
     The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
     the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never
-    had one): a run that is still being cancelled at a second look ends itself. So does one that was being
-    cancelled when it was taken for lost: its end is on the server already, and it must not promote anything.
+    had one): a run that is still being cancelled at a second look ends itself, unless it has heard of that and
+    ends its command, as a training that saves a large checkpoint. So does one that was being cancelled when it
+    was taken for lost: its end is on the server already, and it must not promote anything.
     """
     cancelling, pause = False, float(os.environ.get(LOOK_VARIABLE) or LOOK_SECONDS)
     if _ends.wait(pause):
@@ -83,7 +85,7 @@ def _say_alive(run: UUID) -> None:
                 if state and state.is_cancelled() and LOST in (state.message or ""):
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
-                if cancelling and state and state.is_cancelling():
+                if cancelling and state and state.is_cancelling() and not ending.is_set():
                     client.set_flow_run_state(run, Cancelled(message=_BY_ITSELF), force=True)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return

@@ -63,6 +63,19 @@ def test_a_run_that_was_cancelled_ends_itself(
     assert len(clients) == 1  # a training looks for days
 
 
+def test_a_run_that_ends_its_command_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training may take longer to save than the time between two looks; told twice, it leaves without saving."""
+    server = Server(*[Cancelling()] * 3, Cancelled(message=LOST))
+    sent: list[int] = []
+    monkeypatch.setattr(liveness, "get_client", lambda sync_client: server)
+    monkeypatch.setenv(liveness.LOOK_VARIABLE, "0.001")
+    monkeypatch.setattr(os, "kill", lambda _process, number: sent.append(len(server.states)))
+    monkeypatch.setattr(liveness, "ending", threading.Event())
+    liveness.ending.set()
+    liveness._say_alive(uuid.uuid4())
+    assert (sent, server.set) == ([0], [])  # of the last state alone
+
+
 def test_nothing_looks_any_more_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that Python's end meets in the midst of compiled code aborts the process of a complete run."""
     monkeypatch.setattr(liveness, "_ends", threading.Event())

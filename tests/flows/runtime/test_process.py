@@ -127,6 +127,19 @@ def test_a_failure_names_the_command_its_status_and_its_last_lines(tmp_path: Pat
         run("import sys; sys.exit(255)", tmp_path, Heard())
 
 
+def test_while_a_command_ends_that_is_known(tmp_path: Path) -> None:
+    class Asking(Cancelling):
+        def line(self, text: str) -> None:
+            known.append((text, process.ending.is_set()))
+            super().line(text)
+
+    known: list[tuple[str, bool]] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(FAMILY, tmp_path, Asking(KeyboardInterrupt), str(tmp_path), "saves")
+    assert known == [("ready", False), ("checkpoint saved", True)]
+    assert not process.ending.is_set()
+
+
 def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Cancelled(BaseException):
         pass
