@@ -124,8 +124,8 @@ def _unfinished(running: dict[Command, Running]) -> int:
 
     A second Ctrl-C is for them too, as a training says: it leaves without saving. A third is for whoever waits.
     """
-    _interrupt(running)
     try:
+        _interrupt(running)
         return sum(trial.wait() != 0 for trial in running.values())
     except KeyboardInterrupt:
         _interrupt(running)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from zerovl.commands.embed import read_pairs
 from zerovl.data.pairs_csv import PairRow, read_rows
 from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.layout import Source
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.errors import ZeroVLError
+from zerovl.indexing.pairs import each_row
 
 HEAD = "image,image_id,caption,caption_id\n"
 
@@ -42,7 +42,7 @@ def test_prepare_and_embed_say_the_same_of_a_file_as_a_whole(
     source = Source("a", str(tmp_path), LAYOUTS["zerovl"], ("train",), "test")
     said = []
     for read in (
-        lambda: read_pairs(path),
+        lambda: list(each_row(path)),
         lambda: source.layout.read(source, "train", 100, FetchedFiles(tmp_path / "fetched")),
     ):
         with pytest.raises(ZeroVLError) as error:

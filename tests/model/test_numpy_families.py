@@ -85,7 +85,7 @@ def test_a_family_is_that_of_transformers(
     assert min(lengths) < TOKENS == max(lengths)  # some are padded there, one is cut
     embeddings = found.encode_text(CAPTIONS)
     np.testing.assert_allclose(embeddings, expected.encode_text(CAPTIONS), atol=1e-5)
-    assert np.ptp(embeddings, axis=0).max() > 0.1  # captions differ
+    assert np.ptp(embeddings, axis=0).max() > 1e-3  # captions differ by far more than the two ways
     assert found.digest == expected.digest
 
 

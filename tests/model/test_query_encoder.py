@@ -61,7 +61,7 @@ def test_it_is_that_of_transformers(pooling: str, dtype: torch.dtype, tmp_path: 
     embeddings = found.encode_text(CAPTIONS)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, expected.encode_text(CAPTIONS), atol=1e-5)
-    assert np.ptp(embeddings, axis=0).max() > 0.1  # captions differ
+    assert np.ptp(embeddings, axis=0).max() > 1e-3  # captions differ by far more than the two ways
     assert found.digest == expected.digest
 
 

@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zerovl import foreign_folders
 from zerovl.command_line.parts import Subparsers, command, load, need, with_params
 from zerovl.workspace import Workspace
 
@@ -75,6 +74,12 @@ def _validate(commands: Subparsers) -> None:
     with_params(commands, "validate", "check the manifest against the rules of params.yaml", run)
 
 
+def _refuse_foreign(folder: Path, named: str) -> None:
+    from zerovl import foreign_folders  # and logging, which a misspelt key does without
+
+    foreign_folders.refuse(folder, named)
+
+
 def _train(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> int:
         faulthandler.register(signal.SIGUSR2)  # shows the Python stacks
@@ -85,7 +90,7 @@ def _train(commands: Subparsers) -> None:
 
             params = params_file.continued(params, arguments.continue_from)
         if start := params.train.init_from:
-            foreign_folders.refuse(Path(start), f"train.init_from: {start}")
+            _refuse_foreign(Path(start), f"train.init_from: {start}")
         need(Workspace().manifest_file)
         from zerovl.stages import train
 
@@ -100,7 +105,7 @@ def _train(commands: Subparsers) -> None:
 def _evaluate(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
-        foreign_folders.refuse(Workspace().model, str(Workspace().model))
+        _refuse_foreign(Workspace().model, str(Workspace().model))
         need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl import own_gpus
         from zerovl.stages import evaluation_helpers, train
@@ -119,7 +124,7 @@ def _evaluate(commands: Subparsers) -> None:
 def _register(commands: Subparsers) -> None:
     def run(arguments: argparse.Namespace) -> None:
         params = load(arguments)
-        foreign_folders.refuse(Workspace().model, str(Workspace().model))
+        _refuse_foreign(Workspace().model, str(Workspace().model))
         need(Workspace().manifest_file, Workspace().model / "config.json")
         from zerovl.stages import train
 
