@@ -111,6 +111,7 @@ def hub_tower(kind: str, place: str, options: dict[str, Any], pretrained: bool) 
     file = find_weights(name)
     tensors = read_tensors(file)
     check_names(_KEY, tower, tensors, file)
+    tensors = {name: tensors[name] for name in tower.state_dict()}  # without the classifier
     known = {field.name for field in fields(PretrainedCfg)} - {"source", "file", "url", "hf_hub_id", "hf_hub_filename"}
     published = {key: value for key, value in found.published.items() if key in known}
     try:  # timm fills it: it fits positions to another size of pictures, each network in its own way
