@@ -73,8 +73,8 @@ test: setup ## all tests, in parallel
 
 # Towers, loss and steps, against golden values and on two ranks; the hub's client; the extras that $(VENV) has not.
 OLDEST_TESTS := tests/model tests/objective tests/engine/test_golden.py tests/engine/test_steps.py \
-	tests/indexing/test_approximate_search.py tests/commands/test_approximate_index.py tests/tracking/test_trackers.py \
-	tests/interop/test_hub_push.py
+	tests/indexing/test_approximate_search.py tests/commands/test_approximate_index.py \
+	tests/tracking/test_trackers.py tests/tracking/test_trackers_files.py tests/interop/test_hub_push.py
 
 test-oldest: $(OLDEST)/.ready ## tests of the engine on the oldest versions of pyproject.toml; faiss and wandb with them
 	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS)

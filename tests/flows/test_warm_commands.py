@@ -21,7 +21,9 @@ COMMAND_LINE = """
 import json, os, signal, sys
 
 def main(arguments=None):
-    what = sys.argv[2]
+    what = sys.argv[2] if sys.argv[2:] else "say"
+    if what == "say":
+        print("is", os.getpid(), flush=True)
     if what == "show":
         handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
         path = [os.path.realpath(place) for place in sys.path]  # .venv may be a link
@@ -147,6 +149,16 @@ def test_what_tests_kill_is_not_handed_over(project: Path, warm: dict[str, str])
         assert child.stdout.readline() == f"waits {child.pid}\n"
         child.kill()
         child.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 2, 10])
+def test_a_training_is_handed_over_if_it_is_one_process(project: Path, warm: dict[str, str], ranks: int) -> None:
+    (project / "params.yaml").write_text(f"machine:\n  ranks: {ranks}\n")
+    child = _start(project, _env(project, **warm), "train")
+    assert child.stdin
+    assert child.stdout
+    assert (child.stdout.readline() == f"is {child.pid}\n") == (ranks > 1)
+    child.communicate(timeout=PATIENCE)
 
 
 def test_dvc_of_a_flow_is_handed_over_but_for_that_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:

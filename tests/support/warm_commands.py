@@ -5,7 +5,8 @@ Two thirds of the CPU time of `zerovl evaluate` in a test are imports of torch a
 imported by each command, from the checkout that it runs in. Whoever starts a command has a process of its own to wait
 for and to signal, which hands folder, environment, streams and signals over; where it is killed, so is the command.
 
-DVC's commands are handed over as well. A training is never, nor its DVC: their processes are what tests kill.
+DVC's commands are handed over as well. A training of several ranks is never, nor the DVC of any: their processes are
+what tests kill.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import runpy
 import select
 import signal
@@ -89,11 +91,17 @@ def handed_over(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def hand_over(arguments: Sequence[str] | None = None) -> int:
-        if arguments is None and VARIABLE in os.environ and sys.argv[1:2] in STAGES:
+        if arguments is None and VARIABLE in os.environ and (sys.argv[1:2] in STAGES or _of_one_rank(sys.argv[1:])):
             return run(sys.argv)
         return main(arguments)
 
     return hand_over
+
+
+def _of_one_rank(words: Sequence[str]) -> bool:
+    """Whether it is the stage of a training in one process."""
+    parameters = Path("params.yaml")
+    return list(words) == ["train"] and re.search(r"^  ranks: [01]\b", parameters.read_text(), re.MULTILINE) is not None
 
 
 def dvc_handed_over(run: Callable[..., str]) -> Callable[..., str]:
