@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import s3
-from zerovl.data.stated_samples import samples_stated_beside
+from zerovl.data.stated_samples import Stated, samples_stated_beside, stated_beside
 from zerovl.errors import ZeroVLError
 from zerovl.s3 import AnswerError, Bucket
 
@@ -44,6 +44,14 @@ def test_what_lies_beside_a_tar(
     assert samples_stated_beside(f"{tmp_path}/00000.tar") == expected
     assert samples_stated_beside(f"s3://{moto_bucket}/web/00000.tar") == expected
     assert samples_stated_beside(f"{tmp_path}/00000.tar.gz") is None
+
+
+def test_the_file_that_says_so_is_named(tmp_path: Path, moto_bucket: str) -> None:
+    s3.client().put_object(Bucket=moto_bucket, Key=f"web/{STATS}", Body=b'{"successes": 20}')
+    (tmp_path / INDEX).write_bytes(b"v1.2 21\n")
+    (tmp_path / STATS).write_bytes(b"{")
+    assert stated_beside(f"s3://{moto_bucket}/web/00000.tar") == Stated(20, STATS)
+    assert stated_beside(f"{tmp_path}/00000.tar") == Stated(21, INDEX)
 
 
 def test_who_may_not_list_a_bucket_is_refused_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

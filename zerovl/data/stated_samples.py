@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,13 +15,27 @@ _MOST_LINE = 1 << 10  # bytes of DALI's that are read: its first line says it
 _INDEX_VERSION = "v1."  # an index of DALI begins with "v1.2 1000"
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """How many samples a tar should have, and the name of the file beside it that says so."""
+
+    samples: int
+    file: str
+
+
 def files_beside(tar: str) -> tuple[str, str]:
     """Return where img2dataset's file and DALI's index of a tar lie."""
     return f"{tar[:-_ENDING]}_stats.json", f"{tar[:-_ENDING]}.idx"
 
 
 def samples_stated_beside(tar: str) -> int | None:
-    """Return how many samples a tar has by a file beside it; None where there is none that says so.
+    """Return how many samples a tar has by a file beside it, as `stated_beside` does; None where none says so."""
+    stated = stated_beside(tar)
+    return None if stated is None else stated.samples
+
+
+def stated_beside(tar: str) -> Stated | None:
+    """Return how many samples a tar has by a file beside it, and which; None where there is none that says so.
 
     Asked are img2dataset's `00000_stats.json` beside `00000.tar`, then DALI's index `00000.idx`. `tar` is a path or
     `s3://bucket/key`. Raises `ZeroVLError` where S3 does not answer, or there is no such bucket.
@@ -31,8 +46,14 @@ def samples_stated_beside(tar: str) -> int | None:
     if tar[-_ENDING:].lower() != ".tar":
         return None
     stats, index = files_beside(tar)
-    count = _successes(_head(stats, _MOST_STATS))
-    return _indexed(_head(index, _MOST_LINE)) if count is None else count
+    if (count := _successes(_head(stats, _MOST_STATS))) is not None:
+        return Stated(count, _name(stats))
+    count = _indexed(_head(index, _MOST_LINE))
+    return None if count is None else Stated(count, _name(index))
+
+
+def _name(place: str) -> str:
+    return place.rpartition("/")[2]
 
 
 def _successes(content: bytes) -> int | None:

@@ -21,6 +21,7 @@ from tests.support.odd_inputs.prepared import bounded_memory, prepared
 from zerovl.data.manifest import Manifest
 from zerovl.data.raw.tar_captions import caption_reader, one_caption
 from zerovl.data.raw.tar_samples import TarSample, read_samples
+from zerovl.data.stated_samples import Stated
 from zerovl.data.streams.addresses import open_stream
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
@@ -205,7 +206,7 @@ def test_both_readers_count_what_lies_apart(members: Members, tmp_path: Path) ->
 def test_damage_is_counted_and_nothing_else_is_raised(data: bytes, tmp_path: Path) -> None:
     path, lost, whole = tmp_path / "0.tar", Lost(), 40
     path.write_bytes(data)
-    found = list(read_samples(str(path), path.name, lambda: whole))
+    found = list(read_samples(str(path), path.name, lambda: Stated(whole, "0.idx")))
     assert all(usable(sample, len(data)) for sample in found)
     if any("samples are lost" in (sample.problem or "") for sample in found):
         assert sum(bool(sample.key) or sample.origin == path.name for sample in found) == whole

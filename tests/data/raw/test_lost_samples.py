@@ -15,6 +15,7 @@ import pytest
 from tests.support import raw_sources, s3
 from zerovl.data.raw import tar_samples
 from zerovl.data.raw.tar_captions import caption_reader, one_caption
+from zerovl.data.stated_samples import Stated
 from zerovl.data.streams.lost import Lost
 from zerovl.data.streams.tar_stream import SampleRules, read_tar
 
@@ -75,11 +76,43 @@ def test_what_a_whole_tar_lacks_of_what_is_stated_is_counted(
         info = manifest.splits["w", "train"]
         assert (info.pairs, info.broken) == (17, 3)
         [reason] = {row["error"] for row in raw_sources.rows(manifest, "w") if row["error"]}
-        assert reason.startswith(f"{tar_samples.LACKING}; 3 of 20 samples are lost; get the tar again, or delete that")
+        assert reason == (
+            f"a whole tar has 17 of the 20 samples that {name} beside it states; get the tar again, or delete that "
+            "file if they were taken out on purpose"
+        )
     (folder / name).unlink()  # as it says
     s3.client().delete_object(Bucket=moto_bucket, Key=f"w/{name}")
     info = raw_sources.run_sources(tmp_path, source, shard_samples=100).splits["w", "train"]
     assert (info.pairs, info.broken) == (17, 0)
+
+
+@pytest.mark.parametrize("tars", ["packed", "in_place"])
+def test_of_tars_that_were_filtered_a_line_says_what_to_do(
+    tars: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five of six have lost samples on purpose, and still have the statistics of what was downloaded."""
+    caplog.set_level("INFO")
+    for tar in range(6):
+        keys = [f"{tar}{number}" for number in range(4 if tar < 5 else 5)]
+        raw_sources.write_tar(tmp_path / f"raw/w/{tar}.tar", raw_sources.samples(keys))
+        (tmp_path / f"raw/w/{tar}_stats.json").write_text(json.dumps({"successes": 5}))
+    source = {"name": "w", "path": "raw/w", "tars": tars}
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "_stats.json" in record.getMessage()]
+
+    manifest = raw_sources.run_sources(tmp_path, source)
+    assert (manifest.splits["w", "train"].pairs, manifest.splits["w", "train"].broken) == (25, 5)
+    [line] = lines()
+    each = [f"{tar}.tar has 4 of the 5 samples that {tar}_stats.json beside it states" for tar in range(3)]
+    assert line.startswith(f"w/train: 5 samples missing from 5 whole tars: {', '.join(each)}, .... Get the tar again; ")
+    assert "if samples were taken out on purpose, delete the file beside it and prepare again" in line
+    assert "validate.max_broken_fraction" in line
+    caplog.clear()
+    for file in (tmp_path / "raw/w").glob("*_stats.json"):
+        file.unlink()
+    assert raw_sources.run_sources(tmp_path, source).splits["w", "train"].broken == 0
+    assert not lines()
 
 
 @pytest.mark.parametrize("stated", [8, None])
@@ -148,7 +181,7 @@ def test_a_disk_that_fails_costs_what_lies_behind(tmp_path: Path, monkeypatch: p
 
     whole_members = tar_samples.whole_members
     monkeypatch.setattr(tar_samples, "whole_members", members)
-    found = list(tar_samples.read_samples(str(path), path.name, lambda: 6))
+    found = list(tar_samples.read_samples(str(path), path.name, lambda: Stated(6, "0_stats.json")))
     assert [sample.key for sample in found if sample.complete] == ["000", "001", "002"]
     assert {sample.problem for sample in found[3:]} == {
         "cannot be read: Input/output error; what comes before it is used, 3 of 6 samples are lost"

@@ -60,7 +60,7 @@ def test_a_prefix_is_listed_once_a_prepare(
         raw_sources.write_tar(path, raw_sources.sample(str(number), number))
         client.upload_file(str(path), moto_bucket, f"web/{folder}/0.tar")
     listed, asked = list[str](), list[str]()
-    monkeypatch.setattr(webdataset, "samples_stated_beside", asked.append)
+    monkeypatch.setattr(webdataset, "stated_beside", asked.append)
 
     def note(params: dict[str, Any], **_: object) -> None:
         listed.append(params["query_string"]["prefix"])

@@ -75,6 +75,12 @@ def cut(data: bytes, before_end: int) -> bytes:
     return data[: end_of_members(data) - before_end]
 
 
+def filtered(folder: Path) -> None:
+    """A tar out of which a sample was taken, beside what img2dataset has counted before."""
+    (folder / "0.tar").write_bytes(whole())
+    (folder / "0_stats.json").write_text('{"count": 4, "successes": 3}')
+
+
 def in_tar(what: str, data: Callable[[], bytes], outcome: Outcome) -> Kind:
     def write(folder: Path) -> None:
         (folder / "0.tar").write_bytes(data())
@@ -210,5 +216,11 @@ KINDS = [
         "the same sample twice",
         lambda: whole(*sample(), *sample("x"), *sample()),
         Outcome(4, 1, "image_id 2 was used before"),
+    ),
+    Kind(
+        "tar",
+        "fewer samples than its _stats.json states",
+        filtered,
+        Outcome(2, 1, "a whole tar has 2 of the 3 samples that 0_stats.json beside it states"),
     ),
 ]

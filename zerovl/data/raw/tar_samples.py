@@ -21,6 +21,7 @@ from zerovl.data.raw.tar_members import (
     member_problem,
     whole_members,
 )
+from zerovl.data.stated_samples import Stated
 from zerovl.errors import ZeroVLError
 from zerovl.images import not_read
 from zerovl.log import logger
@@ -32,7 +33,7 @@ _HELD_EACH = 500  # bytes of one beside its texts, about
 LACKING = "a whole tar has fewer samples than the _stats.json or .idx beside it states"
 LACKING_FIX = "get the tar again, or delete that file if they were taken out on purpose"
 
-Expected = Callable[[], int | None]  # asked at a tar's end: how many samples it should have, None: not known
+Expected = Callable[[], Stated | None]  # asked at a tar's end: how many samples it should have, None: not known
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class TarSample:
     unread: bool = False  # whether there is a picture of a kind that is not read, which matters where no other comes
     goes_along: bool = False  # with another sample, and is none itself while it lacks something
     came_before: bool = False  # and was given: these are members that lay elsewhere
+    stated: str = ""  # of one that is not in a whole tar: how many there are, and what states more
 
     @property
     def complete(self) -> bool:
@@ -115,7 +117,9 @@ def read_samples(path: str, name: str, stated: Expected, known: int | None = Non
             logger().warning(
                 f"{name}: {error}; what is behind it is not read. To write one whole tar of it: {error.fix}"
             )
-        yield from _lost(stated() if known is None else known, name, reason, given + len(rest))
+        if known is None and (found := stated()) is not None:
+            known = found.samples
+        yield from _lost(known, name, reason, given + len(rest))
         return
     for sample in grouping.rest():
         given += 1
@@ -249,13 +253,12 @@ class _Grouping:
         self._held = 0
 
 
-def lacking_samples(stated: int | None, name: str, given: int) -> Iterator[TarSample]:
+def lacking_samples(stated: Stated | None, name: str, given: int) -> Iterator[TarSample]:
     """Give a sample with a problem for each that a whole tar has not given and that a file beside it states."""
-    if stated is not None and given < stated <= _MOST_SAMPLES:
-        for _ in range(stated - given):
-            yield TarSample(
-                "", name, problem=f"{LACKING}; {stated - given} of {stated} samples are lost; {LACKING_FIX}"
-            )
+    if stated is not None and given < stated.samples <= _MOST_SAMPLES:
+        said = f"{given} of the {stated.samples} samples that {stated.file} beside it states"
+        for _ in range(stated.samples - given):
+            yield TarSample("", name, problem=f"a whole tar has {said}; {LACKING_FIX}", stated=said)
 
 
 def _lost(count: int | None, name: str, reason: str, given: int) -> Iterator[TarSample]:

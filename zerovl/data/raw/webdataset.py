@@ -24,9 +24,10 @@ from zerovl.data.raw.tar_captions import (
     one_caption,
 )
 from zerovl.data.raw.tar_ids import SECOND_RUN, ImageIds, Recent
+from zerovl.data.raw.tar_lacks import LackingTars
 from zerovl.data.raw.tar_samples import TarSample, read_samples
 from zerovl.data.raw.unread_files import say_unread
-from zerovl.data.stated_samples import samples_stated_beside
+from zerovl.data.stated_samples import Stated, stated_beside
 from zerovl.log import logger
 from zerovl.text_format import plural
 
@@ -117,11 +118,11 @@ def opened_records(
         yield from records.of(name, samples)
 
 
-def stated_samples(source: Source, tar: str) -> int | None:
+def stated_samples(source: Source, tar: str) -> Stated | None:
     """Return how many samples a tar of a source has by a file beside it; S3 is not asked where its listing has none."""
     if source.listed is not None and not source.listed.is_stated(tar):
         return None
-    return samples_stated_beside(tar)
+    return stated_beside(tar)
 
 
 class TarRecords:
@@ -130,6 +131,7 @@ class TarRecords:
     def __init__(self, first_id: int, max_caption_bytes: int, json_caption: str, read_text: ReadText) -> None:
         self._image_ids = ImageIds(first_id)
         self._caption_ids = Recent()
+        self._lacking = LackingTars()
         self._max_caption_bytes = max_caption_bytes
         self._read_text = read_text
         self._read_captions = caption_reader(json_caption, read_text)
@@ -137,12 +139,13 @@ class TarRecords:
     def of(self, name: str, samples: Iterable[TarSample]) -> Iterator[Record]:
         """Give the records of the next tar."""
         self._image_ids.next_tar(name)
-        for rows in _rows_of_a_picture(samples):
+        for rows in _rows_of_a_picture(self._lacking.watched(name, samples)):
             yield from _records(rows, self._image_ids, self._caption_ids, self._max_caption_bytes, self._read_captions)
 
     def notes(self) -> list[str]:
-        """Return what is to be said of the captions of all records that were given."""
-        return self._read_text.notes() if isinstance(self._read_text, WholeTexts) else []
+        """Return what is to be said of all records that were given: of tars that lack samples, and of captions."""
+        texts = self._read_text.notes() if isinstance(self._read_text, WholeTexts) else []
+        return [*self._lacking.notes(), *texts]
 
 
 def _rows_of_a_picture(samples: Iterable[TarSample]) -> Iterator[list[TarSample]]:
