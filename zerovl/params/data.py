@@ -32,7 +32,7 @@ class SourceParams(Section):
     path: Annotated[str, AfterValidator(_at_home)] = Field(
         description="folder, or s3://bucket/prefix of WebDataset shards"
     )
-    layout: Literal["auto", "zerovl", "karpathy", "webdataset", "table", "imagefolder"] = "auto"
+    layout: Literal["auto", "zerovl", "karpathy", "webdataset", "table", "imagefolder", "coco"] = "auto"
     splits: list[Literal["train", "valid"]] = Field(default=["train", "valid"])
     evaluation_split: Literal["auto", "test", "val"] = Field(
         "auto", description="which split of its files is evaluated on; auto: test, of tars where nothing else is there"
@@ -55,7 +55,7 @@ class SourceParams(Section):
         default={}, description="layouts table and imagefolder: names of the columns, where they are not the usual ones"
     )
     pictures: Annotated[str, AfterValidator(_at_home)] = Field(
-        "", description="layouts table and imagefolder: folder of the pictures; empty: beside the table"
+        "", description="layouts table, imagefolder and coco: folder of the pictures; empty: beside the table"
     )
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ def write_toy(folder: Path, split: str, rows: list[str]) -> None:
     [
         ({"columns": {"image": "file"}}, r"columns is \{'image': 'file'\}, which its layout zerovl does not use"),
         ({"table": "a.csv"}, r"\(table does\); take table out, or correct the layout"),
-        ({"evaluation_split": "val"}, r"\(karpathy and webdataset and table and imagefolder do\)"),
+        ({"evaluation_split": "val"}, r"\(karpathy and webdataset and table and imagefolder and coco do\)"),
         ({"json_caption": "alt", "layout": "zerovl"}, r"source 'photos': json_caption is 'alt'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_layout_of_the_table_is_recognised_and_prepared(
 
 def test_messages_follow_from_the_table(with_toy: Layout, tmp_path: Path) -> None:
     (tmp_path / "raw/t").mkdir(parents=True)
-    with pytest.raises(ZeroVLError, match=r"\(imagefolder\), train\.toy or valid\.toy \(toy\); data/README"):
+    with pytest.raises(ZeroVLError, match=r"\(coco\), train\.toy or valid\.toy \(toy\); data/README"):
         raw_sources.run_prepare(tmp_path)
     write_toy(tmp_path / "raw/t", "train", ["one"])
     raw_sources.write_tar(tmp_path / "raw/t/0.tar", raw_sources.sample("0", 0))

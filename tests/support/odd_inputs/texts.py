@@ -52,6 +52,21 @@ def third(**changes: Any) -> bytes:
     return json.dumps({"images": [image(0), image(1), image(2, **changes)]}).encode()
 
 
+def coco(what: str, data: object, outcome: Outcome) -> Kind:
+    def write(folder: Path) -> None:
+        pictures(folder / "train2017")
+        (folder / "captions_train2017.json").write_text(json.dumps(data))
+
+    return Kind("COCO", what, write, outcome)
+
+
+def captions(*annotations: object, images: tuple[object, ...] = ()) -> dict[str, Any]:
+    """COCO's captions of two good pictures, and more."""
+    good = [{"image_id": number, "id": number, "caption": f"caption {number}"} for number in range(2)]
+    named = [{"id": number, "file_name": f"{number}.jpg"} for number in range(2)]
+    return {"images": [*named, *images], "annotations": [*good, *annotations]}
+
+
 def lines(what: str, data: bytes, outcome: Outcome) -> Kind:
     def write(folder: Path) -> None:
         pictures(folder)
@@ -153,6 +168,17 @@ KINDS = [
         "id of another sentence",
         third(sentences=[{"raw": "two", "sentid": 1}]),
         Outcome(2, 1, "caption_id 1 was used before"),
+    ),
+    coco("no list of annotations", {"images": []}, refused("no lists 'images' and 'annotations'")),
+    coco(
+        "annotation of an image that it has not",
+        captions({"image_id": 2, "id": 2, "caption": "two"}),
+        Outcome(2, 1, "no image of 'images' has its image_id 2"),
+    ),
+    coco(
+        "image without an annotation",
+        captions(images=({"id": 2, "file_name": "2.jpg"},)),
+        Outcome(2, 1, "no caption: no annotation has the id 2 of this image"),
     ),
     whole_lines("UTF-16", '{"image": "0.jpg"}\n'.encode("utf-16"), refused("UTF-16, not UTF-8; save it as UTF-8")),
     whole_lines(

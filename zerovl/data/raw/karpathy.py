@@ -5,7 +5,6 @@ Format: https://cs.stanford.edu/people/karpathy/deepimagesent/
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from zerovl.data.raw.fetched_files import FetchedFiles
 from zerovl.data.raw.file_names import FileNames, Found, renamed_note
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
-from zerovl.data.text_heads import refuse_by_head
+from zerovl.data.raw.whole_json import whole_json
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural
 
@@ -82,11 +81,7 @@ def _left_out(images: list[Any], path: Path, evaluation_split: str) -> list[str]
 
 
 def _images(path: Path) -> list[Any]:
-    refuse_by_head(path)
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8, and numbers of too many digits
-        raise ZeroVLError(f"{path}: not valid JSON ({error}); fetch the file again") from None
+    content = whole_json(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise ZeroVLError(f"{path}: no list 'images'; expected a Karpathy split file (data/README.md shows one)")

@@ -153,6 +153,8 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     if settings.layout != "auto":
         return LAYOUTS[settings.layout]
     found = [layout for layout in LAYOUTS.values() if layout.detect(folder)]
+    if len(found) == 2 and LAYOUTS["coco"] in found:
+        found.remove(LAYOUTS["coco"])  # its files lie beside Karpathy's too, and beside tables that were made of them
     if len(found) == 1:
         return found[0]
     if not found and has_evaluated_tars(folder):  # not asked of a folder that another layout knows

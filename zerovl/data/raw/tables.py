@@ -40,6 +40,7 @@ class SplitTable:
     rows: Mapping[str, int | None]  # by split; None: all of them, uncounted
     split_of: Callable[[Any], str] | None  # of a value in the column `split`; None: all rows are of one split
     prefix: str  # of names, so that those of several tables differ
+    pictures: Path | None = None  # folder that names are relative to; None: that of the source, or the table's
 
     @property
     def splits(self) -> frozenset[str]:
@@ -122,7 +123,7 @@ def _names(tables: list[SplitTable]) -> frozenset[str]:
 
 
 def _part(each: SplitTable, source: Source, split: str, names: frozenset[str]) -> Part:
-    folder = _pictures_folder(source, each.table.path.parent)
+    folder = each.pictures or pictures_folder(source, each.table.path.parent)
     place = os.path.relpath(each.table.path, source.path)
     if each.split_of is None:
         return Part(each.table, each.columns, place, folder, each.prefix)
@@ -133,7 +134,7 @@ def _part(each: SplitTable, source: Source, split: str, names: frozenset[str]) -
     )
 
 
-def _pictures_folder(source: Source, beside: Path) -> Path:
+def pictures_folder(source: Source, beside: Path) -> Path:
     """Return the folder that names of pictures are relative to: `pictures` of the source, else the table's own."""
     folder = Path(source.path, source.pictures) if source.pictures else beside
     if not folder.is_dir():
