@@ -1,4 +1,4 @@
-"""Files whose names are in another Unicode normal form than their table's: found, counted, or not known which."""
+"""Files whose names are in another normal form or letter case than the table's: found, counted, or refused."""
 
 from __future__ import annotations
 
@@ -51,6 +51,37 @@ def test_a_picture_is_found_by_its_normalised_name_and_counted(
     write(tmp_path / "raw/a", COMPOSED)
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
     assert "normal form" not in caplog.text
+
+
+@pytest.mark.parametrize("write", [of_zerovl, of_karpathy, of_tables])
+@pytest.mark.parametrize("name", [COMPOSED.upper(), DECOMPOSED.upper()])
+def test_a_picture_is_found_by_its_name_in_another_letter_case_and_counted(
+    tmp_path: Path, write: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write(tmp_path / "raw/a", name)
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert manifest.pairs("a", "train") == 1
+    assert "a/train: 1 picture found by a file name in another letter case" in caplog.text
+
+
+def test_a_name_as_it_is_written_comes_first_then_another_form_then_another_case(tmp_path: Path) -> None:
+    def found(name: str) -> str:
+        return FileNames(tmp_path).find(name).path.removeprefix(f"{tmp_path}/")
+
+    put(tmp_path, "Img/É.JPG")
+    assert [found(name) for name in ("img/é.jpg", "IMG/É.jpg", "img/e.jpg")] == ["Img/É.JPG", "Img/É.JPG", "img/e.jpg"]
+    put(tmp_path, f"Img/{DECOMPOSED[3:5]}.jpg")
+    assert found("Img/é.jpg") == f"Img/{DECOMPOSED[3:5]}.jpg"
+    put(tmp_path, "Img/é.jpg")
+    assert found("Img/é.jpg") == "Img/é.jpg"
+    for name in ("b.jpg", "B.JPG"):
+        put(tmp_path, name)
+    assert found("b.jpg") == "b.jpg"
+    assert found("B.JPG") == "B.JPG"
+    assert FileNames(tmp_path).find("B.jpg") == Found(
+        f"{tmp_path}/B.jpg", problem="2 files have this name in other letter cases"
+    )
 
 
 def test_names_of_which_it_is_not_known_which_is_meant(tmp_path: Path) -> None:

@@ -51,6 +51,21 @@ def test_karpathy_splits_and_places(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [row["image_id"] for row in raw_sources.rows(manifest, "k", "valid")] == [2]
 
 
+def test_split_names_in_any_case_and_val_where_there_is_no_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    splits = ("Train", " restVal", "VAL", "extra", None)
+    folder = karpathy_source(tmp_path, [karpathy_image(number, split) for number, split in enumerate(splits)])  # type: ignore[arg-type]  # None
+    for number in range(len(splits)):
+        (folder / f"{number}.jpg").write_bytes(raw_sources.jpeg(number))
+    manifest = raw_sources.run_prepare(tmp_path)
+    ids = {split: [row["image_id"] for row in raw_sources.rows(manifest, "k", split)] for split in ("train", "valid")}
+    assert ids == {"train": [0, 1], "valid": [2]}
+    for name in ("extra", "none"):
+        assert f"k/valid: 1 image of split '{name}' left out" in caplog.text
+
+
 def test_broken_karpathy_entries(tmp_path: Path) -> None:
     folder = karpathy_source(
         tmp_path,

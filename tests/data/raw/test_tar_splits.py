@@ -50,6 +50,21 @@ def test_tars_that_lie_nowhere_else_are_the_valid_split(
     assert pairs(tmp_path, path, splits=["valid"], layout="webdataset") == {"valid": 3}
 
 
+def test_folders_may_have_any_letter_case(tmp_path: Path, moto_bucket: str, place: str) -> None:
+    path = put(tmp_path, moto_bucket, place, Train=2, train=1, VALID=3, Test=4)
+    assert pairs(tmp_path, path) == {"train": 3, "valid": 3}
+    assert pairs(tmp_path, path, evaluation_split="test") == {"train": 3, "valid": 4}
+    if place == "here":
+        assert pairs(tmp_path, f"{path}/Test", layout="webdataset") == {"valid": 4}
+        with_source = [{"name": name, "path": at} for name, at in (("w", path), ("t", f"{path}/Test"))]
+        manifest = run_sources(tmp_path, *with_source)
+        assert {key: info.pairs for key, info in manifest.splits.items()} == {
+            ("t", "valid"): 4,
+            ("w", "train"): 3,
+            ("w", "valid"): 3,
+        }
+
+
 def test_the_folder_that_is_set_is_evaluated_on(
     tmp_path: Path, moto_bucket: str, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:

@@ -107,3 +107,15 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
     path = tmp_path / "raw/a/train_anno.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 2
+
+
+def test_files_and_folders_of_splits_in_another_letter_case(tmp_path: Path) -> None:
+    for split, name in (("train", "Train"), ("valid", "VALID")):
+        raw_sources.write_zerovl(tmp_path / "raw/a", split, 2, first=2 * (split == "valid"))
+        (tmp_path / "raw/a" / split).rename(tmp_path / "raw/a" / name)
+        (tmp_path / f"raw/a/{split}_anno.csv").rename(tmp_path / f"raw/a/{name}_anno.csv")
+    manifest = raw_sources.run_prepare(tmp_path)
+    assert {key: (info.pairs, info.broken) for key, info in manifest.splits.items()} == {
+        ("a", "train"): (2, 0),
+        ("a", "valid"): (2, 0),
+    }

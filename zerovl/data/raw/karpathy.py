@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.raw.fetched_files import FetchedFiles
-from zerovl.data.raw.file_names import FileNames, Found, renamed_note
+from zerovl.data.raw.file_names import FileNames, Found, differing_notes
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
+from zerovl.data.raw.split_names import chosen_names
 from zerovl.data.raw.whole_json import whole_json
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural
-
-_TRAIN = ("train", "restval")
 
 
 class Karpathy:
@@ -38,8 +37,8 @@ class Karpathy:
         """Return the splits that the file has pictures for."""
         annotation = _annotation(Path(source.path))
         images = _images(annotation) if annotation else []
-        names = {image.get("split") for image in images if isinstance(image, dict)}
-        return [split for split in SPLITS if names.intersection(_wanted(split, source.evaluated))]
+        chosen = _chosen(images, source)
+        return [split for split in SPLITS if split in chosen]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
         """Give the pictures of one split in the file's order; what neither split wants is counted in the notes."""
@@ -48,10 +47,11 @@ class Karpathy:
         if path is None:
             raise ZeroVLError(f"{folder}: no dataset*.json (Karpathy layout); put it there or change the layout")
         images = _images(path)
-        wanted = _wanted(split, source.evaluated)
-        chosen = [image for image in images if isinstance(image, dict) and image.get("split") in wanted]
-        notes = _left_out(images, path, source.evaluated) if split == source.splits[-1] else []  # once a source
-        return Reading(_records(folder, path, chosen, max_caption_bytes, notes), len(chosen), notes)
+        chosen = _chosen(images, source)
+        wanted = [image for image in images if isinstance(image, dict) and _split(image) in chosen[split]]
+        read = frozenset().union(*chosen.values())
+        notes = _left_out(images, path, read) if split == source.splits[-1] else []  # once a source
+        return Reading(_records(folder, path, wanted, max_caption_bytes, notes), len(wanted), notes)
 
 
 def _annotation(folder: Path) -> Path | None:
@@ -63,17 +63,18 @@ def _annotation(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def _wanted(split: str, evaluation_split: str) -> tuple[str, ...]:
-    """Return the file's own names for what one of our splits takes."""
-    return _TRAIN if split == "train" else (evaluation_split,)
+def _chosen(images: list[Any], source: Source) -> dict[str, frozenset[str]]:
+    """Return by our splits the file's own names for what they take."""
+    return chosen_names({_split(image) for image in images if isinstance(image, dict)}, source.evaluated)
 
 
-def _left_out(images: list[Any], path: Path, evaluation_split: str) -> list[str]:
-    others = Counter(
-        str(image.get("split"))
-        for image in images
-        if isinstance(image, dict) and image.get("split") not in (*_TRAIN, evaluation_split)
-    )
+def _split(image: dict[str, Any]) -> str:
+    """Return the split of an image, in small letters."""
+    return str(image.get("split")).strip().lower()
+
+
+def _left_out(images: list[Any], path: Path, read: frozenset[str]) -> list[str]:
+    others = Counter(_split(image) for image in images if isinstance(image, dict) and _split(image) not in read)
     notes = [f"{plural(count, 'image')} of split {name!r} left out" for name, count in sorted(others.items())]
     if strays := sum(not isinstance(image, dict) for image in images):
         notes.append(f"{plural(strays, 'entry', 'entries')} of {path.name} left out: not an image")
@@ -93,7 +94,7 @@ def _records(
 ) -> Iterator[Record]:
     """Give the pictures; how many files have another name than the split file joins the notes at the end."""
     names = FileNames(folder)
-    renamed = 0
+    differing = Counter[str]()
     image_ids: set[int] = set()
     caption_ids: set[int] = set()
     for image in images:
@@ -126,7 +127,7 @@ def _records(
             error = "no caption"
         if error or good:
             found = Found("", problem=error) if error else _find(names, image.get("filepath"), image["filename"])
-            renamed += found.renamed
+            differing[found.differs] += 1
             yield Record(
                 origin,
                 image_id,
@@ -136,8 +137,7 @@ def _records(
                 found.problem,
             )
         yield from broken
-    if renamed:
-        notes.append(renamed_note(renamed))
+    notes += differing_notes(differing)
 
 
 def _sentence(sentence: object, seen: set[int], max_bytes: int) -> tuple[int | None, str, str | None]:

@@ -9,6 +9,7 @@ pictures whose rows lie together are given as soon as they end, and only the cap
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,7 +73,7 @@ class _Picture:
     identity: object  # equal for rows of the same picture
     picture: Picture | None = None
     error: str | None = None
-    renamed: bool = False
+    differs: str = ""
 
 
 @dataclass(slots=True)
@@ -89,11 +90,11 @@ class TableRecords:
     """The records of one split of a source whose pairs stand in tables.
 
     Attributes:
-        renamed: pictures so far whose file has its name in another Unicode normal form.
+        differing: pictures so far by what their files' names differ in from the table's (`file_names.Found`).
     """
 
     def __init__(self, parts: list[Part], name: str, max_caption_bytes: int, fetched: FetchedFiles) -> None:
-        self.renamed = 0
+        self.differing = Counter[str]()
         self._parts = parts
         self._name = name
         self._max_caption_bytes = max_caption_bytes
@@ -131,7 +132,7 @@ class TableRecords:
     def _begin(self, image_id: int, part: Part, row: TableRow, found: _Picture) -> _Group:
         if found.picture:
             self._fetched.hold(found.picture.path)
-        self.renamed += found.renamed
+        self.differing[found.differs] += 1
         origin = part.origin(row) if part.holds_pictures else f"{found.name[:200]} ({part.origin(row)})"
         return _Group(image_id, origin, found)
 
@@ -200,7 +201,7 @@ class TableRecords:
             return _Picture(value, value, error=error)
         found = self._files.setdefault(part.pictures, FileNames(part.pictures)).find(name)
         picture = None if found.problem else Picture(found.path)
-        return _Picture(f"{part.prefix}{name}", name, picture, found.problem, found.renamed)
+        return _Picture(f"{part.prefix}{name}", name, picture, found.problem, found.differs)
 
 
 def _batches(rows: Iterable[TableRow]) -> Iterator[list[TableRow]]:

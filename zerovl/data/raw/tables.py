@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zerovl.data.raw.fetched_files import FetchedFiles
-from zerovl.data.raw.file_names import renamed_note
+from zerovl.data.raw.file_names import differing_notes
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Reading, Record, is_debris
 from zerovl.data.raw.split_names import TRAIN, chosen_names, split_named
@@ -114,8 +114,7 @@ def _noting(records: TableRecords, notes: list[str]) -> Iterator[Record]:
     if lists:
         said = f'{plural(lists, "caption")} in brackets, as ["one", "two"], read as one each'
         notes.append(f"{said}: a CSV has no lists, so write a row a caption, or lists in Parquet or JSON lines")
-    if records.renamed:
-        notes.append(renamed_note(records.renamed))
+    notes += differing_notes(records.differing)
 
 
 def _names(tables: list[SplitTable]) -> frozenset[str]:

@@ -7,7 +7,7 @@ CLIP_benchmark's sets for retrieval have `test/N.tar`; what tells them is a file
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ from zerovl.data.raw.unread_files import unpacked_name
 
 _TYPE_FILE, _RETRIEVAL = "dataset_type.txt", "retrieval"  # CLIP_benchmark's
 
-_OWN = {"": "train", "train": "train", "valid": "valid"}  # folder -> split
+_OWN = {"": "train", "train": "train", "valid": "valid"}  # folder, in small letters -> split
 _OTHER_NAMES = tuple(name for names in EVALUATED.values() for name in names)  # of valid/, the likeliest first
 _VALID_NAMES = ("valid", *_OTHER_NAMES)
 
@@ -58,7 +58,8 @@ def tars_of(source: Source) -> TarsOfSplits:
         folder = _folder(source.path, tar)
         if folder in _OWN:
             own[_OWN[folder]].append(tar)
-    others = {name: inside[name] for name in _OTHER_NAMES if name in inside and not _is_source(source, name)}
+    inside = {name: [tar for tar in tars if not _is_of_another(source, tar)] for name, tars in inside.items()}
+    others = {name: inside[name] for name in _OTHER_NAMES if inside.get(name)}
     if source.evaluation_split == "auto":
         return _recognised(source, own, inside.get("", []), others)
     named = [name for name in EVALUATED[source.evaluation_split] if name in others]
@@ -74,7 +75,7 @@ def _recognised(
     if others and not any(own.values()):
         return _with_valid(own, others, list(others)[:1])
     place = s3.parse(source.path).path if is_remote(source.path) else source.path  # not the name of a bucket
-    name = PurePosixPath(place).name
+    name = PurePosixPath(place).name.lower()
     if loose and own["train"] == loose and not own["valid"] and name in _VALID_NAMES and source.splits != ("train",):
         said = f"its tars are a valid split, since its folder is called {name}; splits: [train] takes them for training"
         return TarsOfSplits({"train": [], "valid": loose}, said)
@@ -124,7 +125,7 @@ def _own_names(source: Source, paths: Iterable[str]) -> list[str]:
 
 def evaluation_hint(names: Iterable[str]) -> str:
     """Return how tars of those names become the valid split; "" where they lie in no folder that can be named so."""
-    folders = {name.rpartition("/")[0] for name in names}
+    folders = {name.rpartition("/")[0].lower() for name in names}
     settings = [setting for setting, its in EVALUATED.items() if folders.intersection(its)]
     return f", or set its evaluation_split to {' or '.join(settings)}" if settings else ""
 
@@ -139,13 +140,15 @@ def says_retrieval(path: str) -> bool:
         return False
 
 
-def _local_tars(path: str, folders: Iterable[str]) -> list[str]:
-    found = (file for folder in folders for file in Path(path, folder).glob("*.[tT][aA][rR]"))
-    return [str(file) for file in sorted(found)]
+def _local_tars(path: str, folders: Collection[str]) -> list[str]:
+    """Return the tars of a folder's sub-folders of these names, whatever their case; "" is the folder itself."""
+    inner = [place for place in Path(path).iterdir() if place.name.lower() in folders and place.is_dir()]
+    places = [*([Path(path)] if "" in folders else []), *inner]
+    return [str(file) for file in sorted(file for place in places for file in place.glob("*.[tT][aA][rR]"))]
 
 
 def _by_folder(path: str, tars: Iterable[str]) -> dict[str, list[str]]:
-    """Return folder below `path` -> its tars, in their order; "" is `path` itself."""
+    """Return folder below `path`, in small letters -> its tars, in their order; "" is `path` itself."""
     found: dict[str, list[str]] = {}
     for tar in tars:
         folder = _folder(path, tar)
@@ -155,10 +158,11 @@ def _by_folder(path: str, tars: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _folder(path: str, tar: str) -> str | None:
-    """Return the folder below `path` that a tar lies in; None for debris."""
+    """Return the folder below `path` that a tar lies in, in small letters; None for debris."""
     folder, _, name = tar[len(path) + 1 :].rpartition("/")
-    return None if not name or is_debris(name) else folder
+    return None if not name or is_debris(name) else folder.lower()
 
 
-def _is_source(source: Source, folder: str) -> bool:
-    return f"{source.path}/{folder}" in source.sources_inside
+def _is_of_another(source: Source, tar: str) -> bool:
+    """Return whether a tar lies in the folder of a source that lies in this one."""
+    return tar.rpartition("/")[0] in source.sources_inside

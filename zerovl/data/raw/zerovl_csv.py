@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zerovl.data.pairs_csv import PairRow, read_rows
 from zerovl.data.raw.fetched_files import FetchedFiles
-from zerovl.data.raw.file_names import FileNames, Found, renamed_note
+from zerovl.data.raw.file_names import FileNames, Found, differing_notes, in_any_case
 from zerovl.data.raw.layout import SPLITS, Source
 from zerovl.data.raw.records import Picture, Reading, Record, caption_error, name_error, shown, whole_number
 from zerovl.data.raw.unread_files import is_other_table, say_unread, unpacked_name
@@ -44,7 +45,7 @@ class ZeroVLCsv:
         """Group the rows of one CSV by image_id, in the order of their first row."""
         entries = _grouped(_annotation(Path(source.path), split), split, max_caption_bytes)
         notes: list[str] = []
-        return Reading(_records(entries, FileNames(Path(source.path, split)), notes), len(entries), notes)
+        return Reading(_records(entries, FileNames(in_any_case(Path(source.path), split)), notes), len(entries), notes)
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class _Sample:
 
 
 def _annotation(folder: Path, split: str) -> Path:
-    return folder / f"{split}_anno.csv"
+    return in_any_case(folder, f"{split}_anno.csv")
 
 
 def _grouped(path: Path, split: str, max_caption_bytes: int) -> list[_Sample | Record]:
@@ -100,13 +101,13 @@ def _id_error(row: PairRow, image_id: int | None) -> str:
 
 def _records(entries: list[_Sample | Record], pictures: FileNames, notes: list[str]) -> Iterator[Record]:
     """Give the records; how many files have another name than their row joins the notes at the end."""
-    renamed = 0
+    differing = Counter[str]()
     for entry in entries:
         if isinstance(entry, Record):
             yield entry
         elif entry.captions:  # else each of its captions has a row of its own that says why
             found = pictures.find(entry.image) if entry.error is None else Found("", problem=entry.error)
-            renamed += found.renamed
+            differing[found.differs] += 1
             yield Record(
                 entry.origin,
                 entry.image_id,
@@ -115,5 +116,4 @@ def _records(entries: list[_Sample | Record], pictures: FileNames, notes: list[s
                 None if found.problem else Picture(found.path),
                 found.problem,
             )
-    if renamed:
-        notes.append(renamed_note(renamed))
+    notes += differing_notes(differing)
