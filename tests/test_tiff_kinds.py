@@ -39,6 +39,7 @@ def test_tiffs_of_whole_colours_and_grey_floats_are_read() -> None:
         (tiff(3, 32, 1, order=">"), r"this kind of TIFF \(3 channels of whole numbers, 32 bits each\) is not read"),
         (tiff(3, 32, 3)[:60], "not a picture"),
         (b"MM\0*" + b"\xff" * 100, "not a picture"),
+        (b"MM\0+\0\x08\0\0" + struct.pack(">Q", 16) + bytes(100), "a big-endian TIFF with 64-bit offsets is not read"),
     ],
 )
 def test_a_kind_of_tiff_that_is_not_read_is_named(data: bytes, reason: str) -> None:

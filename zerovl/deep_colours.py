@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from zerovl.picture_looks import WHOLE, Look, see, usual_range
+from zerovl.tiff_planes import deep_planes, has_deep_planes
 
 _OTHER = {
     **{f"{bands};16L": f"{bands};16B" for bands in ("RGB", "RGBA", "RGBX")},
@@ -31,24 +32,32 @@ def has_deep_colours(image: Image.Image) -> bool:
 
     So it does with colours, and with grey beside alpha; grey alone keeps its 16 bits.
     """
+    if has_deep_planes(image):
+        return True
     if image.mode not in ("RGB", "RGBA", "LA") or image.format not in ("PNG", "TIFF"):
         return False
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
 
 
 def see_deep_colours(image: Image.Image, data: bytes) -> Look:
-    """Like `see`, of a picture with `has_deep_colours` that was loaded from `data`.
+    """Like `see`, of a picture with `has_deep_colours` that was opened from `data`.
 
     Of 12 bits in 16 the upper eight would be nearly black: values are scaled by their range, as those of grey are.
     Alpha of as many bits as the colours is scaled along; any other is of 16 bits.
     """
+    values = deep_planes(data, len(image.getbands())) if has_deep_planes(image) else None
+    if values is not None:
+        image = _of_upper_bytes(values, image)
     planes = image.split()
+    if image.mode == "CMYK":
+        return see(image)
     colours = len(planes) - (image.mode != "RGB")
     brightest = max(int(plane.getextrema()[1]) for plane in planes[:colours])  # type: ignore[arg-type]  # of one band
     if brightest >= _ENOUGH or "transparency" in image.info:
         return see(image)
-    lower = _lower_bytes(data)
-    values = [_joined(upper, None if lower is None else lower[band]) for band, upper in enumerate(planes)]
+    if values is None:
+        lower = _lower_bytes(data)
+        values = [_joined(upper, None if lower is None else lower[band]) for band, upper in enumerate(planes)]
     highest = max(int(plane.max()) for plane in values[:colours])
     low, high = usual_range(min(int(plane.min()) for plane in values[:colours]), highest, WHOLE)
     bits = next(each for each in WHOLE if highest <= each)
@@ -58,6 +67,13 @@ def see_deep_colours(image: Image.Image, data: bytes) -> Look:
     seen.info = image.info.copy()
     look = see(seen)
     return Look(look.image, [f"values of {low:g} to {high:g} to 8 bits", *look.changes], look.faults)
+
+
+def _of_upper_bytes(values: Sequence[npt.NDArray[np.uint16]], image: Image.Image) -> Image.Image:
+    """Return a picture as Pillow has one whose channels lie together, with all else that `image` tells."""
+    seen = Image.merge(image.mode, [Image.fromarray((plane >> np.uint16(8)).astype(np.uint8)) for plane in values])
+    seen.info = image.info.copy()
+    return seen
 
 
 def _joined(upper: Image.Image, lower: Image.Image | None) -> npt.NDArray[np.uint16]:
@@ -72,7 +88,7 @@ def _to_eight_bits(values: npt.NDArray[np.uint16], white: float) -> Image.Image:
 
 
 def _lower_bytes(data: bytes) -> Sequence[Image.Image] | None:
-    """Return the lower byte of each channel; None where Pillow does not know how, as of planes one by one in a TIFF."""
+    """Return the lower byte of each channel; None where Pillow does not know how, as of colours times alpha."""
     image: Any = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
     tiles = [tile._replace(args=_other_way(tile.args)) for tile in image.tile]
     if any(tile.args is None for tile in tiles):

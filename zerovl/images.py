@@ -32,8 +32,9 @@ _OTHERS = (
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
     (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"MM\0+", "a big-endian TIFF with 64-bit offsets"),  # Pillow takes its head for that of a small one
 )
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # "+" of files that may be larger than 4 GB
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # "+" of files that may be larger than 4 GB
 # Tags of a TIFF; source: TIFF 6.0, sections 8, 15 and 19.
 _WIDTH, _HEIGHT, _BITS, _STRIPS, _CHANNELS, _TILES, _VALUES = 256, 257, 258, 273, 277, 324, 339
 _KINDS_OF_VALUES = {2: "whole numbers with a sign", 3: "floats", 5: "complex whole numbers", 6: "complex floats"}
@@ -90,9 +91,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             width, height = image.size
             if width * height > max_pixels:
                 raise BrokenImageError(f"{width}x{height} pixels, more than {max_pixels}")
-            mode, deep = image.mode, has_deep_colours(image)
-            image.load()
-            look = see_deep_colours(image, data) if deep else see(image)
+            mode = image.mode
+            look = see_deep_colours(image, data) if has_deep_colours(image) else see(image)
             if image.format in _ANIMATED and getattr(image, "is_animated", False):
                 look = _first_frame_with_content(image, look)
             return Decoded(look.image, image.format or "", mode, look.changes, look.faults)
@@ -125,7 +125,7 @@ def _unknown_tiff(data: bytes) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             file = io.BytesIO(data)
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2:3] == b"+" or data[3:4] == b"+" else 8))
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2:3] == b"+" else 8))
             file.seek(tags.next)
             tags.load(file)
             if not all(tags.get(tag) for tag in (_WIDTH, _HEIGHT, _BITS)) or not (_STRIPS in tags or _TILES in tags):

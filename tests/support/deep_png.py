@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -24,27 +25,49 @@ def deep_png(values: npt.NDArray[Any], kind: int, transparent: bytes = b"") -> b
 
 def deep_tiff(values: npt.NDArray[Any], order: str, packed: bool) -> bytes:
     """A TIFF of (H, W, 3 or 4) values, with the bytes in an order of `struct`; packed by deflate or not packed."""
-    height, width, bands = values.shape
-    pixels = values.astype(f"{order}u2").tobytes()
-    data = zlib.compress(pixels) if packed else pixels
-    bits = struct.pack(f"{order}{bands}H", *[16] * bands)
-    tags = [  # source: TIFF 6.0, sections 2, 6 and 18
-        (256, 4, 1, width),
-        (257, 4, 1, height),
-        (258, 3, bands, 8 + len(data)),
-        (259, 3, 1, 8 if packed else 1),
-        (262, 3, 1, 2),
-        (273, 4, 1, 8),
-        (277, 3, 1, bands),
-        (278, 4, 1, height),
-        (279, 4, 1, len(data)),
-        *([(338, 3, 1, 2)] if bands == 4 else []),
+    height, _, bands = values.shape
+    return _tiff(values.shape, order, packed, height, [values], [(338, 3, [2])] if bands == 4 else [])
+
+
+def planar_tiff(
+    values: npt.NDArray[Any], order: str, packed: bool, rows: int, more: Sequence[tuple[int, int, list[int]]] = ()
+) -> bytes:
+    """As `deep_tiff`, with the channels one behind the other, in strips of so many rows, and with more tags."""
+    height, _, bands = values.shape
+    strips = [values[top : top + rows, :, band] for band in range(bands) for top in range(0, height, rows)]
+    return _tiff(values.shape, order, packed, rows, strips, [(284, 3, [2]), *more])
+
+
+def _tiff(
+    shape: tuple[int, ...],
+    order: str,
+    packed: bool,
+    rows: int,
+    strips: list[npt.NDArray[Any]],
+    more: list[tuple[int, int, list[int]]],
+) -> bytes:
+    height, width, bands = shape
+    pixels = [strip.astype(f"{order}u2").tobytes() for strip in strips]
+    written = [zlib.compress(each) if packed else each for each in pixels]
+    sizes = [len(each) for each in written]
+    tags = [  # source: TIFF 6.0, sections 2, 6 and 18; types 3 and 4 are numbers of 16 and of 32 bits
+        (256, 4, [width]),
+        (257, 4, [height]),
+        (258, 3, [16] * bands),
+        (259, 3, [8 if packed else 1]),
+        (262, 3, [2]),
+        (273, 4, [8 + sum(sizes[:number]) for number in range(len(sizes))]),
+        (277, 3, [bands]),
+        (278, 4, [rows]),
+        (279, 4, sizes),
+        *more,
     ]
-    start = 8 + len(data) + len(bits)
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
-    entries = b""
-    for tag, kind, count, value in tags:
-        short = kind == 3 and count == 1
-        entries += struct.pack(f"{order}HHI", tag, kind, count)
-        entries += struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
-    return head + data + bits + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    data = b"".join(written)
+    head, entries = (b"II*\0" if order == "<" else b"MM\0*"), b""
+    for tag, kind, numbers in sorted(tags):
+        content = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(content) > 4:
+            content, data = struct.pack(f"{order}I", 8 + len(data)), data + content
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + content.ljust(4, b"\0")
+    start = struct.pack(f"{order}I", 8 + len(data))
+    return head + start + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)

@@ -41,7 +41,7 @@ from zerovl.files import atomic_write, sha256_file, write_json
 from zerovl.images import BrokenImageError, decode
 
 _PROGRAM = (
-    *("zerovl.deep_colours", "zerovl.images", "zerovl.picture_looks"),
+    *("zerovl.deep_colours", "zerovl.images", "zerovl.picture_looks", "zerovl.tiff_planes"),
     *(
         f"zerovl.data.raw.{name}"
         for name in ("picture_hash", "records", "tar_index", "tar_keys", "tar_members", "tar_samples")
