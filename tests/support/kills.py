@@ -48,14 +48,19 @@ class Death:
 
 
 def random_kills(count: int, ranks: int, rng: random.Random) -> list[Kill]:
-    """Half of them inside a save (each touches a dozen files), half at any time."""
-    inside = [Kill(rng.randrange(ranks), rng.randrange(1, 40)) for _ in range(count // 2)]
+    """Half of them inside one of the first saves, half at any time."""
+    inside = [Kill(rank, rng.randrange(1, _touches(rank))) for rank in rng.choices(range(ranks), k=count // 2)]
     anywhen = [
         Kill(rng.randrange(ranks), None, rng.randrange(1, 4), rng.uniform(0, 0.03)) for _ in range(count - len(inside))
     ]
     kills = inside + anywhen
     rng.shuffle(kills)
     return kills
+
+
+def _touches(rank: int) -> int:
+    """Of files by a rank in its first three saves or four: the first rank completes the checkpoint, and prunes."""
+    return 10 if rank else 40
 
 
 def train_and_kill(runs: list[Run], timeout: float = 570) -> list[list[Death]]:
