@@ -98,11 +98,10 @@ class Gathered(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def gathered_bytes(ranks: Ranks, gathers: str) -> Counter[torch.dtype]:
-    """What four steps and the scoring after each gather."""
+def steps_and_bytes(ranks: Ranks, gathers: str) -> tuple[list[float], Counter[torch.dtype]]:
+    """Losses of four steps, and what they and the scoring after each gather."""
     with Gathered() as gathered:
-        several_steps(ranks, "bf16", 0.0, gathers)
-    return gathered.bytes
+        return several_steps(ranks, "bf16", 0.0, gathers), gathered.bytes
 
 
 def score(dual: DualEncoder) -> None:
@@ -154,6 +153,8 @@ def full_state(dual: DualEncoder) -> dict[str, Tensor]:
 
 def on_ranks(ranks: Ranks) -> dict[str, Any]:
     torch.manual_seed(ranks.rank)
+    whole_steps, whole_bytes = steps_and_bytes(ranks, "float32")
+    low_steps, low_bytes = steps_and_bytes(ranks, "low")
     return {
         "plain": one_step(ranks, plain_step),
         "decoupled": one_step(ranks, decoupled_step),
@@ -163,10 +164,10 @@ def on_ranks(ranks: Ranks) -> dict[str, Any]:
         "with others": one_step(ranks, decoupled_step, activation_checkpointing=True, channels_last=True),
         "steps": several_steps(ranks, "float32", 0.0),
         "clipped": several_steps(ranks, "float32", 0.05),
-        "bf16": several_steps(ranks, "bf16", 0.0),
-        "bf16, low gathers": several_steps(ranks, "bf16", 0.0, "low"),
+        "bf16": whole_steps,
+        "bf16, low gathers": low_steps,
         "float32, low gathers": several_steps(ranks, "float32", 0.0, "low"),
-        "bytes": [gathered_bytes(ranks, gathers) for gathers in ("float32", "low")],
+        "bytes": [whole_bytes, low_bytes],
         "overflow, low gathers": overflow(ranks, 0.05, {1}, "low"),
         "overflow": overflow(ranks, 0.0, {1}),
         "overflow, clipped": overflow(ranks, 0.05, {1}),
