@@ -127,13 +127,14 @@ def _promote_until_moved(arguments: tuple[str, int]) -> Move:
     return move
 
 
-def test_a_race_of_sixteen_promoters_is_one_history(moto_bucket: str) -> None:
+def test_a_race_of_ten_promoters_is_one_history(moto_bucket: str) -> None:
+    """As many as make the last move's number longer than the first's: in the order of names it would come second."""
     registry = Registry(open_store(f"s3://{moto_bucket}/team"))
-    versions = [publish(registry, {"model.safetensors": b"%d" % index, "config.json": b"{}"}) for index in range(16)]
-    with ThreadPoolExecutor(16) as executor:
+    versions = [publish(registry, {"model.safetensors": b"%d" % index, "config.json": b"{}"}) for index in range(10)]
+    with ThreadPoolExecutor(10) as executor:
         moves = list(executor.map(_promote_until_moved, [(registry.store.uri, v.number) for v in versions]))
     history = registry.history("zerovl", "production")
-    assert [move.number for move in history] == list(range(16, 0, -1))
+    assert [move.number for move in history] == list(range(10, 0, -1))
     assert sorted(moves, key=lambda move: -move.number) == history  # each was told its own move, and none is lost
     assert {move.version for move in history} == {version.number for version in versions}
     assert registry.resolve("zerovl@production").number == history[0].version

@@ -26,16 +26,17 @@ for root in sys.argv[1:]:  # the first sets the mark above which the others may 
 
 
 @pytest.mark.slow
-def test_a_million_rows_fit_in_little_memory(tmp_path: Path) -> None:
-    for name, train in (("small", 50_000), ("large", 980_000)):
+def test_half_a_million_rows_fit_in_little_memory(tmp_path: Path) -> None:
+    for name, train in (("small", 50_000), ("large", 480_000)):
         write(tmp_path / name / "data/manifest", train, 20_000)
     folders = [str(tmp_path / "small"), str(tmp_path / "large")]
     child = subprocess.run([sys.executable, "-c", CHILD, *folders], capture_output=True, text=True, check=True)
     small, large = (json.loads(line) for line in child.stdout.splitlines() if line.startswith("{"))
     print(small, large)
     assert 0 < small["highest"] < 1e9
-    # 930,000 rows more: the bytes of their tables would be 60 MB and more, their values 0.5 GB.
+    # 430,000 rows more: the bytes of their tables would be 28 MB and more, beside what the first buckets take, about
+    # 35 MB; their values 0.25 GB.
     assert large["highest"] - small["highest"] < 50e6
     verdict = json.loads((tmp_path / "large/reports/validation/verdict.json").read_text())
-    assert verdict["rows"] == 1_000_000
+    assert verdict["rows"] == 500_000
     assert verdict["sampled_rows"] == 20_000
