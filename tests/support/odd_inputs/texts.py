@@ -143,6 +143,8 @@ KINDS = [
     csv("drive of Windows", row("C:\\2.jpg,2,two,2\n"), Outcome(2, 1, "absolute file name 'C:\\\\2.jpg'")),
     csv("no name", row(",2,two,2\n"), Outcome(2, 1, "no file name")),
     csv("name of 5,000 letters", row(f"{'x' * 5000},2,two,2\n"), Outcome(2, 1, "cannot be read: File name too long")),
+    split_file("split in capitals", third(split="TRAIN"), Outcome(3, 0)),
+    split_file("name in another letter case", third(filename="2.JPG"), Outcome(3, 0)),
     split_file("empty file", b"", refused("not valid JSON")),
     split_file("cut short", third()[:-40], refused("not valid JSON")),
     split_file("not UTF-8", third().replace(b"sentence 2", b"caf\xe9"), refused("not valid JSON")),
