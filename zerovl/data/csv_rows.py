@@ -156,7 +156,7 @@ def _without_blanks(cells: list[str], lines: _Lines, width: int, delimiter: str)
     begins a caption for one that opens a cell, so a row is read again where it has such a place, and only if it fits.
     Where the quote does not close in its line the row goes on up to the line in which it does.
     """
-    if not any(' "' in line and re.search(f'(?:^|{delimiter}) +"', line) for line in lines.taken):
+    if not any(' "' in line and re.search(f'(?:^|{re.escape(delimiter)}) +"', line) for line in lines.taken):
         return cells
     again, more = _read_again(lines.taken, delimiter), 0
     while again is None and width and more < _MOST_LINES and (line := next(lines, None)) is not None:

@@ -66,6 +66,15 @@ def test_split_names_in_any_case_and_val_where_there_is_no_test(
         assert f"k/valid: 1 image of split '{name}' left out" in caplog.text
 
 
+def test_files_of_hugging_face_beside_tables_are_not_karpathys(tmp_path: Path) -> None:
+    (tmp_path / "raw/k").mkdir(parents=True)
+    (tmp_path / "raw/k/0.jpg").write_bytes(raw_sources.jpeg(0))
+    (tmp_path / "raw/k/train.csv").write_text("image,text\n0.jpg,a dog\n")
+    for name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json"):
+        (tmp_path / "raw/k" / name).write_text("{}")
+    assert raw_sources.run_prepare(tmp_path).pairs("k", "train") == 1
+
+
 def test_broken_karpathy_entries(tmp_path: Path) -> None:
     folder = karpathy_source(
         tmp_path,

@@ -117,6 +117,39 @@ def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: p
         run_sources(tmp_path, settings | {"pictures": "../gone"})
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "taken"),
+    [
+        ("Image,Caption", "0.jpg,a dog", "image = Image, caption = Caption"),
+        ("Caption,caption,IMAGE", "not this,a dog,0.jpg", "image = IMAGE, caption = caption"),
+        ("image_name| comment_number| comment", "0.jpg| 0| a dog", "image = image_name, caption = comment"),
+        ("image_name|comment|size", '0.jpg| "a dog"|1', "image = image_name, caption = comment"),
+    ],
+)
+def test_columns_in_any_case_and_between_bars(
+    header: str, row: str, taken: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write_pictures(tmp_path / "raw/a", "0.jpg")
+    (tmp_path / "raw/a/train.csv").write_text(f"{header}\n{row}\n")
+    assert good(raw_sources.run_prepare(tmp_path)) == [("0.jpg (train.csv:2)", ["a dog"])]
+    assert f"a/train: train.csv: {taken}" in caplog.text
+
+
+@pytest.mark.parametrize("row", ["0.jpg,a dog", "a dog\thttps://a.b/c"])
+def test_a_table_without_a_header_is_said_to_have_none(row: str, tmp_path: Path) -> None:
+    (tmp_path / "raw/a").mkdir(parents=True)
+    (tmp_path / "raw/a/train.csv").write_text(f"{row}\n{row}\n")
+    with pytest.raises(ZeroVLError, match="if its first line is a row already, put one with names above it"):
+        raw_sources.run_prepare(tmp_path)
+
+
+def test_pictures_as_img2dataset_writes_them_into_parquet(tmp_path: Path) -> None:
+    rows = [{"jpg": raw_sources.jpeg(0), "url": "http://a.b/c", "caption": "a dog", "key": "000000000"}]
+    write(tmp_path / "raw/a/train.parquet", rows)
+    assert good(raw_sources.run_prepare(tmp_path)) == [("train.parquet:row 1", ["a dog"])]
+
+
 def test_a_header_with_an_empty_cell_names_no_column(tmp_path: Path) -> None:
     """As pandas writes an index: its numbers would be the captions."""
     write_pictures(tmp_path / "raw/a", "0.jpg")
@@ -154,7 +187,7 @@ def test_wrong_columns_list_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(ZeroVLError) as error:
         raw_sources.run_prepare(tmp_path)
     assert str(error.value).endswith(
-        "train.csv: no column for the image (image, filepath, file_name, filename, image_path, path); it has url, alt; "
+        "train.csv: no column for the image (image, filepath, file_name, filename, image_path, image_name, "
         "name yours in data.sources, as in columns: {image: NAME}"
     )
     source = {"name": "a", "path": "raw/a", "columns": {"image": "url", "caption": "txt"}}

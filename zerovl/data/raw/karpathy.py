@@ -20,6 +20,9 @@ from zerovl.data.raw.whole_json import whole_json
 from zerovl.errors import ZeroVLError
 from zerovl.text_format import plural
 
+# Of its libraries, beside tables and in folders of `save_to_disk`.
+_HUGGING_FACE = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json")
+
 
 class Karpathy:
     """The `Layout` of sources with one split file for all of their pictures."""
@@ -31,7 +34,7 @@ class Karpathy:
 
     def detect(self, folder: Path) -> bool:
         """Return whether there is a split file, or several."""
-        return next(folder.glob("dataset*.json"), None) is not None
+        return bool(_files(folder))
 
     def splits(self, source: Source) -> list[str]:
         """Return the splits that the file has pictures for."""
@@ -54,9 +57,14 @@ class Karpathy:
         return Reading(_records(folder, path, wanted, max_caption_bytes, notes), len(wanted), notes)
 
 
+def _files(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("[dD]ataset*.json"))
+    return [file for file in found if file.name not in _HUGGING_FACE]
+
+
 def _annotation(folder: Path) -> Path | None:
     """Return the one `dataset*.json` of a folder; more than one is an error, since they may overlap."""
-    files = sorted(folder.glob("dataset*.json"))
+    files = _files(folder)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise ZeroVLError(f"{folder}: several Karpathy files ({names}); keep one a source")

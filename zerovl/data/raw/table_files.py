@@ -58,13 +58,13 @@ class TableFile(Protocol):
 
 
 class CsvTable:
-    """Cells between commas, tabs or semicolons: whichever cuts the header into most names (open_clip writes tabs)."""
+    """Cells between commas, tabs, semicolons or bars: whichever cuts the header into most names."""
 
     unit = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._delimiter = max(",\t;", key=lambda delimiter: len(_header(path, delimiter)))
+        self._delimiter = max(",\t;|", key=lambda delimiter: len(_header(path, delimiter)))
 
     def columns(self) -> list[str]:
         """Return the cells of the first row."""
