@@ -188,7 +188,7 @@ def test_wrong_columns_list_those_that_there_are(tmp_path: Path) -> None:
         raw_sources.run_prepare(tmp_path)
     assert str(error.value).endswith(
         "train.csv: no column for the image (image, filepath, file_name, filename, image_path, image_name, "
-        "name yours in data.sources, as in columns: {image: NAME}"
+        "path, jpg); it has url, alt; name yours in data.sources, as in columns: {image: NAME}"
     )
     source = {"name": "a", "path": "raw/a", "columns": {"image": "url", "caption": "txt"}}
     with pytest.raises(ZeroVLError, match=r"no column 'txt'; it has url, alt; name yours"):
