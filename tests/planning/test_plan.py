@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ def test_the_planned_model_has_the_bias_of_its_loss(loss: str, bias: float | Non
     projections = 2 * 32 * 16  # both towers are 32 wide, the space 16
     counted = shape_only_model.count(shape_only_model.imagine(architecture))
     assert counted.projections == projections + len(LOSSES[loss].parameters)
+
+
+@cache
+def small_towers(kind: str) -> plan.Model:
+    """The towers of the tests' recipe on a kind of device."""
+    params = from_recipe(RECIPE, [], "tiny")
+    return plan.imagine_model(params, Target(kind, "x", 1, 16 * GIB, None), Workspace(Path("nowhere")))
+
+
+@pytest.fixture
+def small_towers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imagine them once, where neither ranks nor batches nor data are what they depend on."""
+    known = {kind: small_towers(kind) for kind in ("cpu", "cuda")}
+    monkeypatch.setattr(plan, "imagine_model", lambda _params, target, _workspace: known[target.kind])
 
 
 def write(folder: Path, *overrides: str) -> str:
@@ -95,6 +110,7 @@ def test_the_examples_of_its_help_work_on_the_default_parameters(
     assert cli.main(words.split()) == 0
 
 
+@pytest.mark.usefixtures("small_towers_once")
 def test_a_source_that_the_gate_will_not_find_is_noted(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     splits = {("photos", split): SplitInfo(64, 64, 0, ()) for split in ("train", "valid")}
@@ -104,6 +120,7 @@ def test_a_source_that_the_gate_will_not_find_is_noted(tmp_path: Path) -> None:
     assert [note for note in found.notes if "min_source_rsum: 'gone': no such source" in note]
 
 
+@pytest.mark.usefixtures("small_towers_once")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -120,6 +137,7 @@ def test_bad_options_are_named(tmp_path: Path, options: Options, words: str) -> 
     assert words in str(caught.value)
 
 
+@pytest.mark.usefixtures("small_towers_once")
 @pytest.mark.parametrize(
     ("epoch_of", "visits", "epochs", "told"),
     [("pictures", 64, 2.0, "2 epochs over 64 pairs"), ("captions", 127, 1.0, "1 epoch over 127 captions")],
@@ -150,11 +168,9 @@ def test_a_text_tower_of_unknown_size_is_an_error(tmp_path: Path, monkeypatch: p
         make_plan(params_file.load(made := path), made, Options(), Workspace(tmp_path))
 
 
-def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_towers_once")
+def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path) -> None:
     made = write(tmp_path, "machine.shard_model=true", "machine.shard_within=node", "train.batch_size=1024")
-    gpu = Target("cuda", "x", 8, 16 * GIB, None)
-    towers = plan.imagine_model(params_file.load(made), gpu, Workspace(tmp_path))
-    monkeypatch.setattr(plan, "imagine_model", lambda *_: towers)  # the same on any number of nodes
 
     def planned(**options: Any) -> plan.Plan:
         return make_plan(params_file.load(made), made, Options(ranks=8, gpu="V100", **options), Workspace(tmp_path))
@@ -167,6 +183,7 @@ def test_a_plan_for_nodes_holds_a_copy_on_each(tmp_path: Path, monkeypatch: pyte
         planned(nodes=3)
 
 
+@pytest.mark.usefixtures("small_towers_once")
 def test_a_few_real_steps_calibrate_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +214,7 @@ def test_a_few_real_steps_calibrate_the_plan(
     assert "measured on" in text
 
 
+@pytest.mark.usefixtures("small_towers_once")
 @pytest.mark.parametrize(("ranks", "micro", "said"), [(2, 8, "8 pairs"), (4, 4, "4 pairs"), (16, 1, "1 pair")])
 def test_ranks_that_have_less_than_a_micro_batch_are_planned_with_a_smaller_one(
     ranks: int, micro: int, said: str, tmp_path: Path

@@ -31,7 +31,7 @@ ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
 
 
 def settings(*overrides: str) -> Params:
-    return recipe(EPOCHS, "train.valid_checks=0", "machine.keep_checkpoints=9", *overrides)
+    return recipe(EPOCHS, "train.micro_batch=8", "train.valid_checks=0", "machine.keep_checkpoints=9", *overrides)
 
 
 def train(workspace: Workspace, *overrides: str, stop: StopRequest | None = None) -> Path:
