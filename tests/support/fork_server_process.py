@@ -45,6 +45,7 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _import_everything() -> None:
+    gc.disable()  # among a million objects that stay it would find nothing
     with suppress(ImportError):  # the engine's tests run without DVC too: `make test-oldest`
         import dvc.repo  # noqa: F401, which dvclive imports late
         import dvclive  # noqa: F401
@@ -58,6 +59,7 @@ def _import_everything() -> None:
 
     code_closure.digests("train")  # a second of every start, and kept by the module
     gc.collect()
+    gc.enable()
     gc.freeze()  # a collection in a forked process has only its own objects to look at
     fork_ranks()
 
