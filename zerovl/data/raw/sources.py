@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.links import refuse_dangling_links, target
-from zerovl.data.raw.records import PICTURES, is_debris, is_tar
+from zerovl.data.raw.records import is_debris, is_tar
 from zerovl.data.raw.s3_source import ListedTars
-from zerovl.data.raw.table_files import KINDS, is_table
-from zerovl.data.raw.tar_splits import has_evaluated_tars, tars_below
-from zerovl.data.raw.unread_files import unpacked_name, unread_line
+from zerovl.data.raw.source_hints import hint_of
+from zerovl.data.raw.table_files import is_table
+from zerovl.data.raw.tar_splits import has_evaluated_tars
 from zerovl.errors import ZeroVLError
 from zerovl.log import logger
 from zerovl.params import DataParams, SourceParams
@@ -169,80 +166,5 @@ def _local_layout(settings: SourceParams, folder: Path) -> Layout:
     raise ZeroVLError(
         f"source {settings.name!r}: {settings.path} {'is empty' if empty else 'has no known layout'}; looked for "
         f"{signs}; data/README.md shows each"
-        f"{next(filter(None, (hint(folder) for hint in _HINTS)), '')}"
+        f"{hint_of(folder)}"
     )
-
-
-def _packed_hint(folder: Path) -> str:
-    """Return which compressed tars, tables and split files there are; "" where there are none."""
-    endings = (*KINDS, ".tar", ".json")
-    names = sorted(path.name for path in folder.iterdir() if not is_debris(path.name))
-    packed = [name for name in names if unpacked_name(name).lower().endswith(endings)]
-    return f"; {unread_line(packed, ', '.join(endings))}" if packed else ""
-
-
-def _tar_hint(folder: Path) -> str:
-    """Return where there are tars that no split has; "" where there are none."""
-    inside = (Path(path).parent.relative_to(folder) for path in tars_below(str(folder)))
-    first = min((its for its in inside if not any(map(is_debris, its.parts))), default=None)
-    if first is None:
-        return ""
-    return (
-        f"; it has tars in {first}/, which are read where that folder is named in data.sources, or is train/ or valid/"
-    )
-
-
-def _table_hint(folder: Path) -> str:
-    """Return how a table that is not known by its name becomes a source; "" where there is none."""
-    first = min((path.name for path in folder.iterdir() if is_table(path)), default="")
-    if not first:
-        return ""
-    return f"; it has a table, {first}: name the source in data.sources with layout: table and table: {first}"
-
-
-def _inner_hint(folder: Path) -> str:
-    """Return the sub-folder that is a source, or the JSON lines that are called `.json`; "" for neither."""
-    for path in sorted(folder.iterdir()):
-        if is_debris(path.name):
-            continue
-        if path.is_dir() and os.access(path, os.R_OK | os.X_OK) and (layout := _inner_layout(path)):
-            article = "an" if layout == "imagefolder" else "a source in the layout"
-            return (
-                f"; its {path.name}/ is {article} {layout}: name that folder in data.sources as the path of the source"
-            )
-        if path.is_file() and path.suffix.lower() == ".json" and _has_json_lines(path):
-            return f"; {path.name} has JSON lines: rename it to {path.stem}.jsonl"
-    return ""
-
-
-def _inner_layout(folder: Path) -> str:
-    """Return the layout of a sub-folder; "" for none and for tars, of which another hint speaks."""
-    found = (name for name, layout in LAYOUTS.items() if name != "webdataset" and layout.detect(folder))
-    return next(found, "")
-
-
-def _loose_pairs_hint(folder: Path) -> str:
-    """Return how pictures with a `.txt` beside each become a source; "" where there are none."""
-    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if not os.access(place, os.R_OK | os.X_OK) or is_debris(place.name):
-            continue
-        texts = (path for path in place.glob("*.txt") if not is_debris(path.name))
-        if any(text.with_suffix(f".{ending}").is_file() for text in texts for ending in PICTURES):
-            lies = shlex.quote(str(place))
-            return (
-                f"; pictures in {place} have a .txt beside them: make a tar of them, "
-                f"tar --sort=name -cf {shlex.quote(str(folder / 'pairs.tar'))} -C {lies} ."
-            )
-    return ""
-
-
-def _has_json_lines(path: Path) -> bool:
-    """Return whether the first line of a file is a mapping by itself, and another one begins behind it."""
-    try:
-        with open(path, "rb") as file:
-            return isinstance(json.loads(file.readline(1 << 20)), dict) and file.read(1) == b"{"
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-_HINTS = (_table_hint, _inner_hint, _tar_hint, _packed_hint, _loose_pairs_hint)  # the first that says something
