@@ -91,6 +91,9 @@ MUTATED = {
     "tar": in_file("0.tar", lambda: tars.THREE, ""),
     "csv": in_file("train_anno.csv", lambda: texts.row('2.jpg,2,"a, ""b""\n c",2\n'), "train"),
     "json": in_file("dataset.json", texts.third, "images"),
+    "coco": in_file(
+        "captions_train2017.json", lambda: json.dumps(texts.captions(), indent=1).encode() + b"\n", "train2017"
+    ),
     "jsonl": in_file("train.jsonl", lambda: b'{"image": "0.jpg", "caption": ["zero", "null"]}\n' * 4, ""),
     "parquet": in_file("train.parquet", lambda: parquet.table(parquet.embedded(None)), ""),
     "tsv": in_file("train.tsv", lambda: b"filepath\ttitle\n0.jpg\tzero\n1.jpg\tone\n", ""),
