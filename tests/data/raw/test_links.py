@@ -30,6 +30,16 @@ def test_a_link_to_a_folder_is_refused_with_the_fix(tmp_path: Path, place: str) 
     assert not (tmp_path / "data").exists()
 
 
+def test_a_link_to_a_folder_in_no_known_layout_is_refused_as_a_link(tmp_path: Path) -> None:
+    """What lies behind it may be a whole disk, which is not looked through for a hint."""
+    (tmp_path / "disk/part").mkdir(parents=True)
+    raw_sources.write_tar(tmp_path / "disk/part/0.tar", raw_sources.sample("0", 0))
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a").symlink_to(tmp_path / "disk")
+    with pytest.raises(ZeroVLError, match=r"source 'a': .*/raw/a: a link to a folder, behind which DVC does not look"):
+        raw_sources.run_prepare(tmp_path)
+
+
 def test_a_link_to_nothing_is_refused_beside_a_good_source(tmp_path: Path) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/a", "train", 1)
     gone, nowhere = tmp_path / "raw/gone", tmp_path / "nowhere"

@@ -35,6 +35,13 @@ def refuse_dangling_links(raw: Path, setting: str) -> None:
         )
 
 
+def refuse_linked_sources(raw: Path, names: list[str]) -> None:
+    """Raise `ZeroVLError` where a source's folder in `raw` is a link, whatever lies behind it and however large."""
+    for name in names:
+        if os.path.islink(raw / name):
+            raise ZeroVLError(_message(name, [str(raw / name)]))
+
+
 def target(path: Path) -> str:
     """Return where a link points, as it goes behind its name in a message; "" for what is no link."""
     return f" (a link to {os.readlink(path)!r})" if path.is_symlink() else ""
@@ -56,10 +63,10 @@ def refuse_links(sources: list[Source], raw: Path) -> None:
             _refuse_gone(source, links)
             continue
         if link := _link_above(source.path, str(raw)):
-            raise ZeroVLError(_message(source, [link]))
+            raise ZeroVLError(_message(source.name, [link]))
         links = sorted(_links_below(source.path))
         if to_folders := [link for link in links if os.path.isdir(link)]:
-            raise ZeroVLError(_message(source, to_folders))
+            raise ZeroVLError(_message(source.name, to_folders))
         _refuse_gone(source, links)
 
 
@@ -99,10 +106,10 @@ def _refuse_gone(source: Source, links: list[str]) -> None:
         )
 
 
-def _message(source: Source, links: list[str]) -> str:
+def _message(source: str, links: list[str]) -> str:
     link, files = shlex.quote(links[0]), shlex.quote(os.path.realpath(links[0]))
     return (
-        f"source {source.name!r}: {', '.join(links[:_SHOWN])}{_rest(links)}: a link to a folder, behind which DVC does "
+        f"source {source!r}: {', '.join(links[:_SHOWN])}{_rest(links)}: a link to a folder, behind which DVC does "
         "not look, so changes there would go unnoticed; make it a folder of links to the files, which it follows: "
         f"rm {link} && cp -rs {files} {link}; or keep the source outside of data.raw and name it in "
         "data.sources with its path (then `dvc repro -f prepare` after a change)"

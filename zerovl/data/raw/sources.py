@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zerovl.data.raw.layout import Layout, Source, is_remote
 from zerovl.data.raw.layouts import LAYOUTS
-from zerovl.data.raw.links import refuse_dangling_links, target
+from zerovl.data.raw.links import refuse_dangling_links, refuse_linked_sources, target
 from zerovl.data.raw.records import is_debris, is_tar
 from zerovl.data.raw.s3_source import ListedTars
 from zerovl.data.raw.source_hints import hint_of
@@ -62,6 +62,7 @@ def _folders(raw: Path, setting: str) -> list[SourceParams]:
                 f"data.raw: source folder {str(raw / name)!r}: a name may have letters, digits, '-' and '_' only; "
                 "rename it, or name the source in data.sources"
             )
+    refuse_linked_sources(raw, names)
     return [SourceParams(name=name, path=f"{setting}/{name}") for name in names]
 
 
