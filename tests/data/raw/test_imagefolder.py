@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.raw.test_tables import good, write, write_pictures
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from tests.support.table_sources import good, write, write_pictures
 from zerovl.errors import ZeroVLError
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +11,8 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from tests.support.table_sources import WRITERS, good, write, write_pictures
 from zerovl.errors import ZeroVLError
-
-Rows = list[dict[str, Any]]
-
-
-def write_text(path: Path, rows: Rows, delimiter: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-WRITERS: dict[str, Callable[[Path, Rows], object]] = {
-    ".csv": lambda path, rows: write_text(path, rows, ","),
-    ".tsv": lambda path, rows: write_text(path, rows, "\t"),
-    ".jsonl": lambda path, rows: path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"),
-    ".parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
-}
-
-
-def write(path: Path, rows: Rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    WRITERS[path.suffix](path, rows)
-
-
-def write_pictures(folder: Path, *names: str) -> None:
-    for seed, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(raw_sources.jpeg(seed))
-
-
-def good(manifest: Any, split: str = "train", source: str = "a") -> list[tuple[str, list[str]]]:
-    """(origin, captions) of the usable rows."""
-    found = raw_sources.rows(manifest, source, split)
-    return [(row["origin"], row["captions"]) for row in found if row["error"] is None]
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -82,82 +46,10 @@ def test_a_table_of_any_kind_with_open_clips_columns(tmp_path: Path, ending: str
     assert manifest.pairs("a", "valid") == 1
 
 
-def test_columns_of_other_names_and_splits_in_a_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    folder = tmp_path / "elsewhere/of pairs"
-    write_pictures(tmp_path / "photos", "0.jpg", "1.jpg", "2.jpg")
-    rows = [
-        {"file": "0.jpg", "says": "zero", "number": 7, "part": "train"},
-        {"file": "1.jpg", "says": "one", "number": "x", "part": "Dev"},
-        {"file": str(tmp_path / "photos/0.jpg"), "says": "zero again", "number": 7, "part": "train"},
-        {"file": "2.jpg", "says": "stolen", "number": 7, "part": "train"},
-        {"file": "1.jpg", "says": "two", "number": "", "part": "train"},
-        {"file": "2.jpg", "says": "not this", "number": 9, "part": "extra"},
-        {"file": "2.jpg", "says": "three", "number": " ", "part": "train"},
-    ]
-    write(folder / "mine.jsonl", rows)
-    settings = {
-        "name": "a",
-        "path": str(folder),
-        "layout": "table",
-        "table": "m*.jsonl",
-        "columns": {"image": "file", "caption": "says", "image_id": "number", "split": "part"},
-        "pictures": str(tmp_path / "photos"),
-    }
-    manifest = run_sources(tmp_path, settings)
-    assert good(manifest) == [("0.jpg (mine.jsonl:1)", ["zero", "zero again"])]
-    assert raw_sources.errors(manifest, "a") == {
-        "mine.jsonl:4": "number 7 already belongs to 0.jpg, here it has 2.jpg",
-        **{f"mine.jsonl:{line}": "no number" for line in (5, 7)},
-    }
-    assert good(manifest, "valid") == [("1.jpg (mine.jsonl:2)", ["one"])]
-    assert "a/valid: 1 row of split 'extra' left out" in caplog.text
-    assert "mine.jsonl: image = file, caption = says, image_id = number, split = part" in caplog.text
-    with pytest.raises(ZeroVLError, match=r"pictures: ../gone: no such folder \(.*\); give one that is there"):
-        run_sources(tmp_path, settings | {"pictures": "../gone"})
-
-
-@pytest.mark.parametrize(
-    ("header", "row", "taken"),
-    [
-        ("Image,Caption", "0.jpg,a dog", "image = Image, caption = Caption"),
-        ("Caption,caption,IMAGE", "not this,a dog,0.jpg", "image = IMAGE, caption = caption"),
-        ("image_name| comment_number| comment", "0.jpg| 0| a dog", "image = image_name, caption = comment"),
-        ("image_name|comment|size", '0.jpg| "a dog"|1', "image = image_name, caption = comment"),
-    ],
-)
-def test_columns_in_any_case_and_between_bars(
-    header: str, row: str, taken: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    write_pictures(tmp_path / "raw/a", "0.jpg")
-    (tmp_path / "raw/a/train.csv").write_text(f"{header}\n{row}\n")
-    assert good(raw_sources.run_prepare(tmp_path)) == [("0.jpg (train.csv:2)", ["a dog"])]
-    assert f"a/train: train.csv: {taken}" in caplog.text
-
-
-@pytest.mark.parametrize("row", ["0.jpg,a dog", "a dog\thttps://a.b/c"])
-def test_a_table_without_a_header_is_said_to_have_none(row: str, tmp_path: Path) -> None:
-    (tmp_path / "raw/a").mkdir(parents=True)
-    (tmp_path / "raw/a/train.csv").write_text(f"{row}\n{row}\n")
-    with pytest.raises(ZeroVLError, match="if its first line is a row already, put one with names above it"):
-        raw_sources.run_prepare(tmp_path)
-
-
 def test_pictures_as_img2dataset_writes_them_into_parquet(tmp_path: Path) -> None:
     rows = [{"jpg": raw_sources.jpeg(0), "url": "http://a.b/c", "caption": "a dog", "key": "000000000"}]
     write(tmp_path / "raw/a/train.parquet", rows)
     assert good(raw_sources.run_prepare(tmp_path)) == [("train.parquet:row 1", ["a dog"])]
-
-
-def test_a_header_with_an_empty_cell_names_no_column(tmp_path: Path) -> None:
-    """As pandas writes an index: its numbers would be the captions."""
-    write_pictures(tmp_path / "raw/a", "0.jpg")
-    (tmp_path / "raw/a/train.csv").write_text(",image,alt\n0,0.jpg,a dog\n")
-    with pytest.raises(ZeroVLError, match=r"no column for the caption \(.*\); it has , image, alt; name yours"):
-        raw_sources.run_prepare(tmp_path)
-    manifest = run_sources(tmp_path, {"name": "a", "path": "raw/a", "columns": {"caption": "alt"}})
-    assert good(manifest) == [("0.jpg (train.csv:2)", ["a dog"])]
 
 
 def test_lists_that_were_written_as_text_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -180,24 +72,6 @@ def test_tables_with_pairs_that_are_not_known_by_their_names_are_said(
     assert raw_sources.run_prepare(tmp_path).pairs("a", "train") == 1
     said = "source 'a': more.csv has pairs too, and is not read; name what is read in data.sources, as in table: "
     assert f"{said}'*.csv'" in caplog.text
-
-
-def test_wrong_columns_list_those_that_there_are(tmp_path: Path) -> None:
-    write(tmp_path / "raw/a/train.csv", [{"url": "x", "alt": "y"}])
-    with pytest.raises(ZeroVLError) as error:
-        raw_sources.run_prepare(tmp_path)
-    assert str(error.value).endswith(
-        "train.csv: no column for the image (image, filepath, file_name, filename, image_path, image_name, "
-        "path, jpg); it has url, alt; name yours in data.sources, as in columns: {image: NAME}"
-    )
-    source = {"name": "a", "path": "raw/a", "columns": {"image": "url", "caption": "txt"}}
-    with pytest.raises(ZeroVLError, match=r"no column 'txt'; it has url, alt; name yours"):
-        run_sources(tmp_path, source)
-    write(tmp_path / "raw/a/train.csv", [{"image": "x", "caption": "y"}])
-    text = (tmp_path / "raw/a/train.csv").read_text().replace("image,", "caption,")
-    (tmp_path / "raw/a/train.csv").write_text(text)
-    with pytest.raises(ZeroVLError, match="column 'caption' stands twice"):
-        run_sources(tmp_path, {"name": "a", "path": "raw/a", "columns": {"image": "caption"}})
 
 
 def test_pictures_in_parquet_as_hugging_face_stores_them(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.raw.test_tables import write, write_pictures
 from tests.support import raw_sources, s3
 from tests.support.raw_sources import run_sources
+from tests.support.table_sources import write, write_pictures
 from zerovl.data.raw.unread_files import is_other_table, unpacked_name
 from zerovl.data.streams.addresses import expand
 from zerovl.errors import ZeroVLError
