@@ -1,7 +1,7 @@
 """Killed, terminated and changed runs, each as a process of its own.
 
-One run is started by the command itself, the others by `tests.support.fork_server`, ranks too; that both give the same
-weights is part of what is shown. A rank that is started as torchrun does it is in `test_two_nodes.py`.
+One run of each kind is started by the command itself, the others by `tests.support.fork_server`, ranks too; that
+both give the same weights is part of what is shown.
 """
 
 import random
@@ -164,7 +164,7 @@ def ranks_of(child: Process) -> list[psutil.Process]:
 def test_two_ranks_killed_start_again_and_end_bit_equal(project: Workspace, tmp_path: Path) -> None:
     whole = copy_project(project, tmp_path / "whole")
     set_params(whole, EPOCHS, "machine.ranks=2")
-    train(whole)
+    train(whole, start_command)
     workspace = copy_project(project, tmp_path / "run")
     set_params(workspace, EPOCHS, "machine.ranks=2", "machine.restarts=1")
     child = start_held(workspace, LATEST + AFTER)
