@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zerovl.data.broken_inputs import kind_of
+from zerovl.data.broken_inputs import Kinds, kind_of
 
 
 def test_numbers_make_no_kinds_and_belong_to_names() -> None:
@@ -12,3 +12,11 @@ def test_numbers_make_no_kinds_and_belong_to_names() -> None:
     )
     said = "a web address; fetch the pictures first, for example with img2dataset"
     assert kind_of(said, ()) == said
+
+
+def test_a_kind_of_one_reason_is_called_by_it() -> None:
+    kinds = Kinds()
+    reasons = ["has 2 of the 3 samples", "cut at byte 7", "has 2 of the 3 samples", "cut at byte 9", "cut at byte 7"]
+    found = [kinds.add(reason) for reason in reasons]
+    assert found == ["has # of the # samples", "cut at byte #"] * 2 + ["cut at byte #"]
+    assert [kinds.called(kind) for kind in found[:2]] == ["has 2 of the 3 samples", "cut at byte #"]

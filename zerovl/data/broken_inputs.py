@@ -20,13 +20,31 @@ _BATCH = 65_536  # rows
 
 
 def broken_reasons(manifest: Manifest, source: str, split: str) -> Counter[str]:
-    """Count the quarantined inputs of a split by the kind of their reason."""
+    """Count the quarantined inputs of a split by the kind of their reason, as `Kinds` calls it."""
+    kinds = Kinds()
     found: Counter[str] = Counter()
     with open_parquet(manifest.table_path(source, split)) as file:
         for batch in file.iter_batches(_BATCH, columns=["error"]):
-            for error in batch.column("error").drop_null().to_pylist():
-                found[kind_of(error, found)] += 1
-    return found
+            found.update(kinds.add(error) for error in batch.column("error").drop_null().to_pylist())
+    return Counter({kinds.called(kind): count for kind, count in found.items()})
+
+
+class Kinds:
+    """Sorts reasons by kind, and calls a kind of which one reason alone came by that reason, numbers and all."""
+
+    def __init__(self) -> None:
+        self._called: dict[str, str] = {}
+
+    def add(self, reason: str) -> str:
+        """Return the kind of a reason."""
+        kind = kind_of(reason, self._called)
+        if self._called.setdefault(kind, reason) != reason:
+            self._called[kind] = kind
+        return kind
+
+    def called(self, kind: str) -> str:
+        """Return how messages call a kind."""
+        return self._called[kind]
 
 
 def kind_of(reason: str, known: Collection[str]) -> str:

@@ -50,7 +50,7 @@ def test_quarantined_inputs_are_listed_by_reason(tmp_path: Path) -> None:
     verdict = validate(tmp_path, rows, max_broken_fraction=0.1)
     assert {reason: values["count"] for reason, values in verdict["quarantine"].items()} == {
         "truncated (# bytes are missing)": 3,
-        'caption "x, y" has # bytes': 1,
+        'caption "x, y" has 20000 bytes': 1,
     }
     with open(tmp_path / "reports/validation/broken.csv", encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
@@ -64,6 +64,21 @@ def test_quarantined_inputs_are_listed_by_reason(tmp_path: Path) -> None:
         ZeroVLError, match=r"4 of \d+ inputs are .*one caption that(.|\n)*in reports/validation/broken\.csv,"
     ):
         stage.run(strict, Workspace(tmp_path))
+
+
+@pytest.mark.usefixtures("by_bounds")
+def test_equal_examples_are_shown_once(tmp_path: Path) -> None:
+    rows = clean_rows()
+    lost = "samples.tar has 37 of the 40 samples that samples_stats.json beside it states"
+    for number in range(3):
+        row(rows, number)["key"] = row(rows, number)["origin"] = "samples.tar"
+        quarantine(row(rows, number), lost)
+    quarantine(row(rows, 5, ("alpha", "valid")), "truncated")
+    verdict = validate(tmp_path, rows, max_broken_fraction=0.1)
+    assert verdict["quarantine"][lost]["count"] == 3
+    assert [each["detail"] for each in verdict["quarantine"][lost]["examples"]] == [lost]
+    (rule,) = [rule for rule in verdict["rules"] if rule["name"] == "broken_fraction"]
+    assert sorted(each["detail"] for each in rule["examples"]) == [lost, "truncated"]
 
 
 @pytest.mark.usefixtures("by_bounds")

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zerovl.data.broken_inputs import kind_of
 from zerovl.data.filtering.drawn_sources import drawn_sources
 from zerovl.data.filtering.filter_models import models_asked
 from zerovl.data.filtering.left_out_tables import first_examples, load_tallies
@@ -104,10 +103,11 @@ def _quarantine(
     columns = [batch.column(name).to_pylist() for name in ("key", "image_id", "error", "origin")]
     for key, image_id, error, origin in zip(*columns, strict=True):
         writer.writerow([*split, key, image_id, error, origin])
-        findings = result.reasons.setdefault(kind_of(error, result.reasons), RuleFindings())
+        findings = result.reasons.setdefault(result.kinds.add(error), RuleFindings())
         findings.count += 1
-        if len(findings.examples) < EXAMPLES:
-            findings.examples.append(example(key, origin, error))
+        shown = example(key, origin, error)  # the same of each sample that a tar should have had
+        if len(findings.examples) < EXAMPLES and shown not in findings.examples:
+            findings.examples.append(shown)
             result.note("broken_fraction").examples = _first(result.reasons)
 
 

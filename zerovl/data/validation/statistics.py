@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from zerovl.data.broken_inputs import Kinds
 from zerovl.data.filtering.left_out import LeftOut
 from zerovl.data.filtering.left_out_tables import Tallies
 
@@ -127,7 +128,8 @@ class Scan:
     splits: dict[tuple[str, str], SplitStatistics] = field(default_factory=dict)
     shards: dict[str, ShardStatistics] = field(default_factory=dict)
     findings: dict[str, RuleFindings] = field(default_factory=dict)  # by rule name
-    reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by reason of quarantine, digits replaced
+    reasons: dict[str, RuleFindings] = field(default_factory=dict)  # by kind of reason for a quarantine
+    kinds: Kinds = field(default_factory=Kinds)
     sample: pa.Table | None = None
     models_asked: dict[str, dict[str, str]] = field(default_factory=dict)  # filter -> its model, and the digest
     drawn_valid: dict[str, int] = field(default_factory=dict)  # source -> pictures of the valid split drawn for it

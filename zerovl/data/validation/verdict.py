@@ -37,8 +37,8 @@ def make_verdict(
         "rules": listed,
         "statistics": statistics(counted),
         "quarantine": {
-            reason: {"count": findings.count, "examples": findings.examples}
-            for reason, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
+            counted.kinds.called(kind): {"count": findings.count, "examples": findings.examples}
+            for kind, findings in sorted(counted.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         },
         "expectations": outcomes,
     } | (_on_request(counted) | _without_a_split(manifest))
