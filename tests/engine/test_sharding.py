@@ -55,10 +55,28 @@ def one_step(ranks: Ranks, kind: Callable[..., Any], **options: Any) -> dict[str
     return {"loss": loss, **{name: whole(gradient) for name, gradient in gradients(dual).items()}}
 
 
-def reductions_of_a_step(ranks: Ranks) -> int:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        one_step(ranks, decoupled_step)
-    return sum(event.count for event in profile.key_averages() if event.key == "c10d::_reduce_scatter_base_")
+class Collectives(TorchDispatchMode):
+    """Counts a rank's collectives, and the bytes that gathers give it, by type.
+
+    PyTorch's profiler would count them too, but leaves a thread behind, and a rank died of a signal after it once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[Any] = Counter()
+        self.gathered: Counter[torch.dtype] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func] += 1
+        if func is torch.ops.c10d._allgather_base_.default:
+            self.gathered[args[0].dtype] += args[0].nbytes
+        return func(*args, **(kwargs or {}))
+
+
+def step_and_reductions(ranks: Ranks) -> tuple[dict[str, Tensor], int]:
+    """What `one_step` returns, and how often it reduced gradients over the ranks."""
+    with Collectives() as collectives:
+        return one_step(ranks, decoupled_step), collectives.calls[torch.ops.c10d._reduce_scatter_base_.default]
 
 
 def several_steps(ranks: Ranks, precision: str, clip_norm: float, gathers: str = "float32") -> list[float]:
@@ -85,23 +103,10 @@ def several_steps(ranks: Ranks, precision: str, clip_norm: float, gathers: str =
     return found
 
 
-class Gathered(TorchDispatchMode):
-    """Counts the bytes that a rank is given by gathers, by type."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes: Counter[torch.dtype] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.c10d._allgather_base_.default:
-            self.bytes[args[0].dtype] += args[0].nbytes
-        return func(*args, **(kwargs or {}))
-
-
 def steps_and_bytes(ranks: Ranks, gathers: str) -> tuple[list[float], Counter[torch.dtype]]:
     """Losses of four steps, and what they and the scoring after each gather."""
-    with Gathered() as gathered:
-        return several_steps(ranks, "bf16", 0.0, gathers), gathered.bytes
+    with Collectives() as collectives:
+        return several_steps(ranks, "bf16", 0.0, gathers), collectives.gathered
 
 
 def score(dual: DualEncoder) -> None:
@@ -155,11 +160,12 @@ def on_ranks(ranks: Ranks) -> dict[str, Any]:
     torch.manual_seed(ranks.rank)
     whole_steps, whole_bytes = steps_and_bytes(ranks, "float32")
     low_steps, low_bytes = steps_and_bytes(ranks, "low")
+    decoupled, reductions = step_and_reductions(ranks)
     return {
         "plain": one_step(ranks, plain_step),
-        "decoupled": one_step(ranks, decoupled_step),
+        "decoupled": decoupled,
         "graph kept": one_step(ranks, partial(decoupled_step, kept_graphs=1)),
-        "reductions": reductions_of_a_step(ranks),
+        "reductions": reductions,
         "frozen": one_step(ranks, decoupled_step, freeze=["image"]),
         "with others": one_step(ranks, decoupled_step, activation_checkpointing=True, channels_last=True),
         "steps": several_steps(ranks, "float32", 0.0),

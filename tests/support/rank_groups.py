@@ -1,5 +1,6 @@
 """Run functions on groups of gloo ranks, forked by a process of the fork server: W ranks cost no import."""
 
+import faulthandler
 import json
 import os
 import pickle
@@ -89,6 +90,7 @@ def _rank(path: Path, rank: int, world_size: int, port: int, function: Any, argu
     from zerovl.processes import die_with_parent
 
     die_with_parent()
+    faulthandler.enable()  # a rank that dies of a signal says where
     torch.set_num_threads(1)
     node_size = getattr(function, "node_size", world_size)
     os.environ |= {
