@@ -39,6 +39,7 @@ from benchmarks.gpu import Deadline
 from benchmarks.losses import DENSE, FINDERS, OPEN_CLIP, OURS, available, embeddings, errors, run, unshifted
 from benchmarks.page import update_page
 from zerovl.device import uses_gpu
+from zerovl.text_format import plural
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
     try:
         for threads in sorted({1, cores}):
             torch.set_num_threads(threads)
-            measure_time(results, settings, f"{threads} thread" + "s" * (threads > 1))
+            measure_time(results, settings, plural(threads, "thread"))
     finally:
         torch.set_num_threads(cores)
     if uses_gpu():

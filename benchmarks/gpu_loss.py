@@ -21,7 +21,7 @@ class Settings:
     temperature: float = 0.05
     sizes: tuple[int, ...] = (16384, 65536)
     alone: int = 262144
-    parity_sizes: tuple[int, ...] = (1024, 1003)  # the second is no multiple of any tile
+    parity_sizes: tuple[int, ...] = (1024, 1003)  # the second is not a multiple of any tile
     rounds: int = 5
 
 

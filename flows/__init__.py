@@ -5,7 +5,7 @@ import os
 # Read when Prefect is imported, so set before: the same for a run of a worker (also in prefect.yaml), for one of a
 # terminal and for what `make ui` starts.
 PREFECT_SETTINGS = {
-    # The beat is what the automation "zerovl: lost runs" waits for.
+    # The heartbeat is what the automation "zerovl: lost runs" waits for.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # Retries double their delay from 2 s, so that the server may be away for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",

@@ -29,7 +29,7 @@ def test_layout_comments_and_docstrings_are_no_syntax() -> None:
 
 
 def test_the_digest_of_a_program_stays_what_it_was() -> None:
-    """Another one would make every stage of every checkout stale, and every run start anew."""
+    """Another one would make every stage of every checkout stale, and every run start from the beginning."""
     text = """
 from a import b
 

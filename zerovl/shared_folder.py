@@ -107,7 +107,7 @@ def mode_and_owner(path: Path) -> str:
     return f"{path} is {stat.filemode(status.st_mode)}, of user {status.st_uid}"
 
 
-def mend(folder: Path) -> str:
+def sharing_fix(folder: Path) -> str:
     """Return the commands that open a folder to a group."""
     return (
         f"where a group shares it, whoever owns what is there runs `chgrp -R GROUP {folder}; chmod -R g+rwX {folder}; "

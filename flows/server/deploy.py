@@ -32,7 +32,7 @@ from flows.server.deployed import Deployed, unknown
 from zerovl.files import try_lock
 
 POOL = "zerovl"
-_SILENCE = timedelta(seconds=90)  # three beats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
+_SILENCE = timedelta(seconds=90)  # three heartbeats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
 _COMPARED = (
     "description",
     "entrypoint",

@@ -178,7 +178,9 @@ def test_missing_peers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_compiler", "open_clip")
-def test_a_gpu_run_goes_on_past_what_fails_and_mends_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_run_goes_on_past_what_fails_and_measures_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A peer whose kernels do not compile, in loss and step, and a model that cannot be made."""
     file = tmp_path / "gpu.json"
 

@@ -53,21 +53,25 @@ def test_a_verdict_holds_where_the_store_goes_at_that_moment(capfd: pytest.Captu
     assert "network" not in capfd.readouterr().err
 
 
-def beat(rank: int, step: int, calls: int, waiting: bool = False) -> Heartbeat:
+def heartbeat(rank: int, step: int, calls: int, waiting: bool = False) -> Heartbeat:
     return Heartbeat(rank, "node", 100 + rank, 1, step, calls, "computing", waiting, 900.0)
 
 
 def test_blamed_ranks() -> None:
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 8), beat(2, 5, 9, True)], set()) == [1]
-    assert blamed_ranks([beat(0, 5, 9), beat(1, 4, 8), beat(2, 5, 8)], set()) == [1]
-    assert blamed_ranks([beat(0, 5, 8, True), beat(1, 5, 9)], set()) == [1]  # who waits is not to blame
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 8)], {2}) == [2]
-    assert blamed_ranks([beat(0, 5, 9, True), beat(1, 5, 9, True)], set()) == [0, 1]
+    assert blamed_ranks([heartbeat(0, 5, 9, True), heartbeat(1, 5, 8), heartbeat(2, 5, 9, True)], set()) == [1]
+    assert blamed_ranks([heartbeat(0, 5, 9), heartbeat(1, 4, 8), heartbeat(2, 5, 8)], set()) == [1]
+    assert blamed_ranks([heartbeat(0, 5, 8, True), heartbeat(1, 5, 9)], set()) == [1]  # who waits is not to blame
+    assert blamed_ranks([heartbeat(0, 5, 9, True), heartbeat(1, 5, 8)], {2}) == [2]
+    assert blamed_ranks([heartbeat(0, 5, 9, True), heartbeat(1, 5, 9, True)], set()) == [0, 1]
 
 
-def test_verdict_names_a_rank_that_was_never_heard_of_and_the_network() -> None:
-    assert "rank 2 (never heard of) does not answer" in stuck_message([beat(0, 1, 1), beat(1, 1, 1)], {2}, {2}, 15)
-    assert "network between the hosts" in stuck_message([beat(0, 1, 1, True), beat(1, 1, 1, True)], set(), set(), 15)
+def test_the_message_names_a_rank_that_was_never_heard_of_and_the_network() -> None:
+    assert "rank 2 (never heard of) does not answer" in stuck_message(
+        [heartbeat(0, 1, 1), heartbeat(1, 1, 1)], {2}, {2}, 15
+    )
+    assert "network between the hosts" in stuck_message(
+        [heartbeat(0, 1, 1, True), heartbeat(1, 1, 1, True)], set(), set(), 15
+    )
 
 
 def test_activity_marks() -> None:

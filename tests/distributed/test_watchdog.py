@@ -21,7 +21,7 @@ from zerovl.distributed.activity import SAVING
 from zerovl.distributed.ranks import Ranks
 from zerovl.errors import ZeroVLError
 
-LIMIT = 0.1  # minutes; a beat is a second, a rank is silent after 4
+LIMIT = 0.1  # minutes; a heartbeat is a second, a rank is silent after 4
 FOR_EVER = 1000
 
 

@@ -129,12 +129,12 @@ def test_a_run_from_a_terminal_is_cancelled_too(factory: Factory, chain: Chain) 
     its = {"state": {"type": {"any_": ["RUNNING"]}}, "deployment_id": {"is_null_": True}}
     (found,) = factory.api("POST", "/flow_runs/filter", {"flow_runs": its})
 
-    def beats() -> bool:
+    def heard_of() -> bool:
         wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "related": {"id": ["prefect.tag.zerovl"]}}
         events = factory.api("POST", "/events/filter", {"filter": wanted, "limit": 50})["events"]
         return any(each["resource"]["prefect.resource.id"].endswith(found["id"]) for each in events)
 
-    wait_for("a heartbeat, without which it would be taken for lost", beats)
+    wait_for("a heartbeat, without which it would be taken for lost", heard_of)
     factory.command("-m", "prefect", "flow-run", "cancel", found["id"])
     assert factory.wait(found["id"])["name"] == "Cancelled"
     factory.gone()

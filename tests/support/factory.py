@@ -80,7 +80,7 @@ class Factory(PrefectApi):
             "ZEROVL_LEASE": str(folder / "lease"),
             "ZEROVL_CACHE": str(folder / "cache"),
             "ZEROVL_GRACE_SECONDS": "120",
-            "ZEROVL_RETRY_SECONDS": "1 1 30",  # the last one: time to mend what made an attempt fail
+            "ZEROVL_RETRY_SECONDS": "1 1 30",  # the last one: time to fix what made an attempt fail
             "ZEROVL_LOOK_SECONDS": "8",  # a cancelled run that takes longer than two looks to end is ended once more
             "ZEROVL_NOTIFY": f'(echo "$ZEROVL_SUBJECT"; cat) >> {self.told}',
             "AWS_ENDPOINT_URL": self.s3_endpoint,

@@ -44,7 +44,7 @@ def _looked_at(folder: Path, key: str, settings: Mapping[str, Any]) -> Iterator[
             return
         problem = _problem(folder)
     except PermissionError as error:
-        problem = f"you may not look into it: {denied(error, folder)}; {_mend(folder)}"
+        problem = f"you may not look into it: {denied(error, folder)}; {_sharing_fix(folder)}"
     if problem:
         yield "FAIL", f"{what}: {why}, but {problem}"
     elif meant:
@@ -58,7 +58,7 @@ def _problem(folder: Path) -> str:
     """Return what keeps the group, or this user, from writing below a shared folder; nothing where all may."""
     for path in (path for pattern in _FOLDERS for path in _below(folder, pattern)):
         if not is_shared(path):
-            return f"the group cannot share what is there: {mode_and_owner(path)}; {_mend(folder)}"
+            return f"the group cannot share what is there: {mode_and_owner(path)}; {_sharing_fix(folder)}"
         if not os.access(path, os.W_OK | os.X_OK):
             return (
                 f"you may not write there: {mode_and_owner(path)}, for the group {path.stat().st_gid}, which is none "
@@ -71,7 +71,7 @@ def _below(folder: Path, pattern: str) -> list[Path]:
     return [path for path in sorted(folder.glob(pattern)) if path.is_dir()] if pattern else [folder]
 
 
-def _mend(folder: Path) -> str:
+def _sharing_fix(folder: Path) -> str:
     """Return the commands that open folders and leave files as they are: DVC trusts those that nobody may write."""
     return (
         f"whoever owns what is there runs `chgrp -R GROUP {folder}; chmod -R g+rX {folder}; "

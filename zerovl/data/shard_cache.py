@@ -23,7 +23,7 @@ from zerovl.data.manifest import ShardInfo
 from zerovl.data.shard_parts import SUFFIX, Part, Parts, parts_of
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, locked, missing_locks, sha256_file, sync_folder
-from zerovl.shared_folder import denied_explained, make_folder, mend
+from zerovl.shared_folder import denied_explained, make_folder, sharing_fix
 from zerovl.text_format import size
 
 _WHOLE = ".tar"
@@ -139,7 +139,7 @@ class ShardCache:
 
     def _rights_explained(self) -> AbstractContextManager[None]:
         """Two users of a node may name one folder."""
-        fix = f"{mend(self.folder)}; or name a folder of your own"
+        fix = f"{sharing_fix(self.folder)}; or name a folder of your own"
         return denied_explained(self.folder, f"machine.shard_cache.folder {self.folder}", fix)
 
     def _fetch_into(self, part: Part, shard: ShardInfo, parts: Parts, wanted: Collection[str], wait: bool) -> bool:

@@ -36,29 +36,29 @@ class Heartbeat:
         return f"rank {self.rank} (host {self.host}, pid {self.pid}, step {self.step}: {doing})"
 
 
-def blamed_ranks(beats: list[Heartbeat], silent: set[int]) -> list[int]:
+def blamed_ranks(heartbeats: list[Heartbeat], silent: set[int]) -> list[int]:
     """Return the ranks that keep the others waiting: the silent ones, else those furthest behind that do not wait."""
     if silent:
         return sorted(silent)
-    candidates = [beat for beat in beats if not beat.waiting] or beats
-    furthest = min((beat.step, beat.calls) for beat in candidates)
-    return sorted(beat.rank for beat in candidates if (beat.step, beat.calls) == furthest)
+    candidates = [each for each in heartbeats if not each.waiting] or heartbeats
+    furthest = min((each.step, each.calls) for each in candidates)
+    return sorted(each.rank for each in candidates if (each.step, each.calls) == furthest)
 
 
-def stuck_message(beats: list[Heartbeat], silent: set[int], missing: set[int], minutes: float) -> str:
+def stuck_message(heartbeats: list[Heartbeat], silent: set[int], missing: set[int], minutes: float) -> str:
     """Return one line that names the blamed ranks, where they are and what they do; `missing` never published."""
-    known = {beat.rank: beat for beat in beats}
-    guilty = blamed_ranks(beats, silent)
-    places = [f"rank {rank} (never heard of)" if rank in missing else known[rank].where() for rank in guilty]
+    known = {each.rank: each for each in heartbeats}
+    blamed = blamed_ranks(heartbeats, silent)
+    places = [f"rank {rank} (never heard of)" if rank in missing else known[rank].where() for rank in blamed]
     ranks = ", ".join(places)
     head = f"no progress for {minutes:g} minutes (machine.watchdog_minutes): {ranks}"
-    waiting = len(known.keys() | missing) - len(guilty)
+    waiting = len(known.keys() | missing) - len(blamed)
     if silent:
-        verb = "does not answer: stopped, or its machine is gone" if len(guilty) == 1 else "do not answer"
-    elif all(known[rank].waiting for rank in guilty):
+        verb = "does not answer: stopped, or its machine is gone" if len(blamed) == 1 else "do not answer"
+    elif all(known[rank].waiting for rank in blamed):
         return f"{head}: every rank waits for another; look at the network between the hosts"
     else:
-        verb = "is stuck" if len(guilty) == 1 else "are stuck"
+        verb = "is stuck" if len(blamed) == 1 else "are stuck"
     verb_of_others = "waits" if waiting == 1 else "wait"
     others = f"; {plural(waiting, 'other')} {verb_of_others} for it" if waiting else ""
     return f"{head} {verb}{others}"
@@ -76,14 +76,14 @@ class Heartbeats:
         self.rank = rank
         self.world_size = world_size
 
-    def publish(self, beat: Heartbeat) -> None:
+    def publish(self, heartbeat: Heartbeat) -> None:
         """Put this rank's newest heartbeat in place of the one before."""
-        self._store.set(f"beat/{beat.rank}", json.dumps(asdict(beat)))
+        self._store.set(f"heartbeat/{heartbeat.rank}", json.dumps(asdict(heartbeat)))
 
-    def beats(self) -> dict[int, Heartbeat]:
+    def newest(self) -> dict[int, Heartbeat]:
         """Return the newest heartbeat of each other rank that has published one."""
         others = [rank for rank in range(self.world_size) if rank != self.rank]
-        return {rank: Heartbeat(**json.loads(text)) for rank in others if (text := self._read(f"beat/{rank}"))}
+        return {rank: Heartbeat(**json.loads(text)) for rank in others if (text := self._read(f"heartbeat/{rank}"))}
 
     def claim_end(self, end: dict[str, Any]) -> dict[str, Any]:
         """Propose how the group ends; the first proposal holds and is returned."""

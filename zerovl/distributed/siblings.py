@@ -13,20 +13,20 @@ from pathlib import Path
 from zerovl.distributed.heartbeats import Heartbeat
 
 
-def end_siblings(beats: Sequence[Heartbeat]) -> None:
+def end_siblings(heartbeats: Sequence[Heartbeat]) -> None:
     """Kill ranks that do not answer, where they are children of the same launcher as this process.
 
     The launcher would do it too, but a torchrun that is told to end waits as long for a stopped rank as
     for one that saves. SIGUSR2 first: a rank that lives but cannot run Python code shows its stacks.
     """
-    alive = [beat for beat in beats if beat.host == socket.gethostname() and _parent(beat.pid) == os.getppid()]
-    for beat in alive:
-        _send(beat.pid, signal.SIGUSR2)
+    alive = [each for each in heartbeats if each.host == socket.gethostname() and _parent(each.pid) == os.getppid()]
+    for each in alive:
+        _send(each.pid, signal.SIGUSR2)
     if alive:
         time.sleep(1)
-    for beat in alive:
-        if _parent(beat.pid) == os.getppid():
-            _send(beat.pid, signal.SIGKILL)
+    for each in alive:
+        if _parent(each.pid) == os.getppid():
+            _send(each.pid, signal.SIGKILL)
 
 
 def _send(pid: int, number: int) -> None:

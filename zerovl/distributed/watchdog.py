@@ -28,8 +28,8 @@ from zerovl.distributed.activity import SAVING, Activity
 from zerovl.distributed.heartbeats import STORE_SECONDS, Heartbeat, Heartbeats, blamed_ranks, stuck_message
 from zerovl.distributed.siblings import end_siblings
 
-BEAT_SECONDS = 2.0
-MISSED_BEATS = 4  # as many without a new one, and a rank counts as silent
+HEARTBEAT_SECONDS = 2.0
+MISSED_HEARTBEATS = 4  # as many without a new one, and a rank counts as silent
 ENDING_SECONDS = 60.0  # after which a watchdog that found its group stuck has ended its process
 SAVING_SECONDS = 20.0  # that a checkpoint on its way is waited for; torchrun kills after 30
 
@@ -43,12 +43,12 @@ class Watchdog:
         self._rank = rank
         self._heartbeats = heartbeats
         self._in_group = heartbeats is not None
-        self._beat_seconds = min(BEAT_SECONDS, 60 * minutes / 6)
+        self._heartbeat_seconds = min(HEARTBEAT_SECONDS, 60 * minutes / 6)
         self._marks = -1
         self._idle = 0.0
         self._sent = 0
         self._ticked = time.monotonic()
-        self._seen: dict[int, tuple[int, float, bool]] = {}  # a peer's last beat, since when, and was there a newer one
+        self._seen: dict[int, tuple[int, float, bool]] = {}  # a peer's last heartbeat, since when, any newer one
         self._terminated = False
         self._stopping = False
         self._ending = False  # the group is stuck: this process is about to end by that finding
@@ -81,7 +81,7 @@ class Watchdog:
         for end in self._pipe:
             os.close(end)
         self._pipe = None
-        self._quietly(lambda heartbeats: heartbeats.publish(self._beat(left=True)))
+        self._quietly(lambda heartbeats: heartbeats.publish(self._heartbeat(left=True)))
 
     def announce(self, text: str, status: int) -> bool:
         """Tell the group that this rank ends by an error of its own; false where another rank said the same before.
@@ -98,7 +98,7 @@ class Watchdog:
             held = heartbeats.claim_end({"kind": "failed", "text": text, "rank": self._rank, "status": status})
             if held["rank"] != self._rank:
                 heartbeats.acknowledge()
-            deadline = time.monotonic() + 3 * self._beat_seconds
+            deadline = time.monotonic() + 3 * self._heartbeat_seconds
             while heartbeats.heard() < heartbeats.world_size - 1 and time.monotonic() < deadline:
                 time.sleep(0.05)
         except RuntimeError:
@@ -117,18 +117,18 @@ class Watchdog:
         assert self._pipe is not None
         self._tick()  # at once: a rank that stops soon after is known by its host and process id
         while not self._stopping:
-            if select.select([self._pipe[0]], [], [], self._beat_seconds)[0]:
+            if select.select([self._pipe[0]], [], [], self._heartbeat_seconds)[0]:
                 numbers = os.read(self._pipe[0], 256)
                 self._terminated |= signal.SIGTERM in numbers or signal.SIGINT in numbers
                 if set(numbers) - {0}:
-                    time.sleep(min(0.2, self._beat_seconds))  # signals come in swarms, beats need not
+                    time.sleep(min(0.2, self._heartbeat_seconds))  # signals come in swarms, heartbeats need not
             if not self._stopping:
                 self._tick()
 
     def _tick(self) -> None:
         now = time.monotonic()
-        # A suspended machine or a Ctrl-Z is no lack of progress: a long gap counts as two beats at most.
-        elapsed, self._ticked = min(now - self._ticked, 2 * self._beat_seconds), now
+        # A suspended machine or a Ctrl-Z is no lack of progress: a long gap counts as two heartbeats at most.
+        elapsed, self._ticked = min(now - self._ticked, 2 * self._heartbeat_seconds), now
         marks = self._activity.marks
         self._idle = self._idle + elapsed if marks == self._marks else 0.0
         self._marks = marks
@@ -156,7 +156,7 @@ class Watchdog:
             self._heartbeats = None
             self._idle = 0.0
 
-    def _beat(self, left: bool = False) -> Heartbeat:
+    def _heartbeat(self, left: bool = False) -> Heartbeat:
         self._sent += 1
         activity, host = self._activity, socket.gethostname()
         return Heartbeat(
@@ -173,39 +173,39 @@ class Watchdog:
         )
 
     def _tell_and_listen(self, heartbeats: Heartbeats) -> None:
-        heartbeats.publish(self._beat())
+        heartbeats.publish(self._heartbeat())
         if end := heartbeats.end():
             self._obey(heartbeats, end)
 
     def _silent(self, heartbeats: Heartbeats) -> tuple[dict[int, Heartbeat], set[int], set[int]]:
-        """Beats of the other ranks; who is silent; and of whom it is not known yet."""
+        """Heartbeats of the other ranks; who is silent; and of whom it is not known yet."""
         now = time.monotonic()
-        beats = heartbeats.beats()
+        peers = heartbeats.newest()
         silent, unknown = set(), set()
         for rank in range(heartbeats.world_size):
-            if rank == self._rank or (rank in beats and beats[rank].left):
+            if rank == self._rank or (rank in peers and peers[rank].left):
                 continue
-            number = beats[rank].number if rank in beats else 0
+            number = peers[rank].number if rank in peers else 0
             last, since, answered = self._seen.get(rank, (number, now, False))
             if number != last:
                 since, answered = now, True
             self._seen[rank] = (number, since, answered)
-            if now - since > MISSED_BEATS * self._beat_seconds:
+            if now - since > MISSED_HEARTBEATS * self._heartbeat_seconds:
                 silent.add(rank)
             elif not answered:
                 unknown.add(rank)
-        return beats, silent, unknown
+        return peers, silent, unknown
 
     def _look_at_peers(self, heartbeats: Heartbeats) -> None:
-        beats, silent, unknown = self._silent(heartbeats)
-        present = [beat for beat in beats.values() if not beat.left]
-        moving = [beat for beat in present if beat.rank not in silent and beat.idle < 60 * self._minutes]
+        peers, silent, unknown = self._silent(heartbeats)
+        present = [peer for peer in peers.values() if not peer.left]
+        moving = [peer for peer in present if peer.rank not in silent and peer.idle < 60 * self._minutes]
         if unknown or moving:
             return
-        missing = silent - beats.keys()
-        text = stuck_message([self._beat(), *present], silent, missing, self._minutes)
-        guilty = blamed_ranks([self._beat(), *present], silent)
-        end = {"kind": "stuck", "text": text, "rank": self._rank, "status": exits.STUCK, "blamed_ranks": guilty}
+        missing = silent - peers.keys()
+        text = stuck_message([self._heartbeat(), *present], silent, missing, self._minutes)
+        blamed = blamed_ranks([self._heartbeat(), *present], silent)
+        end = {"kind": "stuck", "text": text, "rank": self._rank, "status": exits.STUCK, "blamed_ranks": blamed}
         held = heartbeats.claim_end(end)
         if held["rank"] == self._rank:
             _say(held["text"])
@@ -213,11 +213,11 @@ class Watchdog:
 
     def _leave_if_a_peer_is_gone(self, heartbeats: Heartbeats) -> None:
         """SIGTERM came: ranks that still answer save and leave together, but not for one that is gone."""
-        beats, silent, _ = self._silent(heartbeats)
+        peers, silent, _ = self._silent(heartbeats)
         if silent:
-            gone = ", ".join(beats[rank].where() if rank in beats else f"rank {rank}" for rank in sorted(silent))
+            gone = ", ".join(peers[rank].where() if rank in peers else f"rank {rank}" for rank in sorted(silent))
             self._let_save()
-            end_siblings([beats[rank] for rank in silent if rank in beats])
+            end_siblings([peers[rank] for rank in silent if rank in peers])
             text = f"rank {self._rank} leaves: {gone} does not answer"
             _say(text)
             exits.write_error_file(text, consequence=True)
@@ -231,7 +231,7 @@ class Watchdog:
             heartbeats.acknowledge()
         if end["kind"] == "failed":
             self._let_save()
-            time.sleep(self._beat_seconds)  # the main thread may notice by itself and leave in order
+            time.sleep(self._heartbeat_seconds)  # the main thread may notice by itself and leave in order
             if self._stopping:
                 return
             exits.write_error_file(f"rank {self._rank} leaves: rank {end['rank']} failed", consequence=True)
@@ -240,20 +240,20 @@ class Watchdog:
         if self._rank in end["blamed_ranks"]:
             self._dump()
         else:
-            beats: dict[int, Heartbeat] = {}
+            peers: dict[int, Heartbeat] = {}
             with suppress(RuntimeError):
-                beats = heartbeats.beats()
-            time.sleep(2 * self._beat_seconds)  # blamed ranks that answer show their stacks first
-            end_siblings([beats[rank] for rank in end["blamed_ranks"] if rank in beats])
+                peers = heartbeats.newest()
+            time.sleep(2 * self._heartbeat_seconds)  # blamed ranks that answer show their stacks first
+            end_siblings([peers[rank] for rank in end["blamed_ranks"] if rank in peers])
         exits.write_error_file(end["text"])
         exits.leave(exits.STUCK)
 
     def _end_alone(self) -> None:
         if self._in_group:
-            place = self._beat().where()
+            place = self._heartbeat().where()
             text = f"no progress for {self._minutes:g} minutes: {place}; the store of the run is gone, so are its peers"
         else:
-            text = stuck_message([self._beat()], set(), set(), self._minutes)
+            text = stuck_message([self._heartbeat()], set(), set(), self._minutes)
         _say(text)
         self._dump()
         exits.write_error_file(text)

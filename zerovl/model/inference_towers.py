@@ -38,7 +38,7 @@ class InferenceTextTower(nn.Module):
     def __init__(self, tower: NumpyTextTower) -> None:
         super().__init__()
         self._tower = tower
-        self._owners: list[tuple[str, nn.Module, str]] = []  # of each weight; itself may be put in anew, as by `to`
+        self._owners: list[tuple[str, nn.Module, str]] = []  # of each weight; itself may be put in again, as by `to`
         for name, shape in tower.shapes().items():
             module, own_name = _register(self, name.split("."), nn.Parameter(torch.empty(shape)))
             self._owners.append((name, module, own_name))

@@ -30,7 +30,7 @@ from zerovl.files import locked, locked_if_free, shared
 from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.stores.base import Store
-from zerovl.shared_folder import denied_explained, make_folder, mend, open_file, open_tree
+from zerovl.shared_folder import denied_explained, make_folder, open_file, open_tree, sharing_fix
 from zerovl.workspace import Workspace
 
 FOLDER_VARIABLE = "ZEROVL_CACHE"
@@ -49,7 +49,7 @@ def cache_folder() -> Path:
 def rights_explained() -> AbstractContextManager[None]:
     """Explain errors of rights in the cache, which several users may name."""
     folder = cache_folder().absolute()
-    fix = f"{mend(folder)}; or name a folder of your own with {FOLDER_VARIABLE}"
+    fix = f"{sharing_fix(folder)}; or name a folder of your own with {FOLDER_VARIABLE}"
     return denied_explained(folder, f"{FOLDER_VARIABLE} {folder}", fix)
 
 

@@ -33,7 +33,7 @@ def run(params: Params, workspace: Workspace) -> int:
     with join(params.machine.watchdog_minutes) as ranks:
         if folder := os.environ.get(PID_FOLDER):
             ranks.activity.keep_step_in(step_file(folder, ranks.rank))
-        # Before, there is nothing to save: signals end this process, and so the gang.
+        # Before, there is nothing to save: signals end this process, and so the group.
         stop.install(partial(_answer, ranks))
         try:
             return train(params, workspace, ranks, stop)

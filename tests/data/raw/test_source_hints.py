@@ -133,12 +133,12 @@ CASES: list[tuple[Callable[[Path], None], str, Callable[[Path, str], object], di
 
 
 @pytest.mark.parametrize(
-    ("write", "says", "mend", "settings", "pairs"), CASES, ids=lambda value: getattr(value, "__name__", "")
+    ("write", "says", "follow", "settings", "pairs"), CASES, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_the_hint_makes_a_source_of_it(
     write: Callable[[Path], None],
     says: str,
-    mend: Callable[[Path, str], object],
+    follow: Callable[[Path, str], object],
     settings: dict[str, Any],
     pairs: int,
     tmp_path: Path,
@@ -149,7 +149,7 @@ def test_the_hint_makes_a_source_of_it(
         raw_sources.run_prepare(tmp_path)
     said = str(error.value).partition("shows each; ")[2]
     assert says in said
-    mend(folder, said)
+    follow(folder, said)
     manifest = run_sources(tmp_path, {"name": "a", "path": "raw/a"} | settings)
     assert (manifest.splits["a", "train"].pairs, manifest.splits["a", "train"].broken) == (pairs, 0)
 

@@ -37,7 +37,7 @@ class Server:
 
     def __init__(self, runs: list[SimpleNamespace], slots: int = 0) -> None:
         self.runs, self.slots, self.away = runs, slots, False
-        self.beats: set[uuid.UUID] = set()
+        self.heartbeats: set[uuid.UUID] = set()
         self.events: list[Event] = []
         self.workers: dict[str, float] = {}  # of the pool of containers: minutes since the last heartbeat
         self.began: list[tuple[str, float]] = []  # workers that began, so many minutes ago
@@ -71,7 +71,7 @@ class Server:
             )
         (resource,) = wanted.resource.id
         assert wanted.event.name == ["prefect.flow-run.heartbeat"]
-        return SimpleNamespace(events=[each for each in self.beats if resource == f"prefect.flow-run.{each}"])
+        return SimpleNamespace(events=[each for each in self.heartbeats if resource == f"prefect.flow-run.{each}"])
 
     def read_work_pools(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name="zerovl", type="process"), SimpleNamespace(name="cluster", type="kubernetes")]
@@ -189,7 +189,7 @@ def test_a_pod_has_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("worker", "beats", "began"),
+    ("worker", "heartbeats", "began"),
     [
         ("w", {"w": 1, "other": -4}, []),
         ("w", {"other": -4}, []),
@@ -199,11 +199,11 @@ def test_a_pod_has_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["silent", "deleted", "began again", "asked for none"],
 )
 def test_a_pod_that_no_worker_watches_over_is_lost_in_five_minutes_too(
-    worker: str | None, beats: dict[str, float], began: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+    worker: str | None, heartbeats: dict[str, float], began: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = in_pod("waits", 2, worker)
     server = Server([waits])
-    server.workers, server.began = beats, began
+    server.workers, server.began = heartbeats, began
     keeper = Upkeep(server)  # type: ignore[arg-type]
     # A server that has just come back has not heard of the workers that live.
     assert [look(keeper, monkeypatch, minutes) for minutes in (0, 2, 3)] == [[], [], []]
@@ -239,7 +239,7 @@ def test_a_run_without_heartbeats_is_ended_once_the_server_has_been_back_for_a_w
 ) -> None:
     dead, alive, cancelling = run("dead", Running(), 60), run("alive", Running(), 60), run("c", Cancelling(), 60)
     server = Server([dead, alive, cancelling], slots=3)
-    server.beats = {alive.id}
+    server.heartbeats = {alive.id}
     keeper = Upkeep(server)  # type: ignore[arg-type]
     assert look(keeper, monkeypatch) == []
     server.away = True

@@ -71,7 +71,7 @@ def test_one_publishes_the_other_promotes_rolls_back_retires_and_collects(place:
     assert (current.action, current.version) == ("rollback", 3)
 
 
-def test_what_keeps_the_group_out_is_named_with_what_mends_it(place: Path) -> None:
+def test_what_keeps_the_group_out_is_named_with_what_opens_it(place: Path) -> None:
     as_user(ANNA, 0o077, lambda: FolderStore(place).create("zerovl/versions/1.json", b"1"))
     closed = place / "zerovl" / "versions"
     closed.chmod(0o755)  # as before the folder was shared

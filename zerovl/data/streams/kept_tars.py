@@ -18,7 +18,7 @@ from zerovl import s3
 from zerovl.data.streams.addresses import Stream, cannot_read, is_local, open_object, open_stream
 from zerovl.errors import ZeroVLError
 from zerovl.files import file_system_time
-from zerovl.shared_folder import denied_explained, make_folder, mend, open_file
+from zerovl.shared_folder import denied_explained, make_folder, open_file, sharing_fix
 
 _ATTEMPTS = 5  # to open what is there, in a cache that is far too small for its users
 _SECONDS_TO_GROW = 24 * 3600.0  # without a byte more, then whoever was fetching a tar is gone
@@ -42,7 +42,7 @@ class KeptTars:
         make_folder(self.folder, self.folder.parent)
         _remove_halves(self.folder)
         setting = f"machine.shard_cache.folder {self.folder.parent}"
-        fix = f"{mend(self.folder.parent)}; or name a folder of your own"
+        fix = f"{sharing_fix(self.folder.parent)}; or name a folder of your own"
         cache = FileCache(str(self.folder), url_to_name=_name, validator=None, cache_size=self.size)
         for _ in range(_ATTEMPTS):
             try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, file_system_time, sync_folder
 from zerovl.registry.stores.base import BLOCK, MissingKeyError, StoreAwayError, check_key
-from zerovl.shared_folder import is_shared, make_folder, mend, unshared
+from zerovl.shared_folder import is_shared, make_folder, sharing_fix, unshared
 
 _ASIDE = ".aside"
 _LOST_AND_FOUND = "lost+found"  # root's own folder at the root of a file system
@@ -148,7 +148,9 @@ class FolderStore:
             for folder, names, _ in _walk(self._folder):
                 for path in (folder / name for name in names):  # before they are entered, which they may refuse
                     if problem := unshared(path):
-                        raise ZeroVLError(f"{self.describe()}: is shared by its group, {problem}; {mend(self._folder)}")
+                        raise ZeroVLError(
+                            f"{self.describe()}: is shared by its group, {problem}; {sharing_fix(self._folder)}"
+                        )
 
     def _path(self, key: str) -> Path:
         return self._folder / check_key(key)
@@ -200,7 +202,7 @@ class FolderStore:
                     f"{where}: its file system has no hard links ({error.strerror}); use a POSIX file system"
                 ) from None
             if isinstance(error, PermissionError):
-                raise ZeroVLError(f"{where}: {error}; {mend(self._folder)}") from None
+                raise ZeroVLError(f"{where}: {error}; {sharing_fix(self._folder)}") from None
             raise ZeroVLError(
                 f"{where}: {error}; check that the folder exists and that you may {action} there"
             ) from None
