@@ -79,6 +79,22 @@ def step_and_reductions(ranks: Ranks) -> tuple[dict[str, Tensor], int]:
         return one_step(ranks, decoupled_step), collectives.calls[torch.ops.c10d._reduce_scatter_base_.default]
 
 
+def gradients_with_kept(ranks: Ranks, kept_graphs: int) -> list[dict[str, Tensor]]:
+    """Gradients of two steps of two micro-batches, through copies of the weights in 16 bits."""
+    dual, train, machine = still(shard_model=True)
+    prepare_model(dual, train.freeze, machine, ranks, "bf16")
+    dual.train()
+    sums = ShardedGradientSum(dual, ranks)
+    step = decoupled_step(dual, ranks, Precision("bf16", CPU), 0, sums, kept_graphs)
+    local = batch()[2 * ranks.rank : 2 * ranks.rank + 2]
+    found = []
+    for number in range(2):
+        dual.zero_grad(set_to_none=True)
+        step(local, Mix("image", 0.3 + 0.4 * number), number)
+        found.append({name: whole(gradient).clone() for name, gradient in gradients(dual).items()})
+    return found
+
+
 def several_steps(ranks: Ranks, precision: str, clip_norm: float, gathers: str = "float32") -> list[float]:
     dual, train, machine = still(shard_model=True, shard_gathers=gathers)
     prepare_model(dual, train.freeze, machine, ranks, precision)
@@ -165,6 +181,7 @@ def on_ranks(ranks: Ranks) -> dict[str, Any]:
         "plain": one_step(ranks, plain_step),
         "decoupled": decoupled,
         "graph kept": one_step(ranks, partial(decoupled_step, kept_graphs=1)),
+        "in 16 bits": [gradients_with_kept(ranks, kept_graphs) for kept_graphs in range(3)],
         "reductions": reductions,
         "frozen": one_step(ranks, decoupled_step, freeze=["image"]),
         "with others": one_step(ranks, decoupled_step, activation_checkpointing=True, channels_last=True),
@@ -200,6 +217,17 @@ def test_gradients_are_those_of_a_whole_model(group: list[dict[str, Any]], case:
         assert found[case].keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(found[case][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("kept_graphs", [1, 2])
+def test_kept_graphs_change_no_gradient_in_16_bits(group: list[dict[str, Any]], kept_graphs: int) -> None:
+    """With all of them kept the sum over ranks waits for a backward that goes through a kept graph."""
+    for found in group:
+        kept, none = found["in 16 bits"][kept_graphs], found["in 16 bits"][0]
+        for its, expected in zip(kept, none, strict=True):
+            assert its.keys() == expected.keys()
+            assert [name for name in expected if not torch.equal(its[name], expected[name])] == []
+        assert any(not torch.equal(none[0][name], none[1][name]) for name in none[0])
 
 
 def test_towers_are_reduced_once_a_step(group: list[dict[str, Any]]) -> None:

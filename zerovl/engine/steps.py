@@ -135,7 +135,7 @@ class DecoupledStep:
         forward = self.context.forward(mix, step, len(batch))
         statistics = BatchStatistics(self.context.model)
         with self.context.precision.one_pass():  # copies of weights that kept graphs hold serve the others too
-            kept = self._with_graph(forward, islice(batch, self.kept_graphs))
+            kept = self._with_graph(forward, batch)
             first = self._without_graph(forward, statistics, islice(batch, len(kept), None), len(kept))
         loss, gradients = self._loss(mix, [*kept, *first.pairs], batch)
         first.pairs.clear()  # the second pass makes them again, and has their memory
@@ -213,11 +213,14 @@ class DecoupledStep:
                 first.pairs.append(forward.embeddings(hidden, index))
         return first
 
-    def _with_graph(self, forward: Forward, batch: Iterable[Inputs]) -> list[tuple[Tensor, Tensor]]:
+    def _with_graph(self, forward: Forward, batch: Sequence[Inputs]) -> list[tuple[Tensor, Tensor]]:
         """Embeddings with their graphs, of the first micro-batches."""
         pairs: list[tuple[Tensor, Tensor]] = []
-        for index, inputs in enumerate(batch):
+        for index, inputs in enumerate(islice(batch, self.kept_graphs)):
             self.context.ranks.activity.mark("computing")
+            if index == len(batch) - 1 and is_sharded(self.context.model):
+                # All graphs are kept, and FSDP sums the gradients in the backward of this one: see `shared_copies`.
+                self.context.precision.forget_copies()
             pairs.append(forward(self.context.transfer(inputs), index))
         return pairs
 
