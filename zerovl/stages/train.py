@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from zerovl import gpu_names
+from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 
 
@@ -25,7 +27,16 @@ def set_threads(params: Params) -> None:
     Threads that spin while they wait take the core from whom they wait for: on two cores that others use too a
     step took up to 60 times as long. What is set outside stays.
     """
-    ranks = params.machine.ranks or 1
-    threads = params.machine.threads or max(1, (os.cpu_count() or 1) // ranks)
+    threads = params.machine.threads or max(1, (os.cpu_count() or 1) // _ranks(params))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _ranks(params: Params) -> int:
+    """Return how many ranks share the cores: where `machine.ranks` leaves it open, one a GPU."""
+    if params.machine.ranks:
+        return params.machine.ranks
+    try:
+        return max(1, gpu_names.visible().usable)
+    except ZeroVLError:  # of a driver that does not answer: whoever needs a GPU says it
+        return 1
