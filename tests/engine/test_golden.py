@@ -3,7 +3,6 @@
 Losses and both steps, on one rank and on two, give the gradients of the published formulas in float64.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.assets import make_golden
 from tests.support.rank_groups import run_group
-from tests.support.towers import RANKS, decoupled_step, plain_step
+from tests.support.towers import RANKS, MicroInputs, decoupled_step, plain_step
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
 from zerovl.model.architecture import Architecture
@@ -86,14 +85,6 @@ def error(found: Tensor, name: str) -> float:
 
 def mix_of(mode: str) -> Mix:
     return Mix() if mode == "none" else Mix(mode, make_golden.WEIGHT)  # type: ignore[arg-type]
-
-
-@dataclass
-class MicroInputs:
-    images: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    identities: None = None
 
 
 def micro_batches(ranks: Ranks) -> list[MicroInputs]:

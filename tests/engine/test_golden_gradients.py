@@ -1,6 +1,5 @@
 """Both steps against the gradients of the original implementation, on 1, 2 and 4 ranks, in float64."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.support.rank_groups import run_group
-from tests.support.towers import decoupled_step, plain_step
+from tests.support.towers import MicroInputs, decoupled_step, plain_step
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.precision import Precision
@@ -25,14 +23,6 @@ KINDS: dict[str, Any] = {
     "decoupled": decoupled_step,
     "decoupled, graphs kept": partial(decoupled_step, kept_graphs=2),
 }
-
-
-@dataclass
-class MicroInputs:
-    images: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    identities: None = None
 
 
 def gradients(ranks: Ranks, step_name: str, mode: str, parity: Path) -> tuple[float, float, float]:
