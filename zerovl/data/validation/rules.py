@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from zerovl.data.validation.several_rows import told
 from zerovl.data.validation.statistics import EXAMPLES, Example, RuleFindings, Scan, example
 from zerovl.data.validation.tables import look_up
 from zerovl.params import ValidateParams
-from zerovl.workspace import Workspace
+from zerovl.workspace import MANIFEST_FILE, Workspace
 
 BROKEN_LIST = Workspace().validation_report / BROKEN_CSV  # as seen from the project
+_Named = Mapping[int, tuple[str, str]]  # key and origin of rows by their place, as `look_up` gives them
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def judge(
 
 def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterator[Rule]:
     wrong = [
-        example(f"{source}/{split}", "manifest.json", text) for source, split, text in _disagreements(manifest, scan)
+        example(f"{source}/{split}", MANIFEST_FILE, text) for source, split, text in _disagreements(manifest, scan)
     ]
     yield Rule(
         "manifest_counts",
@@ -144,26 +145,31 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         for pair in part.examples
     ]
     named = look_up(manifest, {each for pair in pairs for each in pair} | {e for each in near for e in each[:2]})
+    yield _unique("keys_unique", found.keys, "keys", named)
+    yield _unique("image_ids_unique", found.image_ids, "image ids within a source", named)
+    yield _unique("caption_ids_unique", found.caption_ids, "caption ids within a source", named)
+    yield from _copies(scan, found, settings, named)
+    yield from _leaks(scan, found, settings, named, near)
 
-    def examples(part: Repeats | Leaks, text: str) -> list[Example]:
-        return [
-            example(*named[one], f"{text} {' of '.join(filter(None, named[other]))}") for one, other in part.examples
-        ]
 
-    def unique(name: str, repeats: Repeats, text: str) -> Rule:
-        return Rule(
-            name,
-            "hard",
-            repeats.count,
-            f"{repeats.count} {text} repeated",
-            "give every sample ids of its own in the raw data, then run `dvc repro`",
-            maximum=0,
-            examples=examples(repeats, "same as"),
-        )
+def _alike(part: Repeats | Leaks, text: str, named: _Named) -> list[Example]:
+    """Examples of rows that are like another one, each with that one's name behind `text`."""
+    return [example(*named[one], f"{text} {' of '.join(filter(None, named[other]))}") for one, other in part.examples]
 
-    yield unique("keys_unique", found.keys, "keys")
-    yield unique("image_ids_unique", found.image_ids, "image ids within a source")
-    yield unique("caption_ids_unique", found.caption_ids, "caption ids within a source")
+
+def _unique(name: str, repeats: Repeats, text: str, named: _Named) -> Rule:
+    return Rule(
+        name,
+        "hard",
+        repeats.count,
+        f"{repeats.count} {text} repeated",
+        "give every sample ids of its own in the raw data, then run `dvc repro`",
+        maximum=0,
+        examples=_alike(repeats, "same as", named),
+    )
+
+
+def _copies(scan: Scan, found: Repetition, settings: ValidateParams, named: _Named) -> Iterator[Rule]:
     rows = sum(statistics.pairs for statistics in scan.splits.values())
     copies = "the copies"
     if found.several:  # their captions are needed; the rule below says how rows become one picture
@@ -175,7 +181,7 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         f"{found.pictures.count} of {rows} pictures have the bytes of another one",
         f"leave {copies} out by prepare.filters.duplicates, or raise validate.max_duplicate_fraction",
         maximum=settings.max_duplicate_fraction,
-        examples=examples(found.pictures, "same bytes as"),
+        examples=_alike(found.pictures, "same bytes as", named),
     )
     yield Rule(
         "one_row_a_picture",
@@ -187,8 +193,13 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "data.sources, which makes one picture with several captions of rows whose pictures have equal bytes "
         "(data/README.md), then run `dvc repro`",
         maximum=0,
-        examples=[example(its.split, "manifest.json", str(its)) for its in found.several[:EXAMPLES]],
+        examples=[example(its.split, MANIFEST_FILE, str(its)) for its in found.several[:EXAMPLES]],
     )
+
+
+def _leaks(
+    scan: Scan, found: Repetition, settings: ValidateParams, named: _Named, near: Sequence[tuple[int, int, int]]
+) -> Iterator[Rule]:
     valid = sum(statistics.pairs for (_, split), statistics in scan.splits.items() if split == "valid")
     yield Rule(
         "leaked",
@@ -198,7 +209,7 @@ def _repetition(manifest: Manifest, scan: Scan, found: Repetition, settings: Val
         "set prepare.filters.leaks: exact in params.yaml, so that train loses them, and run `dvc repro`; or remove "
         "them from one of the two splits, or raise validate.max_leaked",
         maximum=settings.max_leaked,
-        examples=examples(found.leaks, "same bytes as train's"),
+        examples=_alike(found.leaks, "same bytes as train's", named),
     )
     yield Rule(
         "near_leaked_fraction",
