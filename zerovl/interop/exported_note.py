@@ -26,7 +26,7 @@ from zerovl.model.text_encoder import digest_of
 
 FILE = "zerovl_model.json"
 _STARTS = ("temperature", "learn_temperature", "logit_bias")
-_WRITTEN_EXPORT_AGAIN = ("_name_or_path", "architectures", "dtype", "transformers_version")  # of a text tower's config
+_WRITTEN_AGAIN = ("_name_or_path", "architectures", "dtype", "transformers_version")  # of a text tower's config
 _ROUNDING = 1e-6  # of a temperature that went through a logarithm, as a share of it
 
 
@@ -72,6 +72,6 @@ def _kept(architecture: Architecture) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name not in _STARTS}
     kept["image_tower"] = architecture.image_tower.rpartition(":")[2]  # without where it was fetched from
     kept["text_config"] = {
-        name: value for name, value in text if name not in _WRITTEN_EXPORT_AGAIN and not name.endswith("_token_id")
+        name: value for name, value in text if name not in _WRITTEN_AGAIN and not name.endswith("_token_id")
     }
     return kept

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zerovl.data.batches.sampling import count_steps
 from zerovl.data.survey import Survey
 from zerovl.planning.set_aside import set_aside, share_to_draw
 
@@ -167,7 +168,7 @@ def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
 def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     batch = _batch_size(data.pairs)
     epochs = _epochs(data.pairs, batch.value, towers)
-    steps = _steps(data.pairs, batch.value, epochs.value)
+    steps = count_steps(epochs.value, data.pairs, batch.value)
     yield batch
     why = "pairs in memory at once; nothing else depends on it but speed"
     yield Choice("train.micro_batch", min(batch.value, 64), why)
@@ -211,7 +212,7 @@ def _epochs(pairs: int, batch: int, towers: Towers | None) -> Choice:
     wanted = _STEPS_FROM_WEIGHTS if towers else _STEPS_FROM_SCRATCH
     needed = math.ceil(wanted * batch / pairs)
     epochs = min(_MOST_EPOCHS, max(_PAPERS_EPOCHS, needed))
-    steps = f"{_steps(pairs, batch, epochs):,} steps"
+    steps = f"{count_steps(epochs, pairs, batch):,} steps"
     if needed > _MOST_EPOCHS:
         why = f"{steps}, fewer than the {wanted:,} aimed at: {_MOST_EPOCHS} epochs at most; more pairs would help"
     elif needed < _PAPERS_EPOCHS:
@@ -219,10 +220,6 @@ def _epochs(pairs: int, batch: int, towers: Towers | None) -> Choice:
     else:
         why = f"{steps}, and {wanted:,} at least are aimed at"
     return Choice("train.epochs", float(epochs), why)
-
-
-def _steps(pairs: int, batch: int, epochs: float) -> int:
-    return max(1, round(epochs * pairs / batch))
 
 
 def _warmup(steps: int) -> Choice:

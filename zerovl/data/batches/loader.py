@@ -241,11 +241,7 @@ def train_batches(
     Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a shard is
     damaged, with shard, offset and key.
     """
-    if sampler.batch_size % (world_size * micro_batch):
-        raise ZeroVLError(
-            f"train.batch_size {sampler.batch_size} is not a multiple of ranks x train.micro_batch = "
-            f"{world_size} x {micro_batch}; change one of them"
-        )
+    check_divides(sampler.batch_size, world_size, micro_batch)
     reader = SplitReader(manifest, shards, "train")
     images = StoredPictures(stored_images) if stored_images else images
     captions = StoredCaptions(stored_captions) if stored_captions else Captions(tokenize, augment.mask_probability)
@@ -256,3 +252,12 @@ def train_batches(
         reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step, ahead
     )
     return TrainBatches(dataset, workers, arrange, size_key)
+
+
+def check_divides(batch_size: int, world_size: int, micro_batch: int) -> None:
+    """Raise `ZeroVLError` where a global batch is not whole micro-batches on each rank."""
+    if batch_size % (world_size * micro_batch):
+        raise ZeroVLError(
+            f"train.batch_size {batch_size} is not a multiple of ranks x train.micro_batch = "
+            f"{world_size} x {micro_batch}; change one of them"
+        )

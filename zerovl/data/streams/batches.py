@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
 from zerovl.data.batches.identities import Identify, no_identities
-from zerovl.data.batches.loader import MICRO_BATCH, MicroBatch, MicroBatchesOfSteps, TrainBatches
+from zerovl.data.batches.loader import MICRO_BATCH, MicroBatch, MicroBatchesOfSteps, TrainBatches, check_divides
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.batches.sides import Captions, CaptionTokenizer, DrawnPair, TextSide, Transform
 from zerovl.data.shards import Sample
@@ -182,11 +182,7 @@ def streamed_batches(
     Raises `ZeroVLError` where the batch does not divide, and later, in `next`, where a source has no usable pair or
     cannot be read.
     """
-    if schedule.batch_size % (world_size * micro_batch):
-        raise ZeroVLError(
-            f"train.batch_size {schedule.batch_size} is not a multiple of ranks x train.micro_batch = "
-            f"{world_size} x {micro_batch}; change one of them"
-        )
+    check_divides(schedule.batch_size, world_size, micro_batch)
     dataset = StreamedMicroBatches(
         {source.name: source for source in sources},
         schedule,
