@@ -31,7 +31,7 @@ _CHART_STYLE = (
 
 def validation(workspace: Workspace) -> Iterator[Page]:
     """Give a table of rules, the broken ones first, and those with nothing to check last."""
-    verdict = read_json(workspace.validation_report / "verdict.json")
+    verdict = read_json(workspace.validation_verdict)
     rules = sorted(verdict["rules"], key=lambda rule: (rule["passed"], rule["value"] is None, rule["level"] != "hard"))
     table = [
         {
@@ -71,7 +71,7 @@ def curves(rows: list[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
 
 def gallery(workspace: Workspace) -> Iterator[Page]:
     """Give the picture of queries and what the model found."""
-    path = workspace.evaluation_report / "gallery.png"
+    path = workspace.evaluation_gallery
     if path.is_file():
         picture = _picture(path.read_bytes(), "png", "Queries, and what the model finds among pictures it never saw")
         yield Page("gallery", "What the model finds among pictures it never saw", picture)
@@ -92,7 +92,7 @@ def _picture(data: bytes, kind: str, title: str) -> str:
 
 def summary(workspace: Workspace, run: str, before: Version | None) -> Page:
     """Return scores beside `before` (that was in production), the gate's verdict, and how to load the model."""
-    metrics = read_json(workspace.evaluation_report / "metrics.json")
+    metrics = read_json(workspace.evaluation_metrics)
     release = read_release(workspace.release)
     return Page("summary", f"What run {run} came to", render_summary(metrics, release, before))
 
@@ -146,10 +146,12 @@ def links(folder: Path) -> Iterator[Page]:
     base = os.environ.get(REPORTS_VARIABLE)
     if not base:
         return
-    for key, page, text in (
-        ("evaluation-report", "evaluation/report.html", "Evaluation: scores, curves, gallery"),
-        ("validation-report", "validation/index.html", "Validation: rules, statistics, examples"),
+    here = Workspace()
+    for key, path, text in (
+        ("evaluation-report", here.evaluation_page, "Evaluation: scores, curves, gallery"),
+        ("validation-report", here.validation_page, "Validation: rules, statistics, examples"),
     ):
+        page = path.relative_to(here.release.parent).as_posix()  # `folder` is a copy of `reports/`
         if (folder / page).is_file():
             yield Page(key, f"A page of its own, in {folder}", f"[{text}]({base.rstrip('/')}/{folder.name}/{page})")
 

@@ -111,7 +111,7 @@ def start_from_nothing(checkout: Checkout, version: Version) -> None:
 
 def compare(registry: Registry, version: Version, workspace: Workspace, tolerance: float) -> Comparison:
     """Compare weights and metrics of the release with those in the workspace."""
-    manifest = read_json(workspace.manifest / "manifest.json")
+    manifest = read_json(workspace.manifest_file)
     of, released_block = headline_block(version.metrics)
     metrics = read_json(workspace.evaluation_metrics)
     made_again = metrics[OVERALL] if of == POOL else metrics[MEAN]  # like with like

@@ -20,6 +20,7 @@ from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.registry import transfer
 from zerovl.release import moved_away
+from zerovl.workspace import Workspace
 
 
 @flow(name="retrain")
@@ -108,7 +109,7 @@ def compare_with_releases(checkout: Checkout, settings: Params) -> str | None:
         get_run_logger().info("nothing is new, but %s: going on", left)
         return None
     if changes.unwatched_sources(checkout.path, settings):
-        digest = read_json(checkout.path / "data" / "manifest" / "manifest.json")["digest"]
+        digest = read_json(Workspace(checkout.path).manifest_file)["digest"]
         if digest != known.provenance.get("data_manifest"):
             return None
     same = f"data, code and parameters are those of {known.reference}, registered {known.created[:16]} UTC"

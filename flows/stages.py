@@ -62,7 +62,7 @@ def validate(checkout: Checkout) -> None:
         try:
             run_dvc(checkout, ["repro", "-s", "validate"], reporter)
         finally:
-            if (Workspace(checkout.path).validation_report / "verdict.json").is_file():
+            if Workspace(checkout.path).validation_verdict.is_file():
                 show(artifacts.validation(Workspace(checkout.path)))
 
 
@@ -151,7 +151,7 @@ def push_branch(checkout: Checkout, remote: str) -> None:
 
 def write_code_digests(checkout: Checkout, listener: process.Listener) -> None:
     """Run the stage `code`, whose files every other stage needs, for a stage that is then run alone."""
-    if (checkout.path / "reports" / "code").is_dir() or not _has_stage(checkout, "code"):
+    if Workspace(checkout.path).code_report.is_dir() or not _has_stage(checkout, "code"):
         return
     run_dvc(checkout, ["repro", "-s", "code"], listener)
 

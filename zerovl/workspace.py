@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANIFEST_FILE = "manifest.json"
+# Of a run's folder in `runs/`: what it trains on, of which it has its name, and one JSON object a step.
+RUN_DESCRIPTION, RUN_LOG = "fingerprint.json", "metrics.jsonl"
 DVC_ROOT_VARIABLE = (
     "DVC_ROOT"  # set by DVC for each command of a stage: its project, https://dvc.org/doc/user-guide/env
 )
@@ -110,7 +112,7 @@ class Workspace:
     @property
     def training_log(self) -> Path:
         """One JSON object a step."""
-        return self.training_report / "metrics.jsonl"
+        return self.training_report / RUN_LOG
 
     @property
     def training_streams(self) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zerovl.comparison.opening import FINGERPRINT, open_subject
+from zerovl.comparison.opening import open_subject
 from zerovl.comparison.parameters import differing
 from zerovl.comparison.subject import Subject
 from zerovl.files import write_json
 from zerovl.params import Params, as_dict
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, Workspace
 
 POOLING = "model.text_tower.pooling"
 
@@ -20,7 +20,7 @@ def run(root: Path, name: str, **pooling: str) -> Subject:
     model["text_tower"] = {key: value for key, value in model["text_tower"].items() if key != "pooling"} | pooling
     folder = root / "runs" / name
     folder.mkdir(parents=True)
-    write_json(folder / FINGERPRINT, {"model": model, "train": as_dict(Params().train)})
+    write_json(folder / RUN_DESCRIPTION, {"model": model, "train": as_dict(Params().train)})
     return open_subject(str(folder), root / f"aside-{name}", Workspace(root))
 
 

@@ -10,9 +10,8 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.tiny_project import make_project, run_folder, set_params, start_command, train, wait_for_step
 from zerovl.engine.checkpoint_folder import checkpoint_path, saved_steps
-from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json_lines
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_LOG, Workspace
 
 pytestmark = pytest.mark.gpu
 
@@ -46,7 +45,7 @@ def test_a_killed_run_goes_on_with_the_same_loss(project: Workspace) -> None:
     first.communicate(timeout=60)
     assert first.returncode == -signal.SIGKILL
     folder = run_folder(project)
-    before = read_json_lines(folder / FILE)
+    before = read_json_lines(folder / RUN_LOG)
     checkpoints = folder / "checkpoints"
     for step in saved_steps(checkpoints):  # steps that both make are wanted
         if step > len(before) - 2:
@@ -55,7 +54,7 @@ def test_a_killed_run_goes_on_with_the_same_loss(project: Workspace) -> None:
 
     said = train(project, start_command)
     assert f"resumes after step {resumed}:" in said
-    after = read_json_lines(folder / FILE)
+    after = read_json_lines(folder / RUN_LOG)
     assert [row["step"] for row in after] == list(range(STEPS))
     both = range(resumed, len(before))
     assert len(both) >= 2

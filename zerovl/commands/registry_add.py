@@ -28,7 +28,7 @@ from zerovl.release.holder import Holders
 from zerovl.release.named_drops import Measured
 from zerovl.release.provenance import Source, report
 from zerovl.release.publish import assemble, publish_and_judge
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, Workspace
 
 NAMES = "a run's folder (runs/FINGERPRINT), an experiment of DVC (`dvc exp list`), or a revision of git"
 
@@ -94,17 +94,17 @@ def add(reference: str, store: str | None, here: Workspace, as_json: bool) -> No
 
 def _find(reference: str, here: Workspace, aside: Path) -> _Found:
     run = Path(reference)
-    if not (run / run_params.FILE).is_file():
+    if not (run / RUN_DESCRIPTION).is_file():
         try:
             return _of_revision(reference, here, aside)
         except revision.NoRevisionError:
-            why = f" (it has no {run_params.FILE}, so it is not a run)" if run.is_dir() else ""
+            why = f" (it has no {RUN_DESCRIPTION}, so it is not a run)" if run.is_dir() else ""
             raise ZeroVLError(f"{reference!r}: nothing to register by this name{why}; give {NAMES}") from None
     fingerprint = run.absolute().name
     changed = ""
     if report(here.training_run).get("fingerprint") == fingerprint:
         params = params_file.load(here.root / "params.yaml")
-        changed = next(run_params.changed(report(run / run_params.FILE), as_dict(params)), "")
+        changed = next(run_params.changed(report(run / RUN_DESCRIPTION), as_dict(params)), "")
         if not changed:
             return _Found(params, here, Source.of_checkout(here.root, as_dict(params)), Holders.of(params, here))
     if name := revision.experiment_of_run(fingerprint, here.root):

@@ -7,13 +7,11 @@ from typing import Any
 
 from zerovl.params.later import LATER
 
-FILE = "fingerprint.json"  # of a run's folder
-
 
 def changed(run: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where parameters differ from what a run's `FILE` says of its own, as "train.lr was 0.001, is 0.01".
+    """Yield where parameters differ from what a run's description says of its own, as "train.lr was 0.001, is 0.01".
 
-    What shapes no weights stands in no such file, and is not compared.
+    What shapes no weights stands in none, and is not compared.
     """
     streamed = bool(run.get("streams"))
     for section in ("model", "train", *(["prepare"] if streamed else [])):

@@ -22,7 +22,7 @@ from zerovl.tracking.base import State
 from zerovl.tracking.facts import Facts, read_facts
 from zerovl.tracking.following import bring_up_to_date
 from zerovl.tracking.trackers import asked_for
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, Workspace
 
 _PATIENCE_SECONDS = 3600.0  # for whoever asked for nothing else
 _OF_TRAINING = "loss"  # among the evaluation's scores; its curve is there
@@ -97,7 +97,7 @@ def _known(params: Params, workspace: Workspace, run: Path) -> Facts:
     """
     if before := read_facts(run):
         return before
-    own = read_json(run / run_params.FILE)
+    own = read_json(run / RUN_DESCRIPTION)
     if differs := next(run_params.changed(own, as_dict(params)), ""):
         raise ZeroVLError(
             f"{run}: params.yaml is not the run's any more ({differs}), and a run that was not tracked is told with "

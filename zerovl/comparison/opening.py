@@ -29,10 +29,9 @@ from zerovl.registry import fetch, release_files, transfer
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 from zerovl.release.provenance import classification_sets, report
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, RUN_LOG, Workspace
 from zerovl.yaml_file import read_yaml
 
-FINGERPRINT, LOG = "fingerprint.json", "metrics.jsonl"  # of a run's folder
 _RELEASE = re.compile(r"(?:.*/)?[A-Za-z0-9_-]+@[A-Za-z0-9_-]+")
 _OF_A_RUN = ("model", "train")  # sections that a run's fingerprint has
 
@@ -55,7 +54,7 @@ def open_subject(reference: str, aside: Path, here: Workspace) -> Subject:
 
 
 def _of_folder(label: str, folder: Path) -> Subject:
-    if (folder / FINGERPRINT).is_file():
+    if (folder / RUN_DESCRIPTION).is_file():
         return _of_run(label, folder)
     foreign_folders.refuse(folder, label)
     if release_files.is_bundle(folder):
@@ -64,9 +63,9 @@ def _of_folder(label: str, folder: Path) -> Subject:
     if checkout.evaluation_metrics.is_file():
         return _of_checkout(label, "the reports of a checkout, as they are now", checkout)
     raise ZeroVLError(
-        f"{label}: neither a model ({release_files.CONFIG} and {release_files.WEIGHTS}), nor a run ({FINGERPRINT}), "
-        f"nor a checkout with {checkout.evaluation_metrics.relative_to(folder)}; name one of these, a release "
-        "(NAME@NUMBER), a git revision or an experiment"
+        f"{label}: neither a model ({release_files.CONFIG} and {release_files.WEIGHTS}), nor a run "
+        f"({RUN_DESCRIPTION}), nor a checkout with {checkout.evaluation_metrics.relative_to(folder)}; "
+        "name one of these, a release (NAME@NUMBER), a git revision or an experiment"
     )
 
 
@@ -87,7 +86,7 @@ def _of_checkout(label: str, origin: str, checkout: Workspace) -> Subject:
     fingerprint = report(checkout.training_run).get("fingerprint")
     params = read_yaml(checkout.root / "params.yaml") if (checkout.root / "params.yaml").is_file() else {}
     # params.yaml may have been edited since; the run says what the model was trained with, and what "auto" came to.
-    run = report(checkout.runs / str(fingerprint) / FINGERPRINT)
+    run = report(checkout.runs / str(fingerprint) / RUN_DESCRIPTION)
     said = by_key(params, label)
     said |= _of_description(run, label)
     sets = classification_sets(checkout.evaluation_details)
@@ -104,9 +103,9 @@ def _of_description(described: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 def _of_run(label: str, folder: Path) -> Subject:
     """Scores are there where the run's model is the one that its checkout evaluated last."""
-    described = read_json(folder / FINGERPRINT)
+    described = read_json(folder / RUN_DESCRIPTION)
     params = _of_description(described, label)
-    curves = read_curves(folder / LOG)
+    curves = read_curves(folder / RUN_LOG)
     checkout = Workspace(folder.absolute().parent.parent)
     metrics, weights = report(checkout.evaluation_metrics), checkout.model / release_files.WEIGHTS
     last = report(checkout.training_run).get("fingerprint") == folder.absolute().name
@@ -183,4 +182,4 @@ def _curves_here(fingerprint: str | None, here: Workspace) -> Curves:
         return Curves([], [])
     if report(here.training_run).get("fingerprint") == fingerprint:
         return read_curves(here.training_log)
-    return read_curves(here.runs / fingerprint / LOG)
+    return read_curves(here.runs / fingerprint / RUN_LOG)

@@ -16,8 +16,7 @@ from typing import Any
 
 from zerovl.files import atomic_write, read_json_lines
 from zerovl.log import logger
-
-FILE = "metrics.jsonl"
+from zerovl.workspace import RUN_LOG
 
 
 class MetricsLog:
@@ -25,8 +24,8 @@ class MetricsLog:
 
     def __init__(self, folder: Path, start_step: int, before: Path | None = None) -> None:
         """`before` is the folder of the run that this one goes on from: its rows are the first where there are none."""
-        self.path = folder / FILE
-        known = read_json_lines(self.path) or (read_json_lines(before / FILE) if before else [])
+        self.path = folder / RUN_LOG
+        known = read_json_lines(self.path) or (read_json_lines(before / RUN_LOG) if before else [])
         rows = [row for row in known if row["step"] < start_step]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)

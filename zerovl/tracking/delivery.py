@@ -18,8 +18,8 @@ from typing import Any
 from zerovl.files import read_json, sha256_json, write_json
 from zerovl.tracking.base import Point, State, TrackedRun, Tracker
 from zerovl.tracking.facts import FOLDER, Facts, read_facts
+from zerovl.workspace import RUN_LOG
 
-LOG = "metrics.jsonl"  # of `zerovl.engine.metrics_log`
 _AT_ONCE = 200  # steps told before they are noted
 _NO_CURVES = ("step", "source")
 
@@ -44,7 +44,7 @@ class Delivery:
         """`folder` is the run's."""
         self.folder, self._tracker = folder, tracker
         self._note = folder / FOLDER / f"{name}.json"
-        self._log = LogReader(folder / LOG)
+        self._log = LogReader(folder / RUN_LOG)
         self._waiting: list[Point] = []  # read, and not told yet
         self._is_open = False
         told = Told(**read_json(self._note)) if self._note.is_file() else Told(tracker.place())

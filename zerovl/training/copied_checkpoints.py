@@ -25,15 +25,15 @@ from typing import Any
 
 from zerovl import s3
 from zerovl.engine.checkpoint_folder import checkpoint_path
-from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.errors import ZeroVLError
 from zerovl.files import atomic_write, disk_is_full, sha256_file, sync_folder
 from zerovl.s3_files import Told, get_file, put_bytes, put_file
 from zerovl.sizing.decisions import KEPT_GRAPHS_FILE, MICRO_BATCH_FILE
+from zerovl.workspace import RUN_LOG
 
 MANIFEST_FILE = "manifest.json"
 _STATE = "state.json"
-RUN_FILES = (METRICS_FILE, MICRO_BATCH_FILE, KEPT_GRAPHS_FILE)  # of the run's folder: what going on needs or shows
+RUN_FILES = (RUN_LOG, MICRO_BATCH_FILE, KEPT_GRAPHS_FILE)  # of the run's folder: what going on needs or shows
 _COPY = re.compile(r"step-(\d{8,})-[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BLOCK = 1 << 20

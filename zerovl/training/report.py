@@ -7,27 +7,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from zerovl.engine.metrics_log import FILE
 from zerovl.files import read_json, read_json_lines, write_json
 from zerovl.training import valid_sets
 from zerovl.training.learning import tail
 from zerovl.training.periodic_evaluation import COLUMN, IN_FOLDS, IN_POOL, SCORES
+from zerovl.workspace import RUN_LOG, Workspace
 
 PLOTTED = (
     "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, IN_FOLDS, "gradient_norm",
     "loss_scale",
 )  # fmt: skip
-_METRICS = "metrics.json"
+_METRICS = Workspace().training_metrics.name
 MAX_POINTS = 400  # a curve in DVC's plots
 
 
 def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_save_seconds: float = 0.0) -> None:
     """Write the report, in place of the one before; `last_save_seconds` is what the last checkpoint cost."""
-    rows = read_json_lines(run_folder / FILE)
+    rows = read_json_lines(run_folder / RUN_LOG)
     shutil.rmtree(report, ignore_errors=True)
     report.mkdir(parents=True)
     _plots(rows, report)
-    shutil.copyfile(run_folder / FILE, report / FILE)
+    shutil.copyfile(run_folder / RUN_LOG, report / RUN_LOG)
     scores = [row for row in rows if COLUMN in row]
     values: dict[str, Any] = dict(summary)
     if rows:  # a power cut can lose the log of a run whose checkpoint is whole

@@ -18,7 +18,6 @@ from zerovl.engine.determinism import set_determinism
 from zerovl.engine.forward import FeatureDropout
 from zerovl.engine.frozen_features import Side
 from zerovl.engine.gradients import gradient_sum
-from zerovl.engine.metrics_log import FILE as METRICS_FILE
 from zerovl.engine.metrics_log import MetricsLog
 from zerovl.engine.optimiser import make_schedule
 from zerovl.engine.precision import Precision
@@ -48,9 +47,9 @@ from zerovl.training.report import add_to_report, write_report
 from zerovl.training.run_lock import locked
 from zerovl.training.run_spec import Run, make_spec
 from zerovl.training.run_state import make_state, resume
-from zerovl.training.start import DESCRIPTION_FILE, TOKENIZER_FOLDER
+from zerovl.training.start import TOKENIZER_FOLDER
 from zerovl.training.start_block import resume_sentence, start_block
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, RUN_LOG, Workspace
 
 
 def train(params: Params, workspace: Workspace, ranks: Ranks, stop: StopRequest) -> int:
@@ -150,7 +149,7 @@ def _train(
 
 def _describe(run: Run) -> None:
     """What others need to go on from this run's checkpoints, written before the first one."""
-    write_json(run.folder / DESCRIPTION_FILE, run.spec.description)
+    write_json(run.folder / RUN_DESCRIPTION, run.spec.description)
     if not (run.folder / TOKENIZER_FOLDER).is_dir():
         run.spec.tokenizer.copy(run.folder / TOKENIZER_FOLDER)
 
@@ -218,7 +217,7 @@ def _report(run: Run, memory_before: int, last_save_seconds: float, copies: dict
         **copies,
     }
     write_report(run.folder, workspace.training_report, summary, last_save_seconds)
-    rows = read_json_lines(run.folder / METRICS_FILE)
+    rows = read_json_lines(run.folder / RUN_LOG)
     unlearned = learning.found(run.params.train, rows)
     own = [row for row in rows if not spec.parent or row["step"] >= spec.parent.step]
     _warn([*unlearned, *data_wait.found(run.params, own)])

@@ -22,9 +22,8 @@ from zerovl.model import bundle
 from zerovl.model.architecture import CONFIG, load_architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
-from zerovl.workspace import Workspace
+from zerovl.workspace import RUN_DESCRIPTION, Workspace
 
-DESCRIPTION_FILE = "fingerprint.json"
 TOKENIZER_FOLDER = "tokenizer"
 _BIAS = "logit_bias"
 _WEIGHTS = "model."  # what the names of weights begin with in a checkpoint
@@ -98,7 +97,7 @@ class Checkpoint:
     @property
     def description(self) -> dict[str, Any]:
         """What the run's fingerprint covers."""
-        found: dict[str, Any] = read_json(self.run / DESCRIPTION_FILE)
+        found: dict[str, Any] = read_json(self.run / RUN_DESCRIPTION)
         return found
 
     @property
@@ -178,7 +177,7 @@ def find_parent(params: Params, workspace: Workspace) -> Checkpoint | None:
 def find_checkpoint(reference: str, workspace: Workspace, key: str) -> Checkpoint:
     """Return the checkpoint RUN@STEP, there or not any more; raises `ZeroVLError` that lists what runs there are."""
     name, _, text = reference.partition("@")
-    known = sorted(path for path in workspace.runs.glob("*") if (path / DESCRIPTION_FILE).is_file())
+    known = sorted(path for path in workspace.runs.glob("*") if (path / RUN_DESCRIPTION).is_file())
     fitting = [path for path in known if name and path.name.startswith(name)]
     if len(fitting) != 1:
         listed = ", ".join(path.name for path in fitting or known) or "none"
