@@ -92,7 +92,10 @@ def came_later(key: str) -> bool:
 
 
 def parse(values: dict[str, Any], origin: str) -> Params:
-    """Return the checked parameters of a whole mapping of sections; `origin` names it in messages."""
+    """Return the checked parameters of a whole mapping of sections; `origin` names it in messages.
+
+    Raises `ZeroVLError` with all mistakes at once, each with key, value and fix.
+    """
     values = move_to_machine(values, origin)
     problems = [f"{key}: missing; add it (the demo has {default!r})" for key, default in _missing(Params, values)]
     try:
@@ -146,7 +149,10 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
-    """Return the demo's values with a recipe and then `key.path=value` overrides laid over them."""
+    """Return the demo's values with a recipe and then `key.path=value` overrides laid over them.
+
+    Raises `ZeroVLError` as `parse` does, and for an override of another form; `origin` names the recipe.
+    """
     values = merge(as_dict(Params()), _changes(_with_older_meaning_where_whole(recipe), origin))
     for override in overrides:
         key, separator, text = override.partition("=")

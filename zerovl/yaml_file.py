@@ -23,7 +23,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def yaml_mapping(text: str, origin: str) -> dict[str, Any]:
-    """As `read_yaml`, of a text that `origin` names in messages."""
+    """Return the mapping of a text, which `origin` names in messages; raises `ZeroVLError` as `read_yaml` does."""
     try:
         values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -34,7 +34,10 @@ def yaml_mapping(text: str, origin: str) -> dict[str, Any]:
 
 
 def yaml_value(text: str) -> Any:
-    """A value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number."""
+    """Return a value as typed by a user; unlike bare YAML 1.1, `1e-4` is a number.
+
+    Raises `ZeroVLError` for what is not YAML.
+    """
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:

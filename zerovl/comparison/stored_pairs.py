@@ -73,7 +73,7 @@ class ShardPairs:
         return image_id in self._of(source)
 
     def pair(self, source: str, image_id: int) -> StoredPair:
-        """Read the pair from its shard."""
+        """Read the pair from its shard; raises `ZeroVLError` where that has another one there."""
         found = read_row(self._manifest, self._shards, source, "valid", self._of(source)[image_id])
         if found.image_id != image_id:
             raise ZeroVLError(

@@ -54,6 +54,9 @@ def train(captions: Callable[[], Iterable[str]], vocab_size: int) -> Tokenizer:
     The library's own training numbers the `##` letters by the order of a hash map, which differs
     from run to run, and with them how ties between merges fall. So the letters are counted here
     first and handed over in a fixed order.
+
+    Raises:
+        ZeroVLError: the letters alone need more tokens.
     """
     letters = _letters(captions(), vocab_size)
     inner = [f"##{letter}" for letter in letters if _inside_words(letter)]

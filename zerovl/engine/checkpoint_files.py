@@ -67,7 +67,10 @@ class Staging:
         self._buffers: dict[str, Tensor] = {}
 
     def plan(self, tensors: Mapping[str, Tensor]) -> None:
-        """Share the tensors out; a collective at the first call, and again when names or shapes have changed."""
+        """Share the tensors out; a collective at the first call, and again when names or shapes have changed.
+
+        Raises `ValueError` where a rank would have two parts of one tensor, which its file cannot name.
+        """
         self._planner.set_up_planner(dict(tensors), is_coordinator=self._ranks.is_first)
         wanted = [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
         if wanted == self._planned:

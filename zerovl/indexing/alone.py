@@ -13,7 +13,11 @@ from zerovl.files import try_lock
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, made where it is not there, so that no other process updates it."""
+    """Hold a folder, made where it is not there, so that no other process updates it.
+
+    Raises:
+        ZeroVLError: another process holds it, or it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)

@@ -75,7 +75,10 @@ def settings_of(given: dict[str, Any], defaults: dict[str, Any], origin: str) ->
 
 
 def reader(stored: dict[str, Tensor], prefix: str, origin: str) -> Callable[[str], Tensor]:
-    """Return a function that gives the weights of one side by open_clip's names, and names one that is missing."""
+    """Return a function that gives the weights of one side, in float32, by open_clip's names.
+
+    It raises `ZeroVLError` for one that is missing; `origin` names the folder.
+    """
 
     def read(name: str) -> Tensor:
         if prefix + name not in stored:

@@ -48,7 +48,10 @@ def import_checkpoint(file: Path, image_tower: str, text_tower: str, out: Path) 
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Read the `state_dict` of a checkpoint, by torch's restricted unpickler: tensors and plain values only."""
+    """Read the `state_dict` of a checkpoint, by torch's restricted unpickler: tensors and plain values only.
+
+    Raises `ZeroVLError` where there is none in it.
+    """
     checkpoint = read_pickle(file)
     if not isinstance(checkpoint.get("state_dict"), dict):
         raise ZeroVLError(f"{file}: no 'state_dict' in it; expected a checkpoint of the original ZeroVL code")
@@ -72,7 +75,10 @@ def rename(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
 
 
 def build(weights: dict[str, Tensor], image_tower: str, text_tower: str, image_size: int = IMAGE_SIZE) -> DualEncoder:
-    """Build the dual encoder that such weights (already renamed) were trained in, with no values in its own."""
+    """Build the dual encoder that such weights (already renamed) were trained in, with no values in its own.
+
+    Raises `ZeroVLError` for weights without projections and a folder without a config of the text tower.
+    """
     if (projection := weights.get("image_projection.weight")) is None:
         raise ZeroVLError("checkpoint: missing image_projection.linear.weight; is it of the original ZeroVL code?")
     try:

@@ -109,7 +109,10 @@ def _in_bytes(tensor: Tensor) -> memoryview:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is the first GPU or what ZEROVL_DEVICE says, else the CPU."""
+    """Return a device by name; "auto" is the first GPU or what ZEROVL_DEVICE says, else the CPU.
+
+    Raises `ZeroVLError` for a name that torch does not know.
+    """
     if name == "auto":
         return own_device()
     try:

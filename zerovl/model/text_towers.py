@@ -75,7 +75,10 @@ def create_text_tower(config: PreTrainedConfig) -> nn.Module:
 
 
 def pretrained_text_tower(name: str) -> nn.Module:
-    """Return a text tower with the published weights in a folder, or in the local cache of Hugging Face."""
+    """Return a text tower with the published weights in a folder, or in the local cache of Hugging Face.
+
+    Raises `ZeroVLError` where they are not there, or not whole.
+    """
     config = named_text_config(name)
     factory = _CLASSES.get(config.model_type, AutoModel)
     try:
@@ -157,7 +160,11 @@ def named_text_config(name: str) -> PreTrainedConfig:
 
 
 def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfig:
-    """Return the text tower's config; one from scratch takes the tokenizer's vocabulary."""
+    """Return the text tower's config; one from scratch takes the tokenizer's vocabulary.
+
+    Raises `ZeroVLError` for keys and values that transformers does not accept, and for a tokenizer of more tokens than
+    a named tower embeds.
+    """
     tower = params.text_tower
     if tower.name:
         config = named_text_config(tower.name)

@@ -247,7 +247,10 @@ def _speed(source: str, rate: float, target: Target, layout: BatchLayout, steps:
 
 
 def training_pairs(params: Params, workspace: Workspace, given: int | None) -> int | None:
-    """--pairs, else those that are streamed, else what an epoch of the manifest's visits, else None."""
+    """Return --pairs, else those that are streamed, else what an epoch of the manifest's visits, else None.
+
+    Raises `ZeroVLError` for a --pairs below 1.
+    """
     if given is not None:
         if given < 1:
             raise ZeroVLError(f"--pairs {given}: give 1 or more")

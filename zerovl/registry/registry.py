@@ -155,7 +155,7 @@ class Registry:
     def holder_before(self, name: str, alias: str) -> tuple[Version, int]:
         """Return the version that a rollback gives the alias back to, and the number of the current move.
 
-        Rolling back again goes further back.
+        Rolling back again goes further back. Raises `ZeroVLError` where the alias has never moved, or had one holder.
         """
         history = self.history(name, alias)
         if not history:
@@ -201,7 +201,7 @@ class Registry:
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Return model name and label, a version number or an alias, of `NAME@LABEL`."""
+    """Return model name and label, a version number or an alias, of `NAME@LABEL`; raises `ZeroVLError` for others."""
     name, separator, label = reference.rpartition("@")
     if not separator or not label:
         raise ZeroVLError(f"{reference!r}: expected NAME@ALIAS or NAME@VERSION, as in zerovl@production or zerovl@3")

@@ -45,7 +45,12 @@ def verify(store: Store, version: Version) -> None:
 
 
 def pull(store: Store, version: Version, folder: Path) -> None:
-    """Fetch a version into a folder that is empty or not there yet; every digest is checked."""
+    """Fetch a version into a folder that is empty or not there yet; every digest is checked.
+
+    Raises:
+        DamagedError: what the store has of it is not what was published.
+        ZeroVLError: the folder is not empty, or cannot be written.
+    """
     folder = folder.absolute()
     with writing(version, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +113,7 @@ def aside_folder(folder: Path, version: Version, alone: bool) -> Path:
 
 @contextmanager
 def writing(version: Version, folder: Path) -> Iterator[None]:
-    """Say which folder could not be written, and the fix."""
+    """Turn an `OSError` of the block into a `ZeroVLError` that names the folder and the fix."""
     try:
         yield
     except OSError as error:

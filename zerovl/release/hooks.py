@@ -75,7 +75,10 @@ class Webhook:
         return f"{scheme}://{host}" if separator else "an address without http:// or https://"
 
     def tell(self, delivery: str, body: bytes) -> None:
-        """Post the body with its signature; any answer but 2xx is a failure, a redirection too."""
+        """Post the body with its signature; any answer but 2xx is a failure, a redirection too.
+
+        Raises `HookError` for a failure, and where there is no secret to sign with.
+        """
         secret = os.environ.get(SECRET_VARIABLE, "")
         if not secret:
             raise HookError(f"{SECRET_VARIABLE} is not set, so the body cannot be signed")
@@ -123,6 +126,7 @@ class Command:
         """Run the command to its end; any status but 0 is a failure.
 
         What it leaves in the background goes on after it. One that does not end is killed with all that it started.
+        Raises `HookError` for a failure.
         """
         # Files, not pipes: those would be read until the last process in the background had closed them.
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
@@ -232,7 +236,10 @@ def of_folder(params: Path = Path("params.yaml")) -> Hooks:
 
 
 def outcomes(registry: Registry, name: str, alias: str) -> dict[int, list[Outcome]]:
-    """Return what came of the hooks of each move of an alias that had any, by the move's number."""
+    """Return what came of the hooks of each move of an alias that had any, by the move's number.
+
+    Raises `ZeroVLError` for a record that is not one of this registry.
+    """
     found: dict[int, list[Outcome]] = {}
     for key in registry.store.keys(keys.hooks(name, alias)):
         try:

@@ -35,7 +35,7 @@ def tokenizer_folder(params: Params, workspace: Workspace, start: Start | None) 
 
 
 def data_tokenizer(params: Params, workspace: Workspace) -> Path:
-    """Return the tokenizer that `prepare` trained, else that of the text tower."""
+    """Return the tokenizer that `prepare` trained, else that of the text tower; raises `ZeroVLError` for neither."""
     source = read_json(workspace.tokenizer_source)
     if source["trained"]:
         return workspace.tokenizer

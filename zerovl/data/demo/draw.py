@@ -87,7 +87,10 @@ def draw(settings: DemoParams, out: Path) -> None:
 
 
 def combinations(settings: DemoParams) -> dict[tuple[str, str], list[Scene]]:
-    """Return (source, split) -> its scenes; what is in some source's valid split is in nobody's train split."""
+    """Return (source, split) -> its scenes; what is in some source's valid split is in nobody's train split.
+
+    Raises `ZeroVLError` for settings that leave too few of them.
+    """
     every = scenes.all_scenes()
     random.Random(f"{settings.seed}/combinations").shuffle(every)
     unseen = len(_SOURCES) * settings.valid_pairs

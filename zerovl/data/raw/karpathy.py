@@ -44,7 +44,10 @@ class Karpathy:
         return [split for split in SPLITS if split in chosen]
 
     def read(self, source: Source, split: str, max_caption_bytes: int, fetched: FetchedFiles) -> Reading:
-        """Give the pictures of one split in the file's order; what neither split wants is counted in the notes."""
+        """Give the pictures of one split in the file's order; what neither split wants is counted in the notes.
+
+        Raises `ZeroVLError` where there is no annotation, or it is not one.
+        """
         folder = Path(source.path)
         path = _annotation(folder)
         if path is None:

@@ -46,7 +46,7 @@ _FETCHED = ".fetched"  # folder of files fetched from S3, beside the shards
 
 
 def worker_count() -> int:
-    """Return the number of worker processes: ZEROVL_WORKERS, else one a core."""
+    """Return the number of worker processes: ZEROVL_WORKERS, else one a core; raises `ZeroVLError` for no number."""
     text = os.environ.get("ZEROVL_WORKERS", "")
     if not text:
         return os.cpu_count() or 1

@@ -134,7 +134,10 @@ def _part(each: SplitTable, source: Source, split: str, names: frozenset[str]) -
 
 
 def pictures_folder(source: Source, beside: Path) -> Path:
-    """Return the folder that names of pictures are relative to: `pictures` of the source, else the table's own."""
+    """Return the folder that names of pictures are relative to: `pictures` of the source, else the table's own.
+
+    Raises `ZeroVLError` where it is not there.
+    """
     folder = Path(source.path, source.pictures) if source.pictures else beside
     if not folder.is_dir():
         raise ZeroVLError(

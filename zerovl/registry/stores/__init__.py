@@ -16,7 +16,10 @@ from zerovl.s3 import parse
 
 
 def open_store(uri: str) -> Store:
-    """Open a folder or `s3://bucket/prefix`; endpoint and keys of S3 come from the environment."""
+    """Open a folder or `s3://bucket/prefix`; endpoint and keys of S3 come from the environment.
+
+    Raises `ZeroVLError` for an address that is neither.
+    """
     if not uri:
         raise ZeroVLError("the store is empty; name a folder or s3://bucket/prefix")
     scheme, separator, _ = uri.partition("://")

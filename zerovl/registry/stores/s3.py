@@ -75,7 +75,10 @@ class S3Store:
         return self._blocks_from(key, 0)
 
     def download(self, key: str, path: Path) -> None:
-        """Write a key to `path`; goes on with `.<name>.part` where an earlier download was cut off."""
+        """Write a key to `path`; goes on with `.<name>.part` where an earlier download was cut off.
+
+        Raises `MissingKeyError` where there is no such key.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.part")
         size = self._size(key)
