@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.support import raw_sources
 from tests.support.paths import SHARED
 from zerovl.data.manifest import Manifest
 from zerovl.errors import ZeroVLError
-from zerovl.files import sha256_file
+from zerovl.files import read_json, sha256_file
 from zerovl.params import DataParams, Params, PrepareParams, SourceParams
 from zerovl.stages import prepare
 from zerovl.workspace import Workspace
@@ -158,6 +159,28 @@ def test_one_split_is_enough_and_said(tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "no valid split, so never evaluated on (prepare.draw_valid draws one): only_train" in out
     assert "no train split, so never trained on: only_valid" in out
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({}, r"a/train: 3 broken inputs \(3 missing file\); `zerovl validate` lists each in \S+broken\.csv"),
+        ({"min_side": 500}, r"a/train: left out by prepare\.filters\.min_side: 3 pictures, 6 captions"),
+    ],
+)
+def test_where_no_training_pair_is_left_it_is_said_why(
+    filters: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw_sources.write_zerovl(tmp_path / "raw/a", "train", 3)
+    raw_sources.write_zerovl(tmp_path / "raw/a", "valid", 2, first=5)
+    if not filters:
+        shutil.rmtree(tmp_path / "raw/a/train")
+    manifest = raw_sources.run_prepare(tmp_path, tokenizer_vocab=100, filters=raw_sources.asked_filters(**filters))
+    out = capsys.readouterr().out
+    assert re.search(said, out)
+    assert "no tokenizer was learned, since no training pair is left; `zerovl validate` refuses this" in out
+    assert manifest.pairs("a", "train") == 0
+    assert read_json(tmp_path / "data/tokenizer/source.json") == {"trained": False, "vocab_size": 0}
 
 
 def test_shards_that_are_all_broken_are_not_written(tmp_path: Path) -> None:

@@ -23,12 +23,15 @@ _CHUNK = 1000  # captions a call of the trainer
 def learn(manifest: Manifest, folder: Path, vocab_size: int) -> int:
     """Learn a tokenizer from the training captions into `folder`, if `vocab_size` is positive.
 
-    Returns the number of tokens, 0 where the text tower's own tokenizer is used. Raises
-    `ZeroVLError` where there is nothing to learn from.
+    Returns the number of tokens, 0 where the text tower's own tokenizer is used, or where no input of the train splits
+    is usable: why is in the manifest, and the validation refuses it. Raises `ZeroVLError` where no source has a train
+    split.
     """
     if not vocab_size:
         return 0
     if not manifest.sources("train"):
+        if any(split == "train" for _, split in manifest.splits):
+            return 0
         raise ZeroVLError(
             f"prepare.tokenizer_vocab is {vocab_size}, but no source has training captions to learn from; "
             "set it to 0 or add a source with a train split"

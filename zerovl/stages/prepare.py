@@ -55,12 +55,18 @@ def run(params: Params, workspace: Workspace = Workspace()) -> Manifest:  # noqa
             manifest, left_out = leave_out_of_all(
                 packed, left_out, filters, workspace.shards, _scorer(judge), _embedder(eye)
             )
-        tokens = tokenizer_training.learn(manifest, workspace.tokenizer, params.prepare.tokenizer_vocab)
+        vocabulary = params.prepare.tokenizer_vocab
+        tokens = tokenizer_training.learn(manifest, workspace.tokenizer, vocabulary)
         write_json(workspace.tokenizer_source, {"trained": tokens > 0, "vocab_size": tokens})
         save_tallies(workspace.manifest, left_out)
         manifest.save()
         shutil.rmtree(workspace.packed, ignore_errors=True)
-    _summarise(manifest, chosen, workspace, tokens, left_out)
+    _summarise(manifest, chosen, workspace, left_out)
+    if tokens:
+        print(f"tokenizer: {tokens} tokens in {workspace.tokenizer}")
+    elif vocabulary:
+        print("no tokenizer was learned, since no training pair is left; `zerovl validate` refuses this")
+    print(f"manifest: {workspace.manifest}")
     return manifest
 
 
@@ -158,7 +164,7 @@ def _disk_full_explained(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, tokens: int, left_out: Tallies) -> None:
+def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, left_out: Tallies) -> None:
     rows = [
         (
             f"{name}/{split}",
@@ -185,6 +191,3 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, t
     ):
         if lacking := [source.name for source in chosen if (source.name, split) not in manifest.splits]:
             print(f"no {split} split, so {meaning}: {', '.join(lacking)}")
-    if tokens:
-        print(f"tokenizer: {tokens} tokens in {workspace.tokenizer}")
-    print(f"manifest: {workspace.manifest}")
