@@ -110,10 +110,10 @@ def test_what_is_left_out_lies_in_no_shard_and_is_counted(tmp_path: Path) -> Non
         "photos": {"train": {"min_side": Tally(1, 2), "min_caption_words": Tally(1, 3)}}
     }
     examples = first_examples(manifest.folder, "photos", "train")
-    assert [(each.key, each.whole, each.captions) for each in examples["min_caption_words"]] == [
-        ("photos-0", False, ("dog",)),
-        ("photos-2", False, ("dog",)),
-        ("photos-2", True, ("cat",)),
+    assert [(each.key, each.whole, each.captions, each.detail) for each in examples["min_caption_words"]] == [
+        ("photos-0", False, ("dog",), "1 word"),
+        ("photos-2", False, ("dog",), "1 word"),
+        ("photos-2", True, ("cat",), "1 word"),
     ]
     picture = examples["min_side"][0].picture
     assert picture is not None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol, Self
 
+from zerovl.text_format import plural
+
 if TYPE_CHECKING:  # the processes that pack shards do without it
     from zerovl.params import FilterParams
 
@@ -93,12 +95,12 @@ class SampleFilters:
         return refusals
 
     def _refuse_length(self, caption: str) -> Refusal | None:
-        for unit, length in (("words", len(caption.split())), ("characters", len(caption))):
-            least, most = (getattr(self, f"{bound}_caption_{unit}") for bound in ("min", "max"))
+        for unit, length in (("word", len(caption.split())), ("character", len(caption))):
+            least, most = (getattr(self, f"{bound}_caption_{unit}s") for bound in ("min", "max"))
             if length < least:
-                return Refusal(f"min_caption_{unit}", f"{length} {unit}")
+                return Refusal(f"min_caption_{unit}s", plural(length, unit))
             if 0 < most < length:
-                return Refusal(f"max_caption_{unit}", f"{length} {unit}")
+                return Refusal(f"max_caption_{unit}s", plural(length, unit))
         return None
 
 
