@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import raw_sources
 from tests.support.raw_sources import run_sources
+from zerovl.data.raw.source_hints import hint_of
 from zerovl.errors import ZeroVLError
 
 
@@ -66,6 +67,24 @@ def coco(folder: Path) -> None:
     annotations = [{"image_id": 0, "id": 0, "caption": "a dog"}]
     content = {"images": [{"id": 0, "file_name": "0.jpg"}], "annotations": annotations}
     (folder / "my_train.json").write_text(json.dumps(content))
+
+
+def captions_apart(folder: Path) -> None:
+    pictures(folder / "images")
+    (folder / "captions").mkdir()
+    for number in range(2):
+        (folder / f"captions/{number}.txt").write_text('a "good" dog,\nasleep\n')
+
+
+def classes(folder: Path) -> None:
+    for name in ("dog", "tabby_cat"):
+        pictures(folder / name)
+        (folder / name / "Thumbs.db").touch()
+
+
+def classes_of_splits(folder: Path) -> None:
+    for split in ("train", "val"):
+        classes(folder / split)
 
 
 def rename(old: str, new: str) -> Callable[[Path, str], object]:
@@ -129,6 +148,27 @@ CASES: list[tuple[Callable[[Path], None], str, Callable[[Path, str], object], di
         {},
         1,
     ),
+    (
+        captions_apart,
+        "the captions of the pictures in images/ are in captions/: make a table of both, python -c ",
+        run_it,
+        {},
+        2,
+    ),
+    (
+        classes,
+        "pictures in dog/ and 1 more have no captions: name a set of classes in evaluate.classification",
+        run_it,
+        {},
+        4,
+    ),
+    (
+        classes_of_splits,
+        "pictures in train/dog/ and 3 more have no captions: name a set of classes in evaluate.classification",
+        run_it,
+        {},
+        4,
+    ),
 ]
 
 
@@ -152,6 +192,25 @@ def test_the_hint_makes_a_source_of_it(
     follow(folder, said)
     manifest = run_sources(tmp_path, {"name": "a", "path": "raw/a"} | settings)
     assert (manifest.splits["a", "train"].pairs, manifest.splits["a", "train"].broken) == (pairs, 0)
+
+
+@pytest.mark.parametrize(
+    ("write", "captions"),
+    [(captions_apart, {'a "good" dog,\nasleep'}), (classes_of_splits, {"a photo of a dog", "a photo of a tabby cat"})],
+)
+def test_what_the_table_of_a_hint_says(write: Callable[[Path], None], captions: set[str], tmp_path: Path) -> None:
+    folder = tmp_path / "raw/a"
+    write(folder)
+    run_it(folder, hint_of(folder))
+    found = raw_sources.run_prepare(tmp_path)
+    assert {text for row in raw_sources.rows(found, "a") for text in row["captions"]} == captions
+
+
+@pytest.mark.parametrize("names", [("images",), ("train", "valid"), ()])
+def test_pictures_that_nothing_describes_are_not_taken_for_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        pictures(tmp_path / name)
+    assert not hint_of(tmp_path)
 
 
 def test_what_save_to_disk_has_written_and_archives(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zerovl.data.raw.layouts import LAYOUTS
 from zerovl.data.raw.records import PICTURES, is_debris
-from zerovl.data.raw.split_names import NAMES
+from zerovl.data.raw.split_names import NAMES, split_named
 from zerovl.data.raw.table_columns import choose_columns
 from zerovl.data.raw.table_files import KINDS, CsvTable, is_table, open_table
 from zerovl.data.raw.tar_splits import tars_below
@@ -177,6 +177,52 @@ def _tar_hint(folder: Path) -> str:
     )
 
 
+def _apart_hint(folder: Path) -> str:
+    """Return how pictures whose captions lie in a folder of their own, a `.txt` each, become a table."""
+    places = _sub_folders(folder)
+    for texts in places:
+        stems = [path.stem for path in islice(_files(texts, ".txt"), _LOOKED_AT)]
+        for place in places:
+            if any((place / f"{stem}.{ending}").is_file() for stem in stems for ending in PICTURES):
+                caption = f"(lambda t: t.read_text() if t.exists() else '')(d / {texts.name!r} / (p.stem + '.txt'))"
+                rows = f"[p.relative_to(d), {caption}] for p in sorted((d / {place.name!r}).glob('*.*'))"
+                return (
+                    f"; the captions of the pictures in {place.name}/ are in {texts.name}/: make a table of both, "
+                    f"{_table_command(folder, ['image', 'caption'], rows)}"
+                )
+    return ""
+
+
+def _classes_hint(folder: Path) -> str:
+    """Return how pictures in a folder a class, which nothing else describes, become a table or a set of classes."""
+    splits = [place for place in _sub_folders(folder) if split_named(place.name)]
+    places = [inner for place in splits for inner in _sub_folders(place)] if splits else _sub_folders(folder)
+    classes = [place for place in places if _has_pictures(place)]
+    if len(classes) < 2:
+        return ""
+    pattern, split, header = ("*/*/*.*", ", p.relative_to(d).parts[0]", ["split"]) if splits else ("*/*.*", "", [])
+    name = "'a photo of a ' + p.parent.name.replace('_', ' ')"
+    rows = f"[p.relative_to(d), {name}{split}] for p in sorted(d.glob({pattern!r}))"
+    return (
+        f"; pictures in {classes[0].relative_to(folder)}/ and {len(classes) - 1} more have no captions: name a set of "
+        "classes in evaluate.classification (docs/evaluation.md) or make captions of the folders' names, "
+        f"{_table_command(folder, ['image', 'caption', *header], rows)}"
+    )
+
+
+def _has_pictures(place: Path) -> bool:
+    return any(path.suffix.lower()[1:] in PICTURES for path in islice(_files(place, ""), _LOOKED_AT))
+
+
+def _table_command(folder: Path, header: list[str], rows: str) -> str:
+    """Return what writes a table: `rows` makes them, of the folder `d` and each file `p` of it."""
+    script = (
+        "import csv, pathlib, sys; d = pathlib.Path(sys.argv[1]); w = csv.writer(open(d / 'pairs.csv', 'w')); "
+        f"w.writerow({header}); w.writerows({rows} if p.suffix.lower()[1:] in {PICTURES})"
+    )
+    return shlex.join(["python", "-c", script, str(folder)])
+
+
 def _arrow_hint(folder: Path) -> str:
     """Return how what Hugging Face's `save_to_disk` has written becomes a table."""
     place = next((place for place in (*_sub_folders(folder), folder) if any(place.glob("*.arrow"))), None)
@@ -216,4 +262,5 @@ def _sub_folders(folder: Path) -> list[Path]:
 _HINTS = (
     *(_inner_hint, _loose_pairs_hint, _json_hint, _table_hint),
     *(_text_hint, _tar_hint, _arrow_hint, _packed_hint),
+    *(_apart_hint, _classes_hint),
 )
