@@ -27,10 +27,21 @@ from zerovl.workspace import Workspace
 
 
 def shard_root(machine: MachineParams, workspace: Workspace) -> str:
-    """Return where the shards are: `machine.shards`, else those of the project."""
+    """Return where the shards are: `machine.shards`, else those of the project.
+
+    Raises `ZeroVLError` where `machine.shards` is a folder that is not there.
+    """
+    if not machine.shards:
+        return str(workspace.shards)
     if machine.shards.startswith(s3.PREFIX):
         return machine.shards.rstrip("/")
-    return os.path.expanduser(machine.shards) or str(workspace.shards)
+    root = os.path.expanduser(machine.shards)
+    if not os.path.isdir(root):
+        raise ZeroVLError(
+            f"machine.shards: {root}: no such folder; name one that has a copy of data/shards, or {s3.PREFIX}"
+            "bucket/prefix, or leave it empty for data/shards itself"
+        )
+    return root
 
 
 def node_cache(machine: MachineParams) -> ShardCache:

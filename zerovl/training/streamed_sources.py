@@ -14,7 +14,7 @@ from zerovl.data.streams.schedule import StreamSchedule
 from zerovl.data.streams.tar_stream import SampleRules
 from zerovl.errors import ZeroVLError
 from zerovl.params import MachineParams, Params, StreamParams, TrainParams
-from zerovl.text_format import parse_size
+from zerovl.text_format import names, parse_size
 from zerovl.workspace import Workspace
 
 _KEPT = "streams"  # in the folder of machine.shard_cache
@@ -29,11 +29,12 @@ def streamed_sources(params: Params, workspace: Workspace) -> list[StreamedSourc
 def _streamed(source: StreamParams, params: Params, workspace: Workspace) -> StreamedSource:
     key = f"train.streaming: {source.name}"
     tars = expand(source.urls, workspace.root, f"{key}: urls")
-    pairs = source.pairs or count_samples(tars)
-    if pairs is None:
+    pairs, unstated = (source.pairs, []) if source.pairs else count_samples(tars)
+    if unstated:
         raise ZeroVLError(
-            f"{key}: how many pairs its tars have is not known, as some have no _stats.json beside them; set its "
-            "pairs, which say how long an epoch is and how often the source comes"
+            f"{key}: how many pairs its tars have is not known, as {len(unstated):,} of {len(tars):,} have no "
+            f"_stats.json or .idx beside them ({names(unstated, 3)}); correct its urls where there is no such tar, or "
+            "set its pairs, which say how long an epoch is and how often the source comes"
         )
     if not pairs:
         raise ZeroVLError(f"{key}: its _stats.json say that there are no pairs; correct its urls, or set its pairs")

@@ -220,11 +220,12 @@ def stated_samples(address: str) -> int | None:
     return samples_stated_beside(address) if address.startswith(s3.PREFIX) else None
 
 
-def count_samples(addresses: list[str]) -> int | None:
-    """Return the samples of all tars by the files beside them; None where one has none."""
+def count_samples(addresses: list[str]) -> tuple[int, list[str]]:
+    """Return the samples of tars by the files beside them, and the tars that have no such file."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         counts = list(pool.map(stated_samples, addresses))
-    return None if None in counts else sum(count or 0 for count in counts)
+    unstated = [address for address, count in zip(addresses, counts, strict=True) if count is None]
+    return sum(count or 0 for count in counts), unstated
 
 
 @cache
