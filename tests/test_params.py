@@ -69,6 +69,8 @@ def test_all_errors_are_reported_at_once() -> None:
         ("model.text_tower.config={}", "neither a name nor a config"),
         ("data.sources=[{name: a, path: x}, {name: a, path: y}]", "source names must differ"),
         ("train.sampling=random", "train.sampling: 'random' is not accepted"),
+        ("prepare.filters.scripts=latin", "scripts: 'latin' is not accepted: write a list, as [a, b]"),
+        ("prepare.filters.agreement=x", "agreement: 'x' is not accepted: write its keys with their values, as {key: "),
     ],
 )
 def test_contradictions_name_both_values_and_the_fix(override: str, words: str) -> None:

@@ -80,6 +80,14 @@ _LATER = frozenset(
 )
 
 
+# In place of pydantic's words, which are of Python.
+_WRONG_KIND = {
+    "list_type": "write a list, as [a, b]",
+    "model_type": "write its keys with their values, as {key: value}",
+    "dict_type": "write keys with their values, as {key: value}",
+}
+
+
 def load(path: Path | str = "params.yaml") -> Params:
     """Return the checked parameters of a complete file; raises `ZeroVLError` with every error in it."""
     return parse(read_yaml(path), str(path))
@@ -286,5 +294,5 @@ def _describe(item: Any) -> str:
         return f"{text} ({like}?)" if (like := close_to(item["loc"])) else text
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"])
-    message = item["msg"][0].lower() + item["msg"][1:]
+    message = _WRONG_KIND.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
     return f"{key}: {item['input']!r} is not accepted: {message}"
