@@ -36,19 +36,26 @@ SOURCES = ("alpha", "beta")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return make_project(tmp_path_factory.mktemp("project"))
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_own(monkeypatch, folder)
+        project = make_project(folder / "project")
+        evaluate(project, seed=0)
+    return project
 
 
 @pytest.fixture
-def workspace(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def workspace(evaluated: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy of the project with an evaluated model."""
-    monkeypatch.setenv("ZEROVL_CACHE", str(tmp_path / "cache"))
+    set_own(monkeypatch, tmp_path)
+    shutil.copytree(evaluated.root, tmp_path / "project")
+    return Workspace(tmp_path / "project")
+
+
+def set_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("ZEROVL_CACHE", str(folder / "cache"))
     monkeypatch.setenv("ZEROVL_RUN", "test-run")
-    shutil.copytree(project.root, tmp_path / "project")
-    space = Workspace(tmp_path / "project")
-    evaluate(space, seed=0)
-    return space
 
 
 def test_on_equal_data_the_kept_ranks_are_compared(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
