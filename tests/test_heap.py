@@ -69,7 +69,7 @@ def test_a_command_keeps_what_is_freed_unless_it_trains(
     command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
-    for name in ("keep_freed", "take_large_pages"):
+    for name in ("keep_freed", "prepare_training"):
         monkeypatch.setattr(heap, name, partial(called.append, name))
     monkeypatch.setattr(interpreter, "of_its_own", lambda answer: answer())
     monkeypatch.setattr(cli, "_end_quietly_from_now_on", lambda: None)  # this process is pytest's
@@ -78,15 +78,37 @@ def test_a_command_keeps_what_is_freed_unless_it_trains(
     monkeypatch.setattr(sys, "argv", ["zerovl", command, *words])
     with pytest.raises(SystemExit, match="far enough"):
         cli.main()
-    assert called == ["keep_freed" if keeps else "take_large_pages"]
+    assert called == ["keep_freed" if keeps else "prepare_training"]
 
 
 def test_a_rank_takes_large_pages_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "of_its_own", lambda command: 0)
-    monkeypatch.setenv(LARGE_PAGES, "")  # so that it is as before afterwards
-    monkeypatch.delenv(LARGE_PAGES)
+    forget(monkeypatch, LARGE_PAGES, *heap._GPU_ASKED_FOR)
     worker.main()
     assert os.environ[LARGE_PAGES] == "1"
     monkeypatch.setenv(LARGE_PAGES, "0")
     worker.main()
     assert os.environ[LARGE_PAGES] == "0"
+
+
+def test_a_rank_s_segments_grow_unless_the_environment_sets_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "of_its_own", lambda command: 0)
+    forget(monkeypatch, LARGE_PAGES, *heap._GPU_ASKED_FOR)
+    worker.main()
+    command = [sys.executable, "-c", "import torch; print(torch._C._accelerator_getAllocatorSettings())"]
+    said = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout  # refuses what it does not know
+    assert said.strip() == "expandable_segments:True"
+    for name in heap._GPU_ASKED_FOR:
+        forget(monkeypatch, *heap._GPU_ASKED_FOR)
+        monkeypatch.setenv(name, "max_split_size_mb:512")
+        worker.main()
+        assert [each for each in heap._GPU_ASKED_FOR if each in os.environ] == [name]
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Unset variables that the code sets, so that they are as before afterwards."""
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)

@@ -69,7 +69,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         experiment_copy.enter(sys.argv[1:])
     parsed = _parser().parse_args(arguments)
     if arguments is None:
-        (heap.take_large_pages if parsed.command == "train" else heap.keep_freed)()  # one rank trains in this process
+        (heap.prepare_training if parsed.command == "train" else heap.keep_freed)()  # one rank trains in this process
     log.setup()
     try:
         return parsed.run(parsed) or 0

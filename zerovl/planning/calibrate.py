@@ -205,7 +205,7 @@ def _images(params: Params, device: torch.device) -> ImageSide:
 
 def main() -> int:
     """In the child: one JSON argument in, one line of JSON out."""
-    heap.take_large_pages()  # as the ranks do whose steps are foreseen
+    heap.prepare_training()  # as the ranks do whose steps are foreseen
     values: dict[str, Any] = json.loads(sys.argv[1])
     try:
         params = params_file.load(values.pop("params"))

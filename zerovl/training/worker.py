@@ -9,7 +9,7 @@ from zerovl import heap, interpreter
 
 def main() -> int:
     """Entry of every rank under torchrun; returns the exit status."""
-    heap.take_large_pages()
+    heap.prepare_training()
     return interpreter.of_its_own(_main)
 
 
