@@ -58,6 +58,7 @@ _LATER = frozenset(
         "machine.decode_on",
         "machine.deterministic",
         "machine.gpu_wait_minutes",
+        "machine.prefetch",
         "machine.shard_gathers",
         "machine.shard_within",
         "machine.shards",

@@ -53,6 +53,9 @@ class MachineParams(Section):
         description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
+    prefetch: Annotated[str, AfterValidator(_size)] = Field(
+        "2GiB", description="bytes of batches that a rank's loader processes make ahead, and of them at most a step's"
+    )
     decode_on: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="where training decodes JPEGs: by the loader processes, or by nvJPEG on the GPU, which rounds "
@@ -117,6 +120,11 @@ class MachineParams(Section):
         [],
         description="where runs are shown too: mlflow, tensorboard, wandb; MLFLOW_TRACKING_URI alone means mlflow",
     )
+
+    @property
+    def prefetch_bytes(self) -> int:
+        """What `prefetch` says."""
+        return parse_size(self.prefetch, "machine.prefetch")
 
     @model_validator(mode="after")
     def _kept_graphs_once(self) -> Self:

@@ -181,6 +181,7 @@ def _loader(
         identify=identify_by(train.equal_pairs, tokenize),
         arrange=arrange_by(train.pair_order, tokenize.special.pad),
         size_key=size_key_of(train.step),
+        prefetch_bytes=params.machine.prefetch_bytes,
     )
     tokens, pairs, start = 1, 0, 0.0
     with batches:

@@ -194,6 +194,7 @@ def _batches(
         stored_captions=stored.get("text"),
         ahead=run.shards.ahead(),
         size_key=size_key_of(train.step),
+        prefetch_bytes=run.params.machine.prefetch_bytes,
     )
 
 

@@ -100,6 +100,7 @@ def batches_of(
         identify=identify_by(train.equal_pairs, tokenizer),
         arrange=arrange,
         size_key=size_key_of(train.step),
+        prefetch_bytes=run.params.machine.prefetch_bytes,
     )
 
 

@@ -99,6 +99,11 @@ class EncodedPictures:
         """Bytes of the pixels which they become."""
         return self.shape.numel()
 
+    @property
+    def packed_nbytes(self) -> int:
+        """Bytes of what travels."""
+        return self.files.nbytes + self.rows.nbytes + self.pixels.nbytes
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Tensor:
         """Return their pixels on a device, as a tensor's `to` does; raises `ZeroVLError` as the decoder does."""
         return self.decoder(self, device)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from types import TracebackType
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from zerovl.data.batches.arriving import Arriving
 from zerovl.data.batches.encoded_pictures import EncodedPictures
 from zerovl.data.batches.features import StoredFeatures
 from zerovl.data.batches.identities import Identify, no_identities
+from zerovl.data.batches.prefetch_bound import ByteBound
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.batches.sampling import GlobalBatch, Sampler
 from zerovl.data.batches.sides import (
@@ -48,6 +50,7 @@ from zerovl.errors import ZeroVLError
 from zerovl.params import AugmentParams
 
 MICRO_BATCH = "train.micro_batch"
+PREFETCH_BYTES = 2 << 30  # a rank; at 224 pixels 14,000 pairs
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,13 @@ class MicroBatch:
     keys: list[str]  # m
     source: str
     identities: torch.Tensor | None = None  # (m, 2) int64, of caption and picture; None: nobody asks which are equal
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors as they travel from a worker."""
+        images = self.images.nbytes if isinstance(self.images, torch.Tensor) else self.images.packed_nbytes
+        identities = 0 if self.identities is None else self.identities.nbytes
+        return images + self.input_ids.nbytes + self.attention_mask.nbytes + identities
 
     def pin_memory(self) -> MicroBatch:
         """Return a copy in page-locked memory, from where a GPU copies while it computes; the loader calls it."""
@@ -172,15 +182,20 @@ class TrainBatches(Iterator[StepBatch], AbstractContextManager["TrainBatches"]):
         workers: int,
         arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]],
         size_key: str,
+        prefetch_bytes: int = PREFETCH_BYTES,
     ) -> None:
-        """`size_key` names the setting that says how many pairs a micro-batch has; messages of memory name it."""
+        """`size_key` names the setting that says how many pairs a micro-batch has; messages of memory name it.
+
+        A step is made ahead, but no more than `prefetch_bytes` and a micro-batch for each worker.
+        """
         self._dataset = dataset
         self._arrange = arrange
         self._step = dataset.start_step
         self._arriving: Arriving[MicroBatch] | None = None  # of the step that was given last
         # The second pass over a step takes nothing: with less than a step in store the workers would idle meanwhile.
         lower = f"machine.loader_workers or {size_key}" if workers else size_key
-        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu(), lower=lower)
+        bound = ByteBound(prefetch_bytes, workers, attrgetter("nbytes"))
+        self._loader = OrderedLoader(dataset, workers, dataset.per_step, pinned=uses_gpu(), lower=lower, bound=bound)
 
     def __len__(self) -> int:
         """Steps that are left."""
@@ -233,6 +248,7 @@ def train_batches(
     stored_captions: StoredFeatures | None = None,
     ahead: Ahead | None = None,
     size_key: str = MICRO_BATCH,
+    prefetch_bytes: int = PREFETCH_BYTES,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on; nothing before it is read.
 
@@ -251,7 +267,7 @@ def train_batches(
     dataset = MicroBatches(
         reader, sampler, images, captions, key_of, identify, micro_batch, seed, rank, world_size, start_step, ahead
     )
-    return TrainBatches(dataset, workers, arrange, size_key)
+    return TrainBatches(dataset, workers, arrange, size_key, prefetch_bytes)
 
 
 def check_divides(batch_size: int, world_size: int, micro_batch: int) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 import torch.multiprocessing
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from zerovl.data.batches.prefetch_bound import NO_BOUND, Bound
 from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
 from zerovl.memory import is_out_of_memory
@@ -24,6 +25,7 @@ from zerovl.processes import die_with_parent
 
 _SECONDS_TO_END = 5.0  # for a worker after SIGTERM
 _SECONDS_TO_RECEIVE = 2.0  # of a closing loader, for the items that its workers have in hand
+_SECONDS_TO_LOOK_AGAIN = 0.01  # whether there is room for another item
 
 Item = TypeVar("Item")
 
@@ -38,9 +40,10 @@ class _Failure:
 class _Guarded(Dataset[Any]):
     """A data set whose errors are items, and which makes nothing more when the loader closes."""
 
-    def __init__(self, dataset: Dataset[Any], lower: str) -> None:
+    def __init__(self, dataset: Dataset[Any], lower: str, bound: Bound) -> None:
         self.dataset = dataset
         self._lower = lower
+        self._bound = bound
         # Without a lock, which a worker that is killed could hold for ever.
         self.closing = RawValue(ctypes.c_bool, False)
 
@@ -48,10 +51,15 @@ class _Guarded(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
+        while not self.closing.value and not self._bound.may_make(index):
+            time.sleep(_SECONDS_TO_LOOK_AGAIN)
         if self.closing.value:
             return None
         try:
-            return self.dataset[index]
+            item = self.dataset[index]
+            worker = get_worker_info()
+            self._bound.made(worker.id if worker else 0, item)
+            return item
         except ZeroVLError as error:
             return _Failure(str(error))
         except RuntimeError as error:  # in the middle of a step it would be taken for the step's own
@@ -63,17 +71,26 @@ class _Guarded(Dataset[Any]):
 class OrderedLoader(Iterator[Item], Generic[Item]):
     """Gives items 0, 1, 2, ... of a data set; the order does not depend on the number of workers.
 
-    `prefetch` items are kept ready, over all workers, and at least one a worker. Items are made in
-    this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread
+    `prefetch` items are kept ready, over all workers, and at least one a worker, as far as `bound` allows. Items are
+    made in this process where `workers` is 0. `pinned` ones are page-locked by their `pin_memory` in a thread
     of this process. Raises the data set's `ZeroVLError` as it is, and one that names the settings `lower`
     where memory runs out: those that take less of it when they are lower.
     """
 
     def __init__(
-        self, dataset: Dataset[Item], workers: int, prefetch: int, pinned: bool = False, *, lower: str
+        self,
+        dataset: Dataset[Item],
+        workers: int,
+        prefetch: int,
+        pinned: bool = False,
+        *,
+        lower: str,
+        bound: Bound = NO_BOUND,
     ) -> None:
         raise_open_files_limit()  # of the workers too: for shards that stay open
-        guarded = _Guarded(dataset, lower)
+        guarded = _Guarded(dataset, lower, bound)
+        self._bound = bound
+        self._next = 0
         self._lower = lower
         self._closing = guarded.closing
         loader: DataLoader[Item] = DataLoader(
@@ -92,6 +109,7 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
     def __next__(self) -> Item:
         if self._iterator is None:
             raise StopIteration
+        self._bound.wants(self._next)
         try:
             item = next(self._iterator)
         except StopIteration:
@@ -110,6 +128,8 @@ class OrderedLoader(Iterator[Item], Generic[Item]):
         if isinstance(item, _Failure):
             self.close()
             raise ZeroVLError(item.message)
+        self._next += 1
+        self._bound.took(item)
         return item  # type: ignore[no-any-return]
 
     def close(self) -> None:

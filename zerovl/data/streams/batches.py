@@ -20,7 +20,14 @@ from torch import Tensor
 
 from zerovl.data.batches.ahead import Ahead, NothingAhead
 from zerovl.data.batches.identities import Identify, no_identities
-from zerovl.data.batches.loader import MICRO_BATCH, MicroBatch, MicroBatchesOfSteps, TrainBatches, check_divides
+from zerovl.data.batches.loader import (
+    MICRO_BATCH,
+    PREFETCH_BYTES,
+    MicroBatch,
+    MicroBatchesOfSteps,
+    TrainBatches,
+    check_divides,
+)
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.batches.sides import Captions, CaptionTokenizer, DrawnPair, TextSide, Transform
 from zerovl.data.shards import Sample
@@ -176,6 +183,7 @@ def streamed_batches(
     identify: Identify = no_identities,
     arrange: Callable[[Iterator[MicroBatch]], Iterator[MicroBatch]] = iter,
     size_key: str = MICRO_BATCH,
+    prefetch_bytes: int = PREFETCH_BYTES,
 ) -> TrainBatches:
     """Give a rank's batches of the steps from `start_step` on, from where `places` says that its readers are.
 
@@ -203,4 +211,4 @@ def streamed_batches(
             places.note(part.worker, part.places, part.lost)
         return part
 
-    return TrainBatches(dataset, workers, lambda arriving: arrange(map(noted, arriving)), size_key)
+    return TrainBatches(dataset, workers, lambda arriving: arrange(map(noted, arriving)), size_key, prefetch_bytes)
