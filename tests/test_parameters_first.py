@@ -30,14 +30,14 @@ COMMANDS = {
 
 
 EVALUATE = """
-import os, sys
+import sys
 from tests.test_parameters_first import LARGE
-from zerovl import cli
+from zerovl import cli, cores
 from zerovl.distributed import helper_processes
 from zerovl.errors import ZeroVLError
 def start(*_):
     raise ZeroVLError(f"started behind {sorted(set(LARGE) & set(sys.modules))}")
-helper_processes.start, os.cpu_count = start, lambda: 2
+helper_processes.start, cores.core_count = start, lambda: 2
 sys.exit(cli.main(["evaluate"]))
 """
 

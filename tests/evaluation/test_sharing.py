@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from tests.support.labelled_sets import write_folder
 from tests.support.paths import ROOT
 from tests.support.real_world import make_model, make_project, settings
 from tests.support.thread_ranks import ThreadRank, on_ranks
+from zerovl import cores
 from zerovl.data.raw.records import Picture
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation import sharing
@@ -83,7 +83,7 @@ def test_pictures_of_a_set_do_not_depend_on_the_number_of_ranks(tmp_path: Path) 
 
 def test_two_processes_write_the_report_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # no more ranks than cores
+    monkeypatch.setattr(cores, "core_count", lambda: 2)  # no more ranks than cores
     workspace = make_project(tmp_path)
     make_model(workspace, seed=1)
     write_folder(tmp_path / "set")

@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.tiny_project import RECIPE
 from tests.support.towers import model
+from zerovl import cores
 from zerovl.errors import ZeroVLError
 from zerovl.objective.loss import SoftmaxLoss
 from zerovl.params import Params
@@ -94,7 +95,7 @@ def test_flops_of_a_layer_counted_by_hand() -> None:
 
 
 def test_measured_speed_waits_for_the_slower_of_steps_and_loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(cores, "core_count", lambda: 4)
     split, target = BatchLayout(1024, 1, 64, 4), Target("cpu", "x", 1, GIB, None)
 
     def rate(loader: float | None, workers: int, threads: int = 1) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import astuple, replace
@@ -17,7 +16,7 @@ from tests.support import forked_helpers
 from tests.support.fork_server import Forked
 from tests.support.judged_releases import compare, evaluate, registry_of, released, rsum
 from tests.support.real_world import make_project, settings
-from zerovl import cli, own_gpus, params_file
+from zerovl import cli, cores, own_gpus, params_file
 from zerovl.commands import registry as registry_commands
 from zerovl.commands import summary
 from zerovl.distributed import helper_processes
@@ -100,7 +99,7 @@ def test_scoring_the_holder_again_gives_what_its_own_evaluation_gave(
         return started[-1]
 
     monkeypatch.setattr(helper_processes, "start", start)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # no more ranks than cores
+    monkeypatch.setattr(cores, "core_count", lambda: 2)  # no more ranks than cores
     shared = Holders.of(settings(workspace.root, "machine.ranks=2"), workspace)(registry, older)
     assert [its.poll() for its in started] == [0]  # one helper, which did its share
     assert shared == again

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from zerovl import gpu_names
+from zerovl import cores, gpu_names
 from zerovl.errors import ZeroVLError
 from zerovl.params_file import from_recipe
 from zerovl.stages import train
@@ -15,7 +15,7 @@ CORES = 64
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 cores and eight GPUs."""
-    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+    monkeypatch.setattr(cores, "core_count", lambda: CORES)
     monkeypatch.setenv("ZEROVL_DEVICE", "auto")
     monkeypatch.setenv("ZEROVL_GPUS", ",".join(f"GPU-{number}" for number in range(8)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

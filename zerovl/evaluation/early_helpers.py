@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
-from zerovl import gpu_names
+from zerovl import cores, gpu_names
 from zerovl.distributed.helper_processes import Helpers, started
 
 __all__ = ["MODULE", "Helpers", "early_helpers", "usable_cores"]
@@ -24,4 +23,4 @@ def early_helpers(asked: int) -> AbstractContextManager[Helpers | None]:
 
 def usable_cores(asked: int) -> int:
     """Return how many ranks work on a CPU: no more than there are cores."""
-    return min(max(1, asked), os.cpu_count() or 1)
+    return min(max(1, asked), cores.core_count())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
+from zerovl import cores
 from zerovl.data.batches.evaluation import EvaluationBatch, evaluation_batches
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
@@ -35,7 +35,7 @@ def _batches(
 ) -> Iterator[EvaluationBatch]:
     """Give a split's batches; its worker processes start when the first one is asked for."""
     # On a CPU the encoder itself is what all cores are busy with.
-    workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // ranks.world_size))
+    workers = 0 if model.device.type == "cpu" else min(MAX_WORKERS, max(1, cores.core_count() // ranks.world_size))
     share, transform = own(ranks, number), model.transform
     with evaluation_batches(manifest, shards, source, "valid", transform, batch_size, workers, share) as batches:
         yield from batches

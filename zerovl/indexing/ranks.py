@@ -7,7 +7,6 @@ the numbers are the same; the update that comes after the ranks finds them by th
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from zerovl import heap, log
+from zerovl import cores, heap, log
 from zerovl.device import gpu_count, own_device
 from zerovl.errors import ZeroVLError
 from zerovl.indexing.index import read_description
@@ -77,7 +76,7 @@ def _rank(folder: Path, listing: Listing, load: Load, model: str, rank: int, ran
     try:
         gpus = gpu_count()
         if not gpus:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
+            torch.set_num_threads(max(1, cores.core_count() // ranks))
         device = own_device(rank % max(1, gpus))
         make_share(folder, listing, load(model, device=str(device)), rank, ranks)
     except ZeroVLError as error:

@@ -50,7 +50,7 @@ class MachineParams(Section):
     threads: int = Field(
         0,
         ge=0,
-        description="of a rank's arithmetic on the CPU; 0: the machine's cores over its ranks (OMP_NUM_THREADS)",
+        description="of a rank's arithmetic on the CPU; 0: the cores it may use over its ranks (OMP_NUM_THREADS)",
     )
     loader_workers: int = Field(1, ge=0, description="loader processes a rank")
     prefetch: Annotated[str, AfterValidator(_size)] = Field(

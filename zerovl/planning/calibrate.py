@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from zerovl import heap, params_file
+from zerovl import cores, heap, params_file
 from zerovl.data.batches.arrangement import arrange_by
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.identities import identify_by
@@ -80,7 +80,7 @@ class Calibration:
 
 def calibrate(params_path: str, layout: BatchLayout, workspace: Workspace) -> Calibration:
     """Run the measurement in a child process; raises `ZeroVLError` with what it said where it fails."""
-    threads = max(1, (os.cpu_count() or 1) // layout.world_size)
+    threads = max(1, cores.core_count() // layout.world_size)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     arguments = json.dumps({"params": params_path, "root": str(workspace.root), **asdict(layout)})
     command = [sys.executable, "-m", "zerovl.planning.calibrate", arguments]

@@ -5,10 +5,10 @@ Shapes: B global batch, b local pairs, n micro-batches of m, k of them with kept
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from zerovl import cores
 from zerovl.data.batches.sampling import count_steps
 from zerovl.data.batches.visits import epoch_sizes
 from zerovl.data.manifest import Manifest
@@ -233,8 +233,8 @@ def measured_speed(
     elif loader:
         both = min(rate, loader)
         if target.kind == "cpu":  # they share the cores
-            cores = (os.cpu_count() or 1) / layout.world_size
-            both = min(both, cores / (calibration.threads / rate + workers / loader))
+            own_cores = cores.core_count() / layout.world_size
+            both = min(both, own_cores / (calibration.threads / rate + workers / loader))
         rate = both
     return _speed(f"measured on {calibration.device}", rate * layout.world_size, target, layout, steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from zerovl import gpu_names
+from zerovl import cores, gpu_names
 from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 
@@ -27,7 +27,7 @@ def set_threads(params: Params) -> None:
     Threads that spin while they wait take the core from whom they wait for: on two cores that others use too a
     step took up to 60 times as long. What is set outside stays.
     """
-    threads = params.machine.threads or max(1, (os.cpu_count() or 1) // _ranks(params))
+    threads = params.machine.threads or max(1, cores.core_count() // _ranks(params))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

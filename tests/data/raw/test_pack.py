@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support import raw_sources
+from zerovl.cores import core_count
 from zerovl.data.raw import pack
 from zerovl.data.raw.pack_sources import worker_count
 from zerovl.errors import ZeroVLError
@@ -85,7 +85,7 @@ def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ZeroVLError, match="ZEROVL_WORKERS"):
             worker_count()
     monkeypatch.delenv("ZEROVL_WORKERS")
-    assert worker_count() == os.cpu_count()
+    assert worker_count() == core_count()
 
 
 def test_a_picture_on_its_side_is_stored_upright() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import PIL
 from tqdm import tqdm
 
+from zerovl import cores
 from zerovl.data.demo import pictures, scenes
 from zerovl.data.demo.scenes import Scene
 from zerovl.errors import ZeroVLError
@@ -116,7 +117,7 @@ def combinations(settings: DemoParams) -> dict[tuple[str, str], list[Scene]]:
 def _draw_all(settings: DemoParams, folder: Path) -> None:
     chosen = combinations(settings)
     writers = {"poster": _write_zerovl, "board": _write_karpathy, "photo": _write_webdataset}
-    workers = min(os.cpu_count() or 1, 8)
+    workers = min(cores.core_count(), 8)
     total = sum(len(scenes) for scenes in chosen.values())
     with (
         worker_pool(workers) as pool,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from zerovl import code_closure
+from zerovl import code_closure, cores
 from zerovl.data.filtering.left_out_tables import LeftOutWriter, Tallies
 from zerovl.data.filtering.sample_filters import sample_filters
 from zerovl.data.manifest import ShardInfo, SplitInfo
@@ -49,7 +49,7 @@ def worker_count() -> int:
     """Return the number of worker processes: ZEROVL_WORKERS, else one a core; raises `ZeroVLError` for no number."""
     text = os.environ.get("ZEROVL_WORKERS", "")
     if not text:
-        return os.cpu_count() or 1
+        return cores.core_count()
     if not text.isdigit() or not int(text):
         raise ZeroVLError(f"ZEROVL_WORKERS is {text!r}; set it to a positive number of processes, or unset it")
     return int(text)

@@ -6,7 +6,6 @@ Shapes: `N` pictures of the set, `n` of them that can be read, `H` and `W` pixel
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from zerovl import cores
 from zerovl.data.raw.records import Picture
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.pool import Ints
@@ -56,7 +56,7 @@ def read_batches(
 ) -> Iterator[ReadBatch]:
     """Decode pictures by `zerovl.images`, `batch_size` at once; of the batches those that are this rank's."""
     load = partial(_load, transform=transform)
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    threads = min(MOST_THREADS, cores.core_count())
     starts = range(0, len(pictures), batch_size)[own(ranks)]
     with ThreadPoolExecutor(threads) as pool:
         for start in tqdm(starts, desc="pictures", unit="batch", leave=False, disable=not ranks.is_first):

@@ -8,7 +8,6 @@ Shapes: `n` pictures, `m` of a batch, `H` and `W` pixels, `w` width of the tower
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from zerovl import cores
 from zerovl.data.batches.augmentation import PillowTransform
 from zerovl.data.batches.randomness import keys64
 from zerovl.data.raw.records import Picture
@@ -47,7 +47,7 @@ class AugmentedViews:
             range(start, min(start + self.batch_size, len(self.pictures)))
             for start in range(0, len(self.pictures), self.batch_size)
         ]
-        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(MOST_THREADS, cores.core_count())) as pool:
             parts = [self.encode(self._pixels(pool, epoch, places)) for places in batches[own(self.ranks)]]
         return rows_of_all(parts, [len(places) for places in batches], self.ranks)
 
