@@ -176,9 +176,18 @@ def test_nothing_new_and_an_event(factory: Factory) -> None:
     # An automation heard of it, and the worker ran the command that tells people.
     name, why = factory.name(of_event), "git knows no revision 'no-such-branch'"
 
+    given_up = 0
+
     def told() -> str | None:
+        nonlocal given_up
         text = factory.told.read_text() if factory.told.is_file() else ""
-        return text if why in text else None  # the subject is there before the text
+        if why in text:  # the subject is there before the text
+            return text
+        # Prefect takes an event four times within a tenth of a second, and SQLite may be locked each time.
+        if (lost := len(list(factory.dead_letters.glob("*")))) > given_up:
+            given_up = lost
+            factory.take_again(of_event, "Failed")
+        return None
 
     text = wait_for("a notice with its text", told)
     assert f"{name} of retrain-on-new-data failed" in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,18 +52,6 @@ class Hook:
         (found,) = (str(each["message"]) for each in self.got if each["title"] == title)
         return found
 
-    def take_again(self, run: str, state: str) -> None:
-        """Give the server the event of a run's state once more, as it does itself where its database was locked."""
-
-        def kept() -> dict[str, Any] | None:
-            wanted = {"event": {"name": [f"prefect.flow-run.{state}"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
-            found = self.factory.api("POST", "/events/filter", {"filter": wanted})["events"]
-            return dict(found[0]) if found else None
-
-        event = wait_for(f"the event of {state}", kept)
-        sent = {key: event[key] for key in ("occurred", "event", "resource", "related", "payload")}
-        self.factory.api("POST", "/events", [{**sent, "id": str(uuid.uuid4())}])
-
     def text(self, run: str, what: str, advice: str) -> str:
         """What a whole message about a run reads."""
         link = f"{self.factory.url}/runs/flow-run/{run}"
@@ -104,7 +91,7 @@ def test_who_is_told_reads_what_happened_where_and_what_to_do(
     for _ in range(3):
         unchanged = hook.start()
         hook.end(unchanged, endings.nothing_new("data are those of zerovl@1", unchanged))
-    hook.take_again(failed, "Failed")
+    factory.take_again(failed, "Failed")
     hook.hurry("not started")  # only now: a busy server may take so long to end those before that they are late too
     late = hook.start()  # the server calls it late after 15 s
     assert hook.message(f"{factory.name(failed)} of retrain-weekly failed") == hook.text(
