@@ -24,6 +24,8 @@ PREFECT_SETTINGS = {
 SERVER_SETTINGS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
+    # An event that finds SQLite locked is tried again for most of a minute, and not four times at once.
+    "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.server.broker",
 }
 for _name, _value in PREFECT_SETTINGS.items():
     os.environ.setdefault(_name, _value)

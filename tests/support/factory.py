@@ -66,7 +66,6 @@ class Factory(PrefectApi):
         self.s3_endpoint = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "processes.log"
         self.prefect_home = folder / "prefect"
-        self.dead_letters = self.prefect_home / "dlq"  # events that the server gave up
         self.told = folder / "told"  # what people were told by the command of ZEROVL_NOTIFY
         self.environment = {
             **os.environ,

@@ -136,15 +136,3 @@ class PrefectApi:
     def artifacts(self, run: str) -> dict[str, Any]:
         rows = self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200})
         return {row["key"]: row for row in rows if row["key"]}
-
-    def take_again(self, run: str, state: str) -> None:
-        """Give the server the event of a run's state once more, as it does itself where its database was locked."""
-
-        def kept() -> dict[str, Any] | None:
-            wanted = {"event": {"name": [f"prefect.flow-run.{state}"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
-            found = self.api("POST", "/events/filter", {"filter": wanted})["events"]
-            return dict(found[0]) if found else None
-
-        event = wait_for(f"the event of {state}", kept)
-        sent = {key: event[key] for key in ("occurred", "event", "resource", "related", "payload")}
-        self.api("POST", "/events", [{**sent, "id": str(uuid.uuid4())}])
