@@ -1,6 +1,8 @@
 """The host gives a step to the device without reading from it, and tells what it found later, but never too late."""
 
 import json
+import threading
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +19,7 @@ from tests.support.towers import CPU, RANKS, MicroInputs, batch, decoupled_step,
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.late_values import Moment
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine import checkpoints as checkpoints_module
 from zerovl.engine import trainer as trainer_module
 from zerovl.engine.agreement import Agreement, Wishes
 from zerovl.engine.checkpoints import Checkpoints
@@ -138,6 +141,44 @@ def train(folder: Path, ranks: Ranks, losses: dict[int, float] | None = None, **
         {key: value for key, value in row.items() if key not in ("save_seconds", "data_seconds")}
         for row in read_json_lines(log.path)
     ]
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_checkpoint_in_writing_is_asked_about_without_waiting_for_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int
+) -> None:
+    """What the ranks say after a step is read as late as the step's loss."""
+    asked, written = [], threading.Event()
+    write = checkpoints_module.write_shard
+
+    def slow(*arguments: Any) -> None:
+        assert written.wait(60)
+        write(*arguments)
+
+    @dataclass(frozen=True)
+    class Heard(Ahead if lag else Ranks):  # type: ignore[misc]
+        def start_any(self, *flags: bool) -> Any:
+            answer, number = super().start_any(*flags), len(asked)
+            asked.append("asked")
+            return lambda: (asked.__setitem__(number, "read"), answer())[1]
+
+    monkeypatch.setattr(checkpoints_module, "write_shard", slow)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 9, 0, Heard(0, 1, CPU, OneRank()))
+    dual = model()
+    checkpoints.begin(
+        TrainingState(dual, torch.optim.AdamW(dual.parameters()), Precision("float32", CPU).scaler), 1, print
+    )
+    for step in range(1, 4):
+        checkpoints.poll(print)
+        assert asked == ["read"] * (step - lag) + ["asked"] * lag
+    written.set()
+    while not checkpoints.steps():
+        checkpoints.poll(print)
+        time.sleep(0.01)
+    assert checkpoints.finish(print)
+    count = len(asked)
+    checkpoints.poll(print)
+    assert len(asked) == count  # nothing is in writing
 
 
 class Tick:

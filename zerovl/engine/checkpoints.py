@@ -16,16 +16,17 @@ was writing is then a `.part` that the next start clears away.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
 
 from zerovl.distributed.ranks import Ranks
+from zerovl.engine.background_task import BackgroundTask
 from zerovl.engine.checkpoint_files import Piece, Staging, StoredTensors, shard_name, write_shard
 from zerovl.engine.checkpoint_folder import (
     CheckpointFolder,
@@ -40,31 +41,8 @@ from zerovl.errors import ZeroVLError
 from zerovl.files import disk_is_full, write_json
 
 Report = Callable[[str], None]
+Answer = Callable[[], tuple[bool, ...]]  # of all ranks: whether one still works, whether one failed
 Beside = Callable[[], tuple[str, Any] | None]  # a name, other for each rank, and what is written there as JSON
-
-
-class _Task:
-    """Work in a daemon thread, or none; an exception ends it and is kept."""
-
-    def __init__(self, work: Callable[[], None] | None, error: Exception | None = None) -> None:
-        self.error = error
-        self._thread = Thread(target=self._run, args=(work,), name="checkpoint", daemon=True) if work else None
-        if self._thread:
-            self._thread.start()
-
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self.error = error  # told by the main thread, which speaks with the other ranks
-
-    @property
-    def busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def join(self) -> None:
-        if self._thread:
-            self._thread.join()
 
 
 @dataclass
@@ -73,7 +51,7 @@ class _Save:
 
     step: int
     values: dict[str, Any]  # of state.json
-    task: _Task
+    task: BackgroundTask
     completing: bool = False
 
 
@@ -101,6 +79,7 @@ class Checkpoints:
         self._staging = Staging(ranks)
         self._beside: Beside = lambda: None
         self._save: _Save | None = None
+        self._asked: deque[Answer] = deque()  # after steps, of the save's present part
         self._number = 0  # of the newest whole one, counted over all restarts of the run
         self._failed = False  # the last save that ended
         self._slow_said = False
@@ -141,16 +120,21 @@ class Checkpoints:
             try:
                 pieces = self._staging.copy()
             except (RuntimeError, MemoryError) as error:  # no host memory for the copy
-                self._save = _Save(step, values, _Task(None, error))
+                self._save = _Save(step, values, BackgroundTask(None, error))
                 return
             beside = self._beside()
-            self._save = _Save(step, values, _Task(lambda: self._write(step, pieces, beside)))
+            self._save = _Save(step, values, BackgroundTask(lambda: self._write(step, pieces, beside)))
 
     def poll(self, report: Report) -> None:
-        """Go on with a save whose present part has ended on all ranks; a collective while one runs."""
+        """Go on with a save whose present part has ended on all ranks; a collective while one runs.
+
+        Called after each step. Like the host itself, what it hears of the ranks may be `Ranks.lag` steps behind.
+        """
         if self._save:
             with self._timed():
-                self._settle(False, report)
+                self._asked.append(self._ask(self._save))
+                if len(self._asked) > self._ranks.lag:
+                    self._go_on(self._save, self._asked.popleft()(), report)
 
     def finish(self, report: Report) -> bool:
         """Wait for a running save; whether the last one is whole. A collective."""
@@ -199,15 +183,25 @@ class Checkpoints:
         while save := self._save:
             if wait:
                 save.task.join()
-            busy, failed = self._ranks.any(save.task.busy, save.task.error is not None)
-            if busy:
-                return  # also after a failure: no rank may still write when the folder is removed
-            if failed:
-                self._give_up(save, report)
-            elif not save.completing:
-                self._save = _Save(save.step, save.values, _Task(self._completion(save)), completing=True)
-            else:
-                self._number, self._failed, self._save = save.values["number"], False, None
+            if not self._go_on(save, self._ask(save)(), report):
+                return
+
+    def _ask(self, save: _Save) -> Answer:
+        return self._ranks.start_any(save.task.busy, save.task.error is not None)
+
+    def _go_on(self, save: _Save, answer: tuple[bool, ...], report: Report) -> bool:
+        """Begin the next part of a save, or end it, where the ranks' answer allows; returns whether it did."""
+        busy, failed = answer
+        if busy:
+            return False  # also after a failure: no rank may still write when the folder is removed
+        self._asked.clear()  # of the part that ended here
+        if failed:
+            self._give_up(save, report)
+        elif not save.completing:
+            self._save = _Save(save.step, save.values, BackgroundTask(self._completion(save)), completing=True)
+        else:
+            self._number, self._failed, self._save = save.values["number"], False, None
+        return True
 
     def _completion(self, save: _Save) -> Callable[[], None] | None:
         return (lambda: self._complete(save.step, save.values)) if self._ranks.is_first else None
