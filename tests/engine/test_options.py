@@ -130,6 +130,7 @@ def test_compiled_towers_draw_the_masks_of_eager_ones_for_all_lengths() -> None:
         assert_same(stepped(dual, kind, parts), expected, rtol=1e-4, atol=1e-5)
     # Two towers, each with and without backward, and text for its first length: no more with more lengths.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 5
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_both_towers_attend_by_sdpa() -> None:

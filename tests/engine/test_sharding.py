@@ -1,18 +1,16 @@
 """A model split over two ranks trains as a whole one does."""
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.rank_groups import run_group
-from tests.support.sharded_towers import still, whole
+from tests.support.sharded_towers import MIX, one_step, still, whole
 from tests.support.towers import batch, decoupled_step, gradients, model, plain_step
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
@@ -30,21 +28,6 @@ from zerovl.objective.mixup import Mix
 
 CPU = torch.device("cpu")
 ONE = Ranks(0, 1, CPU, OneRank())
-MIX = Mix("image", 0.3)
-
-
-def one_step(ranks: Ranks, kind: Callable[..., Any], **options: Any) -> dict[str, Tensor]:
-    dual, train, machine = still(shard_model=True, **options)
-    dual.double()
-    prepare_model(dual, train.freeze, machine, ranks)
-    dual.train()
-    step = kind(dual, ranks, Precision("float32", CPU), 0, ShardedGradientSum(dual, ranks))
-    parts = batch()
-    local = parts[2 * ranks.rank : 2 * ranks.rank + 2]
-    loss = step(local, MIX, 0)
-    learned = [p for tower in (dual.image_tower, dual.text_tower) for p in tower.parameters() if p.requires_grad]
-    assert all(isinstance(p, DTensor) for p in learned)
-    return {"loss": loss, **{name: whole(gradient) for name, gradient in gradients(dual).items()}}
 
 
 class Collectives(TorchDispatchMode):
