@@ -142,7 +142,7 @@ class Bench:
             self.results.add(section, name, {**entry.record(), **summary(own), **speed, **peaks[name]})
 
     def _training_step(self, entry: Entry, model: DualEncoder, optimiser: torch.optim.Optimizer) -> None:
-        kinds.run(entry.step, model, self.batch(entry.pairs, entry.micro_batch))
+        kinds.run_step(entry.step, model, self.batch(entry.pairs, entry.micro_batch))
         optimiser.step()
 
     def finders(self, model: DualEncoder, kept: int = 0) -> dict[str, Callable[[], Step]]:

@@ -36,7 +36,7 @@ from benchmarks.common import (
     summary,
 )
 from benchmarks.gpu import Deadline
-from benchmarks.losses import DENSE, FINDERS, OPEN_CLIP, OURS, available, embeddings, errors, run, unshifted
+from benchmarks.losses import DENSE, FINDERS, OPEN_CLIP, OURS, available, embeddings, errors, run_loss, unshifted
 from benchmarks.page import update_page
 from zerovl.device import uses_gpu
 from zerovl.text_format import plural
@@ -85,7 +85,7 @@ def measure_time(results: Results, settings: Settings, threads: str) -> None:
     for pairs in settings.sizes:
         inputs = embeddings(pairs, settings.width, settings.temperature)
         losses = available(results, "time", pairs, FINDERS)
-        calls = {name: partial(run, loss, inputs) for name, loss in losses.items()}
+        calls = {name: partial(run_loss, loss, inputs) for name, loss in losses.items()}
         seconds = interleaved(calls, settings.rounds, time.perf_counter)
         for name, own in seconds.items():
             record = summary(own, seconds.get(OPEN_CLIP))
@@ -103,11 +103,11 @@ def measure_memory(results: Results, settings: Settings, runner: Runner) -> None
 def peak(name: str, pairs: int, width: int) -> Record:
     """Largest resident memory of one forward and backward over what was resident before; a process does it once."""
     loss = FINDERS[name]()
-    run(loss, embeddings(64, width, 0.05))  # the libraries' own start-up is not counted
+    run_loss(loss, embeddings(64, width, 0.05))  # the libraries' own start-up is not counted
     inputs = embeddings(pairs, width, 0.05)
     forget_peak()
     before = resident()
-    run(loss, inputs)
+    run_loss(loss, inputs)
     return {"extra_mib": rounded((peak_resident() - before) / MIB)}
 
 

@@ -69,11 +69,11 @@ def peak(kind: str, towers: str, batch: int, micro_batch: int, kept: int) -> Rec
     torch.set_num_threads(1)
     model = make(towers, CPU)
     step = kinds.finders(model, CPU, "float32", kept)[kind]()
-    kinds.run(step, model, make_batch(towers, 2, 1))  # the libraries' own start-up is not counted
+    kinds.run_step(step, model, make_batch(towers, 2, 1))  # the libraries' own start-up is not counted
     micro_batches = make_batch(towers, batch, micro_batch)
     forget_peak()
     before = resident()
-    kinds.run(step, model, micro_batches)
+    kinds.run_step(step, model, micro_batches)
     return {"peak_mib": rounded(peak_resident() / MIB), "extra_mib": rounded((peak_resident() - before) / MIB)}
 
 

@@ -69,7 +69,8 @@ def measure_time(results: Results, settings: Settings, towers: str) -> None:
     for kind, record in missing.items():
         results.add("time", f"{kind}, {towers}", {"kind": kind, "towers": towers, **record})
     calls = {
-        kind: partial(kinds.run, step, model, whole if kind in kinds.WHOLE else micro) for kind, step in found.items()
+        kind: partial(kinds.run_step, step, model, whole if kind in kinds.WHOLE else micro)
+        for kind, step in found.items()
     }
     seconds = interleaved(calls, settings.rounds, time.process_time)
     for kind, own in seconds.items():

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.common import Record, Results, measured, summary, surviving
 from benchmarks.gpu import Deadline, clock, free, memory
-from benchmarks.losses import OPEN_CLIP, OURS, Embeddings, Finder, available, embeddings, errors, run, tiled
+from benchmarks.losses import OPEN_CLIP, OURS, Embeddings, Finder, available, embeddings, errors, run_loss, tiled
 from benchmarks.peers import Loss, inf_cl_loss, open_clip_loss
 
 FLASH, INF = "inf_cl cal_flash_loss", "inf_cl cal_inf_loss"
@@ -74,7 +74,7 @@ def _compare(
             results.add("loss", f"{name}, {pairs}", {"pairs": pairs, "loss": name, **memory[name]})
             free(device)
         else:
-            calls[name] = partial(run, loss, inputs)
+            calls[name] = partial(run_loss, loss, inputs)
     seconds, failed = surviving(calls, settings.rounds, clock(device))
     timed = {name: summary(own, seconds.get(FLASH)) for name, own in seconds.items()}
     for name, record in (timed | failed).items():
@@ -83,5 +83,5 @@ def _compare(
 
 def _first_run(loss: Loss, inputs: Embeddings) -> Record:
     """Memory over the inputs; kernels are compiled in a run before it."""
-    run(loss, inputs)
-    return memory(partial(run, loss, inputs), inputs[0].device)
+    run_loss(loss, inputs)
+    return memory(partial(run_loss, loss, inputs), inputs[0].device)

@@ -51,7 +51,7 @@ def one_rank(device: torch.device) -> Ranks:
     return Ranks(0, 1, device, OneRank())
 
 
-def run(step: Step, model: DualEncoder, batch: Sequence[MicroBatch]) -> None:
+def run_step(step: Step, model: DualEncoder, batch: Sequence[MicroBatch]) -> None:
     """One step without the optimiser."""
     model.zero_grad(set_to_none=True)
     step(batch, Mix(), 0)

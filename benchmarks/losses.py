@@ -52,7 +52,7 @@ def embeddings(
     return image.to(device, dtype), text.to(device, dtype), torch.tensor(temperature, device=device)
 
 
-def run(loss: Loss, inputs: Embeddings) -> tuple[Tensor, list[Tensor]]:
+def run_loss(loss: Loss, inputs: Embeddings) -> tuple[Tensor, list[Tensor]]:
     """Forward and backward: the value, and the gradients of images, texts and, where it has one, temperature."""
     leaves = [part.detach().requires_grad_() for part in inputs]
     value = loss(*leaves)
@@ -65,9 +65,9 @@ def errors(loss: Loss, inputs: Embeddings) -> Record:
 
     Null where the result is not finite.
     """
-    value, (gradient, *_) = run(loss, inputs)
+    value, (gradient, *_) = run_loss(loss, inputs)
     image_emb, text_emb, temperature = inputs
-    exact, (exact_gradient, *_) = run(dense, (image_emb.double(), text_emb.double(), temperature.double()))
+    exact, (exact_gradient, *_) = run_loss(dense, (image_emb.double(), text_emb.double(), temperature.double()))
     value_error = float((value.double() - exact).abs() / exact.abs())
     gradient_error = float((gradient.double() - exact_gradient).norm() / exact_gradient.norm())
     return {"value_error": _finite(value_error), "gradient_error": _finite(gradient_error)}

@@ -81,7 +81,7 @@ def _ratio(make_calls: Callable[[], dict[str, Call]], rounds: int) -> Record:
 
 def _step(model: DualEncoder, batch: list[MicroBatch]) -> Call:
     step = kinds.finders(model, CPU, "float32", kept=0)[kinds.DGA]()
-    return partial(kinds.run, step, model, batch)
+    return partial(kinds.run_step, step, model, batch)
 
 
 def _attention(settings: Settings) -> dict[str, Call]:
@@ -137,9 +137,9 @@ def peak(towers: str, batch: int, checkpointing: bool) -> Record:
     model = make(towers, CPU)
     prepare_model(model, [], MachineParams(activation_checkpointing=checkpointing), kinds.one_rank(CPU))
     step = kinds.finders(model, CPU, "float32", kept=0)[kinds.PLAIN]()
-    kinds.run(step, model, make_batch(towers, 2, 2))
+    kinds.run_step(step, model, make_batch(towers, 2, 2))
     whole = make_batch(towers, batch, batch)
     forget_peak()
     before = resident()
-    kinds.run(step, model, whole)
+    kinds.run_step(step, model, whole)
     return {"extra_mib": rounded((peak_resident() - before) / MIB)}

@@ -25,7 +25,7 @@ def promote(release: Release, why: Why, alias: Alias = "production", over_the_ga
     failure_log.install()
     name = release.partition("@")[0]
     words = ["--over-the-gate"] if over_the_gate else []
-    return registry_command.run(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")
+    return registry_command.change_alias(["promote", f"--why={why}", *words, release, alias], f"{name}@{alias}")
 
 
 def check(release: str, alias: str, over_the_gate: bool, **_others: object) -> None:

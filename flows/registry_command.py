@@ -20,7 +20,7 @@ from flows.stores import user_registry
 _COMMAND = [sys.executable, "-m", "zerovl.cli", "registry"]
 
 
-def run(words: Sequence[str], alias: str) -> str:
+def change_alias(words: Sequence[str], alias: str) -> str:
     """Carry out one action on an alias NAME@ALIAS; returns what it said.
 
     Raises:

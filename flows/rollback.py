@@ -23,7 +23,7 @@ def rollback(
         alias: NAME@ALIAS
     """
     failure_log.install()
-    return registry_command.run(["rollback", f"--why={why}", alias], alias)
+    return registry_command.change_alias(["rollback", f"--why={why}", alias], alias)
 
 
 def check(alias: str, **_others: object) -> None:

@@ -59,7 +59,7 @@ def test_cuda_where_there_is_none_is_refused(
     with pytest.raises(ZeroVLError, match=words), join():
         pass
     with pytest.raises(ZeroVLError, match=words):
-        launch.run(from_recipe({}, [], "x"), "params.yaml")
+        launch.launch(from_recipe({}, [], "x"), "params.yaml")
     (finding,) = [finding for finding in machine_checks.check_torch() if finding.subject == "gpu"]
     assert finding.level == "FAIL"
     monkeypatch.setenv(VARIABLE, "auto")
@@ -76,7 +76,7 @@ def test_more_ranks_than_gpus_are_refused(two_gpus: None, monkeypatch: pytest.Mo
     monkeypatch.setenv(VARIABLE, "cuda")
     three = from_recipe({}, ["machine.ranks=3", "train.batch_size=192"], "x")
     with pytest.raises(ZeroVLError, match=r"machine\.ranks is 3, this machine has 2 GPUs; set it to 0"):
-        launch.run(three, "params.yaml")
+        launch.launch(three, "params.yaml")
 
 
 def test_free_memory_ends_at_the_share_of_the_card_that_this_process_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

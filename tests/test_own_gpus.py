@@ -106,11 +106,11 @@ def test_training_asks_for_gpus_after_its_settings_and_before_cuda(monkeypatch: 
         return False
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(launch.one_rank, "run", lambda params, workspace: 0)
+    monkeypatch.setattr(launch.one_rank, "train_rank", lambda params, workspace: 0)
     with pytest.raises(ZeroVLError, match=r"batch_size"):
-        launch.run(from_recipe({}, ["machine.ranks=3", "train.batch_size=100"], "x"), "params.yaml")
+        launch.launch(from_recipe({}, ["machine.ranks=3", "train.batch_size=100"], "x"), "params.yaml")
     assert seen == []
     assert own_gpus._held == []
-    assert launch.run(from_recipe({}, ["machine.ranks=1"], "x"), "params.yaml") == 0
+    assert launch.launch(from_recipe({}, ["machine.ranks=1"], "x"), "params.yaml") == 0
     assert seen
     assert set(seen) == {"GPU-a"}

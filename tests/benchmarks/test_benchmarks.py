@@ -133,7 +133,7 @@ def test_all_kinds_of_step_compute_the_same_gradient() -> None:
     model = make("tiny", CPU).eval()  # without dropout, which open_clip does not replay
     found = {}
     for kind, find in kinds.finders(model, CPU, "float32", kept=1).items():
-        kinds.run(find(), model, make_batch("tiny", 8, 8 if kind in kinds.WHOLE else 2))
+        kinds.run_step(find(), model, make_batch("tiny", 8, 8 if kind in kinds.WHOLE else 2))
         found[kind] = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     plain = found.pop(kinds.PLAIN)
     assert len(found) == 5
@@ -149,11 +149,11 @@ def test_grad_cache_replays_dropout() -> None:
     step = kinds.finders(model, CPU, "float32", kept=0)[kinds.GRAD_CACHE]()
     calls: list[Tensor] = []
     model.text_projection.register_forward_hook(lambda _module, _inputs, output: calls.append(output.detach()))
-    kinds.run(step, model, make_batch("tiny", 4, 2))
+    kinds.run_step(step, model, make_batch("tiny", 4, 2))
     first, second = torch.cat(calls[:2]), torch.cat(calls[2:])
     torch.testing.assert_close(first, second)
     calls.clear()
-    kinds.run(step, model, make_batch("tiny", 4, 2))
+    kinds.run_step(step, model, make_batch("tiny", 4, 2))
     assert not torch.allclose(torch.cat(calls[:2]), first)
 
 

@@ -138,7 +138,7 @@ def _rank(root: Path, rank: int, ranks: int, port: int, kill: Kill | None) -> in
     import torch
 
     from zerovl import params_file
-    from zerovl.training.one_rank import run
+    from zerovl.training.one_rank import train_rank
     from zerovl.workspace import Workspace
 
     torch.set_num_threads(1)
@@ -152,7 +152,7 @@ def _rank(root: Path, rank: int, ranks: int, port: int, kill: Kill | None) -> in
     if kill and kill.rank == rank and kill.save_event:
         _die_in_save(kill.save_event)
     try:
-        return run(params_file.load(root / "params.yaml"), Workspace(root))
+        return train_rank(params_file.load(root / "params.yaml"), Workspace(root))
     except BaseException:
         traceback.print_exc()
         return 1

@@ -55,7 +55,7 @@ def test_towers_that_cannot_work_are_told_before_a_rank_is_started(
     asked = ["machine.ranks=2", "train.micro_batch=8", "model.image_tower.options={img_size: 64}"]
     monkeypatch.setattr(launch, "_run_group", lambda *_: pytest.fail("ranks were started"))
     with pytest.raises(ZeroVLError, match="image_size 32 does not fit the image tower vit_tiny_patch16_224"):
-        launch.run(recipe(*asked), "params.yaml")
+        launch.launch(recipe(*asked), "params.yaml")
 
 
 BROKEN = Cause(1, exits.CRASHED, "rank 1: ValueError: x (step 12, computing)")
@@ -138,6 +138,6 @@ def test_a_rank_that_crashes_says_in_which_step(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(StopRequest, "install", lambda *_: None)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     with pytest.raises(ValueError, match="x") as caught:
-        one_rank.run(recipe(), Workspace())
+        one_rank.train_rank(recipe(), Workspace())
     assert one_rank._crashed("1", caught.value) == exits.CRASHED
     assert exits.read_error_file(str(tmp_path / "error.json")) == BROKEN.text

@@ -20,7 +20,7 @@ from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.params import Params, TrainParams
 from zerovl.params_file import from_recipe
 from zerovl.training import learning
-from zerovl.training.launch import run as train
+from zerovl.training.launch import launch as train
 from zerovl.training.periodic_evaluation import IN_FOLDS, SCORES, scores
 from zerovl.training.run_spec import RunSpec
 

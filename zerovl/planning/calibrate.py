@@ -90,7 +90,7 @@ def calibrate(params_path: str, layout: BatchLayout, workspace: Workspace) -> Ca
     return Calibration(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def run(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibration:
+def measure_here(params: Params, layout: BatchLayout, workspace: Workspace) -> Calibration:
     """Measure in this process, which should have done nothing else yet."""
     device = own_device()
     before = memory_in_use(device)
@@ -211,7 +211,7 @@ def main() -> int:
     try:
         params = params_file.load(values.pop("params"))
         workspace = Workspace(Path(values.pop("root")))
-        print(json.dumps(asdict(run(params, BatchLayout(**values), workspace))))
+        print(json.dumps(asdict(measure_here(params, BatchLayout(**values), workspace))))
     except ZeroVLError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from zerovl.params import Params
 
 
 def run(params: Params, path: str) -> int:
-    """Train, or go on with an interrupted run; returns the exit status (see `training.launch.run`).
+    """Train, or go on with an interrupted run; returns the exit status (see `training.launch.launch`).
 
     Args:
         path: the file of `params`, which several ranks read themselves.
@@ -18,7 +18,7 @@ def run(params: Params, path: str) -> int:
     set_threads(params)
     from zerovl.training import launch  # torch: after the number of threads is set
 
-    return launch.run(params, path)
+    return launch.launch(params, path)
 
 
 def set_threads(params: Params) -> None:

@@ -43,7 +43,7 @@ from zerovl.workspace import Workspace
 SHUTDOWN_SECONDS = "1800"  # what a rank may need to end its step and save; torchrun's own 30 s would kill it
 
 
-def run(params: Params, path: str) -> int:
+def launch(params: Params, path: str) -> int:
     """Train with the ranks of `machine.ranks`; returns the exit status.
 
     0 done, 1 a rank died and no restart is left, 2 failed with a message, 3 interrupted and saved.
@@ -59,7 +59,7 @@ def run(params: Params, path: str) -> int:
     ranks = rank_count(params.machine.ranks)
     check_ranks(params, ranks)
     if ranks == 1:
-        return one_rank.run(params, Workspace())
+        return one_rank.train_rank(params, Workspace())
     arguments = [path, *(["--from", params.train.continue_from] if params.train.continue_from else [])]
     try:
         return _run_group(ranks, arguments, params.machine)

@@ -26,7 +26,7 @@ LAUNCHER = "ZEROVL_LAUNCHER_PID"  # set by `zerovl train` for its ranks
 PID_FOLDER = "ZEROVL_PID_FOLDER"  # set by `zerovl train`: where its ranks leave process ids and steps
 
 
-def run(params: Params, workspace: Workspace) -> int:
+def train_rank(params: Params, workspace: Workspace) -> int:
     """Train to the end, or to a signal; returns the exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers are forked after it was used
     stop = StopRequest()
@@ -68,7 +68,7 @@ def main() -> int:
         Path(folder, f"rank-{rank}").write_text(str(os.getpid()), encoding="utf-8")
     _say_restart(rank)
     try:
-        status = run(_params(), Workspace())
+        status = train_rank(_params(), Workspace())
     except SystemExit:
         status = exits.FAILED  # another rank says why
     except ZeroVLError as error:
