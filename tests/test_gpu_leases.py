@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,8 @@ DEVICES = ("GPU-a", "GPU-b", "GPU-c")
 # Takes GPUs as `zerovl train` does, says what it sees, and keeps them until its input ends.
 RUN = """
 import os, sys
-from zerovl import gpu_leases, own_gpus
+from zerovl import gpu_leases, log, own_gpus
+log.setup()
 gpu_leases._POLL = 0.02
 own_gpus.take(own_gpus.count(int(sys.argv[1])), "train")
 print("sees", os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -48,7 +50,7 @@ class Run:
     def sees(self) -> list[str]:
         """Its devices, once it has them."""
         while not (line := self.says()).startswith("sees "):
-            assert line.startswith("zerovl train: "), line
+            assert re.match(r"\d\d:\d\d:\d\d (waiting for|has) ", line), line
         return line.removeprefix("sees ").split(",")
 
     def kill(self) -> None:
@@ -90,7 +92,7 @@ def test_runs_side_by_side_and_a_killed_one_frees_at_once(start: Callable[..., R
     assert sorted(seen) == [["GPU-a"], ["GPU-b"]]
     third = start("run third", 2)
     words = third.says()
-    assert words.startswith("zerovl train: waiting for 2 GPUs: run ")
+    assert " waiting for 2 GPUs: run " in words
     assert "run first has GPU-" in words
     assert "run second has GPU-" in words
     first.kill()
@@ -103,7 +105,7 @@ def test_who_came_first_is_served_first(start: Callable[..., Run]) -> None:
     one = start("run one", 1)
     assert one.sees() == ["GPU-a"]
     all_of_them = start("run all", 0)
-    assert all_of_them.says().startswith("zerovl train: waiting for 3 GPUs: run one has GPU-a since 2")
+    assert " waiting for 3 GPUs: run one has GPU-a since 2" in all_of_them.says()
     late = start("run late", 1)
     assert "run all waits for 3 GPUs since 2" in late.says()  # although two are free
     assert holders() == {"GPU-a": "run one", "GPU-b": None, "GPU-c": None}

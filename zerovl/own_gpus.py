@@ -7,11 +7,11 @@ and helpers inherit what it sees and end with it. On a machine without GPUs noth
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from zerovl import gpu_leases, gpu_names
 from zerovl.errors import ZeroVLError
+from zerovl.log import logger
 
 _RUN = "ZEROVL_RUN"  # the name of a run of the flows, as in the registry's history
 _held: list[gpu_leases.Held] = []
@@ -60,11 +60,8 @@ def take(gpus: int, command: str, wait_minutes: float = 0.0) -> None:
     holder = os.environ.get(_RUN) or f"`zerovl {command}` in {Path.cwd()} (process {os.getpid()})"
     seconds = wait_minutes * 60 or float("inf")
 
-    def say(text: str) -> None:
-        print(f"zerovl {command}: {text}", file=sys.stderr, flush=True)
-
     try:
-        held = gpu_leases.take(gpus, gpu_names.visible().names, holder, say, seconds)
+        held = gpu_leases.take(gpus, gpu_names.visible().names, holder, logger().info, seconds)
     except ZeroVLError as error:
         if wait_minutes:
             raise ZeroVLError(f"{error}; raise machine.gpu_wait_minutes, or set it to 0 to wait on") from None
