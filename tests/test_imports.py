@@ -15,7 +15,8 @@ PACKAGE = ROOT / "zerovl"
 BASE = {
     *("deep_colours", "descriptors", "disk_errors", "picture_reader", "tiff_planes"),
     "foreign_folders",
-    *("bundle_digests", "code_closure", "cores", "device", "errors", "experiment_copy", "files", "images", "log"),
+    *("bundle_digests", "bundle_files", "code_closure", "cores", "device", "errors", "experiment_copy", "files"),
+    *("images", "log", "whole_folder"),
     "memory",
     *("gpu_leases", "gpu_names", "lease_files", "own_gpus", "shared_folder", "trials"),
     *(

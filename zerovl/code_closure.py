@@ -118,13 +118,14 @@ NOT_COUNTED_FOR = {
     ),
     "prepare": dict.fromkeys(
         (
-            *("zerovl.bundle_digests", "zerovl.data.special_tokens", "zerovl.device"),
+            *("zerovl.bundle_digests", "zerovl.bundle_files", "zerovl.data.special_tokens", "zerovl.device"),
+            "zerovl.whole_folder",
             *(
                 f"zerovl.model.{name}"
                 for name in (
                     *("architecture", "attention_masks", "blocks", "bundle", "dual_encoder", "encoder", "pooling"),
                     *("inference_layers", "inference_towers", "numpy_families", "numpy_layers", "numpy_towers"),
-                    *("preprocess", "text", "text_towers", "towers", "undrawn", "weight_files"),
+                    *("preprocess", "tensor_differences", "text", "text_towers", "towers", "undrawn", "weight_files"),
                 )
             ),
             *(

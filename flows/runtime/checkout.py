@@ -18,6 +18,7 @@ from zerovl.data.raw.layout import is_remote
 from zerovl.files import locked
 from zerovl.kept_syntax import hand_on
 from zerovl.params import DataParams
+from zerovl.whole_folder import whole_folder
 
 BRANCHES = "runs"
 STARTS = "data/start"  # models that runs start from, by identity; DVC has them
@@ -138,11 +139,9 @@ class Checkout:
     def keep_reports(self) -> Path:
         """Copy the reports to where they outlive the checkout."""
         target = self.kept_reports
-        aside = target.with_name(f".{target.name}.part")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(self.path / "reports", aside, dirs_exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
+        with whole_folder(target) as aside:
+            shutil.copytree(self.path / "reports", aside, dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
         return target
 
     def remove(self) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.paths import ROOT
 from zerovl import bundle_digests
+from zerovl.bundle_files import WEIGHTS
 from zerovl.commands.search import load_query_encoder
 from zerovl.errors import ZeroVLError
 from zerovl.model import query_encoder
-from zerovl.model.bundle import WEIGHTS
 from zerovl.model.encoder import Encoder
 from zerovl.registry import known_models
 

@@ -163,7 +163,9 @@ def test_what_is_not_there_or_does_not_fit_is_told(
     lost = {name: tensor for name, tensor in network.state_dict().items() if name != "cls_token"}
     (snapshot / "model.safetensors").unlink()
     torch.save(lost, snapshot / "pytorch_model.bin")
-    with pytest.raises(ZeroVLError, match=r"name: .*pytorch_model\.bin: does not fit the tower:\n  missing cls_token"):
+    with pytest.raises(
+        ZeroVLError, match=r"name: .*pytorch_model\.bin: does not fit the tower, 1 problem:\n  missing cls_token"
+    ):
         towers.build(settings("hf-hub:team/model"), 40, seed=1)
     wider = timm.create_model(NAME, num_classes=3, **{**OPTIONS, "embed_dim": 32})
     torch.save(wider.state_dict(), snapshot / "pytorch_model.bin")

@@ -15,9 +15,9 @@ from transformers.activations import ACT2FN
 
 from tests.support.paths import ROOT
 from tests.support.text_towers import FAMILIES, SPECIAL_IDS, VOCABULARY
+from zerovl.bundle_files import CONFIG, WEIGHTS
 from zerovl.files import read_json, write_json
-from zerovl.model.architecture import CONFIG, Architecture, load_architecture
-from zerovl.model.bundle import WEIGHTS
+from zerovl.model.architecture import Architecture, load_architecture
 from zerovl.model.numpy_layers import ACTIVATIONS
 from zerovl.model.numpy_towers import numpy_text_tower
 from zerovl.model.query_encoder import NumpyQueryEncoder

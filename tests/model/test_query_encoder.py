@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.paths import ROOT
+from zerovl.bundle_files import CONFIG, WEIGHTS
 from zerovl.commands.search import load_query_encoder
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
-from zerovl.model.architecture import CONFIG
-from zerovl.model.bundle import WEIGHTS
 from zerovl.model.query_encoder import NumpyQueryEncoder
 from zerovl.model.text_encoder import QueryEncoder
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.paths import ROOT
+from zerovl.bundle_files import WEIGHTS
 from zerovl.errors import ZeroVLError
-from zerovl.model.bundle import WEIGHTS
 from zerovl.model.encoder import Encoder
 from zerovl.model.text_encoder import QueryEncoder
 

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 
 from tests.support.tiny_project import copy_project, make_project, recipe, run_folder, set_params, train
 from tests.support.towers import model
+from zerovl.bundle_files import CONFIG, WEIGHTS
 from zerovl.files import read_json_lines, write_json
-from zerovl.model.architecture import CONFIG, Architecture
-from zerovl.model.bundle import WEIGHTS, load_model
+from zerovl.model.architecture import Architecture
+from zerovl.model.bundle import load_model
 from zerovl.training import fingerprint
 from zerovl.training.start import BundleStart
 

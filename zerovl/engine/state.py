@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor
 
 from zerovl.engine.average import Average, LastWeights
 from zerovl.engine.weights import named_weights, plain_name
-from zerovl.errors import ZeroVLError
 from zerovl.model.dual_encoder import DualEncoder
+from zerovl.model.tensor_differences import check_fits
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -105,14 +105,9 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _compare(stored: Mapping[str, TensorStorageMetadata], likes: Mapping[str, Tensor], origin: str, fix: str) -> None:
-    problems = [f"missing {name}" for name in sorted(likes.keys() - stored.keys())]
-    problems += [f"left over {name}" for name in sorted(stored.keys() - likes.keys())]
-    for name in sorted(likes.keys() & stored.keys()):
-        found, wanted = stored[name], likes[name]
-        if found.size != wanted.shape or found.properties.dtype != wanted.dtype:
-            problems.append(
-                f"{name} is {found.properties.dtype} {list(found.size)}, expected {wanted.dtype} {list(wanted.shape)}"
-            )
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        raise ZeroVLError(f"{origin}: does not fit the model, {len(problems)} problems:\n  {shown}\n{fix}")
+    check_fits(
+        {name: f"{found.properties.dtype} of shape {list(found.size)}" for name, found in stored.items()},
+        {name: f"{like.dtype} of shape {list(like.shape)}" for name, like in likes.items()},
+        f"{origin}: does not fit the model",
+        fix,
+    )

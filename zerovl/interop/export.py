@@ -16,9 +16,9 @@ from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
-from zerovl.interop.whole_folder import check_absent, whole_folder
 from zerovl.model.encoder import Encoder
 from zerovl.version import __version__
+from zerovl.whole_folder import check_absent, whole_folder
 
 FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
 
@@ -46,7 +46,7 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
         found.write(encoder, aside)
         checked = _compare(found, encoder, aside, sample)
         if card:
-            shutil.copy(card, aside / "MODEL_CARD.md")
+            shutil.copy(card, aside / card.name)
         text = hub_card.render(facts, found.library, found.usage, checked)
         (aside / hub_card.FILE).write_text(text, encoding="utf-8")
     print(f"{out}: {facts.name} for {found.library}. {checked}")

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from zerovl.bundle_files import CONFIG
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.version import __version__
 
-CONFIG = "config.json"  # of a bundle
 FORMAT = "zerovl-1"
 _FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
 

@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zerovl import bundle_digests
+from zerovl.bundle_files import CONFIG, TOKENIZER, WEIGHTS
 from zerovl.errors import ZeroVLError
 from zerovl.files import usual_mode, write_json
-from zerovl.model.architecture import CONFIG, load_architecture
+from zerovl.model.architecture import load_architecture
 from zerovl.model.dual_encoder import DualEncoder
-from zerovl.model.text import FILES, CaptionTokenizer
+from zerovl.model.tensor_differences import check_fits, shapes
+from zerovl.model.text import CaptionTokenizer
 from zerovl.shared_folder import make_folder
-
-WEIGHTS = "model.safetensors"
 
 
 def save(
@@ -37,7 +37,7 @@ def save(
         save_file(weights, aside)
     aside.replace(folder / WEIGHTS)
     tokenizer.save(folder)
-    its_files = {name: folder / name for name in (WEIGHTS, *FILES) if (folder / name).is_file()}
+    its_files = {name: folder / name for name in (WEIGHTS, *TOKENIZER) if (folder / name).is_file()}
     aside = folder / f".{CONFIG}.part"
     write_json(aside, model.architecture.to_json())
     bundle_digests.write(folder, {CONFIG: aside, **its_files})
@@ -66,18 +66,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], origin: str) -> None:
     """Load weights strictly: a missing key, a left-over key or another shape is an error that names them."""
-    expected = model.state_dict()
-    problems = [f"missing {name}" for name in sorted(set(expected) - set(weights))]
-    problems += [f"left over {name}" for name in sorted(set(weights) - set(expected))]
-    problems += [
-        f"{name} has shape {list(weights[name].shape)}, expected {list(expected[name].shape)}"
-        for name in sorted(set(expected) & set(weights))
-        if weights[name].shape != expected[name].shape
-    ]
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        raise ZeroVLError(
-            f"{origin}: weights do not fit the architecture, {len(problems)} problems:\n  {shown}\n"
-            "name the towers that the weights were trained with"
-        )
+    check_fits(
+        shapes(weights),
+        shapes(model.state_dict()),
+        f"{origin}: weights do not fit the architecture",
+        "name the towers that the weights were trained with",
+    )
     model.load_state_dict(weights)

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from zerovl.bundle_files import WEIGHTS
 from zerovl.model.architecture import Architecture, load_architecture
 from zerovl.model.digest import model_digest
 from zerovl.model.numpy_layers import Floats
 from zerovl.model.numpy_towers import NumpyTextTower, numpy_text_tower
 from zerovl.model.text import CaptionTokenizer, Ids, load_tokenizer
 
-_WEIGHTS = "model.safetensors"
 _TOWER = "text_tower."
 _PROJECTION = "text_projection.weight"
 _OTHER_HALF = "image_tower."
@@ -63,7 +63,7 @@ class NumpyQueryEncoder:
         if tower is None:
             return None
         tokenizer = load_tokenizer(folder, architecture)
-        weights = _read(folder / _WEIGHTS, _is_own if digest is not None else _is_any)
+        weights = _read(folder / WEIGHTS, _is_own if digest is not None else _is_any)
         own = {name: array for name, array in weights.items() if _is_own(name)}
         if {name: array.shape for name, array in own.items()} != _shapes(architecture, tower, own):
             return None

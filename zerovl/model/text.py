@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from zerovl.bundle_files import TOKENIZER, TOKENIZER_FILE
 from zerovl.data.special_tokens import SpecialTokens
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.model.architecture import Architecture
-from zerovl.shared_folder import make_folder, open_files, open_tree
+from zerovl.shared_folder import make_folder, open_files
+from zerovl.whole_folder import whole_folder
 
 Ids = npt.NDArray[np.int64]
-
-FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
 # What a tokenizer is made of where there is no tokenizer.json, each with what it needs beside it.
 _VOCABULARIES = {
@@ -89,24 +89,21 @@ class CaptionTokenizer:
         """Write `tokenizer.json` and its Hugging Face companions."""
         make_folder(folder, folder)
         tokenizer = _load(self.folder)
-        tokenizer.save(str(folder / "tokenizer.json"))
-        for name in FILES[1:]:
+        tokenizer.save(str(folder / TOKENIZER_FILE))
+        for name in TOKENIZER[1:]:
             if (self.folder / name).is_file():
                 (folder / name).write_bytes((self.folder / name).read_bytes())
         open_files(folder)
 
     def copy(self, folder: Path) -> None:
         """Copy the tokenizer's files as they are, so that their digests stay; a folder without appears at once."""
-        if not (self.folder / "tokenizer.json").is_file():
+        if not (self.folder / TOKENIZER_FILE).is_file():
             self.save(folder)
             return
-        aside = folder.with_name(f".{folder.name}.part")
-        aside.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            if (self.folder / name).is_file():
-                (aside / name).write_bytes((self.folder / name).read_bytes())
-        open_tree(aside)
-        aside.rename(folder)
+        with whole_folder(folder) as aside:
+            for name in TOKENIZER:
+                if (self.folder / name).is_file():
+                    (aside / name).write_bytes((self.folder / name).read_bytes())
 
 
 def load_tokenizer(folder: Path, architecture: Architecture) -> CaptionTokenizer:
@@ -131,8 +128,8 @@ def _encode(tokenizer: Tokenizer, captions: list[str]) -> tuple[Ids, Ids]:
 def _load(folder: Path) -> Tokenizer:
     """Load `tokenizer.json`, else a tokenizer through transformers from its vocabulary; it neither cuts nor pads."""
     try:
-        if (folder / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if (folder / TOKENIZER_FILE).is_file():
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         else:
             _check_there(folder)
             from transformers import AutoTokenizer  # and most of transformers, which a `tokenizer.json` does without
@@ -141,7 +138,7 @@ def _load(folder: Path) -> Tokenizer:
     except ZeroVLError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
-        place = folder / FILES[0] if (folder / FILES[0]).is_file() else folder
+        place = folder / TOKENIZER_FILE if (folder / TOKENIZER_FILE).is_file() else folder
         raise ZeroVLError(
             f"{place}: no usable tokenizer ({error}); get it again, or run `dvc repro prepare` where it is made here"
         ) from None
@@ -162,8 +159,8 @@ def _check_there(folder: Path) -> None:
         return
     lacks = f"{there[0]} without {_VOCABULARIES[there[0]]}" if there else f"neither that nor {', '.join(_VOCABULARIES)}"
     raise ZeroVLError(
-        f"{folder}: no {FILES[0]}: there is {lacks}, so captions cannot be turned into tokens; put the {FILES[0]} of "
-        "the model there, from where its other files come"
+        f"{folder}: no {TOKENIZER_FILE}: there is {lacks}, so captions cannot be turned into tokens; put the "
+        f"{TOKENIZER_FILE} of the model there, from where its other files come"
     )
 
 

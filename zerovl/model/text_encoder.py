@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from zerovl.bundle_files import WEIGHTS
 from zerovl.device import own_device
 from zerovl.errors import ZeroVLError
 from zerovl.model import bundle
@@ -79,12 +80,12 @@ class QueryEncoder(TextEncoder):
         folder = Path(folder)
         architecture = load_architecture(folder)
         tokenizer = load_tokenizer(folder, architecture)
-        weights = bundle.read_weights(folder / bundle.WEIGHTS)
+        weights = bundle.read_weights(folder / WEIGHTS)
         projection = weights.get("image_projection.weight", torch.empty(0, 1))  # (D, w)
         text_tower = undrawn(lambda: create_text_tower(text_config_from(architecture.text_config)))
         model = DualEncoder(architecture, _NoImageTower(projection.shape[-1]), text_tower)
         own = {name: tensor for name, tensor in weights.items() if not name.startswith(_IMAGE_TOWER)}
-        bundle.load_weights(model, own, str(folder / bundle.WEIGHTS))
+        bundle.load_weights(model, own, str(folder / WEIGHTS))
         return cls(model, tokenizer, digest_of(architecture, tokenizer, weights), device)
 
 

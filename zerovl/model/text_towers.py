@@ -30,6 +30,7 @@ from zerovl.params import ModelParams
 from zerovl.text_format import names, plural
 
 FETCH_HINT = "run `zerovl fetch-weights` once on a machine with a network, or set pretrained to false"
+_OWN_TOKENIZER = "set prepare.tokenizer_vocab to 0 to use the tower's own tokenizer"
 
 _NAMED = 5  # missing tensors that a message lists
 _POOLED = ("albert", "bert", "camembert", "mpnet", "roberta", "xlm-roberta")
@@ -170,8 +171,7 @@ def resolve_text_config(params: ModelParams, vocab_size: int) -> PreTrainedConfi
         config = named_text_config(tower.name)
         if config.vocab_size < vocab_size:
             raise ZeroVLError(
-                f"the tokenizer has {vocab_size} tokens, {tower.name} embeds {config.vocab_size}; "
-                "set prepare.tokenizer_vocab to 0 to use the tower's own tokenizer"
+                f"the tokenizer has {vocab_size} tokens, {tower.name} embeds {config.vocab_size}; {_OWN_TOKENIZER}"
             )
         return config
     known = set(BertConfig().to_dict())
@@ -210,7 +210,7 @@ def check_padding(config: PreTrainedConfig, padding: int) -> None:
     if looks and padding != config.pad_token_id:
         raise ZeroVLError(
             f"the tokenizer pads with token {padding}, a text tower of the family {config.model_type} knows padding by "
-            f"{config.pad_token_id}; set prepare.tokenizer_vocab to 0 to use the tower's own tokenizer"
+            f"{config.pad_token_id}; {_OWN_TOKENIZER}"
         )
 
 

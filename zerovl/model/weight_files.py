@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from zerovl.errors import ZeroVLError
+from zerovl.model.tensor_differences import check_fits, shapes
 
 _PICKLES = (".pth", ".pt", ".bin")
 _NESTED = ("state_dict", "model")  # where checkpoints keep their weights
 _PARALLEL = "module."  # what DistributedDataParallel puts before each name
 _SHOWN = 5
+_REFUSAL = ": does not fit the tower"
+_FIX = "name the tower and the options that these weights were trained with, or weights with its library's names"
 
 
 def load_image_weights(tower: nn.Module, file: Path) -> None:
@@ -27,20 +30,13 @@ def load_image_weights(tower: nn.Module, file: Path) -> None:
     Raises `ZeroVLError` that names some of the keys that are missing, left over or of another shape.
     """
     expected, weights = tower.state_dict(), read_tensors(file)
-    fitting = {name: tensor for name, tensor in weights.items() if name in expected}
-    _refuse(
-        "model.image_tower.weights",
-        file,
-        [
-            *_misnamed(tower, weights),
-            *(
-                f"{name} has shape {list(tensor.shape)}, expected {list(expected[name].shape)}"
-                for name, tensor in fitting.items()
-                if tensor.shape != expected[name].shape
-            ),
-        ],
+    check_fits(
+        shapes(_without_classifier(weights, tower)),
+        shapes(expected),
+        f"model.image_tower.weights: {file}{_REFUSAL}",
+        _FIX,
     )
-    tower.load_state_dict(fitting)
+    tower.load_state_dict({name: tensor for name, tensor in weights.items() if name in expected})
 
 
 def check_names(key: str, tower: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -48,23 +44,13 @@ def check_names(key: str, tower: nn.Module, weights: Mapping[str, Tensor], file:
 
     `key` is the setting that named the `file`.
     """
-    _refuse(key, file, list(_misnamed(tower, weights)))
+    found = dict.fromkeys(_without_classifier(weights, tower), "a name")
+    check_fits(found, dict.fromkeys(tower.state_dict(), "a name"), f"{key}: {file}{_REFUSAL}", _FIX)
 
 
-def _misnamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[str]:
+def _without_classifier(weights: Mapping[str, Tensor], tower: nn.Module) -> dict[str, Tensor]:
     expected, heads = tower.state_dict(), _classifiers(tower)
-    yield from (f"missing {name}" for name in expected if name not in weights)
-    yield from (f"left over {name}" for name in weights if name not in expected and not _in(name, heads))
-
-
-def _refuse(key: str, file: Path, problems: Sequence[str]) -> None:
-    if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        listed = "\n  ".join([*problems[:_SHOWN], *more])
-        raise ZeroVLError(
-            f"{key}: {file}: does not fit the tower:\n  {listed}\n"
-            "name the tower and the options that these weights were trained with, or weights with its library's names"
-        )
+    return {name: tensor for name, tensor in weights.items() if name in expected or not _in(name, heads)}
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -18,15 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zerovl import bundle_digests
+from zerovl import bundle_digests, bundle_files
 from zerovl.files import atomic_write
-from zerovl.registry import cache, release_files
+from zerovl.registry import cache
 from zerovl.shared_folder import make_folder
 from zerovl.version import __version__
 
 _FOLDER = "models"
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-_FILES = (release_files.CONFIG, release_files.WEIGHTS, bundle_digests.FILE, *_TOKENIZER)
+_FILES = (bundle_files.CONFIG, bundle_files.WEIGHTS, bundle_digests.FILE, *bundle_files.TOKENIZER)
 _SETTLED_SECONDS = 2.0  # after which a change of a file has another time than the one before
 
 Stamp = dict[str, Any]

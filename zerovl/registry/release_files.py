@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from zerovl import bundle_digests
+from zerovl import bundle_digests, bundle_files
 from zerovl.errors import ZeroVLError
 from zerovl.files import sha256_file, sha256_json
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
+WEIGHTS = bundle_files.WEIGHTS
+CONFIG = bundle_files.CONFIG
 METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 MODEL_CARD = "MODEL_CARD.md"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zerovl.bundle_files import WEIGHTS
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import Sample
 from zerovl.data.split_reader import read_image
@@ -34,7 +35,6 @@ from zerovl.evaluation.scores import write_queries
 from zerovl.evaluation.training_warnings import read_warnings
 from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, read_json, sha256_file, write_json
-from zerovl.model import bundle
 from zerovl.params import Params
 from zerovl.registry import release_files
 from zerovl.release import current_holder, sample
@@ -72,7 +72,7 @@ def run(
     facts = {
         UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],
         "evaluation_digest": evaluation_digest(manifest),
-        "model_digest": sha256_file(workspace.model / bundle.WEIGHTS),
+        "model_digest": sha256_file(workspace.model / WEIGHTS),
     }
     metrics, details = metrics_json(tables, facts), details_json(tables)
     stored = StoredPairs(evaluation)

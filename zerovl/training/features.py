@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zerovl import code_closure
+from zerovl.bundle_files import TOKENIZER as TOKENIZER_FILES
 from zerovl.data.batches.augmentation import TrainTransform
 from zerovl.data.batches.features import COMPLETE, StoredFeatures, captions_of, lay_out, write_rows
 from zerovl.data.batches.sides import Transform
@@ -40,7 +41,6 @@ from zerovl.images import decode_rgb
 from zerovl.log import logger
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.preprocess import EvaluationTransform
-from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import Params
 from zerovl.training.run_spec import Run
 

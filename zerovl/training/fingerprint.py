@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from zerovl import code_closure
+from zerovl.bundle_files import TOKENIZER as TOKENIZER_FILES
 from zerovl.data.manifest import Manifest
 from zerovl.files import sha256_file, sha256_json
 from zerovl.model.architecture import Architecture
-from zerovl.model.text import FILES as TOKENIZER_FILES
 from zerovl.params import Params, as_dict
 from zerovl.params.later import LATER
 from zerovl.training.start import Checkpoint, Start

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zerovl.bundle_files import CONFIG, WEIGHTS
 from zerovl.engine.checkpoint_files import StoredTensors
 from zerovl.engine.checkpoint_folder import checkpoint_path, saved_steps
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, sha256_file, sha256_json
 from zerovl.model import bundle
-from zerovl.model.architecture import CONFIG, load_architecture
+from zerovl.model.architecture import load_architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.params import Params
 from zerovl.workspace import RUN_DESCRIPTION, Workspace
@@ -58,12 +59,12 @@ class BundleStart:
     @property
     def digest(self) -> str:
         """The digest of the weights."""
-        return sha256_file(self.folder / bundle.WEIGHTS)
+        return sha256_file(self.folder / WEIGHTS)
 
     def load_into(self, model: DualEncoder) -> None:
         """Fill the model with the bundle's weights."""
         _check_pooling(load_architecture(self.folder).pooling, model, str(self.folder))
-        weights = bundle.read_weights(self.folder / bundle.WEIGHTS)
+        weights = bundle.read_weights(self.folder / WEIGHTS)
         bundle.load_weights(model, _for_its_loss(weights, model), str(self.folder))
 
 

@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
 import tarfile
@@ -27,9 +26,10 @@ from zerovl import cores
 from zerovl.data.demo import pictures, scenes
 from zerovl.data.demo.scenes import Scene
 from zerovl.errors import ZeroVLError
-from zerovl.files import read_json, sync_folder, write_json
+from zerovl.files import read_json, write_json
 from zerovl.params import DemoParams, as_dict
 from zerovl.processes import worker_pool
+from zerovl.whole_folder import whole_folder
 
 _STAMP = "drawn.json"
 _DRAWING = 1  # raise it when the same settings would draw other bytes
@@ -71,18 +71,10 @@ def draw(settings: DemoParams, out: Path) -> None:
         print(f"{out}: already drawn with these settings")
         return
     _refuse_foreign(out)
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with whole_folder(out) as aside:
         _draw_all(settings, aside)
         write_json(aside / _STAMP, stamp)
         shutil.rmtree(out, ignore_errors=True)
-        os.replace(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync_folder(out.parent)
     names = ", ".join(sorted(name for name, _ in _SOURCES))
     print(f"{out}: {settings.train_pairs} training and {settings.valid_pairs} validation pictures each in {names}")
 

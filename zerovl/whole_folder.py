@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all, for what other libraries read and for what comes from them."""
+"""A folder that is there whole or not at all, written by one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def check_absent(out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` to write into, which becomes `out` on disk at the end, or is gone after an error."""
+    """Give a folder beside `out` to write into, which becomes `out` on disk at the end, or is gone after an error.
+
+    What lies at `out` is the block's to remove, last of all; else the rename raises `OSError`.
+    """
     aside = out.with_name(f".{out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
     aside.mkdir(parents=True)
