@@ -34,6 +34,17 @@ COMMIT = "c" * 40
 OURS = ("num_classes", "in_chans")  # no classifier, three channels
 NAME, OPTIONS = "vit_tiny_patch16_224", {"img_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
+# `zerovl fetch-weights` in a process of its own, which imports for seconds and takes the hub's address while it does:
+# says the status, and does it again when it is told to.
+FETCH_AND_FETCH_AGAIN = """
+import sys
+from zerovl import cli
+print(cli.main(["fetch-weights"]), flush=True)
+input()
+sys.argv[1:] = ["fetch-weights"]
+sys.exit(cli.main())
+"""
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
@@ -206,24 +217,20 @@ def test_fetch_weights_brings_it_from_the_hub(
     tower = text.index("pretrained: false")
     (project / "params.yaml").write_text(text[:tower] + "pretrained: true" + text[tower + len("pretrained: false") :])
     home = tmp_path / "home"
-    words = [sys.executable, "-m", "zerovl.cli", "fetch-weights"]
-
-    def fetch(url: str) -> subprocess.CompletedProcess[str]:
-        given = {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        paths = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "0"}
-        return subprocess.run(
-            words, cwd=project, env=os.environ | given | paths, capture_output=True, text=True, check=False
-        )
-
+    paths = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}
     with running_hub() as hub:
-        missing = fetch(hub.url)
-        assert missing.returncode != 0
-        assert "weights could not be fetched" in missing.stderr
-        assert "Traceback" not in missing.stderr
-        hub.revision, hub.kept = "v2", {path.name: path.read_bytes() for path in folder.iterdir()}
-        done = fetch(hub.url)
-    assert done.returncode == 0, done.stderr
-    assert "image tower hf-hub:team/model@v2: fetched" in done.stdout
+        given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        words = [sys.executable, "-c", FETCH_AND_FETCH_AGAIN]
+        with subprocess.Popen(words, cwd=project, env=os.environ | given | paths, text=True, **pipes) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "2\n"
+            hub.revision, hub.kept = "v2", {path.name: path.read_bytes() for path in folder.iterdir()}
+            said, errors = child.communicate("\n")
+    assert "weights could not be fetched" in errors
+    assert "Traceback" not in errors
+    assert child.returncode == 0, errors
+    assert "image tower hf-hub:team/model@v2: fetched" in said
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     dual = towers.build(settings("hf-hub:team/model@v2"), 40, seed=1)
     assert isinstance(dual.image_tower, nn.Module)

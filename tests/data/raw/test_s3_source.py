@@ -40,6 +40,7 @@ def test_source_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto_buck
     assert remote.pairs("w", "train") == 15
     assert raw_sources.rows(remote, "w")[0]["origin"] == f"{place}/train/00000.tar:000000000"
     assert not list((tmp_path / "data/shards").glob(".*"))
+    monkeypatch.setenv("ZEROVL_WORKERS", "1")  # packs the same, and two more processes would import for seconds
     local = run_sources(tmp_path, {"name": "w", "path": "local/w"}, shard_samples=4)
     assert local.digest == remote.digest
     with pytest.raises(ZeroVLError, match=r"s3://nowhere/x: .*NoSuchBucket.*AWS_ENDPOINT_URL"):
