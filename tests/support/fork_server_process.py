@@ -61,6 +61,8 @@ def _import_everything() -> None:
     gc.collect()
     gc.enable()
     gc.freeze()  # a collection in a forked process has only its own objects to look at
+    frozen = gc.get_freeze_count()
+    gc.get_freeze_count = lambda: frozen  # it counts one by one, in each training: a tenth of its start
     fork_ranks()
 
 
