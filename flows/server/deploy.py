@@ -32,6 +32,8 @@ from flows.server.deployed import Deployed, unknown
 from zerovl.files import try_lock
 
 POOL = "zerovl"
+# Prefect's own command, which reads prefect.yaml.
+_DEPLOY = (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
 _SILENCE = timedelta(seconds=90)  # three heartbeats, see PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml
 _COMPARED = (
     "description",
@@ -163,11 +165,10 @@ def _pool(client: SyncPrefectClient) -> list[str]:
 
 
 def _apply(paths: Paths) -> None:
-    # Prefect's own command reads prefect.yaml; called here so that its templates see ZEROVL_ROOT.
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"],
+        _DEPLOY,
         cwd=paths.root,
-        env={**os.environ, "ZEROVL_ROOT": str(paths.root)},
+        env={**os.environ, "ZEROVL_ROOT": str(paths.root)},  # for the templates of prefect.yaml
         capture_output=True,
         text=True,
         check=False,

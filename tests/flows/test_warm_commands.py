@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm, dvc_handed_over
+from tests.support.warm_commands import HAND_OVER, VARIABLE, Warm, command_handed_over, commands_handed_over
 
 PATIENCE = 120  # seconds
 # A command line as a project's copy has it; what it does is what its words say.
@@ -161,15 +161,19 @@ def test_a_training_is_handed_over_if_it_is_one_process(project: Path, warm: dic
     child.communicate(timeout=PATIENCE)
 
 
-def test_dvc_of_a_flow_is_handed_over_but_for_that_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = dvc_handed_over(lambda command, folder: " ".join([*command, folder]))
+def test_commands_of_a_flow_are_handed_over_but_for_the_dvc_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = commands_handed_over(lambda command, folder: " ".join([*command, folder]))
     push, train = ["python", "-m", "dvc", "push"], ["python", "-m", "dvc", "repro", "-s", "train"]
+    recipe = ["python", "-m", "zerovl.cli", "recipe", "params.yaml"]
     monkeypatch.delenv(VARIABLE, raising=False)
     assert run(push, "here") == "python -m dvc push here"
+    assert command_handed_over(push) == push
     monkeypatch.setenv(VARIABLE, "a socket")
     assert run(push, "here") == "python -m tests.support.warm_commands -m dvc push here"
+    assert run(recipe, "here") == "python -m tests.support.warm_commands -m zerovl.cli recipe params.yaml here"
     assert run(train, "here") == "python -m dvc repro -s train here"
-    assert run(["python", "-m", "zerovl.cli", "recipe"], "here") == "python -m zerovl.cli recipe here"
+    assert run(["python", "-m", "zerovl.cli", "train"], "here") == "python -m zerovl.cli train here"
+    assert command_handed_over(push) == ["python", "-m", "tests.support.warm_commands", "-m", "dvc", "push"]
 
 
 def test_whoever_waits_is_told_that_nobody_runs_it_any_more(project: Path) -> None:

@@ -22,7 +22,7 @@ from tests.support.ports import free_port
 from tests.support.prefect_api import PrefectApi, wait_for
 from tests.support.project_copy import SMALL, commit, copy_project
 from tests.support.s3 import moto_command
-from tests.support.warm_commands import HAND_OVER, HAND_OVER_DVC, VARIABLE, Warm
+from tests.support.warm_commands import HAND_OVER, HAND_OVER_COMMANDS, HAND_OVER_DEPLOY, VARIABLE, Warm
 
 # Laid over the trainer of the project's copy: from the step that a file names on, each takes a while. So a training
 # has steps left for whoever interrupts it, however slow or fast the machine is.
@@ -45,6 +45,15 @@ def _slow(update):
 
 Trainer._update = _slow(Trainer._update)
 """
+# By file of the project's copy: what stands after all that the file has, but for its call as a program.
+_LAID_OVER = {
+    "zerovl/engine/trainer.py": SLOW_STEPS,
+    "zerovl/training/launch.py": forked_ranks.FORK_RANKS,
+    "zerovl/cli.py": HAND_OVER,
+    "flows/runtime/process.py": HAND_OVER_COMMANDS,
+    "flows/server/deploy.py": HAND_OVER_DEPLOY,
+}
+_AS_A_PROGRAM = '\n\nif __name__ == "__main__":\n'
 # Prefect's own pauses, of which a run has a dozen.
 _PREFECT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -89,14 +98,8 @@ class Factory(PrefectApi):
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         self.warm: Warm | None = None
-        with open(self.root / "zerovl" / "engine" / "trainer.py", "a", encoding="utf-8") as trainer:
-            trainer.write(SLOW_STEPS)
-        with open(self.root / "zerovl" / "training" / "launch.py", "a", encoding="utf-8") as launcher:
-            launcher.write(forked_ranks.FORK_RANKS)
-        with open(self.root / "zerovl" / "cli.py", "a", encoding="utf-8") as command_line:
-            command_line.write(HAND_OVER)
-        with open(self.root / "flows" / "runtime" / "process.py", "a", encoding="utf-8") as commands:
-            commands.write(HAND_OVER_DVC)
+        for file, text in _LAID_OVER.items():
+            _lay_over(self.root / file, text)
         with open(self.root / ".git" / "info" / "exclude", "a", encoding="utf-8") as exclude:
             exclude.write("/slow-from-step\n")
         self.command("-m", "zerovl.cli", "recipe", "demo", *overrides)
@@ -109,7 +112,7 @@ class Factory(PrefectApi):
 
     def command(self, *words: str, **variables: str) -> str:
         """Run a Python command to its end, with more variables; returns what it printed."""
-        if self.warm and words[0] == "-m" and words[1].partition(".")[0] in ("flows", "prefect"):
+        if self.warm and words[0] == "-m" and words[1].partition(".")[0] in ("flows", "prefect", "zerovl"):
             words = ("-m", "tests.support.warm_commands", *words)
         done = subprocess.run(
             [sys.executable, *words],
@@ -253,6 +256,11 @@ class Factory(PrefectApi):
         path = self.root / "registry" / "zerovl" / "versions" / f"{number}.json"
         record: dict[str, Any] = json.loads(path.read_text())
         return record
+
+
+def _lay_over(file: Path, text: str) -> None:
+    code, called, rest = file.read_text(encoding="utf-8").partition(_AS_A_PROGRAM)
+    file.write_text(code + text + called + rest, encoding="utf-8")
 
 
 def _children(process: subprocess.Popen[bytes] | None) -> list[psutil.Process]:

@@ -5,8 +5,8 @@ Two thirds of the CPU time of `zerovl evaluate` in a test are imports of torch a
 imported by each command, from the checkout that it runs in. Whoever starts a command has a process of its own to wait
 for and to signal, which hands folder, environment, streams and signals over; where it is killed, so is the command.
 
-DVC's commands are handed over as well. A training of several ranks is never, nor the DVC of any: their processes are
-what tests kill.
+What flows run besides is handed over as well: DVC, Prefect's own deployment, changes of recipe and registry. A training
+of several ranks is never, nor the DVC of any: their processes are what tests kill.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import functools
 import gc
 import importlib
 import json
+import logging
 import os
 import re
 import runpy
@@ -34,13 +35,16 @@ from tests.support.forked_process import be_fresh, close_others, exit_status, le
 
 VARIABLE = "ZEROVL_TESTS_WARM"  # the socket of the process that has the libraries
 STAGES = (["prepare"], ["validate"], ["evaluate"], ["register"])
+_OF_FLOWS = (("-m", "zerovl.cli", "recipe"), ("-m", "zerovl.cli", "registry"))  # beside DVC
 LIBRARIES = (
-    *("pandas", "pyarrow.parquet", "scipy.stats", "tokenizers", "boto3"),
+    *("pandas", "pyarrow.parquet", "pyarrow.dataset", "scipy.stats", "tokenizers", "boto3.s3.transfer"),
     *("great_expectations", "great_expectations.expectations.row_conditions"),
-    *("torch", "torchvision", "timm", "safetensors.torch"),
+    *("torch", "torchvision", "timm", "safetensors.torch", "safetensors.numpy"),
     *("transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
     *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip"),
-    *("dvc.repo", "dvc.cli", "dvc.commands.repro", "prefect.flows", "prefect.cli"),
+    *("dvc.repo.index", "dvc.cli.parser", "dvc.commands.repro", "dvc.rwlock", "dvc.analytics", "dvc_render", "dvclive"),
+    *("scmrepo.git", "networkx", "prefect.flows", "prefect.task_engine", "prefect.runtime", "prefect.artifacts"),
+    *("prefect.automations", "prefect.cli", "prefect.cli.deploy"),
 )
 # Laid over the command line of a project's copy.
 HAND_OVER = """
@@ -50,11 +54,18 @@ from tests.support.warm_commands import handed_over
 main = handed_over(main)
 """
 # Laid over what the flows of a project's copy run commands with.
-HAND_OVER_DVC = """
+HAND_OVER_COMMANDS = """
 
-from tests.support.warm_commands import dvc_handed_over
+from tests.support.warm_commands import commands_handed_over
 
-run = dvc_handed_over(run)
+run = commands_handed_over(run)
+"""
+# Laid over what applies the deployments of a project's copy.
+HAND_OVER_DEPLOY = """
+
+from tests.support.warm_commands import command_handed_over
+
+_DEPLOY = command_handed_over(_DEPLOY)
 """
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
@@ -104,16 +115,20 @@ def _of_one_rank(words: Sequence[str]) -> bool:
     return list(words) == ["train"] and re.search(r"^  ranks: [01]\b", parameters.read_text(), re.MULTILINE) is not None
 
 
-def dvc_handed_over(run: Callable[..., str]) -> Callable[..., str]:
-    """Return the `run` of a flow's commands, for one that hands DVC over where there is who takes it."""
+def commands_handed_over(run: Callable[..., str]) -> Callable[..., str]:
+    """Return the `run` of a flow's commands, for one that hands them over where there is who takes them."""
 
     @functools.wraps(run)
     def hand_over(command: Sequence[str], *rest: Any) -> str:
-        if VARIABLE in os.environ and list(command[1:3]) == ["-m", "dvc"] and "train" not in command:
-            command = [command[0], "-m", __name__, *command[1:]]
-        return run(command, *rest)
+        of_flows = list(command[1:3]) == ["-m", "dvc"] or tuple(command[1:4]) in _OF_FLOWS
+        return run(command_handed_over(command) if of_flows and "train" not in command else command, *rest)
 
     return hand_over
+
+
+def command_handed_over(command: Sequence[str]) -> Sequence[str]:
+    """Return `PYTHON -m MODULE ...` as a command that hands it over where there is who takes it."""
+    return [command[0], "-m", __name__, *command[1:]] if VARIABLE in os.environ else command
 
 
 def run(words: Sequence[str]) -> int:
@@ -221,6 +236,7 @@ def _main(words: Sequence[str]) -> int:
     gc.disable()  # among a million objects that stay it would find nothing
     for name in words[2:]:
         importlib.import_module(name)
+    assert not logging.root.handlers, "a library has set up the log, which is for each command to do"
     gc.collect()
     gc.enable()
     gc.freeze()  # a collection in a forked process has only its own objects to look at
