@@ -49,6 +49,7 @@ Trainer._update = _slow(Trainer._update)
 _LAID_OVER = {
     "zerovl/engine/trainer.py": SLOW_STEPS,
     "zerovl/training/launch.py": forked_ranks.FORK_RANKS,
+    "zerovl/distributed/helper_processes.py": forked_ranks.FORK_HELPERS,
     "zerovl/cli.py": HAND_OVER,
     "flows/runtime/process.py": HAND_OVER_COMMANDS,
     "flows/server/deploy.py": HAND_OVER_DEPLOY,

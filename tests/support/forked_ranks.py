@@ -1,6 +1,6 @@
-"""Ranks that their launcher forks, which has imported all that they import: it stays their parent.
+"""Ranks and helpers that their parent forks, which has imported all that they import.
 
-Each is in a session of its own, as torch has it, and is called by its number: its command line is the launcher's.
+A rank is in a session of its own, as torch has it, and is called by its number: its command line is the launcher's.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import subprocess
 import sys
 import traceback
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 from tests.support.forked_process import be_fresh, call_it, close_others, exit_status, leave
 
 _WORKER = "zerovl.training.worker"
+_HELPER = "zerovl.distributed.helper_processes"
 NAME = "rank "  # and its number
 # Laid over the launcher of a project's copy: of a factory that has imported all libraries once.
 FORK_RANKS = """
@@ -26,6 +28,14 @@ if "ZEROVL_TESTS_WARM" in os.environ:
     from tests.support.forked_ranks import fork_ranks
 
     fork_ranks()
+"""
+# Laid over what starts the helpers of an evaluation, which has been forked from the process with the libraries.
+FORK_HELPERS = """
+
+if "ZEROVL_TESTS_WARM" in os.environ:
+    from tests.support.forked_ranks import ForkingSubprocess
+
+    subprocess = ForkingSubprocess
 """
 
 
@@ -36,23 +46,25 @@ def fork_ranks() -> None:
     SubprocessHandler._popen = lambda self, arguments, env: ForkedRank(list(arguments), env)  # type: ignore[method-assign, assignment]
 
 
-class ForkedRank:
-    """What torch's launcher uses of `subprocess.Popen`, of a rank that it forks."""
+class _Forked:
+    """What is used of `subprocess.Popen`, of a process that this one forks."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        assert arguments[1:4] == ["-u", "-m", _WORKER], arguments
+    def __init__(
+        self, target: str, arguments: Sequence[str], env: Mapping[str, str], rank: str | None = None, out: int = 1
+    ) -> None:
         begun, begins = os.pipe()
-        gc.collect()  # what is garbage here must not close a descriptor of the rank's own later
+        gc.collect()  # what is garbage here must not close a descriptor of the forked process's own later
         self.pid = os.fork()
         self.returncode: int | None = None
         if self.pid == 0:
-            os.setsid()
-            call_it(f"{NAME}{env['RANK']}")
+            if rank is not None:
+                os.setsid()
+                call_it(f"{NAME}{rank}")
             os.close(begins)
-            request = {"target": f"{_WORKER}:main", "arguments": arguments[4:], "env": env, "cwd": ".", "prepare": None}
-            become(request, 1, 2)
+            request = {"target": target, "arguments": arguments, "env": dict(env), "cwd": ".", "prepare": None}
+            become(request, out, 2)
         os.close(begins)
-        os.read(begun, 1)  # the agent signals the group of a rank, which must be there
+        os.read(begun, 1)  # torch's agent signals the group of a rank, which must be there
         os.close(begun)
 
     def poll(self) -> int | None:
@@ -63,7 +75,12 @@ class ForkedRank:
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def kill(self) -> None:
+        """Send SIGKILL, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
         """The exit status, within so many seconds."""
         descriptor = os.pidfd_open(self.pid) if self.poll() is None else None
         if descriptor is not None:
@@ -71,8 +88,31 @@ class ForkedRank:
             os.close(descriptor)
         status = self.poll()
         if status is None:
-            raise subprocess.TimeoutExpired(f"rank {self.pid}", timeout)
+            raise subprocess.TimeoutExpired(f"forked process {self.pid}", timeout or 0.0)
         return status
+
+
+class ForkedRank(_Forked):
+    """What torch's launcher uses of `subprocess.Popen`, of a rank that it forks."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        assert arguments[1:4] == ["-u", "-m", _WORKER], arguments
+        super().__init__(f"{_WORKER}:main", arguments[4:], env, env["RANK"])
+
+
+class ForkedHelper(_Forked):
+    """What an evaluation uses of `subprocess.Popen`, of a helper that it forks."""
+
+    def __init__(self, arguments: Sequence[str], stdin: int, stdout: int) -> None:
+        assert arguments[1:3] == ["-m", _HELPER], arguments
+        super().__init__(f"{_HELPER}:main", arguments[3:], os.environ, out=stdout)
+
+
+class ForkingSubprocess:
+    """The module `subprocess` for who starts helpers."""
+
+    DEVNULL = subprocess.DEVNULL
+    Popen = ForkedHelper
 
 
 def become(request: dict[str, Any], out: int, err: int) -> NoReturn:
