@@ -153,7 +153,9 @@ class Factory(PrefectApi):
         wait_for("a healthy server", self.healthy)
 
     def start_worker(self) -> None:
-        self.worker = self.start("prefect", "worker", "start", "--pool", "zerovl", "--name", "test")
+        """Prefect's own; beside warm libraries one whose runs import Prefect once (`run_in_place`)."""
+        program = "tests.support.run_in_place" if self.warm else "prefect"
+        self.worker = self.start(program, "worker", "start", "--pool", "zerovl", "--name", "test")
 
     def start_s3(self, bucket: str) -> None:
         """moto's server at the endpoint that everything was told at the start."""
