@@ -31,6 +31,7 @@ _CHECKSUMS = {
 }
 
 _REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
+_NO_BUCKET = "NoSuchBucket"
 _MISSING = ("NoSuchKey", "404")
 _PAST_THE_END = ("InvalidRange", "416")
 
@@ -60,6 +61,11 @@ class AnswerError(ZeroVLError):
     def is_missing_key(self) -> bool:
         """Whether there is no such object; the bucket is there."""
         return self.code in _MISSING
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether there is no such bucket, or access to it is refused: asking again changes neither."""
+        return self.code == _NO_BUCKET or self.code in _REFUSED or self.status in (401, 403)
 
     @property
     def is_past_the_end(self) -> bool:
@@ -202,7 +208,7 @@ class Bucket:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         message = error.response.get("Error", {}).get("Message", "")
-        if code == "NoSuchBucket":
+        if code == _NO_BUCKET:
             text = (
                 f"there is no bucket {self.name!r} at {self.endpoint} (NoSuchBucket); create it, or correct the "
                 "address or AWS_ENDPOINT_URL"

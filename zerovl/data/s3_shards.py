@@ -45,11 +45,18 @@ class S3Ranges:
         self._outages = outages or Outages()
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes; raises `FileNotFoundError`, `OSError`."""
+        """Return at most `size` bytes.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            ZeroVLError: there is no such bucket, it may not be read, or there are no credentials.
+            OSError: anything else, which may be another thing the next time.
+        """
         key = self._prefix + path
+        where = f"{s3.PREFIX}{self._bucket.name}/{key}: cannot be read"
 
         def read() -> bytes:
-            return b"".join(self._bucket.blocks(key, f"S3 cannot read {key}", offset, offset + size))
+            return b"".join(self._bucket.blocks(key, where, offset, offset + size))
 
         try:
             return _through_outages(read, self._outages)
@@ -58,8 +65,10 @@ class S3Ranges:
                 raise FileNotFoundError(key) from None
             if error.is_past_the_end:
                 return b""
+            if error.is_refusal:
+                raise ZeroVLError(str(error)) from None
             raise OSError(f"S3 answers {error.code}: {error}") from None
-        except ZeroVLError as error:
+        except s3.NoAnswerError as error:
             raise OSError(str(error)) from None
 
     def renew(self, _path: str) -> bool:

@@ -101,7 +101,10 @@ class ShardReader:
     def _fix(self) -> str:
         if self.root.startswith(s3.PREFIX):
             return "copy data/shards of this manifest there again"
-        return "get the shard back with `dvc pull`, or make it again with `dvc repro -f prepare`"
+        return (
+            "get the shard back with `dvc pull` (in a copy that machine.shards names: copy it there again), or make it "
+            "again with `dvc repro -f prepare`"
+        )
 
 
 def read_row(manifest: Manifest, shards: ShardReader, source: str, split: str, row: int) -> Sample:

@@ -71,4 +71,7 @@ class Fates:
     def describe_caption(self, number: int) -> tuple[str, str]:
         """Return reason and detail of a caption that is left out."""
         reason, found = REASONS[self.captions[number]], self.found[number]
-        return reason, f"cosine {found:.3f}" if reason == "agreement" else f"{found:.0f} times"
+        if reason == "agreement":
+            return reason, f"cosine {found:.3f}"
+        share = reason == "max_caption_share"
+        return reason, f"{found:.2%} of the training captions" if share else f"{found:.0f} times"

@@ -44,4 +44,4 @@ def leave_out_repeated(rows: UsableRows, fates: Fates, scratch: Path, most: int,
             times = np.bincount(group)[group]
             often = places[times > bound]
             fates.captions[often] = REASONS.index(reason)
-            fates.found[often] = times[times > bound]
+            fates.found[often] = times[times > bound] / (counted if reason == "max_caption_share" else 1)
