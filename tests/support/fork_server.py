@@ -3,7 +3,7 @@
 `import torch`, `timm` and `transformers` take about ten seconds of a processor, a training in the tests one.
 A forked process has its own working directory, environment, standard streams, signals and process id; what the
 real command adds (arguments of the interpreter, a fresh import) is shown by the tests that start it. That interpreter
-is `fork_server_process`; here is what asks it.
+is `fork_server_process`, one for all workers of a run of the tests; here is what asks it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.support.paths import ROOT
+
+_PROGRAM = ("-m", "tests.support.fork_server_process")
+_RUN = "PYTEST_XDIST_TESTRUNUID"  # the same in all workers of a run
 
 
 class Forked:
@@ -89,17 +94,36 @@ class Forked:
 
 
 class ForkServer:
-    """The interpreter that has imported everything; one a session of tests, started when it is first needed."""
+    """A connection to the interpreter that has imported everything: one for all workers of a run of the tests."""
 
-    def __init__(self) -> None:
-        self._socket, other = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server_process", str(other.fileno())],
-            cwd=ROOT,
-            pass_fds=[other.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        other.close()
+    def __init__(self, run: str) -> None:
+        """Connect to the interpreter of a run, and start it where this is the first that needs it."""
+        self._process: subprocess.Popen[bytes] | None = None
+        while (connection := self._connection(f"\0zerovl-fork-server-{run}")) is None:
+            assert self._process is None or self._process.poll() is None, "the fork server has not started"
+        self._socket = connection
+
+    def _connection(self, address: str) -> socket.socket | None:
+        """Return one that is answered; None from an interpreter that was about to end, or has yet to listen."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            try:
+                listener.bind(address)  # which is of no file, and goes with who listens
+            except OSError:
+                pass  # another process was the first
+            else:
+                listener.listen(64)
+                words = [sys.executable, *_PROGRAM, str(listener.fileno())]
+                self._process = subprocess.Popen(
+                    words, cwd=ROOT, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
+                )
+        connection = socket.socket(socket.AF_UNIX)
+        with suppress(ConnectionError):
+            connection.connect(address)
+            if connection.recv(1):
+                return connection
+        connection.close()
+        time.sleep(0.05)
+        return None
 
     def start(
         self,
@@ -136,22 +160,23 @@ class ForkServer:
         return Forked(int(word), ours, out, err)
 
     def stop(self) -> None:
-        """End it, and with it every process that it forked and that still runs."""
+        """End every process that was started here and still runs; the interpreter ends with its last connection."""
         self._socket.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        self._process.kill()
-        self._process.wait()
+        if self._process and _RUN not in os.environ:  # other workers of the run may need it still
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process.kill()
+            self._process.wait()
 
 
 _server: ForkServer | None = None
 
 
 def server() -> ForkServer:
-    """The server of this session."""
+    """The server of this run of the tests."""
     global _server
     if _server is None:
-        _server = ForkServer()
+        _server = ForkServer(os.environ.get(_RUN) or uuid.uuid4().hex)
         atexit.register(_server.stop)
     return _server
 

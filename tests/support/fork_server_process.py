@@ -13,35 +13,69 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 
 from tests.support.forked_ranks import become, fork_ranks
 
 
-def _serve(requests: socket.socket) -> None:
-    running: dict[int, tuple[int, int]] = {}  # by pidfd: process id, and where its end is told
+@dataclass(frozen=True)
+class _Running:
+    """A forked process: who asked for it, and where its end is told."""
+
+    pid: int
+    asked: socket.socket
+    told: int
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork what is asked for until nobody is connected; what one has asked for ends with its connection."""
+    running: dict[int, _Running] = {}  # by pidfd
+    connections: list[socket.socket] = []
     while True:
-        ready, _, _ = select.select([requests, *running], [], [])
+        # Whoever starts this interpreter connects at once: without a connection there is one to come, or none any more.
+        ready, _, _ = select.select([listener, *connections, *running], [], [], None if connections else 0)
+        if not ready and not connections:
+            return
         for one in ready:
-            if one is not requests:
-                pid, told = running.pop(one)
+            if one is listener:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                with suppress(OSError):  # it has gone, which the next look tells
+                    connection.send(b"1")
+            elif isinstance(one, int):
+                its = running.pop(one)
                 os.close(one)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                status = os.waitstatus_to_exitcode(os.waitpid(its.pid, 0)[1])
                 with suppress(OSError):  # nobody waits for it
-                    os.write(told, str(status).encode())
-                os.close(told)
-                continue
-            message, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 3)
-            if not message:
-                return
-            told, out, err = descriptors
-            pid = os.fork()
-            if pid == 0:
-                become(json.loads(message), out, err)
-            os.close(out)
-            if err != out:
-                os.close(err)
-            os.write(told, str(pid).encode())
-            running[os.pidfd_open(pid)] = pid, told
+                    os.write(its.told, str(status).encode())
+                os.close(its.told)
+            elif not _answer(one, running):
+                connections.remove(one)
+                for its in running.values():
+                    if its.asked is one:
+                        os.kill(its.pid, signal.SIGKILL)
+                one.close()
+
+
+def _answer(connection: socket.socket, running: dict[int, _Running]) -> bool:
+    """Fork a process as a message says; False where there is none, as whoever sends them has gone."""
+    try:
+        message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    except ConnectionError:
+        return False
+    if not message:
+        return False
+    told, out, err = descriptors
+    pid = os.fork()
+    if pid == 0:
+        become(json.loads(message), out, err)
+    os.close(out)
+    if err != out:
+        os.close(err)
+    with suppress(OSError):
+        os.write(told, str(pid).encode())
+    running[os.pidfd_open(pid)] = _Running(pid, connection, told)
+    return True
 
 
 def _import_everything() -> None:
@@ -67,12 +101,10 @@ def _import_everything() -> None:
 
 
 def _main(descriptor: int) -> None:
-    from zerovl.processes import die_with_parent
-
-    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end this one
     _import_everything()
-    _serve(socket.socket(fileno=descriptor))
+    serve(socket.socket(fileno=descriptor))
+    os._exit(0)  # taking the libraries apart would cost a second
 
 
 if __name__ == "__main__":
