@@ -173,6 +173,10 @@ class Factory(PrefectApi):
 
         wait_for("a bucket", made)
 
+    def refused_events(self) -> int:
+        """How often the server's database refused an event; all who heard of it may then hear of it again."""
+        return self.log.read_text(errors="replace").count("Failed in consume_loop")
+
     def stop(self) -> None:
         if self.s3:
             self.s3.kill()

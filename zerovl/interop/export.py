@@ -9,6 +9,7 @@ import shutil
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
+from zerovl.bundle_files import MODEL_CARD
 from zerovl.errors import ZeroVLError
 from zerovl.interop import hub_card
 from zerovl.interop.base import Format, Sample, largest_difference, require
@@ -46,7 +47,7 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
         found.write(encoder, aside)
         checked = _compare(found, encoder, aside, sample)
         if card:
-            shutil.copy(card, aside / card.name)
+            shutil.copy(card, aside / MODEL_CARD)
         text = hub_card.render(facts, found.library, found.usage, checked)
         (aside / hub_card.FILE).write_text(text, encoding="utf-8")
     print(f"{out}: {facts.name} for {found.library}. {checked}")

@@ -68,7 +68,7 @@ def test_a_setting_that_nobody_understands_ends_a_flow_before_it_does_anything(
     done: list[str] = []
     monkeypatch.setattr(registry_command, "run_registry_command", lambda words: done.extend(words))
     with pytest.raises(CheckoutError, match="ZEROVL_GIT_TAGS=off"):
-        registry_command.run(["rollback"], "zerovl@production")
+        registry_command.change_alias(["rollback"], "zerovl@production")
     monkeypatch.setattr(pipeline.checkouts, "make", lambda *_: done.append("checkout"))
     with pytest.raises(CheckoutError, match="ZEROVL_GIT_TAGS=off"):
         pipeline.open_checkout("HEAD")

@@ -78,7 +78,7 @@ def test_prefect_takes_it_for_a_broker() -> None:
 
 def test_what_is_refused_comes_again_and_holds_nothing_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both of a consumer's workers meet the refused one more often than Prefect itself would try it."""
-    monkeypatch.setattr(broker, "PAUSES", (0.2, 0.01, 0.01, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(broker, "PAUSES", (1.0, 0.01, 0.01, 0.01, 0.01, 0.01))
     given = handled(
         [b"locked", b"also locked", b"free"],
         refuse=lambda data, count: b"locked" in data and count <= 5,
