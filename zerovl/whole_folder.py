@@ -7,15 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zerovl.errors import ZeroVLError
 from zerovl.files import sync_folder, sync_tree
 from zerovl.shared_folder import open_tree
-
-
-def check_absent(out: Path) -> None:
-    """Raise `ZeroVLError` where `out` is there already."""
-    if out.exists():
-        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
 
 
 @contextmanager

@@ -60,6 +60,12 @@ def synthetic_sample() -> Sample:
     return Sample(pictures, list(_CAPTIONS), f"{len(pictures)} drawn pictures and {len(_CAPTIONS)} captions")
 
 
+def check_absent(out: Path) -> None:
+    """Raise `ZeroVLError` where `out` is there already."""
+    if out.exists():
+        raise ZeroVLError(f"--out {out}: is there already; name another folder, or remove it first")
+
+
 def require(module: str, needed_for: str) -> None:
     """Raise `ZeroVLError` where a module of the extra `export` is not installed."""
     if find_spec(module) is None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from zerovl.bundle_files import MODEL_CARD
 from zerovl.errors import ZeroVLError
 from zerovl.interop import hub_card
-from zerovl.interop.base import Format, Sample, largest_difference, require
+from zerovl.interop.base import Format, Sample, check_absent, largest_difference, require
 from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
 from zerovl.model.encoder import Encoder
 from zerovl.version import __version__
-from zerovl.whole_folder import check_absent, whole_folder
+from zerovl.whole_folder import whole_folder
 
 FORMATS: dict[str, Format] = {found.name: found for found in (OpenClip(), HuggingFace(), Onnx())}
 

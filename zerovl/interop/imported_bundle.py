@@ -13,11 +13,12 @@ import yaml
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import write_json
+from zerovl.interop.base import check_absent
 from zerovl.model import bundle
 from zerovl.model.architecture import Architecture
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
-from zerovl.whole_folder import check_absent, whole_folder
+from zerovl.whole_folder import whole_folder
 from zerovl.workspace import Workspace
 
 TEXT_TOWER, RECIPE = "text_tower", "train.yaml"

@@ -20,8 +20,6 @@ _PICKLES = (".pth", ".pt", ".bin")
 _NESTED = ("state_dict", "model")  # where checkpoints keep their weights
 _PARALLEL = "module."  # what DistributedDataParallel puts before each name
 _SHOWN = 5
-_REFUSAL = ": does not fit the tower"
-_FIX = "name the tower and the options that these weights were trained with, or weights with its library's names"
 
 
 def load_image_weights(tower: nn.Module, file: Path) -> None:
@@ -30,12 +28,7 @@ def load_image_weights(tower: nn.Module, file: Path) -> None:
     Raises `ZeroVLError` that names some of the keys that are missing, left over or of another shape.
     """
     expected, weights = tower.state_dict(), read_tensors(file)
-    check_fits(
-        shapes(_without_classifier(weights, tower)),
-        shapes(expected),
-        f"model.image_tower.weights: {file}{_REFUSAL}",
-        _FIX,
-    )
+    _check(shapes(_without_classifier(weights, tower)), shapes(expected), f"model.image_tower.weights: {file}")
     tower.load_state_dict({name: tensor for name, tensor in weights.items() if name in expected})
 
 
@@ -45,7 +38,12 @@ def check_names(key: str, tower: nn.Module, weights: Mapping[str, Tensor], file:
     `key` is the setting that named the `file`.
     """
     found = dict.fromkeys(_without_classifier(weights, tower), "a name")
-    check_fits(found, dict.fromkeys(tower.state_dict(), "a name"), f"{key}: {file}{_REFUSAL}", _FIX)
+    _check(found, dict.fromkeys(tower.state_dict(), "a name"), f"{key}: {file}")
+
+
+def _check(found: Mapping[str, str], expected: Mapping[str, str], origin: str) -> None:
+    fix = "name the tower and the options that these weights were trained with, or weights with its library's names"
+    check_fits(found, expected, f"{origin}: does not fit the tower", fix)
 
 
 def _without_classifier(weights: Mapping[str, Tensor], tower: nn.Module) -> dict[str, Tensor]:
