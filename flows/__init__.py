@@ -26,6 +26,9 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     # An event that finds SQLite locked is tried again for most of a minute, and not four times at once.
     "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "flows.server.broker",
+    # Its address opens the UI that README shows and the tests look at. The other one ("Switch to V2 UI") asks a server
+    # of amplitude.com for settings at each page, whatever the setting of analytics says.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
 for _name, _value in PREFECT_SETTINGS.items():
     os.environ.setdefault(_name, _value)

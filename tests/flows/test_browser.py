@@ -36,7 +36,13 @@ def test_deployments_with_their_schedule(factory: Factory, page: Page) -> None:
         return all(each["status"] == "READY" for each in rows)
 
     wait_for("a worker that looks for runs of all", looked_at)
-    page.goto(f"{factory.url}/deployments")
+    elsewhere: list[str] = []
+    page.on("request", lambda request: elsewhere.append(request.url) if "//127.0.0.1" not in request.url else None)
+    page.goto(factory.url)  # as `make ui` says: the UI of README's pictures, which tells nobody of its users
+    page.locator("a[href='/deployments']").click()
+    shows(page, "retrain-weekly", exact=True)
+    expect(page).to_have_url(f"{factory.url}/deployments")
+    assert [url for url in elsewhere if url.startswith("http")] == []
     for name in ("train", "retrain-weekly", "retrain-on-new-data", "promote", "rollback", "reproduce", "retention"):
         expect(page.get_by_role("link", name=name, exact=True).first).to_be_visible()
     keep(page, "deployments")

@@ -39,6 +39,7 @@ def test_a_server_of_its_own_is_told_the_settings_of_make_ui(monkeypatch: pytest
     server = Settings().server
     assert server.concurrency.lease_storage == SERVER_SETTINGS["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
     assert not server.services.repossessor.enabled
+    assert not server.ui.v2_enabled
 
 
 def test_a_lease_in_files_outlives_its_server(tmp_path: Path) -> None:
