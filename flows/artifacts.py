@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.outbox import Page
+from flows.runtime.kept_reports import report_pages
 from flows.runtime.paths import REPORTS_VARIABLE
 from zerovl.evaluation.markdown import further_tables
 from zerovl.evaluation.metrics import HEADLINE, UNSEEN, retrieval_blocks, value_of
@@ -146,14 +147,9 @@ def links(folder: Path) -> Iterator[Page]:
     base = os.environ.get(REPORTS_VARIABLE)
     if not base:
         return
-    here = Workspace()
-    for key, path, text in (
-        ("evaluation-report", here.evaluation_page, "Evaluation: scores, curves, gallery"),
-        ("validation-report", here.validation_page, "Validation: rules, statistics, examples"),
-    ):
-        page = path.relative_to(here.release.parent).as_posix()  # `folder` is a copy of `reports/`
-        if (folder / page).is_file():
-            yield Page(key, f"A page of its own, in {folder}", f"[{text}]({base.rstrip('/')}/{folder.name}/{page})")
+    for page in report_pages(folder):
+        link = f"[{page.title}: {page.content}]({base.rstrip('/')}/{folder.name}/{page.path})"
+        yield Page(page.key, f"A page of its own, in {folder}", link)
 
 
 def _fate(release: dict[str, Any], before: Version | None) -> str:

@@ -17,14 +17,13 @@ from flows.runtime import checkout as checkouts
 from flows.runtime import code_digests, process, pushing, switches
 from flows.runtime.checkout import Checkout
 from flows.runtime.git import CheckoutError, git
+from flows.runtime.kept_reports import outcome
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
 from flows.stores import open_registry
 from zerovl import params_file
 from zerovl.commands import dvc_locks
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import HEADLINE, headline_block
-from zerovl.files import read_json
 from zerovl.params import Params
 from zerovl.registry.records import Version
 from zerovl.release.record import read_release
@@ -158,7 +157,7 @@ def _run_stages(checkout: Checkout, settings: Params, after: After) -> dict[str,
         stages.register(checkout)
     stages.show([artifacts.summary(workspace, checkout.name, before)])
     stages.show(artifacts.links(checkout.keep_reports()))
-    stages.commit_run(checkout, f"Run {checkout.name}: {_outcome(workspace)}")
+    stages.commit_run(checkout, f"Run {checkout.name}: {outcome(workspace.release.parent)}")
     stages.push_data(checkout)
     _push_branch(checkout)
     release = read_release(workspace.release)
@@ -184,14 +183,3 @@ def _push_branch(checkout: Checkout) -> None:
     state = stages.push_branch(checkout, remote, return_state=True)
     if state.is_failed():
         get_run_logger().warning("branch %s stays on this machine: %s", checkout.branch, state.message)
-
-
-def _outcome(workspace: Workspace) -> str:
-    score = headline_block(read_json(workspace.evaluation_metrics))[1][HEADLINE.name]
-    scored = f"{HEADLINE.label} {score:.1f}"
-    release = read_release(workspace.release)
-    if release is None:
-        return f"{scored}, not registered"
-    return f"{scored}, {release['name']}@{release['version']}" + (
-        f", {release['alias']}" if release["promoted"] else ""
-    )

@@ -13,8 +13,7 @@ import time
 import urllib.request
 import uuid
 from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -27,6 +26,7 @@ from flows.runtime.git import CheckoutError
 from flows.runtime.guard import MARK_VARIABLE, marked, signal_all
 from flows.runtime.paths import REPORTS_VARIABLE, Paths
 from flows.runtime.process import GRACE_SECONDS, GRACE_VARIABLE
+from flows.server import reports as kept_reports
 
 HOST = "127.0.0.1"
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -187,14 +187,8 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
 
-class _Reports(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing: the terminal is for the worker."""
-
-
 def _serve_reports(folder: Path, port: int) -> ThreadingHTTPServer:
-    folder.mkdir(parents=True, exist_ok=True)
-    server = ThreadingHTTPServer((HOST, port), partial(_Reports, directory=str(folder)))
+    server = kept_reports.server(folder, HOST, port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
