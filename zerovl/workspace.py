@@ -9,6 +9,7 @@ from pathlib import Path
 MANIFEST_FILE = "manifest.json"
 # Of a run's folder in `runs/`: what it trains on, of which it has its name, and one JSON object a step.
 RUN_DESCRIPTION, RUN_LOG = "fingerprint.json", "metrics.jsonl"
+METRICS = "metrics.json"  # of the reports of train and evaluate
 DVC_ROOT_VARIABLE = (
     "DVC_ROOT"  # set by DVC for each command of a stage: its project, https://dvc.org/doc/user-guide/env
 )
@@ -107,7 +108,7 @@ class Workspace:
     @property
     def training_metrics(self) -> Path:
         """The summary of the last training."""
-        return self.training_report / "metrics.json"
+        return self.training_report / METRICS
 
     @property
     def training_log(self) -> Path:
@@ -127,7 +128,7 @@ class Workspace:
     @property
     def evaluation_metrics(self) -> Path:
         """The scores; written last by evaluate."""
-        return self.evaluation_report / "metrics.json"
+        return self.evaluation_report / METRICS
 
     @property
     def evaluation_details(self) -> Path:

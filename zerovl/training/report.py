@@ -11,13 +11,12 @@ from zerovl.files import read_json, read_json_lines, write_json
 from zerovl.training import valid_sets
 from zerovl.training.learning import tail
 from zerovl.training.periodic_evaluation import COLUMN, IN_FOLDS, IN_POOL, SCORES
-from zerovl.workspace import RUN_LOG, Workspace
+from zerovl.workspace import METRICS, RUN_LOG
 
 PLOTTED = (
     "loss", "lr", "temperature", "logit_bias", "pairs_per_second", COLUMN, IN_POOL, IN_FOLDS, "gradient_norm",
     "loss_scale",
 )  # fmt: skip
-_METRICS = Workspace().training_metrics.name
 MAX_POINTS = 400  # a curve in DVC's plots
 
 
@@ -40,13 +39,13 @@ def write_report(run_folder: Path, report: Path, summary: dict[str, Any], last_s
         }
     if scores:
         values |= {name: value for name, value in scores[-1].items() if name in SCORES or valid_sets.is_column(name)}
-    write_json(report / _METRICS, values)
+    write_json(report / METRICS, values)
 
 
 def add_to_report(report: Path, values: dict[str, Any]) -> None:
     """Add values to the summary that `write_report` wrote, in place of those of the same names."""
     if values:
-        write_json(report / _METRICS, read_json(report / _METRICS) | values)
+        write_json(report / METRICS, read_json(report / METRICS) | values)
 
 
 def _plots(rows: list[dict[str, Any]], report: Path) -> None:

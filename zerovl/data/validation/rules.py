@@ -17,7 +17,6 @@ from zerovl.data.validation.tables import look_up
 from zerovl.params import ValidateParams
 from zerovl.workspace import MANIFEST_FILE, Workspace
 
-BROKEN_LIST = Workspace().validation_report / BROKEN_CSV  # as seen from the project
 _Named = Mapping[int, tuple[str, str]]  # key and origin of rows by their place, as `look_up` gives them
 
 
@@ -65,6 +64,7 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         maximum=0,
         examples=wrong[:EXAMPLES],
     )
+    broken_list = Workspace().validation_report / BROKEN_CSV  # as seen from the project
     # A valid split without any input is one that the source does not have.
     empty = [
         (source, split)
@@ -78,7 +78,7 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "hard",
         len(empty),
         f"{len(empty)} splits without a usable pair",
-        f"give the split readable pairs (reasons: {BROKEN_LIST}), loosen prepare.filters where those left all out, or "
+        f"give the split readable pairs (reasons: {broken_list}), loosen prepare.filters where those left all out, or "
         "leave the split out: splits of the source in data.sources",
         maximum=0,
         examples=[example(f"{source}/{split}", None, "no usable pair") for source, split in empty[:EXAMPLES]],
@@ -89,7 +89,7 @@ def _inputs(manifest: Manifest, scan: Scan, settings: ValidateParams) -> Iterato
         "hard",
         broken / scan.rows if scan.rows else None,
         f"{broken} of {scan.rows} inputs are quarantined ({MEANING})",
-        f"fix the inputs listed in {BROKEN_LIST}, or raise validate.max_broken_fraction",
+        f"fix the inputs listed in {broken_list}, or raise validate.max_broken_fraction",
         maximum=settings.max_broken_fraction,
         examples=scan.note("broken_fraction").examples,
     )
