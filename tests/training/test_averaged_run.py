@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
+from zerovl.bundle_files import WEIGHTS
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
-from zerovl.model import bundle
 from zerovl.training import run as training
 from zerovl.workspace import Workspace
 
@@ -32,7 +32,7 @@ def test_the_average_is_written_and_survives_a_stop(tmp_path: Path, capsys: pyte
     through = copy_project(project, tmp_path / "through")
     run = train(through, StopRequest())
     assert "a moving average of the weights, decay 0.9, is scored and written" in capsys.readouterr().out
-    written = load_file(through.model / bundle.WEIGHTS)
+    written = load_file(through.model / WEIGHTS)
     last = sorted((run / "checkpoints").iterdir())[-1]
     stored = load_file(next(last.glob("*.safetensors")))
     name = "image_projection.weight"
@@ -44,5 +44,5 @@ def test_the_average_is_written_and_survives_a_stop(tmp_path: Path, capsys: pyte
     assert not stopped.model.exists()
     train(stopped, StopRequest())
     assert "resumes after step 2" in capsys.readouterr().out
-    again = load_file(stopped.model / bundle.WEIGHTS)
+    again = load_file(stopped.model / WEIGHTS)
     assert all(torch.equal(tensor, written[key]) for key, tensor in again.items())

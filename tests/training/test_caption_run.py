@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
+from zerovl.bundle_files import WEIGHTS
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
-from zerovl.model import bundle
 from zerovl.training import run as training
 from zerovl.workspace import Workspace
 
@@ -35,6 +35,6 @@ def test_a_stopped_run_ends_bit_equal(tmp_path: Path, capsys: pytest.CaptureFixt
     train(stopped, StopAfter(7))  # in the second lap over the pictures
     train(stopped, StopRequest())
     assert "resumes after step 7" in capsys.readouterr().out
-    written, again = (load_file(its.model / bundle.WEIGHTS) for its in (through, stopped))
+    written, again = (load_file(its.model / WEIGHTS) for its in (through, stopped))
     assert written.keys() == again.keys()
     assert all(torch.equal(tensor, written[name]) for name, tensor in again.items())

@@ -21,10 +21,10 @@ from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe, run_folder, set_params
 from zerovl import s3 as s3_module
 from zerovl import s3_files
+from zerovl.bundle_files import WEIGHTS
 from zerovl.distributed.ranks import ALONE
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.s3 import Patience
 from zerovl.training import checkpoint_copy as copying
 from zerovl.training import run as training
@@ -62,7 +62,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 
 def weights(workspace: Workspace) -> bytes:
-    return (workspace.model / bundle.WEIGHTS).read_bytes()
+    return (workspace.model / WEIGHTS).read_bytes()
 
 
 def run_of(root: Path, step: int, number: int, content: bytes = b"w" * 9) -> Path:

@@ -15,12 +15,12 @@ from tests.support.rank_groups import run_group
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
 from zerovl import cli, params_file
+from zerovl.bundle_files import WEIGHTS
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.steps import DecoupledStep
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.params import Params
 from zerovl.training import run as training
 from zerovl.training.start import find_checkpoint
@@ -43,7 +43,7 @@ def train(workspace: Workspace, *overrides: str, stop: StopRequest | None = None
 
 
 def weights(workspace: Workspace) -> dict[str, torch.Tensor]:
-    return load_file(workspace.model / bundle.WEIGHTS)
+    return load_file(workspace.model / WEIGHTS)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

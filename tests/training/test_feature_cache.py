@@ -15,6 +15,7 @@ from tests.support.rank_groups import run_group
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import TRAIN, copy_project, make_project, recipe
 from zerovl import code_closure
+from zerovl.bundle_files import WEIGHTS
 from zerovl.data.shards import ShardReader
 from zerovl.distributed import exits
 from zerovl.distributed.collectives import OneRank
@@ -22,7 +23,6 @@ from zerovl.distributed.ranks import Ranks
 from zerovl.engine.frozen_features import cached_sides, unaugmented_sides, without_cache
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.model.preprocess import EvaluationTransform
 from zerovl.params import Params
 from zerovl.training import features
@@ -55,7 +55,7 @@ def train(workspace: Workspace, *overrides: str, stop: StopRequest | None = None
 
 
 def weights(workspace: Workspace) -> dict[str, torch.Tensor]:
-    return load_file(workspace.model / bundle.WEIGHTS)
+    return load_file(workspace.model / WEIGHTS)
 
 
 def folders(workspace: Workspace) -> list[str]:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tests.support.encoded import Imitated
 from tests.support.tiny_project import TRAIN, copy_project, make_project, recipe
+from zerovl.bundle_files import WEIGHTS
 from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.training import picture_route as routes
 from zerovl.training import run as training
 from zerovl.training.picture_route import ByLoader, picture_route
@@ -37,7 +37,7 @@ def trained(workspace: Workspace, decode_on: str) -> tuple[str, dict[str, Tensor
     settings = ("train.epochs=1.0", "train.valid_checks=0", "train.pair_order=caption_length")
     training.train(recipe(*settings, f"machine.decode_on={decode_on}"), workspace, ONE, StopRequest())
     (folder,) = workspace.runs.iterdir()
-    return folder.name, load_file(workspace.model / bundle.WEIGHTS)
+    return folder.name, load_file(workspace.model / WEIGHTS)
 
 
 def test_a_run_is_the_same_run_whatever_decodes_its_pictures(

@@ -19,6 +19,7 @@ from tests.support.server_away import ServerAway, WaitedFor
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import copy_project, make_project, recipe
 from zerovl import s3 as client
+from zerovl.bundle_files import WEIGHTS
 from zerovl.data import s3_shards
 from zerovl.data.batches.ahead import NothingAhead, ShardsAhead
 from zerovl.data.manifest import Manifest
@@ -27,7 +28,6 @@ from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.training import run as training
 from zerovl.training.run_spec import make_spec
 from zerovl.training.shard_place import ShardPlace, shard_place
@@ -52,7 +52,7 @@ def from_disk(project: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
     """The weights of a training whose shards lie on the disk."""
     local = copy_project(project, tmp_path_factory.mktemp("local") / "project")
     training.train(recipe(*USUAL), local, ONE, StopRequest())
-    return load_file(local.model / bundle.WEIGHTS)
+    return load_file(local.model / WEIGHTS)
 
 
 def without_shards(project: Workspace, root: Path) -> Workspace:
@@ -66,7 +66,7 @@ def without_shards(project: Workspace, root: Path) -> Workspace:
 
 
 def assert_weights(workspace: Workspace, expected: Weights) -> None:
-    found = load_file(workspace.model / bundle.WEIGHTS)
+    found = load_file(workspace.model / WEIGHTS)
     assert found.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 

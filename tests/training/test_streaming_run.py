@@ -21,10 +21,10 @@ from tests.support.tiny_project import (
     train,
     wait_for_step,
 )
+from zerovl.bundle_files import WEIGHTS
 from zerovl.data.streams.places import Layout
 from zerovl.data.streams.reader import StreamedSource
 from zerovl.errors import ZeroVLError
-from zerovl.model import bundle
 from zerovl.training.fingerprint import differences
 from zerovl.training.run_spec import make_spec
 from zerovl.training.streaming import check_tars, places_of, write_report
@@ -81,7 +81,7 @@ def test_a_killed_run_ends_bit_equal_and_says_what_it_reads(project: Workspace, 
     child.kill()
     child.wait()
     assert "resumes after step" in train(killed)
-    weights = [(its.model / bundle.WEIGHTS).read_bytes() for its in (whole, killed)]
+    weights = [(its.model / WEIGHTS).read_bytes() for its in (whole, killed)]
     assert weights[0] == weights[1]
 
     reports = [json.loads((its.training_report / "streams.json").read_text()) for its in (whole, killed)]
@@ -112,7 +112,7 @@ def test_two_ranks_that_were_killed_share_the_tars_out_and_end_bit_equal(project
     child.kill()
     child.wait()
     assert "resumes after step" in train(killed)
-    assert (whole.model / bundle.WEIGHTS).read_bytes() == (killed.model / bundle.WEIGHTS).read_bytes()
+    assert (whole.model / WEIGHTS).read_bytes() == (killed.model / WEIGHTS).read_bytes()
     for name in ("stream-00001-of-00002.json", "stream-00002-of-00002.json"):
         last = [max(its.runs.glob(f"*/checkpoints/*/{name}")).read_text() for its in (whole, killed)]
         assert last[0] == last[1]
