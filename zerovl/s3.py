@@ -30,7 +30,7 @@ _CHECKSUMS = {
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
 }
 
-_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = ("NoSuchKey", "404")
 _PAST_THE_END = ("InvalidRange", "416")
@@ -49,6 +49,11 @@ PATIENT = Patience(attempts=6, connect_seconds=10, answer_seconds=60)
 HURRIED = Patience(attempts=2, connect_seconds=1.5, answer_seconds=2.5)  # where what is asked for is at hand too
 
 
+def _is_denied(status: int, code: str) -> bool:
+    """Whether an answer says that the key is not taken, or may not do what was asked for."""
+    return code in _DENIED or status in (401, 403)
+
+
 class AnswerError(ZeroVLError):
     """The server answered a request with an error, after all attempts."""
 
@@ -65,7 +70,7 @@ class AnswerError(ZeroVLError):
     @property
     def is_refusal(self) -> bool:
         """Whether there is no such bucket, or access to it is refused: asking again changes neither."""
-        return self.code == _NO_BUCKET or self.code in _REFUSED or self.status in (401, 403)
+        return self.code == _NO_BUCKET or _is_denied(self.status, self.code)
 
     @property
     def is_past_the_end(self) -> bool:
@@ -213,7 +218,7 @@ class Bucket:
                 f"there is no bucket {self.name!r} at {self.endpoint} (NoSuchBucket); create it, or correct the "
                 "address or AWS_ENDPOINT_URL"
             )
-        elif code in _REFUSED or status in (401, 403):
+        elif _is_denied(status, code):
             credentials = self._session.get_credentials()
             origin = credentials.method if credentials else "nowhere"
             text = (
