@@ -21,6 +21,7 @@ from zerovl.params import Params
 from zerovl.registry import transfer
 from zerovl.release import moved_away
 from zerovl.workspace import Workspace
+from zerovl.yaml_file import read_yaml
 
 
 @flow(name="retrain")
@@ -78,7 +79,7 @@ def refresh(checkout: Checkout) -> None:
 def update_imports(checkout: Checkout, listener: process.Listener) -> None:
     """Run `dvc update` for everything that was imported; what is as it was, and in the cache, is not downloaded."""
     for path in changes.imports(checkout.path):
-        if not changes.has_digests((checkout.path / path).read_text(encoding="utf-8")):
+        if not changes.has_digests(read_yaml(checkout.path / path)):
             stages.run_dvc(checkout, ["update", "--no-download", path], listener)
             changes.take_over_digests(checkout.path, path)
         stages.run_dvc(checkout, ["update", path], listener)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from flows.runtime import code_digests
 from flows.runtime.checkout import STARTS
 from flows.runtime.git import CheckoutError, git
 from flows.runtime.paths import Paths
 from zerovl import params, params_file
+from zerovl.errors import ZeroVLError
 from zerovl.params import MachineParams, Params
 from zerovl.registry.records import Move, Version
+from zerovl.yaml_file import read_yaml, yaml_mapping
 
 LOOKED_AT = 20  # newest releases
 _NAMED = 3  # files, where more have changed
@@ -30,12 +30,7 @@ _NOT_COMPARED = {"init_from", *MachineParams.model_fields}
 
 def imports(checkout: Path) -> list[str]:
     """Return the paths of the `.dvc` files that `dvc update` can refresh: those of import-url and import."""
-    found = []
-    for path in git(checkout, "ls-files", "*.dvc").splitlines():
-        content = yaml.safe_load((checkout / path).read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("deps"):
-            found.append(path)
-    return found
+    return [path for path in git(checkout, "ls-files", "*.dvc").splitlines() if read_yaml(checkout / path).get("deps")]
 
 
 def take_over_digests(checkout: Path, path: str) -> None:
@@ -48,23 +43,26 @@ def take_over_digests(checkout: Path, path: str) -> None:
         path: of a `.dvc` file that was just compared with its source (`dvc update --no-download`).
     """
     file = checkout / path
-    ours = _import_without_digests(file.read_text(encoding="utf-8"))
+    ours = _import_without_digests(read_yaml(file))
     commits = git(checkout, "log", "--all", "--format=%H", "--diff-filter=AM", "--", path).splitlines()
     for commit in commits:
         text = git(checkout, "show", f"{commit}:{path}")
-        if has_digests(text) and _import_without_digests(text) == ours:
+        try:
+            content = yaml_mapping(text, f"{path} of {commit}")
+        except ZeroVLError:
+            continue  # a commit stays as it is: nobody can fix it, and others may have what it lacks
+        if has_digests(content) and _import_without_digests(content) == ours:
             file.write_text(f"{text}\n", encoding="utf-8")
             return
 
 
-def has_digests(text: str) -> bool:
+def has_digests(content: Mapping[str, Any]) -> bool:
     """Return whether a `.dvc` file knows its data by content."""
-    return all("md5" in out or "files" in out for out in yaml.safe_load(text)["outs"])
+    return all("md5" in out or "files" in out for out in content["outs"])
 
 
-def _import_without_digests(text: str) -> dict[str, Any]:
+def _import_without_digests(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a `.dvc` file says of source and place."""
-    content = yaml.safe_load(text)
     outs = [{key: out[key] for key in out if key not in _OF_THE_BYTES} for out in content["outs"]]
     return {**content, "md5": None, "outs": outs}
 

@@ -10,6 +10,7 @@ from flows.runtime import changes
 from flows.runtime.paths import Paths
 from tests.support.project_copy import commit, copy_project, git
 from zerovl import params, params_file
+from zerovl.errors import ZeroVLError
 from zerovl.params import Params
 from zerovl.registry.records import Move, Version
 from zerovl.yaml_file import read_yaml
@@ -155,6 +156,26 @@ def test_only_imports_are_refreshed(root: Path) -> None:
     (root / "data" / "there.dvc").write_text("frozen: true\ndeps:\n- path: s3://bucket/raw\nouts:\n- path: there\n")
     commit(root, "data")
     assert changes.imports(root) == ["data/there.dvc"]
+
+
+def test_digests_come_from_a_version_of_any_branch_that_can_be_read(root: Path) -> None:
+    file = root / "data" / "raw.dvc"
+    listed = "deps:\n- path: s3://bucket/raw\nouts:\n- path: raw\n"
+    versions = (listed, f"{listed}  md5: abc.dir\n", f"{listed}<<<<<<< ours\n", listed)
+    for number, text in enumerate(versions):
+        file.write_text(text)
+        commit(root, f"version {number}")
+    assert not changes.has_digests(read_yaml(file))
+    changes.take_over_digests(root, "data/raw.dvc")
+    assert file.read_text() == versions[1]
+    assert changes.has_digests(read_yaml(file))
+
+
+def test_a_file_of_dvc_that_cannot_be_read_is_named(root: Path) -> None:
+    (root / "data" / "own.dvc").write_text("outs:\n- path: own\n<<<<<<< ours\n")
+    commit(root, "a merge")
+    with pytest.raises(ZeroVLError, match=r"data/own\.dvc: not valid YAML: line 4"):
+        changes.imports(root)
 
 
 def test_sources_that_dvc_does_not_watch(root: Path) -> None:
