@@ -6,6 +6,8 @@ The folder appears once that library has read it and embedded a sample of pictur
 from __future__ import annotations
 
 import shutil
+from copy import copy
+from dataclasses import replace
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from zerovl.interop.hub_card import CardFacts
 from zerovl.interop.hugging_face_export import HuggingFace
 from zerovl.interop.onnx_export import Onnx
 from zerovl.interop.open_clip_export import OpenClip
+from zerovl.model.architecture import names_place, without_place
 from zerovl.model.encoder import Encoder
 from zerovl.version import __version__
 from zerovl.whole_folder import whole_folder
@@ -43,6 +46,7 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
     check_absent(out)
     require(found.library, f"--to {form}")
     found.check(encoder)
+    encoder = _without_place(encoder)
     with whole_folder(out) as aside:
         found.write(encoder, aside)
         checked = _compare(found, encoder, aside, sample)
@@ -51,6 +55,16 @@ def export(encoder: Encoder, facts: CardFacts, form: str, sample: Sample, out: P
         text = hub_card.render(facts, found.library, found.usage, checked)
         (aside / hub_card.FILE).write_text(text, encoding="utf-8")
     print(f"{out}: {facts.name} for {found.library}. {checked}")
+
+
+def _without_place(encoder: Encoder) -> Encoder:
+    """Return the model without the folder that its text tower was read from, which those made before still name."""
+    architecture = encoder.model.architecture
+    if not names_place(architecture.text_config):
+        return encoder
+    model = copy(encoder.model)
+    model.architecture = replace(architecture, text_config=without_place(architecture.text_config))
+    return Encoder(model, encoder.tokenizer, str(encoder.device))
 
 
 def _compare(found: Format, encoder: Encoder, folder: Path, sample: Sample) -> str:

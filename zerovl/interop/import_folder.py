@@ -22,6 +22,7 @@ from zerovl.interop.base import largest_difference, synthetic_sample
 from zerovl.interop.imported import Imported
 from zerovl.interop.open_clip_export import CONFIG
 from zerovl.model import bundle
+from zerovl.model.architecture import without_place
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.encoder import Encoder
 from zerovl.model.text import CaptionTokenizer
@@ -58,8 +59,7 @@ def import_folder(folder: Path, out: Path) -> None:
 
 
 def _without_place(found: Imported) -> Imported:
-    """Leave out where the text tower's config was read from: the same model from elsewhere is the same."""
-    config = {name: value for name, value in found.architecture.text_config.items() if name != "_name_or_path"}
+    config = without_place(found.architecture.text_config)
     return replace(found, architecture=replace(found.architecture, text_config=config))
 
 

@@ -101,6 +101,8 @@ class _TextSide(nn.Module):
 
 def _trace(side: nn.Module, inputs: dict[str, Tensor], sizes: dict[int, Any], file: Path) -> None:
     """Write the graph of one side; beyond 2 GB its weights go into a file beside it. `sizes` are of all inputs."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript, of the extra `export`
+
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter about itself
@@ -119,6 +121,7 @@ def _trace(side: nn.Module, inputs: dict[str, Tensor], sizes: dict[int, Any], fi
             f"({str(error).splitlines()[0]}); use --to open-clip or --to hugging-face"
         ) from None
     assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # where on this machine each node's code lies
     program.save(file)
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from zerovl.errors import ZeroVLError
 from zerovl.interop import imported_bundle
 from zerovl.model import bundle
-from zerovl.model.architecture import Architecture
+from zerovl.model.architecture import Architecture, without_place
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.towers import to_be_filled
@@ -91,7 +91,7 @@ def build(weights: dict[str, Tensor], image_tower: str, text_tower: str, image_s
         image_tower=image_tower,
         # A tower with learned positions must be built for the side that they were learned at.
         image_options={"img_size": image_size} if "image_tower.pos_embed" in weights else {},
-        text_config=text_config.to_dict(),
+        text_config=without_place(text_config.to_dict()),
         embed_dim=projection.shape[0],
         temperature=CONSTANT_TEMPERATURE,
         learn_temperature=True,

@@ -20,6 +20,7 @@ from zerovl.version import __version__
 
 FORMAT = "zerovl-1"
 _FORMAT_KEY, _NEEDS_KEY = "format", "needs_zerovl"
+_PLACE = "_name_or_path"  # of a config of transformers: the name or folder that it was read by
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class Architecture:
                 f"{origin}: {key}: {first['input']!r} is not accepted ({first['msg']}); fetch the bundle again"
             ) from None
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def without_place(text_config: dict[str, Any]) -> dict[str, Any]:
+    """Return a text tower's config without where it was read from: the same model from elsewhere is the same."""
+    return {name: value for name, value in text_config.items() if name != _PLACE}
+
+
+def names_place(text_config: dict[str, Any]) -> bool:
+    """Whether a text tower's config says where it was read from, as in models that were made before it was left out."""
+    return bool(text_config.get(_PLACE))
 
 
 def load_architecture(folder: Path) -> Architecture:

@@ -16,7 +16,7 @@ from torch import nn
 
 from zerovl.errors import ZeroVLError
 from zerovl.model import hub_towers, pooling
-from zerovl.model.architecture import Architecture
+from zerovl.model.architecture import Architecture, without_place
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.inference_towers import inference_text_tower
 from zerovl.model.timm_towers import timm_tower
@@ -64,7 +64,7 @@ def make_architecture(
     return Architecture(
         image_tower=image_tower,
         image_options=image_options,
-        text_config=text_config.to_dict(),
+        text_config=without_place(text_config.to_dict()),
         embed_dim=params.embed_dim,
         temperature=params.temperature,
         learn_temperature=params.learn_temperature,
