@@ -136,6 +136,16 @@ def test_a_pickle_of_tensors_is_read_too_and_another_size_of_pictures_is_fitted(
     assert dual.architecture.image_options["img_size"] == 48
 
 
+def test_published_weights_are_drawn_over_once(published: tuple[Path, nn.Module]) -> None:
+    """As those of timm are: what follows, a projection, starts from the same random state."""
+    torch.manual_seed(3)
+    timm.create_model(NAME, num_classes=0, **OPTIONS)
+    expected = torch.rand(())
+    torch.manual_seed(3)
+    towers.create_image_tower(f"local-dir:{published[0]}", {}, pretrained=True)
+    assert torch.rand(()) == expected
+
+
 def test_random_weights_need_the_config_alone(published: tuple[Path, nn.Module], cache: Path) -> None:
     folder, network = published
     (keep(folder, cache) / "model.safetensors").unlink()

@@ -20,6 +20,7 @@ from torch import nn
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.model.timm_towers import offline, timm_tower
+from zerovl.model.undrawn import undrawn
 from zerovl.model.weight_files import check_names, read_tensors
 
 KINDS = ("hf-hub", "hf_hub", "local-dir")  # as timm spells them; the second is its older spelling of the first
@@ -105,13 +106,13 @@ def hub_tower(kind: str, place: str, options: dict[str, Any], pretrained: bool) 
     name = f"{kind}:{place}"
     found = find(name)
     options = {**found.options, **options}
-    tower = timm_tower(found.architecture, options, pretrained=False)
     if not pretrained:
-        return tower
+        return timm_tower(found.architecture, options, pretrained=False)
     file = find_weights(name)
     tensors = read_tensors(file)
-    check_names(_KEY, tower, tensors, file)
-    tensors = {name: tensors[name] for name in tower.state_dict()}  # without the classifier
+    names_alone = undrawn(lambda: timm_tower(found.architecture, options, pretrained=False))
+    check_names(_KEY, names_alone, tensors, file)
+    tensors = {name: tensors[name] for name in names_alone.state_dict()}  # without the classifier
     known = {field.name for field in fields(PretrainedCfg)} - {"source", "file", "url", "hf_hub_id", "hf_hub_filename"}
     published = {key: value for key, value in found.published.items() if key in known}
     try:  # timm fills it: it fits positions to another size of pictures, each network in its own way
