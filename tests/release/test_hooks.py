@@ -188,6 +188,12 @@ def test_a_command_that_does_not_end_is_killed_with_what_it_started(
     assert not psutil.pid_exists(script.started)
 
 
+def test_an_interrupt_is_not_lost_where_the_command_ends_with_it() -> None:
+    """Python waits for it a little longer then, and there is nothing left to kill."""
+    with pytest.raises(KeyboardInterrupt):
+        hooks.Command("sh -c 'sleep 0.2; kill -INT $PPID'").tell("delivery", b"{}")
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [

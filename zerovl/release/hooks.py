@@ -28,6 +28,7 @@ import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -155,7 +156,8 @@ def _run(words: Sequence[str], variables: Mapping[str, str], given: IO[bytes], s
     try:
         return child.wait(_COMMAND_SECONDS)
     except BaseException as error:
-        os.killpg(child.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended meanwhile, and Python heard of it
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise HookError(f"no end after {_COMMAND_SECONDS:g} s") from None
