@@ -72,6 +72,7 @@ ONLY_IN = {
     "boto3": {"s3.py"},
     "botocore": {"s3.py"},
     "faiss": {"indexing/approximate.py"},
+    "fcntl": {"files.py"},
     "fastapi": {"serving/app.py"},
     "uvicorn": {"serving/server.py"},
     "distributed": {"data/raw/cluster_packing.py"},

@@ -141,6 +141,11 @@ def try_lock(descriptor: int, path: Path) -> bool:
     return True
 
 
+def lock(descriptor: int) -> None:
+    """Take the lock of an open file alone; waits for it. Raises `OSError` where the file system has no locks."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 def missing_locks(folder: Path) -> str:
     """Return what flock(2) says where the file system of a folder has no locks; "" where it has them.
 

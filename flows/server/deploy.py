@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from flows.runtime.paths import STATE_VARIABLE, Paths
 from flows.server import due, notices
 from flows.server.automations import LOST_RUNS, one_of_each, put_automation, read_automations
 from flows.server.deployed import Deployed, unknown
-from zerovl.files import try_lock
+from zerovl.files import lock, try_lock
 
 POOL = "zerovl"
 # Prefect's own command, which reads prefect.yaml.
@@ -98,7 +97,7 @@ def _alone(paths: Paths) -> Iterator[None]:
     try:
         if not try_lock(descriptor, paths.state):
             print(f"waiting for another `make deploy`, which holds the lock of {paths.state}", flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
         yield
     finally:
         os.close(descriptor)

@@ -8,7 +8,6 @@ Neither is taken for a shard: it gets that name once its bytes were compared wit
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from zerovl.files import file_system_time, locked, missing_locks
+from zerovl.files import file_system_time, lock, locked, missing_locks, try_lock
 from zerovl.shared_folder import open_file
 
 SUFFIX = ".part"
@@ -67,7 +66,9 @@ class LockedParts:
         while True:
             descriptor = self._open(path)
             try:
-                if not _lock(descriptor, wait):
+                if wait:
+                    lock(descriptor)
+                elif not try_lock(descriptor, path):
                     yield None
                     return
                 # Whoever had the lock has renamed or removed the file: then the name is free or another's.
@@ -87,7 +88,7 @@ class LockedParts:
         except PermissionError:  # another user's, who removes it
             return False
         try:
-            return _lock(descriptor, wait=False) and is_at(path, descriptor) and _removed(path)
+            return try_lock(descriptor, path) and is_at(path, descriptor) and _removed(path)
         finally:
             os.close(descriptor)
 
@@ -137,14 +138,6 @@ def _make(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     open_file(descriptor, path.parent)
     return descriptor
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_old(path: Path) -> bool:
