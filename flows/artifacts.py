@@ -131,11 +131,14 @@ def render_summary(metrics: dict[str, Any], release: dict[str, Any] | None, befo
         f"`{release['name']}@{release['version']}` in `{release['store']}`: {_fate(release, before)}.",
         "",
     ]
-    lines += ["| rule | state | value | bound | note |", "|---|---|---|---|---|"]
-    for reason in (Reason(**its) for its in release["verdict"]["reasons"]):
+    reasons = [Reason(**its) for its in release["verdict"]["reasons"]]
+    lines += ["| rule | state | value | bound |", "|---|---|---|---|"]
+    for reason in reasons:
         state = "**FAILED**" if not reason.passed else "passed" if reason.numbers else "nothing to compare"
         value = f"gain of {_short(-reason.value)}" if reason.is_gain and reason.value else _short(reason.value)
-        lines.append(f"| {reason.rule} | {state} | {value} | {_short(reason.bound)} | {reason.note} |")
+        lines.append(f"| {reason.rule} | {state} | {value} | {_short(reason.bound)} |")
+    # The UI neither wraps a cell nor shows that a table goes on beside it: sentences stand below.
+    lines += ["", *(f"- `{reason.rule}`: {reason.note}" for reason in reasons if reason.note)]
     label = release["alias"] if release["promoted"] else release["version"]
     reference = f"{release['store'].rstrip('/')}/{release['name']}@{label}"
     lines += ["", "```python", "import zerovl", f'model = zerovl.load("{reference}")', "```"]

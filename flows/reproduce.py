@@ -128,6 +128,7 @@ def compare(registry: Registry, version: Version, workspace: Workspace, toleranc
 def render(version: Version, compared: Comparison) -> str:
     """Return the markdown that the UI shows."""
     difference = compared.largest_difference
+    data = str(version.provenance.get("data_manifest"))[:12]
     weights = "names or shapes differ" if difference is None else f"largest difference {difference:.3g}"
     return "\n".join(
         [
@@ -135,7 +136,7 @@ def render(version: Version, compared: Comparison) -> str:
             "",
             "| | released | made again |",
             "|---|---|---|",
-            f"| data | {version.provenance.get('data_manifest')} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
+            f"| data | {data} | {'equal' if compared.data_equal else 'DIFFERENT'} |",
             f"| weights | {version.files[release_files.WEIGHTS].sha256[:12]} | {weights} |",
             f"| {headline_title(version.metrics)} | {compared.score[0]:.2f} | {compared.score[1]:.2f} |",
             "",

@@ -74,13 +74,12 @@ def page(registry: Registry, settings: RegisterParams, said: list[str]) -> Page:
         (version.number, version.created, gone[version.number].word, notes.sentence("it", gone[version.number]))
         for version in registry.versions(name, sorted(gone))
     ]
-    table = [
-        f"| {name}@{number} | {created[:10]} | {state} | {why.replace('|', chr(92) + '|')} |"
+    # A list and no table: the UI wraps no cell, and the end of a long reason would not be seen.
+    versions = [
+        f"- `{name}@{number}` of {created[:10]}, {state}: {why}"
         for number, created, state, why in sorted(rows, reverse=True)
     ]
-    text = "\n".join(
-        [*(f"```\n{each}\n```" for each in said), "", "| version | made | state | why |", "|---|---|---|---|", *table]
-    )
+    text = "\n".join([*(f"```\n{each}\n```" for each in said), "", *versions])
     return Page("retention", f"What of {name} went or would go, what stays, and why", text)
 
 

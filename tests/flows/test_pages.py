@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,13 @@ def test_a_mean_is_never_held_against_the_pool_of_an_older_release() -> None:
 def test_what_became_of_the_model() -> None:
     text = render_summary(METRICS, RELEASE, None)
     assert "`zerovl@4` in `s3://models`: promoted to `production`." in text
-    assert "| max_drop mean | passed | gain of 3 | 5 | over 3 sources |" in text
+    assert "| max_drop mean | passed | gain of 3 | 5 |\n" in text
+    assert "\n- `max_drop mean`: over 3 sources\n" in text
     unasked = {"rule": "max_drop", "value": None, "bound": 5.0, "passed": True, "note": "no holder yet"}
     first = {**RELEASE, "verdict": {"passed": True, "reasons": [unasked]}}
-    assert "| max_drop | nothing to compare | - | 5 | no holder yet |" in render_summary(METRICS, first, None)
+    text_of_first = render_summary(METRICS, first, None)
+    assert "| max_drop | nothing to compare | - | 5 |\n" in text_of_first
+    assert "\n- `max_drop`: no holder yet\n" in text_of_first
     assert 'zerovl.load("s3://models/zerovl@production")' in text
     reasons = [{**RELEASE["verdict"]["reasons"][0], "passed": False}]
     refused = {**RELEASE, "promoted": False, "verdict": {"passed": False, "reasons": reasons}}
@@ -111,6 +115,22 @@ def test_a_release_made_again_is_titled_as_everywhere() -> None:
 
     assert "| RSUM, mean over 2 sources | 93.00 | 93.00 |" in page(METRICS)
     assert "| RSUM | 93.00 | 93.00 |" in page({**METRICS, "sources": {"web": BLOCK}})
+
+
+def test_tables_are_as_wide_as_the_ui_shows() -> None:
+    """It wraps no cell: of a wider table the end is not seen, nor that there is one."""
+    why = "hardly more than chance, which is 281.28: the lower end of the interval must lie above the bound"
+    reasons = [{"rule": "min_rsum", "value": 248.0, "bound": 290.84, "passed": False, "note": why}]
+    refused = {**RELEASE, "promoted": False, "verdict": {"passed": False, "reasons": reasons}}
+    of = replace(released(4, METRICS), provenance={"data_manifest": "a" * 64})
+    pages = [
+        render_summary(METRICS, refused, None),
+        render(of, Comparison(True, None, (93.0, 93.0), tolerance=1.0)),
+    ]
+    assert why in pages[0]
+    rows = [row for page in pages for row in page.splitlines() if row.startswith("|")]
+    assert len(rows) > 10
+    assert [row for row in rows if len(row) > 90] == []
 
 
 def test_curves_are_pictures_of_their_own() -> None:
