@@ -231,6 +231,27 @@ def test_the_command_writes_a_file_that_says_why(
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
+def test_what_follows_from_a_setting_follows_from_the_one_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_project.make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    given = ["train.batch_size=16", "train.epochs=5", "model.image_size=96"]
+    assert cli.main(["recipe", "auto", "data.raw=raw", *given]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 30 steps; a tenth at most" in said
+    assert "a score about every 15 steps" in said
+    assert "times the root of 16/128" in said
+    params = params_file.load()
+    assert (params.train.micro_batch, params.train.lr, params.train.valid_checks) == (16, 0.00035, 2)
+    assert (params.model.image_size, params.model.resize_size) == (96, 110)
+    assert cli.main(["recipe", "auto", "data.raw=raw", "train.batch_size=90"]) == 0
+    assert "64 steps, fewer than the 1,000 aimed at" in capsys.readouterr().out
+    assert params_file.load().train.micro_batch == 45
+    assert cli.main(["recipe", "auto", "data.raw=raw", "train.batch_size=many"]) == 2
+    assert "train.batch_size" in capsys.readouterr().err
+
+
 def test_own_sources_in_their_usual_place_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ AUTO, DEMO = "auto", "demo"
 FOLDER = "recipes"
 _DRAWING = {"prepare", "prepare.draw_valid", "prepare.draw_valid.fraction"}
 OWN_RAW = "data/raw"  # where README.md says that one's own sources go
+# Fit whatever they follow from: the demo's own would be held against a setting that is given, before they are chosen.
+_UNTIL_CHOSEN = {"model": {"resize_size": 1 << 16}, "train": {"micro_batch": "auto"}}
 
 
 def apply(recipe: str, overrides: list[str], out: Path) -> None:
@@ -50,13 +52,18 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
     workspace = Workspace()
     keys = {override.partition("=")[0] for override in overrides}
     own = {"data": {"raw": OWN_RAW}} if Path(OWN_RAW).is_dir() and not keys & {"data.raw", "data.sources"} else {}
-    params = params_file.from_recipe(own, overrides, AUTO)
+    params = params_file.from_recipe({**own, **_UNTIL_CHOSEN}, overrides, AUTO)
     found = survey(params, workspace)
     towers = first_try.find_towers(workspace.root)
     refused = {source.name for source in params.data.sources if "valid" not in source.splits}
     drawn = [] if keys & _DRAWING else first_try.drawing(found, refused)
     left = set_aside(found, drawn[0].value if drawn else params.prepare.draw_valid.fraction, refused)
-    chosen = [*drawn, *(choice for choice in first_try.choose(left, towers) if choice.key not in keys)]
+    given = first_try.Given(
+        batch_size=params.train.batch_size if "train.batch_size" in keys else None,
+        epochs=params.train.epochs if "train.epochs" in keys else None,
+        image_size=params.model.image_size if "model.image_size" in keys else None,
+    )
+    chosen = [*drawn, *(choice for choice in first_try.choose(left, towers, given) if choice.key not in keys)]
     changes: dict[str, Any] = own
     for choice in chosen:
         changes = params_file.merge(changes, _nested(choice.key, choice.value))

@@ -63,6 +63,15 @@ class Towers:
     text: Path
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the user has set and other settings follow from; None is chosen."""
+
+    batch_size: int | None = None
+    epochs: float | None = None
+    image_size: int | None = None
+
+
 def find_towers(root: Path) -> Towers | None:
     """Return the pretrained towers in `towers/`; None where one is missing."""
     image, text = root / FOLDER / IMAGE_WEIGHTS, root / FOLDER / TEXT_TOWER
@@ -79,9 +88,18 @@ def drawing(data: Survey, refused: Collection[str]) -> list[Choice]:
     return [Choice("prepare.draw_valid.fraction", share, why)]
 
 
-def choose(data: Survey, towers: Towers | None) -> list[Choice]:
-    """Return the settings; both towers start from `towers`, else from random weights at the size of the data."""
-    return [*_towers(data, towers), *_captions(data, towers), *_pictures(data, towers), *_training(data, towers)]
+def choose(data: Survey, towers: Towers | None, given: Given | None = None) -> list[Choice]:
+    """Return the settings; both towers start from `towers`, else from random weights at the size of the data.
+
+    What follows from a setting that is given follows from its value; it is itself among the choices all the same.
+    """
+    given = given or Given()
+    return [
+        *_towers(data, towers),
+        *_captions(data, towers),
+        *_pictures(data, towers, given),
+        *_training(data, towers, given),
+    ]
 
 
 def notes(data: Survey, towers: Towers | None) -> list[str]:
@@ -152,7 +170,7 @@ def _captions(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     yield Choice("model.max_tokens", tokens, why + ("; this at most" if tokens == _MOST_TOKENS else ""))
 
 
-def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+def _pictures(data: Survey, towers: Towers | None, given: Given) -> Iterator[Choice]:
     most = 224 if towers or data.pairs >= MEDIUM else 128 if data.pairs >= SMALL else 64
     least = 96 if towers else _SIDES[0]
     size = max(least, max(side for side in _SIDES if side <= max(_SIDES[0], min(most, data.side))))
@@ -162,21 +180,23 @@ def _pictures(data: Survey, towers: Towers | None) -> Iterator[Choice]:
     elif size == least and data.side < least:
         why += f"; {least} is the least that {'these towers are given' if towers else 'a tower is given'}"
     yield Choice("model.image_size", size, why)
-    yield Choice("model.resize_size", round(size * 8 / 7), "8/7 of image_size, as the paper's 256 to 224")
+    resized = round((given.image_size or size) * 8 / 7)
+    yield Choice("model.resize_size", resized, "8/7 of image_size, as the paper's 256 to 224")
 
 
-def _training(data: Survey, towers: Towers | None) -> Iterator[Choice]:
-    batch = _batch_size(data.pairs)
-    epochs = _epochs(data.pairs, batch.value, towers)
-    steps = count_steps(epochs.value, data.pairs, batch.value)
-    yield batch
+def _training(data: Survey, towers: Towers | None, given: Given) -> Iterator[Choice]:
+    chosen_batch = _batch_size(data.pairs)
+    batch = given.batch_size or chosen_batch.value
+    chosen_epochs = _epochs(data.pairs, batch, towers)
+    steps = max(1, count_steps(given.epochs or chosen_epochs.value, data.pairs, batch))
+    yield chosen_batch
     why = "pairs in memory at once; nothing else depends on it but speed"
-    yield Choice("train.micro_batch", min(batch.value, 64), why)
-    yield epochs
+    yield Choice("train.micro_batch", next(size for size in range(64, 0, -1) if batch % size == 0), why)
+    yield chosen_epochs
     fine = towers is not None and data.pairs >= SMALL
-    yield Choice("train.lr", _lr(batch.value, fine), _lr_reason(batch.value, fine))
+    yield Choice("train.lr", _lr(batch, fine), _lr_reason(batch, fine))
     yield _warmup(steps)
-    yield _sampling(data, batch.value)
+    yield _sampling(data, batch)
     mixup = "none" if data.pairs < SMALL else "coin"
     why = "on few pairs it costs more than it brings (docs/results.md)" if mixup == "none" else "the paper's"
     yield Choice("train.mixup", mixup, why)
