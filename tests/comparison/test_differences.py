@@ -19,7 +19,7 @@ from zerovl.comparison.terminal import numbers
 from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
 from zerovl.evaluation.metrics import Table
-from zerovl.evaluation.scores import read_queries
+from zerovl.evaluation.query_ranks import read_queries
 from zerovl.files import read_json
 
 OLD = ROOT / "tests" / "assets" / "release_before_items"

@@ -15,7 +15,7 @@ from zerovl.comparison.page import Content, render, short_labels
 from zerovl.comparison.parameters import Parameter
 from zerovl.comparison.shown_queries import ShownQueries
 from zerovl.comparison.subject import Subject, in_order
-from zerovl.evaluation.scores import read_queries
+from zerovl.evaluation.query_ranks import read_queries
 from zerovl.files import read_json
 
 pytestmark = [

@@ -20,9 +20,8 @@ from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.fold_ranking import folds_of
 from zerovl.evaluation.folds import Folds
 from zerovl.evaluation.items import read_items, write_items
-from zerovl.evaluation.metrics import Interval, Table, find, value_of
+from zerovl.evaluation.metrics import RECALLS, Interval, Table, find, value_of
 from zerovl.evaluation.paired_items import paired_items
-from zerovl.evaluation.retrieval import METRICS
 from zerovl.release.gate import NoHolder, judge
 from zerovl.stages import evaluate
 
@@ -68,13 +67,13 @@ def test_equals_each_fold_ranked_alone_by_sorting(world: World, pictures: int) -
             owner = np.array([pool.caption_image[text] - start for text in texts])
             slow.append(sorted_recalls(embeddings.image[rows].numpy(), embeddings.text[texts].numpy(), owner))
         block = found["sources"][source]
-        for name in METRICS:
+        for name in RECALLS:
             assert block[name] == pytest.approx(fmean(its[name] for its in slow), abs=1e-3)
         assert block["rsum"] == pytest.approx(fmean(sum(its.values()) for its in slow), abs=1e-3)
         assert (block["pictures"], block["folds"], block["left_out"]) == (pictures, 14 // pictures, 14 % pictures)
         assert block["rsum_low"] <= block["rsum"] <= block["rsum_high"]
         assert block["untrained_rsum"] < block["rsum"]
-    for name in (*METRICS, "rsum", "untrained_rsum", "chance_rsum"):
+    for name in (*RECALLS, "rsum", "untrained_rsum", "chance_rsum"):
         assert found["overall"][name] == pytest.approx(fmean(its[name] for its in found["sources"].values()), abs=1e-3)
     assert (found["overall"]["pictures"], found["overall"]["folds"]) == (pictures, 2 * (14 // pictures))
 
@@ -87,7 +86,7 @@ def test_what_is_kept_of_each_picture_gives_the_metrics(world: World, tmp_path: 
     nothing = kept.set_column(kept.schema.get_field_index("hits"), "hits", pa.array(np.zeros(len(kept))))
     found = table.to_json()
     for source, block in (("", found["overall"]), *found["sources"].items()):
-        for name in (*METRICS, "rsum"):
+        for name in (*RECALLS, "rsum"):
             its = paired_items(kept, nothing, "folds", name, source, 10, 0)
             assert isinstance(its, Interval)
             assert its.value == pytest.approx(block[name], abs=1e-3)
@@ -121,7 +120,7 @@ def test_one_fold_of_everything_is_the_whole_source(world: World) -> None:
     found = table_of(world, 14)["sources"]
     for source, its in by_source(evaluation.pool, whole).items():
         block = {name: value.value for name, value in its.block().items()}
-        for name in (*METRICS, "rsum", "untrained_rsum", "chance_rsum"):
+        for name in (*RECALLS, "rsum", "untrained_rsum", "chance_rsum"):
             assert found[source][name] == pytest.approx(cast(float, block[name]), abs=1e-3)
         assert found[source]["rsum_low"] == pytest.approx(its.interval.low, abs=1e-3)
 

@@ -11,8 +11,9 @@ import torch
 
 from tests.support.paths import PARITY
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import KS, RECALLS
 from zerovl.evaluation.ranking import Ranking
-from zerovl.evaluation.retrieval import KS, METRICS, chance_metrics, retrieval_metrics
+from zerovl.evaluation.retrieval import chance_metrics, retrieval_metrics
 
 
 def planted(images: int, captions_each: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -147,7 +148,7 @@ def test_a_perfect_model_scores_600() -> None:
     image, _, image_id, text_id = planted(30, 2)
     image /= np.linalg.norm(image, axis=1, keepdims=True)
     metrics = retrieval_metrics(torch.from_numpy(image), image[text_id], image_id, text_id).metrics
-    assert all(metrics[name] == 100 for name in METRICS)
+    assert all(metrics[name] == 100 for name in RECALLS)
     assert metrics["rsum"] == 600
     assert metrics["t2i_median_rank"] == 1
 

@@ -11,9 +11,10 @@ from tests.support.embeddings import ROUNDING, assert_same_embeddings
 from tests.support.fake_world import FakeEncoder, World
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, paired_difference
-from zerovl.evaluation.metrics import HEADLINE, OVERALL
-from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
-from zerovl.evaluation.scores import by_source, clusters_of, read_queries, score, table, write_queries
+from zerovl.evaluation.metrics import HEADLINE, OVERALL, RECALLS
+from zerovl.evaluation.query_ranks import clusters_of, read_queries
+from zerovl.evaluation.retrieval import retrieval_metrics
+from zerovl.evaluation.scores import by_source, score, table, write_queries
 
 
 def test_pool_keeps_the_order_and_reads_each_picture_once(world: World) -> None:
@@ -73,9 +74,9 @@ def test_blocks_equal_direct_retrieval(world: World) -> None:
     samples = world.samples["beta"]
     text_id = [image_id for _, texts, image_id in samples for _ in texts]
     direct = retrieval_metrics(trained.image[14:], trained.text[-len(text_id) :], range(14), text_id)
-    assert {name: block[name] for name in METRICS} == {name: round(direct.metrics[name], 4) for name in METRICS}
+    assert {name: block[name] for name in RECALLS} == {name: round(direct.metrics[name], 4) for name in RECALLS}
     assert block["captions"] == len(text_id)
-    assert block[HEADLINE.name] == round(sum(direct.metrics[name] for name in METRICS), 4)
+    assert block[HEADLINE.name] == round(sum(direct.metrics[name] for name in RECALLS), 4)
     assert block["chance_rsum"] == round(direct.chance["rsum"], 4)
     assert block["rsum_low"] < block["rsum"] < block["rsum_high"]
     assert block["rsum"] > block["untrained_rsum"] > 0
@@ -88,7 +89,7 @@ def test_the_mean_over_sources_and_the_pool(world: World) -> None:
     found = table(pool, scores, 50, 0).to_json()
     assert list(found) == ["mean", "overall", "sources"]
     mean, sources = found["mean"], found["sources"].values()
-    for name in (*METRICS, "rsum", "untrained_rsum", "chance_rsum"):
+    for name in (*RECALLS, "rsum", "untrained_rsum", "chance_rsum"):
         assert mean[name] == pytest.approx(np.mean([block[name] for block in sources]), abs=1e-3)
     assert (mean["images"], mean["captions"]) == (28, sum(block["captions"] for block in sources))
     assert mean["rsum_low"] < mean["rsum"] < mean["rsum_high"]

@@ -19,7 +19,8 @@ from zerovl.errors import ZeroVLError
 from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.items import ITEMS_SCHEMA, read_items, write_items
 from zerovl.evaluation.metrics import OVERALL, Interval, Score, Table, Unpaired
-from zerovl.evaluation.scores import by_source, read_queries, score, write_queries
+from zerovl.evaluation.query_ranks import read_queries
+from zerovl.evaluation.scores import by_source, score, write_queries
 from zerovl.params import EvaluateParams, GateParams, MachineParams
 from zerovl.release import holder, kept_ranks
 from zerovl.release.gate import Comparison, LostHolder, NoHolder, Reason, judge

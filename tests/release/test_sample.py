@@ -19,7 +19,7 @@ from tests.support.fake_world import FakeEncoder, World, make_world
 from tests.support.real_world import make_model, make_project, settings
 from zerovl.errors import ZeroVLError
 from zerovl.model.encoder import Encoder
-from zerovl.release import sample, sample_pictures
+from zerovl.release import sample, sample_pairs, sample_pictures
 from zerovl.stages import evaluate
 from zerovl.workspace import Workspace
 
@@ -115,7 +115,7 @@ def test_a_sample_without_some_pictures_is_scored_by_the_others(release: Path) -
     for path, data in zip(files, sample_pictures.without(*before, [found[1], found[4]], "test"), strict=True):
         path.write_bytes(data)
     assert sample.check(release).startswith("4 sample pairs embedded again: cosines within ")
-    assert [pair.image for pair in sample.read_stored(files[0])] == [
+    assert [pair.image for pair in sample_pairs.read_stored(files[0])] == [
         data for row, data in enumerate(pair.image for pair in _stored(before[0], release)) if row not in (1, 4)
     ]
     for path, data in zip(files, sample_pictures.without(*before, found, "test"), strict=True):
@@ -123,9 +123,9 @@ def test_a_sample_without_some_pictures_is_scored_by_the_others(release: Path) -
     assert sample.check(release) == "note: the release's sample is empty, so it was loaded but not scored"
 
 
-def _stored(pairs: bytes, folder: Path) -> list[sample.StoredPair]:
+def _stored(pairs: bytes, folder: Path) -> list[sample_pairs.StoredPair]:
     (folder / "before.tar").write_bytes(pairs)
-    return sample.read_stored(folder / "before.tar")
+    return sample_pairs.read_stored(folder / "before.tar")
 
 
 def test_rounding_of_another_machine_is_let_through(release: Path) -> None:

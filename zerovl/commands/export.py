@@ -45,9 +45,9 @@ def _facts(name: str, licence: str, folder: Path) -> CardFacts:
 def _sample(folder: Path) -> Sample:
     """The release's sample; drawn pictures where it has none."""
     from zerovl.interop.base import Sample, synthetic_sample
-    from zerovl.release import sample
+    from zerovl.release.sample_pairs import read_pairs
 
     if not (folder / SAMPLE / SAMPLE_PAIRS).is_file():
         return synthetic_sample()
-    keys, pictures, captions = sample.read_pairs(folder / SAMPLE / SAMPLE_PAIRS)
+    keys, pictures, captions = read_pairs(folder / SAMPLE / SAMPLE_PAIRS)
     return Sample(pictures, captions, f"{len(keys)} sample pairs of the release") if keys else synthetic_sample()

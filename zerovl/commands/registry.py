@@ -153,7 +153,7 @@ def _holders(registry: Registry, version: Version) -> list[tuple[str, str]]:
 
 def _compared(registry: Registry, version: Version, other: Version, holder: Holder) -> str:
     """A holder with the difference to it, by the ranks that both releases kept."""
-    from zerovl.release.kept_ranks import released_difference  # torch, which nothing else here waits for
+    from zerovl.release.kept_ranks import released_difference  # Arrow, which nothing else here waits for
 
     found = released_difference(registry, version, other)
     if isinstance(found, str):

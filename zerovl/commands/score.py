@@ -8,9 +8,9 @@ from pathlib import Path
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation import pairs_table
 from zerovl.evaluation.bootstrap import Clusters, rsum_interval
-from zerovl.evaluation.metrics import HEADLINE
+from zerovl.evaluation.metrics import HEADLINE, RECALLS
 from zerovl.evaluation.npz_files import read_npz
-from zerovl.evaluation.retrieval import METRICS, retrieval_metrics
+from zerovl.evaluation.retrieval import retrieval_metrics
 
 ARRAYS = ("image_embeddings", "text_embeddings", "image_id")
 _MADE_BY = "zerovl embed --pairs CSV --out FILE.npz"
@@ -36,4 +36,4 @@ def run(file: Path) -> None:
         HEADLINE.high: interval.high,
         HEADLINE.chance: result.chance[HEADLINE.name],
     }
-    print(json.dumps({name: result.metrics[name] for name in METRICS} | headline))
+    print(json.dumps({name: result.metrics[name] for name in RECALLS} | headline))

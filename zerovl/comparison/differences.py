@@ -18,6 +18,7 @@ from zerovl.evaluation.metrics import (
     HEADLINE,
     MEAN,
     POOL,
+    RECALLS,
     Interval,
     blocks,
     further_evaluators,
@@ -28,8 +29,7 @@ from zerovl.evaluation.metrics import (
 )
 from zerovl.evaluation.paired import difference, mean_difference
 from zerovl.evaluation.paired_items import NotPaired, keeps, paired_items, same_set
-from zerovl.evaluation.retrieval import METRICS
-from zerovl.evaluation.scores import clusters_of, pool_clusters_of
+from zerovl.evaluation.query_ranks import clusters_of, pool_clusters_of
 from zerovl.text_format import natural
 
 Key = tuple[str, str]  # part and metric
@@ -143,10 +143,10 @@ def _values(subject: Subject) -> dict[Key, float | None]:
     # A source may be called as the mean is; the row of that name is the mean's.
     parts: dict[str, Mapping[str, Any]] = dict([*retrieval_blocks(unmarked), headline_block(unmarked)])
     for part, block in parts.items():
-        for metric in (HEADLINE.name, *METRICS) if part == MEAN else (HEADLINE.name,):
+        for metric in (HEADLINE.name, *RECALLS) if part == MEAN else (HEADLINE.name,):
             found[part, metric] = value_of(block, metric)
     if MEAN not in parts and subject.queries is not None:
-        for metric in (HEADLINE.name, *METRICS):
+        for metric in (HEADLINE.name, *RECALLS):
             found[MEAN, metric] = fmean(its.rsum() for its in clusters_of(subject.queries, metric).values())
     for evaluator, table in further_evaluators(subject.metrics).items():
         (_, overall), *sources = blocks(table)
@@ -192,7 +192,7 @@ def _of_queries(first: Subject, other: Subject, resamples: int, seed: int) -> di
     our_pool, their_pool = (pool_clusters_of(subject.queries) for subject in (other, first))
     # A source of that name has its row.
     found.setdefault((POOL, HEADLINE.name), paired_difference(our_pool, their_pool, resamples, seed))
-    for metric in METRICS:
+    for metric in RECALLS:
         ours, theirs = (clusters_of(subject.queries, metric) for subject in (other, first))
         found[MEAN, metric] = mean_difference(ours, theirs, resamples, seed)
     return found

@@ -22,8 +22,8 @@ from zerovl.comparison.parameters import by_key
 from zerovl.comparison.subject import Subject, in_order
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.items import NewerFormError, read_items
+from zerovl.evaluation.query_ranks import read_queries
 from zerovl.evaluation.report.curves import Curves, read_curves
-from zerovl.evaluation.scores import read_queries
 from zerovl.files import read_json, sha256_file
 from zerovl.registry import fetch, release_files, transfer
 from zerovl.registry.registry import Registry

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zerovl.comparison.disagreements import Disagreement, find
 from zerovl.comparison.stored_pairs import open_pairs
 from zerovl.comparison.subject import Subject, same_queries
-from zerovl.evaluation.report.gallery import thumbnails
+from zerovl.evaluation.report.thumbnails import thumbnails
 from zerovl.workspace import Workspace
 
 COUNT = 6  # a direction and subject

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader, read_row
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.validation_set import evaluation_digest
-from zerovl.release import sample
-from zerovl.release.sample import StoredPair
+from zerovl.evaluation.comparable import evaluation_digest
+from zerovl.release.sample_pairs import StoredPair, read_stored
 from zerovl.workspace import Workspace
 
 
@@ -100,5 +99,5 @@ def open_pairs(digest: str | None, samples: Iterable[Path], here: Workspace) -> 
         manifest = Manifest.load(here.manifest)
         if digest is not None and evaluation_digest(manifest) == digest:
             return ShardPairs(manifest, ShardReader(here.shards))
-    stored = [pair for path in samples for pair in sample.read_stored(path)]
+    stored = [pair for path in samples for pair in read_stored(path)]
     return SamplePairs({(pair.source, pair.image_id): pair for pair in stored})

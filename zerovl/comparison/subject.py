@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from zerovl.evaluation.bootstrap import Clusters
+from zerovl.evaluation.query_ranks import clusters_of
 from zerovl.evaluation.report.curves import Curves
-from zerovl.evaluation.scores import clusters_of
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from zerovl.errors import ZeroVLError
-from zerovl.evaluation.metrics import Interval
-from zerovl.evaluation.ranking import Ranking
-from zerovl.evaluation.retrieval import KS, RetrievalResult
+from zerovl.evaluation.metrics import KS, Interval
+
+if TYPE_CHECKING:  # torch, which readers of kept figures do without
+    from zerovl.evaluation.ranking import Ranking
+    from zerovl.evaluation.retrieval import RetrievalResult
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95

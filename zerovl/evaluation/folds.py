@@ -23,9 +23,9 @@ from zerovl.evaluation.base import Evaluation
 from zerovl.evaluation.bootstrap import Clusters, percentile_interval, weights_of_draws
 from zerovl.evaluation.figures import Figures
 from zerovl.evaluation.fold_ranking import folds_of, rank_fold
-from zerovl.evaluation.metrics import HEADLINE, Block, Interval, Score, Table
+from zerovl.evaluation.metrics import HEADLINE, KS, RECALLS, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Ints
-from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult
+from zerovl.evaluation.retrieval import RetrievalResult
 from zerovl.log import logger
 
 
@@ -44,7 +44,7 @@ class FoldScores:
         of_folds = [its.metrics for its in self.results]
         return {
             HEADLINE.name: Score(interval.value, interval.low, interval.high),
-            **{name: Score(fmean(its[name] for its in of_folds)) for name in METRICS},
+            **{name: Score(fmean(its[name] for its in of_folds)) for name in RECALLS},
             HEADLINE.untrained: Score(self.untrained_rsum),
             HEADLINE.chance: Score(fmean(its.chance[HEADLINE.name] for its in self.results)),
             "pictures": Score(self.pictures),

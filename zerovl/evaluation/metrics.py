@@ -29,6 +29,8 @@ MEAN = "mean"
 POOL = "pool"  # what people read for OVERALL of retrieval
 UNSEEN = "unseen"
 RETRIEVAL = "retrieval"  # the evaluator whose blocks stand at the top of metrics.json
+KS = (1, 5, 10)  # of the recalls
+RECALLS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)  # in the blocks of retrieval
 _DIGITS = 4  # after the point, in metrics.json
 
 

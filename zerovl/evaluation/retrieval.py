@@ -18,13 +18,11 @@ import torch
 
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.errors import ZeroVLError
+from zerovl.evaluation.metrics import KS
 from zerovl.evaluation.ranking import Ints, Ranking
 from zerovl.evaluation.two_way import rank_both_ways
 
-KS = (1, 5, 10)
-METRICS = tuple(f"{direction}_r{k}" for direction in ("i2t", "t2i") for k in KS)
-RSUM = "rsum"  # the sum of METRICS
-
+RSUM = "rsum"  # the sum of the six recalls
 _CHECKED_AT_ONCE = 65_536  # rows that are looked through for NaN
 
 

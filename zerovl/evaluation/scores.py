@@ -10,32 +10,18 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zerovl.distributed.ranks import ALONE, Ranks
-from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import Clusters, mean_interval, rsum_interval
-from zerovl.evaluation.metrics import HEADLINE, OVERALL, Block, Interval, Score, Table
+from zerovl.evaluation.metrics import HEADLINE, KS, OVERALL, RECALLS, Block, Interval, Score, Table
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
+from zerovl.evaluation.query_ranks import QUERIES_SCHEMA, pool_of
 from zerovl.evaluation.ranking import Ranking
-from zerovl.evaluation.retrieval import KS, METRICS, RetrievalResult, retrieval_metrics, take_rows
+from zerovl.evaluation.retrieval import RetrievalResult, retrieval_metrics, take_rows
 from zerovl.files import atomic_write
 
 AnyRanked = TypeVar("AnyRanked", bound="Ranked")
-_SOURCE = "source:"  # in the names of pools, so that a source may be called "overall"
-
-QUERIES_SCHEMA = pa.schema(
-    [
-        ("pool", pa.string()),  # what was searched: "source:<name>", or "overall"
-        ("direction", pa.string()),  # i2t | t2i
-        ("source", pa.string()),
-        ("image_id", pa.int64()),  # of the query, or of the caption's picture
-        ("caption", pa.int32()),  # which of the picture's captions, from 0; null for i2t
-        ("rank", pa.float64()),  # expected place of the first right item over random orders of ties, from 1
-        *((f"r{k}", pa.float64()) for k in KS),  # probability that a right item is among the first k
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class Scores(Ranked):
         return {
             "images": Score(len(result.image_ids)),
             "captions": Score(len(self.captions)),
-            **{name: Score(result.metrics[name]) for name in METRICS},
+            **{name: Score(result.metrics[name]) for name in RECALLS},
             HEADLINE.name: Score(rsum, self.interval.low, self.interval.high),
             HEADLINE.untrained: Score(self.untrained_rsum),
             HEADLINE.chance: Score(result.chance[HEADLINE.name]),
@@ -82,7 +68,7 @@ def mean_block(sources: Sequence[Scores], resamples: int, seed: int) -> Block:
     return {
         "images": Score(sum(len(its.result.image_ids) for its in sources)),
         "captions": Score(sum(len(its.captions) for its in sources)),
-        **{name: Score(mean(name)) for name in METRICS},
+        **{name: Score(mean(name)) for name in RECALLS},
         HEADLINE.name: Score(interval.value, interval.low, interval.high),
         HEADLINE.untrained: Score(untrained),
         HEADLINE.chance: Score(mean(HEADLINE.chance)),
@@ -93,7 +79,7 @@ def mean_block(sources: Sequence[Scores], resamples: int, seed: int) -> Block:
 def rank(pool: Pool, embeddings: Embeddings, chunk: int, ranks: Ranks = ALONE) -> dict[str, Ranked]:
     """Rank over all sources (`OVERALL`), then by source; with one source, which both are, once."""
     pools = {OVERALL: (np.arange(len(pool.keys)), np.arange(len(pool.captions)))}
-    pools |= {_name(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
+    pools |= {pool_of(source): (pool.images_of(source), pool.captions_of(source)) for source in pool.sources}
     ranked: dict[str, Ranked] = {}
     for name, (images, captions) in pools.items():
         if ranked and len(pool.sources) == 1:
@@ -125,7 +111,7 @@ def score(
 
 def by_source(pool: Pool, scores: Mapping[str, AnyRanked]) -> dict[str, AnyRanked]:
     """Return the scores of each source alone."""
-    return {source: scores[_name(source)] for source in pool.sources}
+    return {source: scores[pool_of(source)] for source in pool.sources}
 
 
 def table(pool: Pool, scores: Mapping[str, Scores], resamples: int, seed: int) -> Table:
@@ -146,53 +132,6 @@ def write_queries(path: Path, pool: Pool, scores: Mapping[str, Ranked]) -> None:
         tables.append(_query_table(name, "t2i", pool, owners, numbers, its.result.t2i))
     with atomic_write(path) as file:
         pq.write_table(pa.concat_tables(tables), file)
-
-
-def read_queries(path: Path) -> pa.Table:
-    """Read a file of `write_queries`: a row of `QUERIES_SCHEMA` a query and pool.
-
-    Raises:
-        ZeroVLError: there is no such file, or it is not a table of queries.
-    """
-    try:
-        return pq.read_table(path, schema=QUERIES_SCHEMA)
-    except FileNotFoundError:
-        raise ZeroVLError(f"{path}: no such file; run `dvc repro evaluate`") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ZeroVLError(f"{path}: not a table of queries ({error}); run `dvc repro -f evaluate`") from None
-
-
-def clusters_of(found: pa.Table, metric: str = HEADLINE.name) -> dict[str, Clusters]:
-    """Return what `bootstrap.paired_mean_difference` needs, by source, of the headline or of one of its six recalls.
-
-    Images stand in the order of (source, image_id), so files of two models fit each other.
-    """
-    pools = [name for name in found["pool"].unique().to_pylist() if name != OVERALL]
-    return {name.removeprefix(_SOURCE): _clusters(found, name, metric) for name in pools}
-
-
-def pool_clusters_of(found: pa.Table, metric: str = HEADLINE.name) -> Clusters:
-    """Return the same of the pool of all sources, whose images are drawn among all of them."""
-    return _clusters(found, OVERALL, metric)
-
-
-def _clusters(found: pa.Table, pool: str, metric: str) -> Clusters:
-    direction, _, k = metric.partition("_r")
-    columns = [f"r{k}"] if k else [f"r{k}" for k in KS]
-    found = found.filter(pc.equal(found["pool"], pool))
-    sources, ids = found["source"].to_numpy().astype(str), found["image_id"].to_numpy().astype(str)
-    names = np.char.add(np.char.add(sources, "/"), ids)
-    is_image = found["direction"].to_numpy() == "i2t"
-    hits = sum(found[column].to_numpy() for column in columns)
-    if k:  # the other direction counts for nothing
-        hits = np.where(is_image == (direction == "i2t"), hits, 0.0)
-    order = np.argsort(names[is_image])
-    owners = np.searchsorted(names[is_image][order], names[~is_image])
-    return Clusters.of_hits(hits[is_image][order], hits[~is_image], owners)
-
-
-def _name(source: str) -> str:
-    return f"{_SOURCE}{source}"
 
 
 def _query_table(

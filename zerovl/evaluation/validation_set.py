@@ -1,4 +1,4 @@
-"""Read the validation splits in batches for a model, and say what makes two evaluations comparable."""
+"""Read the validation splits in batches for a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.shards import ShardReader
 from zerovl.distributed.ranks import ALONE, Ranks
 from zerovl.evaluation.sharing import own
-from zerovl.files import sha256_json
 from zerovl.model.encoder import Encoder
 
-METRIC = "retrieval-1"  # change it when the same model and data would score otherwise
 MAX_WORKERS = 8
 
 
@@ -39,15 +37,3 @@ def _batches(
     share, transform = own(ranks, number), model.transform
     with evaluation_batches(manifest, shards, source, "valid", transform, batch_size, workers, share) as batches:
         yield from batches
-
-
-def evaluation_digest(manifest: Manifest) -> str:
-    """Return a digest, equal when and only when scores of two models can be compared: same valid shards, same metric.
-
-    Settings that move neither recalls nor RSUM (chunk, batch size, resamples, gallery) are left out.
-    """
-    splits = [
-        [source, [shard.sha256 for shard in manifest.splits[source, "valid"].shards]]
-        for source in manifest.sources("valid")
-    ]
-    return sha256_json([METRIC, splits])

@@ -18,7 +18,8 @@ from zerovl.evaluation.items import NewerFormError, read_items
 from zerovl.evaluation.job import Job
 from zerovl.evaluation.metrics import MEAN, RETRIEVAL
 from zerovl.evaluation.paired import difference
-from zerovl.evaluation.scores import clusters_of, pool_clusters_of, read_queries, write_queries
+from zerovl.evaluation.query_ranks import clusters_of, pool_clusters_of, read_queries
+from zerovl.evaluation.scores import write_queries
 from zerovl.files import read_json
 from zerovl.model.encoder import Encoder
 from zerovl.params import EvaluateParams, MachineParams, Params

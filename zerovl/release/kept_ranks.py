@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.bootstrap import paired_difference
+from zerovl.evaluation.comparable import DIGEST
 from zerovl.evaluation.items import read_items
 from zerovl.evaluation.metrics import MEAN, Interval
 from zerovl.evaluation.paired import difference
-from zerovl.evaluation.scores import clusters_of, pool_clusters_of, read_queries
+from zerovl.evaluation.query_ranks import clusters_of, pool_clusters_of, read_queries
 from zerovl.params import EvaluateParams
 from zerovl.registry import release_files, transfer
 from zerovl.registry.records import Version
 from zerovl.registry.registry import Registry
 from zerovl.registry.transfer import DamagedError
-from zerovl.release.named_drops import DATA
 
 
 def fetch_queries(registry: Registry, version: Version, other: Mapping[str, Any]) -> pa.Table | str:
@@ -34,7 +34,7 @@ def fetch_queries(registry: Registry, version: Version, other: Mapping[str, Any]
     Raises:
         ZeroVLError: the store or the disk fails for now, which says nothing about the release.
     """
-    digests = version.metrics.get(DATA), other.get(DATA)
+    digests = version.metrics.get(DIGEST), other.get(DIGEST)
     if None in digests:
         return "it is not known what data they were evaluated on"
     if digests[0] != digests[1]:

@@ -15,15 +15,23 @@ from typing import Any
 import pyarrow as pa
 
 from zerovl.evaluation.bootstrap import paired_difference
+from zerovl.evaluation.comparable import DIGEST
 from zerovl.evaluation.folds import Folds
-from zerovl.evaluation.metrics import HEADLINE, MEAN, POOL, RETRIEVAL, Score, Unpaired, find, further_evaluators
+from zerovl.evaluation.metrics import (
+    HEADLINE,
+    MEAN,
+    POOL,
+    RECALLS,
+    RETRIEVAL,
+    Score,
+    Unpaired,
+    find,
+    further_evaluators,
+)
 from zerovl.evaluation.paired import mean_difference
 from zerovl.evaluation.paired_items import NotPaired, paired_items, same_set
-from zerovl.evaluation.retrieval import METRICS
-from zerovl.evaluation.scores import clusters_of, pool_clusters_of
+from zerovl.evaluation.query_ranks import clusters_of, pool_clusters_of
 from zerovl.params import EvaluateParams
-
-DATA = "evaluation_digest"  # in metrics.json: equal where two models were evaluated on the same validation data
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def differences(
 def _difference(name: str, candidate: Measured, holder: Measured, settings: EvaluateParams) -> Score | str:
     evaluator, _, metric = name.partition("@")[0].partition(".")
     source = name.partition("@")[2]
-    if evaluator == RETRIEVAL and metric in (HEADLINE.name, *METRICS):
+    if evaluator == RETRIEVAL and metric in (HEADLINE.name, *RECALLS):
         return _paired(metric, source, candidate, holder, settings)
     ours, theirs = find(candidate.metrics, name), find(holder.metrics, name)
     if ours is None:
@@ -60,7 +68,7 @@ def _difference(name: str, candidate: Measured, holder: Measured, settings: Eval
     elif evaluator == Folds.name and _fold_size(candidate) != _fold_size(holder):
         return "the holder was scored in folds of another size; the next candidate is compared"
     else:
-        same = candidate.metrics.get(DATA) == holder.metrics.get(DATA)
+        same = candidate.metrics.get(DIGEST) == holder.metrics.get(DIGEST)
         where = "the holder was measured on other validation data"
     if not same:
         return f"{where}; the next candidate is compared"

@@ -12,37 +12,23 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from zerovl.data.shards import Sample
-from zerovl.data.split_reader import ANY_PIXELS
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.files import atomic_write
-from zerovl.images import decode_rgb
 from zerovl.model.encoder import Encoder
 from zerovl.registry.release_files import SAMPLE, SAMPLE_EMBEDDINGS, SAMPLE_PAIRS
+from zerovl.release.sample_pairs import read_pairs
 
 TOLERANCE = 1e-2  # of a cosine
-
-
-@dataclass(frozen=True)
-class StoredPair:
-    """A validation pair as a release carries it."""
-
-    source: str
-    image_id: int
-    image: bytes  # as stored, not decoded
-    captions: tuple[str, ...]
 
 
 def draw(pool: Pool, count: int, seed: int) -> Ints:
@@ -113,49 +99,6 @@ def check(folder: Path) -> str:
             "provenance.json names, or train and register it again"
         )
     return f"{len(keys)} sample pairs embedded again: cosines within {worst:.1e} of those stored"
-
-
-def read_stored(path: Path) -> list[StoredPair]:
-    """Read the pairs of a sample's tar, pictures not decoded; raises `ZeroVLError` where it cannot be read."""
-    try:
-        with tarfile.open(path) as tar:
-            return [
-                StoredPair(str(record["source"]), int(record["image_id"]), image, tuple(map(str, record["captions"])))
-                for record, image in _records(tar)
-            ]
-    except (tarfile.TarError, OSError, ValueError, LookupError, TypeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def read_pairs(path: Path) -> tuple[list[str], list[Image.Image], list[str]]:
-    """Return keys, pictures and first captions of a sample, n each; raises `ZeroVLError` where it is damaged."""
-    keys, pictures, captions = [], [], []
-    try:
-        with tarfile.open(path) as tar:
-            for record, image in _records(tar):
-                keys.append(str(record["key"]))
-                captions.append(str(record["captions"][0]))
-                pictures.append(decode_rgb(image, ANY_PIXELS))  # raises a ValueError
-    except (tarfile.TarError, OSError, ValueError, LookupError, TypeError) as error:
-        raise _unreadable(path, error) from None
-    return keys, pictures, captions
-
-
-def _records(tar: tarfile.TarFile) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """The JSON of each pair with the bytes of its picture, in order."""
-    members = {member.name: member for member in tar if member.isfile()}
-    for name in sorted(name for name in members if name.endswith(".json")):
-        picture = _content(tar, members[f"{name.removesuffix('.json')}.jpg"])
-        yield json.loads(_content(tar, members[name])), picture
-
-
-def _unreadable(path: Path, error: Exception) -> ZeroVLError:
-    return ZeroVLError(f"{path}: no readable sample ({error!r}); register the model again")
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""
 
 
 def _read_embeddings(path: Path, count: int) -> Embeddings:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from zerovl.errors import ZeroVLError
+from zerovl.release.sample_pairs import member_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def pictures(pairs: bytes, origin: str) -> list[SamplePicture]:
     """Return the pictures of a sample's tar in the order of its embeddings; raises `ZeroVLError` for a damaged one."""
     try:
         with tarfile.open(fileobj=io.BytesIO(pairs)) as tar:
-            content = {member.name: _content(tar, member) for member in tar if member.isfile()}
+            content = {member.name: member_bytes(tar, member) for member in tar if member.isfile()}
         found = []
         for row, member in enumerate(sorted(name for name in content if name.endswith(".json"))):
             picture, record = f"{member.removesuffix('.json')}.jpg", json.loads(content[member])
@@ -52,7 +53,7 @@ def without(pairs: bytes, embeddings: bytes, gone: Collection[SamplePicture], or
     ):
         for member in tar:
             if member.isfile() and member.name not in left_out:
-                smaller.addfile(member, io.BytesIO(_content(tar, member)))
+                smaller.addfile(member, io.BytesIO(member_bytes(tar, member)))
     try:
         tensors = load(embeddings)
     except SafetensorError as error:
@@ -60,8 +61,3 @@ def without(pairs: bytes, embeddings: bytes, gone: Collection[SamplePicture], or
     rows = [picture.row for picture in gone]
     kept = {name: np.ascontiguousarray(np.delete(values, rows, axis=0)) for name, values in tensors.items()}
     return written.getvalue(), save(kept)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""

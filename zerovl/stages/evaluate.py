@@ -12,6 +12,7 @@ from zerovl.data.shards import Sample
 from zerovl.data.split_reader import read_image
 from zerovl.errors import ZeroVLError
 from zerovl.evaluation.base import Evaluation
+from zerovl.evaluation.comparable import DIGEST, evaluation_digest
 from zerovl.evaluation.early_helpers import Helpers
 from zerovl.evaluation.items import write_items
 from zerovl.evaluation.job import Job
@@ -33,7 +34,6 @@ from zerovl.evaluation.report.gallery_picture import draw_gallery
 from zerovl.evaluation.score_file import compared_numbers, read_final_loss
 from zerovl.evaluation.scores import write_queries
 from zerovl.evaluation.training_warnings import read_warnings
-from zerovl.evaluation.validation_set import evaluation_digest
 from zerovl.files import atomic_write, read_json, sha256_file, write_json
 from zerovl.params import Params
 from zerovl.registry import release_files
@@ -71,7 +71,7 @@ def run(
     trained_on = read_json(streams)["pairs"] if streams.is_file() else manifest.training_sizes()
     facts = {
         UNSEEN: [source for source in manifest.sources("valid") if source not in trained_on],
-        "evaluation_digest": evaluation_digest(manifest),
+        DIGEST: evaluation_digest(manifest),
         "model_digest": sha256_file(workspace.model / WEIGHTS),
     }
     metrics, details = metrics_json(tables, facts), details_json(tables)

@@ -7,33 +7,27 @@ Shapes: `I` pictures and `M` captions that were searched, `D` embedding width.
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from zerovl.data.split_reader import ANY_PIXELS
 from zerovl.evaluation.pool import Embeddings, Ints, Pool
 from zerovl.evaluation.ranking import Ranking
+from zerovl.evaluation.report.thumbnails import Fetch, thumbnails
 from zerovl.evaluation.retrieval import take_rows, top_items
 from zerovl.evaluation.scores import Scores
-from zerovl.images import decode_rgb
 
 TOP = 5
 CANDIDATES = 200  # items looked at to find TOP distinct captions
 SIDES = (224, 160, 112, 72)  # pixels; the first at which a page keeps its budget
-QUALITY = 82
 _SCORED_AT_ONCE = 65_536  # pairs: their products are as large as their embeddings
 
 Group = Literal["drawn", "best", "worst"]
-Fetch = Callable[[int], bytes]  # row of a picture in the pool -> its file's bytes
 
 
 @dataclass(frozen=True)
@@ -211,29 +205,6 @@ def _turns(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _source(pool: Pool, image: int) -> str:
     return pool.sources[int(pool.image_source[image])]
-
-
-def thumbnails(images: Iterable[int], fetch: Fetch, side: int) -> dict[int, str]:
-    """Make data URIs of pictures: the original bytes where they are small, else a JPEG of at most `side` pixels."""
-    return {image: _thumbnail(fetch(image), side) for image in images}
-
-
-def _thumbnail(data: bytes, side: int) -> str:
-    picture = decode_rgb(data, ANY_PIXELS)
-    kind = _kind(data)
-    if kind and max(picture.size) <= side and len(data) <= side * side // 2:
-        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _kind(data: bytes) -> str | None:
-    """Name the format, where every browser shows it."""
-    if data.startswith(b"\xff\xd8"):
-        return "jpeg"
-    return "png" if data.startswith(b"\x89PNG") else None
 
 
 def fit(gallery: Gallery, fetch: Fetch, budget: int) -> tuple[Gallery, dict[int, str]]:

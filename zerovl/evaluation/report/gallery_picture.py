@@ -9,8 +9,9 @@ from typing import Any
 from zerovl.data.split_reader import ANY_PIXELS
 from zerovl.evaluation.metrics import HEADLINE, headline_block, headline_title
 from zerovl.evaluation.report.drawing import Row, Tile, draw
-from zerovl.evaluation.report.gallery import Fetch, Gallery
+from zerovl.evaluation.report.gallery import Gallery
 from zerovl.evaluation.report.queries import text_note
+from zerovl.evaluation.report.thumbnails import Fetch
 from zerovl.images import decode_rgb
 
 MAX_ROWS = 6
