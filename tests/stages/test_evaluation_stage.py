@@ -117,7 +117,7 @@ def test_no_valid_split_is_an_error_with_the_fix(workspace: Workspace) -> None:
     manifest = Manifest.load(workspace.manifest)
     train = {key: info for key, info in manifest.splits.items() if key[1] == "train"}
     Manifest(workspace.manifest, train).save()
-    with pytest.raises(ZeroVLError, match=r"no source has a valid split.*data/README.md"):
+    with pytest.raises(ZeroVLError, match=r"no source has a valid split.*prepare\.draw_valid.*data/README\.md"):
         evaluate.run(PARAMS, workspace)
     assert not workspace.evaluation_report.exists()
 

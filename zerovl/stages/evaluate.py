@@ -62,8 +62,9 @@ def run(
     manifest = Manifest.load(workspace.manifest)
     if not manifest.sources("valid"):
         raise ZeroVLError(
-            f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; add one "
-            f"to a source in {params.data.raw} (data/README.md shows how), then run `dvc repro`"
+            f"{workspace.manifest}: no source has a valid split, so there is nothing to evaluate on; let "
+            f"prepare.draw_valid.fraction set pictures aside for one, or add one to a source in {params.data.raw} "
+            "(data/README.md shows how), then run `dvc repro`"
         )
     job = Job(settings, params.machine, workspace.root, workspace.root, workspace.model)
     evaluation, tables = job.evaluate(early)

@@ -55,6 +55,11 @@ def run(params: Params, workspace: Workspace = Workspace()) -> None:  # noqa: B0
             f"{error.filename or report}: {error.strerror or error}; make room or set the permissions, then run again"
         ) from None
     _tell(verdict, rules, workspace)
+    if not manifest.sources("valid"):
+        logger().warning(
+            "no source has a valid split: a model can be trained and not evaluated, so `dvc repro` will end there; set "
+            "pictures aside by prepare.draw_valid.fraction, or add a split to a source (data/README.md)"
+        )
 
 
 def _look(manifest: Manifest, settings: ValidateParams, workspace: Workspace) -> tuple[Scan, list[Rule]]:
