@@ -197,6 +197,9 @@ def finished(handlers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(pictures[0], root / name)
     (root / "pairs.csv").write_text("image,image_id,caption,caption_id\n0.jpg,1,a red box,1\n1.jpg,2,a green box,2\n")
+    poster = root / "data" / "demo" / "raw" / "poster"  # as the demo draws it
+    shutil.copytree(root / "photos", poster / "valid")
+    shutil.copy(root / "pairs.csv", poster / "valid_anno.csv")
     (root / "names.txt").write_text("red\ngreen\n")
     (root / "recipes").symlink_to(ROOT / "recipes")
     with pytest.MonkeyPatch.context() as patch:
@@ -246,6 +249,9 @@ def run(command: str) -> None:
 def test_the_commands_of_a_block(
     name: str, commands: list[str], project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    if name.startswith("README.md "):  # there the demo is all that a newcomer has
+        shutil.rmtree("photos")
+        Path("pairs.csv").unlink()
     for command in commands:
         if not is_elsewhere(command):
             run(command.replace("@photo>", "@alpha>"))  # a source of the demo
