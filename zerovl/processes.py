@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -35,6 +35,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
     An error lets them finish what they have in hand, and begin nothing else. On leaving the block all have ended.
     """
+    _start_tracker()
     context = get_context("spawn")
     told, tell = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_pool_worker, initargs=(told,))
@@ -48,6 +49,22 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
         tell.close()
         told.close()
+
+
+def _start_tracker() -> None:
+    """Start Python's process that removes semaphores of killed processes, before a pool does, without its warning.
+
+    After a kill, as for want of memory, it speaks of leaks, removes them, and is the last line that anybody sees.
+    """
+    variable = "PYTHONWARNINGS"
+    before = os.environ.get(variable)
+    os.environ[variable] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ[variable]
+        if before is not None:
+            os.environ[variable] = before
 
 
 def start_pool_worker(told: connection.Connection | None = None) -> None:
