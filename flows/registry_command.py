@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prefect import runtime
 
+from flows.fenced import fenced
 from flows.outbox import Page, outbox, send
 from flows.pipeline import Silent
 from flows.progress import ProgressReporter
@@ -60,5 +61,5 @@ def tag(alias: str) -> None:
 def show_history(action: str, alias: str, said: str) -> None:
     """Show what a command said and all moves of the alias in the Artifacts tab."""
     history = process.run([*_COMMAND, "history", alias], Paths.here().root, {}, Silent())
-    text = f"{said}\n\n## History of {alias}\n\n```\n{history}\n```"
+    text = f"{fenced(said)}\n\n## History of {alias}\n\n{fenced(history)}"
     send(Page("alias-history", f"{action} {alias}: what was done, and all moves of the alias", text))

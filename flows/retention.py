@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow, runtime
 
 from flows import command, endings, registry_command
+from flows.fenced import fenced
 from flows.outbox import Page, outbox, send
 from flows.runtime import failure_log
 from flows.runtime.checkout import safe_name
@@ -79,7 +80,7 @@ def page(registry: Registry, settings: RegisterParams, said: list[str]) -> Page:
         f"- `{name}@{number}` of {created[:10]}, {state}: {why}"
         for number, created, state, why in sorted(rows, reverse=True)
     ]
-    text = "\n".join([*(f"```\n{each}\n```" for each in said), "", *versions])
+    text = "\n".join([*map(fenced, said), "", *versions])
     return Page("retention", f"What of {name} went or would go, what stays, and why", text)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.artifacts import curves, render_summary, validation
+from flows.fenced import fenced
 from flows.reproduce import Comparison, render
 from zerovl.files import write_json
 from zerovl.registry.records import Version
@@ -131,6 +132,17 @@ def test_tables_are_as_wide_as_the_ui_shows() -> None:
     rows = [row for page in pages for row in page.splitlines() if row.startswith("|")]
     assert len(rows) > 10
     assert [row for row in rows if len(row) > 90] == []
+
+
+def test_what_a_command_printed_is_whole_line_for_line() -> None:
+    by = "By:         Somebody of the Team <somebody.of.the.team@a-rather-long-name-of-a-machine.example.org> for all"
+    said = f"move 2\n\n{by}\n    better on_our *own* queries"
+    lines = fenced(said).splitlines()
+    assert (lines[0], lines[-1]) == ("```", "```")  # no markdown: names keep their underscores
+    assert lines[1:3] == ["move 2", ""]
+    assert lines[-2] == "    better on_our *own* queries"
+    assert [line for line in lines if len(line) > 84] == []
+    assert " ".join(" ".join(lines[3:-2]).split()) == " ".join(by.split())
 
 
 def test_curves_are_pictures_of_their_own() -> None:
