@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.support.register_stage import Write, checked, released, run_stage, settings
+from tests.support.registries import publish
 from zerovl.commands import summary
 from zerovl.registry import retention
 from zerovl.registry.registry import Registry
@@ -70,6 +71,9 @@ def test_the_summary_says_who_has_the_alias_now(workspace: Workspace, registry: 
     assert promoting.promote(registry, second, "production", why="it was not the model", by="Ada", after=3)
     assert said()[0] == "  release   zerovl@2, zerovl@production in registry"
     assert "stays with" not in said()[1]
+    third = publish(registry, {"model.safetensors": b"third"})  # never had it
+    record |= {"version": third.number, "verdict": {**record["verdict"], "passed": False}}
+    assert said()[:2] == ["  release   zerovl@3 in registry", "            the gate refused it zerovl@production"]
 
 
 @pytest.mark.usefixtures("rolled_back")

@@ -86,7 +86,7 @@ def _release_lines(release: Mapping[str, Any], metrics: Mapping[str, Any], works
 
 
 def _alias_now(release: Mapping[str, Any], workspace: Workspace) -> tuple[str, str]:
-    """What a release has of its alias now, as its store says, to follow its name; and a sentence, where it lost it."""
+    """What a release has of its alias now, as its store says, to follow its name; and why it has not got it, if so."""
     if not release["alias"]:
         return "", ""
     alias = f"{release['name']}@{release['alias']}"
@@ -102,4 +102,4 @@ def _alias_now(release: Mapping[str, Any], workspace: Workspace) -> tuple[str, s
         if not release["promoted"]:
             return "", f"the store cannot be asked who has {alias} now: {error}"
         return f", {alias} when it was registered", f"the store cannot be asked who has it now: {error}"
-    return ("" if release["verdict"]["passed"] else ", the gate refused the alias"), ""
+    return "", "" if release["verdict"]["passed"] else f"the gate refused it {alias}"
