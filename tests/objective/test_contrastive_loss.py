@@ -130,6 +130,16 @@ def test_mixing_is_the_weighted_sum_with_the_reverse() -> None:
     assert Mix("text", 0.25).images(pixels) is pixels
 
 
+@pytest.mark.parametrize("mix", [Mix(), Mix("text", 0.3), Mix("image", 0.3), Mix("image", 1.0)])
+def test_raw_pixels_are_normalised_and_mixed_at_once(mix: Mix) -> None:
+    raw = torch.randint(0, 256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
+    expected = mix.images((raw / 255 - mean) / std)
+    found = mix.raw_images(raw, 1 / (255 * std), -mean / std)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    assert found.dtype == torch.float32
+
+
 def test_coin_is_fair_and_a_pure_function_of_seed_and_step() -> None:
     mixup = Mixup("coin", 0.1, seed=3)
     draws = [mixup.draw(step) for step in range(4000)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.models.resnet import ResNet
 
 from tests.support.stops import StopAfter
 from tests.support.tiny_project import make_project, recipe
@@ -13,7 +14,6 @@ from zerovl.distributed.collectives import OneRank
 from zerovl.distributed.ranks import Ranks
 from zerovl.engine.trainer import StopRequest
 from zerovl.model.architecture import load_architecture
-from zerovl.model.dual_encoder import DualEncoder
 from zerovl.training import run as training
 
 ONE = Ranks(0, 1, torch.device("cpu"), OneRank())
@@ -24,13 +24,13 @@ def test_the_tower_learns_on_one_size_and_the_bundle_is_for_the_other(
 ) -> None:
     workspace = make_project(tmp_path / "project")
     seen: dict[bool, set[int]] = {True: set(), False: set()}
-    normalise = DualEncoder.normalise
+    forward = ResNet.forward
 
-    def watched(model: DualEncoder, images: torch.Tensor) -> torch.Tensor:
-        seen[model.training].add(images.shape[-1])
-        return normalise(model, images)
+    def watched(tower: ResNet, pixels: torch.Tensor) -> torch.Tensor:
+        seen[tower.training].add(pixels.shape[-1])
+        return forward(tower, pixels)
 
-    monkeypatch.setattr(DualEncoder, "normalise", watched)
+    monkeypatch.setattr(ResNet, "forward", watched)
     tower = ["model.image_tower.name=test_resnet", "model.image_tower.options={}"]
     params = recipe(*tower, "train.epochs=1.0", "train.valid_checks=1", "train.image_size=24")
     own = params.model.image_size

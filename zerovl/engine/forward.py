@@ -141,8 +141,11 @@ class Forward:
 
     def _image(self, images: Tensor) -> Tensor:
         """Pixels (m, 3, H, W), mixed, through the image tower, (m, w)."""
-        pixels = self.model.normalise(images) if images.dtype == torch.uint8 else images
-        features: Tensor = self.model.image_tower(self.mix.images(pixels))
+        if images.dtype == torch.uint8:
+            pixels = self.mix.raw_images(images, self.model.pixel_scale, self.model.pixel_shift)
+        else:
+            pixels = self.mix.images(images)
+        features: Tensor = self.model.image_tower(pixels)
         return features
 
     def _text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class DualEncoder(nn.Module):
     `*_features` give them before normalisation, which is where text mixup happens.
     """
 
-    mean: Tensor
-    std: Tensor
+    pixel_scale: Tensor  # (1, 3, 1, 1)
+    pixel_shift: Tensor  # (1, 3, 1, 1)
 
     def __init__(self, architecture: Architecture, image_tower: nn.Module, text_tower: nn.Module) -> None:
         super().__init__()
@@ -44,12 +44,17 @@ class DualEncoder(nn.Module):
         )
         if architecture.logit_bias is not None:
             self.logit_bias = nn.Parameter(torch.tensor(architecture.logit_bias))
-        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+        colours = list(zip(architecture.mean, architecture.std, strict=True))
+        scale, shift = [1 / (255 * std) for _, std in colours], [-mean / std for mean, std in colours]
+        self.register_buffer("pixel_scale", torch.tensor(scale).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_shift", torch.tensor(shift).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 pixels (m, 3, H, W) into the towers' input; doing it here keeps batches small on the way."""
-        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        """Turn uint8 pixels (m, 3, H, W) into the towers' input; doing it here keeps batches small on the way.
+
+        That is (pixels / 255 - mean) / std, to rounding, read and written once.
+        """
+        return torch.addcmul(self.pixel_shift, images, self.pixel_scale)
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (m, 3, H, W) into projected features (m, D)."""

@@ -26,6 +26,16 @@ class Mix:
         """Mix normalised pixels (m, 3, H, W) with those of the micro-batch in reverse order."""
         return self._mixed(pixels) if self.side == "image" else pixels
 
+    def raw_images(self, pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Mix uint8 pixels (m, 3, H, W) that scale * pixels + shift normalises: `images` of these, to rounding.
+
+        Apart, to normalise and to mix read and write the floats eight times; so they are written twice and read once.
+        """
+        if self.side != "image":
+            return torch.addcmul(shift, pixels, scale)
+        own = torch.addcmul(shift, pixels, self.weight * scale)
+        return own.addcmul_(pixels.flip(0), (1 - self.weight) * scale)
+
     def text_features(self, features: Tensor) -> Tensor:
         """Mix projected, not yet normalised features (m, D) in the same way."""
         return self._mixed(features) if self.side == "text" else features
