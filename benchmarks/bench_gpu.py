@@ -43,7 +43,7 @@ class Settings:
     micro_batches: tuple[int, ...] = (256, 512, 1024)
     micro_batch: int = 256  # of the parts that try one alone
     plain_batches: tuple[int, ...] = (128, 256, 512, 1024, 2048)
-    kept: tuple[int, ...] = (1, 2, 4)
+    kept: tuple[int, ...] = (0, 2, 4)  # beside the default
     memory_batches: tuple[int, ...] = (1024, 4096, 16384, 65536)
     checkpointed: tuple[int, ...] = (1024, 4096)  # micro-batches with activation checkpointing
     rounds: int = 3
@@ -56,7 +56,7 @@ SMOKE = Settings(
     micro_batches=(2, 4),
     micro_batch=2,
     plain_batches=(2,),
-    kept=(1,),
+    kept=(0,),
     memory_batches=(4, 8),
     checkpointed=(4,),
     rounds=1,
@@ -72,7 +72,11 @@ class Entry:
     step: Step
     pairs: int
     micro_batch: int
-    kept: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Micro-batches with kept graphs."""
+        return kinds.kept_graphs(self.step)
 
     @property
     def passes(self) -> float:
@@ -219,7 +223,7 @@ def kept_graphs(bench: Bench) -> None:
     model, settings = bench.model(), bench.settings
     for kept in settings.kept:
         step = bench.finders(model, kept)[kinds.KEPT]()
-        entry = Entry(kinds.KEPT, step, settings.batch, settings.micro_batch, kept)
+        entry = Entry(kinds.KEPT, step, settings.batch, settings.micro_batch)
         bench.compare("large batch", model, {f"{entry.kind}, {entry.micro_batch}, {kept}": entry}, settings.rounds)
 
 

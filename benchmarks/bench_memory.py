@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, runner: Runner = in_child) -> i
     options = parser.parse_args(arguments)
     settings = SMOKE if options.smoke else Settings()
     results = Results(options.out, asdict(settings) | {"words": {settings.towers: WORDS[settings.towers]}})
-    for kind in (kinds.DGA, kinds.KEPT, kinds.PLAIN, kinds.ACCUM):
+    for kind in (kinds.DGA, kinds.NOTHING_KEPT, kinds.KEPT, kinds.PLAIN, kinds.ACCUM):
         for batch in settings.plain_batches if kind in kinds.WHOLE else settings.batches:
             record = runner(
                 "benchmarks.bench_memory:peak",
@@ -74,7 +74,8 @@ def peak(kind: str, towers: str, batch: int, micro_batch: int, kept: int) -> Rec
     forget_peak()
     before = resident()
     kinds.run_step(step, model, micro_batches)
-    return {"peak_mib": rounded(peak_resident() / MIB), "extra_mib": rounded((peak_resident() - before) / MIB)}
+    found = {"peak_mib": rounded(peak_resident() / MIB), "extra_mib": rounded((peak_resident() - before) / MIB)}
+    return {"kept": kinds.kept_graphs(step), **found}
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def measure_time(results: Results, settings: Settings, towers: str) -> None:
     }
     seconds = interleaved(calls, settings.rounds, time.process_time)
     for kind, own in seconds.items():
-        record = summary(own, seconds[kinds.PLAIN])
+        record = {"kept": kinds.kept_graphs(found[kind]), **summary(own, seconds[kinds.PLAIN])}
         results.add("time", f"{kind}, {towers}", {"kind": kind, "towers": towers, **record})
 
 

@@ -91,7 +91,7 @@ def compiled(bench: Bench) -> None:
     entries = {}
     for kept in settings.kept:
         step = bench.finders(model, kept)[kinds.KEPT]()
-        entries[f"{kinds.KEPT}, {kept}"] = Entry(kinds.KEPT, step, settings.batch, settings.micro_batch, kept)
+        entries[f"{kinds.KEPT}, {kept}"] = Entry(kinds.KEPT, step, settings.batch, settings.micro_batch)
     bench.compare("compiled", model, entries, settings.rounds)
 
 

@@ -17,8 +17,10 @@ from zerovl.engine.transfer import Transfer, transfer_to
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.objective.loss import SoftmaxLoss
 from zerovl.objective.mixup import Mix
+from zerovl.params import MachineParams
 
-PLAIN, DGA, KEPT = "plain", "DGA", "DGA with kept graphs"
+PLAIN, DGA, KEPT = "plain", "DGA", "DGA with kept graphs"  # the second as training does it by itself
+NOTHING_KEPT = "DGA without a kept graph"  # as the paper has it
 GRAD_CACHE, OPEN_CLIP, ACCUM = "GradCache's algorithm", "open_clip", "open_clip accum_freq"
 WHOLE = (PLAIN, OPEN_CLIP)  # these take the batch in one piece
 
@@ -39,12 +41,17 @@ def finders(
 
     return {
         PLAIN: lambda: PlainStep(context()),
-        DGA: lambda: DecoupledStep(context()),
+        DGA: lambda: DecoupledStep(context(), MachineParams().kept_graphs),
+        NOTHING_KEPT: lambda: DecoupledStep(context()),
         KEPT: lambda: DecoupledStep(context(), kept),
         GRAD_CACHE: lambda: GradCacheStep(model, how),
         OPEN_CLIP: lambda: OpenClipStep(model, open_clip_loss(), how),
         ACCUM: lambda: OpenClipStep(model, open_clip_loss(), how),
     }
+
+
+def kept_graphs(step: Step) -> int:
+    return step.kept_graphs if isinstance(step, DecoupledStep) else 0
 
 
 def one_rank(device: torch.device) -> Ranks:

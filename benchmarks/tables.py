@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.common import Record
@@ -95,13 +95,19 @@ def step_time(results: Path) -> str:
     rows = []
     for kind in sorted(kinds, key=lambda kind: kind != PLAIN):
         own = {record["towers"]: record for record in records if record["kind"] == kind}
-        row = [f"{kind}, k = n/2" if kind == KEPT else kind]
+        row = [kind + _kept(own.values())]
         for name in towers:
             row += [value(own.get(name), "seconds", seconds), ratio(own.get(name), goals.get(kind))]
         rows.append(row)
     head = ["step", *(text for name in towers for text in (f"{name}: CPU time", "of plain"))]
     words = [f"`{name}`: {text}." for name, text in result["settings"]["words"].items()]
     return f"{table(head, rows)}\n\n{' '.join(words)}\n{under(result)}"
+
+
+def _kept(records: Iterable[Record]) -> str:
+    """The kept graphs of records of one kind."""
+    (kept,) = {record.get("kept", 0) for record in records}
+    return f", k = {kept}" if kept else ""
 
 
 def step_memory(results: Path) -> str:
@@ -111,7 +117,7 @@ def step_memory(results: Path) -> str:
     rows = []
     for kind in dict.fromkeys(record["kind"] for record in records):
         own = {record["batch"]: record for record in records if record["kind"] == kind}
-        row = [f"{kind}, k = {result['settings']['kept']}" if kind == KEPT else kind]
+        row = [kind + _kept(own.values())]
         row += [value(own.get(batch), "extra_mib", mib) for batch in batches]
         row.append(_growth(own, batches, "extra_mib", None))
         row.append(_growth(own, batches, "peak_mib", 1.2 if kind in (DGA, KEPT) else None))
@@ -172,8 +178,8 @@ def gpu_steps(results: Path) -> str:
     for section, words in _GPU_SECTIONS.items():
         for record in result.get(section, {}).values():
             name = record["kind"] + words
-            kept = f", k = {record['kept']}" if record["kept"] else ""
-            rows.append([name + kept, f"{record['pairs']:,}", f"{record['micro_batch']:,}", *_speed(record)])
+            name += _kept([record])
+            rows.append([name, f"{record['pairs']:,}", f"{record['micro_batch']:,}", *_speed(record)])
     rows += [[kind, "", "", record["not_measured"], "", ""] for kind, record in result.get("peers", {}).items()]
     if not rows:
         rows = [[kind, "16,384", "", *[NOT_MEASURED] * 3] for kind in (PLAIN, DGA, KEPT, ACCUM)]

@@ -89,7 +89,7 @@ def test_all_benchmarks_run_and_their_tables_hold_what_they_measured(tmp_path: P
     assert [record["kind"] for record in found["step"]["time"].values()] == list(_finders(kept=1))
     assert all(record["ratio"] > 0 for record in found["step"]["options"].values())
     assert all(record["extra_mib"] >= 0 for record in found["step"]["option memory"].values())
-    assert len(found["memory"]["memory"]) == 7
+    assert len(found["memory"]["memory"]) == 9
     assert {"plain", "large batch", "compiled", "memory", "checkpointing", "loss", "loss parity"} < found["gpu"].keys()
     assert all(record["pairs_per_second"] > 0 for record in found["gpu"]["large batch"].values())
     assert list(found["gpu"])[-1] == "compiled"  # it takes the longest to begin: the others have gone before
@@ -149,7 +149,7 @@ def test_all_kinds_of_step_compute_the_same_gradient() -> None:
         kinds.run_step(find(), model, make_batch("tiny", 8, 8 if kind in kinds.WHOLE else 2))
         found[kind] = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     plain = found.pop(kinds.PLAIN)
-    assert len(found) == 5
+    assert len(found) == 6
     for kind, gradients in found.items():
         times = 4 if kind == kinds.ACCUM else 1
         torch.testing.assert_close(gradients.pop("temperature"), times * plain["temperature"], rtol=1e-3, atol=1e-6)

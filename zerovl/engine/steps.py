@@ -8,10 +8,9 @@ Shapes: b local pairs in n micro-batches of m, k of them with kept graphs, D emb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import torch
@@ -99,7 +98,7 @@ class PlainStep:
 
 @dataclass(frozen=True)
 class _FirstPass:
-    """What the first pass gives for micro-batches that will go forward again."""
+    """What the first pass gives for micro-batches that will go forward again; the others come after them."""
 
     pairs: list[tuple[Tensor, Tensor]]  # embeddings, (m, D) each
     constants: list[Constants]  # what need not be computed again
@@ -112,19 +111,20 @@ class DecoupledStep:
 
     It looks at a micro-batch when its turn comes, so the first ones are encoded while later ones are still being made.
 
-    First pass: embeddings of all micro-batches, without graph but for the first k. Then the exact
-    gradient of the loss over the global batch with respect to the embeddings. Second pass: one
-    micro-batch at a time again, with graph, back-propagating that gradient; the k kept ones need no
+    First pass: embeddings of all micro-batches, without graph but for the last k. Then the exact
+    gradient of the loss over the global batch with respect to the embeddings. Second pass, from the last micro-batch
+    to the first: one at a time again, with graph, back-propagating that gradient; the k kept ones need no
     second forward. With a backward twice as dear as a forward a step costs 1 + (1 - k/n)/3 of a plain
-    one; activations of max(k, 1) micro-batches are alive, however large the batch.
+    one; activations of max(k, 1) micro-batches are alive, however large the batch. So the first graph that is kept
+    costs memory only where the loss takes more than a backward does beside it.
 
-    Gradients are added up in the order of the micro-batches for any k, so that kept graphs change no bit: it is
-    the first that are kept, whose backward passes come before those of the others.
+    Gradients are added up from the last micro-batch to the first for any k, so that kept graphs change no bit. It is
+    the last that are kept: a forward without graph beside them would need room of its own.
 
     A frozen tower goes forward once: its outputs, (b, w), are kept for the second pass. So are inputs on a GPU, as far
     as the transfer has room for them.
     Towers with batch statistics (BatchNorm) see those of a micro-batch, as in any accumulation; their
-    running statistics move once a micro-batch, in the order of the micro-batches, and are then averaged
+    running statistics move in the first pass, so in the order of the micro-batches, and are then averaged
     over the ranks.
     """
 
@@ -132,22 +132,22 @@ class DecoupledStep:
     kept_graphs: int = 0  # k; all of them where a batch has fewer micro-batches
 
     def __call__(self, batch: Sequence[Inputs], mix: Mix, step: int) -> Tensor:
-        forward = self.context.forward(mix, step, len(batch))
-        statistics = BatchStatistics(self.context.model)
-        with self.context.precision.one_pass():  # copies of weights that kept graphs hold serve the others too
-            kept = self._with_graph(forward, batch)
-            first = self._without_graph(forward, statistics, islice(batch, len(kept), None), len(kept))
-        loss, gradients = self._loss(mix, [*kept, *first.pairs], batch)
-        first.pairs.clear()  # the second pass makes them again, and has their memory
-        upstream = iter(gradients)
-        with self.context.shared_copies():
-            kept.reverse()
-            while kept:  # what a graph holds is free as soon as its backward is over
-                outputs = kept.pop()
-                self._backward(outputs, next(upstream), statistics, last=not kept and not first.constants)
-            self._second_pass(forward, statistics, batch, first, upstream)
-        self.context.gradients.finish()
-        statistics.average(self.context.ranks.collectives)
+        context = self.context
+        forward = context.forward(mix, step, len(batch))
+        statistics = BatchStatistics(context.model)
+        with context.shared_copies():
+            with context.precision.one_pass():
+                first = self._without_graph(forward, batch)
+                context.precision.forget_copies()  # those have no graph
+                kept = self._with_graph(forward, batch, len(first.pairs))
+            loss, gradients = self._loss(mix, [*first.pairs, *kept], batch)
+            first.pairs.clear()  # the second pass makes them again, and has their memory
+            with statistics.frozen():
+                while kept:  # what a graph holds is free as soon as its backward is over
+                    self._backward(kept.pop(), gradients.pop(), last=not gradients)
+                self._second_pass(forward, batch, first, gradients)
+        context.gradients.finish()
+        statistics.average(context.ranks.collectives)
         return loss
 
     def _loss(
@@ -167,44 +167,30 @@ class DecoupledStep:
         return loss.detach(), list(zip(image_emb.grad.split(sizes), text_emb.grad.split(sizes), strict=True))
 
     def _second_pass(
-        self,
-        forward: Forward,
-        statistics: BatchStatistics,
-        batch: Sequence[Inputs],
-        first: _FirstPass,
-        upstream: Iterable[tuple[Tensor, Tensor]],
+        self, forward: Forward, batch: Sequence[Inputs], first: _FirstPass, gradients: list[tuple[Tensor, Tensor]]
     ) -> None:
         """Forward again and back, of all micro-batches whose graph was not kept."""
-        start = len(batch) - len(first.constants)
-        for index, (inputs, known, own) in enumerate(
-            zip(islice(batch, start, None), first.constants, upstream, strict=True), start
-        ):
-            last = index == len(batch) - 1
-            if last and self.context.ranks.world_size > 1:
-                # Autograd leaves what was made long ago to the end: gradients that come through older copies would be
-                # there when all others are, too late to be sent on the way.
-                self.context.precision.forget_copies()
-            hidden = forward.hidden(first.inputs.again(index, inputs, known), index, known)
-            outputs = forward.embeddings(hidden, index)
-            self._backward(outputs, own, statistics, last)
+        for index in reversed(range(len(first.constants))):
+            if not index:
+                self._separate_copies()
+            known = first.constants[index]
+            hidden = forward.hidden(first.inputs.again(index, batch[index], known), index, known)
+            self._backward(forward.embeddings(hidden, index), gradients.pop(), last=not gradients)
 
-    def _backward(
-        self, outputs: tuple[Tensor, Tensor], upstream: tuple[Tensor, Tensor], statistics: BatchStatistics, last: bool
-    ) -> None:
+    def _backward(self, outputs: tuple[Tensor, Tensor], upstream: tuple[Tensor, Tensor], last: bool) -> None:
         self.context.ranks.activity.mark("computing")
         # Activation checkpointing goes forward once more in there.
-        with self.context.gradients.last_backward() if last else nullcontext(), statistics.frozen():
+        with self.context.gradients.last_backward() if last else nullcontext():
             torch.autograd.backward(outputs, upstream)
 
-    def _without_graph(
-        self, forward: Forward, statistics: BatchStatistics, batch: Iterable[Inputs], start: int
-    ) -> _FirstPass:
-        """The first pass of micro-batches that will go forward again; their numbers begin at `start`."""
+    def _without_graph(self, forward: Forward, batch: Sequence[Inputs]) -> _FirstPass:
+        """The first pass of micro-batches that will go forward again."""
         transfer = self.context.transfer
         first = _FirstPass([], [], KeptInputs(transfer))
-        with torch.no_grad(), statistics.frozen():
-            for index, inputs in enumerate(batch, start):
+        with torch.no_grad():
+            for index in range(len(batch) - self.kept_graphs):
                 self.context.ranks.activity.mark("computing")
+                inputs = batch[index]
                 there = transfer(inputs)
                 hidden = forward.hidden(there, index)
                 known = forward.constants(hidden)
@@ -213,16 +199,24 @@ class DecoupledStep:
                 first.pairs.append(forward.embeddings(hidden, index))
         return first
 
-    def _with_graph(self, forward: Forward, batch: Sequence[Inputs]) -> list[tuple[Tensor, Tensor]]:
-        """Embeddings with their graphs, of the first micro-batches."""
+    def _with_graph(self, forward: Forward, batch: Sequence[Inputs], start: int) -> list[tuple[Tensor, Tensor]]:
+        """Embeddings with their graphs, of the micro-batches from `start` on."""
         pairs: list[tuple[Tensor, Tensor]] = []
-        for index, inputs in enumerate(islice(batch, self.kept_graphs)):
+        for index in range(start, len(batch)):
             self.context.ranks.activity.mark("computing")
-            if index == len(batch) - 1 and is_sharded(self.context.model):
-                # All graphs are kept, and FSDP sums the gradients in the backward of this one: see `shared_copies`.
-                self.context.precision.forget_copies()
-            pairs.append(forward(self.context.transfer(inputs), index))
+            pairs.append(forward(self.context.transfer(batch[index]), index))
+            if not index:
+                self._separate_copies()
         return pairs
+
+    def _separate_copies(self) -> None:
+        """Give the first micro-batch low-precision copies of the weights that no other has, where ranks sum gradients.
+
+        Its backward is the last, in which they are sent. Autograd leaves what was made long ago to the end: gradients
+        that come through the copies of another would be there when all others are, too late to be sent on the way.
+        """
+        if self.context.ranks.world_size > 1:
+            self.context.precision.forget_copies()
 
 
 def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

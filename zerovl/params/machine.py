@@ -74,7 +74,10 @@ class MachineParams(Section):
         "runs/features/",
     )
     kept_graphs: int = Field(
-        0, ge=0, description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled)"
+        1,
+        ge=0,
+        description="micro-batches whose first pass keeps its graph and needs no second forward (decoupled); the first "
+        "of them costs no memory where the loss takes less than a backward pass does",
     )
     activation_budget: str = Field(
         "none",
@@ -128,9 +131,9 @@ class MachineParams(Section):
 
     @model_validator(mode="after")
     def _kept_graphs_once(self) -> Self:
-        if self.kept_graphs and self.activation_budget != "none":
+        if self.kept_graphs > 1 and self.activation_budget != "none":
             raise ValueError(
                 f"kept_graphs {self.kept_graphs} and activation_budget {self.activation_budget} both say how many "
-                "graphs to keep; set kept_graphs to 0 or activation_budget to none"
+                "graphs to keep; set kept_graphs to 1 or activation_budget to none"
             )
         return self

@@ -1,8 +1,9 @@
 """What the sizing of a run decided, written down in the run's folder: a run that goes on takes it from there.
 
 The micro-batch (`train.micro_batch: auto`) shapes the weights, since mixup pairs partners inside it. Which graphs are
-kept (`machine.activation_budget`) decides in what order gradients are added, and so their last bits. What is free
-differs from start to start: found again, a run would not end bit for bit as one that was never stopped.
+kept (`machine.activation_budget`) can change last bits on a GPU, where a forward pass that is compiled without its
+backward may round otherwise. What is free differs from start to start: found again, a run would not end bit for bit as
+one that was never stopped.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Footprint:
     embeddings: int  # of the local batch and their gradients
     inputs: int
     activations: int  # of a micro-batch that goes forward and backward
-    beside_graphs: int  # what a micro-batch needs while graphs are kept, its own or those of others
+    beside_graphs: int  # what a micro-batch needs while graphs are kept, its own among them
     kept_graphs: int
     loss: int
     checks: int  # scoring a sample of the validation pairs
@@ -56,7 +56,7 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """The highest point: kept graphs are there from the start to their backward, then come the others."""
+        """The highest point: kept graphs are there beside the loss and until their backward, then come the others."""
         lasting = self.weights + self.gradients + self.moments + self.embeddings + self.inputs + self.average
         with_kept = self.kept_graphs + max(self.loss, self.beside_graphs if self.kept_graphs else 0)
         return lasting + max(self.activations, with_kept, self.checks)
@@ -66,6 +66,7 @@ class Footprint:
         return {**asdict(self), "total": self.total}
 
     def __str__(self) -> str:
+        own, kept = self.activations, self.kept_graphs  # they take turns, so the larger is named
         parts = [
             f"{name} {text_format.size(size)}"
             for name, size in (
@@ -73,12 +74,12 @@ class Footprint:
                 ("gradients", self.gradients),
                 ("AdamW", self.moments),
                 ("averaged weights", self.average),
-                ("activations", self.activations),
-                ("kept graphs", self.kept_graphs),
+                ("activations", own if own >= kept else 0),
+                ("kept graphs", kept if kept > own else 0),
                 ("embeddings", self.embeddings),
                 ("loss", self.loss),
                 ("inputs", self.inputs),
-                ("validation checks", self.checks if self.checks > self.activations + self.kept_graphs else 0),
+                ("validation checks", self.checks if self.checks > own + kept else 0),
             )
             if size
         ]
@@ -169,12 +170,8 @@ def graphs(activations: Activations, micro_batch: int, kept: int) -> int:
 
 
 def beside_graphs(activations: Activations, micro_batch: int) -> int:
-    """Bytes that a micro-batch needs while graphs are kept: gradients on their way back, or a forward without graph.
-
-    The latter uses the copies of the weights that the graphs hold.
-    """
-    back = activations.peak(micro_batch) - activations.kept(micro_batch)
-    return max(back, activations.forward(micro_batch) - activations.forward(0))
+    """Bytes that a micro-batch needs while graphs are kept, beside its own: gradients on their way back."""
+    return activations.peak(micro_batch) - activations.kept(micro_batch)
 
 
 def still_to_come(parts: Footprint) -> int:

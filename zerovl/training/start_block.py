@@ -200,7 +200,7 @@ def without_effect(params: Params) -> list[str]:
         notes.append("machine.shard_gathers low has no effect with train.precision float32: there are no 16 bits")
     if train.step == "plain":
         notes.append(f"train.micro_batch {train.micro_batch} has no effect with train.step plain")
-        if machine.kept_graphs:
+        if machine.kept_graphs > 1:
             notes.append(
                 f"machine.kept_graphs {machine.kept_graphs} has no effect with train.step plain, which keeps all"
             )
