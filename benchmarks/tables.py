@@ -105,9 +105,8 @@ def step_time(results: Path) -> str:
 
 
 def _kept(records: Iterable[Record]) -> str:
-    """The kept graphs of records of one kind."""
-    (kept,) = {record.get("kept", 0) for record in records}
-    return f", k = {kept}" if kept else ""
+    """The kept graphs of records of one kind, by those that could be measured."""
+    return next((f", k = {record['kept']}" for record in records if record.get("kept")), "")
 
 
 def step_memory(results: Path) -> str:

@@ -5,6 +5,7 @@ import json
 import re
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from zerovl.params_file import from_recipe
 from zerovl.sizing import batch_layout, decisions, micro_batch_search, synthetic
 from zerovl.sizing.activations import Activations, Line
 from zerovl.sizing.batch_layout import Sizing, choose, kept_graphs
+from zerovl.sizing.footprint import BatchLayout
 from zerovl.sizing.micro_batch_search import RealTrial, candidates, find
 from zerovl.sizing.synthetic import SyntheticInputs, make_mix, timed_pass
 from zerovl.text_format import plural
@@ -175,15 +177,21 @@ def test_what_was_found_is_kept_for_the_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_graphs_that_fit_a_budget() -> None:
     low = Activations(Line(1000, 10), Line(1000, 14), Line(0, 3))  # 1000: low-precision weights, shared
-    assert kept_graphs("none", low, 4, 8, 10**9) == 0
-    assert kept_graphs("10KiB", low, 100, 16, 0) == 9  # (10240 - 1000) / 1000
-    assert kept_graphs("1MiB", low, 100, 16, 0) == 16
-    assert kept_graphs("0.5KiB", low, 100, 16, 0) == 0
-    assert kept_graphs("auto", low, 100, 16, 1000 + 5000 + 400) == 5  # 400: what a backward pass needs beside
-    assert kept_graphs("auto", low, 100, 16, -5) == 0
+    layout = BatchLayout(1600, 1, 100, 0)  # 16 micro-batches
+    assert kept_graphs("none", low, layout, 10**9) == 0
+    assert kept_graphs("10KiB", low, layout, 0) == 9  # (10240 - 1000) / 1000
+    assert kept_graphs("1MiB", low, layout, 0) == 16
+    assert kept_graphs("0.5KiB", low, layout, 0) == 1  # its memory is taken anyway
+    # 400: what a backward pass needs beside; 1000: gradients of the weights that wait for its end
+    assert kept_graphs("auto", low, layout, 1000 + 5000 + 400 + 1000) == 5
+    assert kept_graphs("auto", low, layout, 1000 + 1000 + 400) == 1  # nothing waits: the graph's own copies are new
+    assert kept_graphs("auto", low, layout, -5) == 0
+    ranks = replace(layout, batch=3200, world_size=2)  # the first micro-batch has copies of its own
+    assert kept_graphs("auto", low, ranks, 1000 + 16000 + 400 + 2000) == 16
+    assert kept_graphs("auto", low, ranks, 1000 + 16000 + 400 + 1999) == 15
     wide = Activations(Line(1000, 10), Line(1000, 14), Line(1000, 7))  # a forward without graph is over before
-    assert kept_graphs("auto", wide, 100, 16, 1000 + 5000 + 400) == 5
-    assert kept_graphs("auto", wide, 100, 16, 1000 + 5000 + 399) == 4
+    assert kept_graphs("auto", wide, layout, 1000 + 5000 + 1400) == 5
+    assert kept_graphs("auto", wide, layout, 1000 + 5000 + 1399) == 4
 
 
 def test_a_budget_is_resolved_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +287,7 @@ def test_a_run_finds_it_and_says_so(tmp_path: Path) -> None:
     folder = run_folder(workspace)
     size = json.loads((folder / decisions.MICRO_BATCH_FILE).read_text())["micro_batch"]
     assert f"{plural(16 // size, 'micro-batch', 'micro-batches')} of {size} (auto: " in out
-    assert "keeps the graphs of 0 of" in out
+    assert f"keeps the graphs of 1 of {16 // size} (" in out  # its memory is taken anyway
     assert "a rank at the highest: weights" in out
     metrics = json.loads((workspace.training_report / "metrics.json").read_text())
     assert metrics["peak_memory_bytes"] > metrics["memory_before_bytes"] > 10**8

@@ -26,9 +26,9 @@ class Precision:
         """Return the context of several micro-batches that share the low-precision copies of the weights.
 
         `autocast` keeps what it made of a weight until the outermost context ends. This one is off: what is computed
-        in it, but outside of `autocast`, is as without. A pass without gradients needs one of its own, as its copies
-        have no graph. Micro-batches whose graphs one backward goes through together should not share: their gradients
-        would be summed before they are float32.
+        in it, but outside of `autocast`, is as without. After a pass without gradients the copies are to be forgotten
+        (`forget_copies`), as they have no graph. Micro-batches whose graphs one backward goes through together should
+        not share: their gradients would be summed before they are float32.
         """
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=False)
 

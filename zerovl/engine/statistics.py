@@ -1,7 +1,7 @@
 """Running statistics of BatchNorm layers when a batch goes through them more than once.
 
 Each micro-batch must move the running mean and variance once, in the order of the micro-batches, as
-one plain pass over them does. A pass that will be repeated leaves them alone (`frozen`).
+one plain pass over them does. A pass that goes over them again leaves them alone (`frozen`).
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class DecoupledStep:
         Its backward is the last, in which they are sent. Autograd leaves what was made long ago to the end: gradients
         that come through the copies of another would be there when all others are, too late to be sent on the way.
         """
-        if self.context.ranks.world_size > 1:
+        if self.context.ranks.world_size > 1 or is_sharded(self.context.model):
             self.context.precision.forget_copies()
 
 

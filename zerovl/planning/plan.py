@@ -155,7 +155,7 @@ def suggest(params: Params, target: Target, model: Model) -> Suggestion | None:
         if micro > _LARGEST_MICRO_BATCH[target.kind] or bare.total > room:
             continue
         free = room - (bare.total - max(bare.activations, bare.loss, bare.checks)) - bare.loss
-        kept = kept_graphs("auto", model.activations, micro, batch // world // micro, free)
+        kept = kept_graphs("auto", model.activations, BatchLayout(batch, world, micro, 0), free)
         layout = BatchLayout(batch, world, micro, kept)
         return Suggestion(micro, kept, footprint(planned, model.size, model.activations, layout, target.kind))
     return None
@@ -176,7 +176,7 @@ def planned_layout(params: Params, target: Target, model: Model, suggestion: Sug
     free = int(MARGIN[target.kind] * target.memory) - lasting - bare.loss
     kept = machine.kept_graphs
     if machine.activation_budget != "none":
-        kept = kept_graphs(machine.activation_budget, model.activations, micro, local // micro, free)
+        kept = kept_graphs(machine.activation_budget, model.activations, only, free)
     return BatchLayout(train.batch_size, world, micro, min(kept, local // micro))
 
 

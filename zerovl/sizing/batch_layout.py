@@ -10,7 +10,7 @@ Shapes: b local pairs, n micro-batches of m, k of them with kept graphs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -102,19 +102,23 @@ def _kept(
     return before, ", found when the run began"
 
 
-def kept_graphs(budget: str, activations: Activations, micro_batch: int, micro_batches: int, free: int) -> int:
+def kept_graphs(budget: str, activations: Activations, layout: BatchLayout, free: int) -> int:
     """How many of n graphs fit in `machine.activation_budget`: a size, or "auto" for `free` bytes a rank.
 
-    A size is for the graphs alone. What is free must also hold what a micro-batch needs beside them.
+    A size is for the graphs alone, and the first has the memory of the micro-batch that any step needs. What is free
+    must also hold what is needed beside them. How many `layout` keeps does not matter.
     """
     if budget == "none":
         return 0
-    if budget == "auto":
-        available = free - beside_graphs(activations, micro_batch)
-    else:
-        available = parse_size(budget, "machine.activation_budget")
-    graph = max(1.0, activations.kept.per_pair * micro_batch)
-    return max(0, min(micro_batches, int((available - activations.kept.fixed) // graph)))
+    size = None if budget == "auto" else parse_size(budget, "machine.activation_budget")
+
+    def fits(kept: int) -> bool:
+        taken = graphs(activations, layout.micro_batch, kept)
+        if size is not None:
+            return kept == 1 or taken <= size
+        return taken + beside_graphs(activations, replace(layout, kept_graphs=kept)) <= free
+
+    return next((kept for kept in range(layout.micro_batches, 0, -1) if fits(kept)), 0)
 
 
 def size_of(model: torch.nn.Module) -> ModelSize:
@@ -176,7 +180,7 @@ def _micro_batch(
 def _find_kept_graphs(folder: Path, purpose: Purpose, activations: Activations, later: int, ranks: Ranks) -> int:
     """What fits on all ranks beside `later` bytes; written down by rank 0."""
     room = int(MARGIN[ranks.device.type] * free_memory(ranks.device)) - later
-    fitting = kept_graphs(purpose.activation_budget, activations, purpose.micro_batch, purpose.micro_batches, room)
+    fitting = kept_graphs(purpose.activation_budget, activations, purpose.layout, room)
     kept = int(smallest(ranks, fitting))
     if ranks.is_first:
         decisions.write_kept_graphs(folder, purpose, kept)
@@ -190,7 +194,7 @@ def _check_still_fits(
     micro = purpose.micro_batch
     # Without the margin, which is there for what is free a little more or less at another start.
     free = free_memory(ranks.device) - later
-    fitting = int(smallest(ranks, kept_graphs("auto", activations, micro, purpose.micro_batches, free)))
+    fitting = int(smallest(ranks, kept_graphs("auto", activations, purpose.layout, free)))
     if fitting < before:
         raise ZeroVLError(
             f"{folder / decisions.KEPT_GRAPHS_FILE}: this run keeps {before} graphs of {micro} pairs "

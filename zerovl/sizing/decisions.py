@@ -14,6 +14,7 @@ from typing import Any
 
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json, write_json
+from zerovl.sizing.footprint import BatchLayout
 
 KEPT_GRAPHS_FILE = "kept_graphs.json"
 MICRO_BATCH_FILE = "micro_batch.json"
@@ -37,9 +38,9 @@ class Purpose:
     activation_budget: str
 
     @property
-    def micro_batches(self) -> int:
-        """Micro-batches of a rank, n."""
-        return self.batch_size // self.ranks // self.micro_batch
+    def layout(self) -> BatchLayout:
+        """What graphs are to be kept of: n micro-batches a rank."""
+        return BatchLayout(self.batch_size, self.ranks, self.micro_batch, 0)
 
 
 def read_kept_graphs(folder: Path, purpose: Purpose) -> int | None:
@@ -48,9 +49,9 @@ def read_kept_graphs(folder: Path, purpose: Purpose) -> int | None:
     for entry in _entries(path):
         if all(entry.get(key) == value for key, value in asdict(purpose).items()):
             kept = entry.get("kept_graphs")
-            if not isinstance(kept, int) or not 0 <= kept <= purpose.micro_batches:
+            if not isinstance(kept, int) or not 0 <= kept <= purpose.layout.micro_batches:
                 raise ZeroVLError(
-                    f"{path}: kept_graphs {kept!r} is not a number from 0 to {purpose.micro_batches}; "
+                    f"{path}: kept_graphs {kept!r} is not a number from 0 to {purpose.layout.micro_batches}; "
                     "delete the file, and it is found again"
                 )
             return kept

@@ -79,7 +79,7 @@ class Footprint:
                 ("embeddings", self.embeddings),
                 ("loss", self.loss),
                 ("inputs", self.inputs),
-                ("validation checks", self.checks if self.checks > own + kept else 0),
+                ("validation checks", self.checks if self.checks > max(own, kept) else 0),
             )
             if size
         ]
@@ -147,7 +147,7 @@ def footprint(
         embeddings=2 * 3 * _FLOAT * layout.local * width,
         inputs=_inputs(workload, layout, kind),
         activations=_once(activations, layout),
-        beside_graphs=beside_graphs(activations, layout.micro_batch),
+        beside_graphs=beside_graphs(activations, layout),
         kept_graphs=graphs(activations, layout.micro_batch, layout.kept_graphs),
         loss=workload.loss.memory(layout.local, layout.batch, width, kind),
         checks=activations.forward(_CHECKED) + average if workload.evaluated else 0,  # the weights, set aside
@@ -169,9 +169,16 @@ def graphs(activations: Activations, micro_batch: int, kept: int) -> int:
     return activations.kept(kept * micro_batch) if kept else 0
 
 
-def beside_graphs(activations: Activations, micro_batch: int) -> int:
-    """Bytes that a micro-batch needs while graphs are kept, beside its own: gradients on their way back."""
-    return activations.peak(micro_batch) - activations.kept(micro_batch)
+def beside_graphs(activations: Activations, layout: BatchLayout) -> int:
+    """Bytes that are needed beside kept graphs: gradients on their way back, those of the weights among them.
+
+    Through low-precision copies that an earlier graph made, the gradients of all weights wait for the end of a backward
+    pass, in that precision too. Where ranks sum gradients the first micro-batch has copies of its own.
+    """
+    several = layout.kept_graphs > 1
+    apart = several and layout.world_size > 1 and layout.kept_graphs == layout.micro_batches
+    back = activations.peak(layout.micro_batch) - activations.kept(layout.micro_batch)
+    return back + (several + apart) * activations.kept(0)
 
 
 def still_to_come(parts: Footprint) -> int:
