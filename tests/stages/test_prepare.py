@@ -151,6 +151,29 @@ def test_own_shards_are_a_source_again(tmp_path: Path) -> None:
     assert found == wanted
 
 
+def test_pictures_in_another_folder_than_their_table_has_are_told_with_the_fix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, table, row in (
+        ("a", "train.csv", "image,caption\n0.jpg,red\n1.jpg,blue\n"),
+        ("b", "train_anno.csv", "image,image_id,caption,caption_id\n0.jpg,0,red,0\n1.jpg,1,blue,1\n"),
+        ("gone", "train.csv", "image,caption\n7.jpg,red\n8.jpg,blue\n"),
+        ("whole", "train.csv", "image,caption\nimages/0.jpg,red\nimages/1.jpg,blue\n1.jpg,blue\n"),
+    ):
+        source = tmp_path / "raw" / name
+        (source / "images").mkdir(parents=True)
+        (source / table).write_text(row)
+        for number in range(2):
+            (source / "images" / f"{number}.jpg").write_bytes(raw_sources.jpeg(number))
+    raw_sources.run_prepare(tmp_path)
+    told = [line for line in capsys.readouterr().out.splitlines() if "is there as" in line]
+    of_a, of_b = "the first of 2 missing pictures, is there as images/0.jpg: ", "move the pictures to where the layout"
+    fix = "name the source in data.sources with pictures: images, or write that folder into the table"
+    assert told[0] == f"a/train: 0.jpg, {of_a}{fix}"
+    assert told[1].startswith(f"b/train: train/0.jpg, {of_a}{of_b}")
+    assert len(told) == 2
+
+
 def test_one_split_is_enough_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw_sources.write_zerovl(tmp_path / "raw/only_train", "train", 2)
     raw_sources.write_zerovl(tmp_path / "raw/only_valid", "valid", 2, first=5)

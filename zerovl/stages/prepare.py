@@ -21,6 +21,7 @@ from zerovl.data.manifest import Manifest
 from zerovl.data.raw import sources
 from zerovl.data.raw.layout import Source
 from zerovl.data.raw.links import refuse_links
+from zerovl.data.raw.misplaced import misplaced
 from zerovl.data.raw.pack_sources import pack_sources, worker_count
 from zerovl.descriptors import raise_open_files_limit
 from zerovl.errors import ZeroVLError
@@ -178,6 +179,8 @@ def _summarise(manifest: Manifest, chosen: list[Source], workspace: Workspace, l
     ]
     print(table(rows, right=frozenset(range(1, 6))))
     tell_broken(manifest, workspace.validation_report)
+    for line in misplaced(manifest, chosen):
+        print(line)
     for source, by_split in sorted(left_out.items()):
         for split, reasons in sorted(by_split.items()):
             for reason, tally in sorted(reasons.items()):

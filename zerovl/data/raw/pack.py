@@ -23,7 +23,7 @@ from zerovl.data.filtering.sample_filters import KEEP_ALL, Filters
 from zerovl.data.filtering.sieve import Candidate, Sieve
 from zerovl.data.placed_tars import PlacedPicture
 from zerovl.data.raw.picture_hash import difference_hash
-from zerovl.data.raw.records import Picture, Record, printable
+from zerovl.data.raw.records import MISSING, Picture, Record, printable
 from zerovl.data.shard_writing import ShardWriter, sample_members
 from zerovl.images import BrokenImageError, decode
 
@@ -180,7 +180,7 @@ def read_picture(picture: Picture) -> bytes:
     try:
         return picture_bytes(picture)
     except FileNotFoundError:
-        raise BrokenImageError("missing file") from None
+        raise BrokenImageError(MISSING) from None
     except UnicodeEncodeError:
         raise BrokenImageError("file name is not valid Unicode") from None
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 PICTURES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")  # endings in a tar
 UNREAD = ("heic", "heif")  # endings of pictures that are not read, which is said of them
+MISSING = "missing file"  # why a picture that is not there is quarantined
 _SHOWN = 200  # characters of a refused caption that are kept
 _LEADS_OUT = ("..", ":", "\\")  # of a name that does not begin with "/" and leaves its folder
 
