@@ -17,6 +17,7 @@ from zerovl.comparison.terminal import number, numbers
 from zerovl.evaluation.metrics import HEADLINE, MEAN, headline_title
 from zerovl.evaluation.report import charts
 from zerovl.evaluation.report.curves import MAX_DOTS, OF_A_SAMPLE, Curves
+from zerovl.evaluation.report.markup import marked
 
 _LONGEST = 26  # characters of a name in tables
 
@@ -76,7 +77,7 @@ def _head(content: Content) -> str:
         if row and place and (its := row.changes[place - 1]):
             change = f'<p class="change {_kind(its)}">{_change(its)}</p>'
         if why:
-            change += f'<p class="muted">unpaired: {escape(why)}</p>'
+            change += f'<p class="muted">unpaired: {marked(why)}</p>'
         cards.append(
             f'<div class="panel card s{place}"><h2>{escape(subject.label)}</h2>'
             f'<p class="muted">{escape(subject.origin)}</p>'
@@ -151,7 +152,7 @@ def _scores_section(scores: Scores, labels: Sequence[str]) -> str:
 def _lacking(scores: Scores, labels: Sequence[str]) -> str:
     """Say why metrics have no interval; nothing where all that could have one has it."""
     said = [
-        f"<li>{escape(label)} &minus; {escape(labels[0])}, {escape(why)}</li>"
+        f"<li>{escape(label)} &minus; {escape(labels[0])}, {marked(why)}</li>"
         for place, label in enumerate(labels)
         if place
         for why in scores.lacking(place)

@@ -219,3 +219,10 @@ def test_the_score_on_the_way_has_its_chance_and_is_told_from_the_headline(world
     without = render(content(world, curves=Curves([(0, 5.0)], [])))
     assert "first caption alone" not in without
     assert 'class="chance"' not in without
+
+
+def test_commands_in_warnings_are_code_and_nothing_of_them_is_markup(world: World) -> None:
+    said = ("too few to learn; `zerovl recipe auto` writes settings", "a name with <b> and ` alone")
+    text = render(content(world, warnings=said))
+    assert "<li>too few to learn; <code>zerovl recipe auto</code> writes settings</li>" in text
+    assert "<li>a name with &lt;b&gt; and ` alone</li>" in text

@@ -9,6 +9,7 @@ from typing import Any
 from zerovl.evaluation.holder import Holder
 from zerovl.evaluation.metrics import HEADLINE
 from zerovl.evaluation.report.curves import OF_A_SAMPLE, Curves, draw, is_number
+from zerovl.evaluation.report.markup import marked
 from zerovl.text_format import plural, short
 
 
@@ -37,7 +38,7 @@ def verdict_section(verdict: dict[str, Any] | None) -> str:
     text += "."
     if unscored := verdict.get("sources_without", {}).get("valid"):
         text += f" Without a valid split, so in no score here: {escape(', '.join(unscored))}."
-    items = "".join(f"<li>{escape(_broken(rule))}</li>" for rule in broken)
+    items = "".join(f"<li>{marked(_broken(rule))}</li>" for rule in broken)
     kind, sign = ("good", "✓") if passed else ("bad", "✗")
     if passed and broken:
         kind, sign = "warned", "!"
@@ -55,7 +56,7 @@ def _broken(rule: Mapping[str, Any]) -> str:
 
 def warnings_section(warnings: Sequence[str]) -> str:
     """Write what the training warned of; nothing where it did not."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    items = "".join(f"<li>{marked(text)}</li>" for text in warnings)
     if not items:
         return ""
     return f'<div class="verdict bad"><span class="sign">!</span><div>The training warns:<ul>{items}</ul></div></div>'
