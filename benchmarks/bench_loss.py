@@ -48,7 +48,7 @@ class Settings:
     temperature: float = 0.05
     sizes: tuple[int, ...] = (1024, 2048, 4096, 8192)
     memory_sizes: tuple[int, ...] = (4096, 8192, 16384)
-    rounds: int = 5
+    rounds: int = 15
     stability_pairs: int = 1024
     temperatures: tuple[float, ...] = (0.1, 0.01, 0.005, 0.001)
 
