@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from flows.runtime.kept_reports import outcome, report_pages
 from flows.runtime.paths import Paths
+from zerovl.errors import ZeroVLError
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -63,8 +64,15 @@ def _row(run: Path) -> str:
     written = datetime.fromtimestamp(run.stat().st_mtime, UTC)
     address = quote(run.name)
     pages = (f'<a href="{address}/{page.path}" title="{page.content}">{page.title}</a>' for page in report_pages(run))
-    cells = (f"<b>{escape(run.name)}</b>", f"{written:%Y-%m-%d %H:%M}", escape(outcome(run)) or "-", ", ".join(pages))
+    cells = (f"<b>{escape(run.name)}</b>", f"{written:%Y-%m-%d %H:%M}", escape(_came_to(run)) or "-", ", ".join(pages))
     return f'<tr>{"".join(f"<td>{cell}" for cell in cells)}<td><a href="{address}/">all files</a>'
+
+
+def _came_to(run: Path) -> str:
+    try:
+        return outcome(run)
+    except ZeroVLError as error:  # of one run: the others are to be seen all the same
+        return str(error)
 
 
 class _Reports(SimpleHTTPRequestHandler):

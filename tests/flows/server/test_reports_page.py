@@ -71,3 +71,11 @@ def test_before_the_first_run_it_says_how_there_will_be_one(url: str, kept: Path
     assert "No run has finished yet" in page
     assert "reports/evaluation/report.html" in page
     assert "<table>" not in page
+
+
+def test_a_broken_file_of_one_run_is_named_and_hides_no_other(url: str, kept: Path) -> None:
+    broken = kept / "not-registered" / "evaluation" / "metrics.json"
+    broken.write_text("{")
+    page = read(url)
+    assert f"{broken}: not valid JSON" in page
+    assert "RSUM 93.0, zerovl@4, production" in page
