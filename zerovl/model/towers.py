@@ -19,6 +19,7 @@ from zerovl.model import hub_towers, pooling
 from zerovl.model.architecture import Architecture, without_place
 from zerovl.model.dual_encoder import DualEncoder
 from zerovl.model.inference_towers import inference_text_tower
+from zerovl.model.max_pool import pool_by_axis
 from zerovl.model.timm_towers import timm_tower
 from zerovl.model.undrawn import undrawn
 from zerovl.model.weight_files import load_image_weights
@@ -128,7 +129,9 @@ def create_image_tower(name: str, options: dict[str, Any], pretrained: bool) -> 
             f"model.image_tower.name: {name!r}: there is no kind {kind!r}; use one of {', '.join(IMAGE_BUILDERS)}, as "
             "in timm:resnet18"
         )
-    return builder(rest if found else name, dict(options), pretrained)
+    tower = builder(rest if found else name, dict(options), pretrained)
+    pool_by_axis(tower)
+    return tower
 
 
 # Image towers by kind; one of another library is a function here and a name in params.yaml.
