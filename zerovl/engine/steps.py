@@ -96,11 +96,38 @@ class PlainStep:
         return loss.detach()
 
 
+class _Embeddings:
+    """Those of all micro-batches of a step, in one tensor a side, (b, D), into which each is written as it comes.
+
+    Many small tensors that live from the first pass to the loss would hold the heap of a CPU apart.
+    """
+
+    def __init__(self, micro_batches: int) -> None:
+        self._micro_batches = micro_batches
+        self._sides: tuple[Tensor, ...] = ()
+        self.sizes: list[int] = []  # m of each micro-batch
+
+    @torch.no_grad()
+    def add(self, pair: tuple[Tensor, Tensor]) -> None:
+        """Take a copy of the embeddings of the next micro-batch, (m, D) each; none is larger than the first."""
+        if not self._sides:
+            self._sides = tuple(part.new_empty(self._micro_batches * len(part), part.shape[1]) for part in pair)
+        start = sum(self.sizes)
+        self.sizes.append(len(pair[0]))
+        for side, part in zip(self._sides, pair, strict=True):
+            side[start : sum(self.sizes)] = part
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Return both sides, (b, D), as leaves that want a gradient; they are not kept here."""
+        image_emb, text_emb = (side[: sum(self.sizes)].requires_grad_() for side in self._sides)
+        self._sides = ()
+        return image_emb, text_emb
+
+
 @dataclass(frozen=True)
 class _FirstPass:
     """What the first pass gives for micro-batches that will go forward again; the others come after them."""
 
-    pairs: list[tuple[Tensor, Tensor]]  # embeddings, (m, D) each
     constants: list[Constants]  # what need not be computed again
     inputs: KeptInputs
 
@@ -137,11 +164,11 @@ class DecoupledStep:
         statistics = BatchStatistics(context.model)
         with context.shared_copies():
             with context.precision.one_pass():
-                first = self._without_graph(forward, batch)
+                embeddings = _Embeddings(len(batch))
+                first = self._without_graph(forward, batch, embeddings)
                 context.precision.forget_copies()  # those have no graph
-                kept = self._with_graph(forward, batch, len(first.pairs))
-            loss, gradients = self._loss(mix, [*first.pairs, *kept], batch)
-            first.pairs.clear()  # the second pass makes them again, and has their memory
+                kept = self._with_graph(forward, batch, embeddings)
+            loss, gradients = self._loss(mix, embeddings, batch)
             with statistics.frozen():
                 while kept:  # what a graph holds is free as soon as its backward is over
                     self._backward(kept.pop(), gradients.pop(), last=not gradients)
@@ -151,20 +178,16 @@ class DecoupledStep:
         return loss
 
     def _loss(
-        self, mix: Mix, pairs: list[tuple[Tensor, Tensor]], batch: Sequence[Inputs]
+        self, mix: Mix, embeddings: _Embeddings, batch: Sequence[Inputs]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The loss, and its gradients with respect to the embeddings of each micro-batch, (m, D) each.
-
-        These are views of one tensor a side: many small ones would hold the heap of a CPU apart.
-        """
-        sizes = [len(image) for image, _ in pairs]
-        with torch.no_grad():
-            image_emb, text_emb = (side.requires_grad_() for side in _joined(pairs))
-        loss = self.context.compute_loss(mix, (image_emb, text_emb), sizes, batch)
+        """The loss, and its gradients with respect to the embeddings of each micro-batch, (m, D) each."""
+        image_emb, text_emb = embeddings.take()
+        loss = self.context.compute_loss(mix, (image_emb, text_emb), embeddings.sizes, batch)
         self.context.precision.backward(loss)  # reaches the embeddings, scaled under fp16, and the temperature
         assert image_emb.grad is not None
         assert text_emb.grad is not None
-        return loss.detach(), list(zip(image_emb.grad.split(sizes), text_emb.grad.split(sizes), strict=True))
+        parts = (side.split(embeddings.sizes) for side in (image_emb.grad, text_emb.grad))
+        return loss.detach(), list(zip(*parts, strict=True))
 
     def _second_pass(
         self, forward: Forward, batch: Sequence[Inputs], first: _FirstPass, gradients: list[tuple[Tensor, Tensor]]
@@ -183,10 +206,10 @@ class DecoupledStep:
         with self.context.gradients.last_backward() if last else nullcontext():
             torch.autograd.backward(outputs, upstream)
 
-    def _without_graph(self, forward: Forward, batch: Sequence[Inputs]) -> _FirstPass:
-        """The first pass of micro-batches that will go forward again."""
+    def _without_graph(self, forward: Forward, batch: Sequence[Inputs], embeddings: _Embeddings) -> _FirstPass:
+        """The first pass of micro-batches that will go forward again; it adds their embeddings."""
         transfer = self.context.transfer
-        first = _FirstPass([], [], KeptInputs(transfer))
+        first = _FirstPass([], KeptInputs(transfer))
         with torch.no_grad():
             for index in range(len(batch) - self.kept_graphs):
                 self.context.ranks.activity.mark("computing")
@@ -196,15 +219,18 @@ class DecoupledStep:
                 known = forward.constants(hidden)
                 first.inputs.keep(index, there, known)
                 first.constants.append(known)
-                first.pairs.append(forward.embeddings(hidden, index))
+                embeddings.add(forward.embeddings(hidden, index))
         return first
 
-    def _with_graph(self, forward: Forward, batch: Sequence[Inputs], start: int) -> list[tuple[Tensor, Tensor]]:
-        """Embeddings with their graphs, of the micro-batches from `start` on."""
+    def _with_graph(
+        self, forward: Forward, batch: Sequence[Inputs], embeddings: _Embeddings
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The first pass of the other micro-batches: their embeddings, which it adds too, with their graphs."""
         pairs: list[tuple[Tensor, Tensor]] = []
-        for index in range(start, len(batch)):
+        for index in range(len(embeddings.sizes), len(batch)):
             self.context.ranks.activity.mark("computing")
             pairs.append(forward(self.context.transfer(batch[index]), index))
+            embeddings.add(pairs[-1])
             if not index:
                 self._separate_copies()
         return pairs
