@@ -3,6 +3,7 @@
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from zerovl.engine.forward import Forward, Hidden, random_seeds
 from zerovl.engine.optimiser import Schedule, make_schedule
 from zerovl.engine.precision import Precision
 from zerovl.engine.step_errors import Origin, not_finite, out_of_memory
+from zerovl.engine.steps import StepContext
 from zerovl.errors import ZeroVLError
 from zerovl.objective.mixup import Mix
 from zerovl.params import TrainParams
@@ -53,23 +55,31 @@ def test_kept_graphs_change_no_bit(tower: str) -> None:
 
 
 @pytest.mark.parametrize("kept_graphs", [0, 1])
-def test_embeddings_of_the_first_pass_are_gone_in_the_second(kept_graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    embeddings = Forward.embeddings
-    first: list[weakref.ref[Tensor]] = []
-    alive: list[int] = []
+def test_embeddings_of_the_first_pass_are_in_one_tensor_a_side_until_the_second(
+    kept_graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings, compute_loss = Forward.embeddings, StepContext.compute_loss
+    small: list[weakref.ref[Tensor]] = []  # those of micro-batches that go forward again
+    whole: list[weakref.ref[Tensor]] = []  # those of the local batch
+    alive: list[list[int]] = []  # of both, after each forward
 
     def watched(self: Forward, hidden: Hidden, index: int) -> tuple[Tensor, Tensor]:
         pair = embeddings(self, hidden, index)
-        if torch.is_grad_enabled():
-            alive.append(sum(known() is not None for known in first))
-        else:
-            first.extend(weakref.ref(side) for side in pair)
+        alive.append([sum(known() is not None for known in refs) for refs in (small, whole)])
+        if not torch.is_grad_enabled():
+            small.extend(weakref.ref(side) for side in pair)
         return pair
 
+    def noted(self: StepContext, mix: Mix, pair: tuple[Tensor, Tensor], *rest: Any) -> Tensor:
+        whole.extend(weakref.ref(side) for side in pair)
+        return compute_loss(self, mix, pair, *rest)
+
     monkeypatch.setattr(Forward, "embeddings", watched)
+    monkeypatch.setattr(StepContext, "compute_loss", noted)
     decoupled_step(model(), RANKS, Precision("float32", CPU), seed=0, kept_graphs=kept_graphs)(batch(), Mix(), 0)
-    assert len(first) == 2 * (4 - kept_graphs)
-    assert alive == [len(first)] * kept_graphs + [0] * (4 - kept_graphs)
+    assert len(small) == 2 * (4 - kept_graphs)
+    assert len(whole) == 2
+    assert alive == [[0, 0]] * (4 + 4 - kept_graphs)
 
 
 @pytest.mark.parametrize("kept_graphs", [0, 1, 3, 4])
