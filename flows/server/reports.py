@@ -24,6 +24,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>Reports of runs</title>
 <style>
   body {{ margin: 0 auto; padding: 48px 24px; max-width: 960px; background: #fbfaf7; color: #1c1d22;

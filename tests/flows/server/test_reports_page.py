@@ -79,3 +79,7 @@ def test_a_broken_file_of_one_run_is_named_and_hides_no_other(url: str, kept: Pa
     page = read(url)
     assert f"{broken}: not valid JSON" in page
     assert "RSUM 93.0, zerovl@4, production" in page
+
+
+def test_the_list_asks_its_server_for_no_icon(url: str) -> None:
+    assert '<link rel="icon" href="data:,">' in read(url)

@@ -32,8 +32,8 @@ from zerovl.data.shards import ShardReader
 from zerovl.files import atomic_write
 from zerovl.images import decode_rgb
 from zerovl.params import AgreementParams
+from zerovl.picture_reader import ANY_PIXELS
 
-_ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 _BATCH = 128  # pictures
 _SCHEMA = pa.schema([("image_id", pa.int64()), ("caption_id", pa.int64()), ("score", pa.float32())])
 
@@ -80,7 +80,7 @@ def _score_table(
     ):
         for batch in _batches(rows, fates, table):
             samples = [reader.read(row["shard"], row["offset"], row["size"]) for row, _ in batch]
-            pictures = (decode_rgb(sample.image, _ANY_PIXELS) for sample in samples)  # decoded one at a time
+            pictures = (decode_rgb(sample.image, ANY_PIXELS) for sample in samples)  # decoded one at a time
             asked = [(owner, place) for owner, (_, places) in enumerate(batch) for place in places]
             captions = [batch[owner][0]["captions"][place] for owner, place in asked]
             owners = np.array([owner for owner, _ in asked], np.int64)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from zerovl.images import FORMATS, decode_rgb
 from zerovl.picture_looks import exif_orientation
+from zerovl.picture_reader import ANY_PIXELS
 
-_ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 EXAMPLES = 5  # with a picture, of each reason in a split
 _SIDE = 96  # pixels of the longer side of a small picture
 
@@ -51,7 +51,7 @@ class FirstExamples:
 
 def small_picture(data: bytes) -> bytes:
     """Return a stored picture reduced to a longer side of `_SIDE` pixels, as JPEG."""
-    small = _quickly_decoded(data) or decode_rgb(data, _ANY_PIXELS)
+    small = _quickly_decoded(data) or decode_rgb(data, ANY_PIXELS)
     small.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)

@@ -30,8 +30,8 @@ from zerovl.data.shards import ShardReader
 from zerovl.errors import ZeroVLError
 from zerovl.images import decode_rgb
 from zerovl.params import SemanticDuplicatesParams
+from zerovl.picture_reader import ANY_PIXELS
 
-_ANY_PIXELS = 1 << 62  # `prepare.max_pixels` has bounded the pictures already
 _BATCH = 128  # pictures
 _NAME = "semantic_duplicates"
 
@@ -102,7 +102,7 @@ def _write_embeddings(path: Path, rows: UsableRows, fates: Fates, shards: Path, 
             for start in range(0, len(listed), _BATCH):
                 batch = listed[start : start + _BATCH]
                 samples = (reader.read(row["shard"], row["offset"], row["size"]) for row in batch)
-                made = embedder.embeddings(decode_rgb(sample.image, _ANY_PIXELS) for sample in samples)
+                made = embedder.embeddings(decode_rgb(sample.image, ANY_PIXELS) for sample in samples)
                 _check_finite(made, batch)
                 file.write(made.astype(np.float16).tobytes())
                 bar.update(len(batch))
