@@ -2,7 +2,7 @@
 
 torch's kernel goes through each window by itself and writes down where its maximum lies, which a backward alone asks
 for. Maxima of whole rows, then of columns, are the same values and work on many numbers at once; without graph it is
-what the first pass of a decoupled step, an evaluation and a server do (benchmarks/README.md, The step).
+what the first pass of a decoupled step, an evaluation and a server do (benchmarks/README.md, Step).
 """
 
 from __future__ import annotations
