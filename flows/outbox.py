@@ -25,10 +25,12 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.utilities.context import get_task_and_flow_run_ids
 
+from flows.runtime.told_to_end import LAST_SECONDS, hears_of_it, told
+
 UNSENT = "unsent-pages"  # folder among a run's reports
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a page is sent again; the last one for all after it
 _PATIENCE = 300.0  # seconds after which a page is not sent again
-_LAST_SECONDS = 10.0  # how long a run that failed or was cancelled waits for its pages
+_LAST_SECONDS = 10.0  # how long a run that failed waits for its pages
 _END_SECONDS = 2.0  # that the end waits for a request that is under way
 _PASSING = (408, 409, 429)  # of the statuses below 500, those that another attempt may not meet again
 
@@ -182,17 +184,19 @@ def wait_also_for(sender: threading.Thread) -> None:
 def outbox(folder: Path) -> Iterator[None]:
     """Open an outbox for a run; at its end, what the server has not taken is in the log and in `folder`/unsent-pages.
 
-    A run that comes to its end waits until each page is there or five minutes old, another one for ten seconds.
+    A run that comes to its end waits until each page is there or five minutes old, one that fails for ten seconds, one
+    that was told to end for three.
     """
     opened = Outbox()
     token = _open.set(opened)
     seconds = _LAST_SECONDS
     try:
-        yield
+        with hears_of_it():
+            yield
         seconds = _PATIENCE + _PAUSES[-1]
     finally:
         _open.reset(token)
-        for page, error in opened.close(seconds):
+        for page, error in opened.close(LAST_SECONDS if told.is_set() else seconds):
             file = keep(page, folder / UNSENT)
             get_run_logger().warning("page %s did not reach the Artifacts tab (%s); it is in %s", page.key, error, file)
 

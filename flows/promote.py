@@ -7,12 +7,14 @@ from prefect import flow
 from flows import command, registry_command
 from flows.forms import Alias, Release, Why
 from flows.runtime import failure_log
+from flows.runtime.cancellation import cancellable
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 from zerovl.release.refusal import require_passed
 
 
 @flow(name="promote")
+@cancellable
 def promote(release: Release, why: Why, alias: Alias = "production", over_the_gate: bool = False) -> str:
     """Fetch a release from the store, verify every byte, reload and re-score it, then move the alias to it.
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from flows import command, forms, pipeline, stages
 from flows.outbox import Page, outbox
 from flows.runtime import failure_log
+from flows.runtime.cancellation import cancellable
 from flows.runtime.checkout import Checkout
 from flows.runtime.errors import FlowError
 from flows.runtime.paths import Paths
@@ -52,6 +53,7 @@ class Comparison:
 
 
 @flow(name="reproduce")
+@cancellable
 def reproduce(
     release: forms.Release,
     tolerance: Annotated[float, Field(ge=0)] = 1.0,

@@ -10,6 +10,7 @@ from flows import command, endings, registry_command
 from flows.fenced import fenced
 from flows.outbox import Page, outbox, send
 from flows.runtime import failure_log
+from flows.runtime.cancellation import cancellable
 from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
@@ -23,6 +24,7 @@ from zerovl.registry.registry import Registry
 
 
 @flow(name="retention")
+@cancellable
 def retention(apply: bool = False) -> State[Any] | str:
     """Retire the versions that register.keep of params.yaml does not keep, and remove files past their grace time.
 

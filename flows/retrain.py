@@ -13,6 +13,7 @@ from flows import command, endings, pipeline, stages
 from flows.forms import After, Overrides, Recipe
 from flows.progress import ProgressReporter
 from flows.runtime import changes, failure_log, process
+from flows.runtime.cancellation import cancellable
 from flows.runtime.checkout import STARTS, Checkout
 from flows.settings import Settings, as_overrides
 from flows.stores import open_registry
@@ -25,6 +26,7 @@ from zerovl.yaml_file import read_yaml
 
 
 @flow(name="retrain")
+@cancellable
 def retrain(
     recipe: Recipe = "params.yaml",
     settings: Settings = [],  # noqa: B006, never changed; a form needs a list

@@ -7,11 +7,13 @@ from prefect import flow
 from flows import command, registry_command
 from flows.forms import Release, Why
 from flows.runtime import failure_log
+from flows.runtime.cancellation import cancellable
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 
 
 @flow(name="rollback")
+@cancellable
 def rollback(
     why: Why,
     alias: Release = "zerovl@production",

@@ -11,10 +11,12 @@ from prefect.states import Failed
 from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
 from flows.runtime import changes, failure_log
+from flows.runtime.cancellation import cancellable
 from flows.settings import Settings, as_overrides
 
 
 @flow(name="train")
+@cancellable
 def train(
     recipe: Recipe = "params.yaml",
     settings: Settings = [],  # noqa: B006, never changed; a form needs a list

@@ -14,13 +14,12 @@ import httpx
 import psutil
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
-from prefect.states import Cancelled, Running
+from prefect.states import Running
 
-from flows.runtime import cancel_log
-from flows.runtime.process import ending
+from flows.runtime.told_to_end import told
 
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
-_LIVES, _BY_ITSELF = "its process lives, the server was away", "by the run itself: its worker did not"
+_LIVES = "its process lives, the server was away"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 _POLL = 1.0  # seconds
 LOOK_VARIABLE = "ZEROVL_LOOK_SECONDS"
@@ -32,15 +31,12 @@ _ends = threading.Event()
 def follow_worker(run: str | None) -> None:
     """Send SIGTERM to this process when its worker is gone, and correct the server where it takes a live run for lost.
 
-    From then on the log of a run that someone cancels is in words of its own (`cancel_log`).
-
     A run from a terminal has no worker: `nohup` and a closed window are the user's to decide on.
     """
     if run is None:
         return
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, name="liveness", daemon=True).start()
-    cancel_log.install(UUID(run))
     if get_current_settings().api.url:
         alive = threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True)
         alive.start()
@@ -53,7 +49,8 @@ def _watch_parent() -> None:
     orphan = parent == 1 and "prefect" not in " ".join(psutil.Process(1).cmdline())
     while not orphan and os.getppid() == parent:
         time.sleep(_POLL)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not told.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(alive: threading.Thread) -> None:
@@ -67,9 +64,9 @@ def _say_alive(run: UUID) -> None:
 
     The server's clock may run out before the first new heartbeat arrives: it takes the run for lost. And
     the worker has stopped listening for cancellations of the runs that it had (a run from a terminal never
-    had one): a run that is still being cancelled at a second look ends itself, unless it has heard of that and
-    ends its command, as a training that saves a large checkpoint. So does one that was being cancelled when it
-    was taken for lost: its end is on the server already, and it must not promote anything.
+    had one): a run that is still being cancelled at a second look ends itself, unless it has heard of that, as a
+    training that saves a large checkpoint. So does one that was being cancelled when it was taken for lost: its
+    end is on the server already, and it must not promote anything.
     """
     cancelling, pause = False, float(os.environ.get(LOOK_VARIABLE) or LOOK_SECONDS)
     if _ends.wait(pause):
@@ -82,11 +79,9 @@ def _say_alive(run: UUID) -> None:
                 state = client.read_flow_run(run).state
                 if state and state.is_crashed() and LOST in (state.message or ""):
                     client.set_flow_run_state(run, Running(message=_LIVES), force=True)
-                if state and state.is_cancelled() and LOST in (state.message or ""):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
-                if cancelling and state and state.is_cancelling() and not ending.is_set():
-                    client.set_flow_run_state(run, Cancelled(message=_BY_ITSELF), force=True)
+                ended = state and state.is_cancelled() and LOST in (state.message or "")
+                unheard = cancelling and state and state.is_cancelling()
+                if (ended or unheard) and not told.is_set():
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 cancelling = bool(state and state.is_cancelling())

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Protocol
 
 from flows.runtime.errors import FlowError
 from flows.runtime.guard import marked, signal_all, wait_for_all
+from flows.runtime.told_to_end import hears_of_it
 
 GRACE_VARIABLE = "ZEROVL_GRACE_SECONDS"
 GRACE_SECONDS = 60.0  # for a step of a large batch and its checkpoint
@@ -28,10 +28,6 @@ _GUARD = Path(__file__).with_name("guard.py")
 # tqdm's own format: "train:  43%|####3     | 64/149 [00:20<00:30,  2.1step/s, loss=3.1]"
 _BAR = re.compile(r"^(?:(?P<title>[^|]*?):)?\s*(?P<percent>\d+)%\|.*\|\s*(?P<count>.*?)\s*\[(?P<rest>[^\]]*)\]")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-# Set while a command of this process has been told to end: who tells it again cuts short what it saves.
-ending = threading.Event()
 
 
 class CommandError(FlowError):
@@ -116,18 +112,17 @@ def run(
     )
     lines: list[str] = []
     try:
-        _listen(guard, listener, lines)
-        status = guard.wait()
+        with hears_of_it():
+            _listen(guard, listener, lines)
+            status = guard.wait()
     except BaseException:
         assert guard.stdin is not None
-        ending.set()
         guard.stdin.close()
         _listen(guard, listener, lines)  # what it says while it ends: the checkpoint it saved
         guard.wait()
         raise
     finally:
         _end_without_guard(mark, patience.whole)
-        ending.clear()
     if status:
         last = "\n".join(deque(lines, _LAST_LINES))
         number = -status if status < 0 else status - 128

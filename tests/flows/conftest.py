@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from flows.runtime.told_to_end import told
 from tests.conftest import FACTORY_FILES
 from tests.support import prefect_database
 from tests.support.browser import CHROMIUM, SCREENSHOTS, open_browser, press_quick_run
@@ -19,6 +20,13 @@ from tests.support.project_copy import SMALL
 _started: list[Factory] = []
 _browser = ExitStack()
 _pages: list[Page] = []
+
+
+@pytest.fixture(autouse=True)
+def told_nothing() -> Iterator[None]:
+    """What ends a command in a test ends no run of this process."""
+    yield
+    told.clear()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from tests.support.prefect_api import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = ["train.epochs=12", "machine.ranks=2"]  # 72 steps, of which the interruptions take some fifty
 WAITING = "waiting for the CPU"
+CANCELLED = r"cancelled; .*interrupted by SIG\w+ after step \d+: saved in .*; run it again"
 
 
 class Chain:
@@ -86,8 +87,9 @@ def test_a_cancelled_run_and_a_killed_one_that_waits(factory: Factory, chain: Ch
         factory.cancel(run)
     factory.gone()
     assert factory.wait(run)["name"] == "Cancelled"
-    factory.said(run, r"cancelled; .*interrupted by SIG\w+ after step \d+: saved in .*; run it again")
+    factory.said(run, CANCELLED)
     assert "Crash detected!" not in factory.logs(run)
+    assert "Crashed" not in factory.states_of(run)
     if page:
         shows(page, "Cancelled")
         keep(page, "cancelled")
@@ -136,9 +138,11 @@ def test_a_run_from_a_terminal_is_cancelled_too(factory: Factory, chain: Chain) 
 
     wait_for("a heartbeat, without which it would be taken for lost", heard_of)
     factory.command("-m", "prefect", "flow-run", "cancel", found["id"])
-    assert factory.wait(found["id"])["name"] == "Cancelled"
     factory.gone()
     assert terminal.wait() != 0
+    assert factory.wait(found["id"])["name"] == "Cancelled"
+    factory.said(found["id"], CANCELLED)
+    assert "Crashed" not in factory.states_of(found["id"])
 
 
 def test_a_killed_rank_two_runs_at_once_and_a_server_that_is_away(

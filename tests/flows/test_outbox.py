@@ -101,6 +101,25 @@ def test_what_the_server_will_never_take_is_sent_once(serve: Serve, tmp_path: Pa
     assert (tmp_path / UNSENT / "curves.md").is_file()
 
 
+def test_a_run_that_is_told_to_end_waits_for_seconds_only(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker kills it after thirty; it would neither have saved nor have said what."""
+    monkeypatch.setattr(outbox, "LAST_SECONDS", 0.2)
+    for seconds in ("_LAST_SECONDS", "_PATIENCE"):
+        monkeypatch.setattr(outbox, seconds, 10_000.0)
+    serve(10_000)
+
+    def interrupted() -> None:
+        with outbox.outbox(tmp_path):
+            outbox.send(CURVES)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / UNSENT / "curves.md").is_file()
+
+
 def test_a_run_that_fails_does_not_wait_for_its_pages(serve: Serve, tmp_path: Path) -> None:
     serve(10_000)
 

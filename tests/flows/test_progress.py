@@ -12,6 +12,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLE
 from flows import outbox, progress
 from flows.progress import ProgressReporter
 from flows.runtime.process import Bar
+from flows.runtime.told_to_end import hears_of_it
 from tests.support.busy_server import BusyServer
 from tests.support.prefect_api import wait_for
 
@@ -47,6 +48,19 @@ def test_a_stage_does_not_wait_for_its_last_state_but_the_run_does(
         reporter.bar(Bar("train", 43.0, "64/149"))
     assert busy.refused == 4
     assert busy.taken[-1]["data"] == 100.0
+
+
+@pytest.mark.parametrize("busy", [(1_000_000,)], indirect=True)
+def test_a_stage_that_is_told_to_end_waits_for_seconds_only(busy: BusyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_END_SECONDS", 10_000.0)
+    monkeypatch.setattr(progress, "LAST_SECONDS", 0.2)
+    reporter = ProgressReporter("train")
+    with pytest.raises(KeyboardInterrupt), reporter, hears_of_it():
+        raise KeyboardInterrupt
+    assert reporter._thread.is_alive()
+    busy.refusals = 0
+    wait_for("the end of its thread", lambda: not reporter._thread.is_alive())
+    assert "stopped after" in busy.taken[-1]["description"]
 
 
 @pytest.mark.parametrize("busy", [(1_000_000, 422)], indirect=True)

@@ -78,6 +78,10 @@ class PrefectApi:
         state: dict[str, Any] = self.api("GET", f"/flow_runs/{run}")["state"]
         return state
 
+    def states_of(self, run: str) -> list[str]:
+        """Names of all states that a run has had."""
+        return [state["name"] for state in self.api("GET", f"/flow_run_states/?flow_run_id={run}")]
+
     def name(self, run: str) -> str:
         return str(self.api("GET", f"/flow_runs/{run}")["name"])
 

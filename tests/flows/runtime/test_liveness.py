@@ -14,6 +14,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Running, State
 
 from flows.runtime import liveness
 from flows.runtime.liveness import LOST
+from flows.runtime.told_to_end import told
 
 
 class Server:
@@ -34,13 +35,24 @@ class Server:
         self.set.append(state.type)
 
 
+class AfterLooks:
+    """The end of a process after so many looks at the server."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def wait(self, pause: float) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 @pytest.mark.parametrize(
     ("states", "corrected"),
     [
         ([Running(), Cancelled(message=LOST)], []),
         ([Crashed(message=LOST), Cancelled(message=f"{LOST}.")], ["RUNNING"]),
         ([Cancelling(), Cancelled(message=LOST)], []),
-        ([Cancelling(), Running(), Cancelling(), Cancelling()], ["CANCELLED"]),
+        ([Cancelling(), Running(), Cancelling(), Cancelling()], []),
     ],
 )
 def test_a_run_that_was_cancelled_ends_itself(
@@ -63,17 +75,22 @@ def test_a_run_that_was_cancelled_ends_itself(
     assert len(clients) == 1  # a training looks for days
 
 
-def test_a_run_that_ends_its_command_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training may take longer to save than the time between two looks; told twice, it leaves without saving."""
+def test_a_run_that_was_told_to_end_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training may take longer to save than the time between two looks, and a busy server to hear what it saved.
+
+    Told twice, it leaves without the one or the other.
+    """
     server = Server(*[Cancelling()] * 3, Cancelled(message=LOST))
     sent: list[int] = []
+    monkeypatch.setattr(liveness, "_ends", AfterLooks(4))
     monkeypatch.setattr(liveness, "get_client", lambda sync_client: server)
     monkeypatch.setenv(liveness.LOOK_VARIABLE, "0.001")
-    monkeypatch.setattr(os, "kill", lambda _process, number: sent.append(len(server.states)))
-    monkeypatch.setattr(liveness, "ending", threading.Event())
-    liveness.ending.set()
+    monkeypatch.setattr(os, "kill", lambda _process, number: sent.append(number))
+    told.set()
     liveness._say_alive(uuid.uuid4())
-    assert (sent, server.set) == ([0], [])  # of the last state alone
+    monkeypatch.setattr(os, "getppid", iter((2, 1)).__next__)
+    liveness._watch_parent()  # whose worker is gone meanwhile
+    assert (server.states, server.set, sent) == ([], [], [])
 
 
 def test_nothing_looks_any_more_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from flows.runtime import process
 from flows.runtime.process import Bar, CommandError
+from flows.runtime.told_to_end import told
 
 PATIENCE = 300.0  # seconds, where others compute on the same cores
 # Two generations, the younger one in a session of its own, as ranks and loader workers are.
@@ -127,17 +128,22 @@ def test_a_failure_names_the_command_its_status_and_its_last_lines(tmp_path: Pat
         run("import sys; sys.exit(255)", tmp_path, Heard())
 
 
-def test_while_a_command_ends_that_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("raised", "is_told"), [(KeyboardInterrupt, True), (ValueError, False)])
+def test_from_the_moment_that_it_is_told_to_end_that_is_known(
+    tmp_path: Path, raised: type[BaseException], is_told: bool
+) -> None:
+    """Also after the command has ended: what is still to be said must not be cut short."""
+
     class Asking(Cancelling):
         def line(self, text: str) -> None:
-            known.append((text, process.ending.is_set()))
+            known.append((text, told.is_set()))
             super().line(text)
 
     known: list[tuple[str, bool]] = []
-    with pytest.raises(KeyboardInterrupt):
-        run(FAMILY, tmp_path, Asking(KeyboardInterrupt), str(tmp_path), "saves")
-    assert known == [("ready", False), ("checkpoint saved", True)]
-    assert not process.ending.is_set()
+    with pytest.raises(raised):
+        run(FAMILY, tmp_path, Asking(raised), str(tmp_path), "saves")
+    assert known == [("ready", False), ("checkpoint saved", is_told)]
+    assert told.is_set() == is_told
 
 
 def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

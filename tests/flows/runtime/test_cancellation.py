@@ -1,0 +1,147 @@
+"""How a run ends that is told to: a cancelled one with what was saved, a crashed one as a crash."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from prefect import State
+from prefect.exceptions import TerminationSignal
+
+from flows.runtime import cancellation
+from flows.runtime.cancellation import CancelLog, cancellable
+from flows.runtime.told_to_end import told
+
+SAVED = "zerovl: interrupted by SIGINT after step 12: saved in runs/ab/checkpoints/12"
+END = (
+    ("prefect.task_runs", logging.INFO, SAVED),
+    ("prefect.task_runs", logging.ERROR, "Crash detected! Execution was aborted by a termination signal."),
+    ("prefect.task_runs", logging.ERROR, "Finished in state Crashed('Execution was aborted by a termination signal.')"),
+)
+BY_WORKER = ("prefect.flow_runs", logging.INFO, "Flow run was cancelled.")
+BY_ITSELF = ("prefect.flow_runs", logging.ERROR, "Crash detected! Execution was aborted by a termination signal.")
+
+
+def logged(lines: tuple[tuple[str, int, str], ...], is_cancelled: Callable[[], bool]) -> list[tuple[str, str]]:
+    """Level and text of each line that comes through."""
+    log, kept = CancelLog(is_cancelled), []
+    for name, level, text in lines:
+        record = logging.LogRecord(name, level, __file__, 1, "%s", (text,), None)
+        if log.filter(record):
+            kept.append((record.levelname, record.getMessage()))
+    return kept
+
+
+@pytest.mark.parametrize("last", [BY_WORKER, BY_ITSELF])
+def test_a_cancelled_run_ends_with_its_checkpoint(last: tuple[str, int, str]) -> None:
+    finished = ("prefect.flow_runs", logging.INFO, "Finished in state Running()")
+    assert logged((*END, last, finished), lambda: True) == [
+        ("INFO", SAVED),
+        ("INFO", f"cancelled; {SAVED}; run it again with the same parameters to go on"),
+    ]
+
+
+def test_a_run_that_was_cancelled_before_it_trained() -> None:
+    assert logged((*END[1:], BY_WORKER), lambda: True) == [
+        ("INFO", "cancelled; run it again with the same parameters to go on")
+    ]
+
+
+def test_a_crash_stays_one() -> None:
+    assert [text for _, text in logged((*END, BY_ITSELF), lambda: False)] == [text for *_, text in (*END, BY_ITSELF)]
+
+
+def test_the_server_is_asked_at_a_crash_alone() -> None:
+    def never() -> bool:
+        raise AssertionError("asked")
+
+    line = ("prefect.task_runs", logging.INFO, "train: step 3")
+    assert logged((line,), never) == [("INFO", "train: step 3")]
+
+
+class Handler(logging.Handler):
+    """Prefect's, which sends a log now and then, and at once where it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting, self.sent = list[str](), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.waiting.append(record.getMessage())
+
+    def flush(self) -> None:
+        self.sent += self.waiting
+        self.waiting.clear()
+
+
+@pytest.fixture
+def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
+    """What sends the log of a run, which has a logger of its own here."""
+    log = logging.getLogger(f"test.{uuid.uuid4()}")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler := Handler())
+    monkeypatch.setattr(cancellation, "_FLOWS", log.name)
+    monkeypatch.setattr(cancellation, "_TASKS", f"{log.name}.tasks")
+    monkeypatch.setattr(cancellation, "get_run_logger", lambda: log)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid.uuid4()))
+    yield handler
+    log.removeHandler(handler)
+
+
+def told_to_end(raised: BaseException) -> State[None] | None:
+    """Call a flow that is told to end while it saves; also says what Prefect then says of it."""
+
+    @cancellable
+    def flow() -> None:
+        logging.getLogger(cancellation._FLOWS).info(SAVED)
+        raise raised
+
+    return flow()
+
+
+def test_a_flow_that_someone_cancels_is_cancelled_whoever_sent_the_signal(
+    sender: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run: True)
+    state = told_to_end(TerminationSignal(15))
+    words = f"cancelled; {SAVED}; run it again with the same parameters to go on"
+    assert state is not None
+    assert (state.name, state.message) == ("Cancelled", words)
+    logging.getLogger(cancellation._FLOWS).info(f"Finished in state {state}")
+    assert sender.waiting == [SAVED, words]
+    assert told.is_set()
+
+
+def test_a_signal_that_cancels_nothing_goes_on_to_prefect_behind_the_log(
+    sender: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's engine dies by it at once."""
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run: False)
+    with pytest.raises(TerminationSignal):
+        told_to_end(TerminationSignal(15))
+    assert (sender.waiting, sender.sent) == ([], [SAVED])
+    assert told.is_set()
+
+
+def test_an_error_of_a_flow_is_left_as_it_is(sender: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_run: str) -> bool:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(cancellation, "_is_cancelled", never)
+    with pytest.raises(ValueError, match="broken"):
+        told_to_end(ValueError("broken"))
+    assert not told.is_set()
+
+
+def test_a_server_that_does_not_answer_cancels_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "get_client", lambda sync_client: AwayServer())
+    assert not cancellation._is_cancelled(str(uuid.uuid4()))
+
+
+class AwayServer:
+    def __enter__(self) -> AwayServer:
+        raise ConnectionRefusedError
+
+    def __exit__(self, *_: object) -> None: ...
