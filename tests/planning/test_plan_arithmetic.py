@@ -43,7 +43,7 @@ def test_memory_by_part() -> None:
     assert bare["activations"] == some["activations"] == 100 + 64 * 14
     assert (bare["kept_graphs"], some["kept_graphs"], whole["kept_graphs"]) == (0, 100 + 1920, 100 + 5120)
     assert whole["activations"] == 0
-    assert bare["embeddings"] == 6 * 512 * 16 * 4
+    assert bare["embeddings"] == 4 * 512 * 16 * 4
     assert bare["inputs"] == 512 * (3 * 32 * 32 + 16 * 25)
     lasting = sum(bare[name] for name in ("weights", "gradients", "moments", "embeddings", "inputs"))
     assert bare["total"] == lasting + max(bare["activations"], bare["loss"])

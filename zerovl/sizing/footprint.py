@@ -143,8 +143,7 @@ def footprint(
         weights=_FLOAT * size.total // shards,
         gradients=_FLOAT * size.learned,  # whole until the end of a step, sharded or not
         moments=2 * _FLOAT * size.learned // shards,
-        # Of both modalities: the parts of the micro-batches, the whole made of them, and its gradient.
-        embeddings=2 * 3 * _FLOAT * layout.local * width,
+        embeddings=2 * 2 * _FLOAT * layout.local * width,  # both sides, and their gradients
         inputs=_inputs(workload, layout, kind),
         activations=_once(activations, layout),
         beside_graphs=beside_graphs(activations, layout),
