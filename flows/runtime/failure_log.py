@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 
 from flows.runtime.errors import FlowError
 from zerovl.errors import ZeroVLError
@@ -28,8 +28,8 @@ class FailureLog(logging.Filter):
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if error is None:
             return True
-        # What a flow returns as Failed is in the line "Finished in state"; the error is Prefect's own, made after it.
-        if isinstance(error, FailedRun) or any(error is told for told in self._told):
+        # A state that a flow returned has been logged; the error is Prefect's own, made after it.
+        if isinstance(error, FailedRun | CancelledRun) or any(error is told for told in self._told):
             return False
         self._told.append(error)
         if isinstance(error, FlowError | ZeroVLError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 
 from flows.runtime.failure_log import LOGGERS, FailureLog, install
 from flows.runtime.process import CommandError
@@ -40,7 +40,7 @@ def test_a_fault_of_the_code_keeps_its_frames_once() -> None:
 
 
 def test_a_state_that_a_flow_returned_is_not_an_error_too() -> None:
-    assert logged(FailedRun("params.yaml: 1 error")) == []
+    assert logged(FailedRun("params.yaml: 1 error"), CancelledRun("cancelled")) == []
 
 
 def test_other_lines_pass() -> None:
