@@ -30,6 +30,7 @@ R = TypeVar("R")
 _FLOWS, _TASKS = "prefect.flow_runs", "prefect.task_runs"  # Prefect's loggers of runs
 _ENDS = ("Crash detected!", "Finished in state Crashed", "Finished in state Running", "Finished in state Cancelled")
 _OVER = ("Crash detected!", "Flow run was cancelled.")
+_RETRIES = 2  # some six seconds, where the state of a run hangs on the answer
 _SAVED = "saved in"  # of the line in which training names its checkpoint
 
 
@@ -82,7 +83,7 @@ def cancellable(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
             with hears_of_it():
                 return flow(*args, **kwargs)
         except TerminationSignal:
-            if not _is_cancelled(this):
+            if not _is_cancelled(this, retries=_RETRIES):
                 _send_log()
                 raise
             words = log.last_words()
@@ -94,10 +95,10 @@ def cancellable(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
     return run
 
 
-def _is_cancelled(run: str) -> bool:
+def _is_cancelled(run: str, retries: int = 0) -> bool:
     """Return whether the server says that someone cancels the run; False where it does not answer."""
-    alone = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # the end of a run is not held up for a word
-    with suppress(httpx.HTTPError, OSError), alone, get_client(sync_client=True) as client:
+    few = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries})  # the end of a run is not held up for minutes
+    with suppress(httpx.HTTPError, OSError), few, get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(run)).state
         return bool(state and (state.is_cancelling() or state.is_cancelled()))
     return False

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect import State
 from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
 
 from flows.runtime import cancellation
 from flows.runtime.cancellation import CancelLog, cancellable
 from flows.runtime.told_to_end import told
+from tests.support.ports import free_port
 
 SAVED = "zerovl: interrupted by SIGINT after step 12: saved in runs/ab/checkpoints/12"
 END = (
@@ -104,7 +109,7 @@ def told_to_end(raised: BaseException) -> State[None] | None:
 def test_a_flow_that_someone_cancels_is_cancelled_whoever_sent_the_signal(
     sender: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run: True)
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: True)
     state = told_to_end(TerminationSignal(15))
     words = f"cancelled; {SAVED}; run it again with the same parameters to go on"
     assert state is not None
@@ -118,7 +123,7 @@ def test_a_signal_that_cancels_nothing_goes_on_to_prefect_behind_the_log(
     sender: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect's engine dies by it at once."""
-    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run: False)
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: False)
     with pytest.raises(TerminationSignal):
         told_to_end(TerminationSignal(15))
     assert (sender.waiting, sender.sent) == ([], [SAVED])
@@ -126,7 +131,7 @@ def test_a_signal_that_cancels_nothing_goes_on_to_prefect_behind_the_log(
 
 
 def test_an_error_of_a_flow_is_left_as_it_is(sender: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(_run: str) -> bool:
+    def never(_run: str, retries: int) -> bool:
         raise AssertionError("asked")
 
     monkeypatch.setattr(cancellation, "_is_cancelled", never)
@@ -135,13 +140,50 @@ def test_an_error_of_a_flow_is_left_as_it_is(sender: Handler, monkeypatch: pytes
     assert not told.is_set()
 
 
-def test_a_server_that_does_not_answer_cancels_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellation, "get_client", lambda sync_client: AwayServer())
-    assert not cancellation._is_cancelled(str(uuid.uuid4()))
+@pytest.mark.parametrize(("refusals", "retries", "known"), [(0, 0, True), (2, 2, True), (1, 0, False), (9, 2, False)])
+def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(
+    refusals: int, retries: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = AskedServer(refusals)
+    try:
+        with temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
+            assert cancellation._is_cancelled(str(uuid.uuid4()), retries) == known
+        assert server.asked == min(refusals, retries) + 1
+    finally:
+        server.close()
 
 
-class AwayServer:
-    def __enter__(self) -> AwayServer:
-        raise ConnectionRefusedError
+def test_a_server_that_is_away_cancels_nothing() -> None:
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        assert not cancellation._is_cancelled(str(uuid.uuid4()))
 
-    def __exit__(self, *_: object) -> None: ...
+
+class AskedServer:
+    """Prefect's, of a run that is being cancelled; it refuses the first questions, as where SQLite is locked."""
+
+    def __init__(self, refusals: int) -> None:
+        self.asked = 0
+        asked = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.asked += 1
+                run = {"id": str(uuid.uuid4()), "flow_id": str(uuid.uuid4()), "name": "otter"}
+                state = {"type": "CANCELLING", "name": "Cancelling", "id": str(uuid.uuid4())}
+                data = json.dumps({**run, "state": state}).encode()
+                self.send_response(503 if asked.asked <= refusals else 200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Retry-After", "0")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
