@@ -2,7 +2,8 @@
 
 Prefect takes a SIGTERM for a crash unless a worker has announced it to the run's process. A run from a terminal has no
 worker, that of another may be gone, or get no answer within the second that it waits. Prefect then says "Crash
-detected!", writes the state Crashed, and dies by the signal before it has sent the last seconds of the log.
+detected!", writes the state Crashed, and dies by the signal before it has sent the last seconds of the log. Where there
+is a worker it writes Cancelled once the process is gone, and nobody else may before: it would end a Retry of the run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
@@ -23,7 +25,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled
 
-from flows.runtime.told_to_end import hears_of_it
+from flows.runtime.told_to_end import WORKER, by_itself, hears_of_it
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,9 +70,9 @@ class CancelLog(logging.Filter):
 
 
 def cancellable(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
-    """Let a flow end as Cancelled where it is told to end and the server says that someone cancels it.
+    """Let the log of a flow that is told to end be whole, and one that someone cancels end as Cancelled.
 
-    Where nobody does, the signal goes on to Prefect once the log so far has been sent.
+    It returns that state itself where no worker will write it; else the signal goes on to Prefect.
     """
 
     @functools.wraps(flow)
@@ -83,12 +85,13 @@ def cancellable(flow: Callable[P, R]) -> Callable[P, R | State[Any]]:
             with hears_of_it():
                 return flow(*args, **kwargs)
         except TerminationSignal:
-            if not _is_cancelled(this, retries=_RETRIES):
-                _send_log()
-                raise
-            words = log.last_words()
-            get_run_logger().info(words)
-            return Cancelled(message=words)
+            if _is_cancelled(this, retries=_RETRIES):
+                words = log.last_words()
+                get_run_logger().info(words)
+                if by_itself.is_set() or WORKER not in os.environ:
+                    return Cancelled(message=words)
+            _send_log()
+            raise
 
     # Prefect looks for the types of parameters where the function that it is given was written, which is here.
     run.__signature__ = inspect.signature(flow, eval_str=True)  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import threading
 import time
 from contextlib import suppress
@@ -16,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.states import Running
 
-from flows.runtime.told_to_end import told
+from flows.runtime.told_to_end import WORKER, tell
 
 LOST = "no sign of life from its process for 90 s"  # the automation's message, see flows.server.deploy
 _LIVES = "its process lives, the server was away"
@@ -35,7 +34,7 @@ def follow_worker(run: str | None) -> None:
     """
     if run is None:
         return
-    if "PREFECT__FLOW_RUN_ID" in os.environ:
+    if WORKER in os.environ:
         threading.Thread(target=_watch_parent, name="liveness", daemon=True).start()
     if get_current_settings().api.url:
         alive = threading.Thread(target=_say_alive, args=(UUID(run),), name="alive", daemon=True)
@@ -49,8 +48,7 @@ def _watch_parent() -> None:
     orphan = parent == 1 and "prefect" not in " ".join(psutil.Process(1).cmdline())
     while not orphan and os.getppid() == parent:
         time.sleep(_POLL)
-    if not told.is_set():
-        os.kill(os.getpid(), signal.SIGTERM)
+    tell()
 
 
 def _end(alive: threading.Thread) -> None:
@@ -81,8 +79,8 @@ def _say_alive(run: UUID) -> None:
                     client.set_flow_run_state(run, Running(message=_LIVES), force=True)
                 ended = state and state.is_cancelled() and LOST in (state.message or "")
                 unheard = cancelling and state and state.is_cancelling()
-                if (ended or unheard) and not told.is_set():
-                    os.kill(os.getpid(), signal.SIGTERM)
+                if ended or unheard:
+                    tell()
                     return
                 cancelling = bool(state and state.is_cancelling())
             if _ends.wait(pause):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-told = threading.Event()  # never cleared: a process has one run
+WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment of a process that a worker has started
+# Never cleared: a process has one run.
+told = threading.Event()
+by_itself = threading.Event()  # no worker will write how the run ended
 # For what is only shown, of the 30 s in which a worker waits for the end: within them the run must save and say what.
 LAST_SECONDS = 3.0
 
@@ -21,3 +26,10 @@ def hears_of_it() -> Iterator[None]:
     except BaseException:
         told.set()
         raise
+
+
+def tell() -> None:
+    """Tell this process to end, as its worker would, unless it has been told."""
+    if not (told.is_set() or by_itself.is_set()):
+        by_itself.set()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -16,10 +16,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLE
 
 from flows.runtime import cancellation
 from flows.runtime.cancellation import CancelLog, cancellable
-from flows.runtime.told_to_end import told
+from flows.runtime.told_to_end import WORKER, by_itself, told
 from tests.support.ports import free_port
 
 SAVED = "zerovl: interrupted by SIGINT after step 12: saved in runs/ab/checkpoints/12"
+WORDS = f"cancelled; {SAVED}; run it again with the same parameters to go on"
 END = (
     ("prefect.task_runs", logging.INFO, SAVED),
     ("prefect.task_runs", logging.ERROR, "Crash detected! Execution was aborted by a termination signal."),
@@ -44,7 +45,7 @@ def test_a_cancelled_run_ends_with_its_checkpoint(last: tuple[str, int, str]) ->
     finished = ("prefect.flow_runs", logging.INFO, "Finished in state Running()")
     assert logged((*END, last, finished), lambda: True) == [
         ("INFO", SAVED),
-        ("INFO", f"cancelled; {SAVED}; run it again with the same parameters to go on"),
+        ("INFO", WORDS),
     ]
 
 
@@ -106,17 +107,32 @@ def told_to_end(raised: BaseException) -> State[None] | None:
     return flow()
 
 
-def test_a_flow_that_someone_cancels_is_cancelled_whoever_sent_the_signal(
-    sender: Handler, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("worker", ["none", "gone"])
+def test_a_flow_that_someone_cancels_and_that_has_no_worker_is_cancelled(
+    worker: str, sender: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: True)
+    if worker == "gone":
+        monkeypatch.setenv(WORKER, str(uuid.uuid4()))
+        by_itself.set()
     state = told_to_end(TerminationSignal(15))
-    words = f"cancelled; {SAVED}; run it again with the same parameters to go on"
     assert state is not None
-    assert (state.name, state.message) == ("Cancelled", words)
+    assert (state.name, state.message) == ("Cancelled", WORDS)
     logging.getLogger(cancellation._FLOWS).info(f"Finished in state {state}")
-    assert sender.waiting == [SAVED, words]
+    assert sender.waiting == [SAVED, WORDS]
     assert told.is_set()
+
+
+def test_the_state_of_a_flow_is_left_to_its_worker_and_the_log_is_sent(
+    sender: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is Cancelled while its worker waits for the end of the process would be so again after a Retry."""
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: True)
+    monkeypatch.setenv(WORKER, str(uuid.uuid4()))
+    with pytest.raises(TerminationSignal):
+        told_to_end(TerminationSignal(15))
+    logging.getLogger(cancellation._FLOWS).error("Crash detected! Execution was aborted by a termination signal.")
+    assert (sender.waiting, sender.sent) == ([], [SAVED, WORDS])
 
 
 def test_a_signal_that_cancels_nothing_goes_on_to_prefect_behind_the_log(

@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Running, State
 
 from flows.runtime import liveness
 from flows.runtime.liveness import LOST
-from flows.runtime.told_to_end import told
+from flows.runtime.told_to_end import by_itself, told
 
 
 class Server:
@@ -33,17 +33,6 @@ class Server:
 
     def set_flow_run_state(self, run: uuid.UUID, state: State[Any], force: bool) -> None:
         self.set.append(state.type)
-
-
-class AfterLooks:
-    """The end of a process after so many looks at the server."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    def wait(self, pause: float) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.mark.parametrize(
@@ -71,6 +60,7 @@ def test_a_run_that_was_cancelled_ends_itself(
     monkeypatch.setattr(os, "kill", lambda process, number: sent.append((process, number)))
     liveness._say_alive(uuid.uuid4())
     assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert by_itself.is_set()
     assert (server.states, server.set) == ([], corrected)
     assert len(clients) == 1  # a training looks for days
 
@@ -80,9 +70,8 @@ def test_a_run_that_was_told_to_end_is_not_told_again(monkeypatch: pytest.Monkey
 
     Told twice, it leaves without the one or the other.
     """
-    server = Server(*[Cancelling()] * 3, Cancelled(message=LOST))
+    server = Server(Cancelling(), Cancelling())
     sent: list[int] = []
-    monkeypatch.setattr(liveness, "_ends", AfterLooks(4))
     monkeypatch.setattr(liveness, "get_client", lambda sync_client: server)
     monkeypatch.setenv(liveness.LOOK_VARIABLE, "0.001")
     monkeypatch.setattr(os, "kill", lambda _process, number: sent.append(number))
@@ -90,7 +79,7 @@ def test_a_run_that_was_told_to_end_is_not_told_again(monkeypatch: pytest.Monkey
     liveness._say_alive(uuid.uuid4())
     monkeypatch.setattr(os, "getppid", iter((2, 1)).__next__)
     liveness._watch_parent()  # whose worker is gone meanwhile
-    assert (server.states, server.set, sent) == ([], [], [])
+    assert (server.states, server.set, sent, by_itself.is_set()) == ([], [], [], False)
 
 
 def test_nothing_looks_any_more_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
