@@ -115,6 +115,28 @@ def test_a_misspelt_command_is_answered_with_the_one_that_is_meant(
     assert answer in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_an_option_may_stand_anywhere(place: int, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["demo", "train.seed=1", "train.epochs=2"]
+    parsed = cli._parser().parse_args(["recipe", *words[:place], "--out", "o.yaml", *words[place:]])
+    assert (parsed.recipe, parsed.overrides, parsed.out) == (words[0], words[1:], "o.yaml")
+    compared = cli._parser().parse_args(["compare", "--json", "o.json", "a", "--out", "o.html", "b"])
+    assert (compared.references, compared.json, compared.out) == (["a", "b"], "o.json", "o.html")
+    for wrong in (
+        ["recipe"],
+        ["recipe", "--out", "o.yaml"],
+        ["compare", "--out", "o.html"],
+        ["recipe", "demo", "--ot", "x"],
+    ):
+        with pytest.raises(SystemExit):
+            cli._parser().parse_args(wrong)
+    printed = capsys.readouterr().err
+    assert printed.count("usage: zerovl recipe [-h] [--out FILE] FILE [KEY=VALUE ...]") == 2
+    assert printed.count("the following arguments are required: FILE") == 2
+    assert "the following arguments are required: REFERENCE" in printed
+    assert "unrecognized arguments: --ot" in printed
+
+
 def test_module_of_every_command_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command reaches its own code: run in an empty folder, none may end in a traceback of imports."""
     monkeypatch.chdir(tmp_path)

@@ -92,6 +92,16 @@ def test_an_override_of_one_option_leaves_the_others(tmp_path: Path) -> None:
     assert whole.model.image_tower.options == {}
 
 
+def test_a_text_tower_that_is_named_takes_the_place_of_one_from_scratch() -> None:
+    named = params_file.from_recipe({}, ["model.text_tower.name=bert-base-uncased", "train.seed=1"], "demo")
+    assert (named.model.text_tower.name, named.model.text_tower.config) == ("bert-base-uncased", {})
+    demo = params_file.from_recipe({}, ["model.text_tower.name=''"], "demo")
+    assert demo.model.text_tower == Params().model.text_tower
+    for both in ("model.text_tower.config={hidden_size: 64}", "model.text_tower.config.hidden_size=64"):
+        with pytest.raises(ZeroVLError, match=r"both a name and a config; set config to \{\} or name to empty"):
+            params_file.from_recipe({}, ["model.text_tower.name=bert-base-uncased", both], "demo")
+
+
 def test_overrides_read_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert params_file.from_recipe({}, ["train.lr=1e-4"], "x").train.lr == 1e-4
     with pytest.raises(ZeroVLError, match="expected key=value"):

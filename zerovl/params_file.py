@@ -160,6 +160,8 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Params:
     """Return the demo's values with a recipe and then `key.path=value` overrides laid over them.
 
+    A text tower that an override names takes the place of one from scratch, whose config is emptied.
+
     Raises `ZeroVLError` as `parse` does, and for an override of another form; `origin` names the recipe.
     """
     values = merge(as_dict(Params()), _changes(_with_older_meaning_where_whole(recipe), origin))
@@ -169,6 +171,9 @@ def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Pa
             raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
         change = _nested(values, key.split("."), yaml_value(text))
         values = merge(values, _changes(change, f"override {override}"))
+    keys = {key for key, _, text in (override.partition("=") for override in overrides) if yaml_value(text)}
+    if "model.text_tower.name" in keys and not any(key.startswith("model.text_tower.config") for key in keys):
+        values = merge(values, _nested(values, ("model", "text_tower", "config"), {}))
     return parse(values, origin)
 
 

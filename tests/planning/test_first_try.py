@@ -19,7 +19,7 @@ from zerovl.data.survey import Survey, survey
 from zerovl.errors import ZeroVLError
 from zerovl.params import DataParams, Params, SourceParams
 from zerovl.planning import first_try
-from zerovl.planning.first_try import Choice, Towers, choose, find_towers, notes
+from zerovl.planning.first_try import Choice, Given, Towers, choose, find_towers, notes
 from zerovl.registry.registry import Registry
 from zerovl.registry.stores import open_store
 from zerovl.training.learning import STEPS_FROM_SCRATCH, STEPS_FROM_WEIGHTS
@@ -140,6 +140,25 @@ def test_pretrained_towers_are_taken_where_both_are_there(tmp_path: Path) -> Non
     values = {choice.key: choice.value for choice in choose(data(a=700), found)}
     assert values["model.image_tower.weights"] == str(folder / first_try.IMAGE_WEIGHTS)
     assert values["model.text_tower.name"] == str(folder / first_try.TEXT_TOWER)
+
+
+def test_a_tower_that_is_given_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_project.make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "towers" / first_try.TEXT_TOWER).mkdir(parents=True)
+    (tmp_path / "towers" / first_try.TEXT_TOWER / "config.json").write_text("{}")
+    (tmp_path / "towers" / first_try.IMAGE_WEIGHTS).write_bytes(b"weights")
+    assert cli.main(["recipe", "auto", "data.raw=raw", "model.text_tower.name=bert-base-uncased"]) == 0
+    made = params_file.load("params.yaml")
+    assert (made.model.text_tower.name, made.model.text_tower.config) == ("bert-base-uncased", {})
+    assert made.prepare.tokenizer_vocab == 0
+    assert (made.model.image_tower.weights, made.train.freeze) == ("", [])  # a pair, or none of it
+    assert cli.main(["recipe", "auto", "data.raw=raw", "model.image_tower.name=vit_tiny_patch16_224"]) == 0
+    made = params_file.load("params.yaml")
+    assert (made.model.image_tower.options, made.model.image_tower.weights) == ({}, "")
+    assert made.model.text_tower.config
+    assert made.prepare.tokenizer_vocab > 0
+    assert not any("towers start from random" in note for note in notes(data(a=5000), None, Given(text_tower=True)))
 
 
 def test_what_stands_in_the_way_is_said() -> None:

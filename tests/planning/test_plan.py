@@ -59,6 +59,14 @@ def write(folder: Path, *overrides: str) -> str:
     return str(folder / "params.yaml")
 
 
+def test_pictures_that_the_tower_does_not_take_are_told_with_the_fix(tmp_path: Path) -> None:
+    vit = ["model.image_tower.name=vit_tiny_patch16_224", "model.image_tower.options={}"]
+    for key in ("model", "train"):
+        sizes = ["model.image_size=224", "model.resize_size=256", f"{key}.image_size=64"]
+        with pytest.raises(ZeroVLError, match=rf"{key}\.image_size 64 does not fit .*; add img_size: 64 to model"):
+            planned_architecture(from_recipe({}, [*vit, *sizes], "demo"), Workspace(tmp_path))
+
+
 def test_the_paper_s_model_is_planned_without_weights_gpus_or_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

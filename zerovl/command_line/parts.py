@@ -23,8 +23,21 @@ Run = Callable[[argparse.Namespace], int | None]
 class Parser(argparse.ArgumentParser):
     """A parser that answers a misspelt command or choice with the one it is most like, where there is one.
 
-    argparse does so itself from Python 3.14 on (`suggest_on_error`).
+    argparse does so itself from Python 3.14 on (`suggest_on_error`). Options may stand between arguments of which there
+    are several, where argparse takes the first for all of them.
     """
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """Take the options out first, then what is left for arguments of which there are several."""
+        if self._mixing or not any(action.nargs in ("*", "+") for action in self._get_positional_actions()):
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         from difflib import get_close_matches

@@ -54,7 +54,6 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
     own = {"data": {"raw": OWN_RAW}} if Path(OWN_RAW).is_dir() and not keys & {"data.raw", "data.sources"} else {}
     params = params_file.from_recipe({**own, **_UNTIL_CHOSEN}, overrides, AUTO)
     found = survey(params, workspace)
-    towers = first_try.find_towers(workspace.root)
     refused = {source.name for source in params.data.sources if "valid" not in source.splits}
     drawn = [] if keys & _DRAWING else first_try.drawing(found, refused)
     left = set_aside(found, drawn[0].value if drawn else params.prepare.draw_valid.fraction, refused)
@@ -62,7 +61,10 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
         batch_size=params.train.batch_size if "train.batch_size" in keys else None,
         epochs=params.train.epochs if "train.epochs" in keys else None,
         image_size=params.model.image_size if "model.image_size" in keys else None,
+        image_tower="model.image_tower.name" in keys,
+        text_tower="model.text_tower.name" in keys,
     )
+    towers = None if given.a_tower else first_try.find_towers(workspace.root)
     chosen = [*drawn, *(choice for choice in first_try.choose(left, towers, given) if choice.key not in keys)]
     changes: dict[str, Any] = own
     for choice in chosen:
@@ -72,7 +74,7 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
     settings = _write(changes, AUTO, overrides, out, ["", f"Chosen for {origin}:", *reasons])
     print(f"chosen for {origin}:")
     print(table([(f"  {choice.key}", _text(choice.value), choice.reason) for choice in chosen]))
-    for note in first_try.notes(left, towers):
+    for note in first_try.notes(left, towers, given):
         print(f"note: {note}")
     if "register.name" not in keys and _has_releases(settings, workspace):
         name = settings.register_.name

@@ -31,9 +31,14 @@ def check_towers(params: ModelParams, training_image_size: int = 0) -> None:
         find_weights(params.image_tower.name)
     if text.pretrained:
         _check_safetensors(Path(text.name))
-    _check_image_size(architecture, "model.image_size", params.image_size)
-    if training_image_size not in (0, params.image_size):
-        _check_image_size(architecture, "train.image_size", training_image_size)
+    check_image_sizes(architecture, params.image_size, training_image_size or params.image_size)
+
+
+def check_image_sizes(architecture: Architecture, side: int, training_side: int) -> None:
+    """Raise `ZeroVLError` where the image tower does not take squares of the model's side or of training's."""
+    _check_image_size(architecture, "model.image_size", side)
+    if training_side != side:
+        _check_image_size(architecture, "train.image_size", training_side)
 
 
 def _check_safetensors(folder: Path) -> None:

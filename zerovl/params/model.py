@@ -89,7 +89,7 @@ class ModelParams(Section):
         if not self.text_tower.name and not self.text_tower.config:
             raise ValueError("text_tower has neither a name nor a config; give one of them")
         if self.text_tower.name and self.text_tower.config:
-            raise ValueError("text_tower has both a name and a config; set one of them to empty")
+            raise ValueError("text_tower has both a name and a config; set config to {} or name to empty")
         if self.image_tower.pretrained and self.image_tower.weights:
             raise ValueError(
                 f"image_tower.pretrained and image_tower.weights {self.image_tower.weights} both name weights to start "

@@ -70,6 +70,13 @@ class Given:
     batch_size: int | None = None
     epochs: float | None = None
     image_size: int | None = None
+    image_tower: bool = False  # by name
+    text_tower: bool = False
+
+    @property
+    def a_tower(self) -> bool:
+        """Whether either is; pretrained ones in `towers/` are a pair."""
+        return self.image_tower or self.text_tower
 
 
 def find_towers(root: Path) -> Towers | None:
@@ -95,17 +102,20 @@ def choose(data: Survey, towers: Towers | None, given: Given | None = None) -> l
     """
     given = given or Given()
     return [
-        *_towers(data, towers),
-        *_captions(data, towers),
+        *_image_tower(data, towers, given),
+        *_text_tower(data, towers, given),
+        *_both_towers(data, towers),
+        *_captions(data, towers, given),
         *_pictures(data, towers, given),
         *_training(data, towers, given),
     ]
 
 
-def notes(data: Survey, towers: Towers | None) -> list[str]:
+def notes(data: Survey, towers: Towers | None, given: Given | None = None) -> list[str]:
     """Return what the user should know before the first run, beside the settings."""
     told = []
-    if towers is None:
+    given = given or Given()
+    if towers is None and not given.a_tower:
         told.append(
             "the towers start from random weights. Pretrained ones need far fewer pairs: put "
             f"{IMAGE_WEIGHTS} and {TEXT_TOWER}/ into {FOLDER}/ (`make towers`) and run this command again"
@@ -124,41 +134,62 @@ def notes(data: Survey, towers: Towers | None) -> list[str]:
     return told
 
 
-def _towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
-    if towers:
+def _image_tower(data: Survey, towers: Towers | None, given: Given) -> Iterator[Choice]:
+    if given.image_tower:
+        yield Choice("model.image_tower.options", {}, "none of another tower's: its name is given")
+    elif towers:
         why = f"pretrained, found in {FOLDER}/"
         yield Choice("model.image_tower.name", "tf_efficientnet_lite0", why)
         yield Choice("model.image_tower.options", {}, "as published")
         yield Choice("model.image_tower.weights", towers.image_weights.as_posix(), why)
+        for name in ("mean", "std"):
+            yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")
+    else:
+        size = _scratch(data)
+        options = {"layers": size.layers, "channels": size.channels, "norm_layer": "groupnorm", "zero_init_last": False}
+        yield Choice("model.image_tower.options", options, _why_scratch(data))
+
+
+def _text_tower(data: Survey, towers: Towers | None, given: Given) -> Iterator[Choice]:
+    if given.text_tower:
+        yield Choice("model.text_tower.config", {}, "that of the tower whose name is given")
+    elif towers:
+        why = f"pretrained, found in {FOLDER}/"
         yield Choice("model.text_tower.name", towers.text.as_posix(), why)
         yield Choice("model.text_tower.pretrained", True, why)
         yield Choice("model.text_tower.config", {}, "its folder has it")
         yield Choice("model.text_tower.pooling", "mean", "as this tower was trained")
-        yield Choice("model.embed_dim", 256, "narrower than the towers' 1280 and 384")
-        for name in ("mean", "std"):
-            yield Choice(f"model.{name}", [0.5, 0.5, 0.5], "of the input that this tower was trained with")
-        if data.pairs < SMALL:
-            why = (
-                f"{data.pairs:,} pairs teach two projections; towers that learn too need more, or forget what they know"
-            )
-            yield Choice("train.freeze", ["image", "text"], why)
-        else:
-            yield Choice("model.image_tower.batch_norm", "frozen", "a debiased batch has the statistics of one source")
-            yield Choice("train.fine_tuning.projection_lr_scale", 10.0, "the projections are new, the towers are not")
+    else:
+        size = _scratch(data)
+        config: dict[str, Any] = {"hidden_size": size.width, "num_hidden_layers": size.depth}
+        config |= {"num_attention_heads": size.width // 32, "intermediate_size": 2 * size.width}
+        config |= {"max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        yield Choice("model.text_tower.config", config, _why_scratch(data))
+
+
+def _both_towers(data: Survey, towers: Towers | None) -> Iterator[Choice]:
+    if not towers:
+        yield Choice("model.embed_dim", _scratch(data).embed_dim, "follows the towers")
         return
-    size = next(size for size in _SCRATCH if data.pairs < size.below)
-    why = f"from random weights, {size.said} for {data.pairs:,} pairs"
-    options = {"layers": size.layers, "channels": size.channels, "norm_layer": "groupnorm", "zero_init_last": False}
-    yield Choice("model.image_tower.options", options, why)
-    config: dict[str, Any] = {"hidden_size": size.width, "num_hidden_layers": size.depth}
-    config |= {"num_attention_heads": size.width // 32, "intermediate_size": 2 * size.width}
-    config |= {"max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    yield Choice("model.text_tower.config", config, why)
-    yield Choice("model.embed_dim", size.embed_dim, "follows the towers")
+    yield Choice("model.embed_dim", 256, "narrower than the towers' 1280 and 384")
+    if data.pairs < SMALL:
+        why = f"{data.pairs:,} pairs teach two projections; towers that learn too need more, or forget what they know"
+        yield Choice("train.freeze", ["image", "text"], why)
+    else:
+        yield Choice("model.image_tower.batch_norm", "frozen", "a debiased batch has the statistics of one source")
+        yield Choice("train.fine_tuning.projection_lr_scale", 10.0, "the projections are new, the towers are not")
 
 
-def _captions(data: Survey, towers: Towers | None) -> Iterator[Choice]:
-    if towers:
+def _scratch(data: Survey) -> _Scratch:
+    return next(size for size in _SCRATCH if data.pairs < size.below)
+
+
+def _why_scratch(data: Survey) -> str:
+    return f"from random weights, {_scratch(data).said} for {data.pairs:,} pairs"
+
+
+def _captions(data: Survey, towers: Towers | None, given: Given) -> Iterator[Choice]:
+    if towers or given.text_tower:
         yield Choice("prepare.tokenizer_vocab", 0, "the text tower's own tokenizer")
     else:
         vocab = min(_MOST_VOCAB, max(_LEAST_VOCAB, round(data.words, -2)))

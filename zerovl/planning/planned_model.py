@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from transformers import BertConfig
 
+from zerovl.engine.frozen_features import training_image_size
 from zerovl.errors import ZeroVLError
 from zerovl.files import read_json
 from zerovl.model.architecture import Architecture
+from zerovl.model.checks import check_image_sizes
 from zerovl.model.text import CaptionTokenizer
 from zerovl.model.text_towers import resolve_text_config
 from zerovl.model.towers import make_architecture
@@ -21,7 +23,10 @@ _KNOWN = "bert-base-uncased"
 
 
 def planned_architecture(params: Params, workspace: Workspace) -> tuple[Architecture, list[str]]:
-    """And what had to be assumed. Raises `ZeroVLError` for a text tower whose size is not known here."""
+    """And what had to be assumed.
+
+    Raises `ZeroVLError` for a text tower whose size is not known here, and for pictures of a size that does not fit.
+    """
     name = params.model.text_tower.name
     vocabulary, notes = _vocabulary(params, workspace)
     try:
@@ -31,7 +36,9 @@ def planned_architecture(params: Params, workspace: Workspace) -> tuple[Architec
             raise ZeroVLError(f"{error}; a plan needs only its config.json: name a folder that holds it") from None
         config = BertConfig()
         notes.append(f"{name} is not on this machine: 12 layers of width 768 and 30,522 tokens are assumed")
-    return make_architecture(params.model, config, start_bias(LOSSES[params.train.loss])), notes
+    architecture = make_architecture(params.model, config, start_bias(LOSSES[params.train.loss]))
+    check_image_sizes(architecture, params.model.image_size, training_image_size(params))
+    return architecture, notes
 
 
 def _vocabulary(params: Params, workspace: Workspace) -> tuple[int, list[str]]:
