@@ -1,4 +1,4 @@
-"""Prefect's API of artifacts on a server that is busy: it refuses the first writes as a locked SQLite does."""
+"""Prefect's API on a server that is busy: it refuses the first requests as a locked SQLite does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 
 class BusyServer:
-    """The first `refusals` writes are answered with `status`; with `lost`, the first one is done all the same."""
+    """The first `refusals` requests are answered with `status`; with `lost`, the first write is done all the same.
+
+    It takes artifacts, and whoever asks for a run hears that it is being cancelled.
+    """
 
     def __init__(self, refusals: int, status: int = 500, lost: bool = False) -> None:
         self.refusals, self.refused = refusals, 0
@@ -33,6 +36,14 @@ class BusyServer:
                 self._answer(201, _described(content))
 
             do_POST = do_PATCH = write  # noqa: N815, names of http.server
+
+            def do_GET(self) -> None:
+                if busy.refused < busy.refusals:
+                    busy.refused += 1
+                    self._answer(status, {"exception_message": "database is locked"})
+                    return
+                state = {"id": str(uuid.uuid4()), "type": "CANCELLING", "name": "Cancelling"}
+                self._answer(200, _described({"flow_id": str(uuid.uuid4()), "name": "otter", "state": state}))
 
             def _answer(self, status: int, content: Any) -> None:
                 data = json.dumps(content).encode()

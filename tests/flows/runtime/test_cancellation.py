@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect import State
@@ -17,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLE
 from flows.runtime import cancellation
 from flows.runtime.cancellation import CancelLog, cancellable
 from flows.runtime.told_to_end import WORKER, by_itself, told
+from tests.support.busy_server import BusyServer
 from tests.support.ports import free_port
 
 SAVED = "zerovl: interrupted by SIGINT after step 12: saved in runs/ab/checkpoints/12"
@@ -157,14 +155,12 @@ def test_an_error_of_a_flow_is_left_as_it_is(sender: Handler, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("refusals", "retries", "known"), [(0, 0, True), (2, 2, True), (1, 0, False), (9, 2, False)])
-def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(
-    refusals: int, retries: int, known: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = AskedServer(refusals)
+def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(refusals: int, retries: int, known: bool) -> None:
+    server = BusyServer(refusals, 503)
     try:
         with temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
             assert cancellation._is_cancelled(str(uuid.uuid4()), retries) == known
-        assert server.asked == min(refusals, retries) + 1
+        assert server.refused == min(refusals, retries + 1)
     finally:
         server.close()
 
@@ -172,34 +168,3 @@ def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(
 def test_a_server_that_is_away_cancels_nothing() -> None:
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         assert not cancellation._is_cancelled(str(uuid.uuid4()))
-
-
-class AskedServer:
-    """Prefect's, of a run that is being cancelled; it refuses the first questions, as where SQLite is locked."""
-
-    def __init__(self, refusals: int) -> None:
-        self.asked = 0
-        asked = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                asked.asked += 1
-                run = {"id": str(uuid.uuid4()), "flow_id": str(uuid.uuid4()), "name": "otter"}
-                state = {"type": "CANCELLING", "name": "Cancelling", "id": str(uuid.uuid4())}
-                data = json.dumps({**run, "state": state}).encode()
-                self.send_response(503 if asked.asked <= refusals else 200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("Retry-After", "0")
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
