@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import outbox
 from flows.runtime.process import Bar
-from flows.runtime.told_to_end import LAST_SECONDS, told
+from flows.runtime.told_to_end import LAST_SECONDS, note, told
 
 # What is not for a run's log: what DVC says to someone at a terminal (a run commits and pushes by itself), the stage
 # `code`, which every run of DVC begins with, and locks of the DVC that was cancelled with the attempt before.
@@ -64,6 +64,7 @@ class ProgressReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        note(kind)
         took = f"{time.monotonic() - self._since:.0f} s"
         self._newest = Bar("", 100.0, f"done in {took}") if kind is None else self._stopped(took)
         self._ended.set()

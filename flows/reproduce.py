@@ -14,7 +14,7 @@ from pydantic import Field
 from flows import command, forms, pipeline, stages
 from flows.outbox import Page, outbox
 from flows.runtime import failure_log
-from flows.runtime.cancellation import cancellable
+from flows.runtime.cancellation import Cancellable
 from flows.runtime.checkout import Checkout
 from flows.runtime.errors import FlowError
 from flows.runtime.paths import Paths
@@ -53,7 +53,6 @@ class Comparison:
 
 
 @flow(name="reproduce")
-@cancellable
 def reproduce(
     release: forms.Release,
     tolerance: Annotated[float, Field(ge=0)] = 1.0,
@@ -64,27 +63,29 @@ def reproduce(
         release: NAME@VERSION or NAME@ALIAS
         tolerance: difference of RSUM that still counts as the same model
     """
-    failure_log.install()
-    registry = user_registry(Paths.here())
-    version = registry.resolve(release)
-    try:
-        commit = commit_of(version)
-    except CannotReproduceError as error:
-        return Failed(message=str(error))
-    checkout = pipeline.open_checkout(pipeline.find_commit(commit))
-    start_from_nothing(checkout, version)
-    init_from = params_file.load(checkout.path / "params.yaml").train.init_from
-    with outbox(checkout.kept_reports):
-        stages.prepare(checkout, checkout.start_file(init_from))
-        stages.validate(checkout)
-        stages.train_again(checkout)
-        stages.evaluate_again(checkout)
-        compared = compare(registry, version, Workspace(checkout.path), tolerance)
-        stages.show([Page("reproduced", f"{release} made again: {compared.verdict}", render(version, compared))])
-        checkout.keep_reports()
-    get_run_logger().info("%s made again: %s", release, compared.verdict)
-    checkout.remove()
-    return {"release": release, "verdict": compared.verdict, "largest_difference": compared.largest_difference}
+    with Cancellable("run it again, from nothing") as ended:
+        failure_log.install()
+        registry = user_registry(Paths.here())
+        version = registry.resolve(release)
+        try:
+            commit = commit_of(version)
+        except CannotReproduceError as error:
+            return Failed(message=str(error))
+        checkout = pipeline.open_checkout(pipeline.find_commit(commit))
+        start_from_nothing(checkout, version)
+        init_from = params_file.load(checkout.path / "params.yaml").train.init_from
+        with outbox(checkout.kept_reports):
+            stages.prepare(checkout, checkout.start_file(init_from))
+            stages.validate(checkout)
+            stages.train_again(checkout)
+            stages.evaluate_again(checkout)
+            compared = compare(registry, version, Workspace(checkout.path), tolerance)
+            stages.show([Page("reproduced", f"{release} made again: {compared.verdict}", render(version, compared))])
+            checkout.keep_reports()
+        get_run_logger().info("%s made again: %s", release, compared.verdict)
+        checkout.remove()
+        return {"release": release, "verdict": compared.verdict, "largest_difference": compared.largest_difference}
+    return ended.state
 
 
 def commit_of(version: Version) -> str:

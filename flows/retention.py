@@ -10,7 +10,7 @@ from flows import command, endings, registry_command
 from flows.fenced import fenced
 from flows.outbox import Page, outbox, send
 from flows.runtime import failure_log
-from flows.runtime.cancellation import cancellable
+from flows.runtime.cancellation import Cancellable
 from flows.runtime.checkout import safe_name
 from flows.runtime.liveness import follow_worker
 from flows.runtime.paths import Paths
@@ -24,24 +24,25 @@ from zerovl.registry.registry import Registry
 
 
 @flow(name="retention")
-@cancellable
 def retention(apply: bool = False) -> State[Any] | str:
     """Retire the versions that register.keep of params.yaml does not keep, and remove files past their grace time.
 
     Args:
         apply: do it; without, only say what would go, what stays and why
     """
-    failure_log.install()
-    follow_worker(runtime.flow_run.id)
-    settings = params_file.load(Paths.here().root / "params.yaml").register_
-    before = versions_in_use(settings.name)
-    if before is None:
-        return f"there is no {settings.name} in the registry yet"
-    words = [settings.name] if apply else [settings.name, "--dry-run"]
-    said = [str(registry_command.run_registry_command([action, *words])) for action in ("expire", "gc")]
-    with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
-        show_versions(settings, said)
-    return endings.retired(settings.name, before - (versions_in_use(settings.name) or set()), said)
+    with Cancellable() as ended:
+        failure_log.install()
+        follow_worker(runtime.flow_run.id)
+        settings = params_file.load(Paths.here().root / "params.yaml").register_
+        before = versions_in_use(settings.name)
+        if before is None:
+            return f"there is no {settings.name} in the registry yet"
+        words = [settings.name] if apply else [settings.name, "--dry-run"]
+        said = [str(registry_command.run_registry_command([action, *words])) for action in ("expire", "gc")]
+        with outbox(Paths.here().reports / safe_name(runtime.flow_run.name)):
+            show_versions(settings, said)
+        return endings.retired(settings.name, before - (versions_in_use(settings.name) or set()), said)
+    return ended.state
 
 
 @stage_task("look up versions", "Reads which versions of the registry are in use", retries=3)

@@ -13,7 +13,7 @@ from flows import command, endings, pipeline, stages
 from flows.forms import After, Overrides, Recipe
 from flows.progress import ProgressReporter
 from flows.runtime import changes, failure_log, process
-from flows.runtime.cancellation import cancellable
+from flows.runtime.cancellation import Cancellable
 from flows.runtime.checkout import STARTS, Checkout
 from flows.settings import Settings, as_overrides
 from flows.stores import open_registry
@@ -26,7 +26,6 @@ from zerovl.yaml_file import read_yaml
 
 
 @flow(name="retrain")
-@cancellable
 def retrain(
     recipe: Recipe = "params.yaml",
     settings: Settings = [],  # noqa: B006, never changed; a form needs a list
@@ -49,25 +48,27 @@ def retrain(
         force: train even where nothing is new
         reason: who or what asked for it, for the log
     """
-    failure_log.install()
-    if reason:
-        get_run_logger().info("asked for by: %s", reason)
-    overrides = [*as_overrides(settings), *overrides]
-    commit = pipeline.find_commit(revision)
-    if problem := pipeline.problem_of(recipe, overrides, commit):
-        return Failed(message=problem)
-    checkout = pipeline.open_checkout(commit)
-    params = pipeline.write_params(checkout, recipe, overrides, after)
-    refresh(checkout)
-    if unwatched := changes.unwatched_sources(checkout.path, params):
-        repack(checkout, unwatched)
-    if not force and (known := compare_with_releases(checkout, params)):
-        checkout.discard()
-        return endings.nothing_new(known, str(runtime.flow_run.id))
-    if from_production and (override := fetch_production_model(checkout, params)):
-        params = pipeline.write_params(checkout, recipe, [*overrides, override], after)
-    release = pipeline.run_stages(checkout, params, after)
-    return endings.refused(release) or endings.moved_away(release, str(runtime.flow_run.id)) or release
+    with Cancellable() as ended:
+        failure_log.install()
+        if reason:
+            get_run_logger().info("asked for by: %s", reason)
+        overrides = [*as_overrides(settings), *overrides]
+        commit = pipeline.find_commit(revision)
+        if problem := pipeline.problem_of(recipe, overrides, commit):
+            return Failed(message=problem)
+        checkout = pipeline.open_checkout(commit)
+        params = pipeline.write_params(checkout, recipe, overrides, after)
+        refresh(checkout)
+        if unwatched := changes.unwatched_sources(checkout.path, params):
+            repack(checkout, unwatched)
+        if not force and (known := compare_with_releases(checkout, params)):
+            checkout.discard()
+            return endings.nothing_new(known, str(runtime.flow_run.id))
+        if from_production and (override := fetch_production_model(checkout, params)):
+            params = pipeline.write_params(checkout, recipe, [*overrides, override], after)
+        release = pipeline.run_stages(checkout, params, after)
+        return endings.refused(release) or endings.moved_away(release, str(runtime.flow_run.id)) or release
+    return ended.state
 
 
 @stages.stage_task("refresh", "Looks for new data where it was imported from", retries=3)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from typing import Any
+
+from prefect import State, flow
 
 from flows import command, registry_command
 from flows.forms import Release, Why
 from flows.runtime import failure_log
-from flows.runtime.cancellation import cancellable
+from flows.runtime.cancellation import Cancellable
 from flows.runtime.paths import Paths
 from flows.stores import user_registry
 
 
 @flow(name="rollback")
-@cancellable
 def rollback(
     why: Why,
     alias: Release = "zerovl@production",
-) -> str:
+) -> State[Any] | str:
     """Move an alias back to its previous holder and keep the reason in the history.
 
     Args:
         why: the reason, kept in the history
         alias: NAME@ALIAS
     """
-    failure_log.install()
-    return registry_command.change_alias(["rollback", f"--why={why}", alias], alias)
+    with Cancellable("the alias may have moved: `zerovl registry history` says so, before you run it again") as ended:
+        failure_log.install()
+        return registry_command.change_alias(["rollback", f"--why={why}", alias], alias)
+    return ended.state
 
 
 def check(alias: str, **_others: object) -> None:

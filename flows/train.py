@@ -11,12 +11,11 @@ from prefect.states import Failed
 from flows import command, pipeline
 from flows.forms import After, Overrides, Recipe
 from flows.runtime import changes, failure_log
-from flows.runtime.cancellation import cancellable
+from flows.runtime.cancellation import Cancellable
 from flows.settings import Settings, as_overrides
 
 
 @flow(name="train")
-@cancellable
 def train(
     recipe: Recipe = "params.yaml",
     settings: Settings = [],  # noqa: B006, never changed; a form needs a list
@@ -35,18 +34,20 @@ def train(
         revision: branch, tag or commit of code, parameters and data
         after: what becomes of the model: nothing, a version, or also the alias if the gate passes it
     """
-    failure_log.install()
-    overrides = [*as_overrides(settings), *overrides]
-    commit = pipeline.find_commit(revision)
-    if problem := pipeline.problem_of(recipe, overrides, commit):
-        return Failed(message=problem)
-    checkout = pipeline.open_checkout(commit)
-    params = pipeline.write_params(checkout, recipe, overrides, after)
-    if unwatched := changes.unwatched_sources(checkout.path, params):
-        get_run_logger().warning(
-            "%s: DVC does not see whether it changed; the flow retrain reads it again", ", ".join(unwatched)
-        )
-    return pipeline.run_stages(checkout, params, after)
+    with Cancellable() as ended:
+        failure_log.install()
+        overrides = [*as_overrides(settings), *overrides]
+        commit = pipeline.find_commit(revision)
+        if problem := pipeline.problem_of(recipe, overrides, commit):
+            return Failed(message=problem)
+        checkout = pipeline.open_checkout(commit)
+        params = pipeline.write_params(checkout, recipe, overrides, after)
+        if unwatched := changes.unwatched_sources(checkout.path, params):
+            get_run_logger().warning(
+                "%s: DVC does not see whether it changed; the flow retrain reads it again", ", ".join(unwatched)
+            )
+        return pipeline.run_stages(checkout, params, after)
+    return ended.state
 
 
 if __name__ == "__main__":

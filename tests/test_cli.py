@@ -122,6 +122,8 @@ def test_an_option_may_stand_anywhere(place: int, capsys: pytest.CaptureFixture[
     assert (parsed.recipe, parsed.overrides, parsed.out) == (words[0], words[1:], "o.yaml")
     compared = cli._parser().parse_args(["compare", "--json", "o.json", "a", "--out", "o.html", "b"])
     assert (compared.references, compared.json, compared.out) == (["a", "b"], "o.json", "o.html")
+    ended = cli._parser().parse_args(["recipe", "--out", "o.yaml", "--", "-own.yaml", "--out=x"])
+    assert (ended.recipe, ended.overrides, ended.out) == ("-own.yaml", ["--out=x"], "o.yaml")
     for wrong in (
         ["recipe"],
         ["recipe", "--out", "o.yaml"],

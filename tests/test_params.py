@@ -97,7 +97,15 @@ def test_a_text_tower_that_is_named_takes_the_place_of_one_from_scratch() -> Non
     assert (named.model.text_tower.name, named.model.text_tower.config) == ("bert-base-uncased", {})
     demo = params_file.from_recipe({}, ["model.text_tower.name=''"], "demo")
     assert demo.model.text_tower == Params().model.text_tower
-    for both in ("model.text_tower.config={hidden_size: 64}", "model.text_tower.config.hidden_size=64"):
+    whole = params_file.from_recipe({}, ["model.text_tower={name: bert-base-uncased}"], "demo")
+    assert whole.model.text_tower == named.model.text_tower
+    back = params_file.from_recipe({}, ["model.text_tower.name=a", "model.text_tower.name=''"], "demo")
+    assert back.model.text_tower == Params().model.text_tower
+    for both in (
+        "model.text_tower.config={hidden_size: 64}",
+        "model.text_tower.config.hidden_size=64",
+        "model.text_tower={config: {hidden_size: 64}}",
+    ):
         with pytest.raises(ZeroVLError, match=r"both a name and a config; set config to \{\} or name to empty"):
             params_file.from_recipe({}, ["model.text_tower.name=bert-base-uncased", both], "demo")
 

@@ -164,17 +164,22 @@ def from_recipe(recipe: dict[str, Any], overrides: list[str], origin: str) -> Pa
 
     Raises `ZeroVLError` as `parse` does, and for an override of another form; `origin` names the recipe.
     """
-    values = merge(as_dict(Params()), _changes(_with_older_meaning_where_whole(recipe), origin))
+    values = before = merge(as_dict(Params()), _changes(_with_older_meaning_where_whole(recipe), origin))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ZeroVLError(f"override {override!r}: expected key=value, as in train.lr=1e-3")
         change = _nested(values, key.split("."), yaml_value(text))
         values = merge(values, _changes(change, f"override {override}"))
-    keys = {key for key, _, text in (override.partition("=") for override in overrides) if yaml_value(text)}
-    if "model.text_tower.name" in keys and not any(key.startswith("model.text_tower.config") for key in keys):
-        values = merge(values, _nested(values, ("model", "text_tower", "config"), {}))
+    if _gets_a_name(before, values):
+        values = merge(values, {"model": {"text_tower": {"config": {}}}})
     return parse(values, origin)
+
+
+def _gets_a_name(before: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Whether the text tower has got a name, and still has the config that it had."""
+    old, new = (_mapping(_mapping(each.get("model")).get("text_tower")) for each in (before, values))
+    return bool(new.get("name")) and new.get("name") != old.get("name") and new.get("config") == old.get("config")
 
 
 def _with_older_meaning_where_whole(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def _watch_parent() -> None:
     orphan = parent == 1 and "prefect" not in " ".join(psutil.Process(1).cmdline())
     while not orphan and os.getppid() == parent:
         time.sleep(_POLL)
-    tell()
+    tell(is_cancelled=False)
 
 
 def _end(alive: threading.Thread) -> None:
@@ -80,7 +80,7 @@ def _say_alive(run: UUID) -> None:
                 ended = state and state.is_cancelled() and LOST in (state.message or "")
                 unheard = cancelling and state and state.is_cancelling()
                 if ended or unheard:
-                    tell()
+                    tell(is_cancelled=True)
                     return
                 cancelling = bool(state and state.is_cancelling())
             if _ends.wait(pause):

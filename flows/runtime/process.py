@@ -110,16 +110,16 @@ def run(
         pass_fds=tuple(keep),
         start_new_session=True,
     )
-    lines: list[str] = []
+    assert guard.stdout is not None
+    lines, output = list[str](), _Output(guard.stdout.fileno())
     try:
         with hears_of_it():
-            _listen(guard, listener, lines)
+            _listen(output, listener, lines)
             status = guard.wait()
     except BaseException:
         assert guard.stdin is not None
         guard.stdin.close()
-        _listen(guard, listener, lines)  # what it says while it ends: the checkpoint it saved
-        guard.wait()
+        _hear_out(guard, output, listener, lines)
         raise
     finally:
         _end_without_guard(mark, patience.whole)
@@ -138,8 +138,24 @@ def _end_without_guard(mark: str, grace: float) -> None:
         wait_for_all(mark, grace)
 
 
-def _listen(guard: subprocess.Popen[bytes], listener: Listener, lines: list[str]) -> None:
-    for piece in _pieces(guard):
+def _hear_out(guard: subprocess.Popen[bytes], output: _Output, listener: Listener, lines: list[str]) -> None:
+    """Hear what a command says while it ends, as the checkpoint that it saved, and wait for it.
+
+    Who is told to end once more, or whose log cannot be written, waits all the same; Ctrl-C alone does not.
+    """
+    while True:
+        try:
+            _listen(output, listener, lines)
+            guard.wait()
+            return
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            continue
+
+
+def _listen(output: _Output, listener: Listener, lines: list[str]) -> None:
+    for piece in output:
         text = _ESCAPES.sub("", piece).rstrip()
         if match := _BAR.match(text):
             listener.bar(bar_of(match))
@@ -155,11 +171,21 @@ def bar_of(match: re.Match[str]) -> Bar:
     return Bar((match["title"] or "").strip(), float(match["percent"]), ", ".join(parts))
 
 
-def _pieces(guard: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Give the text between line ends, a bar's carriage returns included."""
-    assert guard.stdout is not None
-    rest = b""
-    while block := os.read(guard.stdout.fileno(), 1 << 16):
-        *whole, rest = re.split(rb"[\r\n]", rest + block)
-        yield from (piece.decode(errors="replace") for piece in whole)
-    yield rest.decode(errors="replace")
+class _Output:
+    """The text between line ends of a pipe, a bar's carriage returns included; who stops in between goes on there."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._whole = deque[bytes]()
+        self._rest = b""
+
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            while self._whole:
+                yield self._whole.popleft().decode(errors="replace")
+            if not (block := os.read(self._descriptor, 1 << 16)):
+                break
+            *whole, self._rest = re.split(rb"[\r\n]", self._rest + block)
+            self._whole.extend(whole)
+        rest, self._rest = self._rest, b""
+        yield rest.decode(errors="replace")

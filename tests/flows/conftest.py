@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from flows.runtime.told_to_end import by_itself, told
+from flows.runtime.told_to_end import forget
 from tests.conftest import FACTORY_FILES
 from tests.support import prefect_database
 from tests.support.browser import CHROMIUM, SCREENSHOTS, open_browser, press_quick_run
@@ -26,8 +26,7 @@ _pages: list[Page] = []
 def told_nothing() -> Iterator[None]:
     """What ends a command in a test ends no run of this process."""
     yield
-    told.clear()
-    by_itself.clear()
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,11 @@ def test_a_tower_that_is_given_has_nothing_of_another(tmp_path: Path, monkeypatc
     assert (made.model.text_tower.name, made.model.text_tower.config) == ("bert-base-uncased", {})
     assert made.prepare.tokenizer_vocab == 0
     assert (made.model.image_tower.weights, made.train.freeze) == ("", [])  # a pair, or none of it
+    for same in (f"model.image_tower.name={Params().model.image_tower.name}", "model.text_tower.name=''"):
+        assert cli.main(["recipe", "auto", "data.raw=raw", same]) == 0
+        made = params_file.load("params.yaml")
+        assert made.model.image_tower.options["layers"]
+        assert made.model.text_tower.config
     assert cli.main(["recipe", "auto", "data.raw=raw", "model.image_tower.name=vit_tiny_patch16_224"]) == 0
     made = params_file.load("params.yaml")
     assert (made.model.image_tower.options, made.model.image_tower.weights) == ({}, "")

@@ -30,8 +30,12 @@ class Parser(argparse.ArgumentParser):
     _mixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
-        """Take the options out first, then what is left for arguments of which there are several."""
-        if self._mixing or not any(action.nargs in ("*", "+") for action in self._get_positional_actions()):
+        """Take the options out first, then what is left for arguments of which there are several.
+
+        Not where `--` ends the options, which Python 3.11 would lose.
+        """
+        several = any(action.nargs in ("*", "+") for action in self._get_positional_actions())
+        if self._mixing or not several or "--" in (args or ()):
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:

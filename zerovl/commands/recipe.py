@@ -61,10 +61,11 @@ def _apply_chosen(overrides: list[str], out: Path) -> None:
         batch_size=params.train.batch_size if "train.batch_size" in keys else None,
         epochs=params.train.epochs if "train.epochs" in keys else None,
         image_size=params.model.image_size if "model.image_size" in keys else None,
-        image_tower="model.image_tower.name" in keys,
-        text_tower="model.text_tower.name" in keys,
+        image_tower=params.model.image_tower.name != Params().model.image_tower.name,
+        text_tower=bool(params.model.text_tower.name),
     )
-    towers = None if given.a_tower else first_try.find_towers(workspace.root)
+    named = given.a_tower or keys & {"model.image_tower.name", "model.text_tower.name"}
+    towers = None if named else first_try.find_towers(workspace.root)  # a pair
     chosen = [*drawn, *(choice for choice in first_try.choose(left, towers, given) if choice.key not in keys)]
     changes: dict[str, Any] = own
     for choice in chosen:

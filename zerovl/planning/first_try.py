@@ -70,12 +70,12 @@ class Given:
     batch_size: int | None = None
     epochs: float | None = None
     image_size: int | None = None
-    image_tower: bool = False  # by name
+    image_tower: bool = False  # another than the demo's, by name
     text_tower: bool = False
 
     @property
     def a_tower(self) -> bool:
-        """Whether either is; pretrained ones in `towers/` are a pair."""
+        """Whether either is."""
         return self.image_tower or self.text_tower
 
 

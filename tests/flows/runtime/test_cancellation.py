@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from prefect import State
 from prefect.exceptions import TerminationSignal
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
 
 from flows.runtime import cancellation
-from flows.runtime.cancellation import CancelLog, cancellable
+from flows.runtime.cancellation import Cancellable, CancelLog
 from flows.runtime.told_to_end import WORKER, by_itself, told
 from tests.support.busy_server import BusyServer
 from tests.support.ports import free_port
@@ -28,9 +32,9 @@ BY_WORKER = ("prefect.flow_runs", logging.INFO, "Flow run was cancelled.")
 BY_ITSELF = ("prefect.flow_runs", logging.ERROR, "Crash detected! Execution was aborted by a termination signal.")
 
 
-def logged(lines: tuple[tuple[str, int, str], ...], is_cancelled: Callable[[], bool]) -> list[tuple[str, str]]:
+def logged(lines: tuple[tuple[str, int, str], ...], ask: Callable[[int], bool]) -> list[tuple[str, str]]:
     """Level and text of each line that comes through."""
-    log, kept = CancelLog(is_cancelled), []
+    log, kept = CancelLog(ask), []
     for name, level, text in lines:
         record = logging.LogRecord(name, level, __file__, 1, "%s", (text,), None)
         if log.filter(record):
@@ -41,24 +45,26 @@ def logged(lines: tuple[tuple[str, int, str], ...], is_cancelled: Callable[[], b
 @pytest.mark.parametrize("last", [BY_WORKER, BY_ITSELF])
 def test_a_cancelled_run_ends_with_its_checkpoint(last: tuple[str, int, str]) -> None:
     finished = ("prefect.flow_runs", logging.INFO, "Finished in state Running()")
-    assert logged((*END, last, finished), lambda: True) == [
+    assert logged((*END, last, finished), lambda retries: True) == [
         ("INFO", SAVED),
         ("INFO", WORDS),
     ]
 
 
 def test_a_run_that_was_cancelled_before_it_trained() -> None:
-    assert logged((*END[1:], BY_WORKER), lambda: True) == [
+    assert logged((*END[1:], BY_WORKER), lambda retries: True) == [
         ("INFO", "cancelled; run it again with the same parameters to go on")
     ]
 
 
 def test_a_crash_stays_one() -> None:
-    assert [text for _, text in logged((*END, BY_ITSELF), lambda: False)] == [text for *_, text in (*END, BY_ITSELF)]
+    assert [text for _, text in logged((*END, BY_ITSELF), lambda retries: False)] == [
+        text for *_, text in (*END, BY_ITSELF)
+    ]
 
 
 def test_the_server_is_asked_at_a_crash_alone() -> None:
-    def never() -> bool:
+    def never(_retries: int) -> bool:
         raise AssertionError("asked")
 
     line = ("prefect.task_runs", logging.INFO, "train: step 3")
@@ -95,30 +101,65 @@ def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
 
 
 def told_to_end(raised: BaseException) -> State[None] | None:
-    """Call a flow that is told to end while it saves; also says what Prefect then says of it."""
+    """What a flow returns that is told to end while it saves."""
 
-    @cancellable
-    def flow() -> None:
-        logging.getLogger(cancellation._FLOWS).info(SAVED)
-        raise raised
+    def flow() -> State[None] | None:
+        with Cancellable() as ended:
+            if worker_is_gone:
+                by_itself.set()
+            logging.getLogger(cancellation._FLOWS).info(SAVED)
+            raise raised
+        return ended.state
 
+    worker_is_gone = by_itself.is_set()
     return flow()
 
 
+@pytest.mark.parametrize("raised", [TerminationSignal(15), KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("worker", ["none", "gone"])
 def test_a_flow_that_someone_cancels_and_that_has_no_worker_is_cancelled(
-    worker: str, sender: Handler, monkeypatch: pytest.MonkeyPatch
+    worker: str, raised: BaseException, sender: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: True)
     if worker == "gone":
         monkeypatch.setenv(WORKER, str(uuid.uuid4()))
         by_itself.set()
-    state = told_to_end(TerminationSignal(15))
+    state = told_to_end(raised)
     assert state is not None
     assert (state.name, state.message) == ("Cancelled", WORDS)
     logging.getLogger(cancellation._FLOWS).info(f"Finished in state {state}")
     assert sender.waiting == [SAVED, WORDS]
     assert told.is_set()
+
+
+def test_a_later_run_of_the_process_has_a_log_of_its_own(sender: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: True)
+    told_to_end(TerminationSignal(15))
+    monkeypatch.setattr(cancellation, "_is_cancelled", lambda run, retries: False)
+    with Cancellable():
+        assert not told.is_set()
+        logging.getLogger(cancellation._FLOWS).error("Crash detected! out of memory")
+    assert sender.waiting[-1] == "Crash detected! out of memory"
+    assert len(logging.getLogger(cancellation._FLOWS).filters) == 1
+
+
+def test_a_console_that_nobody_reads_does_not_end_the_run() -> None:
+    """That of a worker that is gone: rich ends the process by the first line that it cannot write."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "w") as pipe:
+        handler = PrefectConsoleHandler(pipe)
+        logging.getLogger().addHandler(handler)
+        try:
+            with Cancellable():
+                for line in ("a", "b"):
+                    logging.getLogger().error(line)
+        finally:
+            logging.getLogger().removeHandler(handler)
+            handler.console.file = io.StringIO()
+        assert handler.console.quiet
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def test_the_state_of_a_flow_is_left_to_its_worker_and_the_log_is_sent(
@@ -155,8 +196,11 @@ def test_an_error_of_a_flow_is_left_as_it_is(sender: Handler, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("refusals", "retries", "known"), [(0, 0, True), (2, 2, True), (1, 0, False), (9, 2, False)])
-def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(refusals: int, retries: int, known: bool) -> None:
+def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(
+    refusals: int, retries: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = BusyServer(refusals, 503)
+    monkeypatch.setattr(cancellation, "_ANSWER_SECONDS", 90.0)  # of a busy machine
     try:
         with temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}):
             assert cancellation._is_cancelled(str(uuid.uuid4()), retries) == known
@@ -167,4 +211,4 @@ def test_a_busy_server_is_asked_again_where_the_state_hangs_on_it(refusals: int,
 
 def test_a_server_that_is_away_cancels_nothing() -> None:
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
-        assert not cancellation._is_cancelled(str(uuid.uuid4()))
+        assert not cancellation._is_cancelled(str(uuid.uuid4()), 0)

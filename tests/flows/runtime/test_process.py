@@ -158,6 +158,22 @@ def test_a_cancellation_lets_the_command_save_and_hears_it(tmp_path: Path, monke
     assert not alive(pids_of(tmp_path))
 
 
+@pytest.mark.parametrize("again", [OSError, SystemExit])
+def test_what_it_saves_is_heard_to_its_end_whoever_disturbs(tmp_path: Path, again: type[BaseException]) -> None:
+    """A second signal, or a log that cannot be written; a second SIGINT would cut short what is saved."""
+
+    class Disturbed(Cancelling):
+        def line(self, text: str) -> None:
+            super().line(text)
+            raise again
+
+    heard = Disturbed(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(FAMILY.replace('saved", flush', 'saved\\nand more", flush'), tmp_path, heard, str(tmp_path), "saves")
+    assert heard.lines == ["ready", "checkpoint saved", "and more"]
+    assert (tmp_path / "saved").exists()
+
+
 def test_a_command_without_a_handler_ends_by_the_signal_and_not_by_the_end_of_patience(tmp_path: Path) -> None:
     heard = Cancelling(KeyboardInterrupt)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker that a script started in the background
